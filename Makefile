@@ -1,0 +1,47 @@
+# make study · make test · make check · make lab · make bench · make report
+# Each sets up what it needs in .venv. Only a Python of 3.10 or newer and make are required.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+.PHONY: setup study test check lab bench report help
+help:
+	@echo "make study   a short study on the embedded default, into study/"
+	@echo "make test    all tests"
+	@echo "make check   format, lint and the quick tests"
+	@echo "make lab     JupyterLab on notebooks/"
+	@echo "make bench   speed, as ratios measured in one run"
+	@echo "make report  the index notebooks of runs/ again"
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { echo "notch needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1 || echo missing). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 3; }
+	@$(PYTHON) -c 'import shutil, sys; sys.exit(shutil.disk_usage(".").free < 2e9)' || { echo "notch needs 2 GB of free disk here; make room and call make again"; exit 3; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment (on Debian and Ubuntu: apt-get install python3-venv)"; exit 3; }
+	@echo "setting up .venv (a few minutes, once)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]" >.venv/setup.log 2>&1 || { tail -n 3 .venv/setup.log; echo "the packages could not be installed (log: .venv/setup.log). Is there a network? Call make again to go on"; exit 3; }
+	@if [ "$$(uname)" = Linux ] && ! $(BIN)/python -c 'import ctypes; ctypes.CDLL("libopenblas.so.0")' 2>/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing OpenBLAS"; (apt-get update -qq && apt-get install -y -qq libopenblas0-pthread) >.venv/openblas.log 2>&1 || echo "OpenBLAS could not be installed; everything works, but 15 to 40 times slower"; \
+	  else echo "no OpenBLAS: everything works, but 15 to 40 times slower. On Debian and Ubuntu: apt-get install libopenblas0-pthread"; fi; fi
+	@touch $(READY)
+
+study: $(READY)
+	@$(BIN)/notch study quick --runs study/runs
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+check: $(READY)
+	@$(BIN)/ruff format --check -q . || { echo "run: .venv/bin/ruff format ."; exit 1; }
+	@$(BIN)/ruff check -q .
+	@$(BIN)/python -m pytest -m "not slow"
+
+lab: $(READY)
+	@$(BIN)/jupyter lab notebooks
+
+bench: $(READY)
+	@$(BIN)/python -m tests.bench
+
+report: $(READY)
+	@$(BIN)/notch report

@@ -1,0 +1,72 @@
+"""notch: can a small on-device language model do one narrow job as well as a frontier cloud model?
+
+The package is a house of six rooms and a floor. This is the order to read it in; a file imports only from files
+above it, and tests/test_order.py holds that.
+
+    files                       folders, canonical JSON, hashes, files written once
+    measure.ruler               cases, gold, rubric, protocol; the seal and the fingerprint
+    measure.answer              an answer that can be judged, or why there is none
+    measure.judge               what a judge is
+    measure.offline_judge       the judge that needs no key
+    measure.fit_offline         how its constants were fitted (a script)
+    measure.stats               paired comparison
+    measure.score               from judgments to numbers
+    models.model                what a model is; ToyModel
+    models.mlx                  the model that runs here
+    models.load                 the one door to a model
+    models.knowledge            what a plan depends on, by family of task
+    agent.prompt                every call beside the parser of its reply
+    agent.bank                  worked examples and the leak guard
+    agent.pipeline              plain data in, one state a case out
+    agent.steps.asking          prompting and schema
+    agent.steps.pruning         over-generate and prune
+    agent.steps.retrieval       worked examples as demonstrations
+    agent.steps                 registers the levers
+    train.corpus                examples of every call, for the tiny planner
+    train.pretrain              trains a tiny planner (a script)
+    train.export                quantises and measures it (a script)
+    lab.record                  what one run was and found
+    lab.ledger                  sealed runs, the keep rule, the champion
+    lab.experiment              ruler x pipeline x judge -> record
+    lab.execute                 papermill: notebook + parameters -> a sealed run
+    lab.study                   a plan of experiments, resumable
+    report.figures              a table -> a figure
+    report.tables               the ledger -> tables
+    report.site                 notebooks -> pages
+    cli                         notch
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Names load on first use: `import lib` must stay cheap, and a notebook must not pay for what it does not use.
+_HOME = {
+    "Ruler": "lib.measure.ruler",
+    "Case": "lib.measure.ruler",
+    "Gold": "lib.measure.ruler",
+    "Answer": "lib.measure.answer",
+    "NoAnswer": "lib.measure.answer",
+    "OfflineJudge": "lib.measure.offline_judge",
+    "Judgment": "lib.measure.judge",
+    "quality": "lib.measure.score",
+    "paired": "lib.measure.stats",
+    "ToyModel": "lib.models.model",
+    "Experiment": "lib.lab.experiment",
+    "Ledger": "lib.lab.ledger",
+    "figures": "lib.report",
+    "tables": "lib.report",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOME:
+        raise AttributeError(f"module 'lib' has no attribute {name!r}")
+    if name in ("figures", "tables"):
+        return import_module(f"lib.report.{name}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,127 @@
+"""Worked examples, how to find the nearest, and the leak guard.
+
+Knows clean question sets of the knowledge base and word overlap. Does not know gold answers: the guard is handed the
+texts to stay away from, keeps them to compare, and never shows one to a prompt. Does not cover paraphrases that share
+few words with the text they repeat.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from lib.agent.prompt import Draft
+from lib.measure.answer import normalised
+from lib.models.knowledge import families, question_set, situation
+
+EVERYDAY = frozenset(
+    "a an the to for of in on at my our your me us with and or i we want need help plan make get set up please would "
+    "like how from by into this that is are do it some new out before after about can you".split()
+)
+SAME_TASK = 0.6  # Jaccard of content words from which two task lines are the same task
+SAME_QUESTION = 0.9  # Jaccard of all words from which two questions of five or more words are the same
+
+
+class Leak(Exception):
+    """A text of the ruler stands where a model could see it; the message names both."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A task with a good question set."""
+
+    task: str
+    draft: Draft
+    source: str  # the family that it comes from
+
+
+def content(text: str) -> frozenset[str]:
+    """The words of a text that carry its topic.
+
+    >>> sorted(content("Plan a trip to Paris"))
+    ['paris', 'trip']
+    """
+    return frozenset(w for w in normalised(text).split() if w not in EVERYDAY)
+
+
+def overlap(a: frozenset[str], b: frozenset[str]) -> float:
+    """Jaccard similarity of two word sets, 0 to 1."""
+    return len(a & b) / len(a | b) if a | b else 0.0
+
+
+@lru_cache(maxsize=4)
+def bank(each: int = 4, seed: int = 20) -> tuple[Example, ...]:
+    """Clean question sets of the training families, `each` of them per family. Same arguments, same bank."""
+    rng = random.Random(seed)
+    made = []
+    for family in families():
+        for _ in range(each):
+            s = situation(family, rng, invent=0.0)
+            questions = tuple(item.text for item in question_set(s, 7, "clean", rng))
+            made.append(Example(s.task, Draft(s.title, questions), family.family))
+    return tuple(made)
+
+
+def nearest(task: str, examples: Sequence[Example], k: int) -> list[Example]:
+    """The k examples whose tasks share most words with a task, leaving out those that are the same task.
+
+    Rare words count more than frequent ones. Ties go to the earlier example, so the choice repeats exactly.
+    """
+    mine = content(task)
+    often = Counter(w for e in examples for w in content(e.task))
+    others = [e for e in examples if overlap(content(e.task), mine) < SAME_TASK]
+
+    def closeness(e: Example) -> float:
+        return sum(1 / often[w] for w in content(e.task) & mine)
+
+    ranked = sorted(range(len(others)), key=lambda i: (-closeness(others[i]), i))
+    return [others[i] for i in ranked[:k]]
+
+
+class LeakGuard:
+    """Refuses texts that repeat a task or a gold question of the ruler: word for word, normalised, or nearly."""
+
+    def __init__(self, tasks: Iterable[str], questions: Iterable[str] = ()) -> None:
+        self._tasks = [(t, content(t)) for t in tasks]
+        self._questions = [(q, frozenset(normalised(q).split())) for q in questions]
+        self._exact = {normalised(t): t for t in [*(t for t, _ in self._tasks), *(q for q, _ in self._questions)]}
+        self._index: dict[str, list[int]] = {}
+        for i, (_, words) in enumerate(self._questions):
+            for word in words:
+                self._index.setdefault(word, []).append(i)
+
+    def find(self, text: str) -> str | None:
+        """The text of the ruler that `text` repeats, or None."""
+        if normalised(text) in self._exact:
+            return self._exact[normalised(text)]
+        mine = content(text)
+        for task, words in self._tasks:
+            if len(words) > 1 and overlap(words, mine) >= SAME_TASK:
+                return task
+        words = frozenset(normalised(text).split())
+        if len(words) < 5:
+            return None
+        shared = Counter(i for w in words for i in self._index.get(w, ()))
+        for i, n in shared.items():
+            question, its = self._questions[i]
+            if n >= SAME_QUESTION * len(words | its):
+                return question
+        return None
+
+    def check(self, texts: Iterable[str], where: str) -> None:
+        """Raise Leak naming the first text that repeats the ruler. Free text is also checked sentence by sentence."""
+        for text in texts:
+            for part in (text, *_sentences(text)):
+                found = self.find(part)
+                if found is not None:
+                    raise Leak(f"{where}: {part.strip()!r} repeats {found!r} of the ruler; take it out")
+
+
+def _sentences(text: str) -> list[str]:
+    import re
+
+    parts = [p.strip(" \"'") for p in re.split(r"(?<=[.?!])\s+|\n|[\"“”]", text)]
+    return [p for p in parts if p and p != text]

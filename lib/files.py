@@ -1,0 +1,137 @@
+"""The floor: the project's folders, canonical JSON, hashes, and files that are written once or not at all.
+
+Knows bytes and paths. Does not know what is in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RULER = ROOT / "ruler"
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def runs_folder() -> Path:
+    """The folder of sealed runs: `NOTCH_RUNS` if set (the CLI sets it from --runs), else `runs` of the project."""
+    return Path(os.environ.get("NOTCH_RUNS") or ROOT / "runs")
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values, equal text.
+
+    >>> canonical({"b": 1, "a": [1.5, None]})
+    '{"a":[1.5,null],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha256(data: bytes | str) -> str:
+    """Hex digest of bytes, or of a text's UTF-8."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    return sha256(path.read_bytes())
+
+
+def write_new(path: Path, data: bytes | str, mode: int = 0o444) -> None:
+    """Write a file that must not exist yet: complete or not at all. Raises FileExistsError, OSError."""
+    raw = data.encode() if isinstance(data, str) else data
+    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(raw)
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(temp, mode)
+        os.link(temp, path)  # refuses to overwrite, unlike rename
+    finally:
+        os.unlink(temp)
+
+
+def replace(path: Path, data: bytes | str) -> None:
+    """Write a file that may exist: readers see the old bytes or the new ones, never a part."""
+    raw = data.encode() if isinstance(data, str) else data
+    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(raw)
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(temp, 0o644)
+        os.replace(temp, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temp)
+        raise
+
+
+def append(path: Path, line: str) -> None:
+    """Append one line and wait until it is on disk."""
+    with open(path, "ab") as out:
+        out.write(line.encode() + b"\n")
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the folder's own entries (new names, renames) are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file; waits for whoever holds it. The lock dies with the process."""
+    import fcntl
+
+    with open(path, "a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def sums(folder: Path, names: list[str]) -> str:
+    """`sha256sum` lines for files of a folder, so that `sha256sum -c` checks them.
+
+    Names are relative to the folder, with forward slashes.
+    """
+    return "".join(f"{sha256_file(folder / name)}  {name}\n" for name in sorted(names))
+
+
+def check_sums(folder: Path, text: str, seal: str) -> list[str]:
+    """What differs between a folder and its `sha256sum` lines: one sentence a file, empty when all is well.
+
+    Names changed, missing and added files. `seal` is the name of the file that holds the lines.
+    """
+    said: dict[str, str] = {}
+    wrong = []
+    for line in text.splitlines():
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name:
+            return [f"{folder / seal}: not a list of sha256 sums"]
+        said[name] = digest
+    found = {
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != seal and not p.name.startswith(".")
+    }
+    for name in sorted(said.keys() - found):
+        wrong.append(f"{folder / name}: missing")
+    for name in sorted(found - said.keys()):
+        wrong.append(f"{folder / name}: not part of the seal (added later)")
+    for name in sorted(said.keys() & found):
+        if sha256_file(folder / name) != said[name]:
+            wrong.append(f"{folder / name}: changed since it was sealed")
+    return wrong

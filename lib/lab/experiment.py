@@ -1,0 +1,304 @@
+"""One experiment: a ruler, a pipeline on a model, a judge; what comes out is a record with its cases.
+
+Knows how to check an experiment before it costs anything, run it and show what it found. Does not know how a notebook
+is executed or sealed: run by hand it writes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any
+
+from lib.agent.bank import LeakGuard, bank
+from lib.agent.pipeline import State, Step
+from lib.agent.pipeline import run as run_pipeline
+from lib.agent.steps import build
+from lib.files import RULER
+from lib.lab.ledger import Decision, Ledger
+from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.measure.answer import Answer, NoAnswer, spec_gate
+from lib.measure.judge import Judge, Judgment, Unscored
+from lib.measure.offline_judge import OfflineJudge
+from lib.measure.ruler import GATES, Case, Ruler, Tampered
+from lib.measure.score import Outcome, Scores, case_quality, score
+from lib.models import load
+from lib.models.model import Decoding
+
+LEVERS = (
+    "baseline", "prompting", "schema", "decoding", "retrieval", "multi-call", "self-critique",
+    "over-generate and prune", "info-gain", "answer simulation", "verification", "adapter", "anchor", "a/a",
+)  # fmt: skip
+
+
+class BadParameters(ValueError):
+    """Parameters that cannot make an experiment; the message says which, what came and what was expected."""
+
+
+def judge_named(name: str) -> Judge:
+    """The judge of a run. Raises BadParameters."""
+    if name != "offline":
+        raise BadParameters(f"judge {name!r}: expected 'offline' (the judge by Claude comes with a later part)")
+    return OfflineJudge()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the parameters cell says. Nothing runs until `run()`."""
+
+    hypothesis: str = ""
+    predicted: float = 0.0
+    min_effect: float = 0.02
+    lever: str = "baseline"
+    pipeline: list[dict[str, Any]] = field(default_factory=lambda: [{"step": "ask"}])
+    model: str = "tiny-m"
+    adapter: str = ""
+    decoding: dict[str, Any] = field(default_factory=dict)
+    judge: str = "offline"
+    gate: str = "full"
+    seed: int = 0
+    of: str = ""  # the run that this one repeats (a/a) or looks at again (confirm)
+    kind: str = "experiment"
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, kinds = getattr(self, f.name), _KINDS[str(f.type).split("[")[0]]
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise BadParameters(f"{f.name} is {value!r:.80}: expected {_WORDS[str(f.type).split('[')[0]]}")
+        if self.lever not in LEVERS:
+            raise BadParameters(f"lever {self.lever!r}: expected one of {', '.join(LEVERS)}")
+        if self.gate not in GATES:
+            raise BadParameters(f"gate {self.gate!r}: expected one of {', '.join(GATES)}")
+        if self.gate == "confirm" and self.kind != "confirm":
+            raise BadParameters("gate 'confirm' is sealed: `notch confirm RUN` looks at it, and every look is counted")
+        if self.min_effect <= 0:
+            raise BadParameters(f"min_effect is {self.min_effect}: expected a gain above 0")
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        return build(self.pipeline)
+
+    @cached_property
+    def ruler(self) -> Ruler:
+        return Ruler.load(RULER)
+
+    @cached_property
+    def the_judge(self) -> Judge:
+        return judge_named(self.judge)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.ruler.fingerprint(self.the_judge.identity)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def key(self) -> str:
+        return run_key(self.kind, {k: v for k, v in self.parameters.items() if k != "kind"}, self.fingerprint)
+
+    def check(self) -> Experiment:
+        """Refuse what cannot run or must not: bad steps, model, decoding, judge; a tampered ruler; a leak."""
+        self.steps  # noqa: B018  builds, or says what is wrong
+        self._decoding()
+        load.check(self.model)
+        if self.hypothesis.strip() == "":
+            raise BadParameters("hypothesis is empty: say what you expect and why before you look")
+        self.guard()
+        return self
+
+    def guard(self) -> None:
+        """Raise Leak where a text that the model can see repeats the ruler."""
+        tasks = [c.task for c in self.ruler.cases]
+        golds = [q for c in self.ruler.cases if c.gold for q in c.gold.questions]
+        guard = LeakGuard(tasks, golds)
+        for step in self.steps:
+            guard.check(step.texts, f"step {step.name}")
+        if any(step.family == "retrieval" or step.args.get("by") == "neighbours" for step in self.steps):
+            for example in bank():
+                guard.check((example.task, *example.draft.questions), f"bank example of {example.source}")
+
+    def _decoding(self) -> Decoding:
+        try:
+            return replace(Decoding.of(self.decoding), seed=self.decoding.get("seed", self.seed))
+        except ValueError as error:
+            raise BadParameters(str(error)) from error
+
+    def run(self) -> Run:
+        """Answer and judge every case of the gate. A bad reply is a NoAnswer of its case, never a crash."""
+        self.check()
+        started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+        model = load.load(self.model, self.adapter)
+        loaded = time.perf_counter()
+        cases = self.ruler.gate(self.gate)
+        states = run_pipeline(self.steps, [(c.id, c.task) for c in cases], model, self._decoding())
+        answers = [_answer(s, self.ruler.protocol) for s in states]
+        answered = time.perf_counter()
+        outcomes = _judge(self.the_judge, cases, answers)
+        if Ruler.load(RULER).seal != self.ruler.seal:
+            raise Tampered(f"{RULER}: the ruler changed while the run was on")
+        blend = self.ruler.protocol.blend
+        rows = [_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
+        scores = score(outcomes, blend)
+        cost = dict(model.cost.__dict__)
+        cost |= {"load_seconds": loaded - began, "answer_seconds": answered - loaded}
+        cost |= {"judge_seconds": time.perf_counter() - answered}
+        identity = {"model": model.identity, "judge": self.the_judge.identity}
+        record = self.record(
+            scores=scores.as_dict(),
+            identity=identity,
+            cost={k: round(v, 4) for k, v in cost.items()},
+            started=started,
+            seconds=round(time.perf_counter() - began, 3),
+        )
+        return Run(self, record, rows, scores)
+
+    def record(self, **found: Any) -> Record:
+        """The record of this experiment with what was found."""
+        plain = {k: v for k, v in self.parameters.items()}
+        return Record(
+            **plain, fingerprint=self.fingerprint, code=code_state(), machine=machine(), key=self.key, **found
+        )
+
+    # --- what the notebook shows
+
+    def _repr_markdown_(self) -> str:
+        calls = sum(s.calls for s in self.steps)
+        rows = [f"| {i} | {s.name} | {s.about} | {_args(s.args)} | {s.calls:g} |" for i, s in enumerate(self.steps, 1)]
+        table = "\n".join(rows)
+        return (
+            f"Model **{self.model}**{' + adapter ' + self.adapter if self.adapter else ''}, gate **{self.gate}** "
+            f"({len(self.ruler.gate(self.gate))} cases), judge **{self.judge}**, decoding {_args(self.decoding) or 'greedy'}, "
+            f"seed {self.seed}.\n\n| | step | what it does | arguments | calls a case |\n|---|---|---|---|---|\n{table}\n\n"
+            f"{calls:g} model calls a case. Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`."
+        )
+
+    @property
+    def card(self) -> Markdown:
+        """The hypothesis as it was declared before the run."""
+        return Markdown(
+            f"> {self.hypothesis}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
+            f"Smallest gain worth keeping: {self.min_effect:.3f}."
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an experiment found, before anything is decided or sealed."""
+
+    experiment: Experiment
+    record: Record
+    cases: list[dict[str, Any]]
+    scores: Scores
+
+    @property
+    def qualities(self) -> dict[str, float]:
+        return {r["case"]: r["quality"] for r in self.cases if r["quality"] is not None}
+
+    @cached_property
+    def decision(self) -> Decision:
+        """The keep rule, applied against the ledger as it is now."""
+        return Ledger.read().decide(self.record.as_dict(), self.qualities)
+
+    @property
+    def result(self) -> Result:
+        """The one result record: display it last."""
+        decided = replace(self.record, status=self.decision.status, decision=self.decision.as_dict())
+        return Result(decided, self.cases)
+
+    def worst(self, k: int = 5) -> Markdown:
+        """The k cases with the lowest quality, their texts beside gold. On the sealed gate: only how many there are."""
+        if self.experiment.gate == "confirm":
+            return Markdown("The texts of the sealed gate are not shown.")
+        gold = {c.id: c for c in self.experiment.ruler.cases}
+        rows = sorted(self.cases, key=lambda r: (r["quality"] is not None, r["quality"] or 0.0, r["case"]))[:k]
+        return Markdown("\n\n".join(_side_by_side(r, gold[r["case"]]) for r in rows))
+
+    def _repr_markdown_(self) -> str:
+        return self.scores._repr_markdown_() + "\n\n" + self._cost()
+
+    def _cost(self) -> str:
+        c, n = self.record.cost, len(self.cases)
+        return (
+            f"{c['calls'] / n:.1f} calls and {c['generation_tokens'] / n:.0f} new tokens a case; "
+            f"{c['answer_seconds']:.1f} s to answer, {c['judge_seconds']:.1f} s to judge, ${c['dollars']:.2f}."
+        )
+
+
+@dataclass(frozen=True)
+class Markdown:
+    """Text that a notebook renders."""
+
+    text: str
+
+    def _repr_markdown_(self) -> str:
+        return self.text
+
+
+_KINDS: dict[str, Any] = {"str": str, "float": (int, float), "int": int, "list": list, "dict": dict}
+_WORDS = {"str": "text", "float": "a number", "int": "a whole number", "list": "a list", "dict": "a mapping"}
+
+
+def _args(args: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in args.items())
+
+
+def _answer(state: State, protocol: Any) -> Answer | NoAnswer:
+    if state.failed is not None:
+        return state.failed
+    if state.draft is None:
+        return NoAnswer("the pipeline wrote no questions")
+    return spec_gate(state.draft.title, state.draft.questions, protocol.questions, protocol.generic_titles)
+
+
+def _judge(judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer]) -> list[Outcome]:
+    pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
+    judged = iter(judge.judge_all(pairs))
+    return [next(judged) if isinstance(a, Answer) else a for a in answers]
+
+
+def _row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> dict[str, Any]:
+    told = {"title": answer.title, "questions": list(answer.questions)} if isinstance(answer, Answer) else None
+    quality = case_quality(outcome, blend)
+    return {
+        "case": case.id,
+        "task": case.task,
+        "calls": list(state.calls),
+        "notes": list(state.notes),
+        "answer": told,
+        "no_answer": outcome.reason if isinstance(outcome, NoAnswer) else None,
+        "judgment": dict(outcome.__dict__) if isinstance(outcome, Judgment) else None,
+        "unscored": outcome.reason if isinstance(outcome, Unscored) else None,
+        "quality": quality,
+    }
+
+
+def _side_by_side(row: dict[str, Any], case: Case) -> str:
+    gold = case.gold
+    assert gold is not None
+    head = f"**{case.task}**: quality {row['quality'] if row['quality'] is not None else 'unscored'!s:.6}"
+    if row["answer"] is None:
+        said = row["calls"][-1]["text"] if row["calls"] else ""
+        return f"{head}. No answer: {_cell(row['no_answer'] or '')}\n\n> {_cell(said[:300])}\n\nGold: " + " · ".join(
+            gold.questions
+        )
+    judgment = row["judgment"] or {"verdict": "unscored", "notes": {}}
+    lines = [f"| {i} | {_cell(a)} | {_cell(g)}{' **(critical)**' if g == gold.critical else ''} |"
+             for i, (a, g) in enumerate(zip(row["answer"]["questions"], gold.questions, strict=False), 1)]  # fmt: skip
+    notes = "; ".join(f"{d.replace('_', '-')}: {n}" for d, n in judgment["notes"].items() if n)
+    return (
+        f"{head}, {judgment['verdict']} against gold.\n\n| | {_cell(row['answer']['title'])} | gold: {_cell(gold.title)} |\n"
+        f"|---|---|---|\n" + "\n".join(lines) + (f"\n\n*{_cell(notes)}*" if notes else "")
+    )
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of a Markdown table or pose as HTML."""
+    flat = " ".join(text.split())
+    for a, b in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("$", "\\$")):
+        flat = flat.replace(a, b)
+    return flat

@@ -1,0 +1,363 @@
+"""The ledger: every sealed run in order, the keep rule, the champion, what is confirmed.
+
+Knows the folder of runs. A run is read only when its SEALED is complete; `ledger.jsonl` has a line a run, each with
+the hash of the line before, and can always be rebuilt from the folders. Does not know how runs are made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib.files import (
+    append,
+    canonical,
+    check_sums,
+    locked,
+    replace,
+    runs_folder,
+    sha256,
+    sha256_file,
+    sums,
+    sync_folder,
+)
+from lib.measure.answer import NoAnswer
+from lib.measure.judge import Judgment, Unscored
+from lib.measure.ruler import Tampered
+from lib.measure.score import Outcome, score
+from lib.measure.stats import paired
+
+ALPHA = 0.05
+SEAL = "SEALED"
+LEDGER = "ledger.jsonl"
+START = "0" * 64
+REFERENCE = ("anchor", "a/a")  # levers that are measured beside the climb and never part of it
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a run, and why."""
+
+    status: str
+    reason: str
+    against: str = ""
+    delta: float | None = None
+    p: float | None = None
+    low: float | None = None
+    high: float | None = None
+    floor: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "status"}
+
+    def _repr_markdown_(self) -> str:
+        if self.delta is None:
+            return f"**{self.status}**: {self.reason}"
+        return (
+            f"**{self.status}**: {self.reason}\n\n| against | difference | 95 % interval | p | A/A floor |\n|---|---|---|---|---|\n"
+            f"| {self.against} | {self.delta:+.4f} | {self.low:+.3f} to {self.high:+.3f} | {self.p:.3g} | {self.floor:.4f} |"
+        )
+
+
+@dataclass
+class Ledger:
+    """All sealed runs of a folder, oldest first. Make it with `Ledger.read()`."""
+
+    folder: Path
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: Path | None = None) -> Ledger:
+        """The runs that `ledger.jsonl` lists. Raises Tampered naming the line where the chain breaks."""
+        folder = folder or runs_folder()
+        path = folder / LEDGER
+        if not path.exists():
+            return cls(folder)
+        return cls(folder, [json.loads(line)["record"] for line in checked_lines(path)])
+
+    # --- looking things up
+
+    def get(self, run: str) -> dict[str, Any]:
+        """A record by id, number or slug (the newest with that slug). Raises KeyError."""
+        for record in reversed(self.records):
+            if run in (record["id"], record["slug"]) or (run.isdigit() and record["id"].startswith(f"{int(run):04d}-")):
+                return record
+        raise KeyError(f"no run {run!r} in {self.folder}; there are {len(self.records)} runs")
+
+    def by_key(self, key: str) -> dict[str, Any] | None:
+        """The newest run with a key that did not crash, or None."""
+        return next((r for r in reversed(self.records) if r["key"] == key and r["status"] != "crashed"), None)
+
+    def cases(self, run: str) -> list[dict[str, Any]]:
+        """The rows of a run's cases.jsonl."""
+        text = (self.folder / run / "cases.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def qualities(self, run: str) -> dict[str, float]:
+        """Quality by case id, without the unscored."""
+        return {r["case"]: r["quality"] for r in self.cases(run) if r["quality"] is not None}
+
+    def climb(self, fingerprint: str, gate: str = "full") -> list[dict[str, Any]]:
+        """The experiments that compete with each other: one fingerprint, one gate, no references."""
+        return [
+            r
+            for r in self.records
+            if r["fingerprint"] == fingerprint and r["gate"] == gate and r["kind"] == "experiment"
+            and r["lever"] not in REFERENCE
+        ]  # fmt: skip
+
+    def champion(self, fingerprint: str) -> dict[str, Any] | None:
+        """The last kept run of the full gate."""
+        return next((r for r in reversed(self.climb(fingerprint)) if r["status"] == "kept"), None)
+
+    def looks(self, fingerprint: str | None = None) -> list[dict[str, Any]]:
+        """Every look at the sealed gate, oldest first."""
+        return [r for r in self.records if r["kind"] == "confirm" and fingerprint in (None, r["fingerprint"])]
+
+    def confirmed(self, fingerprint: str) -> dict[str, Any] | None:
+        """The last look that confirmed its run (the first look counts: it is what later ones must beat)."""
+        return next((r for r in reversed(self.looks(fingerprint)) if r["status"] == "kept"), None)
+
+    def floor(self, fingerprint: str) -> float | None:
+        """The measured A/A floor: the largest difference that a repeat of the same run has shown. None if unmeasured."""
+        seen = [
+            abs(r["decision"]["delta"])
+            for r in self.records
+            if r["lever"] == "a/a" and r["fingerprint"] == fingerprint and r["decision"].get("delta") is not None
+        ]
+        return max(seen) if seen else None
+
+    # --- the keep rule
+
+    def decide(self, record: dict[str, Any], qualities: dict[str, float]) -> Decision:
+        """Apply the keep rule to a run that is not in the ledger yet.
+
+        Keep needs p < 0.05 in a paired sign-flip test against the champion and a mean difference above the A/A floor.
+        Otherwise indecisive while the interval still admits the smallest effect worth keeping, else discarded.
+        """
+        fingerprint, lever = record["fingerprint"], record["lever"]
+        if record["scores"].get("unscored"):
+            return Decision("incomplete", f"{record['scores']['unscored']} cases are unscored; judge them again first")
+        if record["kind"] == "confirm":
+            rival = self.confirmed(fingerprint)
+            first = "first look at the sealed gate: the reference for later confirmations"
+        elif lever == "a/a":
+            rival = next(
+                (r for r in reversed(self.records) if r["id"] == record["of"] or r["slug"] == record["of"]), None
+            )
+            first = "nothing to repeat: name the repeated run in `of`"
+        elif record["gate"] == "full":
+            rival = self.champion(fingerprint)
+            first = "first run on this ruler: the baseline that others must beat"
+        else:
+            rival = next((r for r in reversed(self.climb(fingerprint, record["gate"]))), None)
+            first = "first run on this gate; the dev gate screens and never keeps"
+        if rival is None:
+            keeps = record["kind"] == "confirm" or (record["gate"] == "full" and lever not in REFERENCE)
+            return Decision("kept" if keeps else "reference", first)
+        other = self.qualities(rival["id"])
+        if rival["fingerprint"] != fingerprint or other.keys() != qualities.keys():
+            return Decision("reference", f"not comparable with {rival['id']}: another ruler, judge or gate")
+        test, floor = paired(qualities, other), self.floor(fingerprint) or 0.0
+        numbers = {
+            "against": rival["id"],
+            **{k: getattr(test, k) for k in ("delta", "p", "low", "high")},
+            "floor": floor,
+        }
+        if lever in REFERENCE:
+            return Decision("reference", "measured beside the climb, never part of it", **numbers)
+        status, reason = _rule(test.delta, test.p, test.high, floor, record)
+        return Decision(status, reason, **numbers)
+
+
+def _rule(delta: float, p: float, high: float, floor: float, record: dict[str, Any]) -> tuple[str, str]:
+    least = record["min_effect"]
+    if p < ALPHA and delta > floor:
+        if record["gate"] == "dev":
+            return "indecisive", "better on the dev gate, which screens and never keeps; run it on the full gate"
+        return "kept", f"better, p = {p:.3g} below {ALPHA}, and the difference is above the floor {floor:.4f}"
+    if high >= least:
+        why = "the difference is within the A/A floor" if p < ALPHA and delta > 0 else f"p = {p:.3g}"
+        return "indecisive", f"{why}; the interval still admits a gain of {least:+.3f}, so it is not ruled out"
+    return "discarded", f"the interval rules out a gain of {least:+.3f}"
+
+
+# --- lines and folders ---------------------------------------------------------------------------
+
+
+def checked_lines(path: Path) -> list[str]:
+    """The ledger's lines after a check of the hash chain. Raises Tampered naming the first bad line."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text.split("\n")
+    if lines.pop() != "":
+        raise Tampered(f"{path}: the last line is cut off; `notch verify --repair` rebuilds it from the sealed runs")
+    before = START
+    for number, line in enumerate(lines, 1):
+        # The chain is checked on the text: parsing comes only after the bytes are known to be whole.
+        if f'"prev":"{before}"' not in line:
+            raise Tampered(f"{path}:{number}: does not follow the line before it")
+        before = sha256(line)
+    return lines
+
+
+def line_of(number: int, before: str, folder: Path) -> str:
+    """The ledger line of a sealed run folder, whose position is `number`."""
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    seal = sha256_file(folder / SEAL)
+    return canonical({"n": number, "prev": before, "id": folder.name, "seal": seal, "record": record})
+
+
+def sealed_folders(folder: Path) -> list[Path]:
+    """The complete runs of a folder, in the order of their numbers."""
+    found = (p.parent for p in folder.glob("[0-9][0-9][0-9][0-9]*-*/" + SEAL))
+    return sorted(found, key=lambda p: int(p.name.partition("-")[0]))
+
+
+def rebuilt(folder: Path) -> list[str]:
+    """The ledger's lines as the sealed folders say they must be."""
+    lines: list[str] = []
+    before = START
+    for number, run in enumerate(sealed_folders(folder), 1):
+        line = line_of(number, before, run)
+        lines.append(line)
+        before = sha256(line)
+    return lines
+
+
+def sync(folder: Path) -> list[str]:
+    """Bring the ledger up to the sealed runs after an interruption, and clear what was left half done.
+
+    Adds missing last lines and completes a torn one; returns what was done, in words. Raises Tampered where lines
+    and folders contradict each other. Call it with the lock held.
+    """
+    said = []
+    for leftover in folder.glob(".tmp-*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        said.append(f"cleared {leftover.name}, left by an interrupted run")
+    path = folder / LEDGER
+    want = rebuilt(folder)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    have = whole.splitlines()
+    if have != want[: len(have)]:
+        number = next((i for i, (a, b) in enumerate(zip(have, want, strict=False)) if a != b), len(want)) + 1
+        raise Tampered(f"{path}:{number}: differs from the sealed run; nothing was written")
+    if whole != text:
+        replace(path, whole)
+        said.append("cut off a torn last line of the ledger")
+    for line in want[len(have) :]:
+        append(path, line)
+        said.append(f"added {json.loads(line)['id']} to the ledger")
+    return said
+
+
+def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str], dict[str, bytes]]) -> str:
+    """Seal a run: all files and SEALED appear at once, under the next number; then its ledger line. Returns the id.
+
+    `finish(id)` gives the files that need to know the id. Raises OSError (disk full: nothing stays).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock"):
+        sync(folder)
+        number = len(sealed_folders(folder)) + 1
+        run = f"{number:04d}-{slug}"
+        temp = folder / f".tmp-{run}"
+        temp.mkdir()
+        try:
+            for name, data in {**files, **finish(run)}.items():
+                (temp / name).parent.mkdir(parents=True, exist_ok=True)
+                _write_synced(temp / name, data)
+            names = [p.relative_to(temp).as_posix() for p in temp.rglob("*") if p.is_file()]
+            _write_synced(temp / SEAL, sums(temp, names).encode())
+            sync_folder(temp)
+            os.rename(temp, folder / run)
+            sync_folder(folder)
+        except BaseException:
+            shutil.rmtree(temp, ignore_errors=True)
+            raise
+        sync(folder)
+    return run
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    os.chmod(path, 0o444)
+
+
+# --- verification --------------------------------------------------------------------------------
+
+
+def verify(folder: Path) -> list[str]:
+    """Everything that is wrong with a folder of runs, one sentence each; empty when all is well.
+
+    Checks every byte against the seals, every line of the ledger against its run, and computes every score again
+    from the stored judgments.
+    """
+    if not folder.exists():
+        return []
+    wrong = []
+    for run in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if not (run / SEAL).exists():
+            wrong.append(f"{run}: no {SEAL}; a run is a folder with one")
+            continue
+        wrong += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
+    stray = [p for p in folder.iterdir() if p.is_file() and p.name != LEDGER and not p.name.startswith(".")]
+    wrong += [f"{p}: does not belong to a folder of runs" for p in stray]
+    wrong += _verify_ledger(folder) or []
+    if not wrong:
+        for run in sealed_folders(folder):
+            wrong += _verify_scores(run)
+    return wrong
+
+
+def _verify_ledger(folder: Path) -> list[str]:
+    path = folder / LEDGER
+    try:
+        lines = checked_lines(path) if path.exists() else []
+        rows = [json.loads(line) for line in lines]
+    except (Tampered, ValueError, UnicodeDecodeError) as error:
+        return [str(error) if isinstance(error, Tampered) else f"{path}: a line is not JSON ({error})"]
+    wrong = []
+    for number, row in enumerate(rows, 1):
+        run = folder / str(row.get("id"))
+        if not (run / SEAL).exists():
+            wrong.append(f"{path}:{number}: lists {row.get('id')}, but there is no such sealed run")
+        elif sha256_file(run / SEAL) != row.get("seal"):
+            wrong.append(f"{run / SEAL}: changed since the ledger line was written")
+    if wrong:
+        return wrong
+    try:
+        want = rebuilt(folder)
+    except (OSError, ValueError) as error:
+        return [f"{folder}: a sealed run cannot be read ({error})"]
+    if lines != want[: len(lines)]:
+        number = next(i for i, (a, b) in enumerate(zip(lines, want, strict=False), 1) if a != b)
+        return [f"{path}:{number}: differs from what the sealed run says"]
+    missing = [json.loads(line)["id"] for line in want[len(lines) :]]
+    return [f"{path}: {name} is sealed but not listed; `notch verify --repair` adds it" for name in missing]
+
+
+def outcome_of(row: dict[str, Any]) -> Outcome:
+    """The outcome that a row of cases.jsonl stores."""
+    if row["judgment"] is not None:
+        j = row["judgment"]
+        return Judgment(j["scores"], j["verdict"], j.get("notes", {}), j.get("flipped", False), j.get("dollars", 0.0))
+    return NoAnswer(row["no_answer"]) if row["no_answer"] is not None else Unscored(row["unscored"] or "")
+
+
+def _verify_scores(run: Path) -> list[str]:
+    record = json.loads((run / "record.json").read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (run / "cases.jsonl").read_text(encoding="utf-8").splitlines()]
+    if record["status"] == "crashed" or not rows:
+        return []
+    again = score([outcome_of(r) for r in rows]).as_dict()
+    odd = [k for k, v in again.items() if canonical(v) != canonical(record["scores"].get(k))]
+    return [f"{run / 'record.json'}: {odd[0]} does not follow from the judgments in cases.jsonl"] if odd else []

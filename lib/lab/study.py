@@ -1,0 +1,147 @@
+"""A plan of experiments: run what is missing, in order, and look at the sealed gate when the plan says so.
+
+Knows plan files and which of their runs are sealed already. Rerunning the same call is how a study is resumed: there
+is no other state than the runs. Does not know what a run does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib.files import NOTEBOOKS
+from lib.lab import execute
+from lib.lab.execute import RunFailed
+from lib.lab.experiment import BadParameters, Experiment
+from lib.lab.ledger import Ledger, sync
+
+PLANS = NOTEBOOKS / "plans"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a plan."""
+
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    confirm: bool = False  # look at the sealed gate for the champion of that moment
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A list of experiments with what they have in common."""
+
+    name: str
+    about: str
+    entries: tuple[Entry, ...]
+
+
+def read(path: Path | str) -> Plan:
+    """A plan from a YAML file or by the name of one in notebooks/plans. Raises BadParameters naming what is wrong."""
+    import yaml
+
+    file = Path(path)
+    if not file.exists():
+        file = PLANS / f"{path}.yaml"
+    if not file.exists():
+        raise BadParameters(
+            f"no plan {str(path)!r}: neither a file nor one of {', '.join(p.stem for p in PLANS.glob('*.yaml'))}"
+        )
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadParameters(f"{file}: not YAML ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("runs"), list) or not raw["runs"]:
+        raise BadParameters(f"{file}: expected a mapping with a list 'runs'")
+    odd = set(raw) - {"name", "about", "common", "runs"}
+    if odd:
+        raise BadParameters(f"{file}: unknown key {sorted(odd)[0]!r}; a plan has name, about, common, runs")
+    entries: list[Entry] = []
+    for number, row in enumerate(raw["runs"], 1):
+        if not isinstance(row, dict) or not isinstance(row.get("name"), str):
+            raise BadParameters(f"{file}: run {number} has no name")
+        if row["name"] in {e.name for e in entries}:
+            raise BadParameters(f"{file}: two runs are called {row['name']!r}; give each its own name")
+        rest = {k: v for k, v in row.items() if k not in ("name", "confirm")}
+        confirm = row.get("confirm", False)
+        entries.append(Entry(row["name"], rest if confirm else {**(raw.get("common") or {}), **rest}, confirm))
+    return Plan(raw.get("name", file.stem), raw.get("about", ""), tuple(entries))
+
+
+def check(plan: Plan) -> dict[str, Experiment]:
+    """Every experiment of a plan, refused by name before the first one runs."""
+    made = {}
+    for entry in plan.entries:
+        if not entry.confirm:
+            try:
+                made[entry.name] = execute.accept("10_experiment", entry.parameters)
+            except Exception as error:
+                raise type(error)(f"plan {plan.name!r}, run {entry.name!r}: {error}") from error
+    return made
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What happened to one entry of a plan."""
+
+    entry: Entry
+    state: str  # there, ran, crashed, nothing to do
+    record: dict[str, Any] | None = None
+    message: str = ""
+
+
+def run(plan: Plan, folder: Path) -> Iterator[Progress]:
+    """Run what is missing of a plan, yielding after each entry. A crashed run is reported and the plan goes on."""
+    experiments = check(plan)
+    if folder.exists():
+        from lib.files import locked
+
+        with locked(folder / ".lock"):
+            sync(folder)
+    for entry in plan.entries:
+        ledger = Ledger.read(folder)
+        if entry.confirm:
+            yield from confirm(ledger, entry)
+            continue
+        experiment = experiments[entry.name]
+        have = ledger.by_key(experiment.key)
+        if have:
+            yield Progress(entry, "there", have)
+            continue
+        try:
+            yield Progress(entry, "ran", execute.run("10_experiment", entry.parameters, entry.name, folder))
+        except RunFailed as error:
+            yield Progress(entry, "crashed", None, str(error))
+
+
+def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
+    """Look at the sealed gate for a kept run (default: the champion) and for the first champion before it.
+
+    Each look is a sealed run of its own, so each look is counted. A run that was looked at is not looked at again.
+    """
+    fingerprint = Experiment().fingerprint
+    climb = ledger.climb(fingerprint)
+    kept = [r for r in climb if r["status"] == "kept"]
+    if not kept:
+        yield Progress(entry, "nothing to do", None, "no kept run to confirm")
+        return
+    chosen = ledger.get(run) if run else kept[-1]
+    if chosen["status"] != "kept" or chosen["kind"] != "experiment" or chosen["fingerprint"] != fingerprint:
+        raise BadParameters(f"{chosen['id']} was not kept on this ruler; only a kept run can be confirmed")
+    wanted = [kept[0], chosen] if chosen is not kept[0] else [chosen]
+    for target in wanted:
+        seen = next((r for r in Ledger.read(ledger.folder).looks(fingerprint) if r["of"] == target["id"]), None)
+        if seen:
+            yield Progress(entry, "there", seen)
+            continue
+        yield Progress(
+            entry, "ran", execute.run("12_confirm", look(target), f"confirm-{target['slug']}", ledger.folder)
+        )
+
+
+def look(record: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a look at the sealed gate: the kept run again, with a fresh seed if it samples."""
+    same = ("hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge")
+    return {**{k: record[k] for k in same}, "seed": record["seed"] + 1000, "gate": "confirm", "of": record["id"]}

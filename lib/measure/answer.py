@@ -1,0 +1,94 @@
+"""An answer that can be judged, or the reason why there is none.
+
+Knows the spec gate: exactly seven questions, a title that says something, nothing twice. Does not know how the text
+was made, nor whether it is any good. NoAnswer is the model's failure and scores 0.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LONGEST = 300  # characters of one question or title; nobody asks a question this long
+EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55\ufe0f\U000e0020-\U000e007f]")
+GENERIC = (
+    "title",
+    "task",
+    "plan",
+    "untitled",
+    "discovery",
+    "questions",
+    "clarifying questions",
+    "your task",
+    "planner",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A restated title and clarifying questions."""
+
+    title: str
+    questions: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "questions", tuple(self.questions))
+
+    @property
+    def text(self) -> str:
+        """Title and questions, a line each: what a judge reads and what the store hashes."""
+        return "\n".join([self.title, *self.questions])
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """No answer, and why. Scores 0 on its case."""
+
+    reason: str
+
+
+def normalised(text: str) -> str:
+    """Lower case words and digits of a text, one space apart.
+
+    >>> normalised("Who's  coming?")
+    'who s coming'
+    """
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+
+
+def spec_gate(title: str, questions: Sequence[str], n: int = 7, generic: Sequence[str] = GENERIC) -> Answer | NoAnswer:
+    """The answer, if it keeps the form that the product needs; otherwise NoAnswer with the first thing wrong.
+
+    >>> spec_gate("Buy a boat", ["Why?"] * 7)
+    NoAnswer(reason='questions 1 and 2 are the same')
+    """
+    reason = _fault(title, questions, n, generic)
+    return NoAnswer(reason) if reason else Answer(title.strip(), tuple(q.strip() for q in questions))
+
+
+def _fault(title: str, questions: Sequence[str], n: int, generic: Sequence[str]) -> str:
+    if not normalised(title):
+        return "title is empty"
+    if normalised(title) in {normalised(g) for g in generic}:
+        return f"title {title.strip()!r} is a generic label"
+    if len(questions) != n:
+        return f"{len(questions)} questions instead of {n}"
+    for name, text in [("title", title), *((f"question {i}", q) for i, q in enumerate(questions, 1))]:
+        if len(text) > LONGEST:
+            return f"{name} has {len(text)} characters, at most {LONGEST} are allowed"
+        if any(unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn") for c in text.strip()):
+            return f"{name} has control or invalid characters"
+        if EMOJI.search(text):
+            return f"{name} has an emoji"
+    for i, question in enumerate(questions, 1):
+        if not normalised(question):
+            return f"question {i} is empty"
+        if not question.strip().endswith(("?", "？")):
+            return f"question {i} is not a question"
+    first: dict[str, int] = {}
+    for i, question in enumerate(questions, 1):
+        if first.setdefault(normalised(question), i) != i:
+            return f"questions {first[normalised(question)]} and {i} are the same"
+    return ""

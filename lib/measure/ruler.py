@@ -1,0 +1,180 @@
+"""The frozen ruler: cases, gold answers, rubric, protocol; its seal and its fingerprint.
+
+Knows the files of `ruler/` and refuses to load them when one byte differs from FROZEN. Does not know models, levers
+or how an answer came about. A changed ruler is another ruler: freeze it in a new folder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib.files import RULER, canonical, check_sums, sha256, sums, write_new
+
+GATES = ("full", "dev", "confirm")
+AREAS = ("travel", "health", "admin", "home", "social", "career", "creative", "learning", "shopping", "finance")
+SEAL = "FROZEN"
+FILES = ("cases.jsonl", "gold.jsonl", "rubric.json", "judge_rubric.md", "judge_pairwise.md", "protocol.json")
+
+
+class Tampered(Exception):
+    """Something that was sealed has changed; the message names each file."""
+
+
+class BadRuler(ValueError):
+    """A ruler that cannot be used as it is; the message says which file and line, and what was expected."""
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The answer that an expert planner would give."""
+
+    title: str
+    questions: tuple[str, ...]
+    critical: str = ""  # the most decision-critical of the questions, word for word
+    why: str = ""  # why that one
+    author: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "questions", tuple(self.questions))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One held-out task with its gold answer."""
+
+    id: str
+    task: str
+    gold: Gold | None = None
+    gate: str = "full"
+    area: str = ""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dimension of the rubric."""
+
+    name: str
+    description: str
+    anchors: tuple[str, ...]  # what a score of 1, 2, 3, 4 and 5 means
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How answers are gated, judged and scored."""
+
+    questions: int = 7
+    blend: tuple[float, float] = (0.5, 0.5)  # weight of the rubric, weight of the verdict
+    orders: int = 2  # pairwise calls, gold first and candidate first
+    judge: dict[str, Any] = field(default_factory=dict)  # model, effort, thinking
+    refusal: str = "scores 0"
+    generic_titles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """A verified ruler. Make it with `Ruler.load()`."""
+
+    cases: tuple[Case, ...]
+    rubric: tuple[Dimension, ...]
+    protocol: Protocol
+    prompts: dict[str, str]  # "rubric" and "pairwise": the judge's two prompts, word for word
+    seal: str  # sha256 of FROZEN
+    folder: Path = field(compare=False)
+
+    @classmethod
+    def load(cls, folder: Path | str = RULER) -> Ruler:
+        """Read and verify a ruler. Raises Tampered (naming the file) or BadRuler."""
+        folder = Path(folder)
+        frozen = folder / SEAL
+        if not frozen.exists():
+            raise BadRuler(f"{frozen}: missing, so this ruler is not frozen; `notch freeze` writes it once")
+        text = frozen.read_text(encoding="utf-8")
+        wrong = check_sums(folder, text, SEAL)
+        if wrong:
+            raise Tampered("; ".join(wrong))
+        return read(folder, sha256(text))
+
+    def gate(self, name: str) -> tuple[Case, ...]:
+        """The cases of one gate, in file order. Raises BadRuler on an unknown or empty gate."""
+        if name not in GATES:
+            raise BadRuler(f"gate {name!r}: expected one of {', '.join(GATES)}")
+        cases = tuple(c for c in self.cases if c.gate == name)
+        if not cases:
+            raise BadRuler(f"{self.folder}: no case in gate {name!r}")
+        return cases
+
+    def fingerprint(self, judge: dict[str, Any]) -> str:
+        """sha256 over the seal and the judge's identity: results that differ in it are never compared."""
+        return sha256(canonical({"seal": self.seal, "judge": judge}))
+
+    def _repr_markdown_(self) -> str:
+        rows = [f"| {c.area} | {c.task} | {c.gold.critical if c.gold else ''} |" for c in self.gate("full")]
+        count = ", ".join(f"{len(self.gate(g))} {g}" for g in GATES)
+        head = f"Ruler `{self.seal[:12]}`: {count}.\n\n| area | task (full gate) | what decides the plan |\n|---|---|---|\n"
+        return head + "\n".join(rows)
+
+
+def read(folder: Path, seal: str = "") -> Ruler:
+    """Read a ruler's files without looking at the seal. Raises BadRuler naming file and line."""
+    for name in FILES:
+        if not (folder / name).exists():
+            raise BadRuler(f"{folder / name}: missing; a ruler has {', '.join(FILES)}")
+    gold = {row["id"]: row for row in _rows(folder / "gold.jsonl", ("id", "title", "questions", "critical"))}
+    cases = []
+    for row in _rows(folder / "cases.jsonl", ("id", "gate", "area", "task")):
+        answer = gold.pop(row["id"], None)
+        if answer is None:
+            raise BadRuler(f"{folder / 'gold.jsonl'}: no gold answer for case {row['id']!r}")
+        if row["gate"] not in GATES:
+            raise BadRuler(f"{folder / 'cases.jsonl'}: case {row['id']!r} has gate {row['gate']!r}, not one of {GATES}")
+        known = {k: answer[k] for k in ("title", "questions", "critical", "why", "author") if k in answer}
+        cases.append(Case(row["id"], row["task"], Gold(**known), row["gate"], row["area"]))
+    if gold:
+        raise BadRuler(f"{folder / 'gold.jsonl'}: gold for {sorted(gold)[0]!r}, which is no case")
+    if not cases:
+        raise BadRuler(f"{folder / 'cases.jsonl'}: empty; a ruler needs at least one case")
+    if len({c.id for c in cases}) != len(cases):
+        raise BadRuler(f"{folder / 'cases.jsonl'}: two cases have the same id")
+    try:
+        rubric = json.loads((folder / "rubric.json").read_text(encoding="utf-8"))
+        dims = tuple(Dimension(d["name"], d["description"], tuple(d["anchors"])) for d in rubric["dimensions"])
+        protocol = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
+        protocol["blend"] = tuple(protocol["blend"])
+        protocol["generic_titles"] = tuple(protocol["generic_titles"])
+        rules = Protocol(**protocol)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadRuler(f"{folder}: rubric.json or protocol.json cannot be read ({error})") from error
+    prompts = {k: (folder / f"judge_{k}.md").read_text(encoding="utf-8") for k in ("rubric", "pairwise")}
+    return Ruler(tuple(cases), dims, rules, prompts, seal, folder)
+
+
+def freeze(folder: Path = RULER) -> str:
+    """Check a ruler and write its seal once; returns the seal's sha256. Raises BadRuler, FileExistsError."""
+    ruler = read(folder)
+    for case in ruler.cases:
+        questions = case.gold.questions if case.gold else ()
+        if len(questions) != ruler.protocol.questions:
+            raise BadRuler(f"gold of {case.id!r}: {len(questions)} questions, expected {ruler.protocol.questions}")
+        if case.gold and case.gold.critical not in questions:
+            raise BadRuler(f"gold of {case.id!r}: critical is not one of its questions")
+    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != SEAL]
+    text = sums(folder, [n for n in names if not n.startswith(".")])
+    write_new(folder / SEAL, text)
+    return sha256(text)
+
+
+def _rows(path: Path, need: tuple[str, ...]) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            missing = [k for k in need if k not in row]
+        except (ValueError, TypeError) as error:
+            raise BadRuler(f"{path}:{number}: not a JSON object ({error})") from error
+        if missing:
+            raise BadRuler(f"{path}:{number}: no {missing[0]!r}; expected {', '.join(need)}")
+        rows.append(row)
+    return rows

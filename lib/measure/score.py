@@ -1,0 +1,97 @@
+"""From judgments to numbers: the quality of a case, the scores of a run.
+
+Knows the blend of the protocol and what to do with what is missing: NoAnswer scores 0 and stays in every mean,
+Unscored is left out, counted and shown. Does not know who judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lib.measure.answer import NoAnswer
+from lib.measure.judge import DIMENSIONS, Judgment, Unscored
+from lib.measure.stats import bca
+
+VALUE = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+Outcome = Judgment | NoAnswer | Unscored
+
+
+def quality(scores: Mapping[str, float], verdict: str, blend: tuple[float, float] = (0.5, 0.5)) -> float:
+    """Quality of one case, 0 to 1: half the rubric mean on a 0 to 1 scale, half the verdict.
+
+    Raises ValueError on a verdict that is none, on no scores, or on a score outside 1 to 5.
+
+    >>> quality({"coverage": 3, "atomicity": 5}, "tie")
+    0.625
+    """
+    if verdict not in VALUE:
+        raise ValueError(f"verdict {verdict!r}: expected win, tie or loss")
+    if not scores:
+        raise ValueError("no scores: expected one for each dimension")
+    for name, score in scores.items():
+        if not 1 <= score <= 5:
+            raise ValueError(f"{name} is {score!r}: expected 1 to 5")
+    mean = sum(scores.values()) / len(scores)
+    return blend[0] * (mean - 1) / 4 + blend[1] * VALUE[verdict]
+
+
+def case_quality(outcome: Outcome, blend: tuple[float, float] = (0.5, 0.5)) -> float | None:
+    """Quality of one outcome: 0 for NoAnswer, None for Unscored."""
+    if isinstance(outcome, Judgment):
+        return quality(outcome.scores, outcome.verdict, blend)
+    return 0.0 if isinstance(outcome, NoAnswer) else None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a run scored over all cases of its gate."""
+
+    quality: float  # mean over all cases but the unscored ones, NoAnswer as 0
+    low: float  # 95 % BCa interval over cases
+    high: float
+    dims: dict[str, float]  # unrounded means over the judged cases
+    wins: int
+    ties: int
+    losses: int
+    no_answer: int
+    unscored: int
+
+    @property
+    def n(self) -> int:
+        """All cases of the gate."""
+        return self.wins + self.ties + self.losses + self.no_answer + self.unscored
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def _repr_markdown_(self) -> str:
+        dims = "".join(f"| {name.replace('_', '-')} | {value:.2f} |\n" for name, value in self.dims.items())
+        return (
+            f"**Quality {self.quality:.4f}** (95 % {self.low:.3f} to {self.high:.3f}) over all {self.n} cases: "
+            f"{self.wins} wins, {self.ties} ties, {self.losses} losses against gold, {self.no_answer} without an "
+            f"answer, {self.unscored} unscored.\n\n| dimension | mean of the judged, 1 to 5 |\n|---|---|\n{dims}"
+        )
+
+
+def score(outcomes: Sequence[Outcome], blend: tuple[float, float] = (0.5, 0.5)) -> Scores:
+    """Scores of a run from the outcomes of its cases. Raises ValueError on no cases."""
+    if not outcomes:
+        raise ValueError("no cases to score")
+    values = [q for q in (case_quality(o, blend) for o in outcomes) if q is not None]
+    judged = [o for o in outcomes if isinstance(o, Judgment)]
+    low, high = bca(values) if values else (0.0, 0.0)
+    dims = {d: sum(j.scores[d] for j in judged) / len(judged) for d in DIMENSIONS} if judged else {}
+    count = {v: sum(j.verdict == v for j in judged) for v in VALUE}
+    return Scores(
+        quality=sum(values) / len(values) if values else 0.0,
+        low=low,
+        high=high,
+        dims=dims,
+        wins=count["win"],
+        ties=count["tie"],
+        losses=count["loss"],
+        no_answer=sum(isinstance(o, NoAnswer) for o in outcomes),
+        unscored=sum(isinstance(o, Unscored) for o in outcomes),
+    )

@@ -1,0 +1,24 @@
+"""The one door to a model: a name from the parameters cell in, a Model out.
+
+Knows which backend a name belongs to. Does not know what the model is for.
+"""
+
+from __future__ import annotations
+
+from lib.models.mlx import MLXModel, resolve
+from lib.models.model import Model, NoModel, ToyModel
+
+
+def load(name: str, adapter: str = "") -> Model:
+    """A model by name: `toy`, `tiny-s`, `tiny-m`, a folder, or a hub id. Raises NoModel with what to do."""
+    if name == "toy":
+        if adapter:
+            raise NoModel("model 'toy' takes no adapter; use tiny-s, tiny-m or an MLX model")
+        return ToyModel()
+    return MLXModel(name, adapter)
+
+
+def check(name: str) -> None:
+    """Refuse an unknown model name without loading anything. Raises NoModel."""
+    if name != "toy":
+        resolve(name)

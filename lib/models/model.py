@@ -1,0 +1,150 @@
+"""What a model is: messages in, text out, with its cost. And ToyModel, which needs nothing.
+
+Knows the words of generation, in mlx-lm's spelling. Does not know engines, tasks, parsers or scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Protocol
+
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+
+
+class NoModel(Exception):
+    """A model that cannot be had here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How text is drawn. `temp` 0 is greedy and repeats exactly."""
+
+    temp: float = 0.0
+    top_p: float = 1.0  # 1 is off
+    min_p: float = 0.0  # 0 is off
+    top_k: int = 0  # 0 is off
+    max_tokens: int = 320
+    seed: int = 0
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Decoding:
+        """Decoding from plain data. Raises ValueError on an unknown name, a wrong type or a value out of range."""
+        known = {f.name: f.type for f in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(f"decoding has no {name!r}; it has {', '.join(known)}")
+            whole = known[name] == "int"
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                raise ValueError(f"decoding {name} is {value!r}: expected a {'whole ' if whole else ''}number")
+        made = cls(**values)
+        if not (0 <= made.temp <= 5 and 0 < made.top_p <= 1 and 0 <= made.min_p < 1 and made.top_k >= 0):
+            raise ValueError(f"decoding {values}: temp is 0 to 5, top_p above 0 to 1, min_p 0 to below 1, top_k from 0")
+        if not 1 <= made.max_tokens <= 100_000:
+            raise ValueError(f"decoding max_tokens is {made.max_tokens}: expected 1 to 100000")
+        return made
+
+    def with_seed(self, seed: int) -> Decoding:
+        return replace(self, seed=seed)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One reply of a model."""
+
+    text: str
+    prompt_tokens: int
+    generation_tokens: int
+    finish_reason: str  # "stop" or "length"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something took. Costs add with `+`; peak memory takes the larger."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    seconds: float = 0.0
+    dollars: float = 0.0
+    peak_memory: float = 0.0  # gigabytes, as mlx-lm reports it
+
+    def __add__(self, other: Cost) -> Cost:
+        mine, its = asdict(self), asdict(other)
+        peak = max(mine.pop("peak_memory"), its.pop("peak_memory"))
+        return Cost(**{k: mine[k] + its[k] for k in mine}, peak_memory=peak)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do; a pipeline that needs more is refused by name before it runs."""
+
+    batch: bool = True
+    greedy: bool = True
+    seed: bool = True
+    logprobs: bool = False
+    grammar: bool = False
+    adapters: bool = False
+
+
+class Model(Protocol):
+    """Anything that completes conversations. `cost` grows with every call."""
+
+    name: str
+    identity: dict[str, Any]  # what the record keeps: name, weights, adapter
+    capabilities: Capabilities
+    cost: Cost
+
+    def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]: ...
+
+
+class ToyModel:
+    """Answers from a function of the conversation: for tests and for reading how a pipeline works.
+
+    Without a function it writes a set of questions that quote the task, as many as asked for, in JSON.
+    """
+
+    def __init__(self, reply: Callable[[Sequence[Message]], str] | None = None, name: str = "toy") -> None:
+        self.name = name
+        self.identity: dict[str, Any] = {"name": name}
+        self.capabilities = Capabilities(logprobs=False, adapters=False)
+        self.cost = Cost()
+        self.seen: list[Sequence[Message]] = []
+        self._reply = reply or quoting
+
+    def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
+        done = []
+        for messages, decoding in zip(prompts, decodings, strict=True):
+            self.seen.append(messages)
+            words = self._reply(messages).split(" ")
+            text = " ".join(words[: decoding.max_tokens])
+            read = sum(len(m["content"].split()) for m in messages)
+            made = min(len(words), decoding.max_tokens)
+            done.append(Completion(text, read, made, "stop" if made == len(words) else "length"))
+        read, made = sum(c.prompt_tokens for c in done), sum(c.generation_tokens for c in done)
+        self.cost += Cost(len(done), read, made)
+        return done
+
+
+def quoting(messages: Sequence[Message]) -> str:
+    """The toy's reply: n questions that each quote the task."""
+    import json
+
+    lines = dict(line.split(": ", 1) for line in messages[-1]["content"].split("\n") if ": " in line)
+    task, n = lines.get("Task", "the task"), int(lines.get("Questions", "7"))
+    asks = [
+        "Who is it for",
+        "When should it happen",
+        "How much can it cost",
+        "Where will it be",
+        "What exists already",
+        "Which part matters most",
+        "What must not go wrong",
+        "How long may it take",
+        "Who can help",
+        "Why now",
+    ]
+    title = f"Plan: {task}"[:120]
+    return json.dumps(
+        {"title": title, "questions": [f"{a} when you {task[:80]}?" for a in asks[:n]]}, ensure_ascii=False
+    )

@@ -1,0 +1,223 @@
+"""A table in, a figure out. The one owner of `matplotlib`.
+
+Knows how runs are drawn: discards faint, keeps labelled, both curves, anchors as lines, alt text on every figure.
+Does not know where the numbers come from. Only the index notebooks save.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib.files import ROOT, replace, runs_folder
+from lib.lab.experiment import Experiment, Run
+from lib.lab.ledger import Ledger
+from lib.report import tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+INK, FAINT, KEPT, PROVEN, ANCHOR = "#1a1a1a", "#b9b4ab", "#b5482a", "#2a6f5e", "#6b6b6b"
+
+
+def figures_folder() -> Path:
+    """`figures` of the project for its own runs, else beside the folder of runs."""
+    runs = runs_folder().resolve()
+    return ROOT / "figures" if runs == (ROOT / "runs").resolve() else runs.parent / "figures"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure with its alt text; displays itself on a white ground."""
+
+    png: bytes
+    alt: str
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        import base64
+
+        data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}
+        return data, {"image/png": {"alt": self.alt}}
+
+    def save(self, name: str) -> Picture:
+        """Write the picture into the figures folder and return it."""
+        folder = figures_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        replace(folder / f"{name}.png", self.png)
+        return self
+
+
+def canvas(width: float = 8.0, height: float = 4.2) -> tuple[Any, Axes]:
+    """An empty figure in the house style, without pyplot (which costs half a second to import)."""
+    from matplotlib import rcParams
+    from matplotlib.figure import Figure
+
+    rcParams["font.size"] = 9
+    rcParams["svg.hashsalt"] = "notch"
+    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
+    ax = figure.add_subplot()
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    return figure, ax
+
+
+def picture(figure: Any, alt: str) -> Picture:
+    """The figure as PNG: same drawing, same bytes."""
+    import io
+
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=110, metadata={"Software": None})
+    return Picture(out.getvalue(), alt)
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+def per_case(run: Run) -> Picture:
+    """Quality of each case of a run, sorted, NoAnswers marked."""
+    figure, ax = canvas(8, 2.6)
+    rows = sorted(run.cases, key=lambda r: -(r["quality"] or 0))
+    values = [r["quality"] or 0.0 for r in rows]
+    verdicts = [(r["judgment"] or {}).get("verdict", "none") for r in rows]
+    colours = {"win": PROVEN, "tie": "#7fa79b", "loss": FAINT, "none": "white"}
+    bars = ax.bar(range(len(rows)), values, color=[colours[v] for v in verdicts], edgecolor=INK, linewidth=0.3)
+    for bar, verdict in zip(bars, verdicts, strict=True):
+        if verdict == "none":
+            ax.text(bar.get_x() + 0.4, 0.01, "×", ha="center", color=KEPT)
+    ax.axhline(run.scores.quality, color=INK, linewidth=0.8)
+    ax.set_ylim(0, 1)
+    ax.set_xticks([])
+    ax.set_ylabel("quality")
+    ax.set_xlabel(f"{len(rows)} cases, best to worst: win (dark), tie, loss (grey), no answer (×); line: mean of all")
+    alt = f"Quality of {len(rows)} cases, from {values[0]:.2f} down to {values[-1]:.2f}, mean {run.scores.quality:.3f}."
+    return picture(figure, alt)
+
+
+def pipeline(experiment: Experiment) -> Picture:
+    """The process diagram: task, steps, spec gate, judge; a step that calls the model is filled."""
+    steps = experiment.steps
+    boxes = [("task", "one line", False)]
+    boxes += [(s.name, ", ".join(f"{k}={v}" for k, v in s.args.items())[:44] or "defaults", s.calls > 0) for s in steps]
+    boxes += [("spec gate", "7 questions", False), ("judge", experiment.judge, False)]
+    figure, ax = canvas(1.75 * len(boxes), 1.15)
+    ax.set_axis_off()
+    ax.set_xlim(-0.5, len(boxes) - 0.5)
+    ax.set_ylim(-0.55, 0.55)
+    for i, (name, detail, calls) in enumerate(boxes):
+        style = {
+            "boxstyle": "round,pad=0.5",
+            "facecolor": KEPT if calls else "white",
+            "edgecolor": INK,
+            "linewidth": 0.8,
+        }
+        ax.text(i, 0.14, name, ha="center", va="center", bbox=style, color="white" if calls else INK)
+        ax.text(i, -0.36, detail, ha="center", va="center", fontsize=7, color=ANCHOR, wrap=True)
+        if i:
+            ax.annotate(
+                "", (i - 0.36, 0.14), (i - 0.64, 0.14), arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 0.8}
+            )
+    return picture(figure, "Pipeline: " + ", then ".join(f"{n} ({d})" for n, d, _ in boxes) + ".")
+
+
+# --- the climb -----------------------------------------------------------------------------------
+
+
+def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes:
+    """Every run as a dot in run order; the running best as a faint step, the confirmed best as a strong one."""
+    x = list(range(1, len(table) + 1))
+    kept = table["status"] == "kept"
+    for keep, colour, size in ((False, FAINT, 18), (True, KEPT, 34)):
+        at = [i for i, k in zip(x, kept, strict=True) if k == keep]
+        ax.scatter(
+            at,
+            table["quality"][kept == keep],
+            s=size,
+            color=colour,
+            zorder=3 + keep,
+            label="kept" if keep else "not kept",
+        )
+    ax.step(
+        x,
+        table["running"],
+        where="post",
+        color=FAINT,
+        linewidth=1.2,
+        linestyle="--",
+        label="running best, luck included",
+    )
+    ax.step(x, table["champion"], where="post", color=KEPT, linewidth=1.2, label="champion by the paired rule")
+    if table["confirmed"].notna().any():
+        ax.step(x, table["confirmed"], where="post", color=PROVEN, linewidth=2.0, label="confirmed on the sealed gate")
+        low, high = table["low"].astype(float), table["high"].astype(float)
+        ax.fill_between(x, low, high, step="post", color=PROVEN, alpha=0.12, linewidth=0)
+    for i, row in zip(x, table.itertuples(), strict=True):
+        if row.status == "kept":
+            ax.annotate(
+                row.run.partition("-")[2][:24],
+                (i, row.quality),
+                xytext=(0, 7),
+                textcoords="offset points",
+                fontsize=7,
+                ha="center",
+            )
+    for name, value in anchors.items():
+        ax.axhline(value, color=ANCHOR, linewidth=0.7, linestyle=":")
+        ax.text(len(x) + 0.45, value, f"{name} {value:.2f}", fontsize=7, va="bottom", ha="right", color=ANCHOR)
+    ax.set_xlim(0.5, len(x) + 0.5)
+    ax.set_xticks(x)
+    ax.set_xticklabels([r.partition("-")[0].lstrip("0") for r in table["run"]], fontsize=7)
+    ax.set_ylim(0, max([0.5, *table["quality"], *anchors.values()]) * 1.12)
+    ax.set_xlabel("runs on the full gate, in order (number in the ledger)")
+    ax.set_ylabel("quality, mean of all cases")
+    ax.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
+    return ax
+
+
+def climb(ledger: Ledger) -> Picture:
+    """The running-best chart of the newest era."""
+    fingerprint = tables.latest(ledger)
+    table, lines = tables.climb(ledger, fingerprint), tables.anchors(ledger, fingerprint)
+    figure, ax = canvas(8, 4.4)
+    if table.empty:
+        ax.text(0.5, 0.5, "no runs yet", ha="center", transform=ax.transAxes)
+        return picture(figure, "An empty chart: there are no runs yet.")
+    draw_climb(table, lines, ax)
+    era = len(tables.eras(ledger))
+    ax.set_title(
+        f"The climb (era {era}, ruler and judge {fingerprint[:8]}; offline judge unless said)", fontsize=9, loc="left"
+    )
+    last = table.iloc[-1]
+    proven = (
+        f", confirmed best {last.confirmed:.3f}"
+        if last.confirmed == last.confirmed and last.confirmed is not None
+        else ""
+    )
+    alt = (
+        f"Running-best chart over {len(table)} runs: from {table.quality.iloc[0]:.3f}, the running best reaches "
+        f"{last.running:.3f}, the champion {last.champion:.3f}{proven}."
+    )
+    return picture(figure, alt)
+
+
+def dims(ledger: Ledger) -> Picture:
+    """The five dimensions of baseline, champion and anchors, as dots on the 1 to 5 scale."""
+    table = tables.dimensions(ledger, tables.latest(ledger))
+    figure, ax = canvas(8, 2.8)
+    if table.empty:
+        return picture(figure, "An empty chart: there are no runs yet.")
+    names = list(table.columns[2:])
+    palette = [INK, KEPT, PROVEN, ANCHOR, "#8a6d3b", "#4a6fa5"]
+    for i, row in enumerate(table.itertuples(index=False)):
+        values = [v if v is not None else float("nan") for v in row[2:]]
+        ax.plot(values, range(len(names)), "o-", color=palette[i % 6], linewidth=0.8, markersize=5, label=row[0])
+    ax.set_yticks(range(len(names)))
+    ax.set_yticklabels(names)
+    ax.set_xlim(1, 5.05)
+    ax.invert_yaxis()
+    ax.set_xlabel("mean score of the judged cases, unrounded")
+    ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    told = "; ".join(f"{r[0]}: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(names, r[2:], strict=True) if v is not None)
+                     for r in table.itertuples(index=False))  # fmt: skip
+    return picture(figure, f"Five dimensions. {told}.")

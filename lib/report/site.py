@@ -1,0 +1,84 @@
+"""Notebooks as pages: executes the index notebooks against a folder of runs and renders them, and every run, as HTML.
+
+Knows nbconvert's plain template and a small shell around it: no outside request, readable at 375 pixels, white ground
+under pictures. Does not know what the pages say.
+"""
+
+from __future__ import annotations
+
+import html as escape
+from pathlib import Path
+
+from lib.files import NOTEBOOKS, ROOT, replace
+from lib.lab.execute import render
+from lib.lab.ledger import Ledger, sealed_folders
+
+INDEXES = ("20_report", "21_runs")
+STYLE = """
+:root{color-scheme:light dark}body{margin:0 auto;max-width:62rem;padding:1rem;font:16px/1.55 system-ui,sans-serif;
+background:#fbfaf7;color:#1a1a1a}a{color:#8f3517}nav{font-size:.9rem;margin-bottom:1.5rem}main main{padding:0}
+h1,h2,h3{line-height:1.2;font-weight:600}table{border-collapse:collapse;display:block;overflow-x:auto;font-size:.86rem}
+td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd6ca;text-align:left;vertical-align:top}img{max-width:100%;height:auto;background:#fff}
+pre{overflow-x:auto;font-size:.85rem;background:#f2efe8;padding:.6rem}blockquote{margin-left:0;padding-left:1rem;border-left:3px solid #b5482a}
+.jp-InputPrompt,.jp-OutputPrompt,.anchor-link,.prompt{display:none}
+@media(prefers-color-scheme:dark){body{background:#191816;color:#e9e4da}pre{background:#262420}td,th{border-color:#3b372f}a{color:#e58b6b}}
+"""
+
+
+def home(runs: Path) -> Path:
+    """Where the index notebooks of a folder of runs live: `notebooks` for the project's own, else beside the runs."""
+    return NOTEBOOKS if runs.resolve() == (ROOT / "runs").resolve() else runs.resolve().parent
+
+
+def notebook_path(runs: Path, name: str) -> Path:
+    return home(runs) / f"{name}.ipynb"
+
+
+def page_path(runs: Path, name: str) -> Path:
+    own = runs.resolve() == (ROOT / "runs").resolve()
+    return (ROOT / "figures" if own else runs.resolve().parent / "figures") / f"{name}.html"
+
+
+def write(runs: Path, html: Path | None = None) -> None:
+    """Execute and render the index notebooks; with `html`, also a page a run and an index page."""
+    home(runs).mkdir(parents=True, exist_ok=True)
+    for name in INDEXES:
+        out = notebook_path(runs, name)
+        render(NOTEBOOKS / f"{name}.ipynb", out, runs)
+        page_path(runs, name).parent.mkdir(parents=True, exist_ok=True)
+        replace(page_path(runs, name), page(out, [(n, f"{n}.html") for n in INDEXES]))
+    if html is None:
+        return
+    html.mkdir(parents=True, exist_ok=True)
+    links = [("report", "index.html"), ("runs", "21_runs.html")]
+    replace(html / "index.html", page(notebook_path(runs, "20_report"), links))
+    entries = [(r["id"], f"{r['id']}.html", r["status"]) for r in Ledger.read(runs).records]
+    listing = "<h2>Every run</h2><ul>" + "".join(f'<li><a href="{h}">{n}</a> {s}</li>' for n, h, s in entries) + "</ul>"
+    replace(html / "21_runs.html", page(notebook_path(runs, "21_runs"), links, listing))
+    for run in sealed_folders(runs):
+        replace(html / f"{run.name}.html", page(run / "experiment.ipynb", links))
+
+
+def page(path: Path, links: list[tuple[str, str]], tail: str = "") -> str:
+    """One notebook as a complete page. Raises ValueError when a picture has no alt text."""
+    body = _body(path.read_text(encoding="utf-8"))
+    if "No description has been provided for this image" in body:
+        raise ValueError(f"{path}: a picture has no alt text")
+    nav = " · ".join(f'<a href="{escape.escape(href)}">{escape.escape(name)}</a>' for name, href in links)
+    title = escape.escape(path.stem if path.stem != "experiment" else path.parent.name)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,'
+        f'initial-scale=1"><title>{title}</title><style>{STYLE}</style></head><body><nav>{nav}</nav>{body}{tail}</body></html>'
+    )
+
+
+def _body(notebook: str) -> str:
+    import sys
+
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  1.3 s of grammar at import, unused here
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    # Without MathJax a dollar stays a dollar; sanitising keeps a model's text from becoming a script.
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=False)
+    return exporter.from_notebook_node(nbformat.reads(notebook, 4))[0]

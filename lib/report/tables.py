@@ -1,0 +1,356 @@
+"""The ledger as tables and sentences.
+
+Knows records. Does not know how a run is executed or drawn. Every function is a pure function of a ledger.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib.lab.experiment import Experiment, Markdown
+from lib.lab.ledger import Ledger, sealed_folders
+from lib.measure.judge import DIMENSIONS
+from lib.measure.ruler import RULER, BadRuler, Ruler, Tampered
+from lib.measure.score import score
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TINY = "Results on the tiny planner say nothing about 3B models."
+OFFLINE = "The offline judge is a stand-in: it reads words, not meaning. Its agreement with a real judge is measured, not assumed."
+
+
+def eras(ledger: Ledger) -> list[str]:
+    """The fingerprints in the order in which they were first used. Runs of different eras are never compared."""
+    return list(dict.fromkeys(r["fingerprint"] for r in ledger.records if r["fingerprint"]))
+
+
+def latest(ledger: Ledger) -> str:
+    """The newest era's fingerprint, "" for an empty ledger."""
+    return (eras(ledger) or [""])[-1]
+
+
+def caveats(ledger: Ledger) -> Markdown:
+    """What the numbers on a page do not mean, from what the runs used."""
+    told = []
+    if any(r["model"].startswith("tiny") for r in ledger.records):
+        told.append(TINY)
+    if any(r["judge"] == "offline" for r in ledger.records):
+        told.append(OFFLINE)
+    if len(eras(ledger)) > 1:
+        told.append(f"There are {len(eras(ledger))} eras (ruler or judge changed); only runs of one era are compared.")
+    return Markdown("\n".join(f"- {t}" for t in told) or "No runs yet: `make study` makes some.")
+
+
+def runs(ledger: Ledger, fingerprint: str | None = None) -> pd.DataFrame:
+    """A row a run, oldest first, discards and crashes included."""
+    import pandas as pd
+
+    rows = []
+    for r in ledger.records:
+        if fingerprint in (None, r["fingerprint"]):
+            s, d = r["scores"], r["decision"]
+            rows.append(
+                {
+                    "run": r["id"], "lever": r["lever"], "gate": r["gate"], "status": r["status"],
+                    "quality": s.get("quality"), "low": s.get("low"), "high": s.get("high"),
+                    "W/T/L": f"{s['wins']}/{s['ties']}/{s['losses']}" if s else "", "no answer": s.get("no_answer"),
+                    "predicted": r["predicted"], "delta": d.get("delta"), "p": d.get("p"), "against": d.get("against", ""),
+                    "calls": r["cost"].get("calls"), "seconds": r["seconds"],
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """The competing runs of the full gate, with the lucky running best and the confirmed best.
+
+    `running` is the largest quality so far, as the published study drew it; `champion` is the last kept run's;
+    `confirmed` is the full-gate quality of the last champion that also won on the sealed gate, with its interval.
+    """
+    import pandas as pd
+
+    confirmed_at = _confirmations(ledger, fingerprint)
+    rows: list[dict[str, Any]] = []
+    best, champion, proven = 0.0, None, None
+    for number, r in enumerate(ledger.records, 1):
+        if r["kind"] == "confirm" and r["fingerprint"] == fingerprint and r["id"] in confirmed_at and rows:
+            proven = next((x for x in ledger.records if x["id"] == r["of"]), proven)
+            rows[-1] |= _proven(proven)
+        if r["fingerprint"] != fingerprint or r["gate"] != "full" or r["kind"] != "experiment" or not r["scores"]:
+            continue
+        if r["lever"] in ("anchor", "a/a"):
+            continue
+        best = max(best, r["scores"]["quality"])
+        champion = r if r["status"] == "kept" else champion
+        row = {
+            "n": number,
+            "run": r["id"],
+            "lever": r["lever"],
+            "status": r["status"],
+            "quality": r["scores"]["quality"],
+        }
+        rows.append(
+            row | {"running": best, "champion": champion["scores"]["quality"] if champion else None} | _proven(proven)
+        )
+    columns = ["n", "run", "lever", "status", "quality", "running", "champion", "confirmed", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _proven(record: dict[str, Any] | None) -> dict[str, Any]:
+    s = record["scores"] if record else {}
+    return {"confirmed": s.get("quality"), "low": s.get("low"), "high": s.get("high")}
+
+
+def _confirmations(ledger: Ledger, fingerprint: str) -> set[str]:
+    return {r["id"] for r in ledger.looks(fingerprint) if r["status"] == "kept"}
+
+
+def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
+    """Qualities to read the chart against: anchor runs, and gold judged against itself by the offline judge."""
+    found = {
+        f"{r['model']}: {r['slug']}": r["scores"]["quality"]
+        for r in ledger.records
+        if r["lever"] == "anchor" and r["fingerprint"] == fingerprint and r["scores"] and r["gate"] == "full"
+    }
+    if fingerprint == Experiment().fingerprint:
+        found["gold against itself"] = gold_against_itself()
+    return found
+
+
+def gold_against_itself() -> float:
+    """The ceiling of this ruler: every gold answer judged as a candidate."""
+    from lib.measure.answer import Answer
+    from lib.measure.offline_judge import OfflineJudge
+
+    cases = Ruler.load().gate("full")
+    return score(
+        OfflineJudge().judge_all([(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold])
+    ).quality
+
+
+def by_lever(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """Runs of the full gate by lever class: how many, how many kept, the best, its difference and what it costs."""
+    import pandas as pd
+
+    rows = []
+    climbing = [r for r in ledger.climb(fingerprint) if r["scores"]]
+    for lever in dict.fromkeys(r["lever"] for r in climbing):
+        mine = [r for r in climbing if r["lever"] == lever]
+        best = max(mine, key=lambda r: r["scores"]["quality"])
+        n = best["scores"]["wins"] + best["scores"]["ties"] + best["scores"]["losses"] + best["scores"]["no_answer"]
+        rows.append(
+            {
+                "lever": lever, "runs": len(mine), "kept": sum(r["status"] == "kept" for r in mine),
+                "best quality": best["scores"]["quality"], "coverage": best["scores"]["dims"].get("coverage"),
+                "best run": best["id"], "p": best["decision"].get("p"),
+                "calls a case": best["cost"]["calls"] / max(n, 1),
+                "new tokens a case": best["cost"]["generation_tokens"] / max(n, 1),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """The five dimensions, unrounded means of the judged cases, for baseline, champion and anchors."""
+    import pandas as pd
+
+    kept = [r for r in ledger.climb(fingerprint) if r["status"] == "kept"]
+    chosen = kept[:1] + kept[-1:] * (len(kept) > 1)
+    chosen += [r for r in ledger.records if r["lever"] == "anchor" and r["fingerprint"] == fingerprint]
+    rows = [
+        {"run": r["id"], "model": r["model"], **{d.replace("_", "-"): r["scores"]["dims"].get(d) for d in DIMENSIONS}}
+        for r in chosen
+        if r["scores"]
+    ]
+    return pd.DataFrame(rows)
+
+
+def parameters(ledger: Ledger) -> pd.DataFrame:
+    """Every run with only those parameters that differ between runs."""
+    import pandas as pd
+
+    names = (
+        "lever",
+        "model",
+        "adapter",
+        "pipeline",
+        "decoding",
+        "judge",
+        "gate",
+        "seed",
+        "predicted",
+        "min_effect",
+        "of",
+    )
+    rows = [{"run": r["id"], "status": r["status"], **{n: _plain(r[n]) for n in names}} for r in ledger.records]
+    table = pd.DataFrame(rows)
+    same = [n for n in names if len(table) > 1 and table[n].nunique() == 1]
+    return table.drop(columns=same)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return " → ".join(_plain(v) for v in value)
+    if isinstance(value, dict):
+        head = str(value.get("step", ""))
+        rest = ", ".join(f"{k}={v}" for k, v in value.items() if k != "step")
+        return f"{head}({rest})" if head and rest else head or rest
+    return value
+
+
+def confirmations(ledger: Ledger) -> pd.DataFrame:
+    """Every look at the sealed gate, in order: which run, and what came of it. No case and no text of that gate."""
+    import pandas as pd
+
+    rows = [
+        {
+            "look": i, "run": r["of"], "quality": r["scores"].get("quality"), "against": r["decision"].get("against", ""),
+            "delta": r["decision"].get("delta"), "p": r["decision"].get("p"), "low": r["decision"].get("low"),
+            "high": r["decision"].get("high"), "confirmed": "yes" if r["status"] == "kept" else "no",
+        }
+        for i, r in enumerate(ledger.looks(), 1)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def show(table: pd.DataFrame) -> Markdown:
+    """A table for a notebook: numbers short, no index, readable where it is rendered."""
+    if table.empty:
+        return Markdown("Nothing here yet.")
+    head = "| " + " | ".join(map(str, table.columns)) + " |\n|" + "---|" * len(table.columns)
+    rows = ["| " + " | ".join(_number(v, str(c)) for c, v in zip(table.columns, row, strict=True)) + " |"
+            for row in table.itertuples(index=False)]  # fmt: skip
+    return Markdown("\n".join([head, *rows]))
+
+
+def _number(value: Any, column: str) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float):
+        if value == int(value) and column in ("no answer", "calls", "n", "seed"):
+            return str(int(value))
+        if column == "seconds":
+            return f"{value:.1f}"
+        return (
+            f"{value:+.3f}" if column in ("delta", "predicted") else f"{value:.3g}" if column == "p" else f"{value:.3f}"
+        )
+    return str(value).replace("|", "\\|")
+
+
+def hypotheses(ledger: Ledger) -> Markdown:
+    """What each run was expected to do, and what it did."""
+    rows = []
+    for r in ledger.records:
+        d = r["decision"]
+        came = f"{d['delta']:+.3f}" if d.get("delta") is not None else "–"
+        rows.append(f"- **{r['id']}** ({r['status']}; predicted {r['predicted']:+.3f}, came {came}): {r['hypothesis']}")
+    return Markdown("\n".join(rows) or "Nothing here yet.")
+
+
+def verdict(ledger: Ledger) -> Markdown:
+    """What the newest era supports, in sentences made from its numbers."""
+    fingerprint = latest(ledger)
+    climbing = [r for r in ledger.climb(fingerprint) if r["scores"]]
+    if not climbing:
+        return Markdown("There are no runs on the full gate yet, so there is nothing to say.")
+    champion, first = ledger.champion(fingerprint) or climbing[0], climbing[0]
+    lines = anchors(ledger, fingerprint)
+    ceiling = lines.get("gold against itself")
+    kept = [r for r in climbing if r["status"] == "kept"][1:]
+    lucky = max(climbing, key=lambda r: r["scores"]["quality"])
+    s = champion["scores"]
+    told = [
+        f"The champion is **{champion['id']}** at {s['quality']:.3f} (95 % {s['low']:.3f} to {s['high']:.3f}): {s['wins']} wins, "
+        f"{s['ties']} ties, {s['losses']} losses against gold, {s['no_answer']} cases without an answer.",
+        f"Of {len(climbing) - 1} changes tried after {first['id']}, the paired rule kept {len(kept)}"
+        + (f" ({', '.join(r['id'] for r in kept)})." if kept else "."),
+    ]
+    if lucky["id"] != champion["id"]:
+        told.append(
+            f"The highest single score is {lucky['scores']['quality']:.3f} ({lucky['id']}, {lucky['status']}); a rule that keeps whatever "
+            "looks better would have called it the best."
+        )
+    if ceiling is not None:
+        told.append(f"Gold judged against itself gets {ceiling:.3f}: that, not 1, is the ceiling of this ruler.")
+    proven = ledger.confirmed(fingerprint)
+    if proven:
+        told.append(
+            f"On the sealed gate {proven['of']} is confirmed at {proven['scores']['quality']:.3f}, after {len(ledger.looks(fingerprint))} looks."
+        )
+    weakest = min(s["dims"].items(), key=lambda d: d[1]) if s["dims"] else None
+    if weakest:
+        told.append(f"Its lowest dimension is {weakest[0].replace('_', '-')} at {weakest[1]:.2f} of 5.")
+    return Markdown("\n".join(f"- {t}" for t in told))
+
+
+def headlines(ledger: Ledger) -> list[str]:
+    """Three lines: the climb, what is confirmed, and what the numbers are not."""
+    fingerprint = latest(ledger)
+    climbing = [r for r in ledger.climb(fingerprint) if r["scores"]]
+    if not climbing:
+        return ["no run on the full gate yet", "nothing confirmed", "run `make study`"]
+    first, champion = climbing[0], ledger.champion(fingerprint)
+    top = max(climbing, key=lambda r: r["scores"]["quality"])
+    kept = sum(r["status"] == "kept" for r in climbing) - 1
+    mine = champion["scores"]["quality"] if champion else 0.0
+    looks = ledger.looks(fingerprint)
+    proven = ledger.confirmed(fingerprint)
+    told = f"{proven['of']} ({proven['scores']['quality']:.3f} there)" if proven else "nothing"
+    return [
+        f"quality {first['scores']['quality']:.3f} ({first['id']}) to {mine:.3f} ({champion['id'] if champion else 'none'}): "
+        f"{kept} of {len(climbing) - 1} changes kept by the paired rule; the luckiest run shows {top['scores']['quality']:.3f}",
+        f"confirmed on the sealed gate: {told}, after {len(looks)} looks",
+        " ".join(
+            [TINY if first["model"].startswith("tiny") else f"Model: {first['model']}.", f"Judge: {first['judge']}."]
+        ),
+    ]
+
+
+def doctor(folder: Path) -> dict[str, Any]:
+    """What this machine has. `ok` is false when something that notch cannot do without is missing."""
+    from lib.models.mlx import BLAS_HINT, SHIPPED, fast_blas
+
+    checks: list[dict[str, Any]] = []
+
+    def add(what: str, ok: bool, found: str, needed: bool = True) -> None:
+        checks.append({"what": what, "ok": ok, "found": found, "needed": needed})
+
+    add("python", sys.version_info >= (3, 10), sys.version.split()[0])
+    try:
+        ruler = Ruler.load(RULER)
+        add("ruler", True, f"{len(ruler.cases)} cases, seal {ruler.seal[:12]}")
+    except (BadRuler, Tampered) as error:
+        add("ruler", False, str(error))
+    for name, where in SHIPPED.items():
+        there = (where / "model.safetensors").exists()
+        add(name, there, f"{_size(where):.1f} MB" if there else f"{where} is missing")
+    blas = fast_blas()
+    add(
+        "matrix library",
+        blas != "reference",
+        blas if blas != "reference" else f"reference BLAS: {BLAS_HINT}",
+        needed=False,
+    )
+    try:
+        import mlx.core as mx
+
+        gpu = mx.metal.is_available()
+        add("mlx", True, f"{mx.__version__}, {'Metal' if gpu else 'CPU'}")  # type: ignore[attr-defined]
+    except ImportError as error:
+        add("mlx", False, f"cannot be imported ({error}); run `make setup`")
+    key = bool(os.environ.get("ANTHROPIC_API_KEY"))
+    add("ANTHROPIC_API_KEY", key, "set" if key else "not set; everything but judge=claude works without", needed=False)
+    free = shutil.disk_usage(folder if folder.exists() else RULER.parent).free / 1e9
+    add("disk", free > 1, f"{free:.1f} GB free")
+    count = len(sealed_folders(folder)) if folder.exists() else 0
+    add("runs", True, f"{count} sealed in {folder}")
+    return {"ok": all(c["ok"] for c in checks if c["needed"]), "checks": checks}
+
+
+def _size(folder: Path) -> float:
+    return sum(p.stat().st_size for p in folder.glob("*") if p.is_file()) / 1e6
