@@ -8,9 +8,9 @@ above it, and tests/test_order.py holds that.
     measure.answer              an answer that can be judged, or why there is none
     measure.judge               what a judge is
     measure.offline_judge       the judge that needs no key
-    measure.fit_offline         how its constants were fitted (a script)
     measure.stats               paired comparison
     measure.score               from judgments to numbers
+    measure.fit_offline         how the offline judge's constants were fitted (a script)
     models.model                what a model is; ToyModel
     models.mlx                  the model that runs here
     models.load                 the one door to a model

@@ -177,6 +177,7 @@ def study(plan: str, runs: Path, report: bool) -> int:
 
     the_plan = studies.read(plan)
     began, ran, crashed = time.time(), 0, 0
+    seen: set[str] = set()  # a look at the sealed gate can report twice
     bar = tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False)
     for progress in studies.run(the_plan, runs):
         ran += progress.state == "ran"
@@ -184,13 +185,21 @@ def study(plan: str, runs: Path, report: bool) -> int:
         said = {"there": "is sealed already", "crashed": progress.message, "nothing to do": progress.message}
         told = line(progress.record) if progress.state == "ran" and progress.record else said.get(progress.state, "")
         bar.write(told if progress.state == "ran" else f"{progress.entry.name}: {told}")
-        bar.update(1 if progress.entry.name != bar.postfix else 0)
+        bar.update(1 if progress.entry.name not in seen else 0)
+        seen.add(progress.entry.name)
     bar.close()
     click.echo(
         f"{ran} runs in {time.time() - began:.0f} s" if ran else "nothing to run: every run of this plan is sealed"
     )
     if report and (ran or not _report_paths(runs)[0].exists()):
         write_report(runs, None)
+    if runs.resolve() != (ROOT / "runs").resolve():
+        from lib.lab.ledger import Ledger
+        from lib.report import tables
+
+        click.echo(
+            tables.reproduction(Ledger.read(runs), Ledger.read(ROOT / "runs")) or "no run of runs/ to compare with"
+        )
     if report:
         click.echo(f"report: {_show(_report_paths(runs)[0])} (rendered: {_show(_report_paths(runs)[1])})")
         for text in headlines(runs):

@@ -81,35 +81,45 @@ def nearest(task: str, examples: Sequence[Example], k: int) -> list[Example]:
     return [others[i] for i in ranked[:k]]
 
 
+class _Index:
+    """Texts by their words, so that a look-up touches only those that share one."""
+
+    def __init__(self, texts: Iterable[tuple[str, frozenset[str]]]) -> None:
+        self.texts = list(texts)
+        self.by_word: dict[str, list[int]] = {}
+        for i, (_, words) in enumerate(self.texts):
+            for word in words:
+                self.by_word.setdefault(word, []).append(i)
+
+    def near(self, words: frozenset[str], jaccard: float, least: int) -> str | None:
+        """The first text whose words overlap by at least `jaccard`; short texts (under `least` words) never match."""
+        if len(words) < least:
+            return None
+        # Two texts that overlap this much must share one of their rarest words (prefix filtering).
+        rare = sorted(words, key=lambda w: len(self.by_word.get(w, ())))[: int((1 - jaccard) * len(words) + 1e-9) + 1]
+        for i in sorted({i for w in rare for i in self.by_word.get(w, ())}):
+            text, its = self.texts[i]
+            if len(its) >= least and overlap(words, its) >= jaccard:
+                return text
+        return None
+
+
 class LeakGuard:
     """Refuses texts that repeat a task or a gold question of the ruler: word for word, normalised, or nearly."""
 
     def __init__(self, tasks: Iterable[str], questions: Iterable[str] = ()) -> None:
-        self._tasks = [(t, content(t)) for t in tasks]
-        self._questions = [(q, frozenset(normalised(q).split())) for q in questions]
-        self._exact = {normalised(t): t for t in [*(t for t, _ in self._tasks), *(q for q, _ in self._questions)]}
-        self._index: dict[str, list[int]] = {}
-        for i, (_, words) in enumerate(self._questions):
-            for word in words:
-                self._index.setdefault(word, []).append(i)
+        tasks, questions = list(tasks), list(questions)
+        self._exact = {normalised(t): t for t in [*tasks, *questions]}
+        self._tasks = _Index((t, content(t)) for t in tasks)
+        self._questions = _Index((q, frozenset(normalised(q).split())) for q in questions)
 
     def find(self, text: str) -> str | None:
         """The text of the ruler that `text` repeats, or None."""
-        if normalised(text) in self._exact:
-            return self._exact[normalised(text)]
-        mine = content(text)
-        for task, words in self._tasks:
-            if len(words) > 1 and overlap(words, mine) >= SAME_TASK:
-                return task
-        words = frozenset(normalised(text).split())
-        if len(words) < 5:
-            return None
-        shared = Counter(i for w in words for i in self._index.get(w, ()))
-        for i, n in shared.items():
-            question, its = self._questions[i]
-            if n >= SAME_QUESTION * len(words | its):
-                return question
-        return None
+        flat = normalised(text)
+        if flat in self._exact:
+            return self._exact[flat]
+        words = frozenset(flat.split())
+        return self._tasks.near(words - EVERYDAY, SAME_TASK, 2) or self._questions.near(words, SAME_QUESTION, 5)
 
     def check(self, texts: Iterable[str], where: str) -> None:
         """Raise Leak naming the first text that repeats the ruler. Free text is also checked sentence by sentence."""

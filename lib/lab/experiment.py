@@ -21,7 +21,7 @@ from lib.files import RULER
 from lib.lab.ledger import Decision, Ledger
 from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.measure.answer import Answer, NoAnswer, spec_gate
-from lib.measure.judge import Judge, Judgment, Unscored
+from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import GATES, Case, Ruler, Tampered
 from lib.measure.score import Outcome, Scores, case_quality, score
@@ -210,6 +210,23 @@ class Run:
         decided = replace(self.record, status=self.decision.status, decision=self.decision.as_dict())
         return Result(decided, self.cases)
 
+    @property
+    def beside(self) -> Markdown:
+        """This run beside the champion it is compared with, and gold judged against itself: the ceiling."""
+        rows = [("this run", self.scores.as_dict())]
+        ledger = Ledger.read()
+        rival = self.decision.against
+        if rival:
+            rows.append((f"{rival} (compared with)", ledger.get(rival)["scores"]))
+        first = next(iter(ledger.climb(self.record.fingerprint, self.record.gate)), None)
+        if first and first["id"] != rival:
+            rows.append((f"{first['id']} (first run)", first["scores"]))
+        cases = [c for c in self.experiment.ruler.gate(self.experiment.gate) if c.gold]
+        golds = [(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold]
+        if self.experiment.judge == "offline":  # a paid judge would charge for this line
+            rows.append(("gold against itself", score(self.experiment.the_judge.judge_all(golds)).as_dict()))
+        return Markdown(_beside(rows))
+
     def worst(self, k: int = 5) -> Markdown:
         """The k cases with the lowest quality, their texts beside gold. On the sealed gate: only how many there are."""
         if self.experiment.gate == "confirm":
@@ -237,6 +254,21 @@ class Markdown:
 
     def _repr_markdown_(self) -> str:
         return self.text
+
+
+def _beside(rows: list[tuple[str, dict[str, Any]]]) -> str:
+    lines = [
+        f"| {name} | {s['quality']:.3f} | {s['low']:.3f} to {s['high']:.3f} | {s['wins']}/{s['ties']}/{s['losses']} | {s['no_answer']} | "
+        + " | ".join(f"{s['dims'][d]:.2f}" if s["dims"] else "" for d in DIMENSIONS)
+        + " |"
+        for name, s in rows
+    ]
+    head = (
+        "| | quality | 95 % interval | W/T/L | no answer | "
+        + " | ".join(d.replace("_", "-") for d in DIMENSIONS)
+        + " |\n"
+    )
+    return head + "|---" * (5 + len(DIMENSIONS)) + "|\n" + "\n".join(lines)
 
 
 _KINDS: dict[str, Any] = {"str": str, "float": (int, float), "int": int, "list": list, "dict": dict}

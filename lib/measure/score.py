@@ -67,11 +67,10 @@ class Scores:
         return asdict(self)
 
     def _repr_markdown_(self) -> str:
-        dims = "".join(f"| {name.replace('_', '-')} | {value:.2f} |\n" for name, value in self.dims.items())
         return (
             f"**Quality {self.quality:.4f}** (95 % {self.low:.3f} to {self.high:.3f}) over all {self.n} cases: "
             f"{self.wins} wins, {self.ties} ties, {self.losses} losses against gold, {self.no_answer} without an "
-            f"answer, {self.unscored} unscored.\n\n| dimension | mean of the judged, 1 to 5 |\n|---|---|\n{dims}"
+            f"answer, {self.unscored} unscored."
         )
 
 

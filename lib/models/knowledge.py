@@ -176,10 +176,15 @@ def situation(family: Family, rng: random.Random, invent: float = 0.45, stated: 
 # --- question sets -------------------------------------------------------------------------------
 
 
-def phrase(unknown: Unknown, x: str, rng: random.Random, used: tuple[str, ...] = ()) -> str:
-    """One natural question about an unknown, not one of those used already."""
-    texts = [t for t in (fill(a, x) for a in unknown.ask) if t not in used]
-    return rng.choice(texts or [fill(unknown.ask[0], x)])
+def phrase(unknown: Unknown, x: str, rng: random.Random, used: tuple[str, ...] = (), concrete: bool = True) -> str:
+    """One natural question about an unknown, not one of those used already.
+
+    Two wordings in three are the first that names the object (`concrete`) or the first that does not. A corpus in
+    which all five are equally likely teaches a small model nothing that greedy decoding could follow.
+    """
+    texts = [a for a in unknown.ask if fill(a, x) not in used] or list(unknown.ask)
+    usual = next((a for a in texts if ("{x}" in a) == concrete), texts[0])
+    return fill(usual if rng.random() < 0.67 else rng.choice(texts), x)
 
 
 def choose(situation: Situation, n: int, rng: random.Random, ranked: bool) -> list[Unknown]:
@@ -191,12 +196,12 @@ def choose(situation: Situation, n: int, rng: random.Random, ranked: bool) -> li
     """
     open_ = situation.open_unknowns()
     if ranked:
-        rest = sorted(range(1, len(open_)), key=lambda i: i + 2.2 * rng.random())[: n - 1]
+        rest = sorted(range(1, len(open_)), key=lambda i: i + 1.6 * rng.random())[: n - 1]
         return [open_[0], *(open_[i] for i in sorted(rest))]
     weight = {"budget": 1.5, "time": 1.5, "who": 1.2, "goal": 1.0}
 
     def lure(i: int) -> float:
-        return weight.get(open_[i].kind, 0.7) * (0.4 if i == 0 else 1.0) * rng.random()
+        return weight.get(open_[i].kind, 0.7) * (0.4 if i == 0 else 1.0) * (0.5 + rng.random())
 
     return [open_[i] for i in sorted(sorted(range(len(open_)), key=lure, reverse=True)[:n])]
 
@@ -204,13 +209,13 @@ def choose(situation: Situation, n: int, rng: random.Random, ranked: bool) -> li
 def question_set(situation: Situation, n: int, quality: str, rng: random.Random) -> list[Item]:
     """n questions about a situation.
 
-    clean: ranked unknowns, natural wording, nothing given, no repeat. generic: obvious unknowns, a quarter of them in
-    the careless wording. messy: obvious unknowns, with repeats, double questions, telegraphic ones and things that
+    clean: ranked unknowns, natural wording, nothing given, no repeat. generic: obvious unknowns, worded so
+    that they would fit many tasks, a quarter of them careless. messy: obvious unknowns, with repeats, double questions, telegraphic ones and things that
     the task already says.
     """
     items: list[Item] = []
     for unknown in choose(situation, n, rng, ranked=quality == "clean"):
-        item = Item(unknown, phrase(unknown, situation.thing, rng))
+        item = Item(unknown, phrase(unknown, situation.thing, rng, concrete=quality == "clean"))
         if quality == "generic" and rng.random() < 0.25:
             item = Item(unknown, unknown.vague, "vague")
         elif quality == "messy":

@@ -311,6 +311,24 @@ def headlines(ledger: Ledger) -> list[str]:
     ]
 
 
+def reproduction(ledger: Ledger, reference: Ledger) -> str:
+    """How a folder of runs compares with the reference runs of the same experiments, "" if they share none."""
+    pairs = [(r, reference.by_key(r["key"])) for r in ledger.records if r["scores"]]
+    gaps = {r["id"]: abs(r["scores"]["quality"] - o["scores"]["quality"]) for r, o in pairs if o and o["scores"]}
+    if not gaps:
+        return ""
+    same = sum(g == 0 for g in gaps.values())
+    if same == len(gaps):
+        return f"reproduced: all {len(gaps)} runs score what the reference in runs/ scores, to the digit"
+    worst = max(gaps, key=lambda k: gaps[k])
+    mine, its = ledger.records[0]["machine"], reference.records[0]["machine"]
+    other = ", ".join(f"{k} {its.get(k)} there, {v} here" for k, v in mine.items() if its.get(k) != v)
+    return (
+        f"reproduced: {same} of {len(gaps)} runs score what the reference in runs/ scores; the largest difference is "
+        f"{gaps[worst]:.4f} ({worst}); {other or 'the processors may differ'}"
+    )
+
+
 def doctor(folder: Path) -> dict[str, Any]:
     """What this machine has. `ok` is false when something that notch cannot do without is missing."""
     from lib.models.mlx import BLAS_HINT, SHIPPED, fast_blas
