@@ -32,6 +32,7 @@ above it, and tests/test_order.py holds that.
     lab.study                   a plan of experiments, resumable
     report.figures              a table -> a figure
     report.tables               the ledger -> tables
+    report.published            the published study read again: its steps, and what luck would climb
     report.site                 notebooks -> pages
     cli                         notch
 """

@@ -56,7 +56,7 @@ class State:
     def need(self, step: str) -> Draft:
         """The draft that a step works on. Raises BadReply where no step has written one."""
         if self.draft is None:
-            raise BadReply(f"{step} has no draft to work on; put ask before it")
+            raise BadReply("no draft to work on; put ask before it")
         return self.draft
 
 
@@ -191,9 +191,11 @@ def _run_step(one: Step, states: list[State], model: Model, decoding: Decoding) 
             if i not in asked:
                 del work[i]
         flat = [(i, c, len(traces[i]) + k) for i, calls in asked.items() for k, c in enumerate(calls)]
+        replies = {i: [] for i in asked}
+        if not flat:
+            continue
         decodings = [_decoding(decoding, c, states[i].case, number) for i, c, number in flat]
         completions = model.generate([c.messages for _, c, _ in flat], decodings)
-        replies = {i: [] for i in asked}
         for (i, call, _), completion in zip(flat, completions, strict=True):
             replies[i].append(completion)  # type: ignore[union-attr]
             traces[i].append(

@@ -159,8 +159,8 @@ def user(task: str, n: int | None = None, **blocks: str | Sequence[str]) -> Mess
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks, so that a task cannot pose as another part of the message."""
-    return " ".join(text.split())
+    """Text without line breaks or control tokens, so that a task cannot pose as another part of the conversation."""
+    return " ".join(text.split()).replace("<|", "< |")
 
 
 @dataclass(frozen=True)
@@ -408,11 +408,18 @@ def _text(body: dict, key: str) -> str:
     value = body.get(key)
     if not isinstance(value, str):
         raise BadReply(f'"{key}" is {"missing" if value is None else "not text"}')
-    return value.strip()
+    return _sound(value, key)
 
 
 def _texts(body: dict, key: str) -> tuple[str, ...]:
     value = body.get(key)
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise BadReply(f'"{key}" is {"missing" if value is None else "not a list of texts"}')
-    return tuple(v.strip() for v in value)
+    return tuple(_sound(v, key) for v in value)
+
+
+def _sound(text: str, key: str) -> str:
+    """A text that can be written as UTF-8: half an escaped emoji would break the run when it is sealed."""
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise BadReply(f'"{key}" has half a character (a lone surrogate)')
+    return text.strip()

@@ -105,7 +105,7 @@ class Experiment:
         """Refuse what cannot run or must not: bad steps, model, decoding, judge; a tampered ruler; a leak."""
         self.steps  # noqa: B018  builds, or says what is wrong
         self._decoding()
-        load.check(self.model)
+        load.check(self.model, self.adapter)
         if self.hypothesis.strip() == "":
             raise BadParameters("hypothesis is empty: say what you expect and why before you look")
         self.guard()

@@ -17,7 +17,8 @@ FOLDER = Path(__file__).parent / "tiny" / "knowledge"
 QUALITIES = ("clean", "generic", "messy")
 LEADS = ("", "", "", "", "help me ", "i want to ", "i need to ", "we want to ", "please help me ", "I'd like to ")
 HAS_LEAD = re.compile(r"(?i)(help|i|i'd|i'm|we|my|our|how|what|which|an?|the|can|please|need|want)\b")
-SOFT_VOWEL = re.compile(r"(?i)^(uni|use|usu|euro|one\b|once)")
+SOFT_VOWEL = re.compile(r"(?i)(uni|use|usu|util|uk|u-|u\b|euro|one\b|once)")
+SPELT = re.compile(r"([AEFHILMNORSX](-|\b)|HR\b|SQL|MRI|LED|honest|hour|heir)")  # spoken with a vowel first
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def fill(pattern: str, thing: str) -> str:
     >>> fill("buy a {x}", "old bicycle")
     'buy an old bicycle'
     """
-    vowel = thing[:1].lower() in "aeiou" and not SOFT_VOWEL.match(thing)
+    vowel = SPELT.match(thing) or (thing[:1].lower() in "aeiou" and not SOFT_VOWEL.match(thing))
     if vowel:
         pattern = re.sub(r"\b([Aa]) \{x\}", r"\1n {x}", pattern)
     text = pattern.replace("{x}", thing)

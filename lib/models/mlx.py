@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -45,14 +46,24 @@ def resolve(name: str) -> str:
     if name in SHIPPED:
         return str(SHIPPED[name])
     where = name.removeprefix("mlx:")
+    if not where or len(where) > 200:
+        raise NoModel(f"model {name[:40]!r}: expected {', '.join(SHIPPED)}, toy, a folder or a hub id")
     if Path(where).is_dir() or (ROOT / where).is_dir():
         return str(Path(where) if Path(where).is_dir() else ROOT / where)
-    if where.count("/") == 1 and not where.startswith((".", "/")):
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", where):
         return where
     raise NoModel(
         f"model {name!r}: not one of {', '.join(SHIPPED)}, toy, and neither a folder nor a hub id such as "
         "mlx-community/Llama-3.2-3B-Instruct-4bit"
     )
+
+
+def adapter_folder(adapter: str) -> str:
+    """The folder of an adapter, as given or below the project. Raises NoModel."""
+    for folder in (Path(adapter), ROOT / adapter):
+        if (folder / "adapters.safetensors").exists():
+            return str(folder)
+    raise NoModel(f"adapter {adapter!r}: no adapters.safetensors in that folder")
 
 
 class MLXModel:
@@ -67,14 +78,13 @@ class MLXModel:
             from mlx_lm.utils import dequantize_model
         except ImportError as error:
             raise NoModel(f"mlx-lm cannot be imported ({error}); run `make setup`") from error
-        if adapter and not (Path(adapter) / "adapters.safetensors").exists():
-            raise NoModel(f"adapter {adapter!r}: no adapters.safetensors in that folder")
+        adapter = adapter_folder(adapter) if adapter else ""
         try:
             with quiet():
                 self.model, self.tokenizer = load(where, adapter_path=adapter or None)
         except Exception as error:
             raise NoModel(
-                f"model {name!r} cannot be loaded from {where}: {str(error).splitlines()[0][:200]}"
+                f"model {name!r} cannot be loaded from {where}: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
             ) from error
         self.on_gpu = mx.metal.is_available()
         if not self.on_gpu:

@@ -126,25 +126,20 @@ class ToyModel:
         return done
 
 
+TOPICS = (
+    "person", "day", "cost", "place", "tool", "part", "risk", "rule", "helper", "reason",
+    "room", "season", "size", "style", "limit", "order", "number", "owner", "distance", "wish",
+)  # fmt: skip
+
+
 def quoting(messages: Sequence[Message]) -> str:
     """The toy's reply: n questions that each quote the task."""
     import json
 
     lines = dict(line.split(": ", 1) for line in messages[-1]["content"].split("\n") if ": " in line)
     task, n = lines.get("Task", "the task"), int(lines.get("Questions", "7"))
-    asks = [
-        "Who is it for",
-        "When should it happen",
-        "How much can it cost",
-        "Where will it be",
-        "What exists already",
-        "Which part matters most",
-        "What must not go wrong",
-        "How long may it take",
-        "Who can help",
-        "Why now",
-    ]
     title = f"Plan: {task}"[:120]
     return json.dumps(
-        {"title": title, "questions": [f"{a} when you {task[:80]}?" for a in asks[:n]]}, ensure_ascii=False
+        {"title": title, "questions": [f"Which {t} matters when you {task[:80]}?" for t in TOPICS[:n]]},
+        ensure_ascii=False,
     )

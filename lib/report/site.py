@@ -14,6 +14,7 @@ from lib.lab.execute import render
 from lib.lab.ledger import Ledger, sealed_folders
 
 INDEXES = ("20_report", "21_runs")
+OWN = ("24_published",)  # pages that read no run: they belong to the project and are rendered with its own runs only
 STYLE = """
 :root{color-scheme:light dark}body{margin:0 auto;max-width:62rem;padding:1rem;font:16px/1.55 system-ui,sans-serif;
 background:#fbfaf7;color:#1a1a1a}a{color:#8f3517}nav{font-size:.9rem;margin-bottom:1.5rem}main main{padding:0}
@@ -42,19 +43,23 @@ def page_path(runs: Path, name: str) -> Path:
 def write(runs: Path, html: Path | None = None) -> None:
     """Execute and render the index notebooks; with `html`, also a page a run and an index page."""
     home(runs).mkdir(parents=True, exist_ok=True)
-    for name in INDEXES:
+    names = INDEXES + (OWN if home(runs) == NOTEBOOKS else ())
+    for name in names:
         out = notebook_path(runs, name)
         render(NOTEBOOKS / f"{name}.ipynb", out, runs)
         page_path(runs, name).parent.mkdir(parents=True, exist_ok=True)
-        replace(page_path(runs, name), page(out, [(n, f"{n}.html") for n in INDEXES]))
+        replace(page_path(runs, name), page(out, [(n, f"{n}.html") for n in names]))
     if html is None:
         return
     html.mkdir(parents=True, exist_ok=True)
     links = [("report", "index.html"), ("runs", "21_runs.html")]
+    links += [(n.partition("_")[2], f"{n}.html") for n in names if n in OWN]
     replace(html / "index.html", page(notebook_path(runs, "20_report"), links))
     entries = [(r["id"], f"{r['id']}.html", r["status"]) for r in Ledger.read(runs).records]
     listing = "<h2>Every run</h2><ul>" + "".join(f'<li><a href="{h}">{n}</a> {s}</li>' for n, h, s in entries) + "</ul>"
     replace(html / "21_runs.html", page(notebook_path(runs, "21_runs"), links, listing))
+    for name in (n for n in names if n in OWN):
+        replace(html / f"{name}.html", page(notebook_path(runs, name), links))
     for run in sealed_folders(runs):
         replace(html / f"{run.name}.html", page(run / "experiment.ipynb", links))
 

@@ -276,10 +276,10 @@ def _json(**body: object) -> str:
 
 
 MIXTURE: dict[str, tuple[float, Callable[[Writer], Made]]] = {
-    "ask": (40, _ask),
-    "restate": (8, _restate),
+    "ask": (48, _ask),
+    "restate": (5, _restate),
     "demos": (11, _demos),
-    "spelled": (4, _spelled),
+    "spelled": (2, _spelled),
     "lines": (1.5, lambda w: _ask(w, "lines")),
     "slots": (2.5, _slots),
     "unknowns": (2.5, lambda w: _ask(w, "unknowns")),

@@ -21,6 +21,11 @@ def ask(n: int = 7, schema: Schema = "json", advice: list[str] = [], tokens: int
         raise ValueError(f"n is {n}, expected 1 to 20")
     if schema == "slots" and n != 7:
         raise ValueError(f"n is {n}, but the slots schema has seven slots")
+    if not 0 <= tokens <= 100_000:
+        raise ValueError(f"tokens is {tokens}, expected 0 (the decoding's own) to 100000")
+    for a in advice:
+        if a not in prompt.ADVICE and len(a.split()) < 2:
+            raise ValueError(f"advice {a!r} is neither your own words nor one of {', '.join(prompt.ADVICE)}")
     change = {"max_tokens": tokens} if tokens > 0 else {}
 
     def run(state: State) -> Work:

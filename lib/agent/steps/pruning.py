@@ -24,13 +24,17 @@ def prune(to: int = 7, by: Literal["redundancy", "vagueness", "neighbours", "las
     def run(state: State) -> Work:
         draft = state.need("prune")
         questions, dropped = list(draft.questions), []
+        extra = list(draft.extra)
+        paired = len(extra) == len(questions)  # one reason or unknown a question: they go together
         scorer = _scorer(by, state.task)
         while len(questions) > to:
             worst = max(range(len(questions)), key=lambda i: (scorer(questions, i), i))
             dropped.append(questions.pop(worst))
+            if paired:
+                extra.pop(worst)
         if dropped:
             state = state.note(f"pruned by {by}: " + " | ".join(dropped))
-        return replace(state, draft=prompt.Draft(draft.title, tuple(questions), draft.extra))
+        return replace(state, draft=prompt.Draft(draft.title, tuple(questions), tuple(extra)))
         yield  # makes this a generator, as every step is
 
     return run

@@ -1,0 +1,176 @@
+"""The worked examples, the choice of the nearest, and the leak guard on a toy ruler and on the shipped one."""
+
+from itertools import product
+
+import pytest
+
+from lib.agent import prompt
+from lib.agent.bank import Example, Leak, LeakGuard, bank, content, nearest
+from lib.agent.prompt import Draft
+from lib.measure.ruler import Ruler
+from lib.models.knowledge import families, fill
+
+TASKS = ("paint the hull of a small wooden boat", "teach my parrot to whistle")
+QUESTIONS = ("Which kind of paint is on the hull at present?", "How old is your parrot?")
+EXACT = TASKS + QUESTIONS
+
+
+@pytest.fixture
+def guard():
+    return LeakGuard(TASKS, QUESTIONS)
+
+
+@pytest.fixture(scope="module")
+def shipped_guard():
+    cases = Ruler.load().cases
+    return LeakGuard([c.task for c in cases], [q for c in cases for q in c.gold.questions])
+
+
+def refused(guard, text):
+    with pytest.raises(Leak) as caught:
+        guard.check(["innocent", text], "step ask")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", EXACT)
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        str,
+        str.upper,
+        str.title,
+        lambda t: t.rstrip("?") + " !!!",
+        lambda t: "  " + t.replace(" ", "\t ") + "\n",
+        lambda t: "“" + t.replace(" ", ", ") + "”",
+        lambda t: t.replace("a", "\uff41"),  # full-width letters
+    ],
+    ids=["exact", "upper case", "title case", "other end", "other spaces", "commas", "full-width"],
+)
+def test_a_planted_leak_is_found_and_named(guard, text, disguise):
+    said = refused(guard, disguise(text))
+    assert said.startswith("step ask: ") and repr(text) in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "text, leaked",
+    [
+        ("paint the hull of an old wooden boat", TASKS[0]),
+        ("I want to paint the small wooden hull of our boat", TASKS[0]),
+        ("please help us to teach a parrot to whistle", TASKS[1]),
+        ("Which kind of paint is on the hull at present, please?", QUESTIONS[0]),
+        ("At present, which kind of paint is on the hull?", QUESTIONS[0]),
+    ],
+)
+def test_what_is_nearly_the_same_is_found_and_named(guard, text, leaked):
+    assert guard.find(text) == leaked
+    assert repr(leaked) in refused(guard, text)
+
+
+@pytest.mark.parametrize("text", EXACT)
+@pytest.mark.parametrize(
+    "around",
+    [
+        'For a task like "{}" think of the weather first.',
+        "Think of the weather first. {}\nThen ask about money.",
+        "Here are examples\n{}\nand another line that has nothing to do with it",
+        "Is it urgent? “{}” was asked before! Go on.",
+    ],
+)
+def test_a_leak_inside_a_longer_prompt_is_found_and_named(guard, text, around):
+    assert repr(text) in refused(guard, around.format(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "?",
+        "Ask what an expert in that field would ask first.",
+        "paint the kitchen walls",
+        "buy a small boat",
+        "Which colour should the hull of the boat have in the end?",
+        "How old is your tortoise?",
+        "How old is the roof, and is your parrot insured?",
+    ],
+)
+def test_an_innocent_text_passes(guard, text):
+    assert guard.find(text) is None
+    guard.check([text], "step ask")
+
+
+def test_the_words_of_the_calls_do_not_repeat_the_shipped_ruler(shipped_guard):
+    shipped_guard.check(prompt.paragraphs(), "prompt")
+
+
+def test_no_bank_example_repeats_the_shipped_ruler(shipped_guard):
+    for e in bank():
+        shipped_guard.check((e.task, e.draft.title, *e.draft.questions), f"bank example of {e.source}")
+
+
+def test_the_shipped_guard_would_refuse_its_own_tasks(shipped_guard):
+    case = Ruler.load().gate("dev")[0]
+    assert repr(case.task) in refused(shipped_guard, f"Plan this: \n{case.task.upper()}!")
+    assert repr(case.gold.questions[3]) in refused(shipped_guard, case.gold.questions[3].lower())
+
+
+def test_the_bank_is_the_same_each_time_and_has_as_many_as_asked_for():
+    first = bank(2, 5)
+    bank.cache_clear()
+    assert bank(2, 5) == first and bank(2, 6) != first
+    sources = [e.source for e in first]
+    assert {sources.count(s) for s in sources} == {2}
+    assert all(len(e.draft.questions) == 7 and e.draft.title for e in first)
+
+
+def example(task, source="toy"):
+    return Example(task, Draft(task, ("Why?",)), source)
+
+
+def test_nearest_prefers_shared_rare_words_and_goes_from_near_to_far():
+    examples = [example(t) for t in ("buy a red kite", "repair a garden fence", "repair a roof", "repair a bicycle")]
+    assert [e.task for e in nearest("repair my garden shed", examples, 3)] == [
+        "repair a garden fence",
+        "repair a roof",
+        "repair a bicycle",
+    ]
+
+
+def test_one_rare_word_counts_more_than_two_frequent_ones():
+    often = [example(f"old garden {x}") for x in ("wall", "gate", "path", "pond")]
+    rare = example("glass harmonica lessons")
+    assert nearest("old garden harmonica", [*often, rare], 1) == [rare]
+
+
+def test_nearest_leaves_out_the_same_task_in_other_words():
+    examples = [example("Buy a red kite!"), example("I want to buy a red kite"), example("buy a kite for the beach")]
+    assert [e.task for e in nearest("buy a red kite", examples, 3)] == ["buy a kite for the beach"]
+
+
+def test_no_bank_task_is_its_own_neighbour():
+    examples = bank()
+    for e in examples[::17]:
+        found = nearest(e.task, examples, 5)
+        assert len(found) == 5 and e not in found
+        assert all(content(f.task) != content(e.task) for f in found)
+
+
+def test_nearest_repeats_exactly_and_breaks_ties_by_place():
+    examples = [example(f"mend the {x}") for x in ("gate", "door", "wall", "path")]
+    assert nearest("bake bread", examples, 2) == examples[:2]
+    assert nearest("mend a hat", bank(), 4) == nearest("mend a hat", bank(), 4)
+    assert nearest("mend a hat", examples, 9) == examples
+
+
+def test_no_task_line_of_the_knowledge_base_comes_near_a_task_of_the_ruler():
+    guard = LeakGuard(c.task for c in Ruler.load().cases)
+    near = [fill(p, x) for f in families() for p, x in product(f.tasks, f.objects) if guard.find(fill(p, x))]
+    assert near == []
+
+
+@pytest.mark.parametrize(
+    "around", ["For the task {} ask about money.", "for `{}` ask well", "Ask (say) {} then go.", "A good one is: {}"]
+)
+def test_a_ruler_task_in_the_middle_of_a_sentence_is_found(around):
+    task = Ruler.load().gate("full")[0].task
+    with pytest.raises(Leak):
+        LeakGuard([task]).check([around.format(task)], "prompt")

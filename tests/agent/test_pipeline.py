@@ -1,0 +1,202 @@
+"""Pipelines as plain data: what is refused before it costs anything, and how a run treats its cases."""
+
+import json
+
+import pytest
+
+from lib.agent.pipeline import MOST_STEPS, STEPS, BadPipeline, Call, State, Step, row_seed, run
+from lib.agent.steps import build
+from lib.measure.answer import NoAnswer
+from lib.models.model import Decoding, ToyModel, quoting
+
+TASKS = [("boat", "buy a boat"), ("kite", "fly a kite"), ("roof", "mend the roof"), ("bees", "keep bees")]
+WRONG = {
+    "no list": ({"step": "ask"}, "list of steps"),
+    "text": ("ask", "list of steps"),
+    "nothing": (None, "list of steps"),
+    "empty": ([], "list of steps"),
+    "a bare name": (["ask"], "step 1"),
+    "no name": ([{"n": 7}], "step 1"),
+    "a name that is no text": ([{"step": 7}], "step 1"),
+    "unknown step": ([{"step": "ask"}, {"step": "guess"}], "step 2: no step 'guess'"),
+    "step with a line break": ([{"step": "ask\nprune"}], "no step"),
+    "misspelt argument": ([{"step": "ask", "shema": "json"}], "no argument 'shema'"),
+    "argument of another step": ([{"step": "ask", "by": "last"}], "no argument 'by'"),
+    "argument that is no text": ([{"step": "ask", 3: 4}], "no argument 3"),
+    "text for int": ([{"step": "ask", "n": "7"}], "a whole number"),
+    "float for int": ([{"step": "ask", "n": 7.0}], "a whole number"),
+    "bool for int": ([{"step": "ask", "n": True}], "a whole number"),
+    "null for int": ([{"step": "prune", "to": None}], "a whole number"),
+    "text for a list": ([{"step": "ask", "advice": "coach"}], "advice"),
+    "numbers in a list of texts": ([{"step": "ask", "advice": ["coach", 1]}], "advice"),
+    "a choice that is none": ([{"step": "ask", "schema": "yaml"}], "one of 'json'"),
+    "a list for a choice": ([{"step": "prune", "by": ["last"]}], "one of 'redundancy'"),
+    "n of nought": ([{"step": "ask", "n": 0}], "expected 1 to 20"),
+    "n of a million": ([{"step": "ask", "n": 1_000_000}], "expected 1 to 20"),
+    "prune to nought": ([{"step": "ask"}, {"step": "prune", "to": 0}], "expected 1 to 20"),
+    "nine demos": ([{"step": "demos", "k": 9}], "expected 1 to 8"),
+    "eight slots": ([{"step": "ask", "schema": "slots", "n": 8}], "seven slots"),
+    "40 steps": ([{"step": "ask"}] * 40, "at most 20"),
+}
+
+
+class Counting(ToyModel):
+    """A toy that remembers its batches: the rows (messages, decoding) of each."""
+
+    def __init__(self, reply=None):
+        super().__init__(reply)
+        self.batches = []
+
+    def generate(self, prompts, decodings):
+        if prompts:
+            self.batches.append(list(zip(prompts, decodings, strict=True)))
+        return super().generate(prompts, decodings)
+
+
+def ask_twice_then_once(state):
+    """A step of two stages, two calls and then one, written as every lever is."""
+    first = yield [Call([{"role": "user", "content": f"{state.task} {i}"}]) for i in (1, 2)]
+    [last] = yield [Call([{"role": "user", "content": f"{state.task} 3"}], {"temp": 0.7, "max_tokens": 2})]
+    return state.note(" / ".join(r.text for r in [*first, last]))
+
+
+TWO_STAGES = Step("two", "toy", {}, ask_twice_then_once, 3, "", ())
+
+
+def seeds(model, case_of):
+    """Seeds by case, in the order of its calls."""
+    found = {}
+    for messages, decoding in (row for batch in model.batches for row in batch):
+        found.setdefault(case_of(messages), []).append(decoding.seed)
+    return found
+
+
+def by_task(messages):
+    return next(case for case, task in TASKS if task in messages[-1]["content"])
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_pipeline_is_refused_in_one_line(kind):
+    pipeline, why = WRONG[kind]
+    with pytest.raises(BadPipeline) as caught:
+        build(pipeline)
+    assert why in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 250
+
+
+def test_a_pipeline_of_the_most_steps_still_builds():
+    assert len(build([{"step": "ask"}] * MOST_STEPS)) == MOST_STEPS
+
+
+def test_a_step_knows_its_arguments_its_calls_and_its_free_texts():
+    [ask, prune] = build([{"step": "ask", "n": 9, "advice": ["coach", "Mind the tide."]}, {"step": "prune"}])
+    assert (ask.name, ask.args["n"], ask.calls, prune.calls) == ("ask", 9, 1, 0)
+    assert set(ask.texts) >= {"Mind the tide."}
+    assert all(s.about.endswith(".") and s.family for s in (ask, prune))
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_every_step_builds_with_its_defaults_and_says_what_it_does(name):
+    [step] = build([{"step": name}])
+    assert step.name == name and step.about and step.calls >= 0
+
+
+def test_the_calls_of_all_cases_go_as_one_batch_a_stage():
+    model = Counting()
+    run([*build([{"step": "ask", "n": 8}, {"step": "prune"}]), TWO_STAGES], TASKS, model, Decoding())
+    assert [len(b) for b in model.batches] == [4, 8, 4]
+    assert len(model.seen) == 16 and model.cost.calls == 16
+
+
+def test_rows_stand_in_the_order_of_the_cases():
+    model = Counting()
+    run(build([{"step": "ask"}]), TASKS, model, Decoding())
+    assert [by_task(m) for m, _ in model.batches[0]] == [case for case, _ in TASKS]
+
+
+def test_each_case_gets_the_replies_to_its_own_calls():
+    states = run([TWO_STAGES], TASKS, ToyModel(lambda m: m[-1]["content"].upper()), Decoding())
+    for (case, task), state in zip(TASKS, states, strict=True):
+        first, second = (f"{task} {i}".upper() for i in (1, 2))
+        assert (state.case, state.task) == (case, task)
+        assert state.notes == (f"{first} / {second} / {' '.join(f'{task} 3'.upper().split()[:2])}",)
+
+
+def test_a_call_changes_the_decoding_for_itself_alone():
+    model = Counting()
+    run([TWO_STAGES], TASKS, model, Decoding(temp=0.3, max_tokens=50))
+    told = [{(d.temp, d.max_tokens) for _, d in batch} for batch in model.batches]
+    assert told == [{(0.3, 50)}, {(0.7, 2)}]
+
+
+def test_a_bad_reply_fails_its_own_case_only():
+    model = Counting(lambda m: "I cannot do that." if "kite" in m[-1]["content"] else quoting(m))
+    states = run(build([{"step": "ask", "n": 8}, {"step": "prune"}, {"step": "ask"}]), TASKS, model, Decoding())
+    assert [s.case for s in states] == ["boat", "kite", "roof", "bees"]
+    assert isinstance(states[1].failed, NoAnswer) and states[1].failed.reason.startswith("ask: not JSON")
+    assert states[1].draft is None and [c["text"] for c in states[1].calls] == ["I cannot do that."]
+    assert all(s.failed is None and len(s.draft.questions) == 7 for i, s in enumerate(states) if i != 1)
+    assert [len(b) for b in model.batches] == [4, 3]  # a failed case asks for nothing more
+
+
+def test_a_reply_that_hits_the_token_limit_says_so():
+    [state] = run(build([{"step": "ask", "tokens": 5}]), TASKS[:1], ToyModel(), Decoding())
+    assert "cut off after 5 tokens" in state.failed.reason
+
+
+def test_a_step_without_a_draft_to_work_on_fails_the_case_with_what_to_do():
+    [state] = run(build([{"step": "prune"}]), TASKS[:1], ToyModel(), Decoding())
+    assert "put ask before it" in state.failed.reason and state.calls == ()
+
+
+def test_a_second_bad_reply_keeps_the_trace_of_the_first_step():
+    replies = iter([quoting([{"content": "Task: buy a boat\nQuestions: 8"}]), "no"])
+    [state] = run(build([{"step": "ask"}, {"step": "ask"}]), TASKS[:1], ToyModel(lambda m: next(replies)), Decoding())
+    assert state.failed and [c["text"][:1] for c in state.calls] == ["{", "n"]
+
+
+def test_the_seed_of_a_row_does_not_depend_on_the_other_rows():
+    pipeline = [*build([{"step": "ask"}]), TWO_STAGES]
+    whole, few = Counting(), Counting()
+    run(pipeline, TASKS, whole, Decoding(temp=0.8, seed=3))
+    run(pipeline, [TASKS[2], TASKS[0]], few, Decoding(temp=0.8, seed=3))
+    all_seeds, some = seeds(whole, by_task), seeds(few, by_task)
+    assert some == {case: all_seeds[case] for case in ("boat", "roof")}
+    assert all_seeds["boat"] == [row_seed(3, "boat", i) for i in range(4)]
+
+
+def test_a_failing_neighbour_changes_no_seed():
+    pipeline = [*build([{"step": "ask"}]), TWO_STAGES]
+    calm, broken = Counting(), Counting(lambda m: "no" if "kite" in m[-1]["content"] else quoting(m))
+    run(pipeline, TASKS, calm, Decoding(temp=0.8))
+    run(pipeline, TASKS, broken, Decoding(temp=0.8))
+    a, b = seeds(calm, by_task), seeds(broken, by_task)
+    assert {k: v for k, v in a.items() if k != "kite"} == {k: v for k, v in b.items() if k != "kite"}
+
+
+def test_calls_cases_and_seeds_all_give_other_row_seeds():
+    made = {row_seed(s, c, n) for s in range(3) for c in ("a", "b", "a/1") for n in range(12)}
+    assert len(made) == 108 and all(0 <= s < 2**32 for s in made)
+
+
+def test_the_trace_holds_every_call_in_order():
+    model = Counting()
+    states = run([*build([{"step": "ask"}]), TWO_STAGES], TASKS, model, Decoding())
+    for state in states:
+        mine = [m for batch in model.batches for m, _ in batch if by_task(m) == state.case]
+        assert [c["messages"] for c in state.calls] == mine
+        assert [c["step"] for c in state.calls] == ["ask", "two", "two", "two"]
+        assert [c["finish_reason"] for c in state.calls] == ["stop", "stop", "stop", "length"]
+        assert all(len(c["tokens"]) == 2 and c["text"] for c in state.calls)
+    json.dumps([s.calls for s in states])  # plain data: it goes into cases.jsonl
+    assert sum(len(s.calls) for s in states) == model.cost.calls
+
+
+def test_no_cases_need_no_model():
+    model = Counting()
+    assert run(build([{"step": "ask"}]), [], model, Decoding()) == [] and model.batches == []
+
+
+def test_a_state_is_never_changed_in_place():
+    state = State("boat", "buy a boat")
+    state.note("x"), state.fail("y")
+    assert state == State("boat", "buy a boat")

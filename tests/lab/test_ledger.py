@@ -1,0 +1,454 @@
+"""Sealing, the chain, the keep rule. Runs are sealed directly: no kernel, no model."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+
+import pytest
+
+from lib.files import canonical, locked, sha256
+from lib.lab import ledger
+from lib.lab.ledger import SEAL, START, Ledger, rebuilt, sealed_folders, sync, verify
+from lib.measure.ruler import Tampered
+
+
+def up(qualities, gain):
+    return {k: v + gain for k, v in qualities.items()}
+
+
+def repair(folder):
+    with locked(folder / ".lock"):
+        return sync(folder)
+
+
+# --- seal and sync
+
+
+def test_a_sealed_run_holds_its_files_and_a_seal_that_sha256sum_accepts(lab):
+    run = lab.seal(slug="first")
+    assert run == "0001-first"
+    assert sorted(os.listdir(lab.folder / run)) == [SEAL, "cases.jsonl", "experiment.ipynb", "record.json"]
+    done = subprocess.run(["sha256sum", "-c", SEAL], cwd=lab.folder / run, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("OK") == 3
+
+
+def test_sealed_files_are_read_only(lab):
+    run = lab.seal()
+    assert {p.stat().st_mode & 0o777 for p in (lab.folder / run).iterdir()} == {0o444}
+
+
+def test_each_run_gets_the_next_number_and_follows_the_line_before(lab):
+    runs = [lab.seal(slug=s) for s in ("a", "b", "c")]
+    assert runs == ["0001-a", "0002-b", "0003-c"]
+    before = START
+    for number, line in enumerate(lab.path.read_text().splitlines(), 1):
+        row = json.loads(line)
+        assert (row["n"], row["prev"], row["id"]) == (number, before, runs[number - 1])
+        before = sha256(line)
+    assert verify(lab.folder) == []
+
+
+def test_a_seal_that_fails_leaves_nothing_behind(lab):
+    lab.seal()
+    before = sorted(p.name for p in lab.folder.rglob("*"))
+
+    def finish(run):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        ledger.seal(lab.folder, "second", {"cases.jsonl": b""}, finish)
+    assert sorted(p.name for p in lab.folder.rglob("*")) == before
+    assert lab.seal(slug="second") == "0002-second"
+
+
+def test_a_missing_last_line_is_added_from_the_sealed_run(lab):
+    lab.seal()
+    lab.seal(slug="second")
+    whole = lab.path.read_bytes()
+    lab.path.write_bytes(whole[: whole.index(b"\n") + 1])
+    assert any("0002-second" in text and "not listed" in text for text in verify(lab.folder))
+    assert repair(lab.folder) == ["added 0002-second to the ledger"]
+    assert lab.path.read_bytes() == whole and verify(lab.folder) == []
+
+
+@pytest.mark.parametrize("cut", [1, 2, 40, 400])
+def test_a_torn_last_line_is_refused_by_readers_and_made_whole_by_sync(lab, cut):
+    lab.seal()
+    lab.seal(slug="second")
+    whole = lab.path.read_bytes()
+    lab.path.write_bytes(whole[:-cut])
+    with pytest.raises(Tampered, match="cut off"):
+        lab.read()
+    assert "cut off a torn last line of the ledger" in repair(lab.folder)
+    assert lab.path.read_bytes() == whole
+
+
+def test_a_line_cut_inside_a_letter_of_two_bytes_is_made_whole(lab):
+    lab.seal(hypothesis="fewer words, more caf\u00e9")
+    whole = lab.path.read_bytes()
+    lab.path.write_bytes(whole[: whole.index("\u00e9".encode()) + 1])
+    repair(lab.folder)
+    assert lab.path.read_bytes() == whole
+
+
+def test_a_lost_ledger_is_rebuilt_byte_for_byte(lab):
+    lab.seal()
+    lab.seal(slug="second")
+    whole = lab.path.read_bytes()
+    lab.path.unlink()
+    repair(lab.folder)
+    assert lab.path.read_bytes() == whole
+
+
+def test_a_half_made_run_is_never_read_and_is_cleared(lab):
+    lab.seal()
+    half = lab.folder / ".tmp-0002-half"
+    half.mkdir()
+    (half / "record.json").write_text("{")
+    assert [r["id"] for r in lab.read().records] == ["0001-run"] and len(sealed_folders(lab.folder)) == 1
+    assert repair(lab.folder) == ["cleared .tmp-0002-half, left by an interrupted run"]
+    assert not half.exists() and lab.seal(slug="second") == "0002-second"
+
+
+def test_a_folder_without_a_seal_is_not_a_run_and_verify_says_so(lab):
+    lab.seal()
+    (lab.folder / "0002-copied").mkdir()
+    assert len(sealed_folders(lab.folder)) == 1
+    assert any("0002-copied" in text and SEAL in text for text in verify(lab.folder))
+
+
+def test_a_line_that_contradicts_its_run_is_refused_and_nothing_is_written(lab):
+    lab.seal()
+    row = json.loads(lab.path.read_text())
+    row["record"]["status"] = "discarded"
+    lab.path.write_text(canonical(row) + "\n")
+    before = lab.path.read_bytes()
+    with pytest.raises(Tampered, match=r"ledger\.jsonl:1: differs"):
+        lab.seal(slug="second")
+    assert lab.path.read_bytes() == before and sealed_folders(lab.folder) == [lab.folder / "0001-run"]
+
+
+def test_a_run_that_was_taken_away_is_refused(lab):
+    lab.seal()
+    lab.seal(slug="second")
+    shutil.rmtree(lab.folder / "0002-second")
+    with pytest.raises(Tampered, match=r"ledger\.jsonl:2"):
+        repair(lab.folder)
+    assert any("0002-second" in text for text in verify(lab.folder))
+
+
+def test_a_changed_line_breaks_the_chain_at_the_next_one(lab):
+    lab.seal()
+    lab.seal(slug="second")
+    lab.path.write_text(lab.path.read_text().replace("said before", "said after", 1))
+    with pytest.raises(Tampered, match=r"ledger\.jsonl:2: does not follow"):
+        lab.read()
+
+
+@pytest.mark.slow  # no kernel, but ten thousand folders
+def test_numbers_go_on_past_9999(lab):
+    lab.seal()
+    first = lab.folder / "0001-run"
+    for number in range(2, 10_000):
+        run = lab.folder / f"{number:04d}-run"
+        run.mkdir()
+        os.link(first / SEAL, run / SEAL)
+        os.link(first / "record.json", run / "record.json")
+    lab.path.write_text("".join(line + "\n" for line in rebuilt(lab.folder)))
+    assert lab.seal(slug="next", status="kept") == "10000-next"
+    assert [p.name for p in sealed_folders(lab.folder)[-2:]] == ["9999-run", "10000-next"]
+    found = lab.read()
+    assert found.get("10000")["id"] == "10000-next" and len(found.records) == 10_000
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85"], ids=["line", "paragraph", "next-line"])
+def test_a_line_separator_in_a_text_does_not_split_a_line(lab, odd):
+    lab.seal({f"case{odd}{i}": 0.3 for i in range(12)}, hypothesis=f"one{odd}two")
+    assert lab.seal(slug="second", status="indecisive") == "0002-second"
+    assert len(lab.read().cases("0001-run")) == 12
+
+
+# --- verify
+
+
+def flipped(path, at, by):
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= by
+    return bytes(raw)
+
+
+def test_verify_names_the_file_in_which_any_byte_was_flipped(lab):
+    lab.seal(hypothesis="fewer words, more caf\u00e9")
+    lab.seal(up(lab.full, 0.1), slug="second")
+    assert verify(lab.folder) == []
+    rng = random.Random(0)
+    missed = []
+    for path in sorted(p for p in lab.folder.rglob("*") if p.is_file() and p.name != ".lock"):
+        whole = path.read_bytes()
+        for at in sorted({0, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(12))} - {-1}):
+            by = rng.randrange(1, 256)
+            lab.overwrite(path, flipped(path, at, by))
+            if not any(str(path) in text for text in verify(lab.folder)):
+                missed.append((path.name, at, by))
+            lab.overwrite(path, whole)
+    assert missed == [] and verify(lab.folder) == []
+
+
+def test_verify_names_the_ledger_when_its_line_end_became_a_carriage_return(lab):
+    lab.seal()
+    lab.path.write_bytes(lab.path.read_bytes()[:-1] + b"\r")
+    assert any(str(lab.path) in text for text in verify(lab.folder))
+
+
+def test_verify_names_the_ledger_when_the_seal_in_its_last_line_was_changed(lab):
+    lab.seal()
+    row = json.loads(lab.path.read_text())
+    lab.path.write_text(canonical(row | {"seal": "0" * 64}) + "\n")
+    assert any(str(lab.path) in text for text in verify(lab.folder))
+
+
+def test_verify_names_a_line_that_lists_a_run_twice(lab):
+    lab.seal()
+    line = lab.path.read_text().rstrip("\n")
+    again = canonical(json.loads(line) | {"n": 2, "prev": sha256(line)})
+    lab.path.write_text(f"{line}\n{again}\n")
+    assert any(f"{lab.path}:2" in text for text in verify(lab.folder))
+
+
+@pytest.mark.parametrize("name", ["added.txt", ".hidden", "sub/SEALED"])
+def test_verify_names_a_file_that_was_added_to_a_run(lab, name):
+    run = lab.folder / lab.seal()
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_text("added later")
+    assert any(str(run / name) in text for text in verify(lab.folder))
+
+
+@pytest.mark.parametrize("name", ["record.json", "cases.jsonl", "experiment.ipynb", SEAL])
+def test_verify_names_a_file_that_was_taken_away(lab, name):
+    run = lab.folder / lab.seal()
+    (run / name).unlink()
+    assert any(str(run) in text and name in text for text in verify(lab.folder))
+
+
+def test_verify_speaks_in_sentences_about_a_folder_with_an_odd_number(lab):
+    run = lab.folder / lab.seal()
+    shutil.copytree(run, lab.folder / "00012x-copied")
+    assert any("00012x-copied" in text for text in verify(lab.folder))
+    assert len(sealed_folders(lab.folder)) >= 1
+
+
+def forge(lab, change):
+    """Seal a first run whose files say something else than its judgments; the seal itself is right."""
+    run = lab.seal()
+    kept = {p.name: p.read_bytes() for p in (lab.folder / run).iterdir() if p.name != SEAL}
+    shutil.rmtree(lab.folder)
+    record, rows = json.loads(kept.pop("record.json")), [json.loads(x) for x in kept["cases.jsonl"].splitlines()]
+    change(record, rows)
+    kept["cases.jsonl"] = "".join(canonical(r) + "\n" for r in rows).encode()
+    ledger.seal(lab.folder, "run", kept, lambda _: {"record.json": json.dumps(record).encode()})
+    return verify(lab.folder)
+
+
+def test_verify_finds_a_score_that_does_not_follow_from_the_judgments(lab):
+    wrong = forge(lab, lambda record, rows: record["scores"].update(quality=0.9))
+    assert any("record.json" in text and "quality" in text for text in wrong)
+
+
+def test_verify_finds_a_case_quality_that_does_not_follow_from_its_judgment(lab):
+    wrong = forge(lab, lambda record, rows: rows[0].update(quality=0.9))
+    assert any("cases.jsonl" in text for text in wrong)
+
+
+def test_verify_finds_scores_of_a_run_without_any_case(lab):
+    assert forge(lab, lambda record, rows: rows.clear()) != []
+
+
+@pytest.mark.parametrize("rows", ["[1]", '"text"', "{}", "not json"])
+def test_verify_says_which_run_has_cases_that_cannot_be_read(lab, rows):
+    lab.seal()
+    files = {"cases.jsonl": rows.encode(), "experiment.ipynb": b"{}"}
+    record = lab.record_of(lab.full) | {"status": "kept"}
+    ledger.seal(lab.folder, "odd", files, lambda run: {"record.json": json.dumps(record | {"id": run}).encode()})
+    assert any("0002-odd" in text for text in verify(lab.folder))
+
+
+# --- broken files are Tampered, never a bare parse error
+
+
+def test_a_reader_refuses_a_last_line_that_is_not_json(lab):
+    lab.seal()
+    lab.path.write_bytes(b"X" + lab.path.read_bytes()[1:])
+    with pytest.raises(Tampered, match=r"ledger\.jsonl"):
+        lab.read()
+
+
+def test_sync_refuses_a_record_that_is_not_json(lab):
+    run = lab.folder / lab.seal()
+    lab.overwrite(run / "record.json", b"X")
+    with pytest.raises(Tampered, match=r"record\.json"):
+        repair(lab.folder)
+
+
+# --- the keep rule
+
+
+def test_the_first_run_on_a_ruler_is_kept_as_the_baseline(lab):
+    found = lab.decide(lab.full)
+    assert found.status == "kept" and "baseline" in found.reason and found.delta is None
+
+
+def test_a_run_that_is_better_on_every_case_is_kept(lab):
+    first = lab.seal()
+    found = lab.decide(up(lab.full, 0.1))
+    assert found.status == "kept" and found.against == first
+    assert found.delta == pytest.approx(0.1) and found.p < 0.05 and found.low > 0
+
+
+def test_a_run_that_is_worse_on_every_case_is_discarded(lab):
+    lab.seal()
+    found = lab.decide(up(lab.full, -0.1))
+    assert found.status == "discarded" and found.delta == pytest.approx(-0.1)
+
+
+def test_the_same_qualities_again_are_discarded(lab):
+    lab.seal()
+    found = lab.decide(lab.full)
+    assert (found.status, found.delta, found.p) == ("discarded", 0.0, 1.0)
+
+
+def test_a_run_that_is_better_on_half_and_worse_on_half_is_indecisive(lab):
+    lab.seal()
+    mixed = {k: v + (0.15 if i % 2 else -0.1) for i, (k, v) in enumerate(lab.full.items())}
+    found = lab.decide(mixed)
+    assert found.status == "indecisive" and found.p > 0.05 and found.high >= 0.02
+
+
+def test_a_small_gain_that_is_sure_is_kept_even_below_the_smallest_effect(lab):
+    lab.seal()
+    assert lab.decide(up(lab.full, 0.01)).status == "kept"
+
+
+def test_a_run_with_an_unscored_case_is_incomplete_whatever_it_scored(lab):
+    lab.seal()
+    better = up(lab.full, 0.15) | {"case-00": None}
+    found = lab.decide(better)
+    assert found.status == "incomplete" and found.delta is None
+
+
+def test_the_first_run_is_incomplete_when_a_case_is_unscored(lab):
+    assert lab.decide(lab.full | {"case-00": None}).status == "incomplete"
+
+
+def test_the_dev_gate_never_keeps(lab):
+    assert lab.decide(lab.full, gate="dev").status == "reference"
+    first = lab.seal(gate="dev")
+    found = lab.decide(up(lab.full, 0.15), gate="dev")
+    assert found.status == "indecisive" and found.against == first and found.p < 0.05
+
+
+def test_a_run_on_the_full_gate_is_not_compared_with_the_dev_gate(lab):
+    lab.seal(gate="dev")
+    assert lab.decide(up(lab.full, -0.2)).status == "kept"
+
+
+@pytest.mark.parametrize("lever", ["anchor", "a/a"])
+def test_anchors_and_repeats_are_references_first_and_later(lab, lever):
+    assert lab.decide(lab.full, lever=lever).status == "reference"
+    first = lab.seal()
+    found = lab.decide(up(lab.full, 0.15), lever=lever, of=first)
+    assert found.status == "reference" and found.delta == pytest.approx(0.15)
+
+
+def test_a_repeat_names_its_run_by_id_or_slug(lab):
+    first = lab.seal(slug="baseline")
+    lab.seal(up(lab.full, 0.1), slug="better")
+    for of in (first, "baseline"):
+        assert lab.decide(lab.full, lever="a/a", of=of).against == first
+
+
+def test_a_repeat_of_a_run_on_another_ruler_or_other_cases_is_not_compared(lab):
+    first = lab.seal()
+    other = lab.decide(lab.full, lever="a/a", of=first, fingerprint="e" * 64)
+    assert other.status == "reference" and "not comparable" in other.reason and other.delta is None
+    fewer = lab.decide({"case-00": 0.3}, lever="a/a", of=first)
+    assert fewer.status == "reference" and fewer.delta is None
+
+
+def test_the_measured_floor_blocks_a_gain_that_a_repeat_also_showed(lab):
+    first = lab.seal()
+    lab.seal(up(lab.full, -0.12), slug="again", lever="a/a", of=first)
+    assert lab.read().floor("f" * 64) == pytest.approx(0.12)
+    found = lab.decide(up(lab.full, 0.1))
+    assert found.status == "indecisive" and "floor" in found.reason and found.p < 0.05
+    assert lab.decide(up(lab.full, 0.15)).status == "kept"
+
+
+def test_a_run_with_another_fingerprint_starts_anew(lab):
+    lab.seal(up(lab.full, 0.15))
+    found = lab.decide(lab.full, fingerprint="e" * 64)
+    assert found.status == "kept" and found.against == ""
+
+
+def test_a_crashed_run_is_no_rival(lab):
+    lab.seal({}, status="crashed")
+    assert lab.decide(lab.full).status == "kept"
+
+
+def test_the_first_look_at_the_sealed_gate_is_the_reference_that_later_looks_must_beat(lab):
+    first = lab.seal()
+    assert lab.decide(lab.full, kind="confirm", gate="confirm", of=first).status == "kept"
+    look = lab.seal(kind="confirm", gate="confirm", of=first, slug="confirm-run")
+    better = lab.seal(up(lab.full, 0.1), slug="better")
+    same = lab.decide(lab.full, kind="confirm", gate="confirm", of=better)
+    assert same.status == "discarded" and same.against == look
+    won = lab.decide(up(lab.full, 0.1), kind="confirm", gate="confirm", of=better)
+    assert won.status == "kept" and won.against == look
+
+
+def test_a_lost_look_leaves_the_confirmed_run_and_is_counted(lab):
+    f = "f" * 64
+    first = lab.seal()
+    look = lab.seal(kind="confirm", gate="confirm", of=first, slug="look")
+    better = lab.seal(up(lab.full, 0.1), slug="better")
+    lab.seal(kind="confirm", gate="confirm", of=better, slug="look")
+    found = lab.read()
+    assert [r["of"] for r in found.looks(f)] == [first, better]
+    assert found.confirmed(f)["id"] == look and found.champion(f)["id"] == better
+    assert found.looks("e" * 64) == [] and found.confirmed("e" * 64) is None
+
+
+def test_the_champion_is_the_last_kept_run_of_the_full_gate(lab):
+    f = "f" * 64
+    assert lab.read().champion(f) is None
+    lab.seal(slug="first")
+    better = lab.seal(up(lab.full, 0.1), slug="better")
+    lab.seal(slug="worse")
+    lab.seal(up(lab.full, 0.2), slug="dev", gate="dev")
+    lab.seal(up(lab.full, 0.2), slug="anchor", lever="anchor")
+    lab.seal({}, slug="crashed", status="crashed")
+    found = lab.read()
+    assert found.champion(f)["id"] == better
+    assert [r["slug"] for r in found.climb(f)] == ["first", "better", "worse", "crashed"]
+
+
+def test_a_run_is_found_by_id_number_and_newest_slug(lab):
+    lab.seal(slug="same")
+    second = lab.seal(slug="same")
+    found = lab.read()
+    assert found.get("0001-same")["id"] == found.get("1")["id"] == "0001-same" and found.get("same")["id"] == second
+    with pytest.raises(KeyError, match="no run '7'"):
+        found.get("7")
+
+
+def test_an_experiment_that_crashed_counts_as_not_done(lab):
+    lab.seal({}, status="crashed", key="k")
+    assert lab.read().by_key("k") is None
+    second = lab.seal(key="k", slug="again")
+    assert lab.read().by_key("k")["id"] == second
+
+
+def test_a_folder_that_does_not_exist_is_an_empty_ledger(tmp_path):
+    assert Ledger.read(tmp_path / "none").records == [] and verify(tmp_path / "none") == []
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,217 @@
+"""Plans read and refused, run once, resumed after being killed at any moment."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lib.files import ROOT
+from lib.lab import study
+from lib.lab.experiment import BadParameters
+from lib.lab.ledger import SEAL, Ledger, sealed_folders, verify
+from lib.lab.study import Entry, look, read
+
+TWO = """
+name: two
+about: Two runs of the toy.
+common: {model: toy, judge: offline}
+runs:
+  - name: first
+    lever: baseline
+    hypothesis: One plain call.
+  - name: eight
+    lever: over-generate and prune
+    predicted: 0.01
+    hypothesis: Eight questions, one dropped.
+    pipeline: [{step: ask, n: 8}, {step: prune, by: last}]
+"""
+ONE = "runs: [{name: a, model: toy, hypothesis: x}]\n"
+
+
+def plan_file(folder, text, name="two.yaml"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# --- reading
+
+
+def test_a_plan_has_its_entries_in_order_with_what_they_have_in_common(tmp_path):
+    plan = read(plan_file(tmp_path, TWO))
+    assert (plan.name, plan.about, [e.name for e in plan.entries]) == (
+        "two",
+        "Two runs of the toy.",
+        ["first", "eight"],
+    )
+    assert plan.entries[0].parameters["model"] == "toy" and not plan.entries[0].confirm
+
+
+def test_an_entry_overrides_what_is_common(tmp_path):
+    text = "common: {model: toy, seed: 1}\nruns: [{name: a, seed: 2}, {name: b}, {name: c, confirm: true}]\n"
+    entries = read(plan_file(tmp_path, text)).entries
+    assert [e.parameters.get("seed") for e in entries] == [2, 1, None]
+    assert [e.confirm for e in entries] == [False, False, True]
+
+
+def test_a_plan_is_found_by_its_name():
+    assert read("quick").name == "quick"
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("runs: [{name: a}, {name: a}]", "two runs are called 'a'"),
+        ("runs: [{name: a}, {model: toy}]", "run 2 has no name"),
+        ("runs: [{name: 5}]", "run 1 has no name"),
+        ("runs: [{name: ''}]", "run 1 has no name"),
+        ("runs: [a]", "run 1 has no name"),
+        ("runs: []", "expected a mapping with a list 'runs'"),
+        ("", "expected a mapping with a list 'runs'"),
+        ("- a", "expected a mapping with a list 'runs'"),
+        ("runs: {a: 1}", "expected a mapping with a list 'runs'"),
+        ("runs: [{", "not YAML"),
+        ("runs: !!python/object:os.system [x]", "not YAML"),
+        ("rnus: []\n" + ONE, "unknown key 'rnus'"),
+        ("1: 2\nzz: 3\n" + ONE, "unknown key"),
+        ("common: [1]\n" + ONE, "common"),
+        ("common: toy\n" + ONE, "common"),
+        ("name: [1]\n" + ONE, "name"),
+        ("runs: [{name: a, confirm: true, typo: 1}]", "typo"),
+        ("runs: [{name: a, confirm: maybe}]", "confirm"),
+    ],
+)
+def test_a_plan_that_cannot_be_used_is_refused_in_one_line_with_its_file(tmp_path, text, said):
+    path = plan_file(tmp_path, text)
+    with pytest.raises(BadParameters, match=re.escape(said)) as stopped:
+        read(path)
+    assert str(path) in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+def test_bytes_that_are_no_text_are_not_yaml(tmp_path):
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadParameters, match="not YAML"):
+        read(path)
+
+
+def test_a_plan_that_does_not_exist_names_the_ones_there_are(tmp_path):
+    for name in ("nosuch", tmp_path / "missing.yaml"):
+        with pytest.raises(BadParameters, match="no plan .* quick"):
+            read(name)
+
+
+def test_a_folder_is_not_a_plan(tmp_path):
+    with pytest.raises(BadParameters, match="plan"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "entry, said",
+    [
+        ("{name: odd, model: toy, hypothesis: x, lever: magic}", "lever 'magic'"),
+        ("{name: odd, model: toy, hypothesis: x, sede: 1}", "did you mean 'seed'"),
+        ("{name: odd, model: toy, hypothesis: x, api_key: abc}", "looks like a secret"),
+        ("{name: odd, model: nosuch, hypothesis: x}", "nosuch"),
+        ("{name: odd, model: toy, hypothesis: ' '}", "hypothesis is empty"),
+        ("{name: odd, model: toy, hypothesis: x, gate: confirm}", "notch confirm"),
+        ("{name: odd, model: toy, hypothesis: x, 1: 2}", "1"),
+    ],
+)
+def test_a_bad_entry_is_named_before_anything_runs(tmp_path, entry, said):
+    text = f"runs:\n- {{name: good, model: toy, hypothesis: x, lever: baseline}}\n- {entry}\n"
+    with pytest.raises(Exception, match=re.escape(said)) as stopped:
+        list(study.run(read(plan_file(tmp_path, text)), tmp_path / "runs"))
+    assert not isinstance(stopped.value, TypeError)
+    assert "run 'odd'" in str(stopped.value) and not (tmp_path / "runs").exists()
+
+
+# --- the sealed gate, without a kernel
+
+
+def test_a_look_repeats_the_run_with_a_fresh_seed_on_the_sealed_gate(lab):
+    lab.seal(slug="first", seed=3, decoding={"temp": 0.7})
+    again = look(lab.read().get("first"))
+    assert (again["gate"], again["of"], again["seed"], again["decoding"]) == (
+        "confirm",
+        "0001-first",
+        1003,
+        {"temp": 0.7},
+    )
+
+
+def test_there_is_nothing_to_confirm_before_a_run_is_kept(lab):
+    lab.seal({}, status="crashed")
+    [progress] = study.confirm(lab.read(), Entry("confirm", confirm=True))
+    assert progress.state == "nothing to do" and "no kept run" in progress.message
+
+
+def test_a_run_that_was_not_kept_cannot_be_confirmed(lab):
+    ours = study.Experiment().fingerprint
+    lab.seal(slug="first", fingerprint=ours)
+    lab.seal(slug="same", fingerprint=ours)
+    with pytest.raises(BadParameters, match="0002-same was not kept"):
+        list(study.confirm(lab.read(), Entry("confirm", confirm=True), "same"))
+
+
+def test_a_run_that_was_looked_at_is_not_looked_at_again(lab):
+    ours = study.Experiment().fingerprint
+    first = lab.seal(slug="first", fingerprint=ours)
+    seen = lab.seal(slug="look", fingerprint=ours, kind="confirm", gate="confirm", of=first)
+    [progress] = study.confirm(lab.read(), Entry("confirm", confirm=True))
+    assert progress.state == "there" and progress.record["id"] == seen
+
+
+def test_an_unknown_run_to_confirm_is_refused_even_when_nothing_was_kept(lab):
+    with pytest.raises((BadParameters, KeyError), match="nosuch"):
+        list(study.confirm(lab.read(), Entry("confirm", confirm=True), "nosuch"))
+
+
+# --- with kernels
+
+
+def start(path, folder):
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lib.cli", "study", str(path), "--runs", str(folder), "--no-report"]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(path, folder):
+    with start(path, folder) as child:
+        out, err = child.communicate(timeout=120)
+    assert child.returncode == 0, out + err
+    return out
+
+
+@pytest.mark.slow
+def test_a_second_call_of_a_study_runs_nothing(tmp_path):
+    path, folder = plan_file(tmp_path, TWO), tmp_path / "runs"
+    assert "2 runs" in finish(path, folder)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert "nothing to run" in finish(path, folder)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert [r["slug"] for r in Ledger.read(folder).records] == ["first", "eight"] and verify(folder) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [round(random.Random(i).uniform(0.5, 4), 2) for i in range(3)])
+def test_a_study_that_was_killed_ends_with_the_right_runs_when_it_is_called_again(tmp_path, moment):
+    path, folder = plan_file(tmp_path, TWO), tmp_path / "runs"
+    with start(path, folder) as child:
+        time.sleep(moment)
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+    for run in sealed_folders(folder) if folder.exists() else ():
+        assert json.loads((run / "record.json").read_text())["id"] == run.name
+    finish(path, folder)
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["0001-first", "0002-eight"]
+    assert all((run / SEAL).exists() for run in folder.iterdir() if run.is_dir())
+    records = Ledger.read(folder).records
+    assert [r["slug"] for r in records] == ["first", "eight"] and all(r["scores"] for r in records)
+    assert records[1]["decision"]["against"] == "0001-first" and verify(folder) == []

@@ -1,0 +1,152 @@
+"""The model that runs here: what it refuses, and that a row's text does not depend on its batch."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lib.agent.prompt import Draft, ask, brainstorm, critique, restate
+from lib.files import ROOT
+from lib.models.mlx import SHIPPED, MLXModel, resolve, weights_hash
+from lib.models.model import Decoding, NoModel
+
+WEIGHTS = SHIPPED["tiny-s"] / "model.safetensors"
+# Six prompts of clearly different length: a batch has to pad them.
+PROMPTS = [
+    restate("swim"),
+    ask("buy a used car for my daughter", 7),
+    brainstorm("renovate the bathroom and the hallway of a rented flat before the end of march"),
+    ask("plan a surprise party for the oldest of my colleagues", 5, "lines", ("coach", "contrast")),
+    critique("learn the accordion", ["Which accordion do you own?", "Who will teach you to play it?"]),
+    ask("knit a scarf", 7, demos=(("bake bread", Draft("Bake bread", ("Which flour do you have at home?",))),)),
+]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    if not WEIGHTS.exists():
+        pytest.skip(f"no weights at {WEIGHTS}")
+    return MLXModel("tiny-s")
+
+
+def texts(model, prompts, decodings):
+    return [c.text for c in model.generate(prompts, decodings)]
+
+
+def sampled(*seeds, **values):
+    return [Decoding(temp=1.0, max_tokens=40, seed=s, **values) for s in seeds]
+
+
+@pytest.mark.slow
+def test_greedy_text_of_a_batch_is_that_of_one_by_one(tiny):
+    greedy = Decoding(max_tokens=60)
+    together = texts(tiny, PROMPTS, [greedy] * 6)
+    assert len({len(tiny.encode(p)) for p in PROMPTS}) == 6
+    assert together == [texts(tiny, [p], [greedy])[0] for p in PROMPTS]
+    assert len(set(together)) == 6 and all(together)
+
+
+@pytest.mark.slow
+def test_a_greedy_row_ignores_its_seed_and_repeats(tiny):
+    a, b = (texts(tiny, PROMPTS[:2], [Decoding(max_tokens=30, seed=s)] * 2) for s in (0, 99))
+    assert a == b
+
+
+@pytest.mark.slow
+def test_a_sampled_row_repeats_with_its_seed_and_differs_with_another(tiny):
+    same = texts(tiny, [PROMPTS[1]] * 4, sampled(1, 1, 2, 3))
+    assert same[0] == same[1] and len(set(same)) == 3
+    assert texts(tiny, [PROMPTS[1]] * 4, sampled(1, 1, 2, 3)) == same
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", [{}, {"top_p": 0.9}, {"min_p": 0.05}, {"top_k": 20}], ids=str)
+def test_a_sampled_row_does_not_depend_on_the_make_up_of_its_batch(tiny, values):
+    alone = texts(tiny, [PROMPTS[1]], sampled(7, **values))[0]
+    mixed = [*sampled(1, 7, 2, **values), Decoding(max_tokens=10), *sampled(3, 4)]
+    assert texts(tiny, PROMPTS, mixed)[1] == alone
+    assert texts(tiny, [PROMPTS[5], PROMPTS[1]], sampled(5, 7, **values))[1] == alone
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_wider_than_the_engine_keeps_every_row_and_its_order(tiny):
+    narrow = MLXModel("tiny-s", batch=2)
+    greedy = [Decoding(max_tokens=25)] * 6
+    assert texts(narrow, PROMPTS, greedy) == texts(tiny, PROMPTS, greedy)
+
+
+@pytest.mark.slow
+def test_token_limits_are_kept_row_by_row_and_counted(tiny):
+    before = tiny.cost
+    limits = [1, 5, 9, 13, 17, 21]
+    done = tiny.generate(PROMPTS, [Decoding(max_tokens=n) for n in limits])
+    for c, n, p in zip(done, limits, PROMPTS, strict=True):
+        assert c.prompt_tokens == len(tiny.encode(p))
+        assert c.generation_tokens == n if c.finish_reason == "length" else c.generation_tokens <= n
+        assert c.finish_reason in ("stop", "length") and "<|" not in c.text
+    assert {c.finish_reason for c in done} >= {"length"}
+    assert tiny.cost.calls - before.calls == 6
+    assert tiny.cost.generation_tokens - before.generation_tokens == sum(c.generation_tokens for c in done)
+    assert tiny.cost.seconds > before.seconds
+
+
+@pytest.mark.slow
+def test_a_reply_that_ends_by_itself_says_stop(tiny):
+    [done] = tiny.generate([PROMPTS[0]], [Decoding(max_tokens=300)])
+    assert done.finish_reason == "stop" and done.generation_tokens < 300
+
+
+@pytest.mark.slow
+def test_no_prompts_cost_nothing(tiny):
+    before = tiny.cost
+    assert tiny.generate([], []) == [] and tiny.cost == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["no/such/adapter", str(ROOT / "ruler")])
+def test_a_missing_adapter_is_no_model(adapter):
+    assert refusal("tiny-s", adapter).startswith(f"adapter {adapter!r}")
+
+
+@pytest.mark.slow
+def test_a_folder_without_weights_is_no_model(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert "cannot be loaded" in refusal(str(tmp_path))
+
+
+def refusal(name, adapter=""):
+    """The one line with which a model is refused."""
+    with pytest.raises(NoModel) as caught:
+        MLXModel(name, adapter)
+    said = str(caught.value)
+    assert said and "\n" not in said and len(said) < 400
+    return said
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny-xl", "Toy", "/no/such/folder", "./nowhere", "a/b/c", "mlx:nowhere", "two\nlines"]
+)
+def test_an_unknown_name_or_a_missing_folder_is_no_model(name):
+    said = refusal(name)
+    assert repr(name) in said and "tiny-s" in said and "hub id" in said
+
+
+def test_resolve_takes_shipped_names_hub_ids_and_folders(tmp_path, monkeypatch):
+    assert resolve("tiny-s") == str(SHIPPED["tiny-s"])
+    assert resolve("mlx-community/Llama-3.2-3B-Instruct-4bit") == "mlx-community/Llama-3.2-3B-Instruct-4bit"
+    assert resolve("mlx:mlx-community/some-model") == "mlx-community/some-model"
+    assert resolve(str(tmp_path)) == resolve(f"mlx:{tmp_path}") == str(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert Path(resolve("lib/models")) == ROOT / "lib" / "models"
+
+
+def test_the_hash_of_weights_changes_with_a_byte_and_not_with_the_place(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+        (tmp_path / name / "config.json").write_text('{"x": 1}')
+    first = weights_hash(str(tmp_path / "a"))
+    assert weights_hash(str(tmp_path / "b")) == first and len(first) == 16
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"Weights")
+    assert weights_hash(str(tmp_path / "b")) != first
+    assert weights_hash("org/name") == "org/name"

@@ -1,0 +1,329 @@
+"""The command line: exit codes, one line an error, JSON that parses, nothing half written on a full disk."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from lib import cli
+from lib.files import ROOT, RULER
+from lib.lab.ledger import Ledger, sealed_folders, verify
+
+TOY = ("-p", "model", "toy", "-p", "hypothesis", "x")
+COMMANDS = sorted(cli.notch.commands)
+
+
+class Said:
+    """What a call of the command line answered."""
+
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def notch(tmp_path, monkeypatch, capsys):
+    """Call `notch` in this process, as its entry point does."""
+    monkeypatch.setenv("NOTCH_RUNS", str(tmp_path / "runs"))
+
+    def call(*args):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(list(map(str, args)))
+        told = capsys.readouterr()
+        return Said(stopped.value.code, told.out, told.err)
+
+    return call
+
+
+def child(*args, **options):
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lib.cli", *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, **options)
+
+
+def one_line(text):
+    return text.startswith("notch: ") and len(text.strip().splitlines()) == 1 and "Traceback" not in text
+
+
+def sealed(folder):
+    """One sealed run, by hand."""
+    from lib.lab import ledger
+    from lib.lab.experiment import Experiment
+
+    record = Experiment(hypothesis="x", model="toy").record(status="crashed", decision={"reason": "crashed"})
+    files = {"experiment.ipynb": b"{}\n", "cases.jsonl": b""}
+    told = json.dumps(record.as_dict())
+    return ledger.seal(
+        folder, "odd", files, lambda run: {"record.json": told.replace('"id": ""', f'"id": "{run}"').encode()}
+    )
+
+
+# --- help and usage
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_that_says_what_it_does(notch, command):
+    said = notch(command, "--help")
+    assert said.code == 0 and said.out.startswith(f"Usage: notch {command}") and len(said.out.splitlines()) > 4
+
+
+def test_the_help_lists_every_command(notch):
+    said = notch("--help")
+    assert said.code == 0 and all(f"  {name} " in said.out for name in COMMANDS)
+
+
+def test_the_version_is_the_one_of_the_package(notch):
+    from lib import __version__
+
+    said = notch("--version")
+    assert said.code == 0 and __version__ in said.out
+
+
+@pytest.mark.parametrize("args", [("nosuch",), ("verify", "--nosuch"), ("study",), ("seal", "missing.ipynb")])
+def test_wrong_usage_is_exit_code_2(notch, args):
+    said = notch(*args)
+    assert said.code == 2 and "Error" in said.err and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (("run", *TOY, "-p", "modle", "toy"), "did you mean 'model'"),
+        (("run", *TOY, "-p", "seed", "{"), "seed"),
+        (("run", *TOY, "-y", "{"), "-y"),
+        (("run", *TOY, "-y", "[1]"), "expected a mapping"),
+        (("run", *TOY, "-y", "{1: 2}"), "1"),
+        (("run", *TOY, "-p", "lever", "2026-01-01"), "lever"),
+        (("run", *TOY, "-p", "pipeline", "[{step: aks}]"), "no step 'aks'"),
+        (("run", *TOY, "-p", "gate", "confirm"), "notch confirm"),
+        (("study", "nosuch"), "no plan 'nosuch'"),
+        (("confirm", "nosuch"), "nosuch"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_nothing_written(notch, tmp_path, args, said):
+    found = notch(*args)
+    assert found.code == 2 and one_line(found.err) and said in found.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_number_in_scientific_notation_is_a_number(notch, tmp_path):
+    # papermill's own -p reads 1e-3 as a number; YAML 1.1 does not.
+    found = notch("run", *TOY, "-p", "predicted", "1e-3", "-p", "lever", "magic")
+    assert found.code == 2 and "lever 'magic'" in found.err
+
+
+def test_bytes_in_an_argument_that_are_no_text_are_refused_in_one_line(tmp_path):
+    done = child(
+        "run",
+        "--runs",
+        tmp_path / "runs",
+        "-p",
+        "model",
+        "toy",
+        "-p",
+        "hypothesis",
+        b"\xff".decode("utf-8", "surrogateescape"),
+    )
+    assert done.returncode == 2 and one_line(done.stderr)
+
+
+def test_a_key_given_as_a_parameter_is_refused_without_repeating_it(notch):
+    said = notch("run", *TOY, "-p", "api_key", "sk-ant-planted-0123456789")
+    assert said.code == 2 and "ANTHROPIC_API_KEY" in said.err and "planted" not in said.err + said.out
+
+
+def test_a_file_in_place_of_the_folder_of_runs_is_wrong_usage(notch, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert notch("verify", "--runs", tmp_path / "file").code == 2
+
+
+# --- freeze, 1; missing, 3
+
+
+def test_a_frozen_ruler_is_not_frozen_again(notch):
+    before = (RULER / "FROZEN").read_bytes()
+    said = notch("freeze")
+    assert said.code == 1 and one_line(said.err) and (RULER / "FROZEN").read_bytes() == before
+
+
+def test_a_ruler_that_cannot_be_used_fails_the_check(notch, tmp_path):
+    said = notch("freeze", "--ruler", tmp_path)
+    assert said.code == 1 and one_line(said.err) and "missing" in said.err and not (tmp_path / "FROZEN").exists()
+
+
+def test_a_model_that_is_not_here_is_a_missing_prerequisite(notch, tmp_path):
+    said = notch("run", "-p", "hypothesis", "x", "-p", "model", "nosuch")
+    assert said.code == 3 and one_line(said.err) and "'nosuch'" in said.err and not (tmp_path / "runs").exists()
+
+
+# --- doctor and verify
+
+
+def test_doctor_tells_as_json_what_it_tells_as_text(notch):
+    as_json, as_text = notch("doctor", "--json"), notch("doctor")
+    found = json.loads(as_json.out)
+    assert as_json.code == as_text.code == (0 if found["ok"] else 3)
+    assert found["ok"] == all(c["ok"] for c in found["checks"] if c["needed"])
+    assert len(as_text.out.splitlines()) == len(found["checks"])
+
+
+def test_doctor_does_not_show_the_key(notch, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-planted-0123456789")
+    assert "planted" not in notch("doctor").out + notch("doctor", "--json").out
+
+
+def test_verify_of_no_runs_is_clean(notch, tmp_path):
+    said = notch("verify", "--json")
+    assert said.code == 0 and json.loads(said.out) == {"ok": True, "runs": 0, "wrong": [], "repaired": []}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_verify_finds_a_tampered_run_and_names_the_file(notch, tmp_path):
+    file = tmp_path / "runs" / sealed(tmp_path / "runs") / "experiment.ipynb"
+    assert notch("verify").code == 0
+    file.chmod(0o644)
+    file.write_bytes(b"{ }\n")
+    said, as_json = notch("verify"), notch("verify", "--json")
+    assert said.code == as_json.code == 5 and str(file) in said.err
+    found = json.loads(as_json.out)
+    assert found["ok"] is False and any(str(file) in text for text in found["wrong"])
+
+
+def test_repair_adds_a_run_that_an_interruption_kept_out_of_the_ledger(notch, tmp_path):
+    run = sealed(tmp_path / "runs")
+    (tmp_path / "runs" / "ledger.jsonl").unlink()
+    assert notch("verify").code == 5
+    said = notch("verify", "--repair", "--json")
+    assert said.code == 0 and json.loads(said.out)["repaired"] == [f"added {run} to the ledger"]
+    assert notch("verify").code == 0
+
+
+@pytest.mark.parametrize("command", [("verify", "--repair"), ("verify", "--repair", "--json"), ("study", "quick")])
+def test_a_record_that_cannot_be_read_is_tampering_not_a_traceback(notch, tmp_path, command):
+    file = tmp_path / "runs" / sealed(tmp_path / "runs") / "record.json"
+    file.chmod(0o644)
+    file.write_bytes(b"X")
+    if command[0] == "study":
+        plan = tmp_path / "plan.yaml"
+        plan.write_text("runs: [{name: a, model: toy, hypothesis: x}]")
+        command = ("study", plan, "--no-report")
+    said = notch(*command)
+    assert said.code == 5 and "record.json" in said.err + said.out
+
+
+@pytest.mark.parametrize("command", [("confirm",), ("study", "{plan}", "--no-report")])
+def test_a_ledger_line_that_cannot_be_read_is_tampering_not_a_traceback(notch, tmp_path, command):
+    sealed(tmp_path / "runs")
+    path = tmp_path / "runs" / "ledger.jsonl"
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("runs: [{name: a, model: toy, hypothesis: x}]")
+    said = notch(*(part.format(plan=plan) for part in command))
+    assert said.code == 5 and one_line(said.err) and "ledger.jsonl" in said.err
+
+
+def test_a_file_that_is_no_notebook_is_not_sealed(notch, tmp_path):
+    for text in ("[]", "1", "not json"):
+        (tmp_path / "odd.ipynb").write_text(text)
+        said = notch("seal", tmp_path / "odd.ipynb")
+        assert said.code == 2 and one_line(said.err) and not (tmp_path / "runs").exists()
+
+
+# --- runs that work, and a disk that is full
+
+
+@pytest.mark.slow
+def test_a_run_prints_its_record_as_json(tmp_path):
+    done = child("run", "--runs", tmp_path / "runs", *TOY, "--json")
+    record = json.loads(done.stdout)
+    assert done.returncode == 0 and (record["id"], record["status"]) == ("0001-baseline-ask", "kept")
+    assert done.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory):
+    """A run of a model folder that holds no model: that shows only when it is loaded. The folder of runs, what it said."""
+    where = tmp_path_factory.mktemp("crashed")
+    (where / "model").mkdir()
+    return where / "runs", child("run", "--runs", where / "runs", "-p", "model", where / "model", *TOY[2:])
+
+
+@pytest.mark.slow
+def test_a_run_that_crashes_is_exit_code_4_and_sealed(crashed):
+    folder, done = crashed
+    assert done.returncode == 4 and one_line(done.stderr) and "0001-baseline-ask" in done.stderr
+    [record] = Ledger.read(folder).records
+    assert record["status"] == "crashed" and verify(folder) == []
+
+
+@pytest.mark.slow
+def test_a_model_in_a_folder_seals_no_path_of_this_machine(crashed):
+    folder, _ = crashed
+    assert [p.name for p in folder.rglob("*") if p.is_file() and str(folder.parent) in p.read_text()] == []
+
+
+def nothing_half(folder):
+    """No run was sealed and nothing lies around but the lock."""
+    return {p.name for p in folder.iterdir()} <= {".lock", "ledger.jsonl"} and sealed_folders(folder) == []
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_exit_code_4_and_the_next_call_works(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode == 0:
+        try:
+            done = child("run", "--runs", folder / "runs", *TOY)
+            assert done.returncode == 4 and one_line(done.stderr) and "space" in done.stderr
+            assert nothing_half(folder / "runs")
+            subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
+            assert child("run", "--runs", folder / "runs", *TOY).returncode == 0
+            assert verify(folder / "runs") == []
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)
+        return
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    done = child("run", "--runs", folder / "runs", *TOY, preexec_fn=small_files)
+    assert done.returncode == 4 and one_line(done.stderr)
+    assert not (folder / "runs").exists() or nothing_half(folder / "runs")
+    assert child("run", "--runs", folder / "runs", *TOY).returncode == 0
+    assert verify(folder / "runs") == []
+
+
+def test_a_seal_that_meets_a_file_size_limit_leaves_nothing_and_the_next_one_works(tmp_path):
+    # The same without a kernel: the limit stops the write of a file in the middle.
+    text = """
+import resource, sys
+from lib.lab import ledger
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    ledger.seal(Path(sys.argv[1]), "big", {"cases.jsonl": b"x" * 100_000}, lambda run: {"record.json": b"{}"})
+except OSError as error:
+    sys.exit(44)
+"""
+    folder = tmp_path / "runs"
+    done = subprocess.run([sys.executable, "-c", text, folder], cwd=ROOT)
+    assert done.returncode == 44 and nothing_half(folder)
+    assert sealed(folder) == "0001-odd" and verify(folder) == []
+
+
+@pytest.mark.parametrize("cut", [100, 1000])
+def test_a_ledger_line_that_a_full_disk_cut_off_is_made_whole_by_the_next_seal(tmp_path, cut):
+    first = sealed(tmp_path / "runs")
+    path = tmp_path / "runs" / "ledger.jsonl"
+    path.write_bytes(path.read_bytes()[:cut])
+    assert sealed(tmp_path / "runs") == "0002-odd"
+    assert [r["id"] for r in Ledger.read(tmp_path / "runs").records] == [first, "0002-odd"]
+    assert verify(tmp_path / "runs") == []
+
+
+def test_importing_the_command_line_is_cheap():
+    text = "import sys, lib.cli; print([m for m in ('papermill', 'mlx', 'pandas', 'matplotlib', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

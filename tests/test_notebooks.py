@@ -1,0 +1,114 @@
+"""The notebook templates that papermill runs: short cells, one configuration, nothing left over from a run."""
+
+import ast
+import json
+import re
+from dataclasses import fields
+
+import pytest
+
+from lib.files import NOTEBOOKS
+from lib.lab.experiment import Experiment
+
+TEMPLATES = sorted(NOTEBOOKS.glob("1*.ipynb"))
+TAGS = ("parameters", "hypothesis", "method", "result", "decision", "record")
+BANNED = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While, ast.If, ast.Try, ast.With,
+    ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+)  # fmt: skip
+
+pytestmark = pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+
+
+def cells(path, kind=None):
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [c for c in found if kind in (None, c["cell_type"])]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def lines(cell):
+    return [line for line in source(cell).split("\n") if line.strip()]
+
+
+def tags(cell):
+    return cell["metadata"].get("tags", [])
+
+
+def tagged(path, tag):
+    [cell] = [c for c in cells(path) if tag in tags(c)]
+    return cell
+
+
+def declared(path):
+    """The parameters cell as (name, annotation, source line)."""
+    body = ast.parse(source(tagged(path, "parameters"))).body
+    assert all(isinstance(node, ast.AnnAssign) and node.value is not None for node in body)
+    rows = source(tagged(path, "parameters")).split("\n")
+    return [(node.target.id, ast.unparse(node.annotation), rows[node.end_lineno - 1]) for node in body]
+
+
+def test_a_template_keeps_nothing_of_a_run(path):
+    for cell in cells(path, "code"):
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+    assert "papermill" not in json.loads(path.read_text(encoding="utf-8"))["metadata"]
+
+
+def test_a_template_has_exactly_one_cell_of_each_part_in_order(path):
+    found = [tag for cell in cells(path) for tag in tags(cell)]
+    assert found == list(TAGS)
+    assert all(c["cell_type"] == "code" for c in cells(path) if tags(c))
+
+
+def test_code_cells_are_short(path):
+    others = [c for c in cells(path, "code") if "parameters" not in tags(c)]
+    assert len(lines(tagged(path, "parameters"))) <= 14
+    assert all(0 < len(lines(c)) <= 8 for c in others)
+    assert sum(len(lines(c)) for c in others) <= 25
+
+
+def test_code_cells_hold_no_definition_branch_loop_or_plotting(path):
+    for cell in cells(path, "code"):
+        nodes = list(ast.walk(ast.parse(source(cell))))
+        assert [type(n).__name__ for n in nodes if isinstance(n, BANNED)] == []
+        assert not re.search(r"\bplt\.|matplotlib|\bopen\(", source(cell))
+
+
+def test_the_parameters_are_the_fields_of_an_experiment(path):
+    assert [name for name, _, _ in declared(path)] == [f.name for f in fields(Experiment) if f.name != "kind"]
+
+
+def test_every_parameter_has_the_type_of_its_field(path):
+    kinds = {f.name: str(f.type).split("[")[0] for f in fields(Experiment)}
+    assert {name: kind for name, kind, _ in declared(path)} == {n: k for n, k in kinds.items() if n != "kind"}
+
+
+def test_the_defaults_of_the_parameters_cell_make_an_experiment(path):
+    values = {}
+    exec(source(tagged(path, "parameters")), values)
+    given = {name: values[name] for name, _, _ in declared(path)}
+    kind = "confirm" if given["gate"] == "confirm" else "experiment"
+    assert Experiment(**given, kind=kind).steps
+
+
+def test_every_parameter_is_handed_to_the_experiment(path):
+    calls = [n for n in ast.walk(ast.parse(source(tagged(path, "hypothesis")))) if isinstance(n, ast.Call)]
+    [call] = [c for c in calls if getattr(c.func, "id", "") == "Experiment"]
+    handed = {k.arg: k.value.id for k in call.keywords if isinstance(k.value, ast.Name)}
+    assert handed == {name: name for name, _, _ in declared(path)}
+
+
+def test_a_markdown_cell_stands_before_each_code_section(path):
+    every = cells(path)
+    assert every[0]["cell_type"] == "markdown" and source(every[0]).startswith("# ")
+    for tag in ("hypothesis", "method", "result", "decision"):
+        before = every[every.index(tagged(path, tag)) - 1]
+        assert before["cell_type"] == "markdown" and source(before).startswith(f"## {tag.capitalize()}\n"), tag
+    assert every[1] == tagged(path, "parameters") and every[-1] == tagged(path, "record")
+
+
+def test_every_markdown_cell_says_something(path):
+    for cell in cells(path, "markdown"):
+        assert len(re.sub(r"^#.*$", "", source(cell), flags=re.M).strip()) > 20

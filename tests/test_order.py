@@ -1,0 +1,133 @@
+"""The reading order in the docstring of `lib/__init__.py` is true, and it is the order of imports."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lib
+
+PACKAGE = Path(lib.__file__).parent
+ORDER = re.findall(r"^    ([a-z_.]+)  +\S", lib.__doc__, re.MULTILINE)
+OWNERS = {
+    "mlx": {"models.mlx", "train.export"},
+    "mlx_lm": {"models.mlx", "train.export"},
+    "matplotlib": {"report.figures"},
+    "papermill": {"lab.execute"},
+    "torch": {"train.pretrain"},
+    "anthropic": {"measure.claude"},
+}
+
+
+def files(**faults):
+    """Every file, a known fault as one that must fail: who mends it is told to delete the argument."""
+    marked = {n.replace("__", "."): pytest.mark.xfail(strict=True, reason=f"{f}; mended?") for n, f in faults.items()}
+    return [pytest.param(name, marks=marked.get(name, ())) for name in FILES]
+
+
+def module(path):
+    """`measure.ruler` for lib/measure/ruler.py, `agent.steps` for its __init__."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+# The empty __init__ of a room has nothing to read; the root is where the order is written.
+FILES = {module(p): p for p in sorted(PACKAGE.rglob("*.py")) if p.read_text(encoding="utf-8").strip() and module(p)}
+
+
+def targets(node):
+    """Full names that an import statement may bind, the most precise first."""
+    if isinstance(node, ast.Import):
+        return [[alias.name] for alias in node.names]
+    assert node.level == 0, "a relative import hides where it leads"
+    return [[f"{node.module}.{alias.name}", node.module] for alias in node.names]
+
+
+def imports(path, inside=(ast.Module,)):
+    """(line, names) of every import that stands anywhere within a node of the given kinds."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for owner in (n for n in ast.walk(tree) if isinstance(n, inside)):
+        for node in ast.walk(owner):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                yield from ((node.lineno, names) for names in targets(node))
+
+
+def own(path):
+    """Names, within the package, of what a file imports from it; "" for the root itself."""
+    for _, names in imports(path):
+        if names[0].split(".")[0] == "lib":
+            inner = [name.partition(".")[2] for name in names]
+            yield next((name for name in inner if name in FILES), inner[-1])
+
+
+def heavy(path, **kinds):
+    """(line, distribution) of every import of a dependency that has an owner."""
+    found = {(line, names[0].split(".")[0]) for line, names in imports(path, **kinds)}
+    return {(line, name) for line, name in found if name in OWNERS}
+
+
+def test_every_file_is_listed_once_and_every_listed_file_is_there():
+    assert len(ORDER) == len(set(ORDER))
+    assert set(ORDER) == set(FILES)
+
+
+@pytest.mark.parametrize("name", files(report__figures="reads report.tables, which is listed below it"))
+def test_imports_point_up_only(name):
+    above = ORDER[: ORDER.index(name)]
+    assert [other for other in own(FILES[name]) if other not in above] == []
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("measure.")])
+def test_the_measure_imports_nothing_of_what_it_measures(name):
+    assert {other.split(".")[0] for other in own(FILES[name])} <= {"files", "measure"}
+
+
+@pytest.mark.parametrize("name", files(report__tables="doctor imports mlx.core itself"))
+def test_a_heavy_dependency_is_imported_by_its_owner_alone(name):
+    assert {(line, what) for line, what in heavy(FILES[name]) if name not in OWNERS[what]} == set()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_heavy_dependency_is_imported_inside_the_function_that_needs_it(name):
+    for_types = {
+        node.lineno
+        for block in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8")))
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+    }
+    lazy = heavy(FILES[name], inside=(ast.FunctionDef, ast.AsyncFunctionDef))
+    assert {(line, what) for line, what in heavy(FILES[name]) - lazy if line not in for_types} == set()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_import_hides_in_a_string(name):
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    words = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    words |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    assert words & {"__import__", "import_module", "run_module", "run_path"} == set()
+
+
+def test_every_name_of_the_root_leads_to_a_listed_file():
+    for name, home in lib._HOME.items():
+        assert getattr(lib, name) is not None
+        assert home.removeprefix("lib.") in [*ORDER, "report"]
+    with pytest.raises(AttributeError, match="qualty"):
+        lib.qualty  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import lib", "numpy pandas matplotlib mlx papermill"),
+        ("from lib import quality, paired, OfflineJudge, Ruler, Case, Gold, Answer", "pandas matplotlib mlx papermill"),
+    ],
+)
+def test_importing_the_names_of_notebooks_is_cheap(code, absent):
+    command = [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent, check=True)
+    loaded = set(done.stdout.split())
+    assert "lib" in loaded
+    assert loaded & set(absent.split()) == set()
