@@ -30,8 +30,8 @@ above it, and tests/test_order.py holds that.
     lab.experiment              ruler x pipeline x judge -> record
     lab.execute                 papermill: notebook + parameters -> a sealed run
     lab.study                   a plan of experiments, resumable
-    report.figures              a table -> a figure
     report.tables               the ledger -> tables
+    report.figures              a table -> a figure
     report.published            the published study read again: its steps, and what luck would climb
     report.site                 notebooks -> pages
     cli                         notch

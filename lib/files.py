@@ -110,6 +110,11 @@ def sums(folder: Path, names: list[str]) -> str:
     return "".join(f"{sha256_file(folder / name)}  {name}\n" for name in sorted(names))
 
 
+def hidden(name: str) -> bool:
+    """Whether a relative name is a dot file or lies in a dot folder; seals leave those out."""
+    return any(part.startswith(".") for part in name.split("/"))
+
+
 def check_sums(folder: Path, text: str, seal: str) -> list[str]:
     """What differs between a folder and its `sha256sum` lines: one sentence a file, empty when all is well.
 
@@ -125,13 +130,13 @@ def check_sums(folder: Path, text: str, seal: str) -> list[str]:
     found = {
         p.relative_to(folder).as_posix()
         for p in folder.rglob("*")
-        if p.is_file() and p.name != seal and not p.name.startswith(".")
+        if not p.is_dir() and (name := p.relative_to(folder).as_posix()) != seal and not hidden(name)
     }
     for name in sorted(said.keys() - found):
         wrong.append(f"{folder / name}: missing")
     for name in sorted(found - said.keys()):
         wrong.append(f"{folder / name}: not part of the seal (added later)")
     for name in sorted(said.keys() & found):
-        if sha256_file(folder / name) != said[name]:
+        if not (folder / name).is_file() or sha256_file(folder / name) != said[name]:
             wrong.append(f"{folder / name}: changed since it was sealed")
     return wrong

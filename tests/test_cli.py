@@ -247,7 +247,7 @@ def crashed(tmp_path_factory):
     """A run of a model folder that holds no model: that shows only when it is loaded. The folder of runs, what it said."""
     where = tmp_path_factory.mktemp("crashed")
     (where / "model").mkdir()
-    return where / "runs", child("run", "--runs", where / "runs", "-p", "model", where / "model", *TOY[2:])
+    return where / "runs", child("run", "--runs", where / "runs", "-p", "model", where / "model", *TOY[3:])
 
 
 @pytest.mark.slow
@@ -300,6 +300,7 @@ def test_a_seal_that_meets_a_file_size_limit_leaves_nothing_and_the_next_one_wor
     # The same without a kernel: the limit stops the write of a file in the middle.
     text = """
 import resource, sys
+from pathlib import Path
 from lib.lab import ledger
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
@@ -308,8 +309,9 @@ except OSError as error:
     sys.exit(44)
 """
     folder = tmp_path / "runs"
-    done = subprocess.run([sys.executable, "-c", text, folder], cwd=ROOT)
-    assert done.returncode == 44 and nothing_half(folder)
+    done = subprocess.run([sys.executable, "-c", text, folder], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 44, done.stderr
+    assert nothing_half(folder)
     assert sealed(folder) == "0001-odd" and verify(folder) == []
 
 

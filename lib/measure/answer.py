@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LONGEST = 300  # characters of one question or title; nobody asks a question this long
-EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55\ufe0f\U000e0020-\U000e007f]")
+EMOJI = re.compile(
+    "[\U0001f000-\U0001faff\u231a\u231b\u23e9-\u23f3\u25fd\u25fe\u2b1b\u2b1c\u3297\u3299\u2600-\u27bf\u2b50\u2b55\ufe0f\U000e0020-\U000e007f]"
+)
 GENERIC = (
     "title",
     "task",
@@ -55,7 +57,7 @@ def normalised(text: str) -> str:
     >>> normalised("Who's  coming?")
     'who s coming'
     """
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+    return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def spec_gate(title: str, questions: Sequence[str], n: int = 7, generic: Sequence[str] = GENERIC) -> Answer | NoAnswer:
@@ -85,7 +87,7 @@ def _fault(title: str, questions: Sequence[str], n: int, generic: Sequence[str])
     for i, question in enumerate(questions, 1):
         if not normalised(question):
             return f"question {i} is empty"
-        if not question.strip().endswith(("?", "？")):
+        if not question.strip().endswith(("?", "？", "؟", "\u037e")):
             return f"question {i} is not a question"
     first: dict[str, int] = {}
     for i, question in enumerate(questions, 1):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.files import RULER, canonical, check_sums, sha256, sums, write_new
+from lib.files import RULER, canonical, check_sums, hidden, sha256, sums, write_new
 
 GATES = ("full", "dev", "confirm")
 AREAS = ("travel", "health", "admin", "home", "social", "career", "creative", "learning", "shopping", "finance")
@@ -91,7 +91,7 @@ class Ruler:
         frozen = folder / SEAL
         if not frozen.exists():
             raise BadRuler(f"{frozen}: missing, so this ruler is not frozen; `notch freeze` writes it once")
-        text = frozen.read_text(encoding="utf-8")
+        text = frozen.read_text(encoding="utf-8", errors="replace")
         wrong = check_sums(folder, text, SEAL)
         if wrong:
             raise Tampered("; ".join(wrong))
@@ -122,22 +122,23 @@ def read(folder: Path, seal: str = "") -> Ruler:
     for name in FILES:
         if not (folder / name).exists():
             raise BadRuler(f"{folder / name}: missing; a ruler has {', '.join(FILES)}")
-    gold = {row["id"]: row for row in _rows(folder / "gold.jsonl", ("id", "title", "questions", "critical"))}
+    told, asked = folder / "gold.jsonl", folder / "cases.jsonl"
+    gold = _by_id(told, _rows(told, {"id": str, "title": str, "questions": list, "critical": str}))
     cases = []
-    for row in _rows(folder / "cases.jsonl", ("id", "gate", "area", "task")):
+    for row in _by_id(asked, _rows(asked, {"id": str, "gate": str, "area": str, "task": str})).values():
         answer = gold.pop(row["id"], None)
         if answer is None:
-            raise BadRuler(f"{folder / 'gold.jsonl'}: no gold answer for case {row['id']!r}")
+            raise BadRuler(f"{told}: no gold answer for case {row['id']!r}")
         if row["gate"] not in GATES:
-            raise BadRuler(f"{folder / 'cases.jsonl'}: case {row['id']!r} has gate {row['gate']!r}, not one of {GATES}")
+            raise BadRuler(f"{asked}: case {row['id']!r} has gate {row['gate']!r}, not one of {GATES}")
+        if row["area"] not in AREAS:
+            raise BadRuler(f"{asked}: case {row['id']!r} has area {row['area']!r}, not one of {', '.join(AREAS)}")
         known = {k: answer[k] for k in ("title", "questions", "critical", "why", "author") if k in answer}
         cases.append(Case(row["id"], row["task"], Gold(**known), row["gate"], row["area"]))
     if gold:
-        raise BadRuler(f"{folder / 'gold.jsonl'}: gold for {sorted(gold)[0]!r}, which is no case")
+        raise BadRuler(f"{told}: gold for {sorted(gold)[0]!r}, which is no case")
     if not cases:
-        raise BadRuler(f"{folder / 'cases.jsonl'}: empty; a ruler needs at least one case")
-    if len({c.id for c in cases}) != len(cases):
-        raise BadRuler(f"{folder / 'cases.jsonl'}: two cases have the same id")
+        raise BadRuler(f"{asked}: empty; a ruler needs at least one case")
     try:
         rubric = json.loads((folder / "rubric.json").read_text(encoding="utf-8"))
         dims = tuple(Dimension(d["name"], d["description"], tuple(d["anchors"])) for d in rubric["dimensions"])
@@ -156,25 +157,43 @@ def freeze(folder: Path = RULER) -> str:
     ruler = read(folder)
     for case in ruler.cases:
         questions = case.gold.questions if case.gold else ()
-        if len(questions) != ruler.protocol.questions:
-            raise BadRuler(f"gold of {case.id!r}: {len(questions)} questions, expected {ruler.protocol.questions}")
+        where = f"{folder / 'gold.jsonl'}: gold of {case.id!r}"
+        if len(questions) != ruler.protocol.questions or len(set(questions)) != len(questions):
+            raise BadRuler(f"{where}: {len(set(questions))} different questions, expected {ruler.protocol.questions}")
+        if not all(isinstance(q, str) and q.strip() for q in questions):
+            raise BadRuler(f"{where}: a question is not a text")
         if case.gold and case.gold.critical not in questions:
-            raise BadRuler(f"gold of {case.id!r}: critical is not one of its questions")
+            raise BadRuler(f"{where}: critical is not one of its questions")
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != SEAL]
-    text = sums(folder, [n for n in names if not n.startswith(".")])
+    text = sums(folder, [n for n in names if not hidden(n)])
     write_new(folder / SEAL, text)
     return sha256(text)
 
 
-def _rows(path: Path, need: tuple[str, ...]) -> list[dict[str, Any]]:
+def _by_id(path: Path, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["id"] in found:
+            raise BadRuler(f"{path}: two rows have the id {row['id']!r}")
+        found[row["id"]] = row
+    return found
+
+
+def _rows(path: Path, need: dict[str, type]) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise BadRuler(f"{path}: not UTF-8 ({error})") from error
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            missing = [k for k in need if k not in row]
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise BadRuler(f"{path}:{number}: not a JSON object ({error})") from error
-        if missing:
-            raise BadRuler(f"{path}:{number}: no {missing[0]!r}; expected {', '.join(need)}")
+        if not isinstance(row, dict):
+            raise BadRuler(f"{path}:{number}: not a JSON object")
+        for key, kind in need.items():
+            if not isinstance(row.get(key), kind):
+                raise BadRuler(f"{path}:{number}: {key!r} is not a {kind.__name__}; expected {', '.join(need)}")
         rows.append(row)
     return rows

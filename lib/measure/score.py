@@ -81,7 +81,8 @@ def score(outcomes: Sequence[Outcome], blend: tuple[float, float] = (0.5, 0.5)) 
     values = [q for q in (case_quality(o, blend) for o in outcomes) if q is not None]
     judged = [o for o in outcomes if isinstance(o, Judgment)]
     low, high = bca(values) if values else (0.0, 0.0)
-    dims = {d: sum(j.scores[d] for j in judged) / len(judged) for d in DIMENSIONS} if judged else {}
+    seen = [d for d in DIMENSIONS if judged and all(d in j.scores for j in judged)]  # a re-judge may leave one out
+    dims = {d: sum(j.scores[d] for j in judged) / len(judged) for d in seen}
     count = {v: sum(j.verdict == v for j in judged) for v in VALUE}
     return Scores(
         quality=sum(values) / len(values) if values else 0.0,

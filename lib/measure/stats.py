@@ -42,9 +42,10 @@ def paired(a: Qualities, b: Qualities) -> Paired:
     import numpy as np
 
     x, y = _aligned(a, b)
-    d = np.asarray(x, dtype=float) - np.asarray(y, dtype=float)
-    if not np.all(np.isfinite(d)):
+    first, second = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if not (np.all(np.isfinite(first)) and np.all(np.isfinite(second))):
         raise ValueError("a quality is not a finite number; leave unscored cases out of both runs before pairing")
+    d = first - second
     low, high = bca(d)
     return Paired(float(d.mean()), sign_flip(d), low, high, len(d))
 
@@ -54,7 +55,7 @@ def _aligned(a: Qualities, b: Qualities) -> tuple[list[float], list[float]]:
         raise ValueError("one run has case ids and the other has none; give both as mappings or both as sequences")
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         if a.keys() != b.keys():
-            odd = sorted(a.keys() ^ b.keys())
+            odd = sorted(a.keys() ^ b.keys(), key=str)
             raise ValueError(f"{len(odd)} cases stand in one run only, first {odd[0]!r}; compare runs on the same gate")
         keys = sorted(a)
         a, b = [a[k] for k in keys], [b[k] for k in keys]

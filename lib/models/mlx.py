@@ -41,6 +41,18 @@ def fast_blas() -> str:
         return "reference"
 
 
+def engine() -> tuple[bool, str]:
+    """Whether mlx can be imported, and its version and device, or why not."""
+    fast_blas()
+    try:
+        import mlx.core as mx
+    except ImportError as error:
+        return False, f"cannot be imported ({error}); run `make setup`"
+    from importlib.metadata import version
+
+    return True, f"{version('mlx')}, {'Metal' if mx.metal.is_available() else 'CPU'}"
+
+
 def resolve(name: str) -> str:
     """The folder or hub id behind a model's name. Raises NoModel for a name that is neither."""
     if name in SHIPPED:

@@ -331,7 +331,7 @@ def reproduction(ledger: Ledger, reference: Ledger) -> str:
 
 def doctor(folder: Path) -> dict[str, Any]:
     """What this machine has. `ok` is false when something that notch cannot do without is missing."""
-    from lib.models.mlx import BLAS_HINT, SHIPPED, fast_blas
+    from lib.models.mlx import BLAS_HINT, SHIPPED, engine, fast_blas
 
     checks: list[dict[str, Any]] = []
 
@@ -354,13 +354,7 @@ def doctor(folder: Path) -> dict[str, Any]:
         blas if blas != "reference" else f"reference BLAS: {BLAS_HINT}",
         needed=False,
     )
-    try:
-        import mlx.core as mx
-
-        gpu = mx.metal.is_available()
-        add("mlx", True, f"{mx.__version__}, {'Metal' if gpu else 'CPU'}")  # type: ignore[attr-defined]
-    except ImportError as error:
-        add("mlx", False, f"cannot be imported ({error}); run `make setup`")
+    add("mlx", *engine())
     key = bool(os.environ.get("ANTHROPIC_API_KEY"))
     add("ANTHROPIC_API_KEY", key, "set" if key else "not set; everything but judge=claude works without", needed=False)
     free = shutil.disk_usage(folder if folder.exists() else RULER.parent).free / 1e9

@@ -11,7 +11,9 @@ import pytest
 from lib.files import canonical, locked, sha256
 from lib.lab import ledger
 from lib.lab.ledger import SEAL, START, Ledger, rebuilt, sealed_folders, sync, verify
+from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.ruler import Tampered
+from lib.measure.score import case_quality, score
 
 
 def up(qualities, gain):
@@ -263,6 +265,20 @@ def test_verify_finds_a_case_quality_that_does_not_follow_from_its_judgment(lab)
 
 def test_verify_finds_scores_of_a_run_without_any_case(lab):
     assert forge(lab, lambda record, rows: rows.clear()) != []
+
+
+def test_verify_is_clean_where_scores_are_stored_in_another_order_than_they_were_summed(lab):
+    # Canonical JSON sorts the dimensions; the sum of five floats must not depend on that.
+    record, rng = lab.record_of(lab.full), random.Random(0)
+    for number in range(20):
+        told = [Judgment({d: rng.uniform(1, 5) for d in DIMENSIONS}, "tie") for _ in range(3)]
+        rows = [{"case": f"c{i}", "judgment": dict(j.__dict__), "no_answer": None, "unscored": None, "quality": case_quality(j)}
+                for i, j in enumerate(told)]  # fmt: skip
+        record |= {"status": "kept", "scores": score(told).as_dict(), "id": f"{number + 1:04d}-run"}
+        cases = "".join(canonical(r) + "\n" for r in rows).encode()
+        text = json.dumps(record).encode()
+        ledger.seal(lab.folder, "run", {"cases.jsonl": cases}, lambda _, text=text: {"record.json": text})
+    assert verify(lab.folder) == []
 
 
 @pytest.mark.parametrize("rows", ["[1]", '"text"', "{}", "not json"])

@@ -88,7 +88,7 @@ def test_an_empty_ruler_is_refused_by_the_name_of_its_file(unfrozen_ruler):
     ("file", "change", "says"),
     [
         ("cases.jsonl", lambda rows: rows[1].update(gate="fulll"), "'toy-attic' has gate 'fulll'"),
-        ("cases.jsonl", lambda rows: rows[1].pop("task"), "cases.jsonl:2: no 'task'"),
+        ("cases.jsonl", lambda rows: rows[1].pop("task"), "cases.jsonl:2: 'task' is not a str"),
         ("gold.jsonl", lambda rows: rows.pop(2), "gold.jsonl: no gold answer for case 'toy-goat'"),
         ("gold.jsonl", lambda rows: rows.append({**rows[0], "id": "toy-x"}), "gold.jsonl: gold for 'toy-x'"),
     ],
@@ -104,7 +104,7 @@ def test_a_ruler_that_does_not_fit_together_is_refused_by_file(unfrozen_ruler, f
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda rows: rows[3]["questions"].pop(0), "'toy-chess': 6 questions, expected 7"),
+        (lambda rows: rows[3]["questions"].pop(0), "'toy-chess': 6 different questions, expected 7"),
         (lambda rows: rows[3].update(critical="Which opening?"), "'toy-chess': critical"),
     ],
 )
