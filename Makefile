@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-.PHONY: setup study test check lab bench report help
+.PHONY: setup study test check lab bench report demo-cloud help
 help:
 	@echo "make study   a short study on the embedded default, into study/"
 	@echo "make test    all tests"
@@ -11,6 +11,7 @@ help:
 	@echo "make lab     JupyterLab on notebooks/"
 	@echo "make bench   speed, as ratios measured in one run"
 	@echo "make report  the index notebooks of runs/ again"
+	@echo "make demo-cloud  the judge by Claude against a loopback server: no key, no network"
 
 setup: $(READY)
 
@@ -45,3 +46,6 @@ bench: $(READY)
 
 report: $(READY)
 	@$(BIN)/notch report
+
+demo-cloud: $(READY)
+	@$(BIN)/python -m tests.measure.loopback demo

@@ -8,6 +8,11 @@ above it, and tests/test_order.py holds that.
     measure.answer              an answer that can be judged, or why there is none
     measure.judge               what a judge is
     measure.offline_judge       the judge that needs no key
+    measure.store               every judgment that was paid for, once
+    measure.spend               what the cloud costs, and the cap
+    measure.claude              Claude through the SDK
+    measure.judge_calls         the cloud judge's prompts and parsers
+    measure.claude_judge        the judge by Claude
     measure.stats               paired comparison
     measure.score               from judgments to numbers
     measure.fit_offline         how the offline judge's constants were fitted (a script)
@@ -32,7 +37,8 @@ above it, and tests/test_order.py holds that.
     lab.study                   a plan of experiments, resumable
     report.tables               the ledger -> tables
     report.figures              a table -> a figure
-    report.published            the published study read again: its steps, and what luck would climb
+    report.published            the published study read again
+    report.luck                 what each keep rule does where nothing works
     report.site                 notebooks -> pages
     cli                         notch
 """
@@ -51,6 +57,7 @@ _HOME = {
     "Answer": "lib.measure.answer",
     "NoAnswer": "lib.measure.answer",
     "OfflineJudge": "lib.measure.offline_judge",
+    "ClaudeJudge": "lib.measure.claude_judge",
     "Judgment": "lib.measure.judge",
     "quality": "lib.measure.score",
     "paired": "lib.measure.stats",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -47,14 +48,17 @@ def exit_code(error: Exception) -> int | None:
     from lib.agent.pipeline import BadPipeline
     from lib.lab.execute import RunFailed
     from lib.lab.experiment import BadParameters
+    from lib.measure.claude import NoKey
     from lib.measure.ruler import BadRuler, Tampered
+    from lib.measure.spend import CloudError, UnknownModel
     from lib.models.model import NoModel
 
     table = (
         (Tampered, TAMPERED),
         (RunFailed, RUN_FAILED),
-        (NoModel, MISSING),
-        ((BadParameters, BadPipeline, Leak), USAGE),
+        ((NoModel, NoKey), MISSING),
+        ((BadParameters, BadPipeline, Leak, UnknownModel), USAGE),
+        (CloudError, RUN_FAILED),
     )
     for kinds, code in table:
         if isinstance(error, kinds):  # type: ignore[arg-type]
@@ -127,22 +131,35 @@ def freeze(ruler: Path) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def run(parameters: tuple[tuple[str, str], ...], as_yaml: tuple[str, ...], name: str, runs: Path, as_json: bool) -> int:
     """Run one experiment and seal it."""
-    import yaml
-
     from lib.lab import execute
     from lib.lab.experiment import BadParameters
 
     told: dict[str, Any] = {}
     for text in as_yaml:
-        value = yaml.safe_load(text)
+        value = _value("-y", text)
         if not isinstance(value, dict):
             raise BadParameters(f"-y {text!r}: expected a mapping such as '{{model: tiny-s}}'")
         told |= value
     for key, text in parameters:
-        told[key] = yaml.safe_load(text) if key not in ("hypothesis", "of", "adapter") else text
+        told[key] = _value(key, text) if key not in ("hypothesis", "of", "adapter", "model") else text
     record = execute.run("10_experiment", told, name, runs)
     click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else line(record))
     return OK
+
+
+def _value(name: str, text: str) -> Any:
+    """A parameter's value as papermill reads it: YAML, and numbers such as 1e-3 too. Raises BadParameters."""
+    import yaml
+
+    from lib.lab.experiment import BadParameters
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadParameters(f"{name} {text!r:.60}: not YAML ({' '.join(str(error).split())[:100]})") from error
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d+)?[eE][-+]?\d+", value):
+        return float(value)
+    return value
 
 
 def line(record: dict[str, Any]) -> str:
@@ -188,9 +205,9 @@ def study(plan: str, runs: Path, report: bool) -> int:
         bar.update(1 if progress.entry.name not in seen else 0)
         seen.add(progress.entry.name)
     bar.close()
-    click.echo(
-        f"{ran} runs in {time.time() - began:.0f} s" if ran else "nothing to run: every run of this plan is sealed"
-    )
+    failed = f", {crashed} crashed" if crashed else ""
+    nothing = "nothing to run: every run of this plan is sealed"
+    click.echo(f"{ran} runs in {time.time() - began:.0f} s{failed}" if ran or crashed else nothing)
     if report and (ran or not _report_paths(runs)[0].exists()):
         write_report(runs, None)
     if runs.resolve() != (ROOT / "runs").resolve():
@@ -243,6 +260,7 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
     """Check every byte of ruler and runs against the seals, and compute every score again."""
     from lib.files import locked
     from lib.lab import ledger
+    from lib.measure import store
     from lib.measure.ruler import Ruler, Tampered
 
     wrong = []
@@ -255,6 +273,7 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
         with locked(runs / ".lock"):
             said = ledger.sync(runs)
     wrong += ledger.verify(runs)
+    wrong += store.verify(runs / store.NAME)
     count = len(ledger.sealed_folders(runs)) if runs.exists() else 0
     if as_json:
         click.echo(json.dumps({"ok": not wrong, "runs": count, "wrong": wrong, "repaired": said}, indent=1))

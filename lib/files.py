@@ -83,6 +83,11 @@ def append(path: Path, line: str) -> None:
         os.fsync(out.fileno())
 
 
+def rows(text: str) -> list[str]:
+    """The lines of a JSONL text. Only a line feed ends one: a text inside may hold any other separator."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def sync_folder(path: Path) -> None:
     """Wait until the folder's own entries (new names, renames) are on disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -17,12 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lib.files import NOTEBOOKS, ROOT, canonical, runs_folder, sha256
+from lib.files import NOTEBOOKS, ROOT, canonical, locked, runs_folder, sha256
 from lib.lab.experiment import BadParameters, Experiment
-from lib.lab.ledger import seal
-from lib.lab.record import MIME
+from lib.lab.ledger import Ledger, recomputed, seal, sync
+from lib.lab.record import MIME, Record
 
 SECRET_NAME = re.compile(r"(?i)(api_?key|token|secret|password|passwd|credential)")
+DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
 TEMPLATES = {"10_experiment": "experiment", "12_confirm": "confirm"}
 
 
@@ -70,6 +71,8 @@ def accept(name: str, parameters: dict[str, Any]) -> Experiment:
     """
     known = defaults(json.loads(template(name).read_text(encoding="utf-8")))
     for key in parameters:
+        if not isinstance(key, str):
+            raise BadParameters(f"parameter {key!r} is not a name")
         if SECRET_NAME.search(key):
             raise BadParameters(f"parameter {key!r} looks like a secret; a notebook keeps its parameters, so set the "
                                 "environment variable (ANTHROPIC_API_KEY) instead")  # fmt: skip
@@ -91,6 +94,10 @@ def run(name: str, parameters: dict[str, Any], slug: str = "", folder: Path | No
     """Execute a template and seal the run; returns its record. Raises what `accept` raises, or RunFailed."""
     experiment = accept(name, parameters)
     folder = folder or runs_folder()
+    if folder.exists():
+        # A run that was sealed just before a crash is a rival too, so the ledger is brought up to date first.
+        with locked(folder / ".lock"):
+            sync(folder)
     notebook, error = execute(template(name), parameters, folder)
     return adopt(notebook, error, experiment, slug or _slug(experiment), folder)
 
@@ -126,11 +133,9 @@ def execute(
                     request_save_on_cell_execute=False, shutdown_kernel="immediate", execution_timeout=timeout,
                     kernel_manager_class=_kernel_over_ipc(temp),
                 )  # fmt: skip
-        except KeyboardInterrupt:
-            raise
-        except OSError:
-            raise
         except Exception as failed:  # a crash of any kind is a result: it is sealed with its reason
+            if isinstance(failed, OSError) and failed.errno is not None:
+                raise  # the machine's fault (disk full, say), not the run's
             error = _said(failed)
         finally:
             os.environ.pop("NOTCH_RUNS") if old is None else os.environ.update(NOTCH_RUNS=old)
@@ -166,44 +171,91 @@ def fault(notebook: dict[str, Any]) -> str:
 
 
 def adopt(notebook: dict[str, Any], error: str, experiment: Experiment, slug: str, folder: Path) -> dict[str, Any]:
-    """Seal an executed notebook: record and cases are taken out of it. A crash is sealed with its reason, then raised."""
+    """Seal an executed notebook: record and cases are taken out of it. A crash is sealed with its reason, then raised.
+
+    The decision is made again with the lock held: another run may have been sealed since the notebook looked.
+    """
     data = _result(notebook) if not error else {}
     record = (
         data.get("record")
-        or experiment.record(status="crashed", error=_clean(error), decision={"reason": "crashed"}).as_dict()
+        or experiment.record(
+            status=_status(error), error=_clean(error, experiment.model), decision={"reason": _status(error)}
+        ).as_dict()
     )
-    rows = [canonical(row) for row in data.get("cases", ())]
-    cases = "".join(f"{row}\n" for row in rows).encode()
+    cases = "".join(f"{canonical(row)}\n" for row in data.get("cases", ())).encode()
+    model = experiment.model
     slug = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")[:40] or "run"
-    text = tidy(notebook, cases)
+    _refuse_secrets(notebook, record, cases.decode())
+
+    def finish(run: str) -> dict[str, bytes]:
+        record.update(id=run, slug=slug)
+        if not error and record["kind"] in DECIDED:
+            _decide_again(notebook, record, data["cases"], folder)
+        text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
+        sealed_notebook = tidy(notebook, cases, model).encode()
+        return {"record.json": (_clean(text, model) + "\n").encode(), "experiment.ipynb": sealed_notebook}
+
+    sealed = seal(folder, slug, {"cases.jsonl": cases}, finish)
+    if error:
+        raise RunFailed(f"run {sealed} crashed and is sealed as it is: {_clean(error, model)}", sealed)
+    return record
+
+
+def _decide_again(notebook: dict[str, Any], record: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> None:
+    qualities = {r["case"]: r["quality"] for r in rows if r["quality"] is not None}
+    decision = Ledger.read(folder).decide(record, qualities)
+    if decision.status == record["status"] and decision.as_dict() == record["decision"]:
+        return
+    record.update(status=decision.status, decision=decision.as_dict())
+    for cell in tagged(notebook, "decision"):
+        text = decision._repr_markdown_()
+        data = {"text/markdown": text, "text/plain": text}
+        cell["outputs"] = [{"output_type": "display_data", "data": data, "metadata": {}}]
+
+
+def _refuse_secrets(*parts: Any) -> None:
+    """Raise BadParameters when the value of a variable that names a secret stands in what would be sealed."""
+    texts = [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts]
     for name, value in os.environ.items():
-        if SECRET_NAME.search(name) and len(value) >= 8 and (value in text or value in cases.decode()):
+        if not SECRET_NAME.search(name) or len(value) < 12:
+            continue
+        # A plain word such as "discovery" is no secret: it would stand in every run.
+        if value.isalpha() and value.islower():
+            continue
+        spellings = {value, json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1]}
+        if any(spelling in text for spelling in spellings for text in texts):
             raise BadParameters(
                 f"the executed notebook holds the value of {name}; nothing was sealed, take it out first"
             )
 
-    def finish(run: str) -> dict[str, bytes]:
-        record.update(id=run, slug=slug)
-        return {"record.json": (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()}
 
-    sealed = seal(folder, slug, {"experiment.ipynb": text.encode(), "cases.jsonl": cases}, finish)
-    if error:
-        raise RunFailed(f"run {sealed} crashed and is sealed as it is: {_clean(error)}", sealed)
-    return record
+def _status(error: str) -> str:
+    """Another model judged than was asked: nothing of such a run counts, so it is not just a crash."""
+    return "invalid" if "WrongModel: " in error else "crashed"
 
 
 def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> dict[str, Any]:
-    """Adopt a notebook that papermill itself executed. Raises BadParameters when it holds no whole result."""
+    """Adopt a notebook that papermill itself executed. Raises BadParameters when it holds no whole, sound result."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         wrong = fault(notebook)
-    except (OSError, ValueError, KeyError) as error:
-        raise BadParameters(f"{path}: not an executed notebook ({error})") from error
-    if wrong:
-        raise BadParameters(f"{path}: {wrong}; execute it with papermill first, or use `notch run`")
-    record = _result(notebook)["record"]
-    known = {f for f in Experiment.__dataclass_fields__}
-    experiment = Experiment(**{k: v for k, v in record.items() if k in known}).check()
+        if wrong:
+            raise BadParameters(f"{path}: {wrong}; execute it with papermill first, or use `notch run`")
+        data = _result(notebook)
+        record, rows = data["record"], data["cases"]
+        if not isinstance(rows, list):
+            raise BadParameters(f"{path}: sealed already; its cases lie beside it in cases.jsonl")
+        missing = {f for f in Record.__dataclass_fields__} - set(record)
+        if missing:
+            raise BadParameters(f"{path}: its record has no {sorted(missing)[0]!r}")
+        odd = recomputed(record, rows)
+        experiment = Experiment(**{k: v for k, v in record.items() if k in Experiment.__dataclass_fields__}).check()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, BadParameters):
+            raise
+        raise BadParameters(f"{path}: not an executed notebook ({type(error).__name__}: {error})") from error
+    if odd:
+        raise BadParameters(f"{path}: {odd[0]} does not follow from its judgments; not sealed")
     if experiment.fingerprint != record["fingerprint"]:
         raise BadParameters(f"{path}: made with another ruler or judge ({record['fingerprint'][:12]}), not sealed here")
     return adopt(notebook, "", experiment, slug or path.stem, folder or runs_folder())
@@ -217,7 +269,7 @@ def _result(notebook: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def tidy(notebook: dict[str, Any], cases: bytes) -> str:
+def tidy(notebook: dict[str, Any], cases: bytes, model: str = "") -> str:
     """The notebook as it is sealed: no timings, no random ids, no paths of this machine; cases by their hash."""
     for number, cell in enumerate(notebook["cells"]):
         cell["id"] = f"cell-{number:02d}"
@@ -234,12 +286,13 @@ def tidy(notebook: dict[str, Any], cases: bytes) -> str:
             output.pop("metadata", None) if output["output_type"] == "stream" else None
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook["metadata"] = {"kernelspec": kernel, "language_info": {"name": "python"}}
-    return _clean(json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False)) + "\n"
+    return _clean(json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False), model) + "\n"
 
 
-def _clean(text: str) -> str:
-    """Text without the paths of this machine."""
-    for path, short in ((str(ROOT), "."), (str(Path.home()), "~"), (sys.prefix, "env")):
+def _clean(text: str, model: str = "") -> str:
+    """Text without the paths of this machine; of a model's own folder only the name is kept."""
+    parent = str(Path(model).parent) if Path(model).is_absolute() else ""
+    for path, short in ((parent, "…"), (str(ROOT), "."), (str(Path.home()), "~"), (sys.prefix, "env")):
         if len(path) > 3:
             text = text.replace(path, short)
     return text

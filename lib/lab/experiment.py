@@ -6,6 +6,7 @@ is executed or sealed: run by hand it writes nothing.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -26,23 +27,40 @@ from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import GATES, Case, Ruler, Tampered
 from lib.measure.score import Outcome, Scores, case_quality, score
 from lib.models import load
-from lib.models.model import Decoding
+from lib.models.model import Decoding, Model
 
 LEVERS = (
     "baseline", "prompting", "schema", "decoding", "retrieval", "multi-call", "self-critique",
     "over-generate and prune", "info-gain", "answer simulation", "verification", "adapter", "anchor", "a/a",
 )  # fmt: skip
 
+JUDGING = ("protocol", "model", "effort", "thinking", "max_tokens", "dollars", "concurrency", "replicate")
+GROUP = 8  # cases answered at a time where the judge works beside the model
+
 
 class BadParameters(ValueError):
     """Parameters that cannot make an experiment; the message says which, what came and what was expected."""
 
 
-def judge_named(name: str) -> Judge:
-    """The judge of a run. Raises BadParameters."""
-    if name != "offline":
-        raise BadParameters(f"judge {name!r}: expected 'offline' (the judge by Claude comes with a later part)")
-    return OfflineJudge()
+def judge_named(
+    name: str, ruler: Ruler | None = None, batch: bool = False, judging: dict[str, Any] | None = None
+) -> Judge:
+    """The judge of a run; `batch` and `judging` are for Claude. Raises BadParameters, UnknownModel, Tampered."""
+    if name == "offline":
+        if batch or judging:
+            raise BadParameters("batch and judging are for judge 'claude'; the offline judge takes neither")
+        return OfflineJudge()
+    if name != "claude":
+        raise BadParameters(f"judge {name!r}: expected 'offline' or 'claude'")
+    from lib.measure.claude_judge import ClaudeJudge
+
+    for key in judging or {}:
+        if key not in JUDGING:
+            raise BadParameters(f"judging has no {key!r}; it has {', '.join(JUDGING)}")
+    try:
+        return ClaudeJudge(ruler, batch=batch, **(judging or {}))
+    except (ValueError, TypeError) as error:
+        raise BadParameters(f"judging {judging}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,8 @@ class Experiment:
     adapter: str = ""
     decoding: dict[str, Any] = field(default_factory=dict)
     judge: str = "offline"
+    batch: bool = False  # claude: half the price, up to a day
+    judging: dict[str, Any] = field(default_factory=dict)  # claude: see JUDGING
     gate: str = "full"
     seed: int = 0
     of: str = ""  # the run that this one repeats (a/a) or looks at again (confirm)
@@ -66,7 +86,7 @@ class Experiment:
     def __post_init__(self) -> None:
         for f in fields(self):
             value, kinds = getattr(self, f.name), _KINDS[str(f.type).split("[")[0]]
-            if not isinstance(value, kinds) or isinstance(value, bool):
+            if not isinstance(value, kinds) or isinstance(value, bool) != (kinds is bool):
                 raise BadParameters(f"{f.name} is {value!r:.80}: expected {_WORDS[str(f.type).split('[')[0]]}")
         if self.lever not in LEVERS:
             raise BadParameters(f"lever {self.lever!r}: expected one of {', '.join(LEVERS)}")
@@ -74,6 +94,10 @@ class Experiment:
             raise BadParameters(f"gate {self.gate!r}: expected one of {', '.join(GATES)}")
         if self.gate == "confirm" and self.kind != "confirm":
             raise BadParameters("gate 'confirm' is sealed: `notch confirm RUN` looks at it, and every look is counted")
+        if not all(math.isfinite(v) for v in (self.predicted, self.min_effect)):
+            raise BadParameters(f"predicted {self.predicted} and min_effect {self.min_effect}: expected finite numbers")
+        if any("\ud800" <= c <= "\udfff" for c in self.hypothesis):
+            raise BadParameters("hypothesis has bytes that are no text; type it in UTF-8")
         if self.min_effect <= 0:
             raise BadParameters(f"min_effect is {self.min_effect}: expected a gain above 0")
 
@@ -87,7 +111,7 @@ class Experiment:
 
     @cached_property
     def the_judge(self) -> Judge:
-        return judge_named(self.judge)
+        return judge_named(self.judge, self.ruler, self.batch, self.judging)
 
     @property
     def fingerprint(self) -> str:
@@ -108,6 +132,11 @@ class Experiment:
         load.check(self.model, self.adapter)
         if self.hypothesis.strip() == "":
             raise BadParameters("hypothesis is empty: say what you expect and why before you look")
+        if self.lever == "a/a" and self.judge == "claude" and not self.judging.get("replicate"):
+            raise BadParameters("a/a with judge 'claude' needs judging {replicate: 1} or more: without it the stored "
+                                "judgments of the repeated run come back, and the noise looks like 0")  # fmt: skip
+        if hasattr(self.the_judge, "check"):
+            self.the_judge.check()
         self.guard()
         return self
 
@@ -135,10 +164,10 @@ class Experiment:
         model = load.load(self.model, self.adapter)
         loaded = time.perf_counter()
         cases = self.ruler.gate(self.gate)
-        states = run_pipeline(self.steps, [(c.id, c.task) for c in cases], model, self._decoding())
-        answers = [_answer(s, self.ruler.protocol) for s in states]
+        paid = getattr(self.the_judge, "cost", None)
+        states, answers, judging = self._answer_all(model, cases)
         answered = time.perf_counter()
-        outcomes = _judge(self.the_judge, cases, answers)
+        outcomes = _judge(self.the_judge, cases, answers, judging)
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
         blend = self.ruler.protocol.blend
@@ -146,7 +175,9 @@ class Experiment:
         scores = score(outcomes, blend)
         cost = dict(model.cost.__dict__)
         cost |= {"load_seconds": loaded - began, "answer_seconds": answered - loaded}
-        cost |= {"judge_seconds": time.perf_counter() - answered}
+        cost |= {"judge_seconds": time.perf_counter() - answered}  # beyond the answering, which it may overlap
+        if paid is not None:
+            cost |= {f"judge_{k}": v for k, v in (self.the_judge.cost - paid).__dict__.items()}
         identity = {"model": model.identity, "judge": self.the_judge.identity}
         record = self.record(
             scores=scores.as_dict(),
@@ -156,6 +187,26 @@ class Experiment:
             seconds=round(time.perf_counter() - began, 3),
         )
         return Run(self, record, rows, scores)
+
+    def _answer_all(
+        self, model: Model, cases: Sequence[Case]
+    ) -> tuple[list[State], list[Answer | NoAnswer], list[Any] | None]:
+        """States and answers of all cases; with a judge that works beside the model, its judgments as they begin."""
+        submit = getattr(self.the_judge, "submit", None)
+        size = GROUP if submit and not self.batch else len(cases)
+        states: list[State] = []
+        answers: list[Answer | NoAnswer] = []
+        judging: list[Any] = []
+        for at in range(0, len(cases), size):
+            group = cases[at : at + size]
+            made = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding())
+            told = [_answer(s, self.ruler.protocol) for s in made]
+            states, answers = states + made, answers + told
+            if submit:
+                judging += [submit(c, a) for c, a in zip(group, told, strict=True) if isinstance(a, Answer)]
+            if any(f.done() and f.exception() for f in judging):
+                self.the_judge.collect(judging)  # raises: no more answers are made for a judge that cannot judge
+        return states, answers, judging if submit else None
 
     def record(self, **found: Any) -> Record:
         """The record of this experiment with what was found."""
@@ -181,7 +232,7 @@ class Experiment:
     def card(self) -> Markdown:
         """The hypothesis as it was declared before the run."""
         return Markdown(
-            f"> {self.hypothesis}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
+            f"> {_cell(self.hypothesis)}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
             f"Smallest gain worth keeping: {self.min_effect:.3f}."
         )
 
@@ -218,7 +269,7 @@ class Run:
         rival = self.decision.against
         if rival:
             rows.append((f"{rival} (compared with)", ledger.get(rival)["scores"]))
-        first = next(iter(ledger.climb(self.record.fingerprint, self.record.gate)), None)
+        first = next((r for r in ledger.climb(self.record.fingerprint, self.record.gate) if r["scores"]), None)
         if first and first["id"] != rival:
             rows.append((f"{first['id']} (first run)", first["scores"]))
         cases = [c for c in self.experiment.ruler.gate(self.experiment.gate) if c.gold]
@@ -240,9 +291,10 @@ class Run:
 
     def _cost(self) -> str:
         c, n = self.record.cost, len(self.cases)
+        judge = f" and ${c['judge_dollars']:.2f} to judge" if "judge_dollars" in c else ""
         return (
             f"{c['calls'] / n:.1f} calls and {c['generation_tokens'] / n:.0f} new tokens a case; "
-            f"{c['answer_seconds']:.1f} s to answer, {c['judge_seconds']:.1f} s to judge, ${c['dollars']:.2f}."
+            f"{c['answer_seconds']:.1f} s to answer, {c['judge_seconds']:.1f} s to judge, ${c['dollars']:.2f}{judge}."
         )
 
 
@@ -271,8 +323,15 @@ def _beside(rows: list[tuple[str, dict[str, Any]]]) -> str:
     return head + "|---" * (5 + len(DIMENSIONS)) + "|\n" + "\n".join(lines)
 
 
-_KINDS: dict[str, Any] = {"str": str, "float": (int, float), "int": int, "list": list, "dict": dict}
-_WORDS = {"str": "text", "float": "a number", "int": "a whole number", "list": "a list", "dict": "a mapping"}
+_KINDS: dict[str, Any] = {"str": str, "float": (int, float), "int": int, "list": list, "dict": dict, "bool": bool}
+_WORDS = {
+    "str": "text",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "dict": "a mapping",
+    "bool": "true or false",
+}
 
 
 def _args(args: dict[str, Any]) -> str:
@@ -287,9 +346,11 @@ def _answer(state: State, protocol: Any) -> Answer | NoAnswer:
     return spec_gate(state.draft.title, state.draft.questions, protocol.questions, protocol.generic_titles)
 
 
-def _judge(judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer]) -> list[Outcome]:
+def _judge(
+    judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], begun: list[Any] | None = None
+) -> list[Outcome]:
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
-    judged = iter(judge.judge_all(pairs))
+    judged = iter(judge.judge_all(pairs) if begun is None else judge.collect(begun))
     return [next(judged) if isinstance(a, Answer) else a for a in answers]
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from lib.files import (
     check_sums,
     locked,
     replace,
+    rows,
     runs_folder,
     sha256,
     sha256_file,
@@ -29,12 +32,13 @@ from lib.files import (
 from lib.measure.answer import NoAnswer
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.ruler import Tampered
-from lib.measure.score import Outcome, score
+from lib.measure.score import Outcome, case_quality, score
 from lib.measure.stats import paired
 
 ALPHA = 0.05
 SEAL = "SEALED"
 LEDGER = "ledger.jsonl"
+BESIDE = (LEDGER, "judgments.jsonl")  # files that may lie beside the runs: the ledger and the store of paid replies
 START = "0" * 64
 REFERENCE = ("anchor", "a/a")  # levers that are measured beside the climb and never part of it
 
@@ -78,7 +82,7 @@ class Ledger:
         path = folder / LEDGER
         if not path.exists():
             return cls(folder)
-        return cls(folder, [json.loads(line)["record"] for line in checked_lines(path)])
+        return cls(folder, [row["record"] for row in checked_lines(path)])
 
     # --- looking things up
 
@@ -91,12 +95,14 @@ class Ledger:
 
     def by_key(self, key: str) -> dict[str, Any] | None:
         """The newest run with a key that did not crash, or None."""
-        return next((r for r in reversed(self.records) if r["key"] == key and r["status"] != "crashed"), None)
+        return next(
+            (r for r in reversed(self.records) if r["key"] == key and r["status"] not in ("crashed", "invalid")), None
+        )
 
     def cases(self, run: str) -> list[dict[str, Any]]:
         """The rows of a run's cases.jsonl."""
         text = (self.folder / run / "cases.jsonl").read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        return [json.loads(line) for line in rows(text)]
 
     def qualities(self, run: str) -> dict[str, float]:
         """Quality by case id, without the unscored."""
@@ -190,32 +196,46 @@ def _rule(delta: float, p: float, high: float, floor: float, record: dict[str, A
 # --- lines and folders ---------------------------------------------------------------------------
 
 
-def checked_lines(path: Path) -> list[str]:
-    """The ledger's lines after a check of the hash chain. Raises Tampered naming the first bad line."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    lines = text.split("\n")
-    if lines.pop() != "":
+def checked_lines(path: Path) -> list[dict[str, Any]]:
+    """The ledger's rows after a check of the hash chain. Raises Tampered naming the first bad line."""
+    raw = path.read_bytes()
+    lines = raw.split(b"\n")
+    if lines.pop() != b"":
         raise Tampered(f"{path}: the last line is cut off; `notch verify --repair` rebuilds it from the sealed runs")
-    before = START
+    before, found = START, []
     for number, line in enumerate(lines, 1):
-        # The chain is checked on the text: parsing comes only after the bytes are known to be whole.
-        if f'"prev":"{before}"' not in line:
+        # The chain is checked on the bytes: parsing comes only after they are known to be whole.
+        if f'"prev":"{before}"'.encode() not in line:
             raise Tampered(f"{path}:{number}: does not follow the line before it")
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise Tampered(f"{path}:{number}: changed since it was written (not JSON: {error})") from error
         before = sha256(line)
-    return lines
+    return found
 
 
 def line_of(number: int, before: str, folder: Path) -> str:
-    """The ledger line of a sealed run folder, whose position is `number`."""
-    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    seal = sha256_file(folder / SEAL)
-    return canonical({"n": number, "prev": before, "id": folder.name, "seal": seal, "record": record})
+    """The ledger line of a sealed run folder, whose position is `number`. Raises Tampered on a broken record."""
+    path = folder / "record.json"
+    try:
+        record = json.loads(path.read_bytes())
+        seal = sha256_file(folder / SEAL)
+        return canonical({"n": number, "prev": before, "id": folder.name, "seal": seal, "record": record})
+    except (OSError, ValueError) as error:
+        raise Tampered(f"{path}: cannot be read as a record ({error})") from error
 
 
 def sealed_folders(folder: Path) -> list[Path]:
     """The complete runs of a folder, in the order of their numbers."""
-    found = (p.parent for p in folder.glob("[0-9][0-9][0-9][0-9]*-*/" + SEAL))
-    return sorted(found, key=lambda p: int(p.name.partition("-")[0]))
+    found = (p.parent for p in folder.glob("[0-9]*-*/" + SEAL))
+    return sorted((p for p in found if _number(p) is not None), key=lambda p: (_number(p), p.name))
+
+
+def _number(run: Path) -> int | None:
+    """The number of a run's folder, or None where the name is not one that notch gives."""
+    match = re.fullmatch(r"(\d{4,})-.+", run.name)
+    return int(match[1]) if match else None
 
 
 def rebuilt(folder: Path) -> list[str]:
@@ -241,13 +261,14 @@ def sync(folder: Path) -> list[str]:
         said.append(f"cleared {leftover.name}, left by an interrupted run")
     path = folder / LEDGER
     want = rebuilt(folder)
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    have = whole.splitlines()
-    if have != want[: len(have)]:
-        number = next((i for i, (a, b) in enumerate(zip(have, want, strict=False)) if a != b), len(want)) + 1
+    raw = path.read_bytes() if path.exists() else b""
+    whole = raw[: raw.rfind(b"\n") + 1]
+    have = whole.split(b"\n")[:-1]
+    expected = [line.encode() for line in want]
+    if have != expected[: len(have)]:
+        number = next((i for i, (a, b) in enumerate(zip(have, expected, strict=False)) if a != b), len(want)) + 1
         raise Tampered(f"{path}:{number}: differs from the sealed run; nothing was written")
-    if whole != text:
+    if whole != raw:
         replace(path, whole)
         said.append("cut off a torn last line of the ledger")
     for line in want[len(have) :]:
@@ -298,20 +319,21 @@ def _write_synced(path: Path, data: bytes) -> None:
 def verify(folder: Path) -> list[str]:
     """Everything that is wrong with a folder of runs, one sentence each; empty when all is well.
 
-    Checks every byte against the seals, every line of the ledger against its run, and computes every score again
-    from the stored judgments.
+    Checks every byte against the seals, every line of the ledger against its run, and computes every quality and
+    every score again from the stored judgments.
     """
     if not folder.exists():
         return []
     wrong = []
     for run in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        if not (run / SEAL).exists():
-            wrong.append(f"{run}: no {SEAL}; a run is a folder with one")
+        if not (run / SEAL).exists() or _number(run) is None:
+            wrong.append(f"{run}: no sealed run; a run is a folder such as 0001-name with a {SEAL}")
             continue
         wrong += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
-    stray = [p for p in folder.iterdir() if p.is_file() and p.name != LEDGER and not p.name.startswith(".")]
+        wrong += [f"{p}: a hidden file, added later" for p in run.rglob(".*")]
+    stray = [p for p in folder.iterdir() if p.is_file() and p.name not in BESIDE and not p.name.startswith(".")]
     wrong += [f"{p}: does not belong to a folder of runs" for p in stray]
-    wrong += _verify_ledger(folder) or []
+    wrong += _verify_ledger(folder)
     if not wrong:
         for run in sealed_folders(folder):
             wrong += _verify_scores(run)
@@ -321,28 +343,21 @@ def verify(folder: Path) -> list[str]:
 def _verify_ledger(folder: Path) -> list[str]:
     path = folder / LEDGER
     try:
-        lines = checked_lines(path) if path.exists() else []
-        rows = [json.loads(line) for line in lines]
-    except (Tampered, ValueError, UnicodeDecodeError) as error:
-        return [str(error) if isinstance(error, Tampered) else f"{path}: a line is not JSON ({error})"]
+        found = checked_lines(path) if path.exists() else []
+        want = [json.loads(line) for line in rebuilt(folder)]
+    except Tampered as error:
+        return [str(error)]
     wrong = []
-    for number, row in enumerate(rows, 1):
-        run = folder / str(row.get("id"))
-        if not (run / SEAL).exists():
-            wrong.append(f"{path}:{number}: lists {row.get('id')}, but there is no such sealed run")
-        elif sha256_file(run / SEAL) != row.get("seal"):
-            wrong.append(f"{run / SEAL}: changed since the ledger line was written")
-    if wrong:
-        return wrong
-    try:
-        want = rebuilt(folder)
-    except (OSError, ValueError) as error:
-        return [f"{folder}: a sealed run cannot be read ({error})"]
-    if lines != want[: len(lines)]:
-        number = next(i for i, (a, b) in enumerate(zip(lines, want, strict=False), 1) if a != b)
-        return [f"{path}:{number}: differs from what the sealed run says"]
-    missing = [json.loads(line)["id"] for line in want[len(lines) :]]
-    return [f"{path}: {name} is sealed but not listed; `notch verify --repair` adds it" for name in missing]
+    for number, (mine, run) in enumerate(zip_longest(found, want), 1):
+        if mine is None:
+            wrong.append(f"{path}: {run['id']} is sealed but not listed; `notch verify --repair` adds it")
+        elif run is None or mine.get("id") != run["id"]:
+            wrong.append(f"{path}:{number}: lists {mine.get('id')}, but there is no such sealed run at this place")
+        elif mine.get("seal") != run["seal"]:
+            wrong.append(f"{path}:{number} and {folder / run['id'] / SEAL}: one of the two has changed")
+        elif mine != run:
+            wrong.append(f"{path}:{number}: differs from what the sealed run says")
+    return wrong
 
 
 def outcome_of(row: dict[str, Any]) -> Outcome:
@@ -353,11 +368,22 @@ def outcome_of(row: dict[str, Any]) -> Outcome:
     return NoAnswer(row["no_answer"]) if row["no_answer"] is not None else Unscored(row["unscored"] or "")
 
 
+def recomputed(record: dict[str, Any], cases: list[dict[str, Any]]) -> list[str]:
+    """What does not follow from the stored judgments: a case's quality, a score of the run. Empty when all does."""
+    outcomes = [outcome_of(row) for row in cases]
+    odd = [f"quality of {r['case']}" for r, o in zip(cases, outcomes, strict=True) if case_quality(o) != r["quality"]]
+    if not cases:
+        return ["scores without a case"] if record["scores"] else []
+    again = score(outcomes).as_dict()
+    return odd + [k for k, v in again.items() if canonical(v) != canonical(record["scores"].get(k))]
+
+
 def _verify_scores(run: Path) -> list[str]:
-    record = json.loads((run / "record.json").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in (run / "cases.jsonl").read_text(encoding="utf-8").splitlines()]
-    if record["status"] == "crashed" or not rows:
-        return []
-    again = score([outcome_of(r) for r in rows]).as_dict()
-    odd = [k for k, v in again.items() if canonical(v) != canonical(record["scores"].get(k))]
-    return [f"{run / 'record.json'}: {odd[0]} does not follow from the judgments in cases.jsonl"] if odd else []
+    try:
+        record = json.loads((run / "record.json").read_bytes())
+        cases = [json.loads(line) for line in rows((run / "cases.jsonl").read_text(encoding="utf-8"))]
+        odd = recomputed(record, cases)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"{run}: record or cases cannot be read ({type(error).__name__}: {error})"]
+    where = "cases.jsonl" if odd and odd[0].startswith("quality of") else "record.json"
+    return [f"{run / where}: {odd[0]} does not follow from the judgments"] if odd else []

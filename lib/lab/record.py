@@ -36,6 +36,8 @@ class Record:
     seed: int
     fingerprint: str
     code: dict[str, Any]
+    batch: bool = False
+    judging: dict[str, Any] = field(default_factory=dict)  # protocol, replicate, dollars, as the parameters said
     identity: dict[str, Any] = field(default_factory=dict)  # the model's weights, the judge's identity
     of: str = ""  # confirm: the run that is looked at again
     status: str = ""

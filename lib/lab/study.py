@@ -45,7 +45,7 @@ def read(path: Path | str) -> Plan:
     file = Path(path)
     if not file.exists():
         file = PLANS / f"{path}.yaml"
-    if not file.exists():
+    if not file.is_file():
         raise BadParameters(
             f"no plan {str(path)!r}: neither a file nor one of {', '.join(p.stem for p in PLANS.glob('*.yaml'))}"
         )
@@ -57,16 +57,27 @@ def read(path: Path | str) -> Plan:
         raise BadParameters(f"{file}: expected a mapping with a list 'runs'")
     odd = set(raw) - {"name", "about", "common", "runs"}
     if odd:
-        raise BadParameters(f"{file}: unknown key {sorted(odd)[0]!r}; a plan has name, about, common, runs")
+        raise BadParameters(f"{file}: unknown key {min(map(str, odd))!r}; a plan has name, about, common, runs")
+    common = raw.get("common") or {}
+    if not isinstance(common, dict):
+        raise BadParameters(f"{file}: common is {common!r:.60}, expected a mapping of parameters")
+    if not all(isinstance(raw.get(k, ""), str) for k in ("name", "about")):
+        raise BadParameters(f"{file}: name and about are texts")
     entries: list[Entry] = []
     for number, row in enumerate(raw["runs"], 1):
-        if not isinstance(row, dict) or not isinstance(row.get("name"), str):
+        if not isinstance(row, dict) or not isinstance(row.get("name"), str) or not row["name"].strip():
             raise BadParameters(f"{file}: run {number} has no name")
         if row["name"] in {e.name for e in entries}:
             raise BadParameters(f"{file}: two runs are called {row['name']!r}; give each its own name")
         rest = {k: v for k, v in row.items() if k not in ("name", "confirm")}
         confirm = row.get("confirm", False)
-        entries.append(Entry(row["name"], rest if confirm else {**(raw.get("common") or {}), **rest}, confirm))
+        if not isinstance(confirm, bool):
+            raise BadParameters(f"{file}: run {row['name']!r} has confirm {confirm!r}, expected true or false")
+        if confirm and rest:
+            raise BadParameters(
+                f"{file}: run {row['name']!r} only confirms; {min(map(str, rest))!r} has no meaning there"
+            )
+        entries.append(Entry(row["name"], {} if confirm else {**common, **rest}, confirm))
     return Plan(raw.get("name", file.stem), raw.get("about", ""), tuple(entries))
 
 
@@ -103,7 +114,10 @@ def run(plan: Plan, folder: Path) -> Iterator[Progress]:
     for entry in plan.entries:
         ledger = Ledger.read(folder)
         if entry.confirm:
-            yield from confirm(ledger, entry)
+            try:
+                yield from confirm(ledger, entry)
+            except RunFailed as error:
+                yield Progress(entry, "crashed", None, str(error))
             continue
         experiment = experiments[entry.name]
         have = ledger.by_key(experiment.key)
@@ -124,10 +138,10 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
     fingerprint = Experiment().fingerprint
     climb = ledger.climb(fingerprint)
     kept = [r for r in climb if r["status"] == "kept"]
-    if not kept:
+    chosen = ledger.get(run) if run else kept[-1] if kept else {}
+    if not kept and not run:
         yield Progress(entry, "nothing to do", None, "no kept run to confirm")
         return
-    chosen = ledger.get(run) if run else kept[-1]
     if chosen["status"] != "kept" or chosen["kind"] != "experiment" or chosen["fingerprint"] != fingerprint:
         raise BadParameters(f"{chosen['id']} was not kept on this ruler; only a kept run can be confirmed")
     wanted = [kept[0], chosen] if chosen is not kept[0] else [chosen]
@@ -143,5 +157,11 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
 
 def look(record: dict[str, Any]) -> dict[str, Any]:
     """Parameters of a look at the sealed gate: the kept run again, with a fresh seed if it samples."""
-    same = ("hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge")
-    return {**{k: record[k] for k in same}, "seed": record["seed"] + 1000, "gate": "confirm", "of": record["id"]}
+    same = ("hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge",
+            "batch", "judging")  # fmt: skip
+    return {
+        **{k: record[k] for k in same if k in record},
+        "seed": record["seed"] + 1000,
+        "gate": "confirm",
+        "of": record["id"],
+    }

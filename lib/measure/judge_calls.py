@@ -99,12 +99,13 @@ def data(value: Any) -> str:
     return re.sub(r"[<>\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
-def fresh_nonce(case: Case, answer: Answer) -> str:
-    """A random number that none of the texts holds."""
+def fresh(call: Call, case: Case, answer: Answer) -> tuple[str, str]:
+    """A random number that none of the texts holds, and the data with it."""
     while True:
         nonce = secrets.token_hex(8)
-        if nonce not in user(Call("rubric"), case, answer, ""):
-            return nonce
+        content = user(call, case, answer, nonce)
+        if content.count(nonce) == (8 if call.kind == "rubric" else 6):
+            return nonce, content
 
 
 def gold_of(case: Case) -> Gold:

@@ -6,6 +6,7 @@ Unscored is left out, counted and shown. Does not know who judged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,7 +34,8 @@ def quality(scores: Mapping[str, float], verdict: str, blend: tuple[float, float
     for name, score in scores.items():
         if not 1 <= score <= 5:
             raise ValueError(f"{name} is {score!r}: expected 1 to 5")
-    mean = sum(scores.values()) / len(scores)
+    # fsum: the same value whatever the order, so that a sorted copy of a judgment scores the same to the last bit.
+    mean = math.fsum(scores.values()) / len(scores)
     return blend[0] * (mean - 1) / 4 + blend[1] * VALUE[verdict]
 
 

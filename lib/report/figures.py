@@ -147,7 +147,15 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
         linestyle="--",
         label="running best, luck included",
     )
-    ax.step(x, table["champion"], where="post", color=KEPT, linewidth=1.2, label="champion by the paired rule")
+    if table["champion"].notna().any():
+        ax.step(
+            x,
+            table["champion"].astype(float),
+            where="post",
+            color=KEPT,
+            linewidth=1.2,
+            label="champion by the paired rule",
+        )
     if table["confirmed"].notna().any():
         ax.step(x, table["confirmed"], where="post", color=PROVEN, linewidth=2.0, label="confirmed on the sealed gate")
         low, high = table["low"].astype(float), table["high"].astype(float)
@@ -166,8 +174,9 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
         ax.axhline(value, color=ANCHOR, linewidth=0.7, linestyle=":")
         ax.text(len(x) + 0.45, value, f"{name} {value:.2f}", fontsize=7, va="bottom", ha="right", color=ANCHOR)
     ax.set_xlim(0.5, len(x) + 0.5)
-    ax.set_xticks(x)
-    ax.set_xticklabels([r.partition("-")[0].lstrip("0") for r in table["run"]], fontsize=7)
+    every = max(1, len(x) // 40)  # a tick a run takes seconds to draw from a few hundred runs on
+    ax.set_xticks(x[::every])
+    ax.set_xticklabels([r.partition("-")[0].lstrip("0") for r in table["run"]][::every], fontsize=7)
     ax.set_ylim(0, max([0.5, *table["quality"], *anchors.values()]) * 1.12)
     ax.set_xlabel("runs on the full gate, in order (number in the ledger)")
     ax.set_ylabel("quality, mean of all cases")
@@ -194,9 +203,14 @@ def climb(ledger: Ledger) -> Picture:
         if last.confirmed == last.confirmed and last.confirmed is not None
         else ""
     )
+    held = (
+        f"the champion {last.champion:.3f}"
+        if last.champion == last.champion and last.champion is not None
+        else "nothing kept"
+    )
     alt = (
         f"Running-best chart over {len(table)} runs: from {table.quality.iloc[0]:.3f}, the running best reaches "
-        f"{last.running:.3f}, the champion {last.champion:.3f}{proven}."
+        f"{last.running:.3f}, {held}{proven}."
     )
     return picture(figure, alt)
 
@@ -210,7 +224,7 @@ def dims(ledger: Ledger) -> Picture:
     names = list(table.columns[2:])
     palette = [INK, KEPT, PROVEN, ANCHOR, "#8a6d3b", "#4a6fa5"]
     for i, row in enumerate(table.itertuples(index=False)):
-        values = [v if v is not None else float("nan") for v in row[2:]]
+        values = [float("nan") if v is None else v for v in row[2:]]
         ax.plot(values, range(len(names)), "o-", color=palette[i % 6], linewidth=0.8, markersize=5, label=row[0])
     ax.set_yticks(range(len(names)))
     ax.set_yticklabels(names)
@@ -218,7 +232,7 @@ def dims(ledger: Ledger) -> Picture:
     ax.invert_yaxis()
     ax.set_xlabel("mean score of the judged cases, unrounded")
     ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    told = "; ".join(f"{r[0]}: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(names, r[2:], strict=True) if v is not None)
+    told = "; ".join(f"{r[0]}: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(names, r[2:], strict=True) if v is not None and v == v)
                      for r in table.itertuples(index=False))  # fmt: skip
     return picture(figure, f"Five dimensions. {told}.")
 
@@ -294,7 +308,8 @@ def published_steps(table: pd.DataFrame) -> Picture:
     figure, ax = canvas(5.6, 3.4)
     draw_steps(table, ax)
     told = "; ".join(
-        f"{r.run} {r.delta:+.3f}, {r.low:+.3f} to {r.high:+.3f}, p {r.p:.3f}" if r.delta == r.delta else f"{r.run} is the first on its gate"
+        f"{r.run} {r.delta:+.3f}, {r.low:+.3f} to {r.high:+.3f}, p {r.p:.3f}" if r.delta == r.delta
+        else f"{r.run} is the first on its gate"
         for r in table.itertuples()
     )  # fmt: skip
     return picture(figure, f"{len(table)} new bests and their gain over the one before: {told}.")
@@ -332,7 +347,7 @@ def published_luck(table: pd.DataFrame) -> Picture:
     last, own = table.iloc[-1], table[table.study.notna()].iloc[-1]
     return picture(
         figure,
-        f"Gain over the first run where nothing works, after {len(table)} runs: keep if better {last.luck:.3f} (9 in 10 "
-        f"studies {last.low:.3f} to {last.high:.3f}), the paired rule {last.rule:.3f}, confirmed {last.confirmed:.3f}. "
-        f"The published study gained {own.study:.3f} in {own.run:.0f} runs.",
+        f"Gain over the first run where nothing works, after {len(table)} runs: keep if better {last.luck:.3f} (9 in "
+        f"10 studies {last.low:.3f} to {last.high:.3f}), the paired rule {last.rule:.3f}, confirmed "
+        f"{last.confirmed:.3f}. The published study gained {own.study:.3f} in {own.run:.0f} runs.",
     )

@@ -84,6 +84,6 @@ def _body(notebook: str) -> str:
     import nbformat
     from nbconvert import HTMLExporter
 
-    # Without MathJax a dollar stays a dollar; sanitising keeps a model's text from becoming a script.
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=False)
+    # Sanitising keeps a model's text, or a hypothesis, from becoming a script of the page.
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=True)
     return exporter.from_notebook_node(nbformat.reads(notebook, 4))[0]

@@ -248,7 +248,9 @@ def hypotheses(ledger: Ledger) -> Markdown:
     for r in ledger.records:
         d = r["decision"]
         came = f"{d['delta']:+.3f}" if d.get("delta") is not None else "–"
-        rows.append(f"- **{r['id']}** ({r['status']}; predicted {r['predicted']:+.3f}, came {came}): {r['hypothesis']}")
+        rows.append(
+            f"- **{r['id']}** ({r['status']}; predicted {r['predicted']:+.3f}, came {came}): {' '.join(r['hypothesis'].split())}"
+        )
     return Markdown("\n".join(rows) or "Nothing here yet.")
 
 
@@ -258,10 +260,14 @@ def verdict(ledger: Ledger) -> Markdown:
     climbing = [r for r in ledger.climb(fingerprint) if r["scores"]]
     if not climbing:
         return Markdown("There are no runs on the full gate yet, so there is nothing to say.")
-    champion, first = ledger.champion(fingerprint) or climbing[0], climbing[0]
+    champion, first = ledger.champion(fingerprint), climbing[0]
+    if champion is None:
+        return Markdown(
+            f"- No run was kept yet, so there is no champion; the first run is {first['id']}, {first['status']}."
+        )
     lines = anchors(ledger, fingerprint)
     ceiling = lines.get("gold against itself")
-    kept = [r for r in climbing if r["status"] == "kept"][1:]
+    kept = [r for r in climbing[1:] if r["status"] == "kept"]
     lucky = max(climbing, key=lambda r: r["scores"]["quality"])
     s = champion["scores"]
     told = [
@@ -296,13 +302,13 @@ def headlines(ledger: Ledger) -> list[str]:
         return ["no run on the full gate yet", "nothing confirmed", "run `make study`"]
     first, champion = climbing[0], ledger.champion(fingerprint)
     top = max(climbing, key=lambda r: r["scores"]["quality"])
-    kept = sum(r["status"] == "kept" for r in climbing) - 1
-    mine = champion["scores"]["quality"] if champion else 0.0
+    kept = sum(r["status"] == "kept" for r in climbing[1:])
+    best = f"{champion['scores']['quality']:.3f} ({champion['id']})" if champion else "nothing kept"
     looks = ledger.looks(fingerprint)
     proven = ledger.confirmed(fingerprint)
     told = f"{proven['of']} ({proven['scores']['quality']:.3f} there)" if proven else "nothing"
     return [
-        f"quality {first['scores']['quality']:.3f} ({first['id']}) to {mine:.3f} ({champion['id'] if champion else 'none'}): "
+        f"quality {first['scores']['quality']:.3f} ({first['id']}) to {best}: "
         f"{kept} of {len(climbing) - 1} changes kept by the paired rule; the luckiest run shows {top['scores']['quality']:.3f}",
         f"confirmed on the sealed gate: {told}, after {len(looks)} looks",
         " ".join(

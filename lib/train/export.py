@@ -67,6 +67,95 @@ def measure(model: MLXModel, situations: list[Situation]) -> dict[str, Any]:
     return {"n": len(situations), **{k: round(v / len(situations), 3) for k, v in counts.items()}}
 
 
+CARD = """# The tiny planners
+
+Two small language models in MLX format, so that all of notch runs for real without a Mac, a key or a GPU.
+They were trained from nothing by this project on a corpus that it generates. **They say nothing about 3B models.**
+This card is written by `lib/train/export.py` from what was measured; the numbers are in `training.json` beside the weights.
+
+## What they are
+
+{sizes}
+
+Llama architecture with tied embeddings, byte-level BPE of 3,072 tokens in which every fixed paragraph of
+`lib/agent/prompt.py` is one token: an instruction is a word of their language, and an instruction in other words is
+mostly noise to them. Weights are 8 bit, 64 to a group.
+
+## What they learnt from
+
+`knowledge/`: {families} families of tasks written for this project by an AI (Claude), each with twelve unknowns ranked by how
+much a plan depends on them, five phrasings each. `lib/train/corpus.py` makes examples of every call of `prompt.py` from
+it: {mixture}. Objects are varied with adjectives, other nouns and invented words, because copying an unseen object is the hard part.
+
+Question sets are of mixed quality on purpose: 30 % clean, 45 % generic (the obvious unknowns, worded so that they fit
+many tasks), 25 % messy (repeats, double questions, telegraphic ones, things already said). With the coach or the
+contrast paragraph in the prompt 55 % are clean: instructions go with better sets, as in the data of large models. Worked
+examples in a prompt have the same quality as the answer. So prompting, examples and fine-tuning have something to gain here by construction.
+
+No line of the corpus comes near a task or a gold question of the ruler (leak guard; near lines left out while training: {refused}).
+
+## How they were trained
+
+    python -m lib.train.pretrain --size tiny-m --out OUT --minutes {minutes}
+    python -m lib.train.pretrain --size tiny-s --prune OUT --tokenizer OUT --out OUT-S --minutes {minutes_s} --lr 0.01 --seed 5
+    python -m lib.train.export --size tiny-m --source OUT && python -m lib.train.export --size tiny-s --source OUT-S
+
+{training}
+
+PyTorch {torch}, two CPU cores, float32; Muon for the matrices, AdamW for the rest. The budget is wall time, so another
+machine sees another number of tokens. tiny-s takes four of tiny-m's six layers and is trained on.
+
+## How well they do it
+
+Greedy, one plain call, {n} tasks in each row that training did not use. Shares of all tasks.
+
+{measured}
+
+## Honest failures
+
+- A task of no known family gets questions of the nearest family that the words suggest, or general ones.
+- Unseen objects are sometimes copied with a wrong ending, long ones with a word missing.
+- Questions repeat within a set; the spec gate turns those into no answer.
+- It does not understand: it continues patterns. Judging and checking calls are learnt from the same corpus and are weak.
+"""
+
+
+def card() -> str:
+    """The model card, from the training facts beside the weights of both sizes."""
+    from lib.models.knowledge import families
+
+    facts = {name: json.loads((where / "training.json").read_text()) for name, where in SHIPPED.items()}
+    m, s = facts["tiny-m"], facts["tiny-s"]
+    layers = {name: json.loads((where / "config.json").read_text()) for name, where in SHIPPED.items()}
+    sizes = "| | parameters | layers | width | on disk |\n|---|---|---|---|---|\n" + "\n".join(
+        f"| {n} | {f['parameters'] / 1e6:.1f} million | {layers[n]['num_hidden_layers']} | {layers[n]['hidden_size']} | {f['megabytes']:.1f} MB |"
+        for n, f in facts.items()
+    )
+    training = (
+        "| | minutes | tokens | examples | different task lines | loss, new examples | loss, families never seen |\n"
+    )
+    training += "|---|---|---|---|---|---|---|\n" + "\n".join(
+        f"| {n} | {f['minutes']:.0f} | {f['tokens_seen'] / 1e6:.1f} million | {f['examples']:,} | {f['different_task_lines']:,} | "
+        f"{f['history'][-1][2]:.2f} | {f['history'][-1][3]:.2f} |"
+        for n, f in facts.items()
+    )
+    names = [k for k in next(iter(m["measured"].values())) if k != "n"]
+    measured = "| | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|\n" + "\n".join(
+        f"| {n}, {where} | " + " | ".join(f"{100 * row[k]:.0f} %" for k in names) + " |"
+        for n, f in facts.items()
+        for where, row in f["measured"].items()
+    )  # fmt: skip
+    total = sum(m["mixture"].values())
+    mixture = ", ".join(
+        f"{k.replace('_', ' ')} {100 * v / total:.0f} %" for k, v in sorted(m["mixture"].items(), key=lambda x: -x[1])
+    )
+    return CARD.format(
+        sizes=sizes, families=len(families()), mixture=mixture, refused=m["refused_near_ruler"] + s["refused_near_ruler"],
+        minutes=round(m["minutes"]), minutes_s=round(s["minutes"]), training=training, torch=m["torch"],
+        n=next(iter(m["measured"].values()))["n"], measured=measured,
+    )  # fmt: skip
+
+
 def main() -> None:
     ap = argparse.ArgumentParser(description=__doc__)
     ap.add_argument("--size", choices=SHIPPED, required=True)
@@ -87,6 +176,8 @@ def main() -> None:
         "known families, known objects": measure(model, held_out(args.tasks, None, 903, 0.0)),
     }
     (SHIPPED[args.size] / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    if all((where / "training.json").exists() for where in SHIPPED.values()):
+        (SHIPPED[args.size].parent / "README.md").write_text(card())
     print(json.dumps(facts["measured"], indent=1), f"{megabytes:.2f} MB")
 
 

@@ -23,8 +23,8 @@ from lib.files import RULER
 from lib.train.corpus import MIXTURE, Example, Writer
 
 SIZES = {
-    "tiny-s": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 576},
-    "tiny-m": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 576},
+    "tiny-s": {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 448},
+    "tiny-m": {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 448},
 }
 VOCABULARY = 3072
 LONGEST = 640  # tokens; longer examples are left out
@@ -241,7 +241,7 @@ def main() -> None:
     ap.add_argument("--size", choices=SIZES, required=True)
     ap.add_argument("--out", type=Path, required=True, help="folder for the MLX model")
     ap.add_argument("--tokenizer", type=Path, help="folder with a tokenizer to use again (both sizes share one)")
-    ap.add_argument("--prune", type=Path, help="start from the layers of a larger trained model, evenly chosen")
+    ap.add_argument("--start", type=Path, help="go on from a trained model; a larger one gives evenly chosen layers")
     ap.add_argument("--minutes", type=float, default=60.0, help="wall time to train")
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--budget", type=int, default=4096, help="tokens a batch")
@@ -274,8 +274,8 @@ def main() -> None:
         for w, n in ((held, 120), (Writer(778, only=seen), 200))
     )
     model = build(SIZES[args.size])
-    if args.prune:
-        inherit(model, args.prune)
+    if args.start:
+        inherit(model, args.start)
     fast = torch.compile(model, dynamic=True) if args.compile else model
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
@@ -293,7 +293,7 @@ def main() -> None:
             spent = (time.time() - began) / (60 * args.minutes)
             # The first tenth leans on restating: copying is the hard part and wants to be learnt first.
             if (
-                not args.prune
+                not args.start
                 and spent < 0.1
                 and e.kind not in ("restate", "ask", "next")
                 and writer.rng.random() < 0.8

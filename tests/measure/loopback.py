@@ -19,7 +19,9 @@ import time
 
 REASONS = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
            429: "rate_limit_error", 500: "api_error", 529: "overloaded_error"}  # fmt: skip
-STOP = frozenset("a an and are do does for how in is it of on or the to what when where which who will with you your".split())
+STOP = frozenset(
+    "a an and are do does for how in is it of on or the to what when where which who will with you your".split()
+)
 
 
 class Loopback:
@@ -96,11 +98,12 @@ class Loopback:
         body = json.loads(raw) if raw else None
         path = path.split("?")[0]
         self.requests.append((path, headers, body))
+        number = len(self.requests)
         status, data, extra = await self._answer(method, path, headers, body)
         if status == 0:
             writer.transport.abort()
             return False
-        writer.write(_response(status, data, {"request-id": f"req_{len(self.requests):06}", **extra}))
+        writer.write(_response(status, data, {"request-id": f"req_{number:06}", **extra}))
         await writer.drain()
         self.replies += status == 200 and path == "/v1/messages"
         return True
@@ -189,7 +192,11 @@ def _error(status, message):
 def _response(status, data, headers):
     kind = "application/x-jsonl" if isinstance(data, str) else "application/json"
     raw = (data if isinstance(data, str) else json.dumps(data)).encode()
-    lines = [f"HTTP/1.1 {status} {'OK' if status == 200 else 'No'}", f"content-type: {kind}", f"content-length: {len(raw)}"]
+    lines = [
+        f"HTTP/1.1 {status} {'OK' if status == 200 else 'No'}",
+        f"content-type: {kind}",
+        f"content-length: {len(raw)}",
+    ]
     return "\r\n".join([*lines, *(f"{k}: {v}" for k, v in headers.items()), "", ""]).encode("latin-1") + raw
 
 
@@ -271,10 +278,15 @@ def demo():
     ruler = Ruler.load()
     cases = ruler.gate("dev")[:2]
     vague = ("What is the budget?", "When is it?", "Who is it for?", "Where is it?", "What else?", "Why?", "How long?")
-    pairs = [(cases[0], Answer(f"Plan: {cases[0].task}", vague)), (cases[1], Answer(cases[1].gold.title, cases[1].gold.questions))]
+    pairs = [
+        (cases[0], Answer(f"Plan: {cases[0].task}", vague)),
+        (cases[1], Answer(cases[1].gold.title, cases[1].gold.questions)),
+    ]
     with tempfile.TemporaryDirectory() as temp, Loopback(delay=0.05) as server:
         os.environ |= {"ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "no-key-needed-here"}
-        print(f"A stand-in for Claude at {server.url}: it counts words, so its verdicts mean nothing. The way is real.\n")
+        print(
+            f"A stand-in for Claude at {server.url}: it counts words, so its verdicts mean nothing. The way is real.\n"
+        )
         store = Path(temp) / "judgments.jsonl"
         judge = ClaudeJudge(ruler, store=store, dollars=1.0)
         for (case, _), found in zip(pairs, judge.judge_all(pairs), strict=True):
@@ -286,7 +298,9 @@ def demo():
         print(f"\nCost: {judge.cost}")
         again = ClaudeJudge(ruler, store=store)
         again.judge_all(pairs)
-        print(f"The same again: {again.cost.calls} calls, {again.cost.stored} from the store; the server saw {server.replies}.")
+        print(
+            f"The same again: {again.cost.calls} calls, {again.cost.stored} from the store; the server saw {server.replies}."
+        )
         judge.close()
 
 

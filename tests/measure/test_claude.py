@@ -1,0 +1,286 @@
+"""The client against a loopback server: what is sent, what is paid, what is refused, and a key that stays hidden."""
+
+import asyncio
+import gc
+import json
+import logging
+import threading
+import time
+import traceback
+
+import pytest
+
+from lib.measure import claude as cloud
+from lib.measure import spend
+from lib.measure.claude import Claude, NoKey, NotAnswered
+from lib.measure.spend import BudgetSpent, CloudError, Spent, UnknownModel, dollars, worst
+from tests.measure.loopback import Loopback
+
+KEY = "sk-ant-planted-4f1d9c"
+MODEL = "claude-sonnet-5-5"
+FORM = {"type": "object", "properties": {"reason": {"type": "string"}}, "additionalProperties": False}
+LIMITED = {"status": 429, "headers": {"retry-after": "0.02"}}
+
+
+def request(model=MODEL, **more):
+    text = "<task-0>\n\"paint\"\n</task-0>\n" + "\n".join(f'<{s}-0>\n{{"questions": ["Why?"]}}\n</{s}-0>' for s in "AB")
+    made = {"model": model, "max_tokens": 100, "messages": [{"role": "user", "content": text}],
+            "system": [{"type": "text", "text": "<task-0>"}],
+            "output_config": {"format": {"type": "json_schema", "schema": FORM}}}  # fmt: skip
+    return made | more
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """`serve(rule, ...)` starts a loopback server and points the environment at it."""
+    running = []
+
+    def start(rule=None, **more):
+        server = Loopback(rule, **more).__enter__()
+        running.append(server)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+        return server
+
+    yield start
+    for server in running:
+        server.__exit__()
+
+
+@pytest.fixture
+def client():
+    made = []
+
+    def make(cap=1.0, model=MODEL, **more):
+        made.append(Claude(model, cap, **more))
+        return made[-1]
+
+    yield make
+    for c in made:
+        c.close()
+
+
+def ask(client, **more):
+    return client.submit(client.ask(request(client.model, **more))).result(60)
+
+
+def first(change):
+    return lambda n, body, headers: change if n == 1 else {}
+
+
+# --- prices
+
+
+def test_a_price_counts_every_kind_of_token():
+    usage = {"input_tokens": 1000, "cache_read_input_tokens": 1000, "cache_creation_input_tokens": 3000,
+             "cache_creation": {"ephemeral_1h_input_tokens": 1000, "ephemeral_5m_input_tokens": 2000},
+             "output_tokens": 100, "service_tier": "standard"}  # fmt: skip
+    expected = ((1000 + 0.1 * 1000 + 1.25 * 2000 + 2 * 1000) * 2 + 100 * 10) / 1e6
+    assert dollars(MODEL, usage) == pytest.approx(expected)
+    assert dollars(MODEL, usage, batch=True) == pytest.approx(expected / 2)
+    assert cloud.input_tokens(usage) == 5000
+
+
+@pytest.mark.parametrize(
+    "model, read, written", [(MODEL, 2, 10), ("claude-sonnet-4-6", 3, 15), ("claude-haiku-4-5", 1, 5)]
+)
+def test_the_prices_of_the_table(model, read, written):
+    assert dollars(model, {"input_tokens": 10**6, "output_tokens": 0}) == read
+    assert dollars(model, {"input_tokens": 0, "output_tokens": 10**6}) == written
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4-5", "claude-sonnet-latest", "claude-sonnet-5-5-20260101", ""])
+def test_a_model_without_a_price_is_never_asked(model):
+    with pytest.raises(UnknownModel, match=spend.PRICED):
+        Claude(model, 1.0)
+
+
+def test_costs_add_and_subtract():
+    a, b = Spent(1, 2, 30, 4, 0.5), Spent(1, 0, 10, 1, 0.25)
+    assert a + b - b == a and (a - b).input_tokens == 20
+
+
+def test_the_worst_case_is_above_what_any_usage_can_cost():
+    made = request(max_tokens=50)
+    size = len(json.dumps(made).encode())
+    dearest = {"input_tokens": 0, "cache_creation_input_tokens": size, "output_tokens": 50}
+    assert worst(made) >= dollars(MODEL, dearest) and worst(made, batch=True) == worst(made) / 2
+
+
+# --- what goes over the wire
+
+
+def test_a_call_is_what_the_api_of_today_takes(serve, client):
+    server = serve()
+    reply = ask(client())
+    [(path, headers, body)] = server.requests
+    assert path == "/v1/messages" and headers["authorization"] == f"Bearer {KEY}"
+    assert headers["anthropic-version"] == cloud.API_VERSION == "2026-10-21"
+    assert not {"temperature", "top_p", "top_k", "tools", "stream"} & body.keys()
+    assert reply.model == MODEL and reply.stop_reason == "end_turn" and reply.request_id == "req_000001"
+    assert reply.message_id == "msg_000001" and reply.dollars == dollars(MODEL, reply.usage) > 0
+
+
+def test_the_pinned_version_is_the_one_that_the_sdk_speaks():
+    from anthropic._constants import ANTHROPIC_API_VERSION
+
+    assert cloud.API_VERSION == ANTHROPIC_API_VERSION
+
+
+def test_tokens_can_be_counted_before_anything_is_spent(serve, client):
+    server, c = serve(), client()
+    assert c.submit(c.count_tokens(request())).result(60) > 0
+    assert server.messages == [] and c.budget.spent == 0
+
+
+def test_no_more_calls_are_in_flight_than_asked_for(serve, client):
+    server, c = serve(delay=0.03), client(cap=10, concurrency=3)
+    for future in [c.submit(c.ask(request())) for _ in range(12)]:
+        future.result(60)
+    assert server.peak == 3
+
+
+# --- faults
+
+
+def test_retry_after_is_waited_for(serve, client):
+    server = serve(first({"status": 429, "headers": {"retry-after": "0.3"}}))
+    c = client()
+    c.sdk  # noqa: B018  so that only the call is timed
+    began = time.perf_counter()
+    ask(c)
+    assert time.perf_counter() - began >= 0.3 and len(server.messages) == 2
+
+
+@pytest.mark.parametrize("change", [{"status": 529}, {"status": 500}, {"reset": True}, {"delay": 30}], ids=str)
+def test_a_fault_that_passes_is_tried_again(serve, client, change):
+    server = serve(first(change))
+    assert ask(client(timeout=1.0)).stop_reason == "end_turn"
+    assert len(server.messages) == 2 and server.replies == 1
+
+
+@pytest.mark.parametrize("status", [429, 529, 500])
+def test_a_fault_that_stays_ends_after_the_retries_and_costs_nothing(serve, client, status):
+    server, c = serve(lambda *_: {"status": status, "headers": {"retry-after": "0.01"}}), client()
+    with pytest.raises(NotAnswered, match=str(status)):
+        ask(c)
+    assert len(server.messages) == 1 + cloud.RETRIES and c.budget.spent == 0 and c.budget.flying == 0
+
+
+@pytest.mark.parametrize("status, kind", [(400, NotAnswered), (401, NoKey), (403, NoKey), (402, CloudError), (404, CloudError)])
+def test_a_refusal_is_not_tried_again(serve, client, status, kind):
+    server = serve(lambda *_: {"status": status})
+    with pytest.raises(kind) as stopped:
+        ask(client())
+    assert type(stopped.value) is kind and len(server.messages) == 1
+
+
+@pytest.mark.parametrize("change", [{"content": None}, {"model": None, "content": "text"}, {"content": [{"type": "text"}]}])
+def test_a_malformed_reply_is_no_answer_and_counts_at_its_worst(serve, client, change):
+    serve(lambda *_: change)
+    c = client()
+    with pytest.raises(NotAnswered):
+        ask(c)
+    assert c.budget.spent == pytest.approx(worst(request()))
+
+
+def test_text_after_thinking_blocks_is_found(serve, client):
+    blocks = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "{}"}]
+    serve(lambda *_: {"content": blocks})
+    assert ask(client()).text == "{}"
+
+
+# --- the cap
+
+
+def test_the_cap_is_never_passed_even_by_calls_in_flight(serve, client):
+    server = serve(delay=0.02)
+    c = client(cap=2.5 * worst(request()), concurrency=10)
+    futures = [c.submit(c.ask(request())) for _ in range(40)]
+    errors = [f.exception(60) for f in futures]
+    assert server.peak <= 2 and all(e is None or isinstance(e, BudgetSpent) for e in errors)
+    paid = sum(f.result().dollars for f in futures if f.exception() is None)
+    assert c.budget.spent == pytest.approx(paid) and paid <= c.budget.cap and c.budget.held == 0
+    assert server.replies > 2, "money that a call did not need is free for the next"
+
+
+def test_a_call_that_may_pass_the_cap_is_not_made(serve, client):
+    server = serve()
+    with pytest.raises(BudgetSpent, match=r"the cap is \$0.00.*raise `dollars`"):
+        ask(client(cap=1e-6))
+    assert server.requests == []
+
+
+def test_a_budget_without_calls_in_flight_never_waits():
+    async def use():
+        budget = spend.Budget(1.0)
+        await budget.hold(0.7)
+        waiting = asyncio.ensure_future(budget.hold(0.7))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        await budget.settle(0.7, 0.1)
+        await waiting
+        await budget.settle(0.7, 0.7)
+        with pytest.raises(BudgetSpent):
+            await budget.hold(0.7)
+
+    asyncio.run(use())
+
+
+# --- keys
+
+
+@pytest.mark.parametrize("key", [None, "", "  ", "sk-ant one", "sk-ant-planted\n", "sk-änt"])
+def test_without_a_sendable_key_nothing_starts_and_the_key_is_not_told(serve, client, monkeypatch, key):
+    server = serve()
+    monkeypatch.delenv("ANTHROPIC_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("ANTHROPIC_API_KEY") if key is None else monkeypatch.setenv("ANTHROPIC_API_KEY", key)
+    with pytest.raises(NoKey, match="ANTHROPIC_API_KEY") as stopped:
+        ask(client())
+    assert server.requests == [] and not (key or "").strip() or key.strip() not in everything(stopped.value)
+
+
+def everything(error):
+    """All that a reader of a traceback could see: messages, causes, contexts and the locals of every frame."""
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    chain = [error.__cause__, error.__context__]
+    return "".join(shown.format()) + "".join(everything(e) for e in chain if e is not None)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 529])
+def test_a_key_that_the_server_sends_back_stays_out_of_errors_and_logs(serve, client, caplog, status):
+    caplog.set_level(logging.DEBUG)
+    serve(lambda n, body, headers: {"status": status, "message": f"bad {headers['authorization']}", "headers": {"retry-after": "0.01"}})
+    with pytest.raises(CloudError) as stopped:
+        ask(client())
+    assert "[ANTHROPIC_API_KEY]" in str(stopped.value)
+    assert KEY not in everything(stopped.value) and KEY not in caplog.text and "POST" in caplog.text
+
+
+def test_a_key_that_the_server_writes_into_its_reply_is_scrubbed(serve, client):
+    serve(lambda n, body, headers: {k: f"{headers['authorization']}" for k in ("text", "model", "stop_reason")})
+    assert KEY not in repr(ask(client()))
+
+
+# --- its thread
+
+
+def test_a_closed_or_forgotten_client_leaves_no_thread(serve):
+    serve()
+    before = threading.active_count()
+    c = Claude(MODEL, 1.0)
+    ask(c)
+    c.close()
+    c = Claude(MODEL, 1.0)
+    del c
+    gc.collect()
+    assert threading.active_count() <= before
+
+
+def test_it_works_where_a_loop_is_running_as_in_a_notebook(serve, client):
+    serve()
+
+    async def cell():
+        return ask(client())
+
+    assert asyncio.run(cell()).model == MODEL

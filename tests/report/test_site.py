@@ -1,0 +1,35 @@
+"""Notebooks as pages: whole, without scripts of others, without an outside request."""
+
+import json
+
+import pytest
+
+from lib.report.site import page
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+
+
+def notebook(path, data, meta=None):
+    output = {"output_type": "display_data", "data": data, "metadata": meta or {}}
+    cell = {"cell_type": "code", "id": "a", "source": "1", "execution_count": 1, "outputs": [output], "metadata": {}}
+    path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+@pytest.mark.parametrize("text", ["> <script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[a](javascript:b)"])
+def test_a_text_never_becomes_a_script_of_the_page(tmp_path, text):
+    made = page(notebook(tmp_path / "a.ipynb", {"text/markdown": text, "text/plain": "x"}), [])
+    assert "<script>alert" not in made and "<img src=x" not in made and 'href="javascript' not in made
+
+
+def test_a_picture_without_alt_text_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.ipynb: a picture has no alt text"):
+        page(notebook(tmp_path / "a.ipynb", {"image/png": PIXEL}), [])
+
+
+def test_a_page_is_whole_titled_linked_and_asks_nobody(tmp_path):
+    path = notebook(tmp_path / "a.ipynb", {"image/png": PIXEL}, {"image/png": {"alt": "one dot"}})
+    made = page(path, [("runs & more", "b.html")])
+    assert made.startswith("<!doctype html>") and made.endswith("</html>") and "<title>a</title>" in made
+    assert 'alt="one dot"' in made and '<a href="b.html">runs &amp; more</a>' in made
+    assert "http://" not in made.replace("http://www.w3.org", "") and "https://" not in made

@@ -1,0 +1,263 @@
+"""Tables, sentences and figures as functions of a ledger. The ledgers are made up: no run, no kernel."""
+
+import json
+import time
+
+import pytest
+
+from lib.files import canonical, sha256
+from lib.lab.ledger import LEDGER, START, Ledger
+from lib.lab.record import Record
+from lib.measure.judge import DIMENSIONS
+from lib.report import figures, tables
+
+ERA = "f" * 64
+
+
+def scores(quality, **changes):
+    dims = {d: 3.0 for d in DIMENSIONS}
+    return {"quality": quality, "low": quality - 0.05, "high": quality + 0.05, "dims": dims, "wins": 10, "ties": 5,
+            "losses": 14, "no_answer": 1, "unscored": 0} | changes  # fmt: skip
+
+
+def made(number, status="kept", quality=0.3, slug="run", **changes):
+    """A record as the ledger holds it; quality None is a run without scores."""
+    plain = {
+        "kind": "experiment", "hypothesis": f"hypothesis {number}", "predicted": 0.01, "min_effect": 0.02,
+        "lever": "prompting", "pipeline": [{"step": "ask"}], "model": "toy", "adapter": "", "decoding": {},
+        "judge": "offline", "gate": "full", "seed": 0, "fingerprint": ERA, "code": {}, "status": status,
+        "scores": {} if quality is None else scores(quality), "decision": {"reason": "r", "delta": None},
+        "cost": {} if quality is None else {"calls": 60, "generation_tokens": 3000}, "id": f"{number:04d}-{slug}",
+        "slug": slug,
+    }  # fmt: skip
+    return Record(**(plain | changes)).as_dict()
+
+
+def ledger_of(tmp_path, *records):
+    return Ledger(tmp_path, list(records))
+
+
+@pytest.fixture
+def climb(tmp_path):
+    """A baseline, a lucky discard, a kept run, one that crashed, references, another era, two looks."""
+    return ledger_of(
+        tmp_path,
+        made(1, quality=0.30, slug="baseline", lever="baseline"),
+        made(2, "reference", 0.30, "again", lever="a/a", of="baseline", seed=1),
+        made(3, "reference", 0.50, "larger", lever="anchor", model="large"),
+        made(4, "indecisive", 0.45, "lucky", lever="decoding", decoding={"temp": 0.7}),
+        made(5, "kept", 0.40, "better", decision={"reason": "r", "delta": 0.1, "p": 0.01, "against": "0001-baseline"}),
+        made(6, "crashed", None, "broken"),
+        made(7, "indecisive", 0.60, "screened", gate="dev"),
+        made(8, "kept", 0.33, "look", kind="confirm", gate="confirm", of="0001-baseline"),
+        made(9, "kept", 0.43, "look", kind="confirm", gate="confirm", of="0005-better"),
+        made(10, "discarded", 0.20, "worse", lever="schema"),
+    )
+
+
+EMPTY = [
+    tables.caveats, tables.runs, tables.confirmations, tables.hypotheses, tables.verdict, tables.headlines,
+    tables.parameters, tables.eras,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("table", EMPTY, ids=lambda f: f.__name__)
+def test_an_empty_ledger_is_no_error(tmp_path, table):
+    assert table(ledger_of(tmp_path)) is not None
+
+
+@pytest.mark.parametrize("table", [tables.climb, tables.by_lever, tables.dimensions], ids=lambda f: f.__name__)
+def test_an_era_without_runs_is_an_empty_table(tmp_path, table):
+    assert (
+        table(ledger_of(tmp_path), "").empty and tables.show(table(ledger_of(tmp_path), "")).text == "Nothing here yet."
+    )
+
+
+def test_the_headlines_of_an_empty_ledger_say_what_to_do(tmp_path):
+    found = tables.headlines(ledger_of(tmp_path))
+    assert len(found) == 3 and "no run" in found[0] and "make study" in found[2]
+
+
+def test_the_climb_leaves_out_references_other_gates_and_crashes(climb):
+    found = tables.climb(climb, ERA)
+    assert list(found["run"]) == ["0001-baseline", "0004-lucky", "0005-better", "0010-worse"]
+    assert list(found["n"]) == [1, 4, 5, 10]
+
+
+def test_the_running_best_keeps_the_luck_that_the_champion_does_not(climb):
+    found = tables.climb(climb, ERA)
+    assert list(found["running"]) == [0.30, 0.45, 0.45, 0.45]
+    assert list(found["champion"]) == [0.30, 0.30, 0.40, 0.40]
+
+
+def test_the_confirmed_best_is_the_last_run_that_won_on_the_sealed_gate(climb):
+    found = tables.climb(climb, ERA)
+    assert list(found["confirmed"].isna()) == [True, True, False, False]
+    assert list(found["confirmed"][2:]) == [0.40, 0.40] and list(found["low"][2:]) == pytest.approx([0.35, 0.35])
+
+
+def test_a_lost_look_confirms_nothing(tmp_path):
+    lost = made(2, "discarded", 0.2, "look", kind="confirm", gate="confirm", of="0001-run")
+    found = tables.climb(ledger_of(tmp_path, made(1), lost), ERA)
+    assert found["confirmed"].isna().all()
+
+
+def test_runs_of_another_era_are_in_no_table_of_this_one(tmp_path, climb):
+    other = made(11, quality=0.9, slug="other", fingerprint="e" * 64)
+    both = ledger_of(tmp_path, *climb.records, other)
+    assert "0011-other" not in set(tables.climb(both, ERA)["run"])
+    assert tables.eras(both) == [ERA, "e" * 64] and tables.latest(both) == "e" * 64
+    assert "2 eras" in tables.caveats(both).text and "eras" not in tables.caveats(climb).text
+
+
+def test_the_table_of_runs_hides_nothing(climb):
+    found = tables.runs(climb, ERA)
+    assert list(found["run"]) == [r["id"] for r in climb.records]
+    assert found.set_index("run").loc["0001-baseline", "W/T/L"] == "10/5/14"
+
+
+def test_levers_are_counted_with_their_best_run_and_its_cost(climb):
+    found = tables.by_lever(climb, ERA).set_index("lever")
+    assert list(found.index) == ["baseline", "decoding", "prompting", "schema"]
+    best = found.loc["prompting"]
+    assert (best["runs"], best["kept"], best["best run"], best["p"]) == (1, 1, "0005-better", 0.01)
+    assert (best["calls a case"], best["new tokens a case"]) == (2, 100)
+
+
+def test_parameters_show_only_what_differs(climb):
+    found = tables.parameters(climb)
+    assert {"run", "status", "lever", "model", "decoding", "gate", "seed", "of"} == set(found.columns)
+    assert found.set_index("run").loc["0004-lucky", "decoding"] == "temp=0.7"
+
+
+def test_parameters_of_one_run_show_them_all(tmp_path):
+    assert {"pipeline", "judge", "min_effect"} <= set(tables.parameters(ledger_of(tmp_path, made(1))).columns)
+
+
+def test_a_pipeline_reads_as_its_steps_in_order(tmp_path):
+    steps = [{"step": "ask", "n": 8}, {"step": "prune", "by": "last"}]
+    found = tables.parameters(ledger_of(tmp_path, made(1), made(2, pipeline=steps)))
+    assert list(found["pipeline"]) == ["ask", "ask(n=8) → prune(by=last)"]
+
+
+def test_dimensions_are_those_of_baseline_champion_and_anchors(climb):
+    found = tables.dimensions(climb, ERA)
+    assert list(found["run"]) == ["0001-baseline", "0005-better", "0003-larger"]
+    assert list(found.columns[2:]) == [d.replace("_", "-") for d in DIMENSIONS]
+
+
+def test_every_look_is_listed_in_order_with_what_came_of_it(climb):
+    found = tables.confirmations(climb)
+    assert list(found["look"]) == [1, 2] and list(found["run"]) == ["0001-baseline", "0005-better"]
+    assert list(found["confirmed"]) == ["yes", "yes"]
+
+
+def test_anchors_are_the_anchor_runs_of_this_era(climb):
+    assert tables.anchors(climb, ERA) == {"large: larger": 0.50}
+    assert tables.anchors(climb, "e" * 64) == {}
+
+
+def test_gold_against_itself_is_the_ceiling_of_the_own_ruler(tmp_path):
+    ours = tables.Experiment().fingerprint
+    found = tables.anchors(ledger_of(tmp_path, made(1, fingerprint=ours)), ours)
+    assert list(found) == ["gold against itself"] and 0.5 < found["gold against itself"] <= 1
+
+
+def test_the_headlines_name_baseline_champion_luck_and_looks(climb):
+    first, second, third = tables.headlines(climb)
+    assert "0.300 (0001-baseline) to 0.400 (0005-better)" in first and "1 of 3 changes kept" in first
+    assert "luckiest run shows 0.450" in first
+    assert "0005-better (0.430 there), after 2 looks" in second and "toy" in third
+
+
+def test_the_verdict_says_what_a_rule_of_luck_would_have_called_best(climb):
+    told = tables.verdict(climb).text
+    assert "champion is **0005-better**" in told and "0.450 (0004-lucky, indecisive)" in told
+    assert "kept 1 (0005-better)" in told and "after 2 looks" in told
+
+
+@pytest.mark.parametrize("status", ["incomplete", "indecisive"])
+def test_an_era_in_which_nothing_was_kept_counts_no_negative_keeps(tmp_path, status):
+    found = ledger_of(tmp_path, made(1, status))
+    assert "-1" not in tables.headlines(found)[0] and "-1" not in tables.verdict(found).text
+    assert "champion is" not in tables.verdict(found).text
+
+
+def test_a_crash_alone_leaves_every_page_readable(tmp_path):
+    found = ledger_of(tmp_path, made(1, "crashed", None))
+    for table in (*EMPTY, figures.climb, figures.dims):
+        assert table(found) is not None
+    assert len(tables.headlines(found)) == 3
+
+
+def test_a_table_for_a_notebook_has_short_numbers_and_no_broken_cells(tmp_path):
+    found = tables.show(tables.runs(ledger_of(tmp_path, made(1, slug="a|b"))))
+    assert "0001-a\\|b" in found.text and "0.300" in found.text and "nan" not in found.text.lower()
+    assert len({line.replace("\\|", "").count("|") for line in found.text.splitlines()}) == 1
+
+
+def test_a_hypothesis_of_two_lines_stays_one_item(tmp_path):
+    found = tables.hypotheses(ledger_of(tmp_path, made(1, hypothesis="first\n\n# second"), made(2)))
+    assert len(found.text.splitlines()) == 2
+
+
+# --- figures
+
+
+def test_figures_have_alt_text_with_their_numbers(climb):
+    for drawn, said in ((figures.climb(climb), "4 runs"), (figures.dims(climb), "0005-better")):
+        assert said in drawn.alt and "nan" not in drawn.alt and drawn.png.startswith(b"\x89PNG")
+    data, meta = figures.climb(climb)._repr_mimebundle_()
+    assert meta["image/png"]["alt"] == data["text/plain"] != ""
+
+
+def test_the_climb_in_words_gives_first_running_best_champion_and_confirmed(climb):
+    alt = figures.climb(climb).alt
+    assert "from 0.300" in alt and "reaches 0.450" in alt and "champion 0.400" in alt and "confirmed best 0.400" in alt
+
+
+def test_figures_of_an_empty_ledger_say_so(tmp_path):
+    for drawn in (figures.climb(ledger_of(tmp_path)), figures.dims(ledger_of(tmp_path))):
+        assert "no runs yet" in drawn.alt and drawn.png
+
+
+def test_a_figure_is_drawn_when_nothing_was_kept(tmp_path):
+    found = ledger_of(tmp_path, made(1, "incomplete"))
+    assert "1 runs" in figures.climb(found).alt and figures.dims(found).alt
+
+
+def test_a_run_without_any_answer_has_no_dimensions_and_is_not_called_nan(tmp_path):
+    none = made(2, "reference", 0.0, "silent", lever="anchor", scores=scores(0.0, dims={}))
+    assert "nan" not in figures.dims(ledger_of(tmp_path, made(1), none)).alt
+
+
+def test_the_same_ledger_draws_the_same_bytes(climb):
+    assert figures.climb(climb).png == figures.climb(climb).png
+
+
+def test_a_pipeline_is_drawn_with_its_steps_in_words():
+    drawn = figures.pipeline(tables.Experiment(pipeline=[{"step": "ask", "n": 8}, {"step": "prune"}]))
+    assert drawn.alt.startswith("Pipeline: task") and "ask (n=8), then prune" in drawn.alt
+
+
+# --- many runs
+
+
+def test_ten_thousand_runs_are_read_and_tabled(tmp_path):
+    before, lines = START, []
+    for number in range(1, 10_001):
+        kept = number % 100 == 1
+        record = made(
+            number, "kept" if kept else "discarded", 0.1 + number / 20_000, lever="schema" if kept else "decoding"
+        )
+        line = canonical({"n": number, "prev": before, "id": record["id"], "seal": "0" * 64, "record": record})
+        before = sha256(line)
+        lines.append(line)
+    (tmp_path / LEDGER).write_text("".join(f"{line}\n" for line in lines))
+    began = time.perf_counter()
+    found = Ledger.read(tmp_path)
+    assert len(tables.runs(found)) == len(tables.climb(found, ERA)) == len(tables.parameters(found)) == 10_000
+    assert tables.by_lever(found, ERA).set_index("lever").loc["schema", "kept"] == 100
+    assert "99 of 9999 changes kept" in tables.headlines(found)[0]
+    assert json.loads(lines[-1])["record"]["id"] == found.records[-1]["id"] == "10000-run"
+    assert time.perf_counter() - began < 20  # seconds here: 1; a quadratic table would take minutes

@@ -1,0 +1,50 @@
+"""The README: what it names exists, and what it shows runs."""
+
+import re
+import shlex
+
+import pytest
+
+from lib.cli import notch
+from lib.files import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?:^ {4}.+\n?)+", README, re.MULTILINE)
+COMMANDS = [
+    line for b in BLOCKS for line in b.replace("\\\n", " ").splitlines() if line.strip().startswith((".venv", "make"))
+]
+
+
+def test_every_make_target_that_it_names_exists():
+    named = set(re.findall(r"`make (\w[\w-]*)`", README)) | {c.split()[1] for c in COMMANDS if "make" in c.split()[0]}
+    assert named and all(re.search(rf"^{n}:", MAKEFILE, re.MULTILINE) for n in named)
+
+
+def test_every_notch_command_that_it_names_exists():
+    named = set(re.findall(r"`notch (\w+)", README))
+    assert named and named <= set(notch.commands)
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
+def test_every_file_that_it_links_exists(link):
+    assert (ROOT / link).exists()
+
+
+def test_the_tree_names_every_folder():
+    tree = README[README.index("## What is where") :]
+    rooms = {p.name for p in (ROOT / "lib").iterdir() if p.is_dir() and p.name != "__pycache__"}
+    tops = {p.name for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith(".")} - {"study", "site"}
+    assert all(f"{name}/" in tree for name in rooms | tops)
+
+
+@pytest.mark.parametrize("command", [c.strip() for c in COMMANDS if "notch run" in c])
+def test_the_experiments_that_it_shows_would_be_accepted(command):
+    import yaml
+
+    from lib.lab.execute import accept
+
+    words = shlex.split(command)
+    pairs = [(words[i + 1], words[i + 2]) for i, w in enumerate(words) if w == "-p"]
+    told = {k: v if k == "hypothesis" else yaml.safe_load(v) for k, v in pairs}
+    assert accept("10_experiment", told).hypothesis
