@@ -19,6 +19,13 @@ RULER = ROOT / "ruler"
 NOTEBOOKS = ROOT / "notebooks"
 
 
+class OneLine(Exception):
+    """An expected error. Notebooks show its one line; the traceback would only bury it."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
 def runs_folder() -> Path:
     """The folder of sealed runs: `NOTCH_RUNS` if set (the CLI sets it from --runs), else `runs` of the project."""
     return Path(os.environ.get("NOTCH_RUNS") or ROOT / "runs")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lib.agent.prompt import Draft
+from lib.files import OneLine
 from lib.measure.answer import normalised
 from lib.models.knowledge import families, question_set, situation
 
@@ -25,7 +26,7 @@ SAME_TASK = 0.6  # Jaccard of content words from which two task lines are the sa
 SAME_QUESTION = 0.9  # Jaccard of all words from which two questions of five or more words are the same
 
 
-class Leak(Exception):
+class Leak(OneLine):
     """A text of the ruler stands where a model could see it; the message names both."""
 
 

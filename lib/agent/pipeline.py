@@ -17,13 +17,14 @@ from typing import Any
 
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
+from lib.files import OneLine
 from lib.measure.answer import NoAnswer
 from lib.models.model import Completion, Decoding, Model
 
 MOST_STEPS = 20
 
 
-class BadPipeline(ValueError):
+class BadPipeline(OneLine, ValueError):
     """A pipeline that cannot run; the message says which step, what came and what was expected."""
 
 

@@ -8,13 +8,16 @@ an experiment is about, nor what is decided.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 from lib.files import NOTEBOOKS, ROOT, canonical, locked, runs_folder, sha256
@@ -145,9 +148,25 @@ def execute(
 
 def _kernel_over_ipc(folder: str) -> type:
     """A kernel manager on sockets in a folder of its own: no port to race for, and nothing sent over TCP."""
+    from jupyter_client.asynchronous import AsyncKernelClient
     from jupyter_client.manager import AsyncKernelManager
 
-    return type("KernelOverIPC", (AsyncKernelManager,), {"transport": "ipc", "ip": f"{folder}/k"})
+    class Client(AsyncKernelClient):
+        async def wait_for_ready(self, timeout: float | None = None) -> None:
+            """As its parent, without the last 0.2 s: messages of the handshake belong to no cell and are ignored."""
+            ends = time.monotonic() + (timeout or 60)
+            while time.monotonic() < ends and await self.is_alive():
+                self.kernel_info()
+                with contextlib.suppress(Empty):
+                    reply = await self.shell_channel.get_msg(timeout=1)
+                    if reply["msg_type"] == "kernel_info_reply":
+                        await self.iopub_channel.get_msg(timeout=0.2)  # Empty here: not connected yet, ask again
+                        self._handle_kernel_info_reply(reply)
+                        return
+            raise RuntimeError("the kernel did not answer")
+
+    traits = {"transport": "ipc", "ip": f"{folder}/k", "client_factory": Client}
+    return type("KernelOverIPC", (AsyncKernelManager,), traits)
 
 
 def _said(failed: Exception) -> str:

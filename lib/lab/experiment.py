@@ -18,7 +18,7 @@ from lib.agent.bank import LeakGuard, bank
 from lib.agent.pipeline import State, Step
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.steps import build
-from lib.files import RULER
+from lib.files import RULER, OneLine
 from lib.lab.ledger import Decision, Ledger
 from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.measure.answer import Answer, NoAnswer, spec_gate
@@ -38,7 +38,7 @@ JUDGING = ("protocol", "model", "effort", "thinking", "max_tokens", "dollars", "
 GROUP = 8  # cases answered at a time where the judge works beside the model
 
 
-class BadParameters(ValueError):
+class BadParameters(OneLine, ValueError):
     """Parameters that cannot make an experiment; the message says which, what came and what was expected."""
 
 

@@ -55,11 +55,18 @@ class Reply:
 
 def check_key() -> None:
     """Refuse to start without a key that can be sent. Raises NoKey; never says what the key is."""
+    wrong = _wrong_key()
+    if wrong:
+        raise NoKey(wrong)  # from a frame without the key: some tracebacks show every local
+
+
+def _wrong_key() -> str:
     key = os.environ.get(SECRETS[0]) or os.environ.get(SECRETS[1]) or ""
     if not key.strip():
-        raise NoKey("no key for Claude: set the environment variable ANTHROPIC_API_KEY, or use judge=offline")
+        return "no key for Claude: set the environment variable ANTHROPIC_API_KEY, or use judge=offline"
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise NoKey("ANTHROPIC_API_KEY holds a space, a line break or another sign that no key has; set it again")
+        return "ANTHROPIC_API_KEY holds a space, a line break or another sign that no key has; set it again"
+    return ""
 
 
 def schema(form: Any) -> dict[str, Any]:
@@ -85,6 +92,7 @@ class Claude:
         listed(model)
         self.model, self.timeout = model, timeout
         self.budget = Budget(cap)
+        self.stop: BaseException | None = None  # once set, every call that is not in flight yet raises it
         self._room = asyncio.Semaphore(concurrency)
         self._sdk: Any = None
         self._loop = asyncio.new_event_loop()
@@ -114,6 +122,8 @@ class Claude:
         """One call. Raises NotAnswered after all retries, BudgetSpent, NoKey, or CloudError for what will not pass."""
         most = worst(request)
         async with self._room:
+            if self.stop:
+                raise self.stop
             sdk = self.sdk
             await self.budget.hold(most)
             paid, failed = most, None

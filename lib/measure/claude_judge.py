@@ -93,7 +93,6 @@ class ClaudeJudge:
         self._own = {c.id: c for c in self.ruler.cases}
         self._flying: dict[str, asyncio.Task[Any]] = {}
         self._queue: list[tuple[Case, Answer, Future[Outcome]]] = []
-        self._stop: BaseException | None = None
         self._client: Claude | None = None
         self._made: dict[Call, tuple[str, dict[str, Any]]] = {}
         self._arrived: list[tuple[stored.Row, asyncio.Future[None]]] = []
@@ -126,13 +125,13 @@ class ClaudeJudge:
         try:
             wait(futures)
         except KeyboardInterrupt:
-            self._stop = CloudError("stopped")
+            self.claude.stop = CloudError("stopped")
             for future in futures if self.batch else ():
                 future.cancel()
             wait(futures, timeout=10)  # what is in flight is paid for, so it may still arrive
             raise
         finally:
-            stop, self._stop = self._stop, None
+            stop, self.claude.stop = self.claude.stop, None
         if stop:
             raise stop
         found = [f.result() for f in futures]
@@ -199,7 +198,6 @@ class ClaudeJudge:
         found = await asyncio.gather(*map(self._once, asks), return_exceptions=True)
         for failed in found:
             if isinstance(failed, BaseException):
-                self._stop = self._stop or failed
                 raise failed
         return self._outcome(dict(zip(asks, found, strict=True)))  # type: ignore[arg-type]
 
@@ -216,12 +214,13 @@ class ClaudeJudge:
             return row
         fault = Fault("never asked")
         for attempt in range(ASKS):
-            if self._stop:
-                raise self._stop
             try:
                 reply = await self.claude.ask(self.request(ask.call, ask.case, ask.answer))
             except NotAnswered as error:
                 return Fault(f"no reply ({error})")
+            except Exception as error:
+                self._halt(error)
+                raise
             got = await self._keep(ask.key, self._about(ask), reply, attempt)
             if not isinstance(got, Fault):
                 return got
@@ -229,6 +228,10 @@ class ClaudeJudge:
             if not fault.again:
                 break
         return fault
+
+    def _halt(self, error: Exception) -> None:
+        """Stop what is not in flight yet: a run that cannot end well must not go on paying."""
+        self.claude.stop = self.claude.stop or error
 
     def _from_store(self, ask: Ask) -> stored.Row | None:
         row = self.store.reply(ask.key)
@@ -253,9 +256,14 @@ class ClaudeJudge:
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"), **said,
         }  # fmt: skip
         self.cost += reply.spent
+        error = WrongModel(
+            f"case {about['case']!r}: {said.get('fault')}; the run is invalid, its judgments are not used"
+        )
+        if wrong:
+            self._halt(error)  # before the disk is waited for: the next call would start meanwhile
         await self._write(row)
         if wrong:
-            raise WrongModel(f"case {about['case']!r}: {value.reason}; the run is invalid, its judgments are not used")
+            raise error
         return value if isinstance(value, Fault) else row
 
     async def _write(self, row: stored.Row) -> None:
@@ -272,6 +280,7 @@ class ClaudeJudge:
             try:
                 await asyncio.to_thread(self.store.append, *(row for row, _ in now))
             except Exception as error:
+                self._halt(error)  # what cannot be kept must not be bought
                 for done in (d for _, d in now if not d.done()):
                     done.set_exception(error)
             else:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 
+from lib.files import OneLine
+
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
-class NoModel(Exception):
+class NoModel(OneLine):
     """A model that cannot be had here; the message says why and what to do."""
 
 

@@ -23,7 +23,7 @@ LIMITED = {"status": 429, "headers": {"retry-after": "0.02"}}
 
 
 def request(model=MODEL, **more):
-    text = "<task-0>\n\"paint\"\n</task-0>\n" + "\n".join(f'<{s}-0>\n{{"questions": ["Why?"]}}\n</{s}-0>' for s in "AB")
+    text = '<task-0>\n"paint"\n</task-0>\n' + "\n".join(f'<{s}-0>\n{{"questions": ["Why?"]}}\n</{s}-0>' for s in "AB")
     made = {"model": model, "max_tokens": 100, "messages": [{"role": "user", "content": text}],
             "system": [{"type": "text", "text": "<task-0>"}],
             "output_config": {"format": {"type": "json_schema", "schema": FORM}}}  # fmt: skip
@@ -159,7 +159,7 @@ def test_a_fault_that_passes_is_tried_again(serve, client, change):
     assert len(server.messages) == 2 and server.replies == 1
 
 
-@pytest.mark.parametrize("status", [429, 529, 500])
+@pytest.mark.parametrize("status", [429, 500])
 def test_a_fault_that_stays_ends_after_the_retries_and_costs_nothing(serve, client, status):
     server, c = serve(lambda *_: {"status": status, "headers": {"retry-after": "0.01"}}), client()
     with pytest.raises(NotAnswered, match=str(status)):
@@ -167,7 +167,9 @@ def test_a_fault_that_stays_ends_after_the_retries_and_costs_nothing(serve, clie
     assert len(server.messages) == 1 + cloud.RETRIES and c.budget.spent == 0 and c.budget.flying == 0
 
 
-@pytest.mark.parametrize("status, kind", [(400, NotAnswered), (401, NoKey), (403, NoKey), (402, CloudError), (404, CloudError)])
+@pytest.mark.parametrize(
+    "status, kind", [(400, NotAnswered), (401, NoKey), (403, NoKey), (402, CloudError), (404, CloudError)]
+)
 def test_a_refusal_is_not_tried_again(serve, client, status, kind):
     server = serve(lambda *_: {"status": status})
     with pytest.raises(kind) as stopped:
@@ -175,7 +177,9 @@ def test_a_refusal_is_not_tried_again(serve, client, status, kind):
     assert type(stopped.value) is kind and len(server.messages) == 1
 
 
-@pytest.mark.parametrize("change", [{"content": None}, {"model": None, "content": "text"}, {"content": [{"type": "text"}]}])
+@pytest.mark.parametrize(
+    "change", [{"content": None}, {"model": None, "content": "text"}, {"content": [{"type": "text"}]}]
+)
 def test_a_malformed_reply_is_no_answer_and_counts_at_its_worst(serve, client, change):
     serve(lambda *_: change)
     c = client()
@@ -237,20 +241,28 @@ def test_without_a_sendable_key_nothing_starts_and_the_key_is_not_told(serve, cl
     monkeypatch.delenv("ANTHROPIC_API_KEY") if key is None else monkeypatch.setenv("ANTHROPIC_API_KEY", key)
     with pytest.raises(NoKey, match="ANTHROPIC_API_KEY") as stopped:
         ask(client())
-    assert server.requests == [] and not (key or "").strip() or key.strip() not in everything(stopped.value)
+    assert server.requests == []
+    if (key or "").strip():
+        assert key.strip() not in everything(stopped.value)
 
 
 def everything(error):
-    """All that a reader of a traceback could see: messages, causes, contexts and the locals of every frame."""
-    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
-    chain = [error.__cause__, error.__context__]
-    return "".join(shown.format()) + "".join(everything(e) for e in chain if e is not None)
+    """All that a reader of a traceback could see: messages, causes, contexts and the locals of every frame but ours."""
+    frames = [f for f, _ in traceback.walk_tb(error.__traceback__) if f.f_code.co_filename != __file__]
+    shown = [str(error), repr(error), *(repr(f.f_locals) for f in frames)]
+    return "".join(shown + [everything(e) for e in (error.__cause__, error.__context__) if e is not None])
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 529])
 def test_a_key_that_the_server_sends_back_stays_out_of_errors_and_logs(serve, client, caplog, status):
     caplog.set_level(logging.DEBUG)
-    serve(lambda n, body, headers: {"status": status, "message": f"bad {headers['authorization']}", "headers": {"retry-after": "0.01"}})
+    serve(
+        lambda n, body, headers: {
+            "status": status,
+            "message": f"bad {headers['authorization']}",
+            "headers": {"retry-after": "0.01"},
+        }
+    )
     with pytest.raises(CloudError) as stopped:
         ask(client())
     assert "[ANTHROPIC_API_KEY]" in str(stopped.value)
