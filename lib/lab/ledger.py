@@ -29,6 +29,7 @@ from lib.files import (
     sums,
     sync_folder,
 )
+from lib.measure import blind, calibrate, noise
 from lib.measure.answer import NoAnswer
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.ruler import Tampered
@@ -41,6 +42,7 @@ LEDGER = "ledger.jsonl"
 BESIDE = (LEDGER, "judgments.jsonl")  # files that may lie beside the runs: the ledger and the store of paid replies
 START = "0" * 64
 REFERENCE = ("anchor", "a/a")  # levers that are measured beside the climb and never part of it
+READINGS = {"calibrate": calibrate.readings, "rejudge": blind.readings}  # kinds that measure the measure: no scores
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Decision:
     low: float | None = None
     high: float | None = None
     floor: float | None = None
+    noise: str = ""  # how often luck alone passes this rule, in a sentence
 
     def as_dict(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "status"}
@@ -65,7 +68,7 @@ class Decision:
         return (
             f"**{self.status}**: {self.reason}\n\n| against | difference | 95 % interval | p | A/A floor |\n|---|---|---|---|---|\n"
             f"| {self.against} | {self.delta:+.4f} | {self.low:+.3f} to {self.high:+.3f} | {self.p:.3g} | {self.floor:.4f} |"
-        )
+        ) + (f"\n\n{self.noise}" if self.noise else "")
 
 
 @dataclass
@@ -129,8 +132,24 @@ class Ledger:
         """The last look that confirmed its run (the first look counts: it is what later ones must beat)."""
         return next((r for r in reversed(self.looks(fingerprint)) if r["status"] == "kept"), None)
 
+    def calibration(self, fingerprint: str) -> dict[str, Any] | None:
+        """The newest sealed calibration of this ruler and judge that measured a floor."""
+        made = (r for r in reversed(self.records) if r["kind"] == "calibrate" and r["fingerprint"] == fingerprint)
+        return next((r for r in made if r.get("found", {}).get("floor") is not None), None)
+
+    def noise(self, fingerprint: str) -> str:
+        """Floor and false-keep rate of the keep rule on this ruler and judge, in one sentence."""
+        made = self.calibration(fingerprint)
+        return noise.sentence(made["found"]) + f" ({made['id']})" if made else noise.sentence({})
+
     def floor(self, fingerprint: str) -> float | None:
-        """The measured A/A floor: the largest difference that a repeat of the same run has shown. None if unmeasured."""
+        """The measured A/A floor: the newest calibration's, else the largest difference that a repeat has shown.
+
+        None if unmeasured.
+        """
+        made = self.calibration(fingerprint)
+        if made:
+            return made["found"]["floor"]
         seen = [
             abs(r["decision"]["delta"])
             for r in self.records
@@ -174,6 +193,7 @@ class Ledger:
             "against": rival["id"],
             **{k: getattr(test, k) for k in ("delta", "p", "low", "high")},
             "floor": floor,
+            "noise": self.noise(fingerprint),
         }
         if lever in REFERENCE:
             return Decision("reference", "measured beside the climb, never part of it", **numbers)
@@ -369,13 +389,16 @@ def outcome_of(row: dict[str, Any]) -> Outcome:
 
 
 def recomputed(record: dict[str, Any], cases: list[dict[str, Any]]) -> list[str]:
-    """What does not follow from the stored judgments: a case's quality, a score of the run. Empty when all does."""
+    """What does not follow from the stored judgments: a quality, a score of the run, a reading. Empty when all does."""
     outcomes = [outcome_of(row) for row in cases]
     odd = [f"quality of {r['case']}" for r, o in zip(cases, outcomes, strict=True) if case_quality(o) != r["quality"]]
     if not cases:
         return ["scores without a case"] if record["scores"] else []
-    again = score(outcomes).as_dict()
-    return odd + [k for k, v in again.items() if canonical(v) != canonical(record["scores"].get(k))]
+    if record["kind"] in READINGS:
+        again, said = READINGS[record["kind"]](cases), record["found"]
+    else:
+        again, said = score(outcomes).as_dict(), record["scores"]
+    return odd + [k for k, v in again.items() if canonical(v) != canonical(said.get(k))]
 
 
 def _verify_scores(run: Path) -> list[str]:

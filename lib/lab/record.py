@@ -22,7 +22,7 @@ STATUSES = ("kept", "discarded", "indecisive", "incomplete", "invalid", "crashed
 class Record:
     """One run as `record.json` holds it. `id` and `slug` are given when it is sealed."""
 
-    kind: str  # experiment, confirm
+    kind: str  # experiment, confirm, calibrate, rejudge
     hypothesis: str
     predicted: float  # the effect on quality that the hypothesis declares
     min_effect: float  # the smallest gain worth keeping
@@ -52,6 +52,7 @@ class Record:
     id: str = ""
     slug: str = ""
     schema: int = SCHEMA
+    found: dict[str, Any] = field(default_factory=dict)  # calibrate and rejudge: what was measured; they have no scores
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,7 +67,8 @@ class Result:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         data = {"schema": SCHEMA, "record": self.record.as_dict(), "cases": self.cases}
-        text = f"{len(self.cases)} cases, status {self.record.status}, fingerprint {self.record.fingerprint[:12]}"
+        rows = "cases" if self.record.scores else "judgments"
+        text = f"{len(self.cases)} {rows}, status {self.record.status}, fingerprint {self.record.fingerprint[:12]}"
         return {MIME: data, "text/plain": text, "text/markdown": f"Result record: {text}."}
 
 

@@ -135,15 +135,19 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
 
     Each look is a sealed run of its own, so each look is counted. A run that was looked at is not looked at again.
     """
-    fingerprint = Experiment().fingerprint
+    newest = next((r for r in reversed(ledger.records) if r["kind"] == "experiment" and r["gate"] == "full"), None)
+    asked = ledger.get(run) if run else newest
+    fingerprint = asked["fingerprint"] if asked else ""
     climb = ledger.climb(fingerprint)
     kept = [r for r in climb if r["status"] == "kept"]
-    chosen = ledger.get(run) if run else kept[-1] if kept else {}
-    if not kept and not run:
+    chosen = asked if run else kept[-1] if kept else None
+    if chosen is None:
         yield Progress(entry, "nothing to do", None, "no kept run to confirm")
         return
-    if chosen["status"] != "kept" or chosen["kind"] != "experiment" or chosen["fingerprint"] != fingerprint:
-        raise BadParameters(f"{chosen['id']} was not kept on this ruler; only a kept run can be confirmed")
+    if chosen["status"] != "kept" or chosen["kind"] != "experiment":
+        raise BadParameters(f"{chosen['id']} was not kept; only a kept run can be confirmed")
+    if execute.accept("12_confirm", look(chosen)).fingerprint != fingerprint:
+        raise BadParameters(f"{chosen['id']} was kept on another ruler or judge; run it again on this one first")
     wanted = [kept[0], chosen] if chosen is not kept[0] else [chosen]
     for target in wanted:
         seen = next((r for r in Ledger.read(ledger.folder).looks(fingerprint) if r["of"] == target["id"]), None)

@@ -231,8 +231,8 @@ def question_set(situation: Situation, n: int, quality: str, rng: random.Random)
 def _spoil(situation: Situation, item: Item, items: list[Item], rng: random.Random) -> Item:
     unknown, x, draw = item.unknown, situation.thing, rng.random()
     used = tuple(i.text for i in items)
-    if draw < 0.18 and items:
-        again = items[-1].unknown
+    if draw < 0.10 and len(items) > 1:
+        again = rng.choice(items[:-1]).unknown  # not the last one: a small model would learn to stand still
         return Item(again, phrase(again, x, rng, used), "duplicate")
     if draw < 0.38:
         other = phrase(rng.choice(situation.open_unknowns()), x, rng)

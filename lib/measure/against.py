@@ -1,0 +1,133 @@
+"""A judge beside verdicts that another judge has stored: how far they agree, case by case and run by run.
+
+Knows the folder of the published study's verdicts (a file a run, gold.jsonl in the folder above; its README has the
+fields). Keeps numbers only: texts are read, judged and forgotten. Does not know which of the two judges is right.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.measure.answer import Answer
+from lib.measure.judge import DIMENSIONS, Judge, Judgment, Verdict
+from lib.measure.ruler import Case, Gold
+from lib.measure.score import quality
+
+VERDICTS: dict[str, Verdict] = {"fmBetter": "win", "tie": "tie", "goldBetter": "loss"}
+
+
+class BadVerdicts(ValueError):
+    """A file of verdicts that cannot be used; the message says which file and line, and what was expected."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One answer with the judgment that somebody stored."""
+
+    run: str
+    case: Case
+    answer: Answer
+    judgment: Judgment
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case judged twice; numbers only."""
+
+    run: str
+    ours: Judgment
+    stored: Judgment
+
+
+def read(path: Path) -> tuple[list[Stored], int]:
+    """The judged answers of one file, and how many rows have no judgment. Raises BadVerdicts, OSError."""
+    folder = path.parent / "gold.jsonl" if (path.parent / "gold.jsonl").exists() else path.parent.parent / "gold.jsonl"
+    if not folder.exists():
+        raise BadVerdicts(f"{path}: no gold.jsonl beside it or in the folder above")
+    gold = {g["id"]: g for _, g in _rows(folder)}
+    found, left = [], 0
+    for number, row in _rows(path):
+        try:
+            if row["pairwise"] is None:
+                left += 1
+                continue
+            g = gold[row["id"]]
+            case = Case(row["id"], g.get("input") or g.get("task") or "", Gold(g["title"], tuple(g["questions"])))
+            scores = {d: float(row["nonRedundancy" if d == "non_redundancy" else d]) for d in DIMENSIONS}
+            answer = Answer(row["title"], tuple(row["questions"]))
+            found.append(Stored(path.stem, case, answer, Judgment(scores, VERDICTS[row["pairwise"]])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadVerdicts(f"{path}:{number}: not a row of verdicts ({type(error).__name__}: {error})") from error
+    return found, left
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows = [(n, json.loads(line)) for n, line in enumerate(lines, 1) if line.strip()]
+    except ValueError as error:
+        raise BadVerdicts(f"{path}: not JSON lines ({error})") from error
+    if not all(isinstance(row, dict) for _, row in rows):
+        raise BadVerdicts(f"{path}: a line is not a JSON object")
+    return rows
+
+
+def compare(judge: Judge, rows: Sequence[Stored]) -> tuple[list[Pair], int]:
+    """Both judgments of every answer, and how many the judge could not score."""
+    outcomes = judge.judge_all([(r.case, r.answer) for r in rows])
+    pairs = [Pair(r.run, o, r.judgment) for r, o in zip(rows, outcomes, strict=True) if isinstance(o, Judgment)]
+    return pairs, len(rows) - len(pairs)
+
+
+def agreement(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Spearman of quality and dimensions, agreement of verdicts, and the runs in the order of each judge."""
+    from lib.measure.fit_offline import spearman
+
+    def rho(ours: list[float], stored: list[float]) -> float:
+        import numpy as np
+
+        return round(spearman(np.array(ours), np.array(stored)), 4) if len(ours) > 2 else 0.0
+
+    ours = [quality(p.ours.scores, p.ours.verdict) for p in pairs]
+    stored = [quality(p.stored.scores, p.stored.verdict) for p in pairs]
+    runs = {}
+    for run in dict.fromkeys(p.run for p in pairs):
+        at = [i for i, p in enumerate(pairs) if p.run == run]
+        mine, theirs = [ours[i] for i in at], [stored[i] for i in at]
+        runs[run] = {"cases": len(at), "ours": sum(mine) / len(at), "stored": sum(theirs) / len(at),
+                     "spearman": rho(mine, theirs), "same": _same([pairs[i] for i in at])}  # fmt: skip
+    most = max((sum(p.stored.verdict == v for p in pairs) for v in VERDICTS.values()), default=0)
+    return {
+        "cases": len(pairs), "quality": rho(ours, stored),
+        "dims": {d: rho([p.ours.scores[d] for p in pairs], [p.stored.scores[d] for p in pairs]) for d in DIMENSIONS},
+        "same": _same(pairs), "always": most / len(pairs) if pairs else 0.0, "runs": runs,
+        "order": {w: sorted(runs, key=lambda r: -runs[r][w]) for w in ("ours", "stored")},
+    }  # fmt: skip
+
+
+def _same(pairs: Sequence[Pair]) -> float:
+    return sum(p.ours.verdict == p.stored.verdict for p in pairs) / len(pairs) if pairs else 0.0
+
+
+def told(found: dict[str, Any], unjudged: int = 0, unscored: int = 0) -> str:
+    """Agreement as text for a terminal."""
+    left = [f"{unjudged} rows have no verdict"] * bool(unjudged) + [f"{unscored} were unscored here"] * bool(unscored)
+    lines = [f"{found['cases']} answers judged by both" + (f" ({', '.join(left)})" if left else "")]
+    lines += [f"Spearman of case quality   {found['quality']:.3f}"]
+    lines += [f"            {d.replace('_', '-'):15s}{v:.3f}" for d, v in found["dims"].items()]
+    lines.append(f"same verdict {found['same']:.2f} ({found['always']:.2f} by always saying the commonest one)")
+    for name, run in found["runs"].items():
+        lines.append(
+            f"{name}: {run['cases']} cases, quality {run['ours']:.3f} (stored {run['stored']:.3f}), Spearman "
+            f"{run['spearman']:.3f}, same verdict {run['same']:.2f}"
+        )
+    if len(found["runs"]) > 1:
+        same = "the same order" if found["order"]["ours"] == found["order"]["stored"] else "another order"
+        lines.append(
+            f"runs, best first: {', '.join(found['order']['ours'])} (stored: {', '.join(found['order']['stored'])}; {same})"
+        )
+    return "\n".join(lines)

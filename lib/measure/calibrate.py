@@ -1,0 +1,212 @@
+"""Calibration: what a judge says about texts whose faults are known, and what repeats say about its noise.
+
+Knows how texts become rows (a judgment each) and rows become readings: the response matrix, identity, paraphrase,
+attacks, halo, the A/A floor. Works with any judge. Does not know which judge it is, nor where answers come from. Every
+reading follows from the rows alone, so `notch verify` computes it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lib.measure import noise
+from lib.measure.answer import Answer, NoAnswer, spec_gate
+from lib.measure.damage import STRENGTHS, Text, leaked, texts
+from lib.measure.judge import DIMENSIONS, Judge, Judgment
+from lib.measure.ruler import Case
+from lib.measure.score import VALUE, Outcome, case_quality
+
+Row = dict[str, Any]
+HAIR = 1e-9  # of rounding
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def row_of(part: str, case: str, outcome: Outcome, **more: Any) -> Row:
+    """One judgment as a row of cases.jsonl. Notes stay out: they quote texts that follow from gold and code."""
+    judged = isinstance(outcome, Judgment)
+    return {
+        "part": part, "case": case,
+        "judgment": {k: getattr(outcome, k) for k in ("scores", "verdict", "flipped", "dollars")} if judged else None,
+        "no_answer": outcome.reason if isinstance(outcome, NoAnswer) else None,
+        "unscored": None if judged or isinstance(outcome, NoAnswer) else outcome.reason,
+        "quality": case_quality(outcome), **more,
+    }  # fmt: skip
+
+
+def placed(judge: Judge, cases: Sequence[Case]) -> list[Row]:
+    """Gold, its paraphrase, its damages, a plain answer and the attacks, judged: a row each."""
+    every = texts(cases)
+    outcomes = judge.judge_all([(t.case, t.answer) for t in every])
+    return [_placed(t, o) for t, o in zip(every, outcomes, strict=True)]
+
+
+def _placed(text: Text, outcome: Outcome) -> Row:
+    more: Row = {"kind": text.kind}
+    if text.part == "damage":
+        more |= {"dimension": text.dimension, "strength": text.strength}
+    if text.part == "attack":
+        gate = spec_gate(text.answer.title, text.answer.questions)
+        refused = gate.reason if isinstance(gate, NoAnswer) else ""
+        more |= {"honest": text.honest, "leak": leaked(text.case, text.answer), "refused": refused}
+    return row_of(text.part, text.case.id, outcome, **more)
+
+
+def again(judge: Judge, pairs: Sequence[tuple[Case, Answer]], repeat: int) -> list[Row]:
+    """The same stored answers judged once more: a row each."""
+    found = judge.judge_all(pairs)
+    return [row_of("same", case.id, o, repeat=repeat) for (case, _), o in zip(pairs, found, strict=True)]
+
+
+# --- readings ------------------------------------------------------------------------------------
+
+
+def readings(rows: Sequence[Row]) -> dict[str, Any]:
+    """Everything that follows from the rows without simulation. Plain data, for a record."""
+    gold = {r["case"]: r for r in rows if r["part"] == "gold"}
+    judged = [r["judgment"] for r in rows if r["judgment"]]
+    found: dict[str, Any] = {
+        "judged": len(judged),
+        "unscored": sum(r["unscored"] is not None for r in rows),
+        "flips": sum(j["flipped"] for j in judged) / len(judged) if judged else None,
+        "identity": _identity(list(gold.values())),
+        "matrix": matrix(rows, gold),
+        "strengths": _strengths(rows, gold),
+        "paraphrase": _paraphrase(rows, gold),
+        "attacks": _attacks(rows, gold),
+    }
+    found["own_falls_most"] = {d: _falls_most(d, changes) for d, changes in found["matrix"].items()}
+    for part in ("same", "fresh"):
+        repeats = repeats_of(rows, part)
+        found[part] = noise.noise(repeats).as_dict() if repeats else None
+    floors = [found[p]["floor"] for p in ("same", "fresh") if found[p]]
+    found["floor"] = max(floors) if floors else None
+    return found
+
+
+def matrix(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, float]]:
+    """Mean change of each dimension against gold, by the dimension that was damaged."""
+    return {d: _change([r for r in rows if r["part"] == "damage" and r["dimension"] == d], gold) for d in DIMENSIONS}
+
+
+def _change(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, float]:
+    both = [(r["judgment"]["scores"], gold[r["case"]]["judgment"]["scores"]) for r in rows if _paired(r, gold)]
+    return {d: _mean([a[d] - b[d] for a, b in both]) for d in DIMENSIONS} if both else {}
+
+
+def _paired(row: Row, other: dict[str, Row]) -> bool:
+    return bool(row["judgment"] and row["case"] in other and other[row["case"]]["judgment"])
+
+
+def _falls_most(dimension: str, changes: dict[str, float]) -> bool:
+    return bool(changes) and changes[dimension] < 0 and min(changes, key=lambda d: changes[d]) == dimension
+
+
+def _strengths(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, Any]]:
+    """By kind of damage: its dimension, and the mean change of all five for 1, 2 and 3 questions."""
+    damaged = [r for r in rows if r["part"] == "damage"]
+    found = {}
+    for kind in dict.fromkeys(r["kind"] for r in damaged):
+        mine = [r for r in damaged if r["kind"] == kind]
+        by = {str(n): _change([r for r in mine if r["strength"] == n], gold) for n in STRENGTHS}
+        found[kind] = {"dimension": mine[0]["dimension"], "change": by}
+    return found
+
+
+def _identity(rows: Sequence[Row]) -> dict[str, Any]:
+    judged = [r["judgment"] for r in rows if r["judgment"]]
+    return {
+        "cases": len(rows),
+        "ties": sum(j["verdict"] == "tie" for j in judged),
+        "fives": sum(all(s == 5 for s in j["scores"].values()) for j in judged),
+    }
+
+
+def _paraphrase(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, Any]:
+    mine = [r for r in rows if r["part"] == "paraphrase" and _paired(r, gold)]
+    same = sum(r["judgment"]["verdict"] == gold[r["case"]]["judgment"]["verdict"] for r in mine)
+    change = _mean([r["quality"] - gold[r["case"]]["quality"] for r in mine])
+    return {"cases": len(mine), "dims": _change(mine, gold), "quality": change, "same_verdict": same}
+
+
+def _attacks(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, Any]]:
+    """By attack: its mean quality beside that of its honest text, and on how many cases it is above it."""
+    honest = {"gold": gold, "plain": {r["case"]: r for r in rows if r["part"] == "honest"}}
+    tricks = [r for r in rows if r["part"] == "attack"]
+    found = {}
+    for kind in dict.fromkeys(r["kind"] for r in tricks):
+        mine = [r for r in tricks if r["kind"] == kind and _paired(r, honest[r["honest"]])]
+        values = [(r["quality"], honest[r["honest"]][r["case"]]["quality"]) for r in mine]
+        gains = [a - b for a, b in values]
+        found[kind] = {
+            "against": mine[0]["honest"] if mine else "", "cases": len(mine),
+            "quality": _mean([a for a, _ in values]), "honest": _mean([b for _, b in values]),
+            "above": sum(g > HAIR for g in gains), "most": max(gains, default=0.0),
+            "leaks": sum(bool(r["leak"]) for r in mine), "refused": sum(bool(r["refused"]) for r in mine),
+        }  # fmt: skip
+    return found
+
+
+def repeats_of(rows: Sequence[Row], part: str) -> list[list[float]]:
+    """Qualities of the repeats of one part, a row a repeat; cases that are unscored in any of them are left out."""
+    by: dict[int, dict[str, float | None]] = {}
+    for r in rows:
+        if r["part"] == part:
+            by.setdefault(r["repeat"], {})[r["case"]] = r["quality"]
+    if len(by) < 2:
+        return []
+    cases = [c for c in next(iter(by.values())) if all(values.get(c) is not None for values in by.values())]
+    return [[float(values[c] or 0.0) for c in cases] for values in by.values()] if cases else []
+
+
+def worlds(rows: Sequence[Row], floor: float | None, seed: int = 0) -> dict[str, Any]:
+    """What the noise means for the keep rule, by simulation: what it can see, and what luck makes it keep.
+
+    Repeats with sampled decoding are what a change that changes nothing looks like; without them, judging again.
+    """
+    repeats = repeats_of(rows, "fresh") or repeats_of(rows, "same")
+    if not repeats or floor is None:
+        return {"detectable": None, "null_world": None}
+    world = noise.null_world(repeats, floor, seed=seed)
+    return {"detectable": noise.detectable(repeats, floor, seed=seed), "null_world": world.as_dict()}
+
+
+# --- halo ----------------------------------------------------------------------------------------
+
+
+def halo(judgments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How far the dimensions say the same, and how much of the verdict the scores explain.
+
+    Takes stored judgments (`scores`, `verdict`) of any runs. `r2` is of the verdict (1, 0.5, 0) on the scores by least
+    squares; None stands where nothing varies or too little is there. Above 0.93 dimensions collapse (arXiv 2509.20293).
+    """
+    import numpy as np
+
+    full = [j for j in judgments if all(d in j["scores"] for d in DIMENSIONS)]
+    x = np.array([[j["scores"][d] for d in DIMENSIONS] for j in full], dtype=float).reshape(-1, len(DIMENSIONS))
+    y = np.array([VALUE[j["verdict"]] for j in full], dtype=float)
+    table: dict[str, dict[str, float | None]] = {}
+    for i, a in enumerate(DIMENSIONS):
+        table[a] = {b: _correlation(x[:, i], x[:, k]) for k, b in enumerate(DIMENSIONS)}
+    r2 = None
+    if len(y) > len(DIMENSIONS) + 1 and np.ptp(y) > 0:
+        design = np.column_stack([np.ones(len(y)), x])
+        left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+        r2 = round(float(1 - left.var() / y.var()), 6)
+    pairs = [table[a][b] for i, a in enumerate(DIMENSIONS) for b in DIMENSIONS[:i]]
+    seen = [p for p in pairs if p is not None]
+    return {"judgments": len(full), "correlation": table, "mean": _mean(seen) if seen else None, "r2": r2}
+
+
+def _correlation(a: Any, b: Any) -> float | None:
+    import numpy as np
+
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return round(float(np.corrcoef(a, b)[0, 1]), 6)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
