@@ -43,6 +43,7 @@ lab: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench_judge
 
 report: $(READY)
 	@$(BIN)/notch report

@@ -15,7 +15,12 @@ above it, and tests/test_order.py holds that.
     measure.claude_judge        the judge by Claude
     measure.stats               paired comparison
     measure.score               from judgments to numbers
+    measure.damage              gold with one thing broken, gold in other words, answers made to fool a judge
+    measure.noise               how far repeats differ, what luck alone would keep
+    measure.calibrate           a judge on texts whose faults are known
+    measure.blind               a judge without one dimension
     measure.fit_offline         how the offline judge's constants were fitted (a script)
+    measure.against             a judge beside stored verdicts of another
     models.model                what a model is; ToyModel
     models.mlx                  the model that runs here
     models.load                 the one door to a model
@@ -33,9 +38,12 @@ above it, and tests/test_order.py holds that.
     lab.record                  what one run was and found
     lab.ledger                  sealed runs, the keep rule, the champion
     lab.experiment              ruler x pipeline x judge -> record
+    lab.calibration             a judge and a decoding measured -> record
+    lab.rejudge                 stored answers judged without one dimension -> record
     lab.execute                 papermill: notebook + parameters -> a sealed run
     lab.study                   a plan of experiments, resumable
     report.tables               the ledger -> tables
+    report.measured             calibration and re-judge -> tables
     report.figures              a table -> a figure
     report.published            the published study read again
     report.luck                 what each keep rule does where nothing works
@@ -63,8 +71,11 @@ _HOME = {
     "paired": "lib.measure.stats",
     "ToyModel": "lib.models.model",
     "Experiment": "lib.lab.experiment",
+    "Calibration": "lib.lab.calibration",
+    "Rejudge": "lib.lab.rejudge",
     "Ledger": "lib.lab.ledger",
     "figures": "lib.report",
+    "measured": "lib.report",
     "tables": "lib.report",
 }
 __all__ = list(_HOME)
@@ -75,6 +86,6 @@ def __getattr__(name: str) -> Any:
 
     if name not in _HOME:
         raise AttributeError(f"module 'lib' has no attribute {name!r}")
-    if name in ("figures", "tables"):
+    if name in ("figures", "measured", "tables"):
         return import_module(f"lib.report.{name}")
     return getattr(import_module(_HOME[name]), name)

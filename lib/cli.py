@@ -48,6 +48,7 @@ def exit_code(error: Exception) -> int | None:
     from lib.agent.pipeline import BadPipeline
     from lib.lab.execute import RunFailed
     from lib.lab.experiment import BadParameters
+    from lib.measure.against import BadVerdicts
     from lib.measure.claude import NoKey
     from lib.measure.ruler import BadRuler, Tampered
     from lib.measure.spend import CloudError, UnknownModel
@@ -63,7 +64,7 @@ def exit_code(error: Exception) -> int | None:
     for kinds, code in table:
         if isinstance(error, kinds):  # type: ignore[arg-type]
             return code
-    if isinstance(error, BadRuler):
+    if isinstance(error, (BadRuler, BadVerdicts)):
         return FAILED
     return RUN_FAILED if isinstance(error, OSError) else USAGE if isinstance(error, KeyError) else None
 
@@ -165,6 +166,8 @@ def _value(name: str, text: str) -> Any:
 def line(record: dict[str, Any]) -> str:
     """One line about a run."""
     s, d = record["scores"], record["decision"]
+    if not s:
+        return f"{record['id']}: {record['status']}, {d.get('reason', '')}"
     delta = f", {d['delta']:+.4f} against {d['against']} (p = {d['p']:.3g})" if d.get("delta") is not None else ""
     return (f"{record['id']}: {record['status']}, quality {s['quality']:.4f} "
             f"({s['wins']}/{s['ties']}/{s['losses']}, {s['no_answer']} without an answer){delta}")  # fmt: skip
@@ -235,6 +238,79 @@ def confirm(run: str, runs: Path) -> int:
     for progress in studies.confirm(Ledger.read(runs), studies.Entry("confirm", confirm=True), run):
         click.echo(line(progress.record) if progress.record else progress.message)
     click.echo(f"{len(Ledger.read(runs).looks())} looks at the sealed gate so far")
+    return OK
+
+
+JUDGE = click.option("--judge", type=click.Choice(["offline", "claude"]), default="offline", show_default=True)
+PARAMETERS = click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
+                          help="A parameter of the notebook, as papermill spells it.")  # fmt: skip
+
+
+@notch.command()
+@JUDGE
+@click.option("--against", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Compare with a file of stored verdicts instead; may be given several times. Seals nothing.")  # fmt: skip
+@PARAMETERS
+@click.option("--name", default="", help="Slug of the run (default: calibrate).")
+@runs_option
+def calibrate(judge: str, against: tuple[Path, ...], parameters: Any, name: str, runs: Path) -> int:
+    """Measure the judge and its noise on texts whose faults are known, and seal what came out."""
+    if against:
+        return _against(judge, against, parameters)
+    return _seal("14_calibrate", {k: _value(k, v) for k, v in parameters} | {"judge": judge}, name, runs)
+
+
+@notch.command()
+@click.argument("run", nargs=-1, required=True)
+@click.option("--without", required=True, metavar="DIMENSION", help="The dimension that the judge is not to see.")
+@JUDGE
+@PARAMETERS
+@click.option("--name", default="", help="Slug of the run (default: rejudge-without-DIMENSION).")
+@runs_option
+def rejudge(run: tuple[str, ...], without: str, judge: str, parameters: Any, name: str, runs: Path) -> int:
+    """Judge the stored answers of runs again without one dimension, beside a placebo with all five."""
+    told = {k: _value(k, v) for k, v in parameters}
+    dimension = without.replace("-", "_")
+    return _seal("13_rejudge", told | {"runs": list(run), "without": dimension, "judge": judge}, name, runs)
+
+
+def _seal(template: str, parameters: dict[str, Any], name: str, runs: Path) -> int:
+    """Run a template that measures the measure; what it takes is said before it is spent."""
+    from lib.lab import execute
+
+    click.echo(execute.accept(template, parameters).plan, err=True)  # type: ignore[union-attr]
+    click.echo(line(execute.run(template, parameters, name, runs)))
+    return OK
+
+
+def _against(judge: str, files: tuple[Path, ...], parameters: Any) -> int:
+    """Compare a judge with stored verdicts. A judge that stores replies does so in a folder that is thrown away."""
+    import tempfile
+
+    from lib.lab.experiment import BadParameters, judge_named
+    from lib.measure import against
+
+    told = {k: _value(k, v) for k, v in parameters}
+    if told.keys() - {"judging", "batch"}:
+        raise BadParameters("with --against only judging and batch can be set")
+    rows, left = [], 0
+    for file in files:
+        found, missing = against.read(file)
+        rows, left = rows + found, left + missing
+    with tempfile.TemporaryDirectory(prefix="notch-") as folder:
+        old = os.environ.get("NOTCH_RUNS")
+        os.environ["NOTCH_RUNS"] = folder
+        try:
+            the_judge = judge_named(judge, None, bool(told.get("batch")), told.get("judging"))
+            if hasattr(the_judge, "check"):
+                the_judge.check()
+            pairs, unscored = against.compare(the_judge, rows)
+        finally:
+            os.environ.pop("NOTCH_RUNS") if old is None else os.environ.update(NOTCH_RUNS=old)
+    click.echo(against.told(against.agreement(pairs), left, unscored))
+    if judge == "offline":
+        click.echo("The offline judge was fitted to 78 verdicts of the published study: on those this is flattery, and "
+                   "`python -m lib.measure.fit_offline` leaves each run out of the fit.")  # fmt: skip
     return OK
 
 

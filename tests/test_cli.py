@@ -329,3 +329,52 @@ def test_importing_the_command_line_is_cheap():
     text = "import sys, lib.cli; print([m for m in ('papermill', 'mlx', 'pandas', 'matplotlib', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- measuring the measure
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (("calibrate", "-p", "model", "toy", "-p", "repeat", "3"), "did you mean 'repeats'"),
+        (("calibrate", "-p", "model", "toy", "-p", "repeats", "1"), "repeats is 1"),
+        (("calibrate", "-p", "api_key", "x"), "looks like a secret"),
+        (("calibrate", "-p", "gate", "confirm"), "sealed"),
+        (("rejudge", "nosuch", "--without", "coverage"), "no run 'nosuch'"),
+        (("rejudge", "nosuch", "--without", "style"), "without is 'style'"),
+    ],
+)
+def test_a_calibration_or_rejudge_that_cannot_run_is_one_line_and_nothing_written(notch, tmp_path, args, said):
+    found = notch(*args)
+    assert found.code == 2 and one_line(found.err) and said in found.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("args", [("rejudge",), ("rejudge", "1"), ("calibrate", "--judge", "x")])
+def test_wrong_usage_of_what_measures_the_measure_is_exit_code_2(notch, args):
+    assert notch(*args).code == 2
+
+
+def test_a_judge_is_compared_with_stored_verdicts_and_nothing_is_written(notch, tmp_path):
+    asked = [
+        f"{a} is your boat?" for a in ("How old", "How big", "How far", "How cheap", "How heavy", "How fast", "How wet")
+    ]
+    gold = {"id": "a", "input": "buy a boat", "title": "Boat", "questions": asked}
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(gold | {"id": i}) + "\n" for i in "abc"))
+    scores = dict.fromkeys(("atomicity", "specificity", "coverage", "naturalness", "nonRedundancy"), 3)
+    (tmp_path / "verdicts").mkdir()
+    for name in ("one", "two"):
+        rows = [scores | {"id": i, "title": "Boat", "questions": asked, "pairwise": "goldBetter"} for i in "abc"]
+        (tmp_path / "verdicts" / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    before = sorted(p for p in tmp_path.rglob("*"))
+    files = [x for name in ("one", "two") for x in ("--against", tmp_path / "verdicts" / f"{name}.jsonl")]
+    said = notch("calibrate", *files)
+    assert said.code == 0 and "Spearman of case quality" in said.out and "runs, best first" in said.out
+    assert "boat" not in said.out.lower() and sorted(p for p in tmp_path.rglob("*")) == before
+
+
+def test_a_file_that_is_no_file_of_verdicts_fails_the_check(notch, tmp_path):
+    (tmp_path / "odd.jsonl").write_text("{")
+    said = notch("calibrate", "--against", tmp_path / "odd.jsonl")
+    assert said.code == 1 and one_line(said.err) and "odd.jsonl" in said.err

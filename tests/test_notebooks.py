@@ -8,7 +8,8 @@ from dataclasses import fields
 import pytest
 
 from lib.files import NOTEBOOKS
-from lib.lab.experiment import Experiment
+from lib.lab.execute import MAKERS
+from lib.lab.execute import TEMPLATES as KINDS
 
 TEMPLATES = sorted(NOTEBOOKS.glob("1*.ipynb"))
 TAGS = ("parameters", "hypothesis", "method", "result", "decision", "record")
@@ -76,26 +77,30 @@ def test_code_cells_hold_no_definition_branch_loop_or_plotting(path):
         assert not re.search(r"\bplt\.|matplotlib|\bopen\(", source(cell))
 
 
-def test_the_parameters_are_the_fields_of_an_experiment(path):
-    assert [name for name, _, _ in declared(path)] == [f.name for f in fields(Experiment) if f.name != "kind"]
+def maker(path):
+    """The class that the parameters of a template make."""
+    return MAKERS[KINDS[path.stem]]
+
+
+def test_the_parameters_are_the_fields_of_what_they_make(path):
+    assert [name for name, _, _ in declared(path)] == [f.name for f in fields(maker(path)) if f.name != "kind"]
 
 
 def test_every_parameter_has_the_type_of_its_field(path):
-    kinds = {f.name: str(f.type).split("[")[0] for f in fields(Experiment)}
+    kinds = {f.name: str(f.type).split("[")[0] for f in fields(maker(path))}
     assert {name: kind for name, kind, _ in declared(path)} == {n: k for n, k in kinds.items() if n != "kind"}
 
 
-def test_the_defaults_of_the_parameters_cell_make_an_experiment(path):
+def test_the_defaults_of_the_parameters_cell_make_what_runs(path):
     values = {}
     exec(source(tagged(path, "parameters")), values)
     given = {name: values[name] for name, _, _ in declared(path)}
-    kind = "confirm" if given["gate"] == "confirm" else "experiment"
-    assert Experiment(**given, kind=kind).steps
+    assert maker(path)(**given, kind=KINDS[path.stem]).fingerprint
 
 
-def test_every_parameter_is_handed_to_the_experiment(path):
+def test_every_parameter_is_handed_to_what_runs(path):
     calls = [n for n in ast.walk(ast.parse(source(tagged(path, "hypothesis")))) if isinstance(n, ast.Call)]
-    [call] = [c for c in calls if getattr(c.func, "id", "") == "Experiment"]
+    [call] = [c for c in calls if getattr(c.func, "id", "") == maker(path).__name__]
     handed = {k.arg: k.value.id for k in call.keywords if isinstance(k.value, ast.Name)}
     assert handed == {name: name for name, _, _ in declared(path)}
 

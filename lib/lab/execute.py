@@ -21,13 +21,21 @@ from queue import Empty
 from typing import Any
 
 from lib.files import NOTEBOOKS, ROOT, canonical, locked, runs_folder, sha256
+from lib.lab.calibration import Calibration
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger, recomputed, seal, sync
 from lib.lab.record import MIME, Record
+from lib.lab.rejudge import Rejudge
 
 SECRET_NAME = re.compile(r"(?i)(api_?key|token|secret|password|passwd|credential)")
 DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
-TEMPLATES = {"10_experiment": "experiment", "12_confirm": "confirm"}
+TEMPLATES = {
+    "10_experiment": "experiment", "12_confirm": "confirm", "13_rejudge": "rejudge", "14_calibrate": "calibrate",
+}  # fmt: skip
+Runnable = Experiment | Calibration | Rejudge
+MAKERS: dict[str, type[Runnable]] = {
+    "experiment": Experiment, "confirm": Experiment, "calibrate": Calibration, "rejudge": Rejudge,
+}  # fmt: skip
 
 
 class RunFailed(Exception):
@@ -67,8 +75,8 @@ def defaults(notebook: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def accept(name: str, parameters: dict[str, Any]) -> Experiment:
-    """The experiment that a template makes of its parameters, checked as far as that goes without running it.
+def accept(name: str, parameters: dict[str, Any]) -> Runnable:
+    """The experiment (calibration, re-judge) that a template makes of its parameters, checked as far as that goes without running it.
 
     Raises BadParameters, BadPipeline, NoModel, Leak, BadRuler or Tampered; nothing is written.
     """
@@ -84,7 +92,8 @@ def accept(name: str, parameters: dict[str, Any]) -> Experiment:
             raise BadParameters(
                 f"no parameter {key!r}{f', did you mean {near!r}?' if near else ''} There are {', '.join(known)}"
             )
-    return Experiment(**{**known, **parameters}, kind=TEMPLATES[name]).check()
+    kind = TEMPLATES[name]
+    return MAKERS[kind](**{**known, **parameters}, kind=kind).check()
 
 
 def _nearest(key: str, known: dict[str, Any]) -> str | None:
@@ -105,7 +114,9 @@ def run(name: str, parameters: dict[str, Any], slug: str = "", folder: Path | No
     return adopt(notebook, error, experiment, slug or _slug(experiment), folder)
 
 
-def _slug(experiment: Experiment) -> str:
+def _slug(experiment: Runnable) -> str:
+    if isinstance(experiment, Rejudge):
+        return f"rejudge-without-{experiment.without}"
     steps = "-".join(s["step"] for s in experiment.pipeline)
     return f"{experiment.lever}-{steps}" if experiment.kind == "experiment" else experiment.kind
 
@@ -189,7 +200,7 @@ def fault(notebook: dict[str, Any]) -> str:
     return "" if results == 1 else f"{results} result records instead of one"
 
 
-def adopt(notebook: dict[str, Any], error: str, experiment: Experiment, slug: str, folder: Path) -> dict[str, Any]:
+def adopt(notebook: dict[str, Any], error: str, experiment: Runnable, slug: str, folder: Path) -> dict[str, Any]:
     """Seal an executed notebook: record and cases are taken out of it. A crash is sealed with its reason, then raised.
 
     The decision is made again with the lock held: another run may have been sealed since the notebook looked.
@@ -268,7 +279,8 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> dic
         if missing:
             raise BadParameters(f"{path}: its record has no {sorted(missing)[0]!r}")
         odd = recomputed(record, rows)
-        experiment = Experiment(**{k: v for k, v in record.items() if k in Experiment.__dataclass_fields__}).check()
+        maker, told = MAKERS[record["kind"]], {**record, **record["found"].get("parameters", {})}
+        experiment = maker(**{k: v for k, v in told.items() if k in maker.__dataclass_fields__}).check()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, BadParameters):
             raise

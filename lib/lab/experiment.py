@@ -225,7 +225,8 @@ class Experiment:
             f"Model **{self.model}**{' + adapter ' + self.adapter if self.adapter else ''}, gate **{self.gate}** "
             f"({len(self.ruler.gate(self.gate))} cases), judge **{self.judge}**, decoding {_args(self.decoding) or 'greedy'}, "
             f"seed {self.seed}.\n\n| | step | what it does | arguments | calls a case |\n|---|---|---|---|---|\n{table}\n\n"
-            f"{calls:g} model calls a case. Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`."
+            f"{calls:g} model calls a case. Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`. "
+            f"{Ledger.read().sees(self.fingerprint)}"
         )
 
     @property

@@ -142,6 +142,16 @@ class Ledger:
         made = self.calibration(fingerprint)
         return noise.sentence(made["found"]) + f" ({made['id']})" if made else noise.sentence({})
 
+    def sees(self, fingerprint: str) -> str:
+        """The smallest gain that the keep rule finds in four of five runs, in one sentence: read it before you spend."""
+        made = self.calibration(fingerprint)
+        gain = made["found"].get("detectable") if made else None
+        if not made or gain is None:
+            return "Which gain this comparison can see is not measured yet: `notch calibrate`."
+        if not gain:
+            return f"In {made['id']} repeats differed in nothing, so it cannot say which gain this comparison can see."
+        return f"The smallest gain that this comparison sees with 80 % power is {gain:.3f} on quality ({made['id']})."
+
     def floor(self, fingerprint: str) -> float | None:
         """The measured A/A floor: the newest calibration's, else the largest difference that a repeat has shown.
 

@@ -103,7 +103,9 @@ def readings(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _run(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     part = {p: {r["case"]: r for r in rows if r["part"] == p} for p in ("stored", "placebo", "blind")}
-    both = [c for c, r in part["placebo"].items() if r["quality"] is not None and _quality(part["blind"], c) is not None]
+    both = [
+        c for c, r in part["placebo"].items() if r["quality"] is not None and _quality(part["blind"], c) is not None
+    ]
     stored = [c for c in both if _quality(part["stored"], c) is not None]
     if not both:
         return {"cases": 0, "unscored": len(part["placebo"])}

@@ -52,7 +52,8 @@ def noise(repeats: Repeats) -> Noise:
     n = values.shape[1]
     sd = float((values.var(axis=0, ddof=1).mean() / n) ** 0.5)
     moved = float((values.max(axis=0) > values.min(axis=0)).mean())
-    return Noise(len(values), n, sd, 1.959964 * 2**0.5 * sd, moved)
+    # Rounded, so that another machine's last digit does not look like tampering.
+    return Noise(len(values), n, round(sd, 8), round(1.959964 * 2**0.5 * sd, 8), round(moved, 8))
 
 
 def residuals(repeats: Repeats) -> Floats:
@@ -60,6 +61,7 @@ def residuals(repeats: Repeats) -> Floats:
     values = _table(repeats)
     k = len(values)
     spread: Floats = (values - values.mean(axis=0)) * (k / (k - 1)) ** 0.5
+    spread[abs(spread) < 1e-12] = 0.0  # the mean of equal numbers may differ from them in the last digit
     return spread
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.lab.experiment import Experiment, Markdown
-from lib.lab.ledger import Ledger, sealed_folders
+from lib.lab.ledger import READINGS, Ledger, sealed_folders
 from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import RULER, BadRuler, Ruler, Tampered
 from lib.measure.score import score
@@ -26,7 +26,8 @@ OFFLINE = "The offline judge is a stand-in: it reads words, not meaning. Its agr
 
 def eras(ledger: Ledger) -> list[str]:
     """The fingerprints in the order in which they were first used. Runs of different eras are never compared."""
-    return list(dict.fromkeys(r["fingerprint"] for r in ledger.records if r["fingerprint"]))
+    runs = (r for r in ledger.records if r["kind"] not in READINGS)  # measuring another judge begins no era
+    return list(dict.fromkeys(r["fingerprint"] for r in runs if r["fingerprint"]))
 
 
 def latest(ledger: Ledger) -> str:

@@ -1,0 +1,276 @@
+"""A calibration: a judge and a decoding measured before anybody believes a difference; what comes out is a record.
+
+Knows where texts and repeats come from: gold damaged, a run's stored answers judged again, the same pipeline answered
+again with other seeds. Does not know how texts are damaged nor what noise means for the keep rule (`lib.measure`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any
+
+from lib.lab.experiment import BadParameters, Experiment, Markdown, judge_named
+from lib.lab.ledger import Decision, Ledger, outcome_of
+from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.measure import calibrate, noise
+from lib.measure.answer import Answer
+from lib.measure.damage import texts
+from lib.measure.judge import Judge
+from lib.measure.ruler import Case
+from lib.measure.spend import BudgetSpent, dollars
+
+TYPICAL = {"input_tokens": 2000, "output_tokens": 500}  # of one call of the judge by Claude
+CAP = 5.0  # dollars for the whole calibration, unless `judging` says otherwise
+
+
+class Judges:
+    """The judge of a run, one replicate after the other, all of them under one dollar cap."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment, self.cap = experiment, float(experiment.judging.get("dollars", CAP))
+        self.first = int(experiment.judging.get("replicate", 0))
+        self.spent = 0.0
+        self._last: Any = None
+
+    def judging(self, replicate: int) -> dict[str, Any]:
+        """Parameters of one replicate, with what is left of the cap. Raises BudgetSpent."""
+        if self.experiment.judge != "claude":
+            return {}
+        self._settle()
+        if self.spent >= self.cap:
+            raise BudgetSpent(f"the cap of ${self.cap:.2f} for this calibration is spent; what was answered is stored")
+        left = {"dollars": self.cap - self.spent, "replicate": self.first + replicate}
+        return {**self.experiment.judging, **left}
+
+    def of(self, replicate: int) -> Judge:
+        """A judge that asks afresh for each replicate; the offline judge is always the same."""
+        e = self.experiment
+        self._last = judge_named(e.judge, e.ruler, e.batch, self.judging(replicate))
+        return self._last
+
+    def book(self, cost: dict[str, Any]) -> None:
+        """Add what an experiment paid for judging."""
+        self.spent += float(cost.get("judge_dollars", 0.0))
+
+    def _settle(self) -> None:
+        self.spent += getattr(getattr(self._last, "cost", None), "dollars", 0.0)
+        self._last = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the parameters cell says. Nothing runs until `run()`."""
+
+    hypothesis: str = "The judge sees each planted fault in its own dimension, and its noise is small."
+    damaged: int = 0  # cases whose gold is damaged; 0 is all of the gate
+    repeats: int = 5
+    pipeline: list[dict[str, Any]] = field(default_factory=lambda: [{"step": "ask"}])
+    model: str = "tiny-m"
+    adapter: str = ""
+    decoding: dict[str, Any] = field(default_factory=lambda: {"temp": 0.7, "top_p": 0.95})
+    judge: str = "offline"
+    batch: bool = False
+    judging: dict[str, Any] = field(default_factory=dict)
+    gate: str = "full"
+    seed: int = 0
+    of: str = ""  # a run whose stored answers are judged again; empty: the first answers made here
+    kind: str = "calibrate"
+
+    def __post_init__(self) -> None:
+        for name, least in (("damaged", 0), ("repeats", 2)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise BadParameters(f"{name} is {value!r:.40}: expected a whole number from {least}")
+        self.experiment(0)  # says what is wrong with the rest
+
+    def experiment(self, repeat: int, judging: dict[str, Any] | None = None) -> Experiment:
+        """The pipeline of this calibration with the seed of one repeat."""
+        same = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "judge", "batch", "gate", "of")}
+        return Experiment(
+            hypothesis=self.hypothesis, lever="decoding", decoding=self._decoding(repeat), seed=self.seed + repeat,
+            judging=self.judging if judging is None else judging, **same,
+        )  # fmt: skip
+
+    def _decoding(self, repeat: int) -> Any:
+        if isinstance(self.decoding, dict) and "seed" in self.decoding:
+            raise BadParameters("decoding has a seed; a calibration answers with several, starting at `seed`")
+        return self.decoding
+
+    @cached_property
+    def base(self) -> Experiment:
+        return self.experiment(0)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.base.fingerprint
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
+
+    @property
+    def key(self) -> str:
+        return run_key(self.kind, self.parameters, self.fingerprint)
+
+    def check(self) -> Calibration:
+        """Refuse what cannot run: bad steps, model, decoding, judge, a stored run that does not fit, a leak."""
+        self.base.check()
+        if self.of:
+            self._stored()
+        return self
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """The cases whose gold is damaged."""
+        gate = self.base.ruler.gate(self.gate)
+        return gate[: self.damaged] if self.damaged else gate
+
+    @property
+    def judgments(self) -> int:
+        """How many judgments it takes at most."""
+        answers = len(self.base.ruler.gate(self.gate)) * 2 * self.repeats
+        return len(texts(self.cases[:1])) * len(self.cases) + answers
+
+    def run(self) -> Calibrated:
+        """Judge what must be placed, answer and judge again. Raises what an experiment raises."""
+        self.check()
+        started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+        judges, ledger = Judges(self.base), Ledger.read()
+        rows, cost = self._fresh(judges)
+        pairs = self._stored() if self.of else self._answers(rows)
+        for repeat in range(self.repeats):
+            rows += calibrate.again(judges.of(repeat), pairs, repeat)
+        rows += calibrate.placed(judges.of(0), self.cases)
+        judges._settle()
+        found = calibrate.readings(rows)
+        found |= calibrate.worlds(rows, found["floor"], self.seed)
+        found |= {"halo": calibrate.halo(_judgments(ledger, self.fingerprint, rows)), "parameters": self.parameters}
+        cost |= {"judge_dollars": round(judges.spent, 6)}
+        record = self.record(
+            found=found, cost=cost, started=started, seconds=round(time.perf_counter() - began, 3),
+            identity={"judge": self.base.the_judge.identity},
+        )  # fmt: skip
+        return Calibrated(self, record, rows)
+
+    def _fresh(self, judges: Judges) -> tuple[list[calibrate.Row], dict[str, Any]]:
+        """The pipeline answered and judged again with other seeds: rows with their answers, and what it took."""
+        rows: list[calibrate.Row] = []
+        cost: dict[str, Any] = {"calls": 0, "generation_tokens": 0}
+        for repeat in range(self.repeats):
+            run = self.experiment(repeat, judges.judging(repeat)).run()
+            judges.book(run.record.cost)
+            cost = {k: cost[k] + run.record.cost[k] for k in cost}
+            for r in run.cases:
+                rows.append(calibrate.row_of("fresh", r["case"], outcome_of(r), repeat=repeat, answer=r["answer"]))
+        return rows, cost
+
+    def _answers(self, rows: Sequence[calibrate.Row]) -> list[tuple[Case, Answer]]:
+        case = {c.id: c for c in self.base.ruler.gate(self.gate)}
+        first = [r for r in rows if r["part"] == "fresh" and r["repeat"] == 0 and r["answer"]]
+        return [(case[r["case"]], Answer(r["answer"]["title"], tuple(r["answer"]["questions"]))) for r in first]
+
+    def _stored(self) -> list[tuple[Case, Answer]]:
+        return stored(Ledger.read(), self.of, self.base.ruler.cases)
+
+    def record(self, **found: Any) -> Record:
+        """The record of this calibration with what was found."""
+        e = self.base
+        return Record(
+            kind=self.kind, hypothesis=self.hypothesis, predicted=0.0, min_effect=e.min_effect, lever="calibration",
+            pipeline=self.pipeline, model=self.model, adapter=self.adapter, decoding=self.decoding, judge=self.judge,
+            gate=self.gate, seed=self.seed, fingerprint=self.fingerprint, code=code_state(), batch=self.batch,
+            judging=self.judging, of=self.of, machine=machine(), key=self.key, **found,
+        )  # fmt: skip
+
+    # --- what the notebook shows
+
+    @property
+    def card(self) -> Markdown:
+        """What was expected before anything was judged."""
+        return Markdown(f"> {' '.join(self.hypothesis.split())}")
+
+    @property
+    def plan(self) -> str:
+        """What it takes, and what comparisons can see so far: to be read before money is spent."""
+        told = f"{self.judgments} judgments at most"
+        if self.judge == "claude":
+            calls = len(getattr(self.base.the_judge, "calls", ())) or 1
+            cap = float(self.judging.get("dollars", CAP))
+            about = self.judgments * calls * dollars(self.base.the_judge.identity["model"], TYPICAL, self.batch)
+            told += f", {calls} calls each: about ${about:.2f} at list prices, never more than ${cap:.2f}"
+        return f"{told}. {Ledger.read().sees(self.fingerprint)}"
+
+    def _repr_markdown_(self) -> str:
+        source = f"run {self.of}" if self.of else "the first of these"
+        return (
+            f"Judge **{self.judge}**, gate **{self.gate}**. Gold of {len(self.cases)} cases is damaged, reworded and "
+            f"attacked. **{self.model}** answers the gate {self.repeats} times with seeds from {self.seed}, decoding "
+            f"{self.decoding or 'greedy'}; the answers of {source} are judged {self.repeats} times.\n\n{self.plan}\n\n"
+            f"Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`."
+        )
+
+
+@dataclass(frozen=True, repr=False)  # a repr of every judgment would stand in the sealed notebook
+class Calibrated:
+    """What a calibration found, before it is sealed."""
+
+    calibration: Calibration
+    record: Record
+    cases: list[calibrate.Row]
+
+    @property
+    def found(self) -> dict[str, Any]:
+        return self.record.found
+
+    @property
+    def decision(self) -> Decision:
+        """Nothing is kept: later runs read their floor here."""
+        told = noise.sentence(self.found)
+        if self.found["unscored"]:
+            told = f"{self.found['unscored']} judgments are missing. {told}"
+        return Decision("reference", told, floor=self.found["floor"])
+
+    @property
+    def result(self) -> Result:
+        """The one result record: display it last."""
+        from dataclasses import replace
+
+        decided = replace(self.record, status=self.decision.status, decision=self.decision.as_dict())
+        return Result(decided, self.cases)
+
+    def _repr_markdown_(self) -> str:
+        f = self.found
+        right = sum(f["own_falls_most"].values())
+        beaten = [name for name, a in f["attacks"].items() if a["above"]]
+        return (
+            f"**{right} of {len(f['own_falls_most'])} dimensions** fall most when they are the damaged one. Gold against "
+            f"itself: {f['identity']['ties']} ties and {f['identity']['fives']} times all fives in {f['identity']['cases']} "
+            f"cases. Attacks that ever beat their honest text: {', '.join(beaten) or 'none'}."
+        )
+
+
+def stored(ledger: Ledger, run: str, cases: Sequence[Case]) -> list[tuple[Case, Answer]]:
+    """A run's stored answers with their cases. Raises BadParameters on a run of the sealed gate or another ruler."""
+    try:
+        record = ledger.get(run)
+    except KeyError as error:
+        raise BadParameters(str(error.args[0])) from error
+    if record["kind"] != "experiment" or record["gate"] == "confirm" or not record["scores"]:
+        raise BadParameters(f"{record['id']} is no experiment with stored answers on an open gate")
+    case = {c.id: c for c in cases}
+    rows = [r for r in ledger.cases(record["id"]) if r["answer"]]
+    foreign = [r["case"] for r in rows if r["case"] not in case or case[r["case"]].task != r["task"]]
+    if foreign:
+        raise BadParameters(f"{record['id']} has case {foreign[0]!r}, which this ruler does not have")
+    return [(case[r["case"]], Answer(r["answer"]["title"], tuple(r["answer"]["questions"]))) for r in rows]
+
+
+def _judgments(ledger: Ledger, fingerprint: str, rows: Sequence[calibrate.Row]) -> list[dict[str, Any]]:
+    """Stored judgments of every open run of this ruler and judge, and of the answers made here."""
+    runs = [r for r in ledger.records if r["fingerprint"] == fingerprint and r["kind"] == "experiment" and r["scores"]]
+    told = [row["judgment"] for r in runs for row in ledger.cases(r["id"]) if row["judgment"]]
+    return told + [r["judgment"] for r in rows if r["part"] == "fresh" and r["judgment"]]

@@ -1,0 +1,176 @@
+"""What a calibration or a re-judge found, as tables.
+
+Knows the readings of `lib.measure.calibrate` and `lib.measure.blind`. Does not know how they were made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lib.lab.experiment import Markdown
+from lib.lab.ledger import Ledger
+from lib.measure.judge import DIMENSIONS
+from lib.report import tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Found = dict[str, Any]
+
+
+def response(found: Found) -> Markdown:
+    """The 5 x 5 response matrix: damaged dimension by row, mean change of each score by column, own one in bold."""
+    rows = []
+    for damaged, changes in found["matrix"].items():
+        cells = [f"**{changes[d]:+.2f}**" if d == damaged else f"{changes[d]:+.2f}" for d in DIMENSIONS if changes]
+        rows.append(f"| {_name(damaged)} | " + " | ".join(cells or [""] * 5) + f" | {_yes(found, damaged)} |")
+    head = "| damaged | " + " | ".join(map(_name, DIMENSIONS)) + " | own falls most |\n" + "|---" * 7 + "|\n"
+    return Markdown(head + "\n".join(rows))
+
+
+def _yes(found: Found, dimension: str) -> str:
+    return "yes" if found["own_falls_most"][dimension] else "**no**"
+
+
+def strengths(found: Found) -> pd.DataFrame:
+    """By kind of damage the change of its own dimension for one, two and three questions, and the worst of others."""
+    import pandas as pd
+
+    rows = []
+    for kind, s in found["strengths"].items():
+        own, by = s["dimension"], s["change"]
+        others = [(v, d) for c in by.values() for d, v in c.items() if d != own]
+        worst, name = min(others, default=(0.0, ""))
+        row: dict[str, Any] = {"damage": kind, "lowers": _name(own)}
+        row |= {f"{n} questions" if n != "1" else "1 question": c.get(own) for n, c in by.items()}
+        rows.append(row | {"worst other": f"{worst:+.2f} {_name(name)}"})
+    return pd.DataFrame(rows)
+
+
+def checks(found: Found) -> pd.DataFrame:
+    """Identity, paraphrase, order flips, what was left unscored: what is expected, and what came."""
+    import pandas as pd
+
+    same, other = found["identity"], found["paraphrase"]
+    flips = "" if found["flips"] is None else f"{100 * found['flips']:.1f} %"
+    if found.get("parameters", {}).get("judge") == "offline":
+        flips = "none: this judge sees no order"
+    rows = [
+        ("gold against itself: ties", f"all {same['cases']}", str(same["ties"])),
+        ("gold against itself: five in everything", f"all {same['cases']}", str(same["fives"])),
+        ("gold in other words: same verdict as gold", f"all {other['cases']}", str(other["same_verdict"])),
+        ("gold in other words: change of quality", "0", f"{other['quality']:+.3f}"),
+        *((f"gold in other words: {_name(d)}", "0", f"{v:+.2f}") for d, v in other["dims"].items()),
+        ("verdicts that flip with the order", "few", flips),
+        ("judgments missing", "0", str(found["unscored"])),
+    ]
+    return pd.DataFrame(rows, columns=["check", "expected", "came"])
+
+
+def attacks(found: Found) -> pd.DataFrame:
+    """By attack: its quality beside that of the honest text, how often it is above, and who stops it before a judge."""
+    import pandas as pd
+
+    rows = [
+        {
+            "attack": name, "honest text": a["against"], "quality": a["quality"], "honest quality": a["honest"],
+            "cases above honest": a["above"], "most above": max(0.0, a["most"]),
+            "flagged as leak": f"{a['leaks']}/{a['cases']}", "refused by the form": f"{a['refused']}/{a['cases']}",
+        }
+        for name, a in found["attacks"].items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def noise(found: Found) -> pd.DataFrame:
+    """Same answers judged again, and answers made again: spread of a run's mean, and the 95 % floor."""
+    import pandas as pd
+
+    names = {"same": "the same answers judged again", "fresh": "answered again with other seeds, and judged"}
+    rows = [
+        {"what": text, "repeats": n["repeats"], "cases": n["cases"], "SD of the mean": n["sd"], "95 % floor": n["floor"],
+         "cases that moved": f"{100 * n['moved']:.0f} %"}
+        for part, text in names.items()
+        if (n := found[part])
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def null_world(found: Found) -> Markdown:
+    """What luck does in studies where nothing works, and which gain can be seen, in sentences."""
+    world = found["null_world"]
+    if world is None:
+        return Markdown("Not measured: there are no repeats.")
+    same = found["same"]
+    told = ["Judging the same answers again changed nothing: this judge is deterministic."] * bool(
+        same and not same["sd"]
+    )
+    if not found["floor"]:
+        told.append("No repeat differed, so these repeats say nothing about luck; use sampled decoding.")
+        return Markdown("\n".join(f"- {t}" for t in told))
+    told += [
+        f"The smallest gain that the rule sees with 80 % power on 30 cases: **{found['detectable']:.3f}**.",
+        f'{world["studies"]} studies of {world["runs"]} runs in which nothing changes: "keep if better" keeps '
+        f"{world['lucky_keeps']:.1f} runs a study and climbs {world['lucky_climb']:.3f} by luck alone.",
+        f"The paired rule keeps something in {100 * world['false_keep']:.1f} % of those studies; the sealed gate leaves "
+        f"standing something in **{100 * world['confirmed']:.1f} %** (at most 5 % is asked).",
+    ]
+    return Markdown("\n".join(f"- {t}" for t in told))
+
+
+def halo(found: Found) -> pd.DataFrame:
+    """Correlations between the dimensions over stored judgments. Above 0.93 two dimensions are one."""
+    import pandas as pd
+
+    table = found["halo"]["correlation"]
+    return pd.DataFrame([{"": _name(a), **{_name(b): row[b] for b in DIMENSIONS}} for a, row in table.items()])
+
+
+def adherence(found: Found) -> Markdown:
+    """How much of the verdict the five scores explain, in a sentence."""
+    h = found["halo"]
+    if h["r2"] is None:
+        return Markdown(f"Of {h['judgments']} stored judgments the verdict never varies, so there is no R² to give.")
+    return Markdown(
+        f"Over {h['judgments']} stored judgments the five scores explain R² = {h['r2']:.2f} of the verdict; the mean "
+        f"correlation between two dimensions is {h['mean']:.2f}."
+    )
+
+
+def blind(found: Found) -> pd.DataFrame:
+    """The published report's table of section 5: a row a run, with what it left out, the interval and the power."""
+    import pandas as pd
+
+    name = _name(found["without"])
+    rows = []
+    for run, v in found["runs"].items():
+        if not v["cases"]:
+            continue
+        rows.append(
+            {
+                "candidate": run, "logged": v["stored"], "quality, 5-dim": v["placebo"], f"quality, {name}-blind": v["blind"],
+                "delta": v["delta"], "95 %": f"{v['low']:+.3f} to {v['high']:+.3f}", "p": v["p"],
+                f"loses to gold (of {v['cases']})": f"{v['losses'][0]} → {v['losses'][1]}",
+                "could have seen": v["detectable"] or "any difference",
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def candidates(found: Found) -> pd.DataFrame:
+    """The five dimensions of each candidate as the placebo scored them, unrounded means of the judged cases."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [{"scored as candidate": run, **{_name(d): v["dims"].get(d) for d in DIMENSIONS}}
+         for run, v in found["runs"].items() if v["cases"]]
+    )  # fmt: skip
+
+
+def rule(ledger: Ledger) -> Markdown:
+    """How often luck passes the keep rule, in one sentence, for the newest era."""
+    return Markdown(ledger.noise(tables.latest(ledger)))
+
+
+def _name(dimension: str) -> str:
+    return dimension.replace("_", "-")

@@ -1,0 +1,113 @@
+"""Leaving a dimension out: of the prompts, of the offline judge; and what a blind judgment is compared with."""
+
+import pytest
+
+from lib.files import RULER
+from lib.measure import blind
+from lib.measure.answer import Answer, NoAnswer
+from lib.measure.calibrate import row_of
+from lib.measure.damage import drop, plain
+from lib.measure.judge import DIMENSIONS, Judgment, Unscored
+from lib.measure.judge_calls import PROTOCOLS, names, system
+from lib.measure.offline_judge import OfflineJudge
+from lib.measure.ruler import Ruler
+
+TELLTALE = {
+    "atomicity": "single", "specificity": "concrete", "coverage": "the unknown that would change",
+    "naturalness": "natural", "non_redundancy": "different from the others",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ruler():
+    return Ruler.load(RULER)
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_a_ruler_without_a_dimension_asks_for_four_and_weighs_four(ruler, dimension):
+    less = blind.without(ruler, dimension)
+    assert names(less) == tuple(d for d in DIMENSIONS if d != dimension)
+    assert less.cases == ruler.cases and less.seal == ruler.seal
+    told = less.prompts["pairwise"].partition("Leave one thing out of account")
+    assert TELLTALE[dimension] in ruler.prompts["pairwise"] and TELLTALE[dimension] not in told[0]
+    assert dimension.replace("_", "-") in told[2]
+    for call in PROTOCOLS["balanced"]:
+        assert f"\n{dimension}: " not in system(call, less)
+
+
+def test_the_other_dimensions_stay_word_for_word(ruler):
+    less = blind.without(ruler, "coverage")
+    assert [d for d in ruler.rubric if d.name != "coverage"] == list(less.rubric)
+    assert "is each question concrete, single, natural and different from the others" in less.prompts["pairwise"]
+    assert "{critical}" not in less.prompts["rubric"] and "{rubric}" in less.prompts["rubric"]
+
+
+def test_an_unknown_dimension_is_refused(ruler):
+    for make in (lambda: blind.without(ruler, "style"), lambda: blind.BlindOfflineJudge("style")):
+        with pytest.raises(ValueError, match="no dimension 'style'"):
+            make()
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_the_blind_offline_judge_gives_the_other_scores_as_they_are(ruler, dimension):
+    judge, full = blind.BlindOfflineJudge(dimension), OfflineJudge()
+    for case in ruler.gate("full")[:5]:
+        mine, its = judge.judge(case, plain(case)), full.judge(case, plain(case))
+        assert mine.scores == {d: s for d, s in its.scores.items() if d != dimension}
+    assert judge.identity["without"] == dimension and judge.identity != full.identity
+    assert ruler.fingerprint(judge.identity) != ruler.fingerprint(full.identity)
+
+
+def test_a_verdict_that_hung_on_the_dimension_changes_without_it(ruler):
+    blinded, full = blind.BlindOfflineJudge("coverage"), OfflineJudge()
+    moved = 0
+    for case in ruler.gate("full"):
+        answer = Answer(case.gold.title, drop(case.gold, 3))
+        before, after = full.judge(case, answer).verdict, blinded.judge(case, answer).verdict
+        gold = Answer(case.gold.title, case.gold.questions)
+        assert blinded.judge(case, gold).verdict == "tie"
+        moved += (before, after) == ("loss", "tie")
+        assert (before, after) != ("tie", "loss")
+    assert moved >= 5
+
+
+def judged(quality, verdict="loss", dims=DIMENSIONS):
+    won = {"win": 1.0, "tie": 0.5, "loss": 0.0}[verdict]
+    return Judgment(dict.fromkeys(dims, 1 + 8 * (quality - won / 2)), verdict)
+
+
+def rows(stored, placebo, seen):
+    found = []
+    for i, outcomes in enumerate(zip(stored, placebo, seen, strict=True)):
+        for part, outcome in zip(("stored", "placebo", "blind"), outcomes, strict=True):
+            found.append(row_of(part, f"case-{i}", outcome, run="0001-a"))
+    return found
+
+
+def test_the_difference_is_blind_minus_placebo_split_into_rubric_and_verdict():
+    before = [judged(0.2)] * 6
+    after = [judged(0.3)] * 5 + [judged(0.55, "tie")]
+    found = blind.readings(rows(before, before, after))["runs"]["0001-a"]
+    assert found["delta"] == pytest.approx((5 * 0.1 + 0.35) / 6)
+    assert found["from_verdicts"] == pytest.approx(0.25 / 6)
+    assert found["from_rubric"] + found["from_verdicts"] == pytest.approx(found["delta"])
+    assert found["losses"] == [6, 5] and found["moved"] == 0 and found["low"] <= found["delta"] <= found["high"]
+
+
+def test_no_answer_stays_0_and_a_loss_and_unscored_is_left_out_of_both():
+    before = [judged(0.2), NoAnswer("silent"), judged(0.3), judged(0.4)]
+    after = [judged(0.2), NoAnswer("silent"), Unscored("no reply"), judged(0.4)]
+    found = blind.readings(rows(before, before, after))["runs"]["0001-a"]
+    assert (found["cases"], found["unscored"], found["no_answer"]) == (3, 1, 1)
+    assert found["losses"] == [3, 3] and found["placebo"] == pytest.approx(0.2) and found["delta"] == 0
+
+
+def test_a_run_of_another_judge_has_no_stored_quality_to_reproduce():
+    some = [r for r in rows([judged(0.2)] * 3, [judged(0.3)] * 3, [judged(0.4)] * 3) if r["part"] != "stored"]
+    found = blind.readings(some)["runs"]["0001-a"]
+    assert found["stored"] is None and found["moved"] == 0 and found["delta"] == pytest.approx(0.1)
+
+
+def test_nothing_scored_is_said_and_not_compared():
+    nothing = [Unscored("no reply")] * 2
+    assert blind.readings(rows(nothing, nothing, nothing))["runs"]["0001-a"] == {"cases": 0, "unscored": 2}
