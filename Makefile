@@ -3,13 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-.PHONY: setup study test check lab bench report demo-cloud help
+.PHONY: setup study test check lab bench report demo-cloud planner help
 help:
 	@echo "make study   a short study on the embedded default, into study/"
 	@echo "make test    all tests"
 	@echo "make check   format, lint and the quick tests"
 	@echo "make lab     JupyterLab on notebooks/"
 	@echo "make bench   speed, as ratios measured in one run"
+	@echo "make planner the tiny planners again, from nothing (two hours)"
 	@echo "make report  the index notebooks of runs/ again"
 	@echo "make demo-cloud  the judge by Claude against a loopback server: no key, no network"
 
@@ -50,3 +51,16 @@ report: $(READY)
 
 demo-cloud: $(READY)
 	@$(BIN)/python -m tests.measure.loopback demo
+
+# The tiny planners from nothing, about two hours on two cores. PyTorch is needed for this alone.
+PRETRAIN := $(BIN)/python -m lib.train.pretrain
+WORK := .planner
+planner: $(READY)
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -q torch
+	$(PRETRAIN) --size tiny-m --out $(WORK)/m1 --tokens 2.4
+	$(PRETRAIN) --size tiny-m --out $(WORK)/m2 --start $(WORK)/m1 --tokenizer $(WORK)/m1 --tokens 6.3 --seed 7
+	$(PRETRAIN) --size tiny-m --out $(WORK)/m3 --start $(WORK)/m2 --tokenizer $(WORK)/m1 --tokens 4.2 --seed 11 --lr 0.015
+	$(PRETRAIN) --size tiny-s --out $(WORK)/s1 --start $(WORK)/m2 --tokenizer $(WORK)/m1 --tokens 2.5 --seed 5 --lr 0.015
+	$(PRETRAIN) --size tiny-s --out $(WORK)/s2 --start $(WORK)/s1 --tokenizer $(WORK)/m1 --tokens 3.0 --seed 21 --lr 0.015
+	$(BIN)/python -m lib.train.export --size tiny-m --source $(WORK)/m3
+	$(BIN)/python -m lib.train.export --size tiny-s --source $(WORK)/s2

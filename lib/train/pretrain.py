@@ -242,7 +242,8 @@ def main() -> None:
     ap.add_argument("--out", type=Path, required=True, help="folder for the MLX model")
     ap.add_argument("--tokenizer", type=Path, help="folder with a tokenizer to use again (both sizes share one)")
     ap.add_argument("--start", type=Path, help="go on from a trained model; a larger one gives evenly chosen layers")
-    ap.add_argument("--minutes", type=float, default=60.0, help="wall time to train")
+    ap.add_argument("--tokens", type=float, default=0, help="millions of tokens to train on; 0: go by --minutes")
+    ap.add_argument("--minutes", type=float, default=60.0, help="wall time to train, if no --tokens are given")
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--budget", type=int, default=4096, help="tokens a batch")
     ap.add_argument("--lr", type=float, default=0.02, help="Muon's learning rate; AdamW takes 0.15 of it")
@@ -290,7 +291,7 @@ def main() -> None:
         rows = []
         while len(rows) < 1600:
             e = writer.example()
-            spent = (time.time() - began) / (60 * args.minutes)
+            spent = tokens / (1e6 * args.tokens) if args.tokens else (time.time() - began) / (60 * args.minutes)
             # The first tenth leans on restating: copying is the hard part and wants to be learnt first.
             if (
                 not args.start
@@ -307,7 +308,7 @@ def main() -> None:
                 kinds[e.kind] = kinds.get(e.kind, 0) + 1
                 things.add(e.messages[-2]["content"].split("\n")[0])
         for ids, weights in batches(rows, args.budget, rng):
-            spent = (time.time() - began) / (60 * args.minutes)
+            spent = tokens / (1e6 * args.tokens) if args.tokens else (time.time() - began) / (60 * args.minutes)
             if spent >= 1:
                 done = True
                 break
@@ -355,6 +356,13 @@ def main() -> None:
         "torch": torch.__version__,
         "threads": args.threads,
     }
+    earlier = args.start / "training.json" if args.start else None
+    told = json.loads(earlier.read_text()).get("stages", []) if earlier and earlier.exists() else []
+    same = ("size", "seed", "tokens_seen", "steps", "minutes", "examples", "different_task_lines", "threads")
+    facts["stages"] = [
+        *told,
+        {**{k: facts[k] for k in same}, "lr": args.lr, "valid": history[-1][2:] if history else []},
+    ]
     (args.out / "training.json").write_text(json.dumps(facts, indent=1))
 
 
