@@ -52,34 +52,30 @@ def sha256_file(path: Path) -> str:
 
 def write_new(path: Path, data: bytes | str, mode: int = 0o444) -> None:
     """Write a file that must not exist yet: complete or not at all. Raises FileExistsError, OSError."""
-    raw = data.encode() if isinstance(data, str) else data
-    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(raw)
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(temp, mode)
+    with _complete(path.parent, data, mode) as temp:
         os.link(temp, path)  # refuses to overwrite, unlike rename
-    finally:
-        os.unlink(temp)
 
 
 def replace(path: Path, data: bytes | str) -> None:
     """Write a file that may exist: readers see the old bytes or the new ones, never a part."""
-    raw = data.encode() if isinstance(data, str) else data
-    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    with _complete(path.parent, data, 0o644) as temp:
+        os.replace(temp, path)
+
+
+@contextlib.contextmanager
+def _complete(folder: Path, data: bytes | str, mode: int) -> Iterator[str]:
+    """A temporary file that holds all of `data` on disk; it is gone afterwards, whatever happened."""
+    handle, temp = tempfile.mkstemp(dir=folder, prefix=".tmp-")
     try:
         with os.fdopen(handle, "wb") as out:
-            out.write(raw)
+            out.write(data.encode() if isinstance(data, str) else data)
             out.flush()
             os.fsync(out.fileno())
-        os.chmod(temp, 0o644)
-        os.replace(temp, path)
-    except BaseException:
+        os.chmod(temp, mode)
+        yield temp
+    finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temp)
-        raise
 
 
 def append(path: Path, line: str) -> None:

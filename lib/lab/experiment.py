@@ -238,7 +238,7 @@ class Experiment:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """What an experiment found, before anything is decided or sealed."""
 
@@ -286,6 +286,10 @@ class Run:
         gold = {c.id: c for c in self.experiment.ruler.cases}
         rows = sorted(self.cases, key=lambda r: (r["quality"] is not None, r["quality"] or 0.0, r["case"]))[:k]
         return Markdown("\n\n".join(_side_by_side(r, gold[r["case"]]) for r in rows))
+
+    def __repr__(self) -> str:
+        # Short: the long form would put every case into the notebook a second time.
+        return f"Run of {len(self.cases)} cases, quality {self.scores.quality:.4f}"
 
     def _repr_markdown_(self) -> str:
         return self.scores._repr_markdown_() + "\n\n" + self._cost()

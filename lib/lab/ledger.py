@@ -405,7 +405,8 @@ def recomputed(record: dict[str, Any], cases: list[dict[str, Any]]) -> list[str]
     if not cases:
         return ["scores without a case"] if record["scores"] else []
     if record["kind"] in READINGS:
-        again, said = READINGS[record["kind"]](cases), record["found"]
+        said = record["found"]
+        again = {k: v for k, v in READINGS[record["kind"]](cases).items() if k in said}  # later code may read more
     else:
         again, said = score(outcomes).as_dict(), record["scores"]
     return odd + [k for k, v in again.items() if canonical(v) != canonical(said.get(k))]

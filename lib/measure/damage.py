@@ -277,3 +277,20 @@ def texts(cases: Sequence[Case]) -> list[Text]:
         for kind, (answer, than) in attacks(case, honest).items():
             found.append(Text("attack", kind, case, answer, honest=than))
     return found
+
+
+def frozen(cases: Sequence[Case]) -> list[dict[str, object]]:
+    """The texts that a ruler keeps in calibration.jsonl: of every damage the lightest, with what a judge must do.
+
+    `must`: gold ties at the top; damage lowers its own dimension; an attack stays at or under its honest text.
+    """
+    must = {"gold": "tie", "paraphrase": "tie or near", "damage": "lower its dimension", "attack": "not beat `than`"}
+    return [
+        {
+            "case": t.case.id, "part": t.part, "kind": t.kind, "dimension": t.dimension, "strength": t.strength,
+            "than": t.honest, "must": must.get(t.part, "be an honest, plain set"), "title": t.answer.title,
+            "questions": list(t.answer.questions),
+        }
+        for t in texts(cases)
+        if t.strength in (0, 1)
+    ]  # fmt: skip

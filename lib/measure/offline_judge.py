@@ -113,6 +113,10 @@ for _name, _words in ASPECTS.items():
         ABOUT.setdefault(_word, []).append(_name)
 ENDINGS = "ations ation ating ments ment ings ing ies ied ers er ed es s ate ly e y".split()
 SECOND = re.compile(rf"(?:\b(?:and|or|plus)|[,;])\s+(?:also\s+|if so,?\s+)?(?:{'|'.join(sorted(WH | VERBS))})\b")
+# Markup, JSON or an order to whoever grades: nobody who is asked about a task could answer that.
+TALK = re.compile(
+    r"</?\w[^>]*>|[{}]|\b(ignore|disregard|forget)\b.*\b(rubric|set|instructions?|above|other)\b|\bgive \d to\b"
+)
 MARK = re.compile("[?？؟]")
 
 
@@ -128,8 +132,8 @@ class Question:
 
     @property
     def void(self) -> bool:
-        """Whether nothing is asked: no word, or no question mark at the end."""
-        return not self.words or not MARK.match(self.text.rstrip()[-1])
+        """Whether the person is asked nothing: no word, no question mark at the end, or it talks to the judge."""
+        return not self.words or not MARK.match(self.text.rstrip()[-1]) or TALK.search(self.text) is not None
 
     @property
     def double(self) -> bool:
@@ -200,7 +204,9 @@ class Faults:
 
 def find(gold: Gold, answer: Answer) -> Faults:
     """Count the faults of an answer. Word for word copies of gold questions have none of their own."""
-    asked, wanted = [parse(q) for q in answer.questions], [parse(q) for q in gold.questions]
+    # What is no question counts as none at all, so its words cannot pass for breadth.
+    asked = [parse("?") if parse(q).void else parse(q) for q in answer.questions]
+    wanted = [parse(q) for q in gold.questions]
     faults = Faults({}, {d: [] for d in DIMENSIONS})
     alike = likeness(asked + wanted)
     copied = {q.words for q in wanted if not q.void}

@@ -131,12 +131,10 @@ def test_the_offline_judge_sees_each_damage_in_its_own_dimension_most(rows):
         assert own[0] < -0.5 and own == sorted(own, reverse=True), kind
 
 
-def test_no_attack_gains_on_the_offline_judge_but_the_known_ones(rows):
+def test_no_attack_gains_on_the_offline_judge(rows):
     found = calibrate.readings(rows)["attacks"]
     assert len(found) == 9 and all(a["cases"] == 30 for a in found.values())
-    # A tag or an order beside an honest question makes it unlike the others, which this judge takes for breadth.
-    known = {"fake closing tag": 0.05, "instructions inside a question": 0.02}
-    assert {name for name, a in found.items() if a["most"] > known.get(name, 1e-9)} == set()
+    assert {name for name, a in found.items() if a["most"] > 1e-9} == set()
 
 
 def test_pasted_gold_is_flagged_in_every_case_and_gains_nothing(rows):
