@@ -3,7 +3,7 @@
 Every dimension starts at 5 and loses points for faults that can be counted, so gold judged against itself gets 5 and
 a tie. What a fault costs was fitted on 78 answers that Claude Sonnet judged in the published study
 (`lib.measure.fit_offline`) and is never negative: more fault is never a better score. On runs left out of the fit its
-quality of a case has a Spearman of 0.64 with Sonnet's; its verdict is no better than calling everything a loss.
+quality of a case has a Spearman of 0.65 with Sonnet's; its verdict is no better than calling everything a loss.
 
 Knows gold, the task and the English of the questions. Does not know the world: it cannot tell a clever question from a
 strange one, takes two words for one thing to be two things unless ASPECTS has both, does not read the title, and has
@@ -30,13 +30,13 @@ VERSION = 1
 
 # Points that a full fault costs, by dimension; printed by lib.measure.fit_offline.
 PRICES: dict[str, dict[str, float]] = {
-    "atomicity": {"joined": 3.81, "long": 0.88, "missing": 0.21, "untouched": 0.29},
-    "specificity": {"vague": 5.98, "thin": 4.0, "aloof": 0.94, "missing": 1.56, "strange": 0.6},
-    "coverage": {"missing": 4.0, "untouched": 0.62, "narrow": 1.09},
-    "naturalness": {"broken": 5.0, "third": 1.5, "crowd": 2.02, "thin": 1.03, "missing": 1.68, "narrow": 1.68},
-    "non_redundancy": {"pair": 1.5, "crowd": 2.99, "extra": 3.0, "missing": 0.7, "untouched": 0.68, "narrow": 1.73},
+    "atomicity": {"joined": 3.83, "long": 0.88, "missing": 0.2, "untouched": 0.25, "narrow": 0.69},
+    "specificity": {"vague": 5.99, "thin": 3.98, "aloof": 0.91, "missing": 1.37, "strange": 0.6, "narrow": 0.86},
+    "coverage": {"missing": 4.0, "untouched": 0.75, "narrow": 1.23},
+    "naturalness": {"broken": 5.0, "third": 1.5, "crowd": 2.01, "thin": 1.02, "missing": 1.62, "narrow": 1.62},
+    "non_redundancy": {"pair": 1.5, "crowd": 3.0, "extra": 3.0, "missing": 0.64, "untouched": 0.63, "narrow": 1.66},
 }
-WIN, TIE = 3.98, 3.93  # mean of the five scores from which an answer wins or ties; fitted likewise
+WIN, TIE = 3.89, 3.84  # mean of the five scores from which an answer wins or ties; fitted likewise
 
 LONG = 2000  # characters read of a question
 FULL = 0.55  # similarity from which a gold question counts as asked

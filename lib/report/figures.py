@@ -157,9 +157,11 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
             label="champion by the paired rule",
         )
     if table["confirmed"].notna().any():
-        ax.step(x, table["confirmed"], where="post", color=PROVEN, linewidth=2.0, label="confirmed on the sealed gate")
-        low, high = table["low"].astype(float), table["high"].astype(float)
-        ax.fill_between(x, low, high, step="post", color=PROVEN, alpha=0.12, linewidth=0)
+        # Up to the edge: what was confirmed after the last run would otherwise be a point without a line.
+        ends = [*x, len(x) + 0.5]
+        value, low, high = ([*table[c].astype(float), float(table[c].iloc[-1])] for c in ("confirmed", "low", "high"))
+        ax.step(ends, value, where="post", color=PROVEN, linewidth=2.0, label="confirmed on the sealed gate")
+        ax.fill_between(ends, low, high, step="post", color=PROVEN, alpha=0.15, linewidth=0)
     for i, row in zip(x, table.itertuples(), strict=True):
         if row.status == "kept":
             ax.annotate(

@@ -26,6 +26,20 @@ pre{overflow-x:auto;font-size:.85rem;background:#f2efe8;padding:.6rem}blockquote
 """
 
 
+# What Markdown makes, and nothing that could run: the sanitiser's own list lets no heading and no table through.
+TAGS = frozenset(
+    "h1 h2 h3 h4 h5 h6 p br hr div span em strong b i code pre blockquote ul ol li a table thead tbody tr th td img "
+    "details summary figure figcaption sub sup del".split()
+)
+ATTRIBUTES = {
+    "*": ["id", "class", "title"],
+    "a": ["href"],
+    "img": ["src", "alt"],
+    "td": ["align"],
+    "th": ["align", "scope"],
+}
+
+
 def home(runs: Path) -> Path:
     """Where the index notebooks of a folder of runs live: `notebooks` for the project's own, else beside the runs."""
     return NOTEBOOKS if runs.resolve() == (ROOT / "runs").resolve() else runs.resolve().parent
@@ -83,7 +97,9 @@ def _body(notebook: str) -> str:
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  1.3 s of grammar at import, unused here
     import nbformat
     from nbconvert import HTMLExporter
+    from traitlets.config import Config
 
     # Sanitising keeps a model's text, or a hypothesis, from becoming a script of the page.
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=True)
+    config = Config({"SanitizeHTML": {"tags": sorted(TAGS), "attributes": ATTRIBUTES}})
+    exporter = HTMLExporter(config=config, template_name="basic", exclude_input=True, sanitize_html=True)
     return exporter.from_notebook_node(nbformat.reads(notebook, 4))[0]
