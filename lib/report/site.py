@@ -28,7 +28,7 @@ pre{overflow-x:auto;font-size:.85rem;background:#f2efe8;padding:.6rem}blockquote
 
 # What Markdown makes, and nothing that could run: the sanitiser's own list lets no heading and no table through.
 TAGS = frozenset(
-    "h1 h2 h3 h4 h5 h6 p br hr div span em strong b i code pre blockquote ul ol li a table thead tbody tr th td img "
+    "h1 h2 h3 h4 h5 h6 p br hr div span em strong b i code pre blockquote ul ol li a table thead tbody tr th td "
     "details summary figure figcaption sub sup del".split()
 )
 ATTRIBUTES = {
@@ -97,9 +97,15 @@ def _body(notebook: str) -> str:
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  1.3 s of grammar at import, unused here
     import nbformat
     from nbconvert import HTMLExporter
-    from traitlets.config import Config
 
     # Sanitising keeps a model's text, or a hypothesis, from becoming a script of the page.
-    config = Config({"SanitizeHTML": {"tags": sorted(TAGS), "attributes": ATTRIBUTES}})
-    exporter = HTMLExporter(config=config, template_name="basic", exclude_input=True, sanitize_html=True)
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=True)
+    exporter.register_filter("clean_html", _clean)
     return exporter.from_notebook_node(nbformat.reads(notebook, 4))[0]
+
+
+def _clean(html: str) -> str:
+    """HTML with nothing in it but what Markdown makes."""
+    import bleach
+
+    return bleach.clean(html, tags=TAGS, attributes=ATTRIBUTES)
