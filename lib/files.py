@@ -146,5 +146,5 @@ def check_sums(folder: Path, text: str, seal: str) -> list[str]:
         wrong.append(f"{folder / name}: not part of the seal (added later)")
     for name in sorted(said.keys() & found):
         if not (folder / name).is_file() or sha256_file(folder / name) != said[name]:
-            wrong.append(f"{folder / name}: changed since it was sealed")
+            wrong.append(f"{folder / name}: changed since it was sealed (its sum in {folder / seal} is another)")
     return wrong
