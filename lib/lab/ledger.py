@@ -6,6 +6,7 @@ the hash of the line before, and can always be rebuilt from the folders. Does no
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -233,12 +234,24 @@ def checked_lines(path: Path) -> list[dict[str, Any]]:
     if lines.pop() != b"":
         raise Tampered(f"{path}: the last line is cut off; `notch verify --repair` rebuilds it from the sealed runs")
     before, found = START, []
+    # Thousands of small objects that all stay: the collector would look at them again and again, half of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _rows_of(path, lines, before, found)
+    finally:
+        gc.enable() if collecting else None
+
+
+def _rows_of(path: Path, lines: list[bytes], before: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from pydantic_core import from_json  # twice as fast as json on ten thousand lines
+
     for number, line in enumerate(lines, 1):
         # The chain is checked on the bytes: parsing comes only after they are known to be whole.
         if f'"prev":"{before}"'.encode() not in line:
             raise Tampered(f"{path}:{number}: does not follow the line before it")
         try:
-            found.append(json.loads(line))
+            found.append(from_json(line, allow_inf_nan=False))
         except ValueError as error:
             raise Tampered(f"{path}:{number}: changed since it was written (not JSON: {error})") from error
         before = sha256(line)
