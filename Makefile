@@ -59,8 +59,8 @@ planner: $(READY)
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -q torch
 	$(PRETRAIN) --size tiny-m --out $(WORK)/m1 --tokens 2.4
 	$(PRETRAIN) --size tiny-m --out $(WORK)/m2 --start $(WORK)/m1 --tokenizer $(WORK)/m1 --tokens 6.3 --seed 7
-	$(PRETRAIN) --size tiny-m --out $(WORK)/m3 --start $(WORK)/m2 --tokenizer $(WORK)/m1 --tokens 4.2 --seed 11 --lr 0.015
+	$(PRETRAIN) --size tiny-m --out $(WORK)/m3 --start $(WORK)/m2 --tokenizer $(WORK)/m1 --tokens 4.4 --seed 11 --lr 0.015
 	$(PRETRAIN) --size tiny-s --out $(WORK)/s1 --start $(WORK)/m2 --tokenizer $(WORK)/m1 --tokens 2.5 --seed 5 --lr 0.015
-	$(PRETRAIN) --size tiny-s --out $(WORK)/s2 --start $(WORK)/s1 --tokenizer $(WORK)/m1 --tokens 3.0 --seed 21 --lr 0.015
+	$(PRETRAIN) --size tiny-s --out $(WORK)/s2 --start $(WORK)/s1 --tokenizer $(WORK)/m1 --tokens 3.5 --seed 21 --lr 0.015
 	$(BIN)/python -m lib.train.export --size tiny-m --source $(WORK)/m3
 	$(BIN)/python -m lib.train.export --size tiny-s --source $(WORK)/s2

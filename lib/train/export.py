@@ -92,13 +92,16 @@ many tasks), 25 % messy (repeats, double questions, telegraphic ones, things alr
 contrast paragraph in the prompt 55 % are clean: instructions go with better sets, as in the data of large models. Worked
 examples in a prompt have the same quality as the answer. So prompting, examples and fine-tuning have something to gain here by construction.
 
-No line of the corpus comes near a task or a gold question of the ruler (leak guard; near lines left out while training: {refused}).
+From tiny-m's second stage on, no line of the corpus comes near a task or a gold question of the ruler (leak guard; lines left out
+in the last stages: {refused}). **The first stage had a weaker guard**, which read task lines only and missed short words, and a
+knowledge base with five objects that have since been renamed. So its 16,000 examples may hold lines close to a ruler task, such as "fix the espresso machine
+at home" beside "fix a leaking espresso machine", or a story about a detective. No gold answer was ever part of the corpus.
 
 ## How they were trained
 
     make planner
 
-goes through the same stages with the same numbers of tokens (`lib/train/pretrain.py`, then `lib/train/export.py`).
+goes through these stages by number of tokens, with today's guard in all of them (`lib/train/pretrain.py`, then `lib/train/export.py`).
 
 {training}
 
