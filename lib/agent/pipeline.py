@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
 from lib.files import OneLine
 from lib.measure.answer import NoAnswer
-from lib.models.model import Completion, Decoding, Model
+from lib.models.model import Capabilities, Completion, Decoding, Model
 
 MOST_STEPS = 20
 
@@ -34,6 +34,8 @@ class Call:
 
     messages: list[Message]
     change: dict[str, Any] = field(default_factory=dict)
+    reply: str = ""  # a reply to score (its mean log-probability comes back) instead of one to generate
+    adapter: str | None = None  # another adapter than the run's for this call; "" is the bare base
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class State:
     case: str
     task: str
     draft: Draft | None = None
+    pool: tuple[Draft, ...] = ()  # drafts to choose from, for steps that make or compare several
     demos: tuple[Example, ...] = ()
     failed: NoAnswer | None = None
     calls: tuple[dict[str, Any], ...] = ()  # step, messages, text, finish_reason: the trace
@@ -75,6 +78,7 @@ class Step:
     calls: float  # completions per case, for the method table
     about: str  # first line of its docstring
     texts: tuple[str, ...]  # free texts among the arguments, for the leak guard
+    needs: frozenset[str] = frozenset()  # capabilities of the model that it cannot do without
 
 
 @dataclass(frozen=True)
@@ -82,16 +86,24 @@ class _Made:
     make: Callable[..., Callable[[State], Work]]
     family: str
     calls: Callable[..., float]
+    needs: Callable[..., Iterable[str]]
 
 
 STEPS: dict[str, _Made] = {}
 
 
-def step(family: str, calls: Callable[..., float] = lambda **_: 0):
-    """Register a lever: a function of keyword arguments that returns `run(state)`, a generator of calls."""
+def step(
+    family: str,
+    calls: Callable[..., float] = lambda **_: 0,
+    needs: Callable[..., Iterable[str]] = lambda **_: (),
+):
+    """Register a lever: a function of keyword arguments that returns `run(state)`, a generator of calls.
+
+    `calls` and `needs` take the lever's arguments: completions a case, and names of `Capabilities` that it must have.
+    """
 
     def register(make: Callable[..., Callable[[State], Work]]) -> Callable[..., Callable[[State], Work]]:
-        STEPS[make.__name__] = _Made(make, family, calls)
+        STEPS[make.__name__] = _Made(make, family, calls, needs)
         return make
 
     return register
@@ -131,7 +143,9 @@ def _build_one(place: int, row: Any) -> Step:
     except (ValueError, TypeError) as error:
         raise BadPipeline(f"step {place} ({name}): {error}") from error
     about = (inspect.getdoc(made.make) or "").split("\n")[0]
-    return Step(name, made.family, args, run, made.calls(**bound), about, tuple(_texts(args)))
+    return Step(
+        name, made.family, args, run, made.calls(**bound), about, tuple(_texts(args)), frozenset(made.needs(**bound))
+    )
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -159,6 +173,14 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, dict):
         return [t for v in value.values() for t in _texts(v)]
     return [t for v in value for t in _texts(v)] if isinstance(value, list) else []
+
+
+def require(steps: Sequence[Step], name: str, can: Capabilities) -> None:
+    """Raise BadPipeline naming the first step that needs what a model cannot do."""
+    for place, one in enumerate(steps, 1):
+        for need in sorted(one.needs):
+            if not getattr(can, need):
+                raise BadPipeline(f"step {place} ({one.name}) needs {need}, which model {name!r} does not offer")
 
 
 def row_seed(seed: int, case: str, number: int) -> int:

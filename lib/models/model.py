@@ -28,6 +28,7 @@ class Decoding:
     top_k: int = 0  # 0 is off
     max_tokens: int = 320
     seed: int = 0
+    grammar: str = ""  # a JSON schema as text that the reply must fit; "" is free text
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Decoding:
@@ -36,6 +37,10 @@ class Decoding:
         for name, value in values.items():
             if name not in known:
                 raise ValueError(f"decoding has no {name!r}; it has {', '.join(known)}")
+            if known[name] == "str":
+                if not isinstance(value, str):
+                    raise ValueError(f"decoding {name} is {value!r:.40}: expected text")
+                continue
             whole = known[name] == "int"
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 raise ValueError(f"decoding {name} is {value!r}: expected a {'whole ' if whole else ''}number")
@@ -58,6 +63,7 @@ class Completion:
     prompt_tokens: int
     generation_tokens: int
     finish_reason: str  # "stop" or "length"
+    logprob: float | None = None  # mean log-probability of a token of the reply, where it was asked for
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,12 @@ class Model(Protocol):
     cost: Cost
 
     def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]: ...
+
+    # With the capability "logprobs": the same replies back, each with its `logprob`; nothing is generated.
+    def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]: ...
+
+    # With the capability "adapters": the same base with another adapter ("" for none); costs go to this model.
+    def with_adapter(self, adapter: str) -> Model: ...
 
 
 class ToyModel:
