@@ -52,6 +52,8 @@ class Record:
     id: str = ""
     slug: str = ""
     schema: int = SCHEMA
+    leaks: list[str] = field(default_factory=list)  # cases whose answers hold gold word for word: the run is invalid
+    sampled: bool | None = None  # whether any call drew its reply; None in what makes no answers
     found: dict[str, Any] = field(default_factory=dict)  # calibrate and rejudge: what was measured; they have no scores
 
     def as_dict(self) -> dict[str, Any]:

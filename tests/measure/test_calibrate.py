@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lib.files import RULER
-from lib.measure import calibrate, damage, noise
+from lib.measure import calibrate, damage, leak, noise
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.offline_judge import OfflineJudge
@@ -109,14 +109,14 @@ def test_pasted_gold_is_a_leak_wherever_it_stands():
         [" ".join(QUESTIONS)],
         [*QUESTIONS[:3], *(f"What about thing {i}?" for i in range(4))],
     ):
-        assert "stand word for word in gold" in damage.leaked(CASE, Answer("x", questions))
-    assert damage.leaked(CASE, Answer(" ".join(QUESTIONS), ["Why?"])) != ""
+        assert "stand word for word in gold" in leak.leaked(CASE, Answer("x", questions))
+    assert leak.leaked(CASE, Answer(" ".join(QUESTIONS), ["Why?"])) != ""
 
 
 def test_what_two_people_may_both_ask_is_no_leak():
-    assert damage.leaked(CASE, Answer("Start keeping bees", [*QUESTIONS[:2], "Why bees?"])) == ""
-    assert damage.leaked(CASE, damage.plain(CASE)) == ""
-    assert damage.leaked(Case("x", "x"), Answer("x", QUESTIONS)) == ""
+    assert leak.leaked(CASE, Answer("Start keeping bees", [*QUESTIONS[:2], "Why bees?"])) == ""
+    assert leak.leaked(CASE, damage.plain(CASE)) == ""
+    assert leak.leaked(Case("x", "x"), Answer("x", QUESTIONS)) == ""
 
 
 # --- the offline judge, calibrated
@@ -188,7 +188,7 @@ def test_a_deterministic_judge_has_no_noise_on_the_same_answers():
     rows = [row for repeat in range(3) for row in calibrate.again(OfflineJudge(), pairs, repeat)]
     found = calibrate.readings(rows)
     assert found["floor"] == 0 and found["same"]["sd"] == 0 and found["same"]["repeats"] == 3
-    assert "differed in nothing" in noise.sentence(found | calibrate.worlds(rows, 0.0))
+    assert "differed in nothing" in noise.sentence(found | calibrate.worlds(rows, found["floors"]))
 
 
 # --- halo
