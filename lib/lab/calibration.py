@@ -242,7 +242,7 @@ class Calibrated:
         """Nothing is kept: later runs read their floor here."""
         told = noise.sentence(self.found)
         if noise.floor_of(self.found, False) != self.found["floor"]:
-            told = f"{told} Between two greedy runs: {noise.sentence(self.found, False)}"
+            told = f"{told} {noise.sentence(self.found, False)}"
         if self.found["unscored"]:
             told = f"{self.found['unscored']} judgments are missing. {told}"
         return Decision("reference", told, floor=self.found["floor"])

@@ -189,7 +189,7 @@ def sentence(found: dict[str, Any], sampled: bool = True) -> str:
     floor, world = floor_of(found, sampled), world_of(found, sampled)
     if floor is None or (not world and floor):
         return "How often this rule keeps a change that changes nothing is not measured here yet: `notch calibrate`."
-    what = "where one of them samples" if sampled else "greedily"
+    what = "where one of them samples" if sampled else "both greedy"
     if not floor and (not world or not (world["lucky_climb"] or world["keeps"])):
         return (
             "A repeat differed in nothing (A/A floor 0), so nothing is kept by the noise of a repeat; what a change that "
@@ -199,7 +199,7 @@ def sentence(found: dict[str, Any], sampled: bool = True) -> str:
     moved = (
         f"Two measurements of the same thing, {what}, differ by up to {floor:.4f} (95 %)"
         if floor
-        else "A greedy run repeats exactly (A/A floor 0), but a change that does no good still reshuffles answers"
+        else "Greedy runs repeat exactly (A/A floor 0), but a change that does no good still reshuffles answers"
     )
     return (
         f"{moved}; in a world where nothing ever changes, this rule keeps something in {100 * world['false_keep']:.0f} % of "

@@ -193,7 +193,7 @@ def rule(ledger: Ledger) -> Markdown:
     era = tables.latest(ledger)
     told = ledger.noise(era)
     if ledger.floor(era, sampled=False) != ledger.floor(era):
-        told += f" Between two greedy runs: {ledger.noise(era, sampled=False)}"
+        told += f" {ledger.noise(era, sampled=False)}"
     return Markdown(told)
 
 

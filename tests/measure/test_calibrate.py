@@ -281,3 +281,21 @@ def test_the_sentence_says_what_is_not_measured():
     world = noise.null_world(scattered(0.1), 0.02, studies=100).as_dict()
     said = noise.sentence({"floor": 0.02, "null_world": world})
     assert "0.0200" in said and "71 runs" in said and "sealed gate" in said
+
+
+def test_the_sentence_of_greedy_runs_says_that_they_repeat_and_what_luck_still_does():
+    repeats = scattered(0.1)
+    rows = [
+        calibrate.row_of(part, f"c{i}", fives(), repeat=k) | {"quality": q if part == "fresh" else 0.5}
+        for part, many in (("same", 2), ("greedy", 2), ("fresh", len(repeats)))
+        for k in range(many)
+        for i, q in enumerate(repeats[k])
+    ]
+    found = calibrate.readings(rows)
+    assert found["floors"]["greedy"] == 0 < found["floors"]["sampled"] == found["floor"]
+    found |= calibrate.worlds(rows, found["floors"])
+    greedy, sampled = (noise.sentence(found, s) for s in (False, True))
+    assert "repeat exactly" in greedy and "still reshuffles" in greedy and "where one of them samples" in sampled
+    assert found["greedy_world"]["false_keep"] >= found["null_world"]["false_keep"]
+    assert found["greedy_world"]["detectable"] <= found["detectable"] and found["greedy_world"]["confirmed"] <= 0.05
+    assert "71 runs" in greedy
