@@ -57,9 +57,9 @@ def compare(flying, requests, judged):
         mine.append(seconds(lambda i=i: judged(flying, f"{flying}-{i}")))
     a, b = statistics.median(mine), statistics.median(its)
     floor = DELAY * -(-len(requests) // flying)
-    ratio = statistics.median(m / i for m, i in zip(mine, its, strict=True))
+    pairs = [m / i for m, i in zip(mine, its, strict=True)]
     print(f"{len(requests)} calls, {flying} in flight: ClaudeJudge {a:.3f} s, bare loop {b:.3f} s (floor {floor:.1f} s), "
-          f"medians {a / b:.2f}, of pairs {ratio:.2f}, best {min(mine) / min(its):.2f}; want 1.15", flush=True)  # fmt: skip
+          f"medians {a / b:.2f}, of {TIMES} pairs {statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f}), best {min(mine) / min(its):.2f}; want 1.15", flush=True)  # fmt: skip
 
 
 async def bare(flying, requests):
