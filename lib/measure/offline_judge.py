@@ -5,8 +5,8 @@ a tie. What a fault costs was fitted on 78 answers that Claude Sonnet judged in 
 (`lib.measure.fit_offline`) and is never negative: more fault is never a better score. On runs left out of the fit its
 quality of a case has a Spearman of 0.65 with Sonnet's; its verdict is no better than calling everything a loss.
 
-A question of another task in the place of a stock question can still raise a score: of such swaps in middling answers
-a third do. A guard that stops most of them (all points down by the share of such questions) costs agreement with
+A question of another task in the place of a stock question can still raise a score: of such swaps in middling answers,
+a third to a half do. A guard that stops most of them (all points down by the share of such questions) costs agreement with
 Sonnet, 0.57 instead of 0.65, because a new thought about the task at hand looks the same to a judge that knows words.
 
 Knows gold, the task and the English of the questions. Does not know the world: it cannot tell a clever question from a
