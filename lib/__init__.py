@@ -22,6 +22,8 @@ above it, and tests/test_order.py holds that.
     measure.fit_offline         how the offline judge's constants were fitted (a script)
     measure.against             a judge beside stored verdicts of another
     models.model                what a model is; ToyModel
+    models.grammar              which tokens may come next
+    models.batching             many rows through one MLX model at once
     models.mlx                  the model that runs here
     models.load                 the one door to a model
     models.knowledge            what a plan depends on, by family of task

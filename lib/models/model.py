@@ -62,7 +62,7 @@ class Completion:
     text: str
     prompt_tokens: int
     generation_tokens: int
-    finish_reason: str  # "stop" or "length"
+    finish_reason: str  # "stop", "length", "refusal", or "scored" for a reply that was handed in
     logprob: float | None = None  # mean log-probability of a token of the reply, where it was asked for
 
 
@@ -76,11 +76,23 @@ class Cost:
     seconds: float = 0.0
     dollars: float = 0.0
     peak_memory: float = 0.0  # gigabytes, as mlx-lm reports it
+    prompt_seconds: float = 0.0  # of the seconds: reading prompts, where the backend can tell
 
     def __add__(self, other: Cost) -> Cost:
         mine, its = asdict(self), asdict(other)
         peak = max(mine.pop("peak_memory"), its.pop("peak_memory"))
         return Cost(**{k: mine[k] + its[k] for k in mine}, peak_memory=peak)
+
+    @property
+    def prompt_tps(self) -> float | None:
+        """Prompt tokens a second, prefixes that were read once counted for every row; None where nobody timed it."""
+        return self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else None
+
+    @property
+    def generation_tps(self) -> float | None:
+        """New tokens a second, reading prompts left out where that is known; None where nothing was generated."""
+        spent = self.seconds - self.prompt_seconds
+        return self.generation_tokens / spent if self.generation_tokens and spent > 0 else None
 
 
 @dataclass(frozen=True)
