@@ -25,6 +25,8 @@ above it, and tests/test_order.py holds that.
     models.grammar              which tokens may come next
     models.batching             many rows through one MLX model at once
     models.mlx                  the model that runs here
+    models.apple                Apple's on-device model
+    models.cloud                Claude as a candidate
     models.load                 the one door to a model
     models.knowledge            what a plan depends on, by family of task
     models.embed                texts as vectors

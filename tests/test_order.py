@@ -16,6 +16,7 @@ OWNERS = {
     "mlx": {"models.batching", "models.mlx", "models.embed", "train.export"},
     "mlx_lm": {"models.batching", "models.mlx", "train.export"},
     "llguidance": {"models.grammar"},
+    "apple_fm_sdk": {"models.apple"},
     "matplotlib": {"report.figures"},
     "papermill": {"lab.execute"},
     "torch": {"train.pretrain"},

@@ -19,7 +19,7 @@ from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
 from lib.files import OneLine
 from lib.measure.answer import NoAnswer
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Model
+from lib.models.model import FAILED, Capabilities, Completion, Cost, Decoding, Model
 
 MOST_STEPS = 20
 
@@ -237,6 +237,7 @@ def run(
                 }
                 | ({} if completion.logprob is None else {"logprob": completion.logprob})
                 | ({} if call.adapter is None else {"adapter": call.adapter})
+                | ({"id": completion.id} if completion.id else {})
             )
         _book(stages, [names[case.place] for case, _, _ in flat], completions, model.cost, before)
     return [case.state for case in cases]
@@ -252,6 +253,9 @@ def _asks(case: _Case, steps: Sequence[Step]) -> bool:
                     break
                 case.replies, case.work = None, steps[case.place].run(case.state)
             reply, case.replies = case.replies, []  # a step that asks for nothing gets an empty list
+            lost = next((r for r in reply or () if r.finish_reason in FAILED), None)
+            if lost:
+                raise BadReply(f"{lost.finish_reason} of the model: {lost.text or 'it gave no reason'}"[:300])
             case.asked = next(case.work) if reply is None else case.work.send(reply)
             if case.asked:
                 return True

@@ -29,6 +29,7 @@ from lib.models.grammar import Grammars, Rule
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
 
 SHIPPED = {name: Path(__file__).parent / "tiny" / name for name in ("tiny-s", "tiny-m")}
+CAN = Capabilities(logprobs=True, grammar=True, adapters=True)
 MOST_ADAPTERS = 8  # kept on one base; an adapter that is asked for again is read again
 BLAS_HINT = "install OpenBLAS (Debian, Ubuntu: apt-get install libopenblas0-pthread) to be 15 to 40 times faster"
 
@@ -65,13 +66,15 @@ def resolve(name: str) -> str:
         return str(SHIPPED[name])
     where = name.removeprefix("mlx:")
     if not where or len(where) > 200:
-        raise NoModel(f"model {name[:40]!r}: expected {', '.join(SHIPPED)}, toy, a folder or a hub id")
+        raise NoModel(
+            f"model {name[:40]!r}: expected {', '.join(SHIPPED)}, toy, apple, a claude-* id, a folder or a hub id"
+        )
     if Path(where).is_dir() or (ROOT / where).is_dir():
         return str(Path(where) if Path(where).is_dir() else ROOT / where)
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", where):
         return where
     raise NoModel(
-        f"model {name!r}: not one of {', '.join(SHIPPED)}, toy, and neither a folder nor a hub id such as "
+        f"model {name!r}: not one of {', '.join(SHIPPED)}, toy, apple, no claude-* id, and neither a folder nor a hub id such as "
         "mlx-community/Llama-3.2-3B-Instruct-4bit"
     )
 
@@ -110,7 +113,7 @@ class MLXModel:
             dequantize_model(base)
             base.set_dtype(mx.float32)
         self.name = name
-        self.capabilities = Capabilities(logprobs=True, grammar=True, adapters=True)
+        self.capabilities = CAN
         self.batch = batch
         self._bare: dict[str, Any] = {"name": name, "weights": weights_hash(where)}
         self._base, self._spent, self._others = base, _Spent(), OrderedDict[str, MLXModel]()

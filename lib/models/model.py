@@ -14,6 +14,9 @@ from lib.files import OneLine
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
+FAILED = ("refusal", "error")  # finish reasons of a reply that is none
+
+
 class NoModel(OneLine):
     """A model that cannot be had here; the message says why and what to do."""
 
@@ -62,8 +65,10 @@ class Completion:
     text: str
     prompt_tokens: int
     generation_tokens: int
-    finish_reason: str  # "stop", "length", "refusal", or "scored" for a reply that was handed in
+    # "stop", "length", "scored" for a reply that was handed in; "refusal" or "error" with the reason as text
+    finish_reason: str
     logprob: float | None = None  # mean log-probability of a token of the reply, where it was asked for
+    id: str = ""  # of the reply, where a server gave one
 
 
 @dataclass(frozen=True)
