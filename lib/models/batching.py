@@ -47,6 +47,9 @@ class Prefixes:
     def nbytes(self) -> int:
         return sum(c.nbytes for caches in self._kept.values() for c in caches)
 
+    def clear(self) -> None:
+        self._kept.clear()
+
     def groups(self, prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
         """`grouped`, where prompts that share nothing may still begin with what an earlier call has read."""
         if not self.usable:

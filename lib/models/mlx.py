@@ -143,6 +143,10 @@ class MLXModel:
         self._others.move_to_end(folder)
         return self._others[folder]
 
+    def forget(self) -> None:
+        """Let go of the prefixes that were kept for later prompts; they are up to a quarter of a gigabyte."""
+        self._prefixes.clear()
+
     @property
     def cost(self) -> Cost:
         """What this model took, with every adapter that it wore."""
