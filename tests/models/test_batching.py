@@ -43,7 +43,7 @@ def adapters(tmp_path_factory):
         mx.random.seed(seed)
         leaves = {k: v for k, v in tree_flatten(model.parameters()) if k.rsplit(".", 1)[-1] in ("lora_a", "lora_b")}
         mx.save_safetensors(
-            str(folder / "adapters.safetensors"), {k: 0.03 * mx.random.normal(v.shape) for k, v in leaves.items()}
+            str(folder / "adapters.safetensors"), {k: 0.1 * mx.random.normal(v.shape) for k, v in leaves.items()}
         )
         config = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": told}
         (folder / "adapter_config.json").write_text(json.dumps(config))
