@@ -25,6 +25,7 @@ above it, and tests/test_order.py holds that.
     models.mlx                  the model that runs here
     models.load                 the one door to a model
     models.knowledge            what a plan depends on, by family of task
+    models.embed                texts as vectors
     agent.prompt                every call beside the parser of its reply
     agent.bank                  worked examples and the leak guard
     agent.pipeline              plain data in, one state a case out

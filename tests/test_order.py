@@ -13,7 +13,7 @@ import lib
 PACKAGE = Path(lib.__file__).parent
 ORDER = re.findall(r"^    ([a-z_.]+)  +\S", lib.__doc__, re.MULTILINE)
 OWNERS = {
-    "mlx": {"models.mlx", "train.export"},
+    "mlx": {"models.mlx", "models.embed", "train.export"},
     "mlx_lm": {"models.mlx", "train.export"},
     "matplotlib": {"report.figures"},
     "papermill": {"lab.execute"},
