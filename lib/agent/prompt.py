@@ -326,8 +326,8 @@ def _parse_lines(text: str) -> Draft:
         match = re.fullmatch(r"\d{1,2}[.)]\s*(.+)", line)
         if not match:
             raise BadReply(f"line without a number: {clip(line)}")
-        questions.append(match[1])
-    return Draft(lines[0], tuple(questions))
+        questions.append(_sound(match[1], "question"))
+    return Draft(_sound(lines[0], "title"), tuple(questions))
 
 
 def parse_json(text: str) -> dict:

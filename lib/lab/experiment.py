@@ -130,6 +130,8 @@ class Experiment:
         self.steps  # noqa: B018  builds, or says what is wrong
         self._decoding()
         load.check(self.model, self.adapter)
+        for step in self.steps:
+            load.check(self.model, step.args.get("adapter", ""))
         if self.hypothesis.strip() == "":
             raise BadParameters("hypothesis is empty: say what you expect and why before you look")
         if self.lever == "a/a" and self.judge == "claude" and not self.judging.get("replicate"):
@@ -146,10 +148,10 @@ class Experiment:
         golds = [q for c in self.ruler.cases if c.gold for q in c.gold.questions]
         guard = LeakGuard(tasks, golds)
         for step in self.steps:
-            guard.check(step.texts, f"step {step.name}")
-        if any(step.family == "retrieval" or step.args.get("by") == "neighbours" for step in self.steps):
-            for example in bank():
-                guard.check((example.task, *example.draft.questions), f"bank example of {example.source}")
+            guard.check(step.texts, f"step {step.name}", meaning=True)
+        shown = any(s.family == "retrieval" or s.args.get("by") in ("neighbours", "corpus") for s in self.steps)
+        for example in bank() if shown else ():
+            guard.check(example.texts, f"bank example of {example.source}")
 
     def _decoding(self) -> Decoding:
         try:
