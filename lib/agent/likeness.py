@@ -71,7 +71,7 @@ def in_form(drafts: Sequence[Draft]) -> list[Draft]:
 def composite(draft: Draft, task: str) -> float:
     """A guess at a set's quality from its texts alone, about 0 to 4: different, concrete, one thing each, on the task.
 
-    The weights are equal because nothing here was fitted to a judge.
+    The parts weigh the same because nothing here was fitted to a judge.
     """
     qs = draft.questions
     if not qs:
@@ -79,7 +79,8 @@ def composite(draft: Draft, task: str) -> float:
     one_thing = sum(" and " not in q.lower() and " or " not in q.lower() for q in qs) / len(qs)
     concrete = sum(min(1.0, len(content(q)) / 5) for q in qs) / len(qs)
     named = overlap(content(draft.title), content(task))
-    return variety(qs) + one_thing + concrete + named
+    different = len(clusters(qs)) / len(qs)
+    return different + one_thing + concrete + named
 
 
 def dispersion(draft: Draft, embedder: Embedder) -> float:

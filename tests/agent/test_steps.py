@@ -1,6 +1,5 @@
 """Each lever on the toy model: what it does to a state, and that no reply of a model can break it."""
 
-import json
 import random
 
 import pytest

@@ -37,7 +37,7 @@ def donor(adapter: str = "", n: int = 7):
 
 @step("adapter")
 def transplant(most: int = 2):
-    """Replace up to `most` questions of the draft that repeat or say least by what only the last set of the pool asks."""
+    """Replace up to `most` questions of the draft that repeat others most by what only the last set of the pool asks."""
     if not 1 <= most <= 20:
         raise ValueError(f"most is {most}, expected 1 to 20")
 

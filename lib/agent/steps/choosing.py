@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from lib.agent import prompt
 from lib.agent.likeness import clusters, composite, dispersion, in_form, round_robin, similarity
@@ -144,19 +144,19 @@ def merge(to: int = 7):
 
 
 def transplanted(draft: Draft, donors: Sequence[Draft], most: int) -> tuple[Draft, list[tuple[str, str]]]:
-    """A draft with up to `most` questions that repeat or say least replaced by what only the donors ask; (out, in) too."""
+    """A draft with up to `most` questions that repeat others most replaced by what only the donors ask; (out, in) too."""
     questions, swaps = list(draft.questions), []
     for offer in (q for d in donors for q in d.questions):
         if len(swaps) == most or not questions:
             break
-        worth: list[Any] = [
-            (max((similarity(q, p) for k, p in enumerate(questions) if k != i), default=0.0), -len(q), i)
+        worth = [
+            (max((similarity(q, p) for k, p in enumerate(questions) if k != i), default=0.0), i)
             for i, q in enumerate(questions)
             if q not in [new for _, new in swaps]
         ]
         nearest = max(similarity(offer, q) for q in questions)
         if worth and nearest < 0.3:  # asks about something else altogether
-            _, _, at = max(worth)
+            _, at = max(worth)
             swaps.append((questions[at], offer))
             questions[at] = offer
     return Draft(draft.title, tuple(questions)), swaps

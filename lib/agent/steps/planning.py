@@ -12,6 +12,7 @@ from lib.agent.likeness import fresh
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply, Draft
 from lib.agent.steps.asking import read_set
+from lib.measure.answer import normalised
 
 
 def _from(state: State, unknowns: list[str], n: int) -> Work:
@@ -85,10 +86,14 @@ def select(to: int = 7):
 
     def run(state: State) -> Work:
         draft = state.need("select")
+        flat = [normalised(q) for q in draft.questions]  # a question said again word for word is no choice
+        pool = [q for i, q in enumerate(draft.questions) if flat[i] not in flat[:i]]
         if len(draft.questions) <= to:
             return state
-        [reply] = yield [Call(prompt.select(state.task, draft.questions, to))]
-        keep = prompt.parse_keep(reply.text, len(draft.questions), to)
-        return replace(state, draft=Draft(draft.title, tuple(draft.questions[i] for i in keep)))
+        if len(pool) <= to:
+            return replace(state, draft=Draft(draft.title, tuple(pool))).note("nothing to choose: repeats left out")
+        [reply] = yield [Call(prompt.select(state.task, pool, to))]
+        keep = prompt.parse_keep(reply.text, len(pool), to)
+        return replace(state, draft=Draft(draft.title, tuple(pool[i] for i in keep)))
 
     return run

@@ -13,6 +13,7 @@ from lib.agent.bank import bank, content, nearest
 from lib.agent.likeness import similarity
 from lib.agent.pipeline import State, Work, step
 from lib.agent.prompt import Draft
+from lib.measure.answer import normalised
 from lib.models.embed import embedder
 
 By = Literal["redundancy", "meaning", "vagueness", "given", "neighbours", "corpus", "covering", "last"]
@@ -38,11 +39,16 @@ def prune(to: int = 7, by: By = "redundancy"):
 
 
 def drop(draft: Draft, to: int, scorer: Scorer) -> tuple[Draft, list[str]]:
-    """A draft without what a scorer drops most gladly, one at a time, and the questions dropped. The later of equals goes."""
+    """A draft without what a scorer drops most gladly, one at a time, and the questions dropped.
+
+    A question that stands there word for word already goes first: a set with one fails the spec gate. The later of
+    equals goes.
+    """
     questions, extra, dropped = list(draft.questions), list(draft.extra), []
     paired = len(extra) == len(questions)  # one reason or unknown a question: they go together
     while len(questions) > to:
-        worst = max(range(len(questions)), key=lambda i: (scorer(questions, i), i))
+        flat = [normalised(q) for q in questions]
+        worst = max(range(len(questions)), key=lambda i: (flat[i] in flat[:i], scorer(questions, i), i))
         dropped.append(questions.pop(worst))
         if paired:
             extra.pop(worst)

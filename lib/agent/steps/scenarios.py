@@ -13,10 +13,13 @@ from lib.agent import prompt
 from lib.agent.likeness import variety
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply, Draft
+from lib.measure.answer import normalised
 
 
 def _keep(state: State, draft: Draft, worth: list[float], to: int) -> State:
-    """The `to` questions of most worth, in the order of the draft. What was not looked at has no worth."""
+    """The `to` questions of most worth, in the order of the draft. What was not looked at has no worth, nor a repeat."""
+    flat = [normalised(q) for q in draft.questions]
+    worth = [-1.0 if flat[i] in flat[:i] else w for i, w in enumerate(worth)]
     ranked = sorted(range(len(worth)), key=lambda i: (-worth[i], i))[:to]
     told = ", ".join(f"{w:.2f}" for w in worth)
     questions = tuple(draft.questions[i] for i in sorted(ranked))
@@ -36,6 +39,7 @@ def discriminate(to: int = 7, situations: int = 4, most: int = 10):
         told = [s for s in prompt.parse_list(reply.text, "scenarios") if s][:situations]
         if len(told) < 2:
             raise BadReply(f"{len(told)} situations listed, at least 2 are needed to tell apart")
+        state = state.note("situations: " + " | ".join(told))
         replies = yield [Call(prompt.answer(state.task, s, q)) for q in asked for s in told]
         answers, faults = prompt.parse_each(replies, lambda r: prompt.parse_text(r.text, "answer"))
         if len(faults) == len(answers):
@@ -43,7 +47,7 @@ def discriminate(to: int = 7, situations: int = 4, most: int = 10):
         rows = [[a for a in answers[i * len(told) : (i + 1) * len(told)] if a] for i in range(len(asked))]
         if faults:
             state = state.note(f"{len(faults)} of {len(answers)} answers left out: {faults[0]}")
-        return _keep(state.note("situations: " + " | ".join(told)), draft, [variety(r) for r in rows], to)
+        return _keep(state, draft, [variety(r) for r in rows], to)
 
     return run
 
