@@ -22,7 +22,11 @@ above it, and tests/test_order.py holds that.
     measure.fit_offline         how the offline judge's constants were fitted (a script)
     measure.against             a judge beside stored verdicts of another
     models.model                what a model is; ToyModel
+    models.grammar              which tokens may come next
+    models.batching             many rows through one MLX model at once
     models.mlx                  the model that runs here
+    models.apple                Apple's on-device model
+    models.cloud                Claude as a candidate
     models.load                 the one door to a model
     models.knowledge            what a plan depends on, by family of task
     models.embed                texts as vectors

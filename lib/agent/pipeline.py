@@ -1,7 +1,7 @@
 """A pipeline of steps on a model: plain data in, one state a case out.
 
-Knows how to check a pipeline before it costs anything, and how to run one step over all cases at once: a step asks
-for completions by yielding calls, and the calls of all cases go to the model as one batch. Does not know which steps
+Knows how to check a pipeline before it costs anything, and how to run it over all cases at once: a step asks for
+completions by yielding calls, and the calls of all cases go to the model as one batch. Does not know which steps
 there are (they register themselves), nor gold, nor scores.
 """
 
@@ -19,7 +19,7 @@ from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
 from lib.files import OneLine
 from lib.measure.answer import NoAnswer
-from lib.models.model import Capabilities, Completion, Decoding, Model
+from lib.models.model import FAILED, Capabilities, Completion, Cost, Decoding, Model
 
 MOST_STEPS = 20
 
@@ -188,49 +188,125 @@ def row_seed(seed: int, case: str, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{case}/{number}".encode()).digest()[:4], "big")
 
 
-def run(steps: Sequence[Step], tasks: Sequence[tuple[str, str]], model: Model, decoding: Decoding) -> list[State]:
-    """Run every case, given as (id, task), through the steps. A bad reply ends its own case, never the run."""
-    states = [State(case, task) for case, task in tasks]
-    for one in steps:
-        states = _run_step(one, states, model, decoding)
-    return states
+@dataclass
+class _Case:
+    """One case on its way: where it stands, the generator that waits for replies, and its trace."""
+
+    state: State
+    place: int = -1  # of the step that is at work
+    work: Work | None = None
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[Call] = field(default_factory=list)
+    replies: list[Completion] | None = None
 
 
-def _run_step(one: Step, states: list[State], model: Model, decoding: Decoding) -> list[State]:
-    work = {i: one.run(s) for i, s in enumerate(states) if s.failed is None}
-    replies: dict[int, list[Completion] | None] = dict.fromkeys(work)
-    traces: dict[int, list[dict[str, Any]]] = {i: list(states[i].calls) for i in work}
-    done = list(states)
-    while work:
-        asked: dict[int, list[Call]] = {}
-        for i, generator in list(work.items()):
-            try:
-                reply = replies[i]
-                asked[i] = next(generator) if reply is None else generator.send(reply)
-            except StopIteration as stop:
-                done[i] = replace(stop.value, calls=tuple(traces[i]))
-            except BadReply as error:
-                done[i] = replace(states[i].fail(f"{one.name}: {error}"), calls=tuple(traces[i]))
-            if i not in asked:
-                del work[i]
-        flat = [(i, c, len(traces[i]) + k) for i, calls in asked.items() for k, c in enumerate(calls)]
-        replies = {i: [] for i in asked}
-        if not flat:
-            continue
-        decodings = [_decoding(decoding, c, states[i].case, number) for i, c, number in flat]
-        completions = model.generate([c.messages for _, c, _ in flat], decodings)
-        for (i, call, _), completion in zip(flat, completions, strict=True):
-            replies[i].append(completion)  # type: ignore[union-attr]
-            traces[i].append(
+def run(
+    steps: Sequence[Step],
+    tasks: Sequence[tuple[str, str]],
+    model: Model,
+    decoding: Decoding,
+    stages: dict[str, Cost] | None = None,
+) -> list[State]:
+    """Run every case, given as (id, task), through the steps. A bad reply ends its own case, never the run.
+
+    A case goes on as soon as it has its replies; whatever all cases ask for at a time goes out as one batch, so calls
+    of different steps share it. What each step took is added to `stages`, by its number and name. Raises BadPipeline
+    when a step asks for what the model cannot do.
+    """
+    stages = {} if stages is None else stages
+    names = [f"{i} {one.name}" for i, one in enumerate(steps, 1)]
+    for name in names:
+        stages.setdefault(name, Cost())
+    cases = [_Case(State(case, task)) for case, task in tasks]
+    while waiting := [case for case in cases if _asks(case, steps)]:
+        flat = [(case, call, k) for case in waiting for k, call in enumerate(case.asked)]
+        decodings = [_decoding(decoding, c, case.state.case, len(case.trace) + k) for case, c, k in flat]
+        before = model.cost
+        completions = _complete([(steps[case.place], c) for case, c, _ in flat], decodings, model)
+        for case in waiting:
+            case.replies = []
+        for (case, call, _), completion in zip(flat, completions, strict=True):
+            case.replies.append(completion)  # type: ignore[union-attr]
+            case.trace.append(
                 {
-                    "step": one.name,
+                    "step": steps[case.place].name,
                     "messages": call.messages,
                     "text": completion.text,
                     "finish_reason": completion.finish_reason,
                     "tokens": [completion.prompt_tokens, completion.generation_tokens],
                 }
+                | ({} if completion.logprob is None else {"logprob": completion.logprob})
+                | ({} if call.adapter is None else {"adapter": call.adapter})
+                | ({"id": completion.id} if completion.id else {})
             )
-    return done
+        _book(stages, [names[case.place] for case, _, _ in flat], completions, model.cost, before)
+    return [case.state for case in cases]
+
+
+def _asks(case: _Case, steps: Sequence[Step]) -> bool:
+    """Take a case as far as it gets without a model. Returns whether it waits for replies."""
+    while case.state.failed is None:
+        try:
+            if case.work is None:
+                case.place += 1
+                if case.place == len(steps):
+                    break
+                case.replies, case.work = None, steps[case.place].run(case.state)
+            reply, case.replies = case.replies, []  # a step that asks for nothing gets an empty list
+            lost = next((r for r in reply or () if r.finish_reason in FAILED), None)
+            if lost:
+                raise BadReply(f"{lost.finish_reason} of the model: {lost.text or 'it gave no reason'}"[:300])
+            case.asked = next(case.work) if reply is None else case.work.send(reply)
+            if case.asked:
+                return True
+        except StopIteration as stop:
+            case.state, case.work = replace(stop.value, calls=tuple(case.trace)), None
+        except BadReply as error:
+            case.state = replace(case.state.fail(f"{steps[case.place].name}: {error}"), calls=tuple(case.trace))
+    case.asked = []
+    return False
+
+
+def _complete(asked: Sequence[tuple[Step, Call]], decodings: Sequence[Decoding], model: Model) -> list[Completion]:
+    """One batch for each adapter, replies to score apart from replies to write; in the order of the calls."""
+    groups: dict[tuple[str | None, bool], list[int]] = {}
+    for i, ((one, call), decoding) in enumerate(zip(asked, decodings, strict=True)):
+        can = model.capabilities
+        for needs, needed in (("logprobs", call.reply), ("adapters", call.adapter is not None)):
+            if needed and not getattr(can, needs):
+                raise BadPipeline(f"step {one.name} needs {needs}, which model {model.name!r} does not offer")
+        if decoding.grammar and not can.grammar and not call.reply:
+            raise BadPipeline(f"step {one.name} needs grammar, which model {model.name!r} does not offer")
+        groups.setdefault((call.adapter, bool(call.reply)), []).append(i)
+    done: dict[int, Completion] = {}
+    for (adapter, scores), places in groups.items():
+        mine = model if adapter is None else model.with_adapter(adapter)
+        messages = [asked[i][1].messages for i in places]
+        if scores:
+            found = mine.score(messages, [asked[i][1].reply for i in places])
+        else:
+            found = mine.generate(messages, [decodings[i] for i in places])
+        done |= dict(zip(places, found, strict=True))
+    return [done[i] for i in range(len(asked))]
+
+
+def _book(
+    stages: dict[str, Cost], names: Sequence[str], completions: Sequence[Completion], after: Cost, before: Cost
+) -> None:
+    """Charge a batch to its steps: calls and tokens as they are, time and dollars by each step's share of the tokens."""
+    whole = sum(c.prompt_tokens + c.generation_tokens for c in completions) or 1
+    for name in dict.fromkeys(names):
+        mine = [c for n, c in zip(names, completions, strict=True) if n == name]
+        read, made = sum(c.prompt_tokens for c in mine), sum(c.generation_tokens for c in mine)
+        share = (read + made) / whole
+        stages[name] += Cost(
+            calls=len(mine),
+            prompt_tokens=read,
+            generation_tokens=made,
+            seconds=share * (after.seconds - before.seconds),
+            dollars=share * (after.dollars - before.dollars),
+            prompt_seconds=share * (after.prompt_seconds - before.prompt_seconds),
+        )
 
 
 def _decoding(base: Decoding, call: Call, case: str, number: int) -> Decoding:

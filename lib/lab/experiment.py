@@ -6,6 +6,7 @@ is executed or sealed: run by hand it writes nothing.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from lib.agent.bank import LeakGuard, bank
-from lib.agent.pipeline import State, Step
+from lib.agent.pipeline import State, Step, require
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.steps import build
 from lib.files import RULER, OneLine
@@ -27,7 +28,7 @@ from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import GATES, Case, Ruler, Tampered
 from lib.measure.score import Outcome, Scores, case_quality, score
 from lib.models import load
-from lib.models.model import Decoding, Model
+from lib.models.model import Cost, Decoding, Model
 
 LEVERS = (
     "baseline", "prompting", "schema", "decoding", "retrieval", "multi-call", "self-critique",
@@ -130,6 +131,7 @@ class Experiment:
         self.steps  # noqa: B018  builds, or says what is wrong
         self._decoding()
         load.check(self.model, self.adapter)
+        require(self.steps, self.model, load.capabilities(self.model))
         for step in self.steps:
             load.check(self.model, step.args.get("adapter", ""))
         if self.hypothesis.strip() == "":
@@ -149,12 +151,14 @@ class Experiment:
         guard = LeakGuard(tasks, golds)
         for step in self.steps:
             guard.check(step.texts, f"step {step.name}", meaning=True)
+        guard.check(_strings(self.decoding.get("grammar", "")), "decoding grammar")
         shown = any(s.family == "retrieval" or s.args.get("by") in ("neighbours", "corpus") for s in self.steps)
         for example in bank() if shown else ():
             guard.check(example.texts, f"bank example of {example.source}")
 
     def _decoding(self) -> Decoding:
         try:
+            load.check_decoding(self.model, self.decoding)
             return replace(Decoding.of(self.decoding), seed=self.decoding.get("seed", self.seed))
         except ValueError as error:
             raise BadParameters(str(error)) from error
@@ -167,7 +171,8 @@ class Experiment:
         loaded = time.perf_counter()
         cases = self.ruler.gate(self.gate)
         paid = getattr(self.the_judge, "cost", None)
-        states, answers, judging = self._answer_all(model, cases)
+        stages: dict[str, Cost] = {}
+        states, answers, judging = self._answer_all(model, cases, stages)
         answered = time.perf_counter()
         outcomes = _judge(self.the_judge, cases, answers, judging)
         if Ruler.load(RULER).seal != self.ruler.seal:
@@ -176,6 +181,7 @@ class Experiment:
         rows = [_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
         scores = score(outcomes, blend)
         cost = dict(model.cost.__dict__)
+        cost |= {k: v for k in ("prompt_tps", "generation_tps") if (v := getattr(model.cost, k)) is not None}
         cost |= {"load_seconds": loaded - began, "answer_seconds": answered - loaded}
         cost |= {"judge_seconds": time.perf_counter() - answered}  # beyond the answering, which it may overlap
         if paid is not None:
@@ -184,14 +190,14 @@ class Experiment:
         record = self.record(
             scores=scores.as_dict(),
             identity=identity,
-            cost={k: round(v, 4) for k, v in cost.items()},
+            cost={k: round(v, 4) for k, v in cost.items()} | {"stages": {k: _stage(v) for k, v in stages.items()}},
             started=started,
             seconds=round(time.perf_counter() - began, 3),
         )
         return Run(self, record, rows, scores)
 
     def _answer_all(
-        self, model: Model, cases: Sequence[Case]
+        self, model: Model, cases: Sequence[Case], stages: dict[str, Cost]
     ) -> tuple[list[State], list[Answer | NoAnswer], list[Any] | None]:
         """States and answers of all cases; with a judge that works beside the model, its judgments as they begin."""
         submit = getattr(self.the_judge, "submit", None)
@@ -201,7 +207,7 @@ class Experiment:
         judging: list[Any] = []
         for at in range(0, len(cases), size):
             group = cases[at : at + size]
-            made = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding())
+            made = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages)
             told = [_answer(s, self.ruler.protocol) for s in made]
             states, answers = states + made, answers + told
             if submit:
@@ -302,7 +308,39 @@ class Run:
         return (
             f"{c['calls'] / n:.1f} calls and {c['generation_tokens'] / n:.0f} new tokens a case; "
             f"{c['answer_seconds']:.1f} s to answer, {c['judge_seconds']:.1f} s to judge, ${c['dollars']:.2f}{judge}."
+            f"{_speed(c)}"
         )
+
+
+def _strings(schema: str) -> list[str]:
+    """The texts within a JSON schema, its names among them: all of them can reach a reply."""
+
+    def within(node: Any) -> list[str]:
+        if isinstance(node, dict):
+            return [t for k, v in node.items() for t in (k, *within(v))]
+        return (
+            [t for v in node for t in within(v)] if isinstance(node, list) else [node] if isinstance(node, str) else []
+        )
+
+    return within(json.loads(schema)) if schema else []
+
+
+def _stage(cost: Cost) -> dict[str, float]:
+    told = {k: getattr(cost, k) for k in ("calls", "prompt_tokens", "generation_tokens", "seconds", "generation_tps")}
+    return {k: round(v, 4) for k, v in told.items() if v is not None}
+
+
+def _speed(cost: dict[str, Any]) -> str:
+    """Tokens a second and what each stage took, where the record has them."""
+    words = {"prompt_tps": "prompt", "generation_tps": "new"}
+    tps = [f"{cost[k]:,.0f} {word} tokens a second" for k, word in words.items() if k in cost]
+    asked = {name: s for name, s in cost.get("stages", {}).items() if s["calls"]}
+    rows = [
+        f"| {name} | {s['calls']} | {s['prompt_tokens']} | {s['generation_tokens']} | {s['seconds']:.2f} |"
+        for name, s in asked.items()
+    ]
+    table = "\n\n| stage | calls | prompt tokens | new tokens | seconds |\n|---|---|---|---|---|\n" + "\n".join(rows)
+    return (f" {'; '.join(tps)}." if tps else "") + (table if rows else "")
 
 
 @dataclass(frozen=True)

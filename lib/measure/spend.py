@@ -101,7 +101,7 @@ def dollars(model: str, usage: Mapping[str, Any], batch: bool = False) -> float:
 def worst(request: Request, batch: bool = False) -> float:
     """The most that a request can cost: a token is at least a byte, all of them written to the cache, all room used."""
     price = listed(request["model"])
-    read = len(json.dumps([request[k] for k in ("system", "messages", "output_config")]).encode()) + UNSEEN
+    read = len(json.dumps([request.get(k) for k in ("system", "messages", "output_config")]).encode()) + UNSEEN
     paid = (read * CACHE_WRITE * price.input + request["max_tokens"] * price.output) / 1e6
     return paid * (BATCH_SHARE if batch else 1.0)
 

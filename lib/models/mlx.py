@@ -1,7 +1,7 @@
 """The model that runs here, on MLX. The one owner of `mlx_lm`.
 
-Knows how to load weights (a folder or a hub id, with or without an adapter), and how to run all prompts of a stage
-as one batch, each row with its own sampler and seed. Does not know prompts, cases or scores.
+Knows how to load weights (a folder or a hub id), put adapters on one base, and run all prompts of a stage as one
+batch, each row with its own grammar, sampler and seed. Does not know prompts, cases or scores.
 On Linux it loads OpenBLAS before mlx: the wheel brings reference BLAS, 15 to 40 times slower. On a CPU it dequantises
 to float32, which decodes about 5 times faster than 4 or 8 bit there; on Apple silicon the weights stay as they are.
 """
@@ -9,21 +9,28 @@ to float32, which decodes about 5 times faster than 4 or 8 bit there; on Apple s
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lib.files import ROOT, sha256
+from lib.models.batching import Batch, Prefixes, Row, mean_logprobs
+from lib.models.grammar import Grammars, Rule
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
 
 SHIPPED = {name: Path(__file__).parent / "tiny" / name for name in ("tiny-s", "tiny-m")}
+CAN = Capabilities(logprobs=True, grammar=True, adapters=True)
+MOST_ADAPTERS = 8  # kept on one base; an adapter that is asked for again is read again
 BLAS_HINT = "install OpenBLAS (Debian, Ubuntu: apt-get install libopenblas0-pthread) to be 15 to 40 times faster"
 
 
@@ -59,13 +66,15 @@ def resolve(name: str) -> str:
         return str(SHIPPED[name])
     where = name.removeprefix("mlx:")
     if not where or len(where) > 200:
-        raise NoModel(f"model {name[:40]!r}: expected {', '.join(SHIPPED)}, toy, a folder or a hub id")
+        raise NoModel(
+            f"model {name[:40]!r}: expected {', '.join(SHIPPED)}, toy, apple, a claude-* id, a folder or a hub id"
+        )
     if Path(where).is_dir() or (ROOT / where).is_dir():
         return str(Path(where) if Path(where).is_dir() else ROOT / where)
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", where):
         return where
     raise NoModel(
-        f"model {name!r}: not one of {', '.join(SHIPPED)}, toy, and neither a folder nor a hub id such as "
+        f"model {name!r}: not one of {', '.join(SHIPPED)}, toy, apple, no claude-* id, and neither a folder nor a hub id such as "
         "mlx-community/Llama-3.2-3B-Instruct-4bit"
     )
 
@@ -79,7 +88,10 @@ def adapter_folder(adapter: str) -> str:
 
 
 class MLXModel:
-    """A language model in this process. Raises NoModel when the weights or mlx cannot be loaded."""
+    """A language model in this process. Raises NoModel when the weights or mlx cannot be loaded.
+
+    The base is loaded once; `with_adapter` gives the same weights another adapter.
+    """
 
     def __init__(self, name: str, adapter: str = "", batch: int = 64) -> None:
         self.blas = fast_blas()
@@ -93,22 +105,48 @@ class MLXModel:
         adapter = adapter_folder(adapter) if adapter else ""
         try:
             with quiet():
-                self.model, self.tokenizer = load(where, adapter_path=adapter or None)
+                base, self.tokenizer = load(where)
         except Exception as error:
-            raise NoModel(
-                f"model {name!r} cannot be loaded from {where}: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
-            ) from error
+            raise NoModel(f"model {name!r} cannot be loaded from {where}: {_said(error)}") from error
         self.on_gpu = mx.metal.is_available()
         if not self.on_gpu:
-            dequantize_model(self.model)
-            self.model.set_dtype(mx.float32)
+            dequantize_model(base)
+            base.set_dtype(mx.float32)
         self.name = name
-        self.identity: dict[str, Any] = {"name": name, "weights": weights_hash(where)}
-        if adapter:
-            self.identity["adapter"] = weights_hash(adapter)
-        self.capabilities = Capabilities(logprobs=True, grammar=True, adapters=True)
-        self.cost = Cost()
+        self.capabilities = CAN
         self.batch = batch
+        self._bare: dict[str, Any] = {"name": name, "weights": weights_hash(where)}
+        self._base, self._spent, self._others = base, _Spent(), OrderedDict[str, MLXModel]()
+        self._grammars: list[Grammars] = []
+        self._wear(adapter)
+
+    def _wear(self, adapter: str) -> None:
+        """Put an adapter's folder on; "" is the bare base."""
+        from mlx_lm.models.cache import make_prompt_cache
+
+        self.adapter = adapter
+        self.model = adapted(self._base, adapter, self.on_gpu) if adapter else self._base
+        self.identity = {**self._bare, "adapter": weights_hash(adapter)} if adapter else self._bare
+        self._prefixes = Prefixes(self.model, lambda: make_prompt_cache(self.model))
+
+    def with_adapter(self, adapter: str) -> MLXModel:
+        """The same base with another adapter, "" for none; what it costs is added to this model. Raises NoModel."""
+        folder = adapter_folder(adapter) if adapter else ""
+        if folder == self.adapter:
+            return self
+        if folder not in self._others:
+            other = copy.copy(self)
+            other._wear(folder)
+            self._others[folder] = other
+            if len(self._others) > MOST_ADAPTERS:
+                self._others.popitem(last=False)
+        self._others.move_to_end(folder)
+        return self._others[folder]
+
+    @property
+    def cost(self) -> Cost:
+        """What this model took, with every adapter that it wore."""
+        return self._spent.cost
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, ready for the reply."""
@@ -117,77 +155,110 @@ class MLXModel:
         )
 
     def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
-        """Complete every conversation, all of them in one continuous batch. Order of the replies is that of the prompts."""
-        import mlx.core as mx
-        from mlx_lm.generate import BatchGenerator
+        """Complete every conversation, all of them in one continuous batch. Order of the replies is that of the prompts.
 
+        Raises BadGrammar before anything is computed.
+        """
         if not prompts:
             return []
         began = time.perf_counter()
-        ids = [self.encode(p) for p in prompts]
-        ends = [[t] for t in sorted(self.tokenizer.eos_token_ids)]
-        # A short prefill batch on a CPU wastes cores; the widths bound memory, not the result.
-        generator = BatchGenerator(
-            self.model, stop_tokens=ends, completion_batch_size=self.batch, prefill_batch_size=min(16, self.batch)
-        )
-        samplers = [sampler(d) for d in decodings]
-        made: dict[int, list[int]] = {}
-        reasons: dict[int, str] = {}
-        try:
-            uids = generator.insert(ids, [d.max_tokens for d in decodings], samplers=samplers)
-            made = {uid: [] for uid in uids}
-            while len(reasons) < len(uids):
-                for r in generator.next_generated():
-                    if r.finish_reason != "stop":
-                        made[r.uid].append(r.token)
-                    if r.finish_reason:
-                        reasons[r.uid] = r.finish_reason
-        finally:
-            generator.close()
-        texts = [self.tokenizer.decode(made[uid], skip_special_tokens=True) for uid in uids]
-        done = [
-            Completion(text, len(x), len(made[uid]) + (reasons[uid] == "stop"), reasons[uid])
-            for text, x, uid in zip(texts, ids, uids, strict=True)
+        rows = [
+            Row(self.encode(p), d, self._rule(d.grammar) if d.grammar else None)
+            for p, d in zip(prompts, decodings, strict=True)
         ]
-        self.cost += Cost(
+        grammars = self._grammars[0] if self._grammars else None
+        batch = Batch(self.model, self._prefixes, self.tokenizer.eos_token_ids, grammars, self.batch)
+        with wired(self.model):
+            batch.run(rows)
+        done = [
+            Completion(
+                self.tokenizer.decode(row.made, skip_special_tokens=True),
+                len(row.ids),
+                len(row.made) + (row.reason == "stop"),
+                row.reason,
+            )
+            for row in rows
+        ]
+        self._book(done, began, batch.prompt_seconds)
+        return done
+
+    def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]:
+        """The replies back, each with the mean log-probability of its tokens, its end not among them."""
+        if not prompts:
+            return []
+        began = time.perf_counter()
+        asked = [self.encode(p) for p in prompts]
+        said = [self.tokenizer.encode(r, add_special_tokens=False) for r in replies]
+        if not all(said):
+            raise ValueError("a reply to score is empty: it has no tokens to score")
+        with wired(self.model):
+            found = mean_logprobs(self.model, self._prefixes, asked, said)
+        rows = zip(replies, asked, said, found, strict=True)
+        done = [Completion(text, len(a) + len(s), 0, "scored", logprob) for text, a, s, logprob in rows]
+        self._book(done, began, time.perf_counter() - began)
+        return done
+
+    def _rule(self, schema: str) -> Rule:
+        if not self._grammars:  # one for all adapters: they share the tokenizer
+            self._grammars.append(Grammars(self.tokenizer._tokenizer, self.tokenizer.eos_token_ids))
+        return self._grammars[0].begin(schema)
+
+    def _book(self, done: Sequence[Completion], began: float, prompt_seconds: float) -> None:
+        import mlx.core as mx
+
+        mx.clear_cache()
+        self._spent.cost += Cost(
             calls=len(done),
             prompt_tokens=sum(c.prompt_tokens for c in done),
             generation_tokens=sum(c.generation_tokens for c in done),
             seconds=time.perf_counter() - began,
+            prompt_seconds=prompt_seconds,
             peak_memory=mx.get_peak_memory() / 1e9,
         )
-        return done
 
 
-@lru_cache(maxsize=1)
-def _greedy() -> Callable:
+@dataclass
+class _Spent:
+    """One account for a model and all adapters on its base."""
+
+    cost: Cost = Cost()
+
+
+def adapted(base: Any, adapter: str, on_gpu: bool) -> Any:
+    """A model that shares every weight of `base` and has an adapter on top. Raises NoModel."""
     import mlx.core as mx
+    from mlx_lm.tuner.utils import load_adapters
 
-    # One object for every greedy row: mlx-lm then samples the whole batch in one call.
-    return lambda logprobs: mx.argmax(logprobs, axis=-1)
+    model = _twin(base)
+    try:
+        load_adapters(model, adapter)
+    except Exception as error:
+        raise NoModel(f"adapter {adapter!r} does not fit the model: {_said(error)}") from error
+    if not on_gpu:
+        model.set_dtype(mx.float32)
+    model.eval()
+    return model
 
 
-def sampler(decoding: Decoding) -> Callable:
-    """A row's sampler. Sampled rows carry their own random key, so a row's text does not depend on its neighbours."""
-    if decoding.temp == 0:
-        return _greedy()
-    import mlx.core as mx
-    from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
+def _twin(node: Any) -> Any:
+    """A module tree of its own over the same arrays: layers can be replaced in it and stay in the other."""
+    import mlx.nn as nn
 
-    key = mx.random.key(decoding.seed)
+    if isinstance(node, nn.Module):
+        made = type(node).__new__(type(node))
+        made.__dict__.update({k: set(v) if isinstance(v, set) else v for k, v in node.__dict__.items()})
+        for name, child in node.items():
+            dict.__setitem__(made, name, _twin(child))
+        return made
+    if isinstance(node, (list, tuple)):
+        return type(node)(_twin(child) for child in node)
+    if isinstance(node, dict):
+        return {name: _twin(child) for name, child in node.items()}
+    return node
 
-    def draw(logprobs):
-        nonlocal key
-        key, now = mx.random.split(key)
-        if decoding.top_p < 1:
-            logprobs = apply_top_p(logprobs, decoding.top_p)
-        if decoding.min_p > 0:
-            logprobs = apply_min_p(logprobs, decoding.min_p)
-        if decoding.top_k > 0:
-            logprobs = apply_top_k(logprobs, decoding.top_k)
-        return mx.random.categorical(logprobs / decoding.temp, key=now)
 
-    return draw
+def _said(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def weights_hash(where: str) -> str:
@@ -203,6 +274,15 @@ def weights_hash(where: str) -> str:
     config = folder / "config.json"
     parts.append(json.loads(config.read_text()) if config.exists() else {})
     return sha256(json.dumps(parts, sort_keys=True))[:16]
+
+
+@contextlib.contextmanager
+def wired(model: Any) -> Iterator[None]:
+    """Keep the weights in place while a GPU works; nothing on a CPU."""
+    from mlx_lm.generate import wired_limit
+
+    with wired_limit(model):
+        yield
 
 
 @contextlib.contextmanager

@@ -14,6 +14,9 @@ from lib.files import OneLine
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
+FAILED = ("refusal", "error")  # finish reasons of a reply that is none
+
+
 class NoModel(OneLine):
     """A model that cannot be had here; the message says why and what to do."""
 
@@ -62,8 +65,10 @@ class Completion:
     text: str
     prompt_tokens: int
     generation_tokens: int
-    finish_reason: str  # "stop" or "length"
+    # "stop", "length", "scored" for a reply that was handed in; "refusal" or "error" with the reason as text
+    finish_reason: str
     logprob: float | None = None  # mean log-probability of a token of the reply, where it was asked for
+    id: str = ""  # of the reply, where a server gave one
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,23 @@ class Cost:
     seconds: float = 0.0
     dollars: float = 0.0
     peak_memory: float = 0.0  # gigabytes, as mlx-lm reports it
+    prompt_seconds: float = 0.0  # of the seconds: reading prompts, where the backend can tell
 
     def __add__(self, other: Cost) -> Cost:
         mine, its = asdict(self), asdict(other)
         peak = max(mine.pop("peak_memory"), its.pop("peak_memory"))
         return Cost(**{k: mine[k] + its[k] for k in mine}, peak_memory=peak)
+
+    @property
+    def prompt_tps(self) -> float | None:
+        """Prompt tokens a second, prefixes that were read once counted for every row; None where nobody timed it."""
+        return self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else None
+
+    @property
+    def generation_tps(self) -> float | None:
+        """New tokens a second, reading prompts left out where that is known; None where nothing was generated."""
+        spent = self.seconds - self.prompt_seconds
+        return self.generation_tokens / spent if self.generation_tokens and spent > 0 else None
 
 
 @dataclass(frozen=True)

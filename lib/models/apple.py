@@ -1,0 +1,121 @@
+"""Apple's on-device Foundation Model through the optional package `apple-fm-sdk`. The one owner of `apple_fm_sdk`.
+
+Knows sessions, sampling options and the SDK's errors, as its source of 2026 names them. This file was never run on a
+Mac: its tests use a stand-in with the same names, so expect to mend it there. One session a conversation, since a
+session remembers; one at a time, since the model serves one. No log-probabilities, no grammar of ours, no adapters:
+the SDK offers none of these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import Any
+
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
+
+CAN = Capabilities(batch=False)
+NEEDS = (
+    "a Mac with Apple silicon, macOS 26 or newer with Apple Intelligence on, Xcode 26, and `pip install apple-fm-sdk`"
+)
+UNAVAILABLE = {
+    "APPLE_INTELLIGENCE_NOT_ENABLED": "Apple Intelligence is off; turn it on in System Settings",
+    "DEVICE_NOT_ELIGIBLE": "this machine cannot run it",
+    "MODEL_NOT_READY": "the model is still being downloaded; try again later",
+}
+PAUSES = (1.0, 2.0, 4.0)  # seconds before a call that was turned away is made again
+
+
+def check() -> None:
+    """Refuse where the SDK is not installed. Raises NoModel."""
+    if find_spec("apple_fm_sdk") is None:
+        raise NoModel(f"model 'apple' is not available here; it needs {NEEDS}")
+
+
+class AppleModel:
+    """The system's language model. Raises NoModel where it cannot be used."""
+
+    def __init__(self, pauses: Sequence[float] = PAUSES) -> None:
+        check()
+        try:
+            import apple_fm_sdk as fm
+        except ImportError as error:
+            raise NoModel(f"model 'apple': its SDK cannot be imported ({error}); it needs {NEEDS}") from error
+        self._fm, self._pauses = fm, pauses
+        self._model = fm.SystemLanguageModel()
+        there, why = self._model.is_available()
+        if not there:
+            reason = str(getattr(why, "name", why)).rpartition(".")[2]
+            raise NoModel(f"model 'apple' is not available: {UNAVAILABLE.get(reason, reason)}")
+        self.name = "apple"
+        self.identity: dict[str, Any] = {"name": "apple", "window": int(self._model.context_size)}
+        self.capabilities = CAN
+        self.cost = Cost()
+
+    def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
+        """Complete the conversations one after another. Raises NoModel for what the model does not take."""
+        began = time.perf_counter()
+        asked = [(*_split(p), self._options(d), d) for p, d in zip(prompts, decodings, strict=True)]
+        done = _run(self._all(asked))
+        read, made = sum(c.prompt_tokens for c in done), sum(c.generation_tokens for c in done)
+        self.cost += Cost(len(done), read, made, time.perf_counter() - began)
+        return done
+
+    def _options(self, d: Decoding) -> Any:
+        if d.grammar or d.min_p > 0 or (d.top_p < 1 and d.top_k > 0):
+            said = "grammar" if d.grammar else "min_p" if d.min_p > 0 else "top_p and top_k together"
+            raise NoModel(f"model 'apple' takes no {said}; leave it out of decoding")
+        mode = self._fm.SamplingMode
+        if d.temp == 0:
+            return self._fm.GenerationOptions(sampling=mode.greedy(), maximum_response_tokens=d.max_tokens)
+        kind = {"top": d.top_k} if d.top_k > 0 else {"probability_threshold": d.top_p}
+        sampling = mode.random(**kind, seed=d.seed)
+        return self._fm.GenerationOptions(temperature=d.temp, sampling=sampling, maximum_response_tokens=d.max_tokens)
+
+    async def _all(self, asked: Sequence[tuple[str, str, Any, Decoding]]) -> list[Completion]:
+        return [await self._one(*one) for one in asked]
+
+    async def _one(self, instructions: str, prompt: str, options: Any, decoding: Decoding) -> Completion:
+        fm = self._fm
+        read = await self._model.token_count(instructions) + await self._model.token_count(prompt)
+        said = ""
+        for pause in (*self._pauses, None):
+            try:
+                session = fm.LanguageModelSession(instructions=instructions, model=self._model)
+                text = str(await session.respond(prompt, options=options))
+                made = int(await self._model.token_count(text))
+                # The SDK does not say why a reply ended.
+                return Completion(text, read, made, "length" if made >= decoding.max_tokens else "stop")
+            except (fm.GuardrailViolationError, fm.RefusalError) as error:
+                return Completion(_line(error), read, 0, "refusal")
+            except fm.ExceededContextWindowSizeError as error:
+                said = f"the conversation does not fit the window of {self.identity['window']} tokens ({_line(error)})"
+                break
+            except fm.AssetsUnavailableError as error:
+                raise NoModel(f"model 'apple': its files are not there ({_line(error)}); try again later") from error
+            except (fm.RateLimitedError, fm.ConcurrentRequestsError) as error:
+                said = _line(error)
+                if pause is not None:
+                    await asyncio.sleep(pause)
+        return Completion(said, read, 0, "error")
+
+
+def _split(messages: Sequence[Message]) -> tuple[str, str]:
+    """Instructions and one prompt. Earlier turns become text: a session cannot be handed a history."""
+    told = "\n".join(m["content"] for m in messages if m["role"] == "system")
+    turns = [m for m in messages if m["role"] != "system"]
+    names = {"user": "", "assistant": "Reply: "}
+    return told, "\n\n".join(f"{names[m['role']]}{m['content']}" for m in turns)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200].rstrip(": ")
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Wait for a coroutine on a thread of its own: a notebook's thread has a loop already."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, work).result()

@@ -1,0 +1,323 @@
+"""Many rows through one MLX model at once: shared prefixes read once, rows leave and join while others go on.
+
+Knows tokens, key-value caches, masks and random keys. Does not know text, prompts or where a model comes from.
+It stands in for mlx-lm's BatchGenerator because that copies the whole cache for every row that ends, calls samplers
+and masks row by row, and reads a prefix again for every row; the cache classes and their arithmetic are mlx-lm's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.models.grammar import Grammars, Rule
+from lib.models.model import Decoding
+
+PREFILL_TOKENS = 4096  # positions of one forward while prompts are read: bounds memory, not the result
+WORTH = 48  # tokens that a shared prefix must save: below that an extra forward costs more
+SCORE_TOKENS = 1024  # the same where every position's logits are needed, so 500 MB with 128,000 tokens
+PREFIX_BYTES = 256_000_000
+
+
+@dataclass(eq=False)
+class Row:
+    """One reply in the making."""
+
+    ids: list[int]  # the prompt
+    decoding: Decoding
+    rule: Rule | None = None
+    made: list[int] = field(default_factory=list)
+    reason: str = ""  # "stop" or "length", once it has ended
+    fresh: bool = True  # the next forward reads the last token of its prompt
+
+
+class Prefixes:
+    """Key-value caches of token runs that many prompts begin with. The least recently used go first."""
+
+    def __init__(self, model: Any, new_cache: Callable[[], list[Any]], most: int = PREFIX_BYTES) -> None:
+        self.model, self.new_cache, self.most = model, new_cache, most
+        # Caches that slide or hold a state cannot be cut at any place, so such models read every prompt whole.
+        self.usable = all(type(c).__name__ == "KVCache" for c in new_cache())
+        self._kept: OrderedDict[tuple[int, ...], list[Any]] = OrderedDict()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(c.nbytes for caches in self._kept.values() for c in caches)
+
+    def groups(self, prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+        """`grouped`, where prompts that share nothing may still begin with what an earlier call has read."""
+        if not self.usable:
+            return [(0, list(range(len(prompts))))]
+        found = []
+        for n, places in grouped(prompts):
+            if not n:
+                first = prompts[places[0]]
+                here = max((shared(first, key) for key in self._kept), default=0)
+                n = min(here, *(min(shared(first, prompts[i]), len(prompts[i]) - 1) for i in places))
+            found.append((n, places))
+        return found
+
+    def get(self, ids: Sequence[int]) -> list[Any]:
+        """A cache a layer that holds exactly these tokens; none of them may be written to."""
+        import mlx.core as mx
+
+        if not ids:
+            return self.new_cache()
+        near = max(self._kept, key=lambda key: shared(ids, key), default=())
+        known = shared(ids, near)
+        if known:
+            self._kept.move_to_end(near)
+        caches = self.new_cache()
+        for mine, its in zip(caches, self._kept.get(near, ()), strict=False):
+            if known:
+                mine.keys, mine.values, mine.offset = its.keys[..., :known, :], its.values[..., :known, :], known
+        if known == len(ids):
+            return caches
+        for at in range(known, len(ids), PREFILL_TOKENS):
+            self.model(mx.array([list(ids[at : min(at + PREFILL_TOKENS, len(ids))])]), cache=caches)
+            mx.eval([c.state for c in caches])
+        for c in caches:
+            # Without the room to grow that a cache keeps: it is only ever copied from.
+            c.keys, c.values = (mx.contiguous(x[..., : c.offset, :]) for x in (c.keys, c.values))
+        mx.eval([c.state for c in caches])
+        self._kept[tuple(ids)] = caches
+        while self.nbytes > self.most and len(self._kept) > 1:
+            self._kept.popitem(last=False)
+        if self.nbytes > self.most:
+            self._kept.clear()
+        return caches
+
+
+def shared(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two runs begin with in common.
+
+    >>> shared([1, 2, 3], [1, 2, 4, 5])
+    2
+    """
+    most = min(len(a), len(b))
+    for i in range(most):
+        if a[i] != b[i]:
+            return i
+    return most
+
+
+def grouped(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+    """Prompts in groups that begin alike: how many tokens each group shares, and its places. A prompt's last token
+    is never shared, since the first new token is drawn from it. Groups are chosen to save most tokens.
+
+    >>> grouped([[1] * 60 + [2], [9, 9], [1] * 60 + [3]])
+    [(60, [0, 2]), (0, [1])]
+    """
+    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    depth = [min(shared(prompts[a], prompts[b]), len(prompts[a]) - 1) for a, b in zip(order, order[1:], strict=False)]
+
+    def best(first: int, last: int) -> tuple[int, list[tuple[int, int, int]]]:
+        if first == last:
+            return 0, [(0, first, last)]
+        least = min(depth[first:last])
+        cuts = [i for i in range(first, last) if depth[i] == least]
+        saved, parts = 0, []
+        for a, b in zip([first, *(c + 1 for c in cuts)], [*cuts, last], strict=True):
+            one, found = best(a, b)
+            saved, parts = saved + one, parts + found
+        whole = least * (last - first) - WORTH
+        # Parts that share nothing are read together: one padded forward is better than many narrow ones.
+        alone = [p for p in parts if not p[0]]
+        if whole > saved or len(alone) == len(parts):
+            return max(whole, 0), [(least if whole > 0 else 0, first, last)]
+        return saved, parts
+
+    found = best(0, len(order) - 1)[1] if order else []
+    return [(n, sorted(order[a : b + 1])) for n, a, b in found]
+
+
+class Batch:
+    """Rows in flight on one model. `run` ends when every row has; results stand in the rows."""
+
+    def __init__(self, model: Any, prefixes: Prefixes, ends: Sequence[int], grammars: Grammars | None, width: int):
+        self.model, self.prefixes, self.grammars, self.width = model, prefixes, grammars, width
+        self.ends = frozenset(ends)
+        self.live: list[Row] = []
+        self.cache: list[Any] = []
+        self.tokens: Any = None  # what the next forward reads, one a row
+        self.keys: Any = None  # random keys, one a row: a row's draws do not depend on its neighbours
+        self.prompt_seconds = 0.0
+
+    def run(self, rows: Sequence[Row]) -> None:
+        """Complete all rows, `width` of them at a time."""
+        import mlx.core as mx
+
+        waiting = deque(rows)
+        while waiting or self.live:
+            room = self.width - len(self.live)
+            if waiting and (not self.live or room >= max(1, self.width // 4)):
+                began = time.perf_counter()
+                self._admit([waiting.popleft() for _ in range(min(room, len(waiting)))])
+                self.prompt_seconds += time.perf_counter() - began
+            logits = self.model(self.tokens[:, None], cache=self.cache)[:, -1]
+            if any(row.rule and not row.reason for row in self.live):
+                logits = self._masked(logits)
+            following = self._draw(logits)
+            # One step ahead: the next token is on its way before this one is looked at.
+            mx.async_eval(following, self.keys)
+            self._note(self.tokens.tolist())
+            self.tokens = following
+            ended = sum(bool(row.reason) for row in self.live)
+            # To let a row go copies the cache of all others, so rows leave by the quarter.
+            if ended == len(self.live) or ended * 4 >= len(self.live) or (ended and waiting):
+                self._leave()
+
+    def _masked(self, logits: Any) -> Any:
+        import mlx.core as mx
+
+        mx.async_eval(logits)  # the forward runs while the masks are worked out
+        for row, token in zip(self.live, self.tokens.tolist(), strict=True):
+            if row.rule and not row.fresh and not row.reason:
+                row.rule.take(token)
+        rules = [None if row.reason else row.rule for row in self.live]
+        allowed = mx.array(self.grammars.allowed(rules, logits.shape[-1]))  # type: ignore[union-attr]
+        return mx.where(allowed, logits, -float("inf"))
+
+    def _note(self, tokens: Sequence[int]) -> None:
+        for row, token in zip(self.live, tokens, strict=True):
+            if row.fresh:
+                row.fresh = False
+            elif not row.reason:
+                if token in self.ends:
+                    row.reason = "stop"
+                    continue
+                row.made.append(token)
+                if len(row.made) >= row.decoding.max_tokens:
+                    row.reason = "length"
+
+    def _leave(self) -> None:
+        keep = [i for i, row in enumerate(self.live) if not row.reason]
+        self.live = [self.live[i] for i in keep]
+        if not keep:
+            self.cache, self.tokens, self.keys = [], None, None
+            return
+        for c in self.cache:
+            c.filter(keep)
+        self.tokens, self.keys = self.tokens[keep], self.keys[keep]
+
+    # --- reading prompts
+
+    def _admit(self, rows: list[Row]) -> None:
+        for n, places in self.prefixes.groups([row.ids for row in rows]):
+            mine = sorted((rows[i] for i in places), key=lambda row: len(row.ids))
+            held = self.prefixes.get(mine[0].ids[:n])
+            for some in _runs(mine, [len(row.ids) - n for row in mine], PREFILL_TOKENS):
+                self._read(some, n, held)
+
+    def _read(self, rows: list[Row], n: int, held: list[Any]) -> None:
+        """Read what the rows do not share, up to each one's last token, and let them join."""
+        import mlx.core as mx
+
+        cache = [c.merge([c] * len(rows)) for c in held]
+        rest = [row.ids[n:-1] for row in rows]
+        lengths = [len(r) for r in rest]
+        most = max(lengths)
+        if most:
+            for c in cache:
+                if min(lengths) < most:
+                    c.prepare(lengths=lengths, right_padding=[most - m for m in lengths])
+            tokens = mx.array([r + [0] * (most - len(r)) for r in rest])
+            step = max(1, PREFILL_TOKENS // len(rows))
+            for at in range(0, most, step):
+                self.model(tokens[:, at : at + step], cache=cache)
+                mx.eval([c.state for c in cache])
+            for c in cache:
+                if min(lengths) < most:
+                    c.finalize()
+        mx.eval([c.state for c in cache])
+        last = mx.array([row.ids[-1] for row in rows])
+        keys = mx.stack([mx.random.key(row.decoding.seed) for row in rows])
+        if self.live:
+            for mine, its in zip(self.cache, cache, strict=True):
+                mine.extend(its)
+            self.tokens, self.keys = mx.concatenate([self.tokens, last]), mx.concatenate([self.keys, keys])
+        else:
+            self.cache, self.tokens, self.keys = cache, last, keys
+        self.live += rows
+
+    # --- drawing
+
+    def _draw(self, logits: Any) -> Any:
+        """The next token of every row, greedy or sampled."""
+        import mlx.core as mx
+
+        greedy = mx.argmax(logits, axis=-1)
+        kinds: dict[tuple[float, float, float, int], list[int]] = {}
+        for i, row in enumerate(self.live):
+            d = row.decoding
+            if d.temp > 0:
+                kinds.setdefault((d.temp, d.top_p, d.min_p, d.top_k), []).append(i)
+        if not kinds:
+            return greedy
+        both = mx.vmap(mx.random.split)(self.keys)
+        self.keys, now = both[:, 0], both[:, 1]
+        drawn = greedy
+        for kind, places in kinds.items():
+            every = len(places) == len(self.live)
+            at = mx.array(places)
+            said = sampled(logits if every else logits[at], now if every else now[at], *kind)
+            drawn = said if every else mx.put_along_axis(drawn, at, said, axis=0)
+        return drawn
+
+
+def sampled(logits: Any, keys: Any, temp: float, top_p: float, min_p: float, top_k: int) -> Any:
+    """One token a row, each from its own key: the largest of log-probability over temperature plus Gumbel noise."""
+    import mlx.core as mx
+    from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
+
+    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    if top_p < 1:
+        logprobs = apply_top_p(logprobs, top_p)
+    if min_p > 0:
+        logprobs = apply_min_p(logprobs, min_p)
+    if 0 < top_k < logprobs.shape[-1]:
+        logprobs = apply_top_k(logprobs, top_k)
+    width = logprobs.shape[-1]
+    noise = mx.vmap(lambda key: mx.random.gumbel((width,), key=key))(keys)
+    return mx.argmax(logprobs / temp + noise, axis=-1)
+
+
+def mean_logprobs(
+    model: Any, prefixes: Prefixes, prompts: Sequence[list[int]], replies: Sequence[list[int]]
+) -> list[float]:
+    """The mean log-probability of a token of each reply after its prompt. No reply may be empty."""
+    import mlx.core as mx
+
+    found = [0.0] * len(prompts)
+    for n, places in prefixes.groups(prompts):
+        places = sorted(places, key=lambda i: len(prompts[i]) + len(replies[i]))
+        held = prefixes.get(prompts[places[0]][:n])
+        for some in _runs(places, [len(prompts[i]) + len(replies[i]) - n for i in places], SCORE_TOKENS):
+            whole = [(prompts[i] + replies[i])[n:] for i in some]
+            most = max(map(len, whole)) - 1
+            tokens = mx.array([w + [0] * (most + 1 - len(w)) for w in whole])
+            # Padding comes after a row's own tokens, so none of them sees it.
+            logits = model(tokens[:, :-1], cache=[c.merge([c] * len(some)) for c in held] if n else None)
+            logits = logits.astype(mx.float32)
+            said = mx.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0] - mx.logsumexp(logits, axis=-1)
+            for i, row in zip(some, said.tolist(), strict=True):
+                first = len(prompts[i]) - n - 1
+                found[i] = sum(row[first : first + len(replies[i])]) / len(replies[i])
+    return found
+
+
+def _runs(rows: Sequence[Any], lengths: Sequence[int], most: int) -> list[list[Any]]:
+    """Rows, shortest first, in runs whose padded width stays within one forward's bound.
+
+    >>> _runs("abc", [1, 2, 5], 6)
+    [['a', 'b'], ['c']]
+    """
+    found: list[list[Any]] = []
+    for row, length in zip(rows, lengths, strict=True):
+        if not found or (len(found[-1]) + 1) * length > most:
+            found.append([])
+        found[-1].append(row)
+    return found

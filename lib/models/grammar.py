@@ -1,0 +1,121 @@
+"""Constrained decoding: which tokens may come next so that a reply fits a JSON schema. The one owner of `llguidance`.
+
+Knows schemas, token tables and bitmasks. Does not know the engine: the mask goes out as an array, because llguidance's
+own glue for mlx runs on Metal alone. A schema fixes the form of a reply and nothing else: not whether it is any good,
+and not that its questions differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from lib.files import OneLine
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# As json.dumps writes by default and as the planner was trained: other spacing would cost it tokens it never saw.
+SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+MOST_COMPILED = 64
+
+
+class BadGrammar(OneLine, ValueError):
+    """A grammar that constrains nothing; the message says what is wrong with it."""
+
+
+def check(schema: str) -> None:
+    """Refuse a text that is no JSON schema, or one with keywords that cannot be held. Raises BadGrammar."""
+    _compiled(schema)
+
+
+@lru_cache(maxsize=MOST_COMPILED)
+def _compiled(schema: str) -> str:
+    try:
+        from llguidance import LLMatcher
+    except ImportError as error:
+        raise BadGrammar(f"a grammar needs llguidance ({error}); run `make setup`") from error
+    try:
+        told = json.loads(schema)
+    except ValueError as error:
+        raise BadGrammar(f"grammar {schema!r:.60} is not JSON ({error}); expected a JSON schema as text") from error
+    if not isinstance(told, dict):
+        raise BadGrammar(f'grammar {schema!r:.60}: expected a JSON schema, an object such as {{"type": "object"}}')
+    grammar = LLMatcher.grammar_from_json_schema(json.dumps(told), overrides=SPACING)
+    wrong = LLMatcher.validate_grammar(grammar)
+    if wrong:
+        raise BadGrammar(f"grammar {schema!r:.60} cannot be held: {' '.join(wrong.split())[:160]}")
+    return grammar
+
+
+class Grammars:
+    """The grammars of one tokenizer. `tokenizer` is a fast tokenizer of transformers, `ends` its end tokens."""
+
+    def __init__(self, tokenizer: Any, ends: Sequence[int]) -> None:
+        try:
+            import llguidance.hf
+        except ImportError as error:
+            raise BadGrammar(f"a grammar needs llguidance ({error}); run `make setup`") from error
+        try:
+            self.table = llguidance.hf.from_tokenizer(tokenizer, eos_token=sorted(ends))
+        except ValueError as error:
+            raise BadGrammar(f"this model's tokenizer holds no grammar ({error}); leave grammar empty") from error
+        self.ends = sorted(ends)
+        # One thread: a mask takes microseconds, and the others belong to the engine.
+        self._executor = llguidance.LLExecutor(num_threads=1)
+        self._made: dict[str, Any] = {}
+
+    def begin(self, schema: str) -> Rule:
+        """The rule of one reply. Raises BadGrammar."""
+        if schema not in self._made:
+            from llguidance import LLMatcher
+
+            matcher = LLMatcher(self.table, _compiled(schema), log_level=0)
+            if matcher.is_error():
+                raise BadGrammar(
+                    f"grammar {schema!r:.60} cannot be held: {' '.join(matcher.get_error().split())[:160]}"
+                )
+            if len(self._made) >= MOST_COMPILED:
+                self._made.pop(next(iter(self._made)))
+            self._made[schema] = matcher
+        # Copies share what the lexer has worked out, so later rows are several times faster than the first.
+        return Rule(self._made[schema].deep_copy(), self.ends)
+
+    def allowed(self, rules: Sequence[Rule | None], width: int) -> np.ndarray:
+        """A row of `width` ones and zeros for each rule: 1 where a token may come next. None allows every token."""
+        import numpy as np
+        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
+
+        bits = allocate_token_bitmask(len(rules), self.table.vocab_size)
+        asked = [(rule.matcher, i) for i, rule in enumerate(rules) if rule and not rule.complete]
+        if asked:
+            fill_next_token_bitmask_par(self._executor, asked, bits)
+        known = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, : self.table.vocab_size]
+        found = np.zeros((len(rules), width), dtype=np.uint8)  # rows of the output layer that are no token stay shut
+        found[:, : known.shape[1]] = known[:, :width]
+        for i, rule in enumerate(rules):
+            if rule is None:
+                found[i] = 1
+            elif rule.complete or not found[i].any():
+                # Without a mask the model would write on after valid JSON.
+                found[i] = 0
+                found[i, self.ends] = 1
+        return found
+
+
+class Rule:
+    """How far one reply has come. One a row: it remembers every token."""
+
+    def __init__(self, matcher: Any, ends: Sequence[int]) -> None:
+        self.matcher, self._ends = matcher, frozenset(ends)
+        self.complete = matcher.is_stopped()
+
+    def take(self, token: int) -> None:
+        """Move on by the token that was drawn. The end, or a token past it, leaves everything as it is."""
+        if self.complete or token in self._ends:
+            self.complete = True
+            return
+        self.matcher.consume_token(token)
+        self.complete = self.matcher.is_stopped()
