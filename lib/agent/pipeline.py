@@ -249,7 +249,7 @@ def _asks(case: _Case, steps: Sequence[Step]) -> bool:
         try:
             if case.work is None:
                 case.place += 1
-                if case.place == len(steps):
+                if case.place >= len(steps):  # asked again while other cases still wait
                     break
                 case.replies, case.work = None, steps[case.place].run(case.state)
             reply, case.replies = case.replies, []  # a step that asks for nothing gets an empty list
