@@ -42,12 +42,19 @@ def variety(texts: Sequence[str]) -> float:
 
 
 def round_robin(drafts: Sequence[Draft], to: int) -> tuple[str, ...]:
-    """Questions of several drafts in turn, first questions first, until `to` different ones are there."""
+    """Questions of several drafts in turn, first questions first, until `to` different ones are there.
+
+    Near repeats only fill up what is missing then; a question said again word for word never comes in.
+    """
+    longest = max((len(d.questions) for d in drafts), default=0)
+    offered = [d.questions[row] for row in range(longest) for d in drafts if row < len(d.questions)]
     kept: list[str] = []
-    for row in range(max((len(d.questions) for d in drafts), default=0)):
-        for draft in drafts:
-            if row < len(draft.questions) and len(kept) < to and fresh(draft.questions[row], kept):
-                kept.append(draft.questions[row])
+    for question in offered:
+        if len(kept) < to and fresh(question, kept):
+            kept.append(question)
+    for question in offered:
+        if len(kept) < to and normalised(question) not in map(normalised, kept):
+            kept.append(question)
     return tuple(kept)
 
 

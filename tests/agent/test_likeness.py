@@ -42,6 +42,15 @@ def test_round_robin_of_nothing_is_nothing():
     assert round_robin([], 7) == () == round_robin([Draft("x", ())], 7)
 
 
+def test_round_robin_fills_up_with_near_repeats_but_never_with_the_same_words():
+    one, two = (
+        Draft("x", ("Where will you moor?", "Who steers?")),
+        Draft("y", ("Where will you moor it?", "WHO steers?")),
+    )
+    assert round_robin([one, two], 2) == ("Where will you moor?", "Who steers?")
+    assert round_robin([one, two], 7) == ("Where will you moor?", "Who steers?", "Where will you moor it?")
+
+
 def test_only_drafts_in_form_are_left_unless_there_are_none():
     good, bad = Draft("Buy a boat", GOOD), Draft("Buy a boat", GOOD[:2])
     assert in_form([bad, good]) == [good] and in_form([bad]) == [bad]

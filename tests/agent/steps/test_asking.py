@@ -33,7 +33,7 @@ def test_frames_are_merged_in_turn_without_repeats(able):
         "doer": written("Who steers in a storm?", "Where will you moor?"),
         "payer": written("Who steers in the storm?", "How much does the berth cost?"),
     }
-    state = finish([{"step": "frames", "names": ["doer", "payer"]}], able(by_frame(replies)))
+    state = finish([{"step": "frames", "names": ["doer", "payer"], "to": 3}], able(by_frame(replies)))
     assert state.draft.questions == ("Who steers in a storm?", "Where will you moor?", "How much does the berth cost?")
     assert len(state.pool) == 2 and state.notes == ()
 
