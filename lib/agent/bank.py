@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 from lib.agent.prompt import SLOTS, Draft
@@ -211,7 +210,11 @@ class LeakGuard:
 
     def check(self, texts: Iterable[str], where: str, meaning: bool = False) -> None:
         """Raise Leak naming the texts (the first five) that repeat the ruler."""
-        found = list(islice(self.leaks(texts, meaning), NAMED))
+        found: dict[tuple[str, str], None] = {}  # each once, in the order of the texts
+        for leak in self.leaks(texts, meaning):
+            found[leak] = None
+            if len(found) == NAMED:
+                break
         if found:
             named = "; ".join(f"{part!r} repeats {text!r} of the ruler" for part, text in found)
             raise Leak(f"{where}: {named}; take {'it' if len(found) == 1 else 'them'} out")

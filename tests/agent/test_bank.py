@@ -213,7 +213,7 @@ def test_every_leak_is_named_up_to_five(guard):
     assert said.startswith("training set: ") and repr(TASKS[0]) in said and repr(QUESTIONS[1]) in said
     assert said.endswith("take them out") and "\n" not in said
     with pytest.raises(Leak) as caught:
-        guard.check([TASKS[0]] * 9, "training set")
+        guard.check([f"{TASKS[0]} {i // 2}" for i in range(18)], "training set")
     assert str(caught.value).count(" of the ruler") == NAMED
 
 

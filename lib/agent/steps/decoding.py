@@ -12,17 +12,19 @@ from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply, Draft
 from lib.measure.answer import normalised
 
+HEAT = 0.9
+
 
 @step("decoding", calls=lambda n, again: 1 + n + again)
 def one_by_one(n: int = 7, again: int = 0):
-    """Restate the task, then ask for one question at a time; a repeat is asked again, at most `again` times."""
+    """Restate the task, then ask for one question at a time; a repeat is asked for again with heat, at most `again` times."""
     if not (1 <= n <= 20 and 0 <= again <= 20):
         raise ValueError(f"n is {n} and again is {again}, expected 1 to 20 and 0 to 20")
 
     def run(state: State) -> Work:
-        title, asked, left = "", [], again
+        title, asked, left, change = "", [], again, {}
         while len(asked) < n:
-            calls = [Call(prompt.next_question(state.task, asked))]
+            calls = [Call(prompt.next_question(state.task, asked), change)]
             *first, reply = yield [*([] if title else [Call(prompt.restate(state.task))]), *calls]
             if first:
                 title = prompt.parse_text(first[0].text, "title")
@@ -30,11 +32,10 @@ def one_by_one(n: int = 7, again: int = 0):
                     raise BadReply("the title is empty")
             question = prompt.parse_text(reply.text, "question")
             if left and normalised(question) in map(normalised, asked):
-                # The repeat goes to the front, so that the next call is not the same as this one.
-                left, asked = left - 1, [asked.pop(list(map(normalised, asked)).index(normalised(question))), *asked]
+                left, change = left - 1, {"temp": HEAT}  # greedy would say the same again
                 state = state.note(f"asked again instead of: {question}")
-                continue
-            asked.append(question)
+            else:
+                asked, change = [*asked, question], {}
         return replace(state, draft=Draft(title, tuple(asked)))
 
     return run

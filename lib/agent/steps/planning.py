@@ -14,15 +14,22 @@ from lib.agent.prompt import BadReply, Draft
 from lib.agent.steps.asking import read_set
 from lib.measure.answer import normalised
 
+# What nearly every plan depends on, for lists that come out too short.
+GENERAL = ("main purpose", "spending limit", "target date", "people it is for", "size", "location", "current state")
 
-def _from(state: State, unknowns: list[str], n: int) -> Work:
-    """Questions for the first n different unknowns."""
+
+def _from(state: State, unknowns: list[str], n: int, least: int = 7) -> Work:
+    """Questions for the first n different unknowns; fewer than n and `least` are filled up with general ones, and noted."""
+    if not any(unknowns):
+        raise BadReply("nothing to ask about was listed")
     names: list[str] = []
     for name in unknowns:
         if name and len(names) < n and fresh(name, names):
             names.append(name)
-    if not names:
-        raise BadReply("nothing to ask about was listed")
+    more = [g for g in GENERAL if fresh(g, names)][: max(0, min(n, least) - len(names))]
+    if more:
+        state = state.note(f"only {len(names)} different unknowns listed; filled up with: " + " | ".join(more))
+    names += more
     [reply] = yield [Call(prompt.from_unknowns(state.task, names))]
     return replace(state.note("unknowns: " + " | ".join(names)), draft=read_set(reply))
 

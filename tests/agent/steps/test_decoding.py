@@ -1,10 +1,9 @@
 """One question at a time."""
 
-import json
-
 from lib.agent import prompt
 from lib.agent.pipeline import run
 from lib.agent.steps import build
+from lib.agent.steps.decoding import HEAT
 from lib.models.model import Decoding
 
 TASK = ("boat", "buy a sailing boat")
@@ -24,20 +23,14 @@ def test_each_call_sees_the_questions_before_it(able):
     assert state.draft.title == "Buy a sailing boat" and len(state.draft.questions) == 3 and len(state.calls) == 4
 
 
-def stuck(messages):
-    """A model that says the same first question until two are shown to it in another order."""
-    if prompt.TITLE in messages[0]["content"]:
-        return '{"title": "Buy a boat"}'
-    asked = [line[3:] for line in messages[-1]["content"].split("\n") if line[:1].isdigit()]
-    return json.dumps({"question": "Where will you moor?" if asked[-1:] != ["Where will you moor?"] else "Who steers?"})
-
-
-def test_a_repeat_is_asked_again_within_its_bound(able):
-    loops = lambda m: '{"title": "Boat"}' if prompt.TITLE in m[0]["content"] else '{"question": "Why now?"}'  # noqa: E731
-    state = finish({"n": 3, "again": 2}, able(loops))
+def test_a_repeat_is_asked_again_with_heat_and_within_its_bound(able):
+    seen, model = [], able(lambda m: '{"title": "Boat", "question": "Why now?"}')
+    plain = model.generate
+    model.generate = lambda prompts, decodings: (seen.extend(decodings), plain(prompts, decodings))[1]
+    state = finish({"n": 3, "again": 2}, model)
     assert state.draft.questions == ("Why now?",) * 3  # the spec gate refuses it; nothing is repaired silently
-    assert len(state.calls) == 1 + 3 + 2 and len(state.notes) == 2
-    assert finish({"n": 2, "again": 3}, able(stuck)).draft.questions == ("Where will you moor?", "Who steers?")
+    assert len(state.calls) == 1 + 3 + 2 and state.notes == ("asked again instead of: Why now?",) * 2
+    assert [d.temp for d in seen] == [0, 0, 0, HEAT, HEAT, 0] and len({d.seed for d in seen}) == 6
 
 
 def test_an_empty_title_fails_the_case(able):

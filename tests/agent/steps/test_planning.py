@@ -9,6 +9,7 @@ from lib.agent import prompt
 from lib.agent.pipeline import run
 from lib.agent.prompt import Draft
 from lib.agent.steps import build
+from lib.agent.steps.planning import GENERAL
 from lib.models.model import Decoding
 
 TASK = ("boat", "buy a sailing boat")
@@ -50,8 +51,17 @@ def test_assumptions_are_asked_about_without_their_values(able):
     base = able()
     model = able(saying(prompt.ASSUME, told, base._reply))
     finish([{"step": "assume"}], model)
-    assert listed(model.seen[2]) == ["budget", "You can sail", "berth"]
+    assert listed(model.seen[2])[:3] == ["budget", "You can sail", "berth"]
     assert listed(model.seen[1]) == ["measure the berth", "visit boats", "take a test sail"]
+
+
+def test_a_short_list_is_filled_up_with_what_every_plan_depends_on_and_noted(able):
+    base = able()
+    model = able(saying(prompt.BRAINSTORM, '{"unknowns": ["crew", "location"]}', base._reply))
+    state = finish([{"step": "brainstorm"}], model)
+    assert listed(model.seen[1]) == ["crew", "location", *GENERAL[:5]]
+    assert state.notes[0] == "only 2 different unknowns listed; filled up with: " + " | ".join(GENERAL[:5])
+    assert len(finish([{"step": "brainstorm", "n": 2}], able(model._reply)).draft.questions) == 2
 
 
 def test_diverge_pools_hot_lists_in_turn_and_leaves_out_a_bad_one(able):
