@@ -1,6 +1,7 @@
 """Decomposed verification: four yes-or-no checks for each question, then mend or drop what fails.
 
-Knows how many repairs it may make. A check that cannot be read passes its question and is noted.
+Knows how many repairs it may make. A check that cannot be read passes its question and is noted; that
+a question stands there twice word for word is seen without a model.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from lib.agent import prompt
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.steps.critiquing import swap
 from lib.agent.steps.pruning import drop
+from lib.measure.answer import normalised
 
 # The fault that each check finds when it comes out wrong, the worst first.
 FAULT = {"given": "given", "duplicate": "duplicate", "one_thing": "two things", "specific": "vague"}
@@ -33,6 +35,10 @@ def verify(then: Literal["repair", "drop"] = "repair", to: int = 7, most: int = 
         if faults:
             state = state.note(f"{len(faults)} of {len(qs)} checks left out: {faults[0]}")
         wrong = [[FAULT[n] for n in FAULT if c[n] != GOOD[n]] if c else [] for c in checks]
+        flat = [normalised(q) for q in qs]
+        for i in range(len(qs)):
+            if flat[i] in flat[:i]:  # word for word the same is certain, whatever the model says
+                wrong[i] = ["duplicate", *(f for f in wrong[i] if f != "duplicate")]
         if then == "drop":
             failed = {q: len(w) for q, w in zip(qs, wrong, strict=True)}
             left, dropped = drop(draft, to, lambda now, i: float(failed.get(now[i], 0)))

@@ -97,6 +97,15 @@ def test_verify_drops_what_fails_and_then_the_last(able):
     assert state.notes == (f"dropped: {QUESTIONS[1]} | {QUESTIONS[3]}",)
 
 
+def test_verify_sees_a_repeat_that_the_model_does_not(able):
+    twice = prompt.write_set(Draft("Buy a boat", (*QUESTIONS, "WHO steers, and who cooks?")))
+    said = scripted(CHECK=checks({}), REPAIR=MENDED)
+    model = able(lambda m: twice if prompt.ASK in m[0]["content"] else said(m))
+    [state] = run(build([{"step": "ask"}, {"step": "verify"}]), [TASK], model, Decoding(max_tokens=1000))
+    assert state.draft.questions == (*QUESTIONS, "Which sails come with it?")
+    assert "Fault: duplicate" in model.seen[-1][-1]["content"]
+
+
 def test_a_check_that_cannot_be_read_passes_its_question_and_is_noted(able):
     state, _ = finish([{"step": "verify"}], scripted(CHECK="yes"), able)
     assert state.draft.questions == QUESTIONS and len(state.calls) == 5
