@@ -1,7 +1,8 @@
 """Speed as ratios measured in one run: `make bench`. Prints a table and asserts nothing: machines are noisy.
 
-Covers batching against a sequential loop, a run through `execute` against the papermill command, and the index of
-10,000 runs. Does not cover training or a paid judge.
+Covers inference against mlx-lm's own loops, with and without a schema, memory over 1,000 cases, a run through
+`execute` against the papermill command, and the index of 10,000 runs. Does not cover training or a paid judge. Names
+of benches as arguments run those alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 import time
 import tracemalloc
 from pathlib import Path
+from statistics import median
 
 from lib.files import NOTEBOOKS, canonical, sha256
 
@@ -28,36 +30,101 @@ def best(times, work):
     return min(found)
 
 
+def median_ratio(times, slow, fast):
+    """Median over several rounds of slow / fast, each pair timed one after the other; and the median seconds."""
+    pairs = [(best(1, slow), best(1, fast)) for _ in range(times)]
+    return median(a / b for a, b in pairs), median(a for a, _ in pairs), median(b for _, b in pairs)
+
+
 def batching():
+    """30 prompts that share 300 tokens: mlx-lm one by one, mlx-lm's batch, and this project's batch."""
     from lib.agent import prompt
+    from lib.agent.bank import bank
     from lib.measure.ruler import Ruler
     from lib.models.mlx import MLXModel, fast_blas
 
     fast_blas()  # before mlx is imported, for both sides of the comparison
-    from mlx_lm import generate
+    from mlx_lm import batch_generate, generate
 
+    from lib.models.batching import shared
     from lib.models.model import Decoding
 
-    model = MLXModel("tiny-m")
-    prompts = [prompt.ask(c.task) for c in Ruler.load().gate("full")]
+    model, demos = MLXModel("tiny-m"), [(e.task, e.draft) for e in bank()[-2:]]
+    prompts = [prompt.ask(c.task, demos=demos) for c in Ruler.load().gate("full")]
     ids = [model.encode(p) for p in prompts]
+    n = min(shared(ids[0], other) for other in ids[1:])
     texts = {}
 
     def alone():
-        texts["alone"] = [generate(model.model, model.tokenizer, i, max_tokens=320) for i in ids]
+        texts["alone"] = [generate(model.model, model.tokenizer, i, max_tokens=100) for i in ids]
 
-    def batched():
-        texts["batched"] = [c.text for c in model.generate(prompts, [Decoding()] * len(prompts))]
+    def plain():
+        texts["plain"] = batch_generate(model.model, model.tokenizer, ids, max_tokens=100).texts
 
-    batched()
-    slow, fast = best(2, alone), best(3, batched)
-    same = sum(a == b for a, b in zip(texts["alone"], texts["batched"], strict=True))
-    return (
-        "30 tasks: mlx_lm.generate one by one / one batch",
-        slow,
-        fast,
-        f"same greedy text {same} of {len(ids)}, want 4x",
-    )
+    def ours():
+        model.forget()  # the prefix is read within the time that is measured
+        texts["ours"] = [c.text for c in model.generate(prompts, [Decoding(max_tokens=100)] * len(prompts))]
+
+    ours()
+    for name, slow, times, want in (("generate one by one", alone, 3, "4x"), ("batch_generate", plain, 5, "1.5x")):
+        ratio, before, after = median_ratio(times, slow, ours)
+        same = sum(a == b for a, b in zip(texts["alone"], texts["ours"], strict=True))
+        note = f"{n} shared tokens, same greedy text {same} of {len(ids)}, want {want}"
+        yield f"30 prompts, 100 new tokens: mlx_lm.{name} / ours", before, after, ratio, note
+
+
+def constraining():
+    """The same prompts held to a schema and free, the token count being the same: every free reply fits it."""
+    from lib.agent import prompt
+    from lib.measure.ruler import Ruler
+    from lib.models.mlx import MLXModel
+    from lib.models.model import Decoding
+
+    questions = {"type": "array", "items": {"type": "string"}, "minItems": 7, "maxItems": 7}
+    schema = {"type": "object", "properties": {"title": {"type": "string"}, "questions": questions},
+              "required": ["title", "questions"], "additionalProperties": False}  # fmt: skip
+    model = MLXModel("tiny-m")
+    prompts = [prompt.ask(c.task) for c in Ruler.load().gate("full")]
+    made = {}
+
+    def answer(name, grammar):
+        done = model.generate(prompts, [Decoding(grammar=grammar)] * len(prompts))
+        made[name] = sum(c.generation_tokens for c in done)
+
+    def held():
+        answer("held", json.dumps(schema))
+
+    def free():
+        answer("free", "")
+
+    held(), free()
+    ratio, slow, fast = median_ratio(7, held, free)
+    note = f"{made['held']} and {made['free']} new tokens, want at most 1.3"
+    yield "30 tasks in one batch: held to a schema / free", slow, fast, ratio, note
+
+
+MEMORY = """
+import resource
+from lib.agent.pipeline import run
+from lib.agent.steps import build
+from lib.agent.bank import bank
+from lib.models.load import load
+from lib.models.model import Decoding
+model, tasks = load("tiny-s"), [(str(i), e.task) for i, e in enumerate(bank(40)[:1000])]
+for at in range(0, 1000, 50):
+    run(build([{"step": "ask", "tokens": 60}]), tasks[at : at + 50], model, Decoding())
+    if at in (50, 950):
+        print(at + 50, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def memory():
+    """Peak memory of a process that answers 1,000 cases, after the first 100 and at the end."""
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
+    first, last = (int(line.split()[1]) for line in done.stdout.splitlines())
+    note = f"peak memory after 1,000 / after 100: {last / first:.3f}"
+    yield "1,000 cases of tiny-s through a pipeline, in one process", time.perf_counter() - began, None, None, note
 
 
 def running():
@@ -79,7 +146,13 @@ def running():
 
         by_execute()
         slow, fast = best(3, by_command), best(3, by_execute)
-    return "one toy run: papermill command / lib.lab.execute, sealed", slow, fast, "figures and judging included"
+    yield (
+        "one toy run: papermill command / lib.lab.execute, sealed",
+        slow,
+        fast,
+        slow / fast,
+        "figures and judging included",
+    )
 
 
 def starting():
@@ -106,7 +179,7 @@ def starting():
         command = [sys.executable, "-m", "papermill", str(path), f"{temp}/out.ipynb", "-p", "seed", "1"]
         slow = best(3, lambda: subprocess.run(command, check=True, capture_output=True))
         fast = best(3, lambda: execute.execute(path, {"seed": 1}, Path(temp) / "runs"))
-    return "a notebook that costs nothing: papermill command / lib.lab.execute", slow, fast, "want 3x"
+    yield "a notebook that costs nothing: papermill command / lib.lab.execute", slow, fast, slow / fast, "want 3x"
 
 
 def index():
@@ -135,20 +208,27 @@ def index():
         read()
         peak = tracemalloc.get_traced_memory()[1] / 1e6
         tracemalloc.stop()
-    return (
+    yield (
         "index of 10,000 runs: read, check the chain, climb and lever tables",
         seconds,
+        None,
         None,
         f"peak {peak:.0f} MB, want 0.5 s, 300 MB",
     )
 
 
+BENCHES = (batching, constraining, memory, running, starting, index)
+
+
 def main():
+    """All benches, or those that are named."""
     print(f"{'what':68} {'slow s':>8} {'fast s':>8} {'ratio':>6}  note")
-    for bench in (batching, starting, running, index):
-        what, slow, fast, note = bench()
-        ratio = f"{slow / fast:6.1f}" if fast else "      "
-        print(f"{what:68} {slow:8.2f} {fast if fast else slow:8.2f} {ratio}  {note}", flush=True)
+    for bench in BENCHES:
+        if len(sys.argv) > 1 and bench.__name__ not in sys.argv[1:]:
+            continue
+        for what, slow, fast, ratio, note in bench():
+            said = f"{ratio:6.2f}" if ratio else "      "
+            print(f"{what:68} {slow:8.2f} {fast if fast else slow:8.2f} {said}  {note}", flush=True)
 
 
 if __name__ == "__main__":

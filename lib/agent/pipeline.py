@@ -248,9 +248,9 @@ def _asks(case: _Case, steps: Sequence[Step]) -> bool:
     while case.state.failed is None:
         try:
             if case.work is None:
-                case.place += 1
-                if case.place >= len(steps):  # asked again while other cases still wait
+                if case.place + 1 == len(steps):
                     break
+                case.place += 1
                 case.replies, case.work = None, steps[case.place].run(case.state)
             reply, case.replies = case.replies, []  # a step that asks for nothing gets an empty list
             lost = next((r for r in reply or () if r.finish_reason in FAILED), None)

@@ -197,7 +197,7 @@ class Experiment:
         return Run(self, record, rows, scores)
 
     def _answer_all(
-        self, model: Model, cases: Sequence[Case], stages: dict[str, Cost]
+        self, model: Model, cases: Sequence[Case], stages: dict[str, Cost] | None = None
     ) -> tuple[list[State], list[Answer | NoAnswer], list[Any] | None]:
         """States and answers of all cases; with a judge that works beside the model, its judgments as they begin."""
         submit = getattr(self.the_judge, "submit", None)

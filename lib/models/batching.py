@@ -19,7 +19,7 @@ from lib.models.model import Decoding
 PREFILL_TOKENS = 4096  # positions of one forward while prompts are read: bounds memory, not the result
 WORTH = 48  # tokens that a shared prefix must save: below that an extra forward costs more
 SCORE_TOKENS = 1024  # the same where every position's logits are needed, so 500 MB with 128,000 tokens
-PREFIX_BYTES = 256_000_000
+PREFIX_BYTES, MOST_PREFIXES = 256_000_000, 32
 
 
 @dataclass(eq=False)
@@ -46,6 +46,9 @@ class Prefixes:
     @property
     def nbytes(self) -> int:
         return sum(c.nbytes for caches in self._kept.values() for c in caches)
+
+    def clear(self) -> None:
+        self._kept.clear()
 
     def groups(self, prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
         """`grouped`, where prompts that share nothing may still begin with what an earlier call has read."""
@@ -84,10 +87,8 @@ class Prefixes:
             c.keys, c.values = (mx.contiguous(x[..., : c.offset, :]) for x in (c.keys, c.values))
         mx.eval([c.state for c in caches])
         self._kept[tuple(ids)] = caches
-        while self.nbytes > self.most and len(self._kept) > 1:
+        while self._kept and (self.nbytes > self.most or len(self._kept) > MOST_PREFIXES):
             self._kept.popitem(last=False)
-        if self.nbytes > self.most:
-            self._kept.clear()
         return caches
 
 
@@ -167,7 +168,7 @@ class Batch:
             self.tokens = following
             ended = sum(bool(row.reason) for row in self.live)
             # To let a row go copies the cache of all others, so rows leave by the quarter.
-            if ended == len(self.live) or ended * 4 >= len(self.live) or (ended and waiting):
+            if ended * 4 >= len(self.live):
                 self._leave()
 
     def _masked(self, logits: Any) -> Any:
@@ -185,13 +186,11 @@ class Batch:
         for row, token in zip(self.live, tokens, strict=True):
             if row.fresh:
                 row.fresh = False
+            elif not row.reason and token in self.ends:
+                row.reason = "stop"
             elif not row.reason:
-                if token in self.ends:
-                    row.reason = "stop"
-                    continue
                 row.made.append(token)
-                if len(row.made) >= row.decoding.max_tokens:
-                    row.reason = "length"
+                row.reason = "length" if len(row.made) >= row.decoding.max_tokens else ""
 
     def _leave(self) -> None:
         keep = [i for i, row in enumerate(self.live) if not row.reason]

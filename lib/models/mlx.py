@@ -125,9 +125,9 @@ class MLXModel:
         from mlx_lm.models.cache import make_prompt_cache
 
         self.adapter = adapter
-        self.model = adapted(self._base, adapter, self.on_gpu) if adapter else self._base
+        model = adapted(self._base, adapter, self.on_gpu) if adapter else self._base
         self.identity = {**self._bare, "adapter": weights_hash(adapter)} if adapter else self._bare
-        self._prefixes = Prefixes(self.model, lambda: make_prompt_cache(self.model))
+        self.model, self._prefixes = model, Prefixes(model, lambda: make_prompt_cache(model))
 
     def with_adapter(self, adapter: str) -> MLXModel:
         """The same base with another adapter, "" for none; what it costs is added to this model. Raises NoModel."""
@@ -142,6 +142,10 @@ class MLXModel:
                 self._others.popitem(last=False)
         self._others.move_to_end(folder)
         return self._others[folder]
+
+    def forget(self) -> None:
+        """Let go of the prefixes that were kept for later prompts; they are up to a quarter of a gigabyte."""
+        self._prefixes.clear()
 
     @property
     def cost(self) -> Cost:
@@ -234,8 +238,8 @@ def adapted(base: Any, adapter: str, on_gpu: bool) -> Any:
         load_adapters(model, adapter)
     except Exception as error:
         raise NoModel(f"adapter {adapter!r} does not fit the model: {_said(error)}") from error
-    if not on_gpu:
-        model.set_dtype(mx.float32)
+    if not on_gpu:  # the adapter's own weights: the base's stay the very arrays that they are
+        model.set_dtype(mx.float32, lambda dtype: mx.issubdtype(dtype, mx.floating) and dtype != mx.float32)
     model.eval()
     return model
 

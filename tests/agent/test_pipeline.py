@@ -1,13 +1,14 @@
 """Pipelines as plain data: what is refused before it costs anything, and how a run treats its cases."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from lib.agent.pipeline import MOST_STEPS, STEPS, BadPipeline, Call, State, Step, row_seed, run
+from lib.agent.pipeline import MOST_STEPS, STEPS, BadPipeline, Call, State, Step, require, row_seed, run
 from lib.agent.steps import build
 from lib.measure.answer import NoAnswer
-from lib.models.model import Decoding, ToyModel, quoting
+from lib.models.model import Capabilities, Completion, Cost, Decoding, ToyModel, quoting
 
 TASKS = [("boat", "buy a boat"), ("kite", "fly a kite"), ("roof", "mend the roof"), ("bees", "keep bees")]
 WRONG = {
@@ -200,3 +201,98 @@ def test_a_state_is_never_changed_in_place():
     state = State("boat", "buy a boat")
     state.note("x"), state.fail("y")
     assert state == State("boat", "buy a boat")
+
+
+class Able(Counting):
+    """A toy that scores a reply by its length and wears adapters by name."""
+
+    def __init__(self, **can):
+        super().__init__()
+        self.capabilities = replace(Capabilities(logprobs=True, adapters=True, grammar=True), **can)
+        self.scored, self.worn = [], []
+
+    def score(self, prompts, replies):
+        self.scored.append(len(replies))
+        return [Completion(r, 1, 0, "scored", -float(len(r))) for r in replies]
+
+    def with_adapter(self, adapter):
+        self.worn.append(adapter)
+        return self
+
+
+def score_and_borrow(state):
+    """Write, then score two replies, then ask the base and an adapter."""
+    asked = [{"role": "user", "content": state.task}]
+    replies = yield [Call(asked, reply="no"), Call(asked, reply="never"), Call(asked), Call(asked, adapter="")]
+    [other] = yield [Call(asked, adapter="runs/x/adapter")]
+    return state.note(f"{[r.logprob for r in replies]} {other.finish_reason}")
+
+
+BORROW = Step("borrow", "toy", {}, score_and_borrow, 5, "", ())
+
+
+def test_replies_to_score_and_other_adapters_go_where_they_belong_as_one_batch_each():
+    model = Able()
+    states = run([BORROW], TASKS, model, Decoding())
+    assert [s.notes for s in states] == [("[-2.0, -5.0, None, None] stop",)] * 4
+    assert model.scored == [8] and [len(b) for b in model.batches] == [4, 4, 4]
+    assert model.worn == ["", "runs/x/adapter"]
+    assert [c.get("adapter") for c in states[0].calls] == [None, None, None, "", "runs/x/adapter"]
+    assert [c.get("logprob") for c in states[0].calls] == [-2.0, -5.0, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("can", "decoding"),
+    [({"logprobs": False}, {}), ({"adapters": False}, {}), ({"grammar": False}, {"grammar": "{}"})],
+    ids=lambda v: "-".join(v) if isinstance(v, dict) else None,
+)
+def test_a_call_that_the_model_cannot_answer_is_refused_by_name(can, decoding):
+    model = Able(**can)
+    with pytest.raises(BadPipeline, match=f"step borrow needs {next(iter(can))}, which model 'toy' does not offer"):
+        run([BORROW], TASKS, model, Decoding(**decoding))
+    assert model.batches == [] and model.scored == []
+
+
+def test_a_need_is_refused_before_anything_runs():
+    needy = replace(BORROW, needs=frozenset({"logprobs", "batch"}))
+    require([needy], "toy", Capabilities(logprobs=True))
+    with pytest.raises(BadPipeline, match="step 2 .borrow. needs logprobs, which model 'toy' does not offer"):
+        require([BORROW, needy], "toy", Capabilities())
+
+
+def test_calls_of_different_steps_share_a_batch():
+    def patient(state):
+        for i in range(len(state.task) % 3 + 1):  # 1, 2, 2 and 2 rounds
+            yield [Call([{"role": "user", "content": f"{state.task} {i}"}])]
+        return state
+
+    model = Counting()
+    steps = [Step("patient", "toy", {}, patient, 2, "", ()), TWO_STAGES]
+    rounds = [len(task) % 3 + 1 for _, task in TASKS]
+    run(steps, TASKS, model, Decoding())
+    assert len(model.batches) == max(rounds) + 2 and sum(map(len, model.batches)) == sum(rounds) + 3 * 4
+    assert len(set(rounds)) > 1
+
+
+def test_each_step_is_charged_for_its_own_calls():
+    stages = {}
+    steps = [*build([{"step": "ask", "n": 8}, {"step": "prune"}]), TWO_STAGES]
+    model = Counting()
+    states = run(steps, TASKS, model, Decoding(), stages)
+    assert list(stages) == ["1 ask", "2 prune", "3 two"]
+    assert [c.calls for c in stages.values()] == [4, 0, 12] and stages["2 prune"] == Cost()
+    assert sum(stages.values(), Cost()).generation_tokens == model.cost.generation_tokens
+    run(steps, TASKS, model, Decoding(), stages)
+    assert [c.calls for c in stages.values()] == [8, 0, 24] and all(s.failed is None for s in states)
+
+
+@pytest.mark.parametrize("reason", ["refusal", "error"])
+def test_a_reply_that_is_none_ends_its_case_with_the_reason(reason):
+    class Refusing(ToyModel):
+        def generate(self, prompts, decodings):
+            done = super().generate(prompts, decodings)
+            return [replace(c, text="not this one", finish_reason=reason) if i == 1 else c for i, c in enumerate(done)]
+
+    states = run(build([{"step": "ask"}]), TASKS, Refusing(), Decoding())
+    assert [s.failed is None for s in states] == [True, False, True, True]
+    assert states[1].failed == NoAnswer(f"ask: {reason} of the model: not this one") and len(states[1].calls) == 1
