@@ -34,10 +34,18 @@ above it, and tests/test_order.py holds that.
     models.embed                texts as vectors
     agent.prompt                every call beside the parser of its reply
     agent.bank                  worked examples and the leak guard
+    agent.likeness              how much texts say the same
     agent.pipeline              plain data in, one state a case out
     agent.steps.asking          prompting and schema
-    agent.steps.pruning         over-generate and prune
-    agent.steps.retrieval       worked examples as demonstrations
+    agent.steps.decoding        one question at a time
+    agent.steps.retrieval       worked examples shown, as a checklist, made over
+    agent.steps.planning        multi-call: think first, ask then
+    agent.steps.critiquing      self-critique
+    agent.steps.pruning         over-generate and prune, by question
+    agent.steps.choosing        over-generate and prune, by whole sets
+    agent.steps.scenarios       info-gain and answer simulation
+    agent.steps.verifying       four checks a question
+    agent.steps.adapters        a second draft from another adapter
     agent.steps                 registers the levers
     train.corpus                examples of every call, for the tiny planner
     train.pretrain              trains a tiny planner (a script)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+R, T = TypeVar("R"), TypeVar("T")
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 # --- paragraphs of the system message ------------------------------------------------------------
@@ -203,6 +205,11 @@ def revise(task: str, draft: Sequence[str], n: int = 7) -> list[Message]:
     return [system(ASK, REVISE, AS_JSON), user(task, n, draft=draft)]
 
 
+def beat(task: str, draft: Sequence[str], n: int = 7) -> list[Message]:
+    """Another set than the obvious one, which is shown. Reply: `parse_set(text)`."""
+    return [system(ASK, ANTIMODAL, REVISE, AS_JSON), user(task, n, draft=draft)]
+
+
 def adapt(task: str, other: str, questions: Sequence[str], n: int = 7) -> list[Message]:
     """Questions of a similar task, made over for this one. Reply: `parse_set(text)`."""
     return [system(ASK, ADAPT, AS_JSON), user(task, n, similar_task=other, its_questions=questions)]
@@ -317,6 +324,45 @@ def parse_set(text: str, schema: str = "json") -> Draft:
     return Draft(title, _texts(body, "questions"), _texts(body, extra) if extra else ())
 
 
+PATTERNS = {"question": r'^[A-Z][^?"\\]{8,110}\?$', "short": r'^[^"\\?]{3,80}$'}  # a question ends in its only mark
+
+
+def set_grammar(n: int = 7, schema: str = "json", questions: bool = False) -> str:
+    """The JSON schema, as text, of a reply to `ask`: exactly n questions, keys in the order of the prompt.
+
+    With `questions` each of them is one sentence ending in a question mark. Raises ValueError for lines.
+
+    >>> set_grammar(2)[:60]
+    '{"type": "object", "properties": {"title": {"type": "string"'
+    """
+    if schema == "lines":
+        raise ValueError("the lines schema is no JSON, so no grammar fits it; take another schema or grammar off")
+    question: dict[str, object] = (
+        {"type": "string", "pattern": PATTERNS["question"]} if questions else {"type": "string"}
+    )
+    parts: dict[str, object] = {"title": {"type": "string", "pattern": PATTERNS["short"]}}
+    if schema == "slots":
+        parts |= dict.fromkeys(SLOTS, question)
+    elif schema == "reasons":
+        parts["questions"] = _array(
+            n, _object({"why": {"type": "string", "pattern": PATTERNS["short"]}, "question": question})
+        )
+    else:
+        if schema in ("unknowns", "givens"):
+            short = {"type": "string", "pattern": PATTERNS["short"]}
+            parts |= {"unknowns": _array(n, short)} if schema == "unknowns" else {"given": _array(4, short, least=0)}
+        parts["questions"] = _array(n, question)
+    return json.dumps(_object(parts))
+
+
+def _object(parts: dict[str, object]) -> dict[str, object]:
+    return {"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False}
+
+
+def _array(n: int, of: object, least: int | None = None) -> dict[str, object]:
+    return {"type": "array", "items": of, "minItems": n if least is None else least, "maxItems": n}
+
+
 def _parse_lines(text: str) -> Draft:
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     if not lines:
@@ -326,8 +372,8 @@ def _parse_lines(text: str) -> Draft:
         match = re.fullmatch(r"\d{1,2}[.)]\s*(.+)", line)
         if not match:
             raise BadReply(f"line without a number: {clip(line)}")
-        questions.append(match[1])
-    return Draft(lines[0], tuple(questions))
+        questions.append(_sound(match[1], "question"))
+    return Draft(_sound(lines[0], "title"), tuple(questions))
 
 
 def parse_json(text: str) -> dict:
@@ -396,6 +442,19 @@ def parse_checks(text: str) -> dict[str, bool]:
     if wrong:
         raise BadReply(f'"{wrong[0]}" is not true or false')
     return {n: body[n] for n in names}
+
+
+def parse_each(replies: Sequence[R], parse: Callable[[R], T]) -> tuple[list[T | None], list[str]]:
+    """What many replies say, None where one cannot be read, and the reasons of those: for steps that go on without."""
+    read: list[T | None] = []
+    faults: list[str] = []
+    for reply in replies:
+        try:
+            read.append(parse(reply))
+        except BadReply as error:
+            read.append(None)
+            faults.append(str(error))
+    return read, faults
 
 
 def clip(text: str, most: int = 60) -> str:

@@ -133,6 +133,8 @@ class Experiment:
         self._decoding()
         load.check(self.model, self.adapter)
         require(self.steps, self.model, load.capabilities(self.model))
+        for step in self.steps:
+            load.check(self.model, step.args.get("adapter", ""))
         if self.hypothesis.strip() == "":
             raise BadParameters("hypothesis is empty: say what you expect and why before you look")
         if self.lever == "a/a" and self.judge == "claude" and not self.judging.get("replicate"):
@@ -149,11 +151,11 @@ class Experiment:
         golds = [q for c in self.ruler.cases if c.gold for q in c.gold.questions]
         guard = LeakGuard(tasks, golds)
         for step in self.steps:
-            guard.check(step.texts, f"step {step.name}")
+            guard.check(step.texts, f"step {step.name}", meaning=True)
         guard.check(_strings(self.decoding.get("grammar", "")), "decoding grammar")
-        if any(step.family == "retrieval" or step.args.get("by") == "neighbours" for step in self.steps):
-            for example in bank():
-                guard.check((example.task, *example.draft.questions), f"bank example of {example.source}")
+        shown = any(s.family == "retrieval" or s.args.get("by") in ("neighbours", "corpus") for s in self.steps)
+        for example in bank() if shown else ():
+            guard.check(example.texts, f"bank example of {example.source}")
 
     def _decoding(self) -> Decoding:
         try:

@@ -1,13 +1,15 @@
 """The worked examples, the choice of the nearest, and the leak guard on a toy ruler and on the shipped one."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
 from lib.agent import prompt
-from lib.agent.bank import Example, Leak, LeakGuard, bank, content, nearest
+from lib.agent.bank import NAMED, Example, Leak, LeakGuard, bank, content, nearest
 from lib.agent.prompt import Draft
 from lib.measure.ruler import Ruler
+from lib.models.embed import embedder
 from lib.models.knowledge import families, fill
 
 TASKS = ("paint the hull of a small wooden boat", "teach my parrot to whistle")
@@ -174,3 +176,135 @@ def test_a_ruler_task_in_the_middle_of_a_sentence_is_found(around):
     task = Ruler.load().gate("full")[0].task
     with pytest.raises(Leak):
         LeakGuard([task]).check([around.format(task)], "prompt")
+
+
+@pytest.mark.parametrize(
+    "text, leaked",
+    [
+        ("paint the hulls of a small wooden boat", TASKS[0]),  # another ending
+        ("teech my parrot to whistle", TASKS[1]),  # a slip of the pen
+        ("Wich kind of paints is on the hull at present?", QUESTIONS[0]),
+    ],
+)
+def test_letters_find_other_endings_and_slips_of_the_pen(guard, text, leaked):
+    assert guard.find(text) == leaked
+
+
+def test_meaning_is_refused_only_where_words_are_shared_too(guard):
+    assert guard.find_meaning("which paint is on the hull now?") in (QUESTIONS[0], None)  # None with TF-IDF alone
+    for innocent in ("", "one two", "instruct a cockatoo in whistling tunes", "How old is your tortoise really, then?"):
+        assert guard.find_meaning(innocent) is None
+    assert LeakGuard([]).find_meaning("paint the hull of a boat") is None
+
+
+@pytest.mark.skipif(embedder().name != "minilm", reason="MiniLM is not installed")
+def test_a_rewording_that_shares_few_letters_is_found_by_meaning(guard):
+    text = "which paint is on the hull now?"
+    assert guard.find(text) is None and guard.find_meaning(text) == QUESTIONS[0]
+    guard.check([text], "prompt")  # only where meaning is asked for
+    with pytest.raises(Leak):
+        guard.check([text], "prompt", meaning=True)
+
+
+def test_every_leak_is_named_up_to_five(guard):
+    with pytest.raises(Leak) as caught:
+        guard.check(["fine", TASKS[0], QUESTIONS[1]], "training set")
+    said = str(caught.value)
+    assert said.startswith("training set: ") and repr(TASKS[0]) in said and repr(QUESTIONS[1]) in said
+    assert said.endswith("take them out") and "\n" not in said
+    with pytest.raises(Leak) as caught:
+        guard.check([f"{TASKS[0]} {i // 2}" for i in range(18)], "training set")
+    assert str(caught.value).count(" of the ruler") == NAMED
+
+
+def test_the_letters_of_different_questions_on_one_thing_stay_apart():
+    """The threshold was measured on pairs like these; it must leave them alone."""
+    for family in families()[::6]:
+        asked = [fill(u.ask[0], family.objects[0]) for u in family.unknowns]
+        guard = LeakGuard([], asked[:1])
+        assert [q for q in asked[1:] if guard.find(q)] == []
+
+
+def planted(text, where):
+    """The bank with a text of the ruler in one example, in one of the places that a model may see."""
+    example = bank()[5]
+    change = {
+        "task": {"task": text},
+        "title": {"draft": replace(example.draft, title=text)},
+        "question": {"draft": replace(example.draft, questions=(text, *example.draft.questions[1:]))},
+        "unknown": {"unknowns": (text,)},
+        "reason": {"reasons": (text,)},
+        "slot": {"slots": (text,)},
+    }[where]
+    return [*bank()[:5], replace(example, **change)]
+
+
+@pytest.mark.parametrize("text", EXACT)
+@pytest.mark.parametrize("where", ["task", "title", "question", "unknown", "reason", "slot"])
+def test_a_leak_planted_anywhere_in_the_bank_is_refused(guard, where, text):
+    with pytest.raises(Leak) as caught:
+        for example in planted(text, where):
+            guard.check(example.texts, f"bank example of {example.source}")
+    assert f"bank example of {bank()[5].source}" in str(caught.value) and repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", EXACT)
+def test_a_leak_planted_in_a_demonstration_is_refused(guard, text):
+    """What a model sees of the examples is what the guard read: every line of them, in every schema."""
+    example = planted(text, "question")[-1]
+    for schema in ("json", "lines", "unknowns", "reasons", "givens"):
+        shown = prompt.ask("fly a kite", 7, schema, (), [(example.task, example.shown(schema))])
+        with pytest.raises(Leak):
+            guard.check([m["content"].replace('"', "\n") for m in shown], "demonstration")
+
+
+@pytest.mark.parametrize("text", EXACT)
+def test_a_leak_planted_in_a_training_set_is_refused(guard, text):
+    from lib.train.corpus import Writer
+
+    rows = [e.text for e in Writer(3).examples(30)]
+    guard.check(rows, "training set")
+    rows[17] += f"\n2. {text}"
+    with pytest.raises(Leak) as caught:
+        guard.check(rows, "training set")
+    assert repr(text) in str(caught.value)
+
+
+def experiment_on(folder, monkeypatch, **args):
+    from lib.lab import experiment
+
+    monkeypatch.setattr(experiment, "RULER", folder)
+    return experiment.Experiment(hypothesis="x", model="toy", **args)
+
+
+@pytest.mark.parametrize("step", [{"step": "ask", "advice": ["coach", "{}"]}, {"step": "sample", "advice": ["{}"]}])
+@pytest.mark.parametrize(
+    "text", ["How big must it be to build a kite?", "insulate the attic", "Cross the lake by canoe!"]
+)
+def test_a_ruler_text_typed_into_a_prompt_parameter_is_refused(frozen_ruler, monkeypatch, step, text):
+    told = {k: [x.format(f"Ask well. {text} Be kind.") for x in v] if k == "advice" else v for k, v in step.items()}
+    made = experiment_on(frozen_ruler, monkeypatch, pipeline=[told])
+    with pytest.raises(Leak) as caught:
+        made.check()
+    assert str(caught.value).startswith(f"step {step['step']}: ")
+    experiment_on(frozen_ruler, monkeypatch, pipeline=[{**told, "advice": ["Think of the harbour."]}]).check()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"step": "demos"}, {"step": "ask"}],
+        [{"step": "checklist"}],
+        [{"step": "adapt"}],
+        [{"step": "ask", "n": 8}, {"step": "prune", "by": "neighbours"}],
+        [{"step": "ask", "n": 8}, {"step": "prune", "by": "corpus"}],
+    ],
+    ids=lambda s: s[-1].get("by", s[0]["step"]),
+)
+def test_a_leak_planted_in_the_bank_stops_every_experiment_that_reads_it(frozen_ruler, monkeypatch, steps):
+    from lib.lab import experiment
+
+    monkeypatch.setattr(experiment, "bank", lambda: planted("insulate the attic", "question"))
+    with pytest.raises(Leak, match="bank example of .* repeats 'insulate the attic'"):
+        experiment_on(frozen_ruler, monkeypatch, pipeline=steps).check()
+    experiment_on(frozen_ruler, monkeypatch, pipeline=[{"step": "ask"}]).check()  # shows no example

@@ -39,6 +39,7 @@ CALLS = {
     "ask": lambda t: prompt.ask(t, 7, "json", ("coach",), ((t, SEVEN),)),
     "from_unknowns": lambda t: prompt.from_unknowns(t, ["berth", t]),
     "revise": lambda t: prompt.revise(t, QUESTIONS),
+    "beat": lambda t: prompt.beat(t, QUESTIONS),
     "adapt": lambda t: prompt.adapt(t, t, QUESTIONS),
     "next_question": lambda t: prompt.next_question(t, QUESTIONS),
     "restate": prompt.restate,
@@ -201,3 +202,15 @@ def test_a_demonstration_is_written_in_the_schema_that_is_asked_for(schema):
     assert shown["content"] == "Task: buy a boat\nQuestions: 7"
     assert prompt.parse_set(reply["content"], schema) == drawn(schema)
     assert asked["content"] == "Task: buy a kite\nQuestions: 5"
+
+
+def test_many_replies_are_read_each_for_itself():
+    read, faults = prompt.parse_each(['{"better": "A"}', "no", '{"better": "B"}', ""], prompt.parse_better)
+    assert read == ["A", None, "B", None]
+    assert faults[0].startswith("not JSON") and faults[1] == "empty reply" and len(faults) == 2
+
+
+@pytest.mark.parametrize("schema", ["json", "lines"])
+def test_half_a_character_is_refused_in_every_form(schema):
+    with pytest.raises(BadReply, match="lone surrogate"):
+        prompt.parse_set(prompt.write_set(Draft("Buy a boat", ("Which \ud83d?",)), schema), schema)

@@ -1,5 +1,7 @@
 """Each lever on the toy model: what it does to a state, and that no reply of a model can break it."""
 
+import random
+
 import pytest
 
 from lib.agent import prompt
@@ -8,7 +10,7 @@ from lib.agent.pipeline import STEPS, State, run
 from lib.agent.prompt import Draft
 from lib.agent.steps import build
 from lib.measure.answer import NoAnswer
-from lib.models.model import Decoding, ToyModel, quoting
+from lib.models.model import Decoding, ToyModel
 
 TASK = ("boat", "buy a sailing boat for the lake")
 QUESTIONS = tuple(f"Which {x} do you want?" for x in ("hull", "mast", "berth", "engine", "anchor", "crew", "harbour"))
@@ -158,30 +160,60 @@ def test_demos_never_shows_the_same_task():
         assert len(state.demos) == 8 and task not in {e.task for e in state.demos}
 
 
+FIRST = {"retrieval", "decoding", "multi-call"}  # families whose steps write the draft themselves
+POOLED = {"best", "tournament", "consensus", "merge", "transplant"}
+
+
 def pipeline_of(name):
+    """The shortest pipeline that puts a step to work, and how many calls stand before it."""
     if name == "ask":
-        return [{"step": "ask"}]
-    return [{"step": "demos"}, {"step": "ask"}] if name == "demos" else [{"step": "ask", "n": 9}, {"step": name}]
+        return [{"step": "ask"}], 0
+    if name in POOLED:
+        return [{"step": "ask"}, {"step": "sample", "temps": [0.5, 0.9]}, {"step": name}], 3
+    if name in ("select", *STEPS) and STEPS[name].family in FIRST and name != "select":
+        return [{"step": name}, *([{"step": "ask"}] if name == "demos" else [])], 0
+    return [{"step": "ask", "n": 9}, {"step": name}], 1
 
 
-@pytest.mark.parametrize("first_is_good", [False, True], ids=["all calls", "calls after ask"])
+@pytest.mark.parametrize("first_is_good", [False, True], ids=["all calls", "calls after the first"])
 @pytest.mark.parametrize("name", sorted(STEPS))
-def test_every_step_survives_malformed_replies(name, first_is_good, malformed):
-    good = prompt.write_set(Draft("Buy a boat", (*QUESTIONS, "Why now?", "Where?")))
-    replies = iter(malformed(good, 200, seed=11) * 100)
-    model = ToyModel(lambda m: quoting(m) if first_is_good and prompt.ASK in m[0]["content"] else next(replies))
+def test_every_step_survives_malformed_replies(name, first_is_good, malformed, able):
+    """No crash, whatever a model says: a state with a draft, or a NoAnswer with its reason on one line."""
+    pipeline, before = pipeline_of(name)
+    pipeline = pipeline if not first_is_good else [p for p in pipeline if p["step"] != "demos"] or [{"step": "ask"}]
+    good = able().generate  # what a model says where its reply is not damaged
+    rng, model = random.Random(11), able()
+
+    def spoiled(messages):
+        whole = good([messages], [Decoding(max_tokens=100_000)])[0].text
+        plain = first_is_good and prompt.AS_JSON in messages[0]["content"] and "Draft:" not in messages[-1]["content"]
+        return whole if plain else malformed(whole, 1, seed=rng.random())[0]
+
+    model._reply = spoiled
     tasks = [(f"case {i}", f"buy boat number {i}") for i in range(200)]
-    states = run(build(pipeline_of(name)), tasks, model, Decoding(max_tokens=100_000))
+    states = run(build(pipeline), tasks, model, Decoding(max_tokens=100_000))
     assert [(s.case, s.task) for s in states] == tasks
     for state in states:
-        assert (state.failed is None) == isinstance(state.draft, Draft) or name != "ask"
-        assert state.draft is not None or isinstance(state.failed, NoAnswer)
-        assert "\n" not in (state.failed.reason if state.failed else "")
+        assert isinstance(state.failed, NoAnswer) or isinstance(state.draft, Draft)
+        reason = state.failed.reason if state.failed else "?"
+        assert reason and "\n" not in reason and len(reason) < 400
+        "".join([reason, *state.notes, *(state.draft.questions if state.draft else ())]).encode()  # is sealed as UTF-8
     failed = sum(s.failed is not None for s in states)
-    if not first_is_good:
-        assert failed > 100
-    elif name == "ask" or not build([{"step": name}])[0].calls:
-        assert failed == 0  # nothing is asked after the good reply
+    assert first_is_good or failed > 60
+    assert failed < 200 or before == 0
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_every_step_does_its_work_and_makes_no_more_calls_than_it_says(name, able):
+    pipeline, before = pipeline_of(name)
+    steps, model = build(pipeline), able()
+    [state] = run(steps, [TASK], model, Decoding(max_tokens=1000))
+    assert state.failed is None and state.draft.questions
+    declared = sum(s.calls for s in steps)
+    assert before < len(state.calls) <= declared or declared == before
+    loose = {"tournament": 2, "verify": 7, "discriminate": 1}  # bounds that a short draft or a bad check leaves unused
+    if name not in loose:
+        assert len(state.calls) == declared or name in ("best", "simulate", "select")
 
 
 @pytest.mark.parametrize("schema", prompt.SCHEMAS)

@@ -215,3 +215,19 @@ def test_a_study_that_was_killed_ends_with_the_right_runs_when_it_is_called_agai
     records = Ledger.read(folder).records
     assert [r["slug"] for r in records] == ["first", "eight"] and all(r["scores"] for r in records)
     assert records[1]["decision"]["against"] == "0001-first" and verify(folder) == []
+
+
+def test_the_levers_plan_runs_every_family_of_inference_levers_with_a_prediction():
+    from lib.agent.pipeline import STEPS
+    from lib.lab.experiment import LEVERS
+
+    plan = study.read("levers")
+    made = study.check(plan)
+    tried = [e for e in made.values() if e.lever not in ("baseline", "a/a", "anchor", "adapter")]
+    assert len(tried) >= 29
+    families = set(LEVERS) - {"baseline", "a/a", "anchor", "adapter"}
+    assert {e.lever for e in tried} == families and len(families) == 10
+    assert all(len(e.hypothesis.split()) > 8 and e.model == "tiny-m" and e.gate == "full" for e in tried)
+    used = {step.name for e in made.values() for step in e.steps}
+    assert {s for s, m in STEPS.items() if m.family != "adapter"} - used == {"merge"}  # frames merges by itself
+    assert {m.family for m in STEPS.values()} <= set(LEVERS)

@@ -5,6 +5,20 @@ receives their completions and returns the new state.
 """
 
 from lib.agent.pipeline import build
-from lib.agent.steps import asking, pruning, retrieval
+from lib.agent.steps import (
+    adapters,
+    asking,
+    choosing,
+    critiquing,
+    decoding,
+    planning,
+    pruning,
+    retrieval,
+    scenarios,
+    verifying,
+)
 
-__all__ = ["asking", "build", "pruning", "retrieval"]
+__all__ = [
+    "adapters", "asking", "build", "choosing", "critiquing", "decoding", "planning", "pruning", "retrieval",
+    "scenarios", "verifying",
+]  # fmt: skip

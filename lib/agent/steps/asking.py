@@ -1,22 +1,26 @@
-"""Prompting and schema: one call that writes the whole set.
+"""Prompting and schema: one call that writes the whole set, or a few whose questions are merged.
 
-Knows which paragraphs and schema to send. Does not know what comes after.
+Knows which paragraphs, schema and grammar to send. Does not know what comes after.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from lib.agent import prompt
+from lib.agent.likeness import round_robin
 from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.prompt import BadReply, Draft
+from lib.models.model import Completion
 
 Schema = Literal["json", "lines", "slots", "unknowns", "reasons", "givens"]
+Grammar = Literal["off", "count", "questions"]
 
 
-@step("prompting", calls=lambda **_: 1)
-def ask(n: int = 7, schema: Schema = "json", advice: list[str] = [], tokens: int = 0):  # noqa: B006
-    """Write a title and n questions in one call, in a schema, with optional advice (a name or your own words)."""
+@step("prompting", calls=lambda **_: 1, needs=lambda grammar, **_: [] if grammar == "off" else ["grammar"])
+def ask(n: int = 7, schema: Schema = "json", advice: list[str] = [], tokens: int = 0, grammar: Grammar = "off"):  # noqa: B006
+    """Write a title and n questions in one call, in a schema, with optional advice and a grammar that fixes the form."""
     if not 1 <= n <= 20:
         raise ValueError(f"n is {n}, expected 1 to 20")
     if schema == "slots" and n != 7:
@@ -26,13 +30,56 @@ def ask(n: int = 7, schema: Schema = "json", advice: list[str] = [], tokens: int
     for a in advice:
         if a not in prompt.ADVICE and len(a.split()) < 2:
             raise ValueError(f"advice {a!r} is neither your own words nor one of {', '.join(prompt.ADVICE)}")
-    change = {"max_tokens": tokens} if tokens > 0 else {}
+    change: dict[str, Any] = {"max_tokens": tokens} if tokens > 0 else {}
+    if grammar != "off":
+        change["grammar"] = prompt.set_grammar(n, schema, grammar == "questions")
 
     def run(state: State) -> Work:
-        demos = [(e.task, e.draft) for e in state.demos]
+        demos = [(e.task, e.shown(schema)) for e in state.demos]
         [reply] = yield [Call(prompt.ask(state.task, n, schema, advice, demos), change)]
-        if reply.finish_reason == "length":
-            raise prompt.BadReply(f"cut off after {reply.generation_tokens} tokens")
-        return replace(state, draft=prompt.parse_set(reply.text, schema))
+        return replace(state, draft=read_set(reply, schema))
+
+    return run
+
+
+def read_set(reply: Completion, schema: str = "json") -> Draft:
+    """The draft of a completion. Raises BadReply, also where the reply was cut off at a place that parses."""
+    if reply.finish_reason == "length":
+        raise BadReply(f"cut off after {reply.generation_tokens} tokens")
+    return prompt.parse_set(reply.text, schema)
+
+
+@step("prompting", calls=lambda names, **_: len(names))
+def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: int = 7, to: int = 7):  # noqa: B006
+    """Ask once from each perspective and merge the sets in turn, first questions first, without repeats."""
+    known = list(prompt.FRAMES)
+    if not 1 <= len(names) <= 8 or not set(names) <= set(known):
+        raise ValueError(f"names is {names}, expected 1 to 8 of {', '.join(known)}")
+    if not (1 <= n <= 20 and 1 <= to <= 20):
+        raise ValueError(f"n is {n} and to is {to}, expected 1 to 20")
+
+    def run(state: State) -> Work:
+        replies = yield [Call(prompt.ask(state.task, n, "json", [name])) for name in names]
+        drafts, faults = prompt.parse_each(replies, read_set)
+        for name, fault in zip([n for n, d in zip(names, drafts, strict=True) if d is None], faults, strict=True):
+            state = state.note(f"frame {name} left out: {fault}")
+        good = [d for d in drafts if d is not None]
+        if not good:
+            raise BadReply(f"no frame gave a set; the first said: {faults[0]}")
+        return replace(state, draft=Draft(good[0].title, round_robin(good, to)), pool=(*state.pool, *good))
+
+    return run
+
+
+@step("prompting", calls=lambda **_: 1)
+def beat(n: int = 7, temp: float = 0.0):
+    """Show the model its own draft as the obvious set and ask for one that beats it (temp 0: the run's own decoding)."""
+    if not 1 <= n <= 20 or not 0 <= temp <= 5:
+        raise ValueError(f"n is {n} and temp is {temp}, expected 1 to 20 and 0 to 5")
+
+    def run(state: State) -> Work:
+        first = state.need("beat")
+        [reply] = yield [Call(prompt.beat(state.task, first.questions, n), {"temp": temp} if temp else {})]
+        return replace(state, draft=read_set(reply), pool=(*state.pool, first))
 
     return run

@@ -9,55 +9,81 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from lib.agent import prompt
-from lib.agent.bank import bank, content, nearest, overlap
+from lib.agent.bank import bank, content, nearest
+from lib.agent.likeness import similarity
 from lib.agent.pipeline import State, Work, step
+from lib.agent.prompt import Draft
 from lib.measure.answer import normalised
+from lib.models.embed import embedder
+
+By = Literal["redundancy", "meaning", "vagueness", "given", "neighbours", "corpus", "covering", "last"]
+Scorer = Callable[[Sequence[str], int], float]
 
 
 @step("over-generate and prune")
-def prune(to: int = 7, by: Literal["redundancy", "vagueness", "neighbours", "last"] = "redundancy"):
-    """Drop questions one by one until `to` are left: the most redundant, the vaguest, the farthest from the bank, the last."""
+def prune(to: int = 7, by: By = "redundancy"):
+    """Drop questions one by one until `to` are left: the most redundant, vaguest, least covering, farthest from the bank."""
     if not 1 <= to <= 20:
         raise ValueError(f"to is {to}, expected 1 to 20")
 
     def run(state: State) -> Work:
         draft = state.need("prune")
-        questions, dropped = list(draft.questions), []
-        extra = list(draft.extra)
-        paired = len(extra) == len(questions)  # one reason or unknown a question: they go together
-        scorer = _scorer(by, state.task)
-        while len(questions) > to:
-            worst = max(range(len(questions)), key=lambda i: (scorer(questions, i), i))
-            dropped.append(questions.pop(worst))
-            if paired:
-                extra.pop(worst)
-        if dropped:
-            state = state.note(f"pruned by {by}: " + " | ".join(dropped))
-        return replace(state, draft=prompt.Draft(draft.title, tuple(questions), tuple(extra)))
+        if len(draft.questions) > to:
+            scorer, tool = _scorer(by, state.task, draft.questions)
+            draft, dropped = drop(draft, to, scorer)
+            state = state.note(f"pruned by {by}{tool}: " + " | ".join(dropped))
+        return replace(state, draft=draft)
         yield  # makes this a generator, as every step is
 
     return run
 
 
-def _scorer(by: str, task: str) -> Callable[[Sequence[str], int], float]:
-    """How gladly one would drop question i of a list; higher goes first."""
+def drop(draft: Draft, to: int, scorer: Scorer) -> tuple[Draft, list[str]]:
+    """A draft without what a scorer drops most gladly, one at a time, and the questions dropped.
+
+    A question that stands there word for word already goes first: a set with one fails the spec gate. The later of
+    equals goes.
+    """
+    questions, extra, dropped = list(draft.questions), list(draft.extra), []
+    paired = len(extra) == len(questions)  # one reason or unknown a question: they go together
+    while len(questions) > to:
+        flat = [normalised(q) for q in questions]
+        worst = max(range(len(questions)), key=lambda i: (flat[i] in flat[:i], scorer(questions, i), i))
+        dropped.append(questions.pop(worst))
+        if paired:
+            extra.pop(worst)
+    return Draft(draft.title, tuple(questions), tuple(extra)), dropped
+
+
+def _scorer(by: str, task: str, all_of: Sequence[str]) -> tuple[Scorer, str]:
+    """How gladly one would drop question i of a list (higher goes first), and the embedder used, if any."""
     if by == "redundancy":
-        return lambda qs, i: max((similarity(qs[i], q) for k, q in enumerate(qs) if k != i), default=0.0)
+        return lambda qs, i: max((similarity(qs[i], q) for k, q in enumerate(qs) if k != i), default=0.0), ""
+    if by == "meaning":
+        tool = embedder()
+        vector = dict(zip(all_of, tool.vectors(all_of), strict=True))
+        return (
+            lambda qs, i: max(
+                (round(float(vector[qs[i]] @ vector[q]), 5) for k, q in enumerate(qs) if k != i), default=0
+            )
+        ), f" ({tool.name})"
     if by == "vagueness":
         # A question that names nothing of its own says little: few content words, few letters.
-        return lambda qs, i: -len(content(qs[i])) - len(qs[i]) / 1000
+        return lambda qs, i: -len(content(qs[i])) - len(qs[i]) / 1000, ""
+    if by == "given":
+        said = content(task)
+        return lambda qs, i: len(content(qs[i]) & said) / max(1, len(content(qs[i]))), ""
     if by == "neighbours":
         good = [q for e in nearest(task, bank(), 5) for q in e.draft.questions]
-        return lambda qs, i: -max((similarity(qs[i], g) for g in good), default=0.0)
-    return lambda qs, i: float(i)
+        return lambda qs, i: -max((similarity(qs[i], g) for g in good), default=0.0), ""
+    if by in ("corpus", "covering"):
+        # The one whose loss costs least of what the set covers: questions of near tasks, or the whole first draft.
+        wanted = [q for e in nearest(task, bank(), 3) for q in e.draft.questions] if by == "corpus" else list(all_of)
+        close = {q: [similarity(q, w) for w in wanted] for q in all_of}
+        return lambda qs, i: _covered([close[q] for k, q in enumerate(qs) if k != i]), ""
+    return lambda qs, i: float(i), ""
 
 
-def similarity(a: str, b: str) -> float:
-    """How much two questions say the same, 0 to 1: the larger of word overlap and letter-trigram overlap."""
-    return max(overlap(content(a), content(b)), overlap(_trigrams(a), _trigrams(b)))
-
-
-def _trigrams(text: str) -> frozenset[str]:
-    flat = normalised(text)
-    return frozenset(flat[i : i + 3] for i in range(len(flat) - 2))
+def _covered(rows: list[list[float]]) -> float:
+    """Facility location: how near each wanted question has its nearest in the set, summed."""
+    return round(sum(max(column) for column in zip(*rows, strict=True)), 9)

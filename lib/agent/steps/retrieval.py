@@ -1,6 +1,7 @@
-"""Retrieval: worked examples from the bank as demonstrations.
+"""Retrieval: worked examples from the bank, shown, taken as a checklist or made over.
 
-Knows the bank and word overlap. Examples of the same task are left out (leave-one-out by near-duplicate, not by id).
+Knows the bank and the ways to be near. Examples of the same task are left out (leave-one-out by near-duplicate, not by
+id). Which embedder ran is noted on the state: "embedding" falls back to TF-IDF where MiniLM is not installed.
 """
 
 from __future__ import annotations
@@ -8,20 +9,38 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from lib.agent import prompt
 from lib.agent.bank import SAME_TASK, Example, bank, content, nearest, overlap
-from lib.agent.pipeline import State, Work, step
+from lib.agent.likeness import fresh
+from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.steps.asking import read_set
+from lib.models.embed import embedder
+
+By = Literal["words", "tfidf", "embedding", "diverse", "fixed"]
+
+
+def chosen(state: State, k: int, by: str) -> tuple[State, list[Example]]:
+    """The k examples nearest to a task, nearest first, and the state with a note of which and how they were found."""
+    tool = embedder("tfidf" if by == "tfidf" else "best").name if by in ("tfidf", "embedding") else ""
+    if by == "fixed":
+        found = _fixed(state.task, k)
+    elif by == "diverse":
+        found = _diverse(state.task, k)
+    else:
+        found = nearest(state.task, bank(), k, tool or "words")
+    return state.note(f"examples{f' ({tool})' if tool else ''}: " + " | ".join(e.task for e in found)), found
 
 
 @step("retrieval")
-def demos(k: int = 2, by: Literal["words", "fixed"] = "words"):
-    """Show the k nearest worked examples (by shared words), or the same k for every task, before asking."""
+def demos(k: int = 2, by: By = "words"):
+    """Show the k nearest worked examples (by words, TF-IDF, embedding; of different families; the same for all)."""
     if not 1 <= k <= 8:
         raise ValueError(f"k is {k}, expected 1 to 8")
 
     def run(state: State) -> Work:
-        chosen = nearest(state.task, bank(), k) if by == "words" else _fixed(state.task, k)
+        state, found = chosen(state, k, by)
         # The nearest stands last, next to the task: a small model leans on what it read last.
-        return replace(state, demos=tuple(reversed(chosen))).note("examples: " + " | ".join(e.task for e in chosen))
+        return replace(state, demos=tuple(reversed(found)))
         yield  # makes this a generator, as every step is
 
     return run
@@ -32,3 +51,46 @@ def _fixed(task: str, k: int) -> list[Example]:
     examples = bank()
     spread = [examples[(i * len(examples) // 16) % len(examples)] for i in range(16)]
     return [e for e in spread if overlap(content(e.task), content(task)) < SAME_TASK][:k]
+
+
+def _diverse(task: str, k: int) -> list[Example]:
+    """The nearest example of each of the k nearest families."""
+    first: dict[str, Example] = {}
+    for example in nearest(task, bank(), len(bank())):
+        first.setdefault(example.source, example)
+    return list(first.values())[:k]
+
+
+@step("retrieval", calls=lambda **_: 1)
+def checklist(k: int = 3, to: int = 7, by: By = "words"):
+    """Take what the k nearest examples ask about as a checklist and write a question for each of `to` entries."""
+    if not (1 <= k <= 8 and 1 <= to <= 20):
+        raise ValueError(f"k is {k} and to is {to}, expected 1 to 8 and 1 to 20")
+
+    def run(state: State) -> Work:
+        state, found = chosen(state, k, by)
+        # What most neighbours ask about goes first; of equals, what the nearest asks first.
+        names = [u for row in zip(*(e.unknowns for e in found), strict=True) for u in row]
+        often = {u: names.count(u) for u in names}
+        listed: list[str] = []
+        for name in sorted(often, key=lambda u: -often[u]):
+            if len(listed) < to and fresh(name, listed):
+                listed.append(name)
+        [reply] = yield [Call(prompt.from_unknowns(state.task, listed))]
+        return replace(state.note("checklist: " + " | ".join(listed)), draft=read_set(reply))
+
+    return run
+
+
+@step("retrieval", calls=lambda **_: 1)
+def adapt(n: int = 7, by: By = "words"):
+    """Show the questions of the nearest example and ask for them made over for this task."""
+    if not 1 <= n <= 20:
+        raise ValueError(f"n is {n}, expected 1 to 20")
+
+    def run(state: State) -> Work:
+        state, [near] = chosen(state, 1, by)
+        [reply] = yield [Call(prompt.adapt(state.task, near.task, near.draft.questions, n))]
+        return replace(state, draft=read_set(reply))
+
+    return run

@@ -1,0 +1,99 @@
+"""How much texts say the same, and how good a question set looks without gold.
+
+Knows words, letters and, where a lever asks for it, vectors. Does not know models, cases or gold: the composite ruler
+here is a lever's own guess at quality and may be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lib.agent.bank import content, overlap
+from lib.agent.prompt import Draft
+from lib.measure.answer import Answer, normalised, spec_gate
+from lib.models.embed import Embedder
+
+REPEATS = 0.6  # similarity from which a second question adds nothing (the study's pool dropped from the same Jaccard)
+
+
+def similarity(a: str, b: str) -> float:
+    """How much two questions say the same, 0 to 1: the larger of word overlap and letter-trigram overlap."""
+    return max(overlap(content(a), content(b)), overlap(_trigrams(a), _trigrams(b)))
+
+
+def _trigrams(text: str) -> frozenset[str]:
+    flat = normalised(text)
+    return frozenset(flat[i : i + 3] for i in range(len(flat) - 2))
+
+
+def fresh(question: str, kept: Sequence[str]) -> bool:
+    """Whether a question is none of those kept, nor nearly one."""
+    return all(similarity(question, k) < REPEATS for k in kept)
+
+
+def variety(texts: Sequence[str]) -> float:
+    """How much texts differ: 1 minus their mean similarity. Fewer than two do not differ: 0.
+
+    >>> variety(["by car", "by car"]), variety(["by car", "on foot"])
+    (0.0, 1.0)
+    """
+    pairs = [(a, b) for i, a in enumerate(texts) for b in texts[i + 1 :]]
+    return 1 - sum(similarity(a, b) for a, b in pairs) / len(pairs) if pairs else 0.0
+
+
+def round_robin(drafts: Sequence[Draft], to: int) -> tuple[str, ...]:
+    """Questions of several drafts in turn, first questions first, until `to` different ones are there.
+
+    Near repeats only fill up what is missing then; a question said again word for word never comes in.
+    """
+    longest = max((len(d.questions) for d in drafts), default=0)
+    offered = [d.questions[row] for row in range(longest) for d in drafts if row < len(d.questions)]
+    kept: list[str] = []
+    for question in offered:
+        if len(kept) < to and fresh(question, kept):
+            kept.append(question)
+    for question in offered:
+        if len(kept) < to and normalised(question) not in map(normalised, kept):
+            kept.append(question)
+    return tuple(kept)
+
+
+def clusters(questions: Sequence[str]) -> list[list[int]]:
+    """Indices of questions that say the same together, in the order of their first members."""
+    made: list[list[int]] = []
+    for i, question in enumerate(questions):
+        home = next((c for c in made if similarity(questions[c[0]], question) >= REPEATS), None)
+        if home is None:
+            made.append([i])
+        else:
+            home.append(i)
+    return made
+
+
+def in_form(drafts: Sequence[Draft]) -> list[Draft]:
+    """The drafts that would pass the spec gate, or all of them where none would."""
+    return [d for d in drafts if isinstance(spec_gate(d.title, d.questions), Answer)] or list(drafts)
+
+
+def composite(draft: Draft, task: str) -> float:
+    """A guess at a set's quality from its texts alone, about 0 to 4: different, concrete, one thing each, on the task.
+
+    The parts weigh the same because nothing here was fitted to a judge.
+    """
+    qs = draft.questions
+    if not qs:
+        return 0.0
+    one_thing = sum(" and " not in q.lower() and " or " not in q.lower() for q in qs) / len(qs)
+    concrete = sum(min(1.0, len(content(q)) / 5) for q in qs) / len(qs)
+    named = overlap(content(draft.title), content(task))
+    different = len(clusters(qs)) / len(qs)
+    return different + one_thing + concrete + named
+
+
+def dispersion(draft: Draft, embedder: Embedder) -> float:
+    """How far a set's questions stand apart: 1 minus the mean cosine of their vectors."""
+    n = len(draft.questions)
+    if n < 2:
+        return 0.0
+    vectors = embedder.vectors(draft.questions)
+    return round(1 - (float((vectors @ vectors.T).sum()) - n) / (n * (n - 1)), 5)

@@ -1,0 +1,54 @@
+"""Adapters: a second draft from another adapter on the same base, merged or transplanted into the first.
+
+Knows only the adapter's folder. Does not load it: the model does, and a model that cannot is refused before the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lib.agent import prompt
+from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.prompt import BadReply
+from lib.agent.steps.asking import read_set
+from lib.agent.steps.choosing import transplanted
+
+
+@step("adapter", calls=lambda **_: 1, needs=lambda **_: ["adapters"])
+def donor(adapter: str = "", n: int = 7):
+    """Add a set by another adapter (its folder; "" is the bare base) to the pool; go on with merge, best or transplant."""
+    if not 1 <= n <= 20:
+        raise ValueError(f"n is {n}, expected 1 to 20")
+
+    def run(state: State) -> Work:
+        demos = [(e.task, e.shown("json")) for e in state.demos]
+        [reply] = yield [Call(prompt.ask(state.task, n, "json", (), demos), adapter=adapter)]
+        own = state.pool or ((state.draft,) if state.draft else ())
+        try:
+            given = read_set(reply)
+        except BadReply as error:
+            if not own:
+                raise
+            return replace(state, pool=own).note(f"donor left out: {error}")
+        return replace(state, draft=state.draft or given, pool=(*own, given))
+
+    return run
+
+
+@step("adapter")
+def transplant(most: int = 2):
+    """Replace up to `most` questions of the draft that repeat others most by what only the last set of the pool asks."""
+    if not 1 <= most <= 20:
+        raise ValueError(f"most is {most}, expected 1 to 20")
+
+    def run(state: State) -> Work:
+        draft = state.need("transplant")
+        if not state.pool:
+            raise BadReply("no pool for transplant to work on; put donor before it")
+        made, swaps = transplanted(draft, state.pool[-1:], most)
+        for out, new in swaps:
+            state = state.note(f"transplanted: {out} > {new}")
+        return replace(state, draft=made)
+        yield  # makes this a generator, as every step is
+
+    return run

@@ -1,0 +1,67 @@
+"""Self-critique: the model looks at its own draft and mends it.
+
+Knows how to bound what a critique may change. A critique that cannot be read changes nothing and is noted; a revision
+that cannot be read is the answer, so it fails the case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lib.agent import prompt
+from lib.agent.likeness import fresh
+from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.prompt import BadReply
+from lib.agent.steps.asking import read_set
+
+
+def swap(state: State, at: int, question: str, why: str) -> State:
+    """The state with question `at` replaced, unless the new one is no question or repeats another. Both are noted."""
+    draft = state.need("swap")
+    others = [q for i, q in enumerate(draft.questions) if i != at]
+    if not question.endswith("?") or not fresh(question, others):
+        return state.note(f"kept {draft.questions[at]!r} ({why}): the new one {prompt.clip(question)} is no better")
+    questions = tuple(question if i == at else q for i, q in enumerate(draft.questions))
+    return replace(state, draft=replace(draft, questions=questions)).note(
+        f"swapped ({why}): {draft.questions[at]} > {question}"
+    )
+
+
+@step("self-critique", calls=lambda swaps, **_: 2 * swaps)
+def critique(swaps: int = 1):
+    """Name the worst question and its fault and rewrite that one alone; at most `swaps` times, or until none is named."""
+    if not 1 <= swaps <= 7:
+        raise ValueError(f"swaps is {swaps}, expected 1 to 7")
+
+    def run(state: State) -> Work:
+        for _ in range(swaps):
+            draft = state.need("critique")
+            [reply] = yield [Call(prompt.critique(state.task, draft.questions))]
+            try:
+                found = prompt.parse_critique(reply.text, len(draft.questions))
+                if found is None:
+                    return state.note("no fault found")
+                at, fault = found
+                [reply] = yield [Call(prompt.repair(state.task, draft.questions[at], fault))]
+                state = swap(state, at, prompt.parse_text(reply.text, "question"), fault)
+            except BadReply as error:
+                return state.note(f"draft kept as it is: {error}")
+        return state
+
+    return run
+
+
+@step("self-critique", calls=lambda rounds, **_: rounds)
+def revise(rounds: int = 1, n: int = 7):
+    """Show the whole draft and ask for a better one that keeps what is good."""
+    if not (1 <= rounds <= 5 and 1 <= n <= 20):
+        raise ValueError(f"rounds is {rounds} and n is {n}, expected 1 to 5 and 1 to 20")
+
+    def run(state: State) -> Work:
+        for _ in range(rounds):
+            draft = state.need("revise")
+            [reply] = yield [Call(prompt.revise(state.task, draft.questions, n))]
+            state = replace(state, draft=read_set(reply), pool=(*state.pool, draft))
+        return state
+
+    return run

@@ -1,0 +1,41 @@
+"""Decoding: one question at a time, each call seeing those before it.
+
+Temperature, top-p, min-p and seed are no steps: they are the run's `decoding`. Does not know what comes after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lib.agent import prompt
+from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.prompt import BadReply, Draft
+from lib.measure.answer import normalised
+
+HEAT = 0.9
+
+
+@step("decoding", calls=lambda n, again: 1 + n + again)
+def one_by_one(n: int = 7, again: int = 0):
+    """Restate the task, then ask for one question at a time; a repeat is asked for again with heat, at most `again` times."""
+    if not (1 <= n <= 20 and 0 <= again <= 20):
+        raise ValueError(f"n is {n} and again is {again}, expected 1 to 20 and 0 to 20")
+
+    def run(state: State) -> Work:
+        title, asked, left, change = "", [], again, {}
+        while len(asked) < n:
+            calls = [Call(prompt.next_question(state.task, asked), change)]
+            *first, reply = yield [*([] if title else [Call(prompt.restate(state.task))]), *calls]
+            if first:
+                title = prompt.parse_text(first[0].text, "title")
+                if not title:
+                    raise BadReply("the title is empty")
+            question = prompt.parse_text(reply.text, "question")
+            if left and normalised(question) in map(normalised, asked):
+                left, change = left - 1, {"temp": HEAT}  # greedy would say the same again
+                state = state.note(f"asked again instead of: {question}")
+            else:
+                asked, change = [*asked, question], {}
+        return replace(state, draft=Draft(title, tuple(asked)))
+
+    return run

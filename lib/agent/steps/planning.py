@@ -1,0 +1,106 @@
+"""Multi-call: think first, ask then. Each step writes a draft, mostly with more questions than are kept.
+
+Knows which calls feed which. Does not choose well by itself: `select` and `prune` do that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lib.agent import prompt
+from lib.agent.likeness import fresh
+from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.prompt import BadReply, Draft
+from lib.agent.steps.asking import read_set
+from lib.measure.answer import normalised
+
+# What nearly every plan depends on, for lists that come out too short.
+GENERAL = ("main purpose", "spending limit", "target date", "people it is for", "size", "location", "current state")
+
+
+def _from(state: State, unknowns: list[str], n: int, least: int = 7) -> Work:
+    """Questions for the first n different unknowns; fewer than n and `least` are filled up with general ones, and noted."""
+    if not any(unknowns):
+        raise BadReply("nothing to ask about was listed")
+    names: list[str] = []
+    for name in unknowns:
+        if name and len(names) < n and fresh(name, names):
+            names.append(name)
+    more = [g for g in GENERAL if fresh(g, names)][: max(0, min(n, least) - len(names))]
+    if more:
+        state = state.note(f"only {len(names)} different unknowns listed; filled up with: " + " | ".join(more))
+    names += more
+    [reply] = yield [Call(prompt.from_unknowns(state.task, names))]
+    return replace(state.note("unknowns: " + " | ".join(names)), draft=read_set(reply))
+
+
+@step("multi-call", calls=lambda **_: 2)
+def brainstorm(n: int = 7):
+    """List what the plan depends on, then write a question for each of the first n; more than 7 wants a select after it."""
+    if not 1 <= n <= 20:
+        raise ValueError(f"n is {n}, expected 1 to 20")
+
+    def run(state: State) -> Work:
+        [reply] = yield [Call(prompt.brainstorm(state.task))]
+        return (yield from _from(state, list(prompt.parse_list(reply.text, "unknowns")), n))
+
+    return run
+
+
+@step("multi-call", calls=lambda **_: 3)
+def assume(n: int = 7):
+    """Sketch a plan, list what it silently assumes, then turn the first n assumptions into questions."""
+    if not 1 <= n <= 20:
+        raise ValueError(f"n is {n}, expected 1 to 20")
+
+    def run(state: State) -> Work:
+        [reply] = yield [Call(prompt.plan(state.task))]
+        steps = prompt.parse_list(reply.text, "steps")
+        [reply] = yield [Call(prompt.assume(state.task, steps))]
+        told = prompt.parse_list(reply.text, "assumptions")
+        # "budget: 500" assumes a value; the unknown is what stands before it.
+        return (yield from _from(state, [a.split(":")[0].strip() for a in told], n))
+
+    return run
+
+
+@step("multi-call", calls=lambda ways, **_: ways + 1)
+def diverge(ways: int = 3, temp: float = 0.8, n: int = 12):
+    """Brainstorm several times with heat, pool the different unknowns in turn, ask for each of n; converge with select."""
+    if not (1 <= ways <= 8 and 0 < temp <= 5 and 1 <= n <= 20):
+        raise ValueError(f"ways {ways}, temp {temp}, n {n}: expected 1 to 8, above 0 to 5 and 1 to 20")
+
+    def run(state: State) -> Work:
+        replies = yield [Call(prompt.brainstorm(state.task), {"temp": temp})] * ways
+        lists, faults = prompt.parse_each(replies, lambda r: prompt.parse_list(r.text, "unknowns"))
+        good = [Draft("", x) for x in lists if x]
+        if not good:
+            raise BadReply(f"no brainstorm was a list; the first said: {faults[0] if faults else 'nothing'}")
+        if faults:
+            state = state.note(f"{len(faults)} of {ways} brainstorms left out: {faults[0]}")
+        longest = max(len(d.questions) for d in good)
+        pool = [d.questions[row] for row in range(longest) for d in good if row < len(d.questions)]
+        return (yield from _from(state, pool, n))
+
+    return run
+
+
+@step("multi-call", calls=lambda **_: 1)
+def select(to: int = 7):
+    """Let the model choose `to` questions of the draft by number; a draft that is short enough stays as it is."""
+    if not 1 <= to <= 20:
+        raise ValueError(f"to is {to}, expected 1 to 20")
+
+    def run(state: State) -> Work:
+        draft = state.need("select")
+        flat = [normalised(q) for q in draft.questions]  # a question said again word for word is no choice
+        pool = [q for i, q in enumerate(draft.questions) if flat[i] not in flat[:i]]
+        if len(draft.questions) <= to:
+            return state
+        if len(pool) <= to:
+            return replace(state, draft=Draft(draft.title, tuple(pool))).note("nothing to choose: repeats left out")
+        [reply] = yield [Call(prompt.select(state.task, pool, to))]
+        keep = prompt.parse_keep(reply.text, len(pool), to)
+        return replace(state, draft=Draft(draft.title, tuple(pool[i] for i in keep)))
+
+    return run
