@@ -25,7 +25,7 @@ from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import GATES, Case, Ruler, Tampered
-from lib.measure.score import Outcome, Scores, case_quality, score
+from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
 from lib.models import load
 from lib.models.model import Decoding, Model
 
@@ -35,6 +35,7 @@ LEVERS = (
 )  # fmt: skip
 
 JUDGING = ("protocol", "model", "effort", "thinking", "max_tokens", "dollars", "concurrency", "replicate")
+LATER: dict[str, Any] = {"useful": False}  # parameters added after runs were sealed, with their defaults
 GROUP = 8  # cases answered at a time where the judge works beside the model
 
 
@@ -81,6 +82,7 @@ class Experiment:
     gate: str = "full"
     seed: int = 0
     of: str = ""  # the run that this one repeats (a/a) or looks at again (confirm)
+    useful: bool = False  # ask the judge also, without gold in sight, whether each set enables a good plan
     kind: str = "experiment"
 
     def __post_init__(self) -> None:
@@ -123,7 +125,9 @@ class Experiment:
 
     @property
     def key(self) -> str:
-        return run_key(self.kind, {k: v for k, v in self.parameters.items() if k != "kind"}, self.fingerprint)
+        # A parameter that came later is left out at its default: runs sealed before it keep their keys.
+        told = {k: v for k, v in self.parameters.items() if k != "kind" and (k not in LATER or v != LATER[k])}
+        return run_key(self.kind, told, self.fingerprint)
 
     def check(self) -> Experiment:
         """Refuse what cannot run or must not: bad steps, model, decoding, judge; a tampered ruler; a leak."""
@@ -172,6 +176,8 @@ class Experiment:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
         blend = self.ruler.protocol.blend
         rows = [_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
+        if self.useful:
+            rows = _with_usefulness(self.the_judge, cases, answers, rows)
         scores = score(outcomes, blend)
         cost = dict(model.cost.__dict__)
         cost |= {"load_seconds": loaded - began, "answer_seconds": answered - loaded}
@@ -181,6 +187,7 @@ class Experiment:
         identity = {"model": model.identity, "judge": self.the_judge.identity}
         record = self.record(
             scores=scores.as_dict(),
+            found={"useful": usefulness(rows)} if self.useful else {},
             identity=identity,
             cost={k: round(v, 4) for k, v in cost.items()},
             started=started,
@@ -292,7 +299,8 @@ class Run:
         return f"Run of {len(self.cases)} cases, quality {self.scores.quality:.4f}"
 
     def _repr_markdown_(self) -> str:
-        return self.scores._repr_markdown_() + "\n\n" + self._cost()
+        told = [self.scores._repr_markdown_(), useful_sentence(self.record.found.get("useful", {})), self._cost()]
+        return "\n\n".join(t for t in told if t)
 
     def _cost(self) -> str:
         c, n = self.record.cost, len(self.cases)
@@ -373,6 +381,39 @@ def _row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, 
         "unscored": outcome.reason if isinstance(outcome, Unscored) else None,
         "quality": quality,
     }
+
+
+def _with_usefulness(
+    judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows with what the judge says of each set when it sees no gold."""
+    from lib.measure.useful import useful_all
+
+    pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
+    said = iter(useful_all(judge, pairs))
+    return [
+        r | {"useful": _useful(next(said)) if isinstance(a, Answer) else None}
+        for r, a in zip(rows, answers, strict=True)
+    ]
+
+
+def _useful(found: Any) -> dict[str, Any]:
+    if isinstance(found, Unscored):
+        return {"unscored": found.reason}
+    return {"score": found.score, "reason": found.reason}
+
+
+def useful_sentence(found: dict[str, Any]) -> str:
+    """Usefulness of a run in words, "" where it was not asked for."""
+    if not found:
+        return ""
+    if found["mean"] is None:
+        return "Usefulness: no case was rated."
+    return (
+        f"**Useful {found['mean']:.2f} of 5** (95 % {found['low']:.2f} to {found['high']:.2f}), asked without gold in sight: "
+        f"does the set enable a good plan? {found['no_answer']} cases without an answer count as 1, {found['unscored']} are "
+        "unscored. It stands beside quality and is no part of it."
+    )
 
 
 def _side_by_side(row: dict[str, Any], case: Case) -> str:

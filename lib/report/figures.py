@@ -239,6 +239,39 @@ def dims(ledger: Ledger) -> Picture:
     return picture(figure, f"Five dimensions. {told}.")
 
 
+def candidates(found: dict[str, Any]) -> Picture:
+    """Quality of each candidate with its interval, a row each, grouped; gold against itself as a line."""
+    rows = [
+        (group, found["candidates"][run]["candidate"], v["scores"])
+        for group, runs in found["groups"].items()
+        for run, v in runs.items()
+    ]
+    figure, ax = canvas(8, 0.9 + 0.32 * len(rows))
+    several = len(found["groups"]) > 1
+    for y, (group, _, s) in enumerate(rows):
+        first = y == 0 or rows[y - 1][0] != group
+        colour = INK if first else KEPT
+        ax.plot([s["low"], s["high"]], [y, y], color=colour, linewidth=2.4, alpha=0.4, solid_capstyle="butt")
+        ax.plot([s["quality"]], [y], "o", color=colour, markersize=6)
+        ax.text(s["high"] + 0.01, y, f"{s['quality']:.3f}", va="center", fontsize=8, color=colour)
+        if first and y:
+            ax.axhline(y - 0.5, color=FAINT, linewidth=0.6)
+    top = max(s["high"] for _, _, s in rows)
+    if found["ceiling"]:
+        top = max(top, found["ceiling"]["quality"])
+        ax.axvline(found["ceiling"]["quality"], color=ANCHOR, linewidth=0.8, linestyle=":")
+        ax.text(found["ceiling"]["quality"], -0.62, "gold against itself ", ha="right", fontsize=7, color=ANCHOR)
+    ax.set_yticks(range(len(rows)))
+    ax.set_yticklabels([f"{name}, {group}" if several else name for group, name, _ in rows])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(rows) - 0.4, -0.8)
+    ax.set_xlim(0, min(1.0, top + 0.1))
+    ax.set_xlabel("quality, mean of all cases, 95 % interval; dark: what the others of its group are compared with")
+    told = "; ".join(f"{n} ({g}) {s['quality']:.3f}, {s['low']:.3f} to {s['high']:.3f}" for g, n, s in rows)
+    ceiling = f" Gold against itself {found['ceiling']['quality']:.3f}." if found["ceiling"] else ""
+    return picture(figure, f"Quality of {len(rows)} candidates: {told}.{ceiling}")
+
+
 # --- the published study -------------------------------------------------------------------------
 
 
