@@ -175,7 +175,7 @@ class Experiment:
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
         blend = self.ruler.protocol.blend
-        rows = [_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
+        rows = [case_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
         if self.useful:
             rows = _with_usefulness(self.the_judge, cases, answers, rows)
         scores = score(outcomes, blend)
@@ -207,7 +207,7 @@ class Experiment:
         for at in range(0, len(cases), size):
             group = cases[at : at + size]
             made = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding())
-            told = [_answer(s, self.ruler.protocol) for s in made]
+            told = [answer_of(s, self.ruler.protocol) for s in made]
             states, answers = states + made, answers + told
             if submit:
                 judging += [submit(c, a) for c, a in zip(group, told, strict=True) if isinstance(a, Answer)]
@@ -240,7 +240,7 @@ class Experiment:
     def card(self) -> Markdown:
         """The hypothesis as it was declared before the run."""
         return Markdown(
-            f"> {_cell(self.hypothesis)}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
+            f"> {cell(self.hypothesis)}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
             f"Smallest gain worth keeping: {self.min_effect:.3f}."
         )
 
@@ -292,7 +292,7 @@ class Run:
             return Markdown("The texts of the sealed gate are not shown.")
         gold = {c.id: c for c in self.experiment.ruler.cases}
         rows = sorted(self.cases, key=lambda r: (r["quality"] is not None, r["quality"] or 0.0, r["case"]))[:k]
-        return Markdown("\n\n".join(_side_by_side(r, gold[r["case"]]) for r in rows))
+        return Markdown("\n\n".join(side_by_side(r, gold[r["case"]]) for r in rows))
 
     def __repr__(self) -> str:
         # Short: the long form would put every case into the notebook a second time.
@@ -351,7 +351,7 @@ def _args(args: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in args.items())
 
 
-def _answer(state: State, protocol: Any) -> Answer | NoAnswer:
+def answer_of(state: State, protocol: Any) -> Answer | NoAnswer:
     if state.failed is not None:
         return state.failed
     if state.draft is None:
@@ -367,7 +367,7 @@ def _judge(
     return [next(judged) if isinstance(a, Answer) else a for a in answers]
 
 
-def _row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> dict[str, Any]:
+def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> dict[str, Any]:
     told = {"title": answer.title, "questions": list(answer.questions)} if isinstance(answer, Answer) else None
     quality = case_quality(outcome, blend)
     return {
@@ -416,26 +416,26 @@ def useful_sentence(found: dict[str, Any]) -> str:
     )
 
 
-def _side_by_side(row: dict[str, Any], case: Case) -> str:
+def side_by_side(row: dict[str, Any], case: Case) -> str:
     gold = case.gold
     assert gold is not None
     head = f"**{case.task}**: quality {row['quality'] if row['quality'] is not None else 'unscored'!s:.6}"
     if row["answer"] is None:
         said = row["calls"][-1]["text"] if row["calls"] else ""
-        return f"{head}. No answer: {_cell(row['no_answer'] or '')}\n\n> {_cell(said[:300])}\n\nGold: " + " · ".join(
+        return f"{head}. No answer: {cell(row['no_answer'] or '')}\n\n> {cell(said[:300])}\n\nGold: " + " · ".join(
             gold.questions
         )
     judgment = row["judgment"] or {"verdict": "unscored", "notes": {}}
-    lines = [f"| {i} | {_cell(a)} | {_cell(g)}{' **(critical)**' if g == gold.critical else ''} |"
+    lines = [f"| {i} | {cell(a)} | {cell(g)}{' **(critical)**' if g == gold.critical else ''} |"
              for i, (a, g) in enumerate(zip(row["answer"]["questions"], gold.questions, strict=False), 1)]  # fmt: skip
     notes = "; ".join(f"{d.replace('_', '-')}: {n}" for d, n in judgment["notes"].items() if n)
     return (
-        f"{head}, {judgment['verdict']} against gold.\n\n| | {_cell(row['answer']['title'])} | gold: {_cell(gold.title)} |\n"
-        f"|---|---|---|\n" + "\n".join(lines) + (f"\n\n*{_cell(notes)}*" if notes else "")
+        f"{head}, {judgment['verdict']} against gold.\n\n| | {cell(row['answer']['title'])} | gold: {cell(gold.title)} |\n"
+        f"|---|---|---|\n" + "\n".join(lines) + (f"\n\n*{cell(notes)}*" if notes else "")
     )
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that cannot break out of a Markdown table or pose as HTML."""
     flat = " ".join(text.split())
     for a, b in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("$", "\\$")):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lib.lab.experiment import Experiment, Markdown
 from lib.lab.ledger import READINGS, Ledger, sealed_folders
 from lib.measure.judge import DIMENSIONS
-from lib.measure.ruler import RULER, BadRuler, Ruler, Tampered
+from lib.measure.ruler import GATES, RULER, BadRuler, Ruler, Tampered
 from lib.measure.score import score
 
 if TYPE_CHECKING:
@@ -33,6 +33,23 @@ def eras(ledger: Ledger) -> list[str]:
 def latest(ledger: Ledger) -> str:
     """The newest era's fingerprint, "" for an empty ledger."""
     return (eras(ledger) or [""])[-1]
+
+
+def frozen() -> Markdown:
+    """What the ruler holds still, after a check of its seal. Raises Tampered."""
+    ruler = Ruler.load(RULER)
+    gates = ", ".join(f"{g} {len(ruler.gate(g))}" for g in GATES)
+    dims = ", ".join(d.name.replace("_", "-") for d in ruler.rubric)
+    p = ruler.protocol
+    told = [
+        f"{len(ruler.cases)} tasks with a gold answer each, in three disjoint gates: {gates}. The first decides what is "
+        "kept, the second screens, the third is sealed: only `notch confirm` scores on it, and every look is counted.",
+        f"A rubric of {len(ruler.rubric)} dimensions, 1 to 5 each: {dims}.",
+        f"A protocol: exactly {p.questions} questions; quality is {p.blend[0]:g} times the rubric plus {p.blend[1]:g} "
+        "times the verdict against gold; a case without a valid answer scores 0.",
+        f"Seal `{ruler.seal[:12]}`. Results of another ruler or judge are never compared with these.",
+    ]
+    return Markdown("\n".join(f"- {t}" for t in told))
 
 
 def caveats(ledger: Ledger) -> Markdown:
