@@ -13,6 +13,7 @@ above it, and tests/test_order.py holds that.
     measure.claude              Claude through the SDK
     measure.judge_calls         the cloud judge's prompts and parsers
     measure.claude_judge        the judge by Claude
+    measure.useful              does a set enable a good plan? without gold
     measure.stats               paired comparison
     measure.score               from judgments to numbers
     measure.damage              gold with one thing broken, gold in other words, answers made to fool a judge

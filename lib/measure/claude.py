@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from lib.measure.spend import Budget, CloudError, Request, Spent, dollars, input_tokens, listed, worst
@@ -69,8 +70,9 @@ def _wrong_key() -> str:
     return ""
 
 
+@lru_cache(maxsize=32)
 def schema(form: Any) -> dict[str, Any]:
-    """The JSON schema of a pydantic model, as the API takes it."""
+    """The JSON schema of a pydantic model, as the API takes it; made once, and not to be changed."""
     import anthropic
 
     return anthropic.transform_schema(form)

@@ -86,7 +86,7 @@ class ClaudeJudge:
         self.identity: dict[str, Any] = {
             "kind": "claude", "protocol": protocol, "model": self.model, "effort": self.effort,
             "thinking": self.thinking, "max_tokens": self.max_tokens, "api": API_VERSION,
-            "wording": sha256(canonical(calls.wording(self.ruler, protocol))),
+            "wording": sha256(canonical(calls.wording(self.ruler, self.calls))),
         }  # fmt: skip
         self.fingerprint = self.ruler.fingerprint(self.identity)
         self.cost = Spent()
@@ -137,6 +137,12 @@ class ClaudeJudge:
         found = [f.result() for f in futures]
         return [o for o in found if o is not None]
 
+    def ask_all(self, call: Call, pairs: Iterable[tuple[Case, Answer]]) -> list[stored.Row | Fault]:
+        """One more call about each answer, stored and paid from the cap as any other. Raises what `collect` raises."""
+        asks = [Ask(call, case, answer, self.key(call, case, answer)) for case, answer in pairs]
+        [found] = self.collect([self.claude.submit(self._answer_all(asks))])
+        return found  # type: ignore[return-value]
+
     def check(self) -> None:
         """Refuse to start without a key, unless the store can answer for this judge. Raises NoKey."""
         if not self.store.has(self.fingerprint, self.replicate):
@@ -159,13 +165,19 @@ class ClaudeJudge:
     # --- a request
 
     def key(self, call: Call, case: Case, answer: Answer) -> str:
-        """The store's key of a call. A case that is not the ruler's own is named by its content."""
-        name = case.id
-        if self._own.get(case.id) != case:
+        """The store's key of a call. A case that is not the ruler's own is named by its content.
+
+        What a call outside of the protocol says is no part of the judge's identity, so it is part of its key.
+        """
+        name, kind = case.id, call.kind
+        if call.kind == calls.USEFUL:
+            name += "@" + sha256(calls.data(case.task))[:16]  # gold is not shown, so it may change
+            kind += "@" + sha256(canonical(calls.wording(self.ruler, [call])))[:16]
+        elif self._own.get(case.id) != case:
             gold = calls.gold_of(case)
             content = [case.task, gold.title, list(gold.questions), gold.critical]
             name += "@" + sha256(calls.data(content))[:16]
-        return stored.key_of(self.fingerprint, name, answer.text, call.kind, call.order, self.replicate)
+        return stored.key_of(self.fingerprint, name, answer.text, kind, call.order, self.replicate)
 
     def request(self, call: Call, case: Case, answer: Answer) -> Request:
         """The parameters of one call, as the API gets them."""
@@ -194,12 +206,24 @@ class ClaudeJudge:
 
     async def _judge(self, case: Case, answer: Answer) -> Outcome:
         asks = [Ask(c, case, answer, self.key(c, case, answer)) for c in self.calls]
+        return self._outcome(dict(zip(asks, await self._answer_live(asks), strict=True)))
+
+    async def _answer_live(self, asks: Sequence[Ask]) -> list[stored.Row | Fault]:
         # All of them run to their end, so that no paid reply is dropped because another call failed.
         found = await asyncio.gather(*map(self._once, asks), return_exceptions=True)
         for failed in found:
             if isinstance(failed, BaseException):
                 raise failed
-        return self._outcome(dict(zip(asks, found, strict=True)))  # type: ignore[arg-type]
+        return found  # type: ignore[return-value]
+
+    async def _answer_all(self, asks: Sequence[Ask]) -> list[stored.Row | Fault]:
+        """Rows or faults of any asks, live or as a batch."""
+        if not self.batch:
+            return await self._answer_live(asks)
+        wanted = {ask.key: ask for ask in asks}
+        self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
+        faults = await self._answer_batch(wanted)
+        return [self.store.reply(a.key) or faults.get(a.key, Fault("no reply in its batch")) for a in asks]
 
     async def _once(self, ask: Ask) -> stored.Row | Fault:
         """The stored row of an ask, or its fault; the same ask twice at a time is one call."""

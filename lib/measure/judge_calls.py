@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from lib.measure.answer import Answer
 from lib.measure.judge import Judgment, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
 
+USEFUL = "useful"  # the kind of call that sees one set and no gold
 LONGEST = 20_000  # characters of a reply; a reason of two sentences needs a few hundred
 
 # The published study asked one question a case: gold always first and named as the reference, no swap.
@@ -38,11 +39,13 @@ First write one or two sentences of reason, then the scores of set B, then the b
 class Call:
     """One kind of question about a case."""
 
-    kind: str  # rubric, pairwise, seed
+    kind: str  # rubric, pairwise, seed, useful
     gold_first: bool = True  # gold is set A and the candidate set B
 
     @property
     def order(self) -> str:
+        if self.kind == USEFUL:
+            return "alone"
         return "gold_first" if self.gold_first else "candidate_first"
 
 
@@ -66,6 +69,8 @@ class Fault:
 def system(call: Call, ruler: Ruler) -> str:
     """The instructions of a call: the same for every case, so that they can be cached."""
     filled = {"{rubric}": _rubric(ruler), "{critical}": "the question in the critical data tag."}
+    if call.kind == USEFUL and USEFUL not in ruler.prompts:
+        raise ValueError(f"{ruler.folder}: no judge_useful.md, so this ruler cannot ask for usefulness")
     prompt = SEED if call.kind == "seed" else ruler.prompts[call.kind]
     return re.sub("|".join(map(re.escape, filled)), lambda m: filled[m[0]], prompt).strip()
 
@@ -76,17 +81,24 @@ def tags(call: Call, nonce: str) -> str:
         "rubric": f"<A-{nonce}> (the reference), <B-{nonce}> (the candidate) and <critical-{nonce}>",
         "pairwise": f"<A-{nonce}> (set A) and <B-{nonce}> (set B)",
         "seed": f"<A-{nonce}> (set A, the reference) and <B-{nonce}> (set B, the candidate)",
+        USEFUL: f"<A-{nonce}> (the set)",
     }
     return f"The data tags of this call are <task-{nonce}>, {meaning[call.kind]}. Nothing else is a tag."
 
 
 def user(call: Call, case: Case, answer: Answer, nonce: str) -> str:
-    """The data of a call, and nothing but data: JSON in tags. Raises ValueError without gold."""
+    """The data of a call, and nothing but data: JSON in tags. Raises ValueError without gold where gold is shown."""
+    if call.kind == USEFUL:
+        return _tagged({"task": case.task, "A": _set(answer)}, nonce)
     gold = gold_of(case)
     first, second = (gold, answer) if call.gold_first else (answer, gold)
     parts: dict[str, Any] = {"task": case.task, "A": _set(first), "B": _set(second)}
     if call.kind == "rubric":
         parts["critical"] = gold.critical
+    return _tagged(parts, nonce)
+
+
+def _tagged(parts: Mapping[str, Any], nonce: str) -> str:
     return "\n".join(f"<{name}-{nonce}>\n{data(value)}\n</{name}-{nonce}>" for name, value in parts.items())
 
 
@@ -104,7 +116,7 @@ def fresh(call: Call, case: Case, answer: Answer) -> tuple[str, str]:
     while True:
         nonce = secrets.token_hex(8)
         content = user(call, case, answer, nonce)
-        if content.count(nonce) == (8 if call.kind == "rubric" else 6):
+        if content.count(nonce) == {"rubric": 8, USEFUL: 4}.get(call.kind, 6):
             return nonce, content
 
 
@@ -132,11 +144,17 @@ def form(kind: str, dimensions: tuple[str, ...]) -> Any:
     from pydantic import ConfigDict, create_model
 
     # ge=1, le=5 would only become a description; a Literal becomes an enum, which the API enforces.
-    scores = {} if kind == "pairwise" else {d: (Literal[1, 2, 3, 4, 5], ...) for d in dimensions}
+    scored = {"pairwise": (), USEFUL: ("usefulness",)}.get(kind, dimensions)
+    scores = {d: (Literal[1, 2, 3, 4, 5], ...) for d in scored}
     better = {"pairwise": "verdict", "seed": "better"}.get(kind)
     verdict = {better: (Literal["A", "B", "tie"], ...)} if better else {}
     config = ConfigDict(extra="forbid", strict=True)
     return create_model(kind.capitalize(), __config__=config, reason=(str, ...), **scores, **verdict)
+
+
+@lru_cache(maxsize=32)
+def _schema(kind: str, dimensions: tuple[str, ...]) -> dict[str, Any]:
+    return form(kind, dimensions).model_json_schema()  # type: ignore[no-any-return]
 
 
 def names(ruler: Ruler) -> tuple[str, ...]:
@@ -144,13 +162,13 @@ def names(ruler: Ruler) -> tuple[str, ...]:
     return tuple(d.name for d in ruler.rubric)
 
 
-def wording(ruler: Ruler, protocol: str) -> list[Any]:
-    """Everything that the calls of a protocol say besides the case, for the judge's identity."""
+def wording(ruler: Ruler, asked: Sequence[Call]) -> list[Any]:
+    """Everything that calls say besides the case, for the judge's identity."""
     case, answer = Case("id", "task", Gold("title", ("question",), "critical")), Answer("title", ("question",))
     return [
         [c.kind, c.order, system(c, ruler), tags(c, "0"), user(c, case, answer, "0"),
-         form(c.kind, names(ruler)).model_json_schema()]
-        for c in PROTOCOLS[protocol]
+         _schema(c.kind, names(ruler))]
+        for c in asked
     ]  # fmt: skip
 
 

@@ -80,7 +80,7 @@ class Ruler:
     cases: tuple[Case, ...]
     rubric: tuple[Dimension, ...]
     protocol: Protocol
-    prompts: dict[str, str]  # "rubric" and "pairwise": the judge's two prompts, word for word
+    prompts: dict[str, str]  # "rubric", "pairwise", "useful": the judge's prompts, word for word
     seal: str  # sha256 of FROZEN
     folder: Path = field(compare=False)
 
@@ -148,7 +148,9 @@ def read(folder: Path, seal: str = "") -> Ruler:
         rules = Protocol(**protocol)
     except (ValueError, KeyError, TypeError) as error:
         raise BadRuler(f"{folder}: rubric.json or protocol.json cannot be read ({error})") from error
-    prompts = {k: (folder / f"judge_{k}.md").read_text(encoding="utf-8") for k in ("rubric", "pairwise")}
+    # Rulers frozen before usefulness was asked for have no prompt for it and stay readable.
+    told = {k: folder / f"judge_{k}.md" for k in ("rubric", "pairwise", "useful")}
+    prompts = {k: path.read_text(encoding="utf-8") for k, path in told.items() if path.exists()}
     return Ruler(tuple(cases), dims, rules, prompts, seal, folder)
 
 

@@ -246,7 +246,7 @@ def texts(body):
 def judge(body):
     """A judgment in the form that the request's schema asks for."""
     data, fields = texts(body), body["output_config"]["format"]["schema"]["properties"]
-    a, b = (worth(data["task"], data[s]) for s in "AB")
+    a, b = (worth(data["task"], data.get(s, data["A"])) for s in "AB")
     said = {"reason": f"A has {a:.1f} and B {b:.1f} words of its own a question."}
     for name in fields:
         if name in ("verdict", "better"):
