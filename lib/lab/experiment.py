@@ -26,6 +26,7 @@ from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import GATES, Case, Ruler, Tampered
 from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
+from lib.measure.useful import Useful, useful_all
 from lib.models import load
 from lib.models.model import Decoding, Model
 
@@ -387,8 +388,6 @@ def _with_usefulness(
     judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], rows: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The rows with what the judge says of each set when it sees no gold."""
-    from lib.measure.useful import useful_all
-
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
     said = iter(useful_all(judge, pairs))
     return [
@@ -397,7 +396,7 @@ def _with_usefulness(
     ]
 
 
-def _useful(found: Any) -> dict[str, Any]:
+def _useful(found: Useful | Unscored) -> dict[str, Any]:
     if isinstance(found, Unscored):
         return {"unscored": found.reason}
     return {"score": found.score, "reason": found.reason}

@@ -22,6 +22,7 @@ from lib.measure.judge import Judgment, Unscored
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Case, Ruler
 from lib.measure.score import case_quality
+from lib.measure.useful import useful_all
 from lib.models import load
 from lib.models.model import Decoding, Model
 
@@ -208,15 +209,15 @@ class Tried:
         if isinstance(self.answer, NoAnswer):
             return f"**No answer**: {cell(self.answer.reason)}. Such a case scores 0."
         if not isinstance(self.outcome, Judgment):
-            return "**Spec gate passed.** This task has no gold answer, so there is no quality; only usefulness is asked."
+            return (
+                "**Spec gate passed.** This task has no gold answer, so there is no quality; only usefulness is asked."
+            )
         j = self.outcome
         lines = [f"| {d.replace('_', '-')} | {j.scores[d]:.2f} | {cell(j.notes.get(d, ''))} |" for d in j.scores]
         head = f"**Quality {self.quality:.3f}**: {j.verdict} against gold, by the offline judge, which reads words, not meaning."
         return f"{head}\n\n| dimension | score of 5 | what lowered it |\n|---|---|---|\n" + "\n".join(lines)
 
     def _useful(self) -> str:
-        from lib.measure.useful import useful_all
-
         if isinstance(self.answer, NoAnswer):
             return ""
         [found] = useful_all(OfflineJudge(), [(self.case, self.answer)])

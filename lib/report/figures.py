@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lib.files import ROOT, replace, runs_folder
 from lib.lab.experiment import Experiment, Run
 from lib.lab.ledger import Ledger
-from lib.report import tables
+from lib.report import compared, tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,6 +124,15 @@ def pipeline(experiment: Experiment) -> Picture:
 # --- the climb -----------------------------------------------------------------------------------
 
 
+def fitting(points: list[tuple[float, float, str]], wide: float, high: float) -> list[tuple[float, float, str]]:
+    """The points that can carry a label without covering another: newest first, then the first, then the rest."""
+    chosen: list[tuple[float, float, str]] = []
+    for point in [*points[-1:], *points[:1], *points[-2:0:-1]]:
+        if all(abs(point[0] - c[0]) >= wide or abs(point[1] - c[1]) >= high for c in chosen):
+            chosen.append(point)
+    return chosen
+
+
 def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes:
     """Every run as a dot in run order; the running best as a faint step, the confirmed best as a strong one."""
     x = list(range(1, len(table) + 1))
@@ -162,24 +171,26 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
         value, low, high = ([*table[c].astype(float), float(table[c].iloc[-1])] for c in ("confirmed", "low", "high"))
         ax.step(ends, value, where="post", color=PROVEN, linewidth=2.0, label="confirmed on the sealed gate")
         ax.fill_between(ends, low, high, step="post", color=PROVEN, alpha=0.15, linewidth=0)
-    for i, row in zip(x, table.itertuples(), strict=True):
-        if row.status == "kept":
-            ax.annotate(
-                row.run.partition("-")[2][:24],
-                (i, row.quality),
-                xytext=(0, 7),
-                textcoords="offset points",
-                fontsize=7,
-                ha="center",
-            )
+    top = max([0.5, *table["quality"], *anchors.values()]) * 1.12
+    kept_rows = [
+        (i, row.quality, row.run) for i, row in zip(x, table.itertuples(), strict=True) if row.status == "kept"
+    ]
+    for i, quality, run in fitting(kept_rows, 0.15 * len(x), 0.05 * top):
+        name = run.partition("-")[2][:24]
+        side = "left" if i < 0.1 * len(x) else "right" if i > 0.9 * len(x) else "center"
+        ax.annotate(name, (i, quality), xytext=(0, 7), textcoords="offset points", fontsize=7, ha=side)
+    told = [(0.0, value, name) for name, value in anchors.items()]
+    labelled = {name for _, _, name in fitting(told, 1.0, 0.04 * top)}
     for name, value in anchors.items():
         ax.axhline(value, color=ANCHOR, linewidth=0.7, linestyle=":")
-        ax.text(len(x) + 0.45, value, f"{name} {value:.2f}", fontsize=7, va="bottom", ha="right", color=ANCHOR)
+        if name in labelled:
+            short = f"{name[:40]} {value:.2f}"
+            ax.text(len(x) + 0.45, value, short, fontsize=7, va="bottom", ha="right", color=ANCHOR)
     ax.set_xlim(0.5, len(x) + 0.5)
     every = max(1, len(x) // 40)  # a tick a run takes seconds to draw from a few hundred runs on
     ax.set_xticks(x[::every])
     ax.set_xticklabels([r.partition("-")[0].lstrip("0") for r in table["run"]][::every], fontsize=7)
-    ax.set_ylim(0, max([0.5, *table["quality"], *anchors.values()]) * 1.12)
+    ax.set_ylim(0, top)
     ax.set_xlabel("runs on the full gate, in order (number in the ledger)")
     ax.set_ylabel("quality, mean of all cases")
     ax.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
@@ -237,6 +248,17 @@ def dims(ledger: Ledger) -> Picture:
     told = "; ".join(f"{r[0]}: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(names, r[2:], strict=True) if v is not None and v == v)
                      for r in table.itertuples(index=False))  # fmt: skip
     return picture(figure, f"Five dimensions. {told}.")
+
+
+def comparison(ledger: Ledger) -> Picture:
+    """The newest comparison of models of the newest era."""
+    made = compared.newest(ledger, tables.latest(ledger))
+    if made:
+        return candidates(made["found"])
+    figure, ax = canvas(8, 1)
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, "no comparison of models yet", ha="center", transform=ax.transAxes)
+    return picture(figure, "An empty chart: models were not compared yet.")
 
 
 def candidates(found: dict[str, Any]) -> Picture:

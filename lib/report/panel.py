@@ -34,10 +34,19 @@ class Panel:
         self.models = explore.models()
         wide = w.Layout(width="42rem", max_width="100%")
         self.case = w.Dropdown(options=options, value=picked, description="task", style=WIDE, layout=wide)
-        self.task = w.Text(value=task, placeholder="plan a trip to Paris", description="your task", style=WIDE, layout=wide)
+        self.task = w.Text(
+            value=task, placeholder="plan a trip to Paris", description="your task", style=WIDE, layout=wide
+        )
         self.model = w.Dropdown(options=list(self.models), value=model, description="model", style=WIDE, layout=wide)
         self.temp = w.FloatSlider(
-            value=0.0, min=0.0, max=1.5, step=0.1, description="temperature", style=WIDE, layout=wide, readout_format=".1f"
+            value=0.0,
+            min=0.0,
+            max=1.5,
+            step=0.1,
+            description="temperature",
+            style=WIDE,
+            layout=wide,
+            readout_format=".1f",
         )
         self.seed = w.BoundedIntText(value=0, min=0, max=9999, description="seed", style=WIDE)
         self.stages = w.VBox([])

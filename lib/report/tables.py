@@ -151,28 +151,6 @@ def gold_against_itself() -> float:
     ).quality
 
 
-def by_lever(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
-    """Runs of the full gate by lever class: how many, how many kept, the best, its difference and what it costs."""
-    import pandas as pd
-
-    rows = []
-    climbing = [r for r in ledger.climb(fingerprint) if r["scores"]]
-    for lever in dict.fromkeys(r["lever"] for r in climbing):
-        mine = [r for r in climbing if r["lever"] == lever]
-        best = max(mine, key=lambda r: r["scores"]["quality"])
-        n = best["scores"]["wins"] + best["scores"]["ties"] + best["scores"]["losses"] + best["scores"]["no_answer"]
-        rows.append(
-            {
-                "lever": lever, "runs": len(mine), "kept": sum(r["status"] == "kept" for r in mine),
-                "best quality": best["scores"]["quality"], "coverage": best["scores"]["dims"].get("coverage"),
-                "best run": best["id"], "p": best["decision"].get("p"),
-                "calls a case": best["cost"]["calls"] / max(n, 1),
-                "new tokens a case": best["cost"]["generation_tokens"] / max(n, 1),
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """The five dimensions, unrounded means of the judged cases, for baseline, champion and anchors."""
     import pandas as pd
@@ -258,6 +236,30 @@ def _number(value: Any, column: str) -> str:
             f"{value:+.3f}" if column in ("delta", "predicted") else f"{value:.3g}" if column == "p" else f"{value:.3f}"
         )
     return str(value).replace("|", "\\|")
+
+
+def fold(content: pd.DataFrame | Markdown, summary: str) -> Markdown:
+    """A long table or text behind one line that opens it: the page stays readable, and nothing is left out."""
+    text = content.text if isinstance(content, Markdown) else show(content).text
+    return Markdown(f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>")
+
+
+def useful(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """The runs whose judge was also asked how useful each set is, beside their quality and never blended with it."""
+    import pandas as pd
+
+    rows = []
+    for r in ledger.records:
+        u = (r.get("found") or {}).get("useful") if r["kind"] in ("experiment", "confirm") else None
+        if u and r["fingerprint"] == fingerprint:
+            rows.append(
+                {
+                    "run": r["id"], "model": r["model"], "gate": r["gate"], "useful of 5": u["mean"], "low": u["low"],
+                    "high": u["high"], "cases": u["cases"], "no answer": u["no_answer"], "unscored": u["unscored"],
+                    "quality": r["scores"].get("quality"),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def hypotheses(ledger: Ledger) -> Markdown:
