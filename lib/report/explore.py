@@ -191,6 +191,8 @@ class Tried:
         """The answer beside gold, or alone where the task has none."""
         if self.case.gold is not None:
             shown = case_row(self.case, self.state, self.answer, self.outcome, (0.5, 0.5))  # type: ignore[arg-type]
+            if shown["judgment"]:
+                shown["judgment"]["notes"] = {}  # `judgment` has them, each beside its score
             return Markdown(side_by_side(shown, self.case))
         if isinstance(self.answer, NoAnswer):
             return Markdown(f"**{cell(self.case.task)}**. No answer: {cell(self.answer.reason)}")

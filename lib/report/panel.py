@@ -32,21 +32,21 @@ class Panel:
         options = [(TYPED, ""), *((f"{c.gate} · {c.task}", c.task) for c in shown)]
         picked = task if any(task == c.task for c in shown) else "" if task else shown[0].task
         self.models = explore.models()
-        wide = w.Layout(width="42rem", max_width="100%")
-        self.case = w.Dropdown(options=options, value=picked, description="task", style=WIDE, layout=wide)
-        self.task = w.Text(
-            value=task, placeholder="plan a trip to Paris", description="your task", style=WIDE, layout=wide
-        )
-        self.model = w.Dropdown(options=list(self.models), value=model, description="model", style=WIDE, layout=wide)
+
+        def plain(name: str) -> dict[str, Any]:
+            # A layout each: widgets that share one are hidden together.
+            return {"description": name, "style": WIDE, "layout": w.Layout(width="42rem", max_width="100%")}
+
+        self.case = w.Dropdown(options=options, value=picked, **plain("task"))
+        self.task = w.Text(value=task, placeholder="plan a trip to Paris", **plain("your task"))
+        self.model = w.Dropdown(options=list(self.models), value=model, **plain("model"))
         self.temp = w.FloatSlider(
             value=0.0,
             min=0.0,
             max=1.5,
             step=0.1,
-            description="temperature",
-            style=WIDE,
-            layout=wide,
             readout_format=".1f",
+            **plain("temperature"),
         )
         self.seed = w.BoundedIntText(value=0, min=0, max=9999, description="seed", style=WIDE)
         self.stages = w.VBox([])

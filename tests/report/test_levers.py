@@ -18,7 +18,9 @@ def ledger(tmp_path):
         made(2, "discarded", 0.20, "worse", decision=against(-0.10, 0.001)),
         made(3, "indecisive", 0.31, "chance", predicted=0.0, decision=against(0.01, 0.7)),
         made(4, "reference", None, "sft", kind="train", lever="adapter"),
-        made(5, "kept", 0.41, "on-sft", lever="adapter", adapter="runs/0004-sft/adapter", decision=against(0.11, 0.004)),
+        made(
+            5, "kept", 0.41, "on-sft", lever="adapter", adapter="runs/0004-sft/adapter", decision=against(0.11, 0.004)
+        ),
         made(6, "indecisive", 0.50, "screen", gate="dev", scores=scores(0.5, wins=1, ties=2, losses=6, no_answer=1)),
         made(7, "indecisive", 0.39, "on-unknown", lever="adapter", adapter="somewhere", decision=against(-0.02, 0.6)),
         made(8, "reference", 0.5, "larger", lever="anchor"),
