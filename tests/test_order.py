@@ -16,6 +16,7 @@ OWNERS = {
     "mlx": {"models.mlx", "train.export"},
     "mlx_lm": {"models.mlx", "train.export"},
     "matplotlib": {"report.figures"},
+    "ipywidgets": {"report.panel"},
     "papermill": {"lab.execute"},
     "torch": {"train.pretrain"},
     "anthropic": {"measure.claude"},

@@ -19,6 +19,7 @@ from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.measure import compare
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
+from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import Ruler
 
 SAME = ("pipeline", "decoding", "judge", "gate", "seed", "fingerprint")  # what the runs of a group share
@@ -261,15 +262,19 @@ class Compared:
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says how far quality moved when only the model did."""
         told = []
-        for name, runs in self.found["groups"].items():
-            first, *others = runs
-            moved = [r for r in others if _beyond_chance(runs[r]["difference"])]
-            words = ", ".join(
-                f"{self.found['candidates'][r]['candidate']} {runs[r]['difference']['delta']:+.3f}" for r in moved
+        for group in self.found["groups"]:
+            first, *others = group["runs"]
+            changed = [
+                f"{self._name(r)} {r['difference']['delta']:+.3f}" for r in others if _beyond_chance(r["difference"])
+            ]
+            told.append(
+                f"{group['group']}: against {self._name(first)} quality moves beyond chance for {len(changed)} of "
+                f"{len(others)}" + (f" ({', '.join(changed)})" if changed else "")
             )
-            base = self.found["candidates"][first]["candidate"]
-            told.append(f"{name}: against {base} quality moves beyond chance for {words or 'none'} of {len(others)}")
         return Decision("reference", "; ".join(told))
+
+    def _name(self, run: dict[str, Any]) -> str:
+        return self.found["candidates"][run["run"]]["candidate"]
 
     @property
     def result(self) -> Result:
@@ -288,12 +293,12 @@ def _beyond_chance(test: dict[str, Any]) -> bool:
 def moved(found: dict[str, Any]) -> list[str]:
     """What changed with the model and what did not, in sentences made from the numbers."""
     told = []
-    for name, runs in found["groups"].items():
-        first, *others = runs
-        base = found["candidates"][first]["candidate"]
-        for run in others:
-            told.append(_sentence(name, base, found["candidates"][run]["candidate"], runs[first], runs[run]))
-        told.append(_coverage(base, {found["candidates"][r]["candidate"]: runs[r] for r in others}))
+    for group in found["groups"]:
+        first, *others = group["runs"]
+        names = {r["run"]: found["candidates"][r["run"]]["candidate"] for r in group["runs"]}
+        base = names[first["run"]]
+        told += [_sentence(group["group"], base, names[r["run"]], first, r) for r in others]
+        told.append(_coverage(group["group"], base, {names[r["run"]]: r for r in others}))
     told.append(
         "Dimensions are compared on the cases that both answered; of twenty such tests one moves by luck alone."
     )
@@ -306,25 +311,25 @@ def _sentence(group: str, base: str, other: str, first: dict[str, Any], mine: di
         return f"**{group}**, {other}: no case has a quality in both runs."
     changed = [
         f"{k.replace('_', '-')} {first['scores']['dims'][k]:.2f} → {mine['scores']['dims'][k]:.2f} (p = {t['p']:.2g})"
-        for k, t in mine["dims"].items()
-        if _beyond_chance(t)
+        for k in DIMENSIONS
+        if _beyond_chance(t := mine["dims"][k])
     ]
-    still = [k.replace("_", "-") for k, t in mine["dims"].items() if not _beyond_chance(t)]
+    still = [k.replace("_", "-") for k in DIMENSIONS if not _beyond_chance(mine["dims"][k])]
     head = f"**{group}**, {other} against {base}: quality {first['scores']['quality']:.3f} → {mine['scores']['quality']:.3f} ({d['delta']:+.3f}, p = {d['p']:.2g})"
     return f"{head}. Moved beyond chance: {', '.join(changed) or 'no dimension'}." + (
         f" Not: {', '.join(still)}." if still else ""
     )
 
 
-def _coverage(base: str, others: dict[str, dict[str, Any]]) -> str:
+def _coverage(group: str, base: str, others: dict[str, dict[str, Any]]) -> str:
     tests = {k: v["dims"]["coverage"] for k, v in others.items() if v["dims"]["coverage"]["delta"] is not None}
     moved = [f"{k} {t['delta']:+.2f}" for k, t in tests.items() if _beyond_chance(t)]
     if moved:
-        return f"Coverage moved when only the model changed ({', '.join(moved)} against {base}): the harness does not lock it."
+        return f"**{group}**: coverage moved when only the model changed ({', '.join(moved)} against {base}): the harness does not lock it."
     if not tests:
-        return "Coverage cannot be compared: no case was judged in both runs."
+        return f"**{group}**: coverage cannot be compared: no case was judged in both runs."
     k, t = max(tests.items(), key=lambda x: abs(x[1]["delta"]))
     return (
-        f"Coverage did not move beyond chance with any of these models (largest difference {t['delta']:+.2f}, {k}, "
+        f"**{group}**: coverage did not move beyond chance with any of these models (largest difference {t['delta']:+.2f}, {k}, "
         f"p = {t['p']:.2g}), so this comparison cannot say whether model or harness holds it where it is."
     )

@@ -141,7 +141,8 @@ def compare(folder: Path, entry: Entry) -> Iterator[Progress]:
     """Change only the model: what is missing of the candidates, then the comparison."""
     try:
         for state, record in bases.compare(folder, entry.models, entry.parameters, entry.name):
-            yield Progress(entry, state, record)
+            if state == "ran" or record["kind"] == "models":  # a candidate that is there already is no news
+                yield Progress(entry, state, record)
     except RunFailed as error:
         yield Progress(entry, "crashed", None, str(error))
 

@@ -29,19 +29,20 @@ def readings(rows: Sequence[Row]) -> dict[str, Any]:
     ceiling = groups.pop(CEILING, {})
     gold = [_outcome(r) for some in ceiling.values() for r in some]
     return {
-        "groups": {name: _group(runs) for name, runs in groups.items()},
+        # Lists, not mappings: which run stands first has a meaning, and canonical JSON sorts keys.
+        "groups": [{"group": name, "runs": _group(runs)} for name, runs in groups.items()],
         "ceiling": score(gold).as_dict() if gold else {},
     }
 
 
-def _group(runs: dict[str, list[Row]]) -> dict[str, Any]:
+def _group(runs: dict[str, list[Row]]) -> list[dict[str, Any]]:
     first = next(iter(runs.values()))
-    found: dict[str, Any] = {}
+    found: list[dict[str, Any]] = []
     for run, rows in runs.items():
-        told: dict[str, Any] = {"scores": score([_outcome(r) for r in rows]).as_dict()}
+        told: dict[str, Any] = {"run": run, "scores": score([_outcome(r) for r in rows]).as_dict()}
         if rows is not first:
             told |= {"difference": difference(rows, first), "dims": dimensions(rows, first)}
-        found[run] = told
+        found.append(told)
     return found
 
 

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 Found = dict[str, Any]
 
 
+def each(found: Found) -> list[tuple[str, Found]]:
+    """Every run of a comparison with the name of its group, in order."""
+    return [(group["group"], run) for group in found["groups"] for run in group["runs"]]
+
+
 def models(found: Found) -> pd.DataFrame:
     """A row a candidate: quality with its interval, W/T/L over all cases, and the difference to the first of its group."""
     import pandas as pd
 
-    rows = [_row(g, found["candidates"][r], v) for g, runs in found["groups"].items() for r, v in runs.items()]
+    rows = [_row(g, found["candidates"][v["run"]], v) for g, v in each(found)]
     if found["ceiling"]:
         gold = {"candidate": "gold against itself", "model": ""}
         rows.append(_row("ceiling", gold, {"scores": found["ceiling"]}))
@@ -55,9 +60,8 @@ def dimensions(found: Found) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        {"pipeline": g, "candidate": found["candidates"][r]["candidate"]} | _dims(v["scores"])
-        for g, runs in found["groups"].items()
-        for r, v in runs.items()
+        {"pipeline": g, "candidate": found["candidates"][v["run"]]["candidate"]} | _dims(v["scores"])
+        for g, v in each(found)
     ]
     if found["ceiling"]:
         rows.append({"pipeline": "ceiling", "candidate": "gold against itself"} | _dims(found["ceiling"]))
@@ -74,12 +78,12 @@ def differences(found: Found) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for group, runs in found["groups"].items():
-        for run, v in list(runs.items())[1:]:
-            for name, t in {"quality": v["difference"], **v["dims"]}.items():
+    for group, v in each(found):
+        if "difference" in v:
+            for name, t in {"quality": v["difference"], **{d: v["dims"][d] for d in DIMENSIONS}}.items():
                 rows.append(
                     {
-                        "pipeline": group, "candidate": found["candidates"][run]["candidate"], "of": name.replace("_", "-"),
+                        "pipeline": group, "candidate": found["candidates"][v["run"]]["candidate"], "of": name.replace("_", "-"),
                         "delta": t["delta"], "p": t["p"], "low": t["low"], "high": t["high"], "cases": t["n"],
                     }
                 )  # fmt: skip
@@ -97,7 +101,11 @@ def comparisons(ledger: Ledger, fingerprint: str) -> list[Found]:
 
 def newest(ledger: Ledger, fingerprint: str, which: str = "models") -> Found | None:
     """The newest comparison of models in one harness, or ("base") of a new base with an old one in several."""
-    made = [r for r in comparisons(ledger, fingerprint) if ("stock" in r["found"]["groups"]) == (which == "base")]
+    made = [
+        r
+        for r in comparisons(ledger, fingerprint)
+        if any(g["group"] == "stock" for g in r["found"]["groups"]) == (which == "base")
+    ]
     return made[-1] if made else None
 
 

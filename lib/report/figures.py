@@ -171,7 +171,14 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
         value, low, high = ([*table[c].astype(float), float(table[c].iloc[-1])] for c in ("confirmed", "low", "high"))
         ax.step(ends, value, where="post", color=PROVEN, linewidth=2.0, label="confirmed on the sealed gate")
         ax.fill_between(ends, low, high, step="post", color=PROVEN, alpha=0.15, linewidth=0)
-    top = max([0.5, *table["quality"], *anchors.values()]) * 1.12
+    top = max(0.4, 1.5 * table["quality"].max())  # a ceiling far above would press the climb into a corner
+    far = {name: value for name, value in anchors.items() if value > top}
+    anchors = {name: value for name, value in anchors.items() if value <= top}
+    for k, (name, value) in enumerate(far.items()):
+        ax.text(
+            len(x) + 0.45, top * (0.97 - 0.05 * k), f"{name[:40]} {value:.2f}, above the chart ↑",
+            fontsize=7, va="top", ha="right", color=ANCHOR,
+        )  # fmt: skip
     kept_rows = [
         (i, row.quality, row.run) for i, row in zip(x, table.itertuples(), strict=True) if row.status == "kept"
     ]
@@ -263,11 +270,7 @@ def comparison(ledger: Ledger) -> Picture:
 
 def candidates(found: dict[str, Any]) -> Picture:
     """Quality of each candidate with its interval, a row each, grouped; gold against itself as a line."""
-    rows = [
-        (group, found["candidates"][run]["candidate"], v["scores"])
-        for group, runs in found["groups"].items()
-        for run, v in runs.items()
-    ]
+    rows = [(g, found["candidates"][v["run"]]["candidate"], v["scores"]) for g, v in compared.each(found)]
     figure, ax = canvas(8, 0.9 + 0.32 * len(rows))
     several = len(found["groups"]) > 1
     for y, (group, _, s) in enumerate(rows):

@@ -70,7 +70,7 @@ def _class(name: str, gate: str, mine: Sequence[Record]) -> dict[str, Any]:
     return {
         "lever": name, "runs": len(mine), "kept": sum(r["status"] == "kept" for r in mine),
         "best quality": best["scores"]["quality"], "coverage": best["scores"]["dims"].get("coverage"),
-        "gate": f"{gate} {n}", "delta": best["decision"].get("delta"), "p": best["decision"].get("p"),
+        "gate": f"{gate}-{n}", "delta": best["decision"].get("delta"), "p": best["decision"].get("p"),
         "calls a case": best["cost"]["calls"] / max(n, 1),
         "new tokens a case": best["cost"]["generation_tokens"] / max(n, 1), "best run": best["id"],
     }  # fmt: skip

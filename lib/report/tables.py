@@ -230,8 +230,10 @@ def _number(value: Any, column: str) -> str:
     if isinstance(value, float):
         if value == int(value) and column in ("no answer", "calls", "n", "seed"):
             return str(int(value))
-        if column == "seconds":
+        if column in ("seconds", "calls a case"):
             return f"{value:.1f}"
+        if column == "new tokens a case":
+            return f"{value:.0f}"
         return (
             f"{value:+.3f}" if column in ("delta", "predicted") else f"{value:.3g}" if column == "p" else f"{value:.3f}"
         )

@@ -17,7 +17,6 @@ from lib.report.levers import cases, method
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 ACROSS = 12  # tiles in a row: readable at the width of a page, and 80 runs are seven rows
 WIDEST = 5  # dots side by side; more calls are drawn as this many and counted in the table
@@ -82,7 +81,7 @@ def _named(record: dict[str, Any], tile: Tile) -> list[tuple[dict[str, Any], int
     return list(zip(steps, tile.rows if len(tile.rows) == len(steps) else [0] * len(steps), strict=True))
 
 
-def draw(made: list[Tile], ax: Axes) -> Axes:
+def draw(made: list[Tile], ax: Any) -> Any:
     """A tile a run from left to right and top to bottom; kept runs have a red frame, others a faint one."""
     dots: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for i, tile in enumerate(made):

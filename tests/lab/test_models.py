@@ -1,5 +1,7 @@
 """Change only the model: what may be compared, what is found in words, and that a seal holds it."""
 
+import json
+
 import pytest
 
 from lib.files import canonical
@@ -26,10 +28,10 @@ def groups(*runs):
 
 def test_runs_that_differ_in_the_model_alone_are_compared(two):
     found = groups("1", "2").check().run()
-    runs = found.found["groups"]["ask"]
-    assert [found.found["candidates"][r]["candidate"] for r in runs] == ["toy", "large"]
-    assert runs["0002-large"]["difference"]["delta"] == pytest.approx(0.15)
-    assert found.decision.status == "reference" and "large +0.150" in found.decision.reason
+    runs = found.found["groups"][0]["runs"]
+    assert [found.found["candidates"][r["run"]]["candidate"] for r in runs] == ["toy", "large"]
+    assert runs[1]["difference"]["delta"] == pytest.approx(0.15)
+    assert found.decision.status == "reference" and "1 of 1 (large +0.150)" in found.decision.reason
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,12 @@ def test_a_sealed_comparison_is_verified_from_its_judgments(two):
     canonical(record)  # plain data, no numpy left in it
 
 
+def test_the_first_candidate_stays_the_first_through_the_seal(two):
+    found = json.loads(canonical(groups("2", "1").run().found))
+    assert [r["run"] for r in found["groups"][0]["runs"]] == ["0002-large", "0001-small"]
+    assert moved(found)[0].startswith("**ask**, toy against large: quality 0.450 → 0.300 (-0.150")
+
+
 def test_a_comparison_begins_no_era_and_is_no_run_of_the_climb(two):
     record = groups("1", "2").run().result.record.as_dict()
     assert record["scores"] == {} and record["kind"] in ledgers.READINGS
@@ -99,7 +107,7 @@ def test_a_comparison_begins_no_era_and_is_no_run_of_the_climb(two):
 def test_the_sentences_say_what_moved_and_what_did_not(two):
     told = moved(groups("1", "2").run().found)
     assert "large against toy: quality 0.300 → 0.450 (+0.150" in told[0]
-    assert "coverage" in told[0] and "Coverage moved when only the model changed" in told[1]
+    assert "coverage" in told[0] and "coverage moved when only the model changed" in told[1]
     same = groups("1", "same")
     two.seal(slug="same", model="same")
     still = moved(same.run().found)

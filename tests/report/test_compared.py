@@ -45,7 +45,7 @@ def test_every_difference_has_its_test(found):
 
 
 def test_the_report_shows_the_newest_comparison_of_this_era_and_of_its_kind(tmp_path, found):
-    base = {**found, "groups": {"stock": found["groups"]["ask"]}}
+    base = {**found, "groups": [{**found["groups"][0], "group": "stock"}]}
     ledger = ledger_of(
         tmp_path,
         made(1, "reference", None, "models", kind="models", found=found),

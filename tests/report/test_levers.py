@@ -30,8 +30,8 @@ def ledger(tmp_path):
 def test_a_class_has_a_row_for_each_gate_and_names_its_cases(ledger):
     found = levers.classes(ledger, ERA)
     assert list(zip(found.lever, found.gate, found.runs, strict=True)) == [
-        ("baseline", "full 30", 1), ("prompting", "full 30", 2), ("adapter (SFT)", "full 30", 1),
-        ("prompting", "dev 10", 1), ("adapter", "full 30", 1),
+        ("baseline", "full-30", 1), ("prompting", "full-30", 2), ("adapter (SFT)", "full-30", 1),
+        ("prompting", "dev-10", 1), ("adapter", "full-30", 1),
     ]  # fmt: skip
 
 

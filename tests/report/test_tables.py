@@ -118,7 +118,7 @@ def test_the_table_of_runs_hides_nothing(climb):
 
 def test_levers_are_counted_with_their_best_run_and_its_cost(climb):
     found = levers.classes(climb, ERA).set_index(["lever", "gate"])
-    full, dev = "full 30", "dev 30"
+    full, dev = "full-30", "dev-30"
     assert list(found.index) == [
         ("baseline", full), ("decoding", full), ("prompting", full), ("prompting", dev), ("schema", full),
     ]  # fmt: skip
