@@ -16,6 +16,7 @@ above it, and tests/test_order.py holds that.
     measure.useful              does a set enable a good plan? without gold
     measure.stats               paired comparison
     measure.score               from judgments to numbers
+    measure.leak                gold in an answer, and when that is no chance any more
     measure.damage              gold with one thing broken, gold in other words, answers made to fool a judge
     measure.noise               how far repeats differ, what luck alone would keep
     measure.calibrate           a judge on texts whose faults are known

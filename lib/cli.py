@@ -166,7 +166,7 @@ def _value(name: str, text: str) -> Any:
 def line(record: dict[str, Any]) -> str:
     """One line about a run."""
     s, d = record["scores"], record["decision"]
-    if not s:
+    if not s or record["status"] == "invalid":
         return f"{record['id']}: {record['status']}, {d.get('reason', '')}"
     delta = f", {d['delta']:+.4f} against {d['against']} (p = {d['p']:.3g})" if d.get("delta") is not None else ""
     return (f"{record['id']}: {record['status']}, quality {s['quality']:.4f} "

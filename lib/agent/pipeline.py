@@ -219,7 +219,7 @@ def _run_step(one: Step, states: list[State], model: Model, decoding: Decoding) 
             continue
         decodings = [_decoding(decoding, c, states[i].case, number) for i, c, number in flat]
         completions = model.generate([c.messages for _, c, _ in flat], decodings)
-        for (i, call, _), completion in zip(flat, completions, strict=True):
+        for (i, call, _), drawn, completion in zip(flat, decodings, completions, strict=True):
             replies[i].append(completion)  # type: ignore[union-attr]
             traces[i].append(
                 {
@@ -229,6 +229,7 @@ def _run_step(one: Step, states: list[State], model: Model, decoding: Decoding) 
                     "finish_reason": completion.finish_reason,
                     "tokens": [completion.prompt_tokens, completion.generation_tokens],
                 }
+                | ({"temp": drawn.temp} if drawn.temp else {})  # greedy calls stay as short as they are
             )
     return done
 

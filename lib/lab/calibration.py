@@ -24,6 +24,7 @@ from lib.measure.ruler import Case
 from lib.measure.spend import BudgetSpent, dollars
 
 TYPICAL = {"input_tokens": 2000, "output_tokens": 500}  # of one call of the judge by Claude
+GREEDY = 2  # greedy repeats beside the sampled ones: they only have to show whether anything moves
 CAP = 5.0  # dollars for the whole calibration, unless `judging` says otherwise
 
 
@@ -87,18 +88,18 @@ class Calibration:
                 raise BadParameters(f"{name} is {value!r:.40}: expected a whole number from {least}")
         self.experiment(0)  # says what is wrong with the rest
 
-    def experiment(self, repeat: int, judging: dict[str, Any] | None = None) -> Experiment:
-        """The pipeline of this calibration with the seed of one repeat."""
+    def experiment(self, repeat: int, judging: dict[str, Any] | None = None, greedy: bool = False) -> Experiment:
+        """The pipeline of this calibration with the seed of one repeat, or greedy whatever its decoding says."""
         same = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "judge", "batch", "gate", "of")}
         return Experiment(
-            hypothesis=self.hypothesis, lever="decoding", decoding=self._decoding(repeat), seed=self.seed + repeat,
+            hypothesis=self.hypothesis, lever="decoding", decoding=self._decoding(greedy), seed=self.seed + repeat,
             judging=self.judging if judging is None else judging, **same,
         )  # fmt: skip
 
-    def _decoding(self, repeat: int) -> Any:
+    def _decoding(self, greedy: bool) -> Any:
         if isinstance(self.decoding, dict) and "seed" in self.decoding:
             raise BadParameters("decoding has a seed; a calibration answers with several, starting at `seed`")
-        return self.decoding
+        return {k: v for k, v in self.decoding.items() if k == "max_tokens"} if greedy else self.decoding
 
     @cached_property
     def base(self) -> Experiment:
@@ -132,7 +133,7 @@ class Calibration:
     @property
     def judgments(self) -> int:
         """How many judgments it takes at most."""
-        answers = len(self.base.ruler.gate(self.gate)) * 2 * self.repeats
+        answers = len(self.base.ruler.gate(self.gate)) * (2 * self.repeats + GREEDY)
         return len(texts(self.cases[:1])) * len(self.cases) + answers
 
     def run(self) -> Calibrated:
@@ -140,14 +141,14 @@ class Calibration:
         self.check()
         started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
         judges, ledger = Judges(self.base), Ledger.read()
-        rows, cost = self._fresh(judges)
+        rows, cost = self._made(judges)
         pairs = self._stored() if self.of else self._answers(rows)
         for repeat in range(self.repeats):
             rows += calibrate.again(judges.of(repeat), pairs, repeat)
         rows += calibrate.placed(judges.of(0), self.cases)
         judges._settle()
         found = calibrate.readings(rows)
-        found |= calibrate.worlds(rows, found["floor"], self.seed)
+        found |= calibrate.worlds(rows, found["floors"], self.seed)
         found |= {"halo": calibrate.halo(_judgments(ledger, self.fingerprint, rows)), "parameters": self.parameters}
         cost |= {"judge_dollars": round(judges.spent, 6)}
         record = self.record(
@@ -156,21 +157,31 @@ class Calibration:
         )  # fmt: skip
         return Calibrated(self, record, rows)
 
-    def _fresh(self, judges: Judges) -> tuple[list[calibrate.Row], dict[str, Any]]:
-        """The pipeline answered and judged again with other seeds: rows with their answers, and what it took."""
+    def _made(self, judges: Judges) -> tuple[list[calibrate.Row], dict[str, Any]]:
+        """The pipeline answered and judged again with other seeds, and greedily: rows with their answers, and the cost.
+
+        The part says what the calls did, not what was asked for: a pipeline may draw where its decoding is greedy.
+        """
         rows: list[calibrate.Row] = []
         cost: dict[str, Any] = {"calls": 0, "generation_tokens": 0}
-        for repeat in range(self.repeats):
-            run = self.experiment(repeat, judges.judging(repeat)).run()
+        asked = [(repeat, False) for repeat in range(self.repeats)]
+        asked += [(repeat, True) for repeat in range(GREEDY if self.decoding.get("temp") else 0)]
+        for repeat, greedy in asked:
+            run = self.experiment(repeat, judges.judging(repeat), greedy).run()
             judges.book(run.record.cost)
             cost = {k: cost[k] + run.record.cost[k] for k in cost}
+            if greedy and run.record.sampled:
+                break  # this pipeline has no greedy answers
+            part = "fresh" if run.record.sampled else "greedy"
             for r in run.cases:
-                rows.append(calibrate.row_of("fresh", r["case"], outcome_of(r), repeat=repeat, answer=r["answer"]))
+                rows.append(calibrate.row_of(part, r["case"], outcome_of(r), repeat=repeat, answer=r["answer"]))
         return rows, cost
 
     def _answers(self, rows: Sequence[calibrate.Row]) -> list[tuple[Case, Answer]]:
         case = {c.id: c for c in self.base.ruler.gate(self.gate)}
-        first = [r for r in rows if r["part"] == "fresh" and r["repeat"] == 0 and r["answer"]]
+        # Greedy ones where there are any: their repeats cost no second call, the store knows them already.
+        part = "greedy" if any(r["part"] == "greedy" for r in rows) else "fresh"
+        first = [r for r in rows if r["part"] == part and r["repeat"] == 0 and r["answer"]]
         return [(case[r["case"]], Answer(r["answer"]["title"], tuple(r["answer"]["questions"]))) for r in first]
 
     def _stored(self) -> list[tuple[Case, Answer]]:
@@ -205,11 +216,11 @@ class Calibration:
         return f"{told}. {Ledger.read().sees(self.fingerprint)}"
 
     def _repr_markdown_(self) -> str:
-        source = f"run {self.of}" if self.of else "the first of these"
+        source = f"run {self.of}" if self.of else "the first of these (a greedy one, where there is one)"
         return (
             f"Judge **{self.judge}**, gate **{self.gate}**. Gold of {len(self.cases)} cases is damaged, reworded and "
             f"attacked. **{self.model}** answers the gate {self.repeats} times with seeds from {self.seed}, decoding "
-            f"{self.decoding or 'greedy'}; the answers of {source} are judged {self.repeats} times.\n\n{self.plan}\n\n"
+            f"{self.decoding or 'greedy'}, and greedily; the answers of {source} are judged {self.repeats} times.\n\n{self.plan}\n\n"
             f"Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`."
         )
 
@@ -230,6 +241,8 @@ class Calibrated:
     def decision(self) -> Decision:
         """Nothing is kept: later runs read their floor here."""
         told = noise.sentence(self.found)
+        if noise.floor_of(self.found, False) != self.found["floor"]:
+            told = f"{told} {noise.sentence(self.found, False)}"
         if self.found["unscored"]:
             told = f"{self.found['unscored']} judgments are missing. {told}"
         return Decision("reference", told, floor=self.found["floor"])
@@ -273,4 +286,5 @@ def _judgments(ledger: Ledger, fingerprint: str, rows: Sequence[calibrate.Row]) 
     """Stored judgments of every open run of this ruler and judge, and of the answers made here."""
     runs = [r for r in ledger.records if r["fingerprint"] == fingerprint and r["kind"] == "experiment" and r["scores"]]
     told = [row["judgment"] for r in runs for row in ledger.cases(r["id"]) if row["judgment"]]
-    return told + [r["judgment"] for r in rows if r["part"] == "fresh" and r["judgment"]]
+    made = next((p for p in ("fresh", "greedy") if any(r["part"] == p for r in rows)), "")
+    return told + [r["judgment"] for r in rows if r["part"] == made and r["judgment"]]

@@ -23,6 +23,7 @@ from lib.lab.ledger import Decision, Ledger
 from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
+from lib.measure.leak import copies, leaked, leaks
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import GATES, Case, Ruler, Tampered
 from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
@@ -189,6 +190,8 @@ class Experiment:
         record = self.record(
             scores=scores.as_dict(),
             found={"useful": usefulness(rows)} if self.useful else {},
+            leaks=leaks(rows),
+            sampled=any("temp" in call for s in states for call in s.calls),
             identity=identity,
             cost={k: round(v, 4) for k, v in cost.items()},
             started=started,
@@ -234,7 +237,7 @@ class Experiment:
             f"({len(self.ruler.gate(self.gate))} cases), judge **{self.judge}**, decoding {_args(self.decoding) or 'greedy'}, "
             f"seed {self.seed}.\n\n| | step | what it does | arguments | calls a case |\n|---|---|---|---|---|\n{table}\n\n"
             f"{calls:g} model calls a case. Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`. "
-            f"{Ledger.read().sees(self.fingerprint)}"
+            f"{Ledger.read().sees(self.fingerprint, bool(self._decoding().temp))}"
         )
 
     @property
@@ -381,6 +384,8 @@ def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outco
         "judgment": dict(outcome.__dict__) if isinstance(outcome, Judgment) else None,
         "unscored": outcome.reason if isinstance(outcome, Unscored) else None,
         "quality": quality,
+        "copies": copies(case, answer) if isinstance(answer, Answer) else 0,
+        "leak": leaked(case, answer) if isinstance(answer, Answer) else "",
     }
 
 

@@ -33,6 +33,7 @@ from lib.files import (
 from lib.measure import blind, calibrate, compare, noise
 from lib.measure.answer import NoAnswer
 from lib.measure.judge import Judgment, Unscored
+from lib.measure.leak import leaks
 from lib.measure.ruler import Tampered
 from lib.measure.score import Outcome, case_quality, score, usefulness
 from lib.measure.stats import paired
@@ -99,10 +100,9 @@ class Ledger:
         raise KeyError(f"no run {run!r} in {self.folder}; there are {len(self.records)} runs")
 
     def by_key(self, key: str) -> dict[str, Any] | None:
-        """The newest run with a key that did not crash, or None."""
-        return next(
-            (r for r in reversed(self.records) if r["key"] == key and r["status"] not in ("crashed", "invalid")), None
-        )
+        """The newest run with a key that came to an end, or None; a leak would come again, so it counts as an end."""
+        ended = (r for r in reversed(self.records) if r["status"] not in ("crashed", "invalid") or r.get("leaks"))
+        return next((r for r in ended if r["key"] == key), None)
 
     def cases(self, run: str) -> list[dict[str, Any]]:
         """The rows of a run's cases.jsonl."""
@@ -114,12 +114,12 @@ class Ledger:
         return {r["case"]: r["quality"] for r in self.cases(run) if r["quality"] is not None}
 
     def climb(self, fingerprint: str, gate: str = "full") -> list[dict[str, Any]]:
-        """The experiments that compete with each other: one fingerprint, one gate, no references."""
+        """The experiments that compete with each other: one fingerprint, one gate, no references, nothing invalid."""
         return [
             r
             for r in self.records
             if r["fingerprint"] == fingerprint and r["gate"] == gate and r["kind"] == "experiment"
-            and r["lever"] not in REFERENCE
+            and r["lever"] not in REFERENCE and r["status"] != "invalid"
         ]  # fmt: skip
 
     def champion(self, fingerprint: str) -> dict[str, Any] | None:
@@ -139,34 +139,36 @@ class Ledger:
         made = (r for r in reversed(self.records) if r["kind"] == "calibrate" and r["fingerprint"] == fingerprint)
         return next((r for r in made if r.get("found", {}).get("floor") is not None), None)
 
-    def noise(self, fingerprint: str) -> str:
+    def noise(self, fingerprint: str, sampled: bool = True) -> str:
         """Floor and false-keep rate of the keep rule on this ruler and judge, in one sentence."""
         made = self.calibration(fingerprint)
-        return noise.sentence(made["found"]) + f" ({made['id']})" if made else noise.sentence({})
+        return noise.sentence(made["found"], sampled) + f" ({made['id']})" if made else noise.sentence({})
 
-    def sees(self, fingerprint: str) -> str:
+    def sees(self, fingerprint: str, sampled: bool = True) -> str:
         """The smallest gain that the keep rule finds in four of five runs, in one sentence: read it before you spend."""
         made = self.calibration(fingerprint)
-        gain = made["found"].get("detectable") if made else None
+        gain = noise.detectable_in(made["found"], sampled) if made else None
         if not made or gain is None:
             return "Which gain this comparison can see is not measured yet: `notch calibrate`."
         if not gain:
             return f"In {made['id']} repeats differed in nothing, so it cannot say which gain this comparison can see."
         return f"The smallest gain that this comparison sees with 80 % power is {gain:.3f} on quality ({made['id']})."
 
-    def floor(self, fingerprint: str) -> float | None:
+    def floor(self, fingerprint: str, sampled: bool = True) -> float | None:
         """The measured A/A floor: the newest calibration's, else the largest difference that a repeat has shown.
 
-        None if unmeasured.
+        `sampled`: whether one of the two runs that are compared draws its answers; two greedy ones have a floor of
+        their own. None if unmeasured.
         """
         made = self.calibration(fingerprint)
         if made:
-            return made["found"]["floor"]
+            return noise.floor_of(made["found"], sampled)
         seen = [
             abs(r["decision"]["delta"])
             for r in self.records
             if r["lever"] == "a/a" and r["fingerprint"] == fingerprint and r["decision"].get("delta") is not None
-        ]
+            and (sampled or not samples(r))
+        ]  # fmt: skip
         return max(seen) if seen else None
 
     # --- the keep rule
@@ -174,10 +176,14 @@ class Ledger:
     def decide(self, record: dict[str, Any], qualities: dict[str, float]) -> Decision:
         """Apply the keep rule to a run that is not in the ledger yet.
 
-        Keep needs p < 0.05 in a paired sign-flip test against the champion and a mean difference above the A/A floor.
-        Otherwise indecisive while the interval still admits the smallest effect worth keeping, else discarded.
+        Gold in the answers makes a run invalid, whatever else it is. Keep needs p < 0.05 in a paired sign-flip test
+        against the champion and a mean difference above the A/A floor: that of greedy runs when both are, else that
+        of sampling. Otherwise indecisive while the interval still admits the smallest effect worth keeping, else
+        discarded.
         """
         fingerprint, lever = record["fingerprint"], record["lever"]
+        if record.get("leaks"):
+            return Decision("invalid", _leak(record))
         if record["scores"].get("unscored"):
             return Decision("incomplete", f"{record['scores']['unscored']} cases are unscored; judge them again first")
         if record["kind"] == "confirm":
@@ -200,17 +206,34 @@ class Ledger:
         other = self.qualities(rival["id"])
         if rival["fingerprint"] != fingerprint or other.keys() != qualities.keys():
             return Decision("reference", f"not comparable with {rival['id']}: another ruler, judge or gate")
-        test, floor = paired(qualities, other), self.floor(fingerprint) or 0.0
+        sampled = samples(record) or samples(rival)
+        test, floor = paired(qualities, other), self.floor(fingerprint, sampled) or 0.0
         numbers = {
             "against": rival["id"],
             **{k: getattr(test, k) for k in ("delta", "p", "low", "high")},
             "floor": floor,
-            "noise": self.noise(fingerprint),
+            "noise": self.noise(fingerprint, sampled),
         }
         if lever in REFERENCE:
             return Decision("reference", "measured beside the climb, never part of it", **numbers)
         status, reason = _rule(test.delta, test.p, test.high, floor, record)
         return Decision(status, reason, **numbers)
+
+
+def samples(record: dict[str, Any]) -> bool:
+    """Whether a run drew its answers: what its calls did, or in older records what its decoding says."""
+    said = record.get("sampled")
+    return bool((record["decoding"] or {}).get("temp")) if said is None else bool(said)
+
+
+def _leak(record: dict[str, Any]) -> str:
+    found = record["leaks"]
+    # The sealed gate names nothing: a case that is known to be in it is worn out a little.
+    where = "" if record["gate"] == "confirm" else f" ({', '.join(found)})"
+    return (
+        f"gold stands word for word in the answers of {len(found)} cases{where}; find where the model saw it, "
+        "then run again"
+    )
 
 
 def _rule(delta: float, p: float, high: float, floor: float, record: dict[str, Any]) -> tuple[str, str]:
@@ -425,6 +448,8 @@ def recomputed(record: dict[str, Any], cases: list[dict[str, Any]]) -> list[str]
         again, said = score(outcomes).as_dict(), record["scores"]
         asked = (record.get("found") or {}).get("useful", {})
         odd += ["usefulness"] if canonical(usefulness(cases)) != canonical(asked) else []
+        if "copies" in cases[0] and leaks(cases) != record.get("leaks"):
+            odd.append("leaks")
     return odd + [k for k, v in again.items() if canonical(v) != canonical(said.get(k))]
 
 

@@ -46,7 +46,8 @@ def sealed(ledger: Ledger, experiment: Experiment) -> dict[str, Any] | None:
     want = {k: getattr(experiment, k) for k in (*SAME, "model", "adapter")} | {"judging": _judging(experiment.judging)}
     for r in reversed(ledger.records):
         have = {k: r[k] for k in (*SAME, "model", "adapter")} | {"judging": _judging(r["judging"])}
-        whole = r["kind"] == "experiment" and r["scores"] and not r["scores"]["unscored"]
+        sound = r["kind"] == "experiment" and r["status"] not in ("invalid", "crashed")
+        whole = sound and r["scores"] and not r["scores"]["unscored"]
         if whole and have == want and (r.get("useful") or not experiment.useful):
             return r
     return None
@@ -188,7 +189,7 @@ def _check(name: str, records: list[dict[str, Any]]) -> None:
     if len(records) < 2:
         raise BadParameters(f"group {name!r} has {len(records)} runs; a comparison needs two or more")
     for r in records:
-        if r["kind"] != "experiment" or not r["scores"] or r["scores"]["unscored"]:
+        if r["kind"] != "experiment" or r["status"] == "invalid" or not r["scores"] or r["scores"]["unscored"]:
             raise BadParameters(
                 f"{r['id']}: expected a whole experiment ({r['kind']}, {r['status']}); run it again first"
             )

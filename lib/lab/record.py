@@ -52,6 +52,8 @@ class Record:
     id: str = ""
     slug: str = ""
     schema: int = SCHEMA
+    leaks: list[str] = field(default_factory=list)  # cases whose answers hold gold word for word: the run is invalid
+    sampled: bool | None = None  # whether any call drew its reply; None in what makes no answers
     found: dict[str, Any] = field(default_factory=dict)  # what was measured beside scores, or instead of them
     useful: bool = False  # whether the judge was also asked, without gold in sight, how useful each set is
 

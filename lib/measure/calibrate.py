@@ -7,17 +7,19 @@ reading follows from the rows alone, so `notch verify` computes it again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lib.measure import noise
 from lib.measure.answer import Answer, NoAnswer, spec_gate
-from lib.measure.damage import STRENGTHS, Text, leaked, texts
+from lib.measure.damage import STRENGTHS, Text, texts
 from lib.measure.judge import DIMENSIONS, Judge, Judgment
+from lib.measure.leak import leaked
 from lib.measure.ruler import Case
 from lib.measure.score import VALUE, Outcome, case_quality
 
 Row = dict[str, Any]
+NOISE = ("same", "greedy", "fresh")  # judged again; answered again greedily; answered again by sampling
 HAIR = 1e-9  # of rounding
 
 
@@ -78,12 +80,19 @@ def readings(rows: Sequence[Row]) -> dict[str, Any]:
         "attacks": _attacks(rows, gold),
     }
     found["own_falls_most"] = {d: _falls_most(d, changes) for d, changes in found["matrix"].items()}
-    for part in ("same", "fresh"):
+    for part in NOISE:
         repeats = repeats_of(rows, part)
         found[part] = noise.noise(repeats).as_dict() if repeats else None
-    floors = [found[p]["floor"] for p in ("same", "fresh") if found[p]]
-    found["floor"] = max(floors) if floors else None
+    found["floors"] = {
+        "greedy": _floor(found, ("same", "greedy")),  # what judging again and answering greedily again move
+        "sampled": _floor(found, NOISE) if found["fresh"] else None,  # and what drawing other answers moves
+    }
+    found["floor"] = _floor(found, NOISE)
     return found
+
+
+def _floor(found: dict[str, Any], parts: Sequence[str]) -> float | None:
+    return max((found[p]["floor"] for p in parts if found[p]), default=None)
 
 
 def matrix(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, float]]:
@@ -161,16 +170,24 @@ def repeats_of(rows: Sequence[Row], part: str) -> list[list[float]]:
     return [[float(values[c] or 0.0) for c in cases] for values in by.values()] if cases else []
 
 
-def worlds(rows: Sequence[Row], floor: float | None, seed: int = 0) -> dict[str, Any]:
-    """What the noise means for the keep rule, by simulation: what it can see, and what luck makes it keep.
+def worlds(rows: Sequence[Row], floors: Mapping[str, float | None], seed: int = 0) -> dict[str, Any]:
+    """What the noise means for the keep rule with each floor, by simulation: what it sees, what luck makes it keep.
 
-    Repeats with sampled decoding are what a change that changes nothing looks like; without them, judging again.
+    Repeats with sampled decoding are what a change that changes nothing looks like, also for greedy runs: there a
+    change that does no good still reshuffles answers. Without them, judging again is all that is known.
     """
-    repeats = repeats_of(rows, "fresh") or repeats_of(rows, "same")
-    if not repeats or floor is None:
-        return {"detectable": None, "null_world": None}
-    world = noise.null_world(repeats, floor, seed=seed)
-    return {"detectable": noise.detectable(repeats, floor, seed=seed), "null_world": world.as_dict()}
+    repeats = next((r for part in ("fresh", "greedy", "same") if (r := repeats_of(rows, part))), [])
+    found: dict[str, Any] = {"detectable": None, "null_world": None, "greedy_world": None}
+    if not repeats:
+        return found
+    floor = floors["sampled"] if floors["sampled"] is not None else floors["greedy"]
+    if floor is not None:
+        found["detectable"] = noise.detectable(repeats, floor, seed=seed)
+        found["null_world"] = noise.null_world(repeats, floor, seed=seed).as_dict()
+    if floors["greedy"] is not None:
+        seen = noise.detectable(repeats, floors["greedy"], seed=seed)
+        found["greedy_world"] = noise.null_world(repeats, floors["greedy"], seed=seed).as_dict() | {"detectable": seen}
+    return found
 
 
 # --- halo ----------------------------------------------------------------------------------------

@@ -11,11 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lib.measure.answer import Answer, normalised
+from lib.measure.answer import Answer
 from lib.measure.ruler import Case, Gold
 
 STRENGTHS = (1, 2, 3)  # questions damaged
-COPIES = 3  # questions that stand word for word in gold: one can be chance ("When do you want to start?"), not three
 
 _AUX = frozenset("am is are was were do does did have has had will would can could should shall may might must".split())
 _OWNERS = frozenset("a an the your my our his her its their another this".split())
@@ -238,23 +237,6 @@ def attacks(case: Case, honest: Answer) -> dict[str, tuple[Answer, str]]:
     own = {name: (answer, "plain") for name, answer in tricks.items()}
     back = Answer(gold.title, gold.questions)
     return own | {"gold pasted back": (back, "gold"), "gold twice": (Answer(gold.title, gold.questions * 2), "gold")}
-
-
-def leaked(case: Case, answer: Answer) -> str:
-    """What shows that gold was pasted into an answer, "" if nothing does.
-
-    Exact words alone count, whatever their case and punctuation: no model writes three of an expert's questions word
-    for word. Where in the answer they stand does not matter.
-
-    >>> case = Case("x", "buy a boat", Gold("Buy a boat", ("Who will sail it?", "Where will it lie?", "How big is it?")))
-    >>> leaked(case, Answer("Boat", ("who will sail it", "Where will it lie? How big is it?")))
-    '3 of 3 questions stand word for word in gold'
-    """
-    if case.gold is None:
-        return ""
-    said = f" {normalised(answer.text)} "
-    same = sum(f" {normalised(q)} " in said for q in case.gold.questions if normalised(q))
-    return f"{same} of {len(case.gold.questions)} questions stand word for word in gold" if same >= COPIES else ""
 
 
 # --- all of them ---------------------------------------------------------------------------------

@@ -161,20 +161,50 @@ def null_world(
     )  # fmt: skip
 
 
-def sentence(found: dict[str, Any]) -> str:
-    """Floor and false-keep rate of a calibration in one plain sentence. `found` is what its record holds."""
-    world, unmeasured = found.get("null_world"), found.get("floor") is None
-    if unmeasured or not world:
+def floor_of(found: dict[str, Any], sampled: bool = True) -> float | None:
+    """The A/A floor of a calibration for two greedy runs, or where one of them samples. `found` is what its record holds.
+
+    A calibration from before the two were told apart has the greedy one in its answers judged again.
+    """
+    floors = found.get("floors") or {"sampled": found.get("floor"), "greedy": (found.get("same") or {}).get("floor")}
+    floor = floors["sampled" if sampled else "greedy"]
+    return found.get("floor") if floor is None else floor  # the larger one is safe where one was not measured
+
+
+def world_of(found: dict[str, Any], sampled: bool = True) -> dict[str, Any] | None:
+    """The null world of the keep rule with that floor, None where none was simulated."""
+    if sampled or floor_of(found, True) == floor_of(found, False):
+        return found.get("null_world")
+    return found.get("greedy_world")
+
+
+def detectable_in(found: dict[str, Any], sampled: bool = True) -> float | None:
+    """The smallest gain that a calibration says the rule finds with that floor, None where it does not say."""
+    same = sampled or floor_of(found, True) == floor_of(found, False)
+    return found.get("detectable") if same else (found.get("greedy_world") or {}).get("detectable")
+
+
+def sentence(found: dict[str, Any], sampled: bool = True) -> str:
+    """Floor and false-keep rate of a calibration in one plain sentence; `sampled`: whether a run of the two samples."""
+    floor, world = floor_of(found, sampled), world_of(found, sampled)
+    if floor is None or (not world and floor):
         return "How often this rule keeps a change that changes nothing is not measured here yet: `notch calibrate`."
-    if not found["floor"]:
+    what = "where one of them samples" if sampled else "both greedy"
+    if not floor and (not world or not (world["lucky_climb"] or world["keeps"])):
         return (
             "A repeat differed in nothing (A/A floor 0), so nothing is kept by the noise of a repeat; what a change that "
             "merely reshuffles answers would do, only repeats with sampled decoding can show."
         )
+    assert world is not None
+    moved = (
+        f"Two measurements of the same thing, {what}, differ by up to {floor:.4f} (95 %)"
+        if floor
+        else "Greedy runs repeat exactly (A/A floor 0), but a change that does no good still reshuffles answers"
+    )
     return (
-        f"Two measurements of the same thing differ by up to {found['floor']:.4f} (95 %); in a world where nothing ever "
-        f"changes, this rule keeps something in {100 * world['false_keep']:.0f} % of studies of {world['runs']} runs, and in "
-        f"{100 * world['confirmed']:.1f} % something that the sealed gate does not take back."
+        f"{moved}; in a world where nothing ever changes, this rule keeps something in {100 * world['false_keep']:.0f} % of "
+        f"studies of {world['runs']} runs, and in {100 * world['confirmed']:.1f} % something that the sealed gate does not "
+        "take back."
     )
 
 

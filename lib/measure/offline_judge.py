@@ -5,6 +5,10 @@ a tie. What a fault costs was fitted on 78 answers that Claude Sonnet judged in 
 (`lib.measure.fit_offline`) and is never negative: more fault is never a better score. On runs left out of the fit its
 quality of a case has a Spearman of 0.65 with Sonnet's; its verdict is no better than calling everything a loss.
 
+A question of another task in the place of a stock question can still raise a score: of such swaps in middling answers
+a third do. A guard that stops most of them (all points down by the share of such questions) costs agreement with
+Sonnet, 0.57 instead of 0.65, because a new thought about the task at hand looks the same to a judge that knows words.
+
 Knows gold, the task and the English of the questions. Does not know the world: it cannot tell a clever question from a
 strange one, takes two words for one thing to be two things unless ASPECTS has both, does not read the title, and has
 no idea what would make an answer better than gold. In other languages it uses only what needs no word list.
@@ -26,13 +30,13 @@ from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS, Judgment, Verdict
 from lib.measure.ruler import Case, Gold
 
-VERSION = 1
+VERSION = 2
 
 # Points that a full fault costs, by dimension; printed by lib.measure.fit_offline.
 PRICES: dict[str, dict[str, float]] = {
-    "atomicity": {"joined": 3.83, "long": 0.88, "missing": 0.2, "untouched": 0.25, "narrow": 0.69},
+    "atomicity": {"joined": 3.82, "long": 0.88, "missing": 0.17, "untouched": 0.23, "narrow": 0.66, "foreign": 1.0},
     "specificity": {"vague": 5.99, "thin": 3.98, "aloof": 0.91, "missing": 1.37, "strange": 0.6, "narrow": 0.86},
-    "coverage": {"missing": 4.0, "untouched": 0.75, "narrow": 1.23},
+    "coverage": {"missing": 4.0, "untouched": 0.74, "narrow": 1.21, "foreign": 0.5},
     "naturalness": {"broken": 5.0, "third": 1.5, "crowd": 2.01, "thin": 1.02, "missing": 1.62, "narrow": 1.62},
     "non_redundancy": {"pair": 1.5, "crowd": 3.0, "extra": 3.0, "missing": 0.64, "untouched": 0.63, "narrow": 1.66},
 }
@@ -48,7 +52,12 @@ OWN = 0.25  # an answer less its own than this is gold, reworded or damaged, and
 COPIED = 0.45  # nor can one that takes a larger share of its questions from gold almost as they are
 LEAST = 2.5  # an answer that is worse than this in any dimension loses
 LONGER = 1.25  # nor can one that is longer than gold by this factor: padding is no merit
-FAR = ("untouched", "narrow", "strange")  # faults of a whole set: a judge who sees little of gold marks all down
+FAR = (
+    "untouched",
+    "narrow",
+    "strange",
+    "foreign",
+)  # faults of a whole set: a judge who sees little of gold marks all down
 BROAD = 12  # aspects from which a set of questions is no longer narrow
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
@@ -72,6 +81,14 @@ FUNCTION = WH | VERBS | PRONOUNS | OWNERS | LINKS
 STOCK = frozenset(
     "already currently current specific mind like want need plan planning prefer preferred preference looking going "
     "get else all one".split()
+)
+# Words of questions about anything whatever, so no sign that a question is about another task.
+EVERYDAY = frozenset(
+    "done doing make makes made take takes taken give given go goes come comes use uses used using find keep put set work "
+    "works happen happens help helps know known think say said tell told ask asked talk see seen look show bring brought "
+    "leave left hold change changed decide decided choose likes liked love enjoy care feel matter matters worry worries "
+    "worried try tried able exactly roughly anyone anybody someone everyone way ways part parts day days good best better "
+    "well new big enough certain particular important mostly mainly usually ever yet soon later".split()
 )
 VAGUE = frozenset("it something anything thing things stuff somebody somewhere anywhere somehow".split())
 DANGLING = frozenset("this that these those them one so such there".split())  # vague where a question ends on them
@@ -111,6 +128,7 @@ ABOUT: dict[str, list[str]] = {}  # a word's aspects
 for _name, _words in ASPECTS.items():
     for _word in _words.split():
         ABOUT.setdefault(_word, []).append(_name)
+KNOWN = FUNCTION | STOCK | VAGUE | EVERYDAY | ABOUT.keys()
 ENDINGS = "ations ation ating ments ment ings ing ies ied ers er ed es s ate ly e y".split()
 SECOND = re.compile(rf"(?:\b(?:and|or|plus)|[,;])\s+(?:also\s+|if so,?\s+)?(?:{'|'.join(sorted(WH | VERBS))})\b")
 # Markup, JSON or an order to whoever grades: nobody who is asked about a task could answer that.
@@ -218,6 +236,7 @@ def find(gold: Gold, answer: Answer) -> Faults:
     _blur(faults, own, n, english)
     _break(faults, own, n, english)
     _repeat(faults, asked, wanted, copied, alike)
+    _stray(faults, gold, asked, wanted)
     voids = [i for i, q in enumerate(asked, 1) if q.void]
     faults.amount["void"] = max(len(voids) / max(1, len(asked)), 0.0 if asked else 1.0)
     for dimension in DIMENSIONS if voids else ():
@@ -341,6 +360,21 @@ def _repeat(faults: Faults, asked: list[Question], wanted: list[Question], copie
     if left:
         faults.notes["coverage"].append(f"gold also touches on {', '.join(left)}")
     faults.amount["extra"] = min(1.0, extra / max(1, len(wanted)))
+
+
+def _stray(faults: Faults, gold: Gold, asked: list[Question], wanted: list[Question]) -> None:
+    """Questions that name things of another task: none of their words stands in gold or its title.
+
+    A new thought about this task can look like that too, so it costs only about what Sonnet's verdicts bear.
+    """
+    near = {s for q in (parse(gold.title), *wanted) for s in q.stems}
+    found = []
+    for i, q in enumerate(asked, 1):
+        names = any(w.split("'")[0] not in KNOWN for w in q.words)
+        if names and not q.void and not near & set(q.stems):
+            found.append(i)
+            faults.notes["coverage"].append(f"question {i} names nothing that gold names: {_short(q)}")
+    faults.amount["foreign"] = len(found) / max(1, len(asked))
 
 
 class OfflineJudge:

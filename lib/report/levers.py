@@ -46,12 +46,9 @@ def cases(record: Record) -> int:
 
 
 def experiments(ledger: Ledger, fingerprint: str) -> list[Record]:
-    """The scored experiments of one era on either open gate, references left out."""
-    return [
-        r
-        for r in ledger.records
-        if r["fingerprint"] == fingerprint and r["kind"] == "experiment" and r["scores"] and r["lever"] not in REFERENCE
-    ]
+    """The scored experiments of one era on either open gate; references and invalid runs are left out."""
+    mine = (r for r in ledger.records if r["fingerprint"] == fingerprint and r["kind"] == "experiment" and r["scores"])
+    return [r for r in mine if r["lever"] not in REFERENCE and r["status"] != "invalid"]
 
 
 def classes(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
@@ -86,6 +83,8 @@ def summary(ledger: Ledger, fingerprint: str) -> Markdown:
     kept = sum(r["status"] == "kept" for r in full)
     cover = {r["id"]: r["scores"]["dims"]["coverage"] for r in made if r["scores"]["dims"].get("coverage") is not None}
     told = f"{len(made)} experiments in {len(names)} lever classes, {kept} of {len(full)} on the full gate kept."
+    gone = sum(r["status"] in ("crashed", "invalid") for r in ledger.records if r["fingerprint"] == fingerprint)
+    told += f" {gone} more crashed or are invalid and count nowhere." if gone else ""
     if cover:
         low, high = min(cover, key=cover.__getitem__), max(cover, key=cover.__getitem__)
         told += f" Coverage, unrounded, lay between {cover[low]:.2f} ({low}) and {cover[high]:.2f} ({high})."

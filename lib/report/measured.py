@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib.lab.experiment import Markdown
 from lib.lab.ledger import Ledger
+from lib.measure import noise as measure
 from lib.measure.judge import DIMENSIONS
 from lib.report import tables
 
@@ -83,17 +84,29 @@ def attacks(found: Found) -> pd.DataFrame:
 
 
 def noise(found: Found) -> pd.DataFrame:
-    """Same answers judged again, and answers made again: spread of a run's mean, and the 95 % floor."""
+    """Same answers judged again, and answers made again: spread of a run's mean, the 95 % floor, and whose floor it is."""
     import pandas as pd
 
-    names = {"same": "the same answers judged again", "fresh": "answered again with other seeds, and judged"}
+    names = {"same": "the same answers judged again", "greedy": "answered again greedily, and judged",
+             "fresh": "answered again with other seeds, and judged"}  # fmt: skip
     rows = [
         {"what": text, "repeats": n["repeats"], "cases": n["cases"], "SD of the mean": n["sd"], "95 % floor": n["floor"],
          "cases that moved": f"{100 * n['moved']:.0f} %"}
         for part, text in names.items()
-        if (n := found[part])
+        if (n := found.get(part))  # older calibrations made no greedy answers
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def floors(found: Found) -> Markdown:
+    """The two floors of the keep rule, in a sentence."""
+    greedy, sampled = (measure.floor_of(found, s) for s in (False, True))
+    if greedy is None or sampled is None:
+        return Markdown("No floor was measured.")
+    return Markdown(
+        f"The keep rule takes the floor that fits the two runs it compares: **{greedy:.4f}** between two greedy runs, "
+        f"**{sampled:.4f}** where one of them samples."
+    )
 
 
 def null_world(found: Found) -> Markdown:
@@ -108,14 +121,22 @@ def null_world(found: Found) -> Markdown:
     if not found["floor"]:
         told.append("No repeat differed, so these repeats say nothing about luck; use sampled decoding.")
         return Markdown("\n".join(f"- {t}" for t in told))
-    told += [
-        f"The smallest gain that the rule sees with 80 % power on 30 cases: **{found['detectable']:.3f}**.",
+    told += _world(found["detectable"], world)
+    greedy = measure.world_of(found, False)
+    if greedy and greedy is not world:
+        told.append("The same with the floor of greedy runs, for changes that only reshuffle what is asked:")
+        told += _world(measure.detectable_in(found, False), greedy)
+    return Markdown("\n".join(f"- {t}" for t in told))
+
+
+def _world(gain: float | None, world: Found) -> list[str]:
+    return [
+        f"The smallest gain that the rule sees with 80 % power on 30 cases: **{gain or 0:.3f}**.",
         f'{world["studies"]} studies of {world["runs"]} runs in which nothing changes: "keep if better" keeps '
         f"{world['lucky_keeps']:.1f} runs a study and climbs {world['lucky_climb']:.3f} by luck alone.",
         f"The paired rule keeps something in {100 * world['false_keep']:.1f} % of those studies; the sealed gate leaves "
         f"standing something in **{100 * world['confirmed']:.1f} %** (at most 5 % is asked).",
     ]
-    return Markdown("\n".join(f"- {t}" for t in told))
 
 
 def halo(found: Found) -> pd.DataFrame:
@@ -168,8 +189,12 @@ def candidates(found: Found) -> pd.DataFrame:
 
 
 def rule(ledger: Ledger) -> Markdown:
-    """How often luck passes the keep rule, in one sentence, for the newest era."""
-    return Markdown(ledger.noise(tables.latest(ledger)))
+    """How often luck passes the keep rule, in one sentence for each of its floors, for the newest era."""
+    era = tables.latest(ledger)
+    told = ledger.noise(era)
+    if ledger.floor(era, sampled=False) != ledger.floor(era):
+        told += f" {ledger.noise(era, sampled=False)}"
+    return Markdown(told)
 
 
 def _name(dimension: str) -> str:

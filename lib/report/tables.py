@@ -101,7 +101,7 @@ def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
             rows[-1] |= _proven(proven)
         if r["fingerprint"] != fingerprint or r["gate"] != "full" or r["kind"] != "experiment" or not r["scores"]:
             continue
-        if r["lever"] in ("anchor", "a/a"):
+        if r["lever"] in ("anchor", "a/a") or r["status"] == "invalid":
             continue
         best = max(best, r["scores"]["quality"])
         champion = r if r["status"] == "kept" else champion

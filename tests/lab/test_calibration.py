@@ -1,9 +1,12 @@
 """Calibration and re-judge as runs: refused before they start, read back from the ledger, verified, sealed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from lib.agent import pipeline
+from lib.agent.prompt import Draft
 from lib.files import canonical
 from lib.lab import execute, ledger
 from lib.lab.calibration import Calibration, Judges
@@ -14,6 +17,7 @@ from lib.measure.answer import NoAnswer
 from lib.measure.calibrate import row_of
 from lib.measure.judge import DIMENSIONS
 from lib.measure.noise import null_world
+from lib.measure.ruler import Ruler
 from lib.measure.spend import BudgetSpent
 from lib.report import measured, tables
 
@@ -172,6 +176,56 @@ def test_tables_show_what_was_found(runs, baseline):
         "candidate", "logged", "quality, 5-dim", "quality, coverage-blind",
     ]  # fmt: skip
     assert "→" in tables.show(measured.blind(again)).text and len(measured.candidates(again)) == 1
+
+
+def test_a_calibration_has_a_floor_for_greedy_runs_and_one_for_sampled_ones(runs):
+    run = Calibration(**SMALL).run()
+    parts = {r["part"] for r in run.cases}
+    assert {"same", "greedy", "fresh"} <= parts and set(run.found["floors"]) == {"greedy", "sampled"}
+    assert run.found["greedy"]["repeats"] == 2 and run.found["greedy_world"]["false_keep"] == 0
+    assert "between two greedy runs" in measured.floors(run.found).text
+    greedy = Calibration(**(SMALL | {"decoding": {}})).run().found
+    assert greedy["fresh"] is None and greedy["greedy"]["repeats"] == 2 and greedy["floors"]["sampled"] is None
+
+
+@pytest.fixture
+def pasting():
+    """A step that answers with gold, taken out of the registry afterwards."""
+    gold = {c.id: c.gold for c in Ruler.load().cases}
+
+    @pipeline.step("retrieval")
+    def paste(cases: int = 30):
+        def work(state):
+            if False:
+                yield
+            last = [c.id for c in Ruler.load().gate("dev")][:cases]
+            asked = gold[state.case].questions if state.case in last else state.draft.questions
+            return replace(state, draft=Draft(state.draft.title, list(asked)))
+
+        return work
+
+    yield
+    del pipeline.STEPS["paste"]
+
+
+def test_a_run_whose_answers_paste_gold_is_invalid_and_its_rows_say_so(runs, baseline, pasting):
+    steps = [{"step": "ask"}, {"step": "paste", "cases": 3}]
+    run = Experiment(hypothesis="x", model="toy", gate="dev", pipeline=steps).run()
+    flagged = [r["case"] for r in run.cases if r["leak"]]
+    assert len(flagged) == 3 and run.record.leaks == flagged
+    assert run.decision.status == "invalid" and all(c in run.decision.reason for c in flagged)
+    seal(runs, run, "pasted")
+    assert verify(runs) == []
+    honest = Experiment(hypothesis="x", model="toy", gate="dev").run()
+    assert honest.record.leaks == [] and honest.record.sampled is False and not any(r["copies"] for r in honest.cases)
+    assert Experiment(hypothesis="x", model="toy", gate="dev", decoding={"temp": 0.7}).run().record.sampled is True
+
+
+def test_a_leak_that_was_taken_out_of_the_record_is_found(runs, pasting):
+    steps = [{"step": "ask"}, {"step": "paste"}]
+    data = Experiment(hypothesis="x", model="toy", gate="dev", pipeline=steps).run().result
+    assert recomputed(data.record.as_dict(), data.cases) == []
+    assert recomputed(data.record.as_dict() | {"leaks": []}, data.cases) == ["leaks"]
 
 
 # --- the ledger

@@ -468,3 +468,81 @@ def test_an_experiment_that_crashed_counts_as_not_done(lab):
 def test_a_folder_that_does_not_exist_is_an_empty_ledger(tmp_path):
     assert Ledger.read(tmp_path / "none").records == [] and verify(tmp_path / "none") == []
     assert not (tmp_path / "none").exists()
+
+
+# --- gold in the answers
+
+
+def test_a_run_with_gold_in_its_answers_is_invalid_names_its_cases_and_is_no_rival(lab):
+    first = lab.seal()
+    better = {k: v + 0.2 for k, v in lab.full.items()}
+    found = lab.decide(better, leaks=["case-01", "case-07"])
+    assert found.status == "invalid" and "2 cases (case-01, case-07)" in found.reason
+    run = lab.seal(better, leaks=["case-01"])
+    read = lab.read()
+    assert read.get(run)["status"] == "invalid" and read.champion("f" * 64)["id"] == first
+    assert [r["id"] for r in read.climb("f" * 64)] == [first]
+    assert lab.decide(better).against == first
+
+
+def test_a_leak_of_the_sealed_gate_names_no_case(lab):
+    found = lab.decide(lab.full, leaks=["case-01"], kind="confirm", gate="confirm")
+    assert found.status == "invalid" and "case-01" not in found.reason and "1 cases" in found.reason
+
+
+def test_a_run_that_leaked_is_not_run_again_by_its_plan(lab):
+    run = lab.seal(leaks=["case-01"], key="k")
+    assert lab.read().by_key("k")["id"] == run
+
+
+# --- a floor for each decoding
+
+TWO_FLOORS = {
+    "floor": 0.05, "floors": {"greedy": 0.0, "sampled": 0.05}, "same": {"floor": 0.0}, "detectable": 0.07,
+    "null_world": {"false_keep": 0.1, "runs": 71, "confirmed": 0.01, "keeps": 0.1, "lucky_climb": 0.1},
+    "greedy_world": {"false_keep": 0.3, "runs": 71, "confirmed": 0.02, "keeps": 0.3, "lucky_climb": 0.1, "detectable": 0.04},
+}  # fmt: skip
+SAMPLED = {"decoding": {"temp": 0.7}}
+
+
+def calibrated(lab, found):
+    return lab.seal({}, kind="calibrate", lever="calibration", status="reference", found=found)
+
+
+def test_two_greedy_runs_are_compared_at_the_floor_of_greedy_runs(lab):
+    lab.seal()
+    calibrated(lab, TWO_FLOORS)
+    better = {k: v + 0.04 for k, v in lab.full.items()}
+    greedy, drawn = lab.decide(better), lab.decide(better, **SAMPLED)
+    assert (greedy.status, greedy.floor) == ("kept", 0.0) and "30 % of studies" in greedy.noise
+    assert (drawn.status, drawn.floor) == ("indecisive", 0.05) and "10 % of studies" in drawn.noise
+    assert "0.040" in lab.read().sees("f" * 64, sampled=False) and "0.070" in lab.read().sees("f" * 64)
+
+
+def test_a_greedy_run_against_a_sampled_champion_needs_the_floor_of_sampling(lab):
+    lab.seal(**SAMPLED)
+    calibrated(lab, TWO_FLOORS)
+    assert lab.decide({k: v + 0.04 for k, v in lab.full.items()}).floor == 0.05
+
+
+def test_a_pipeline_that_draws_under_greedy_decoding_counts_as_sampled(lab):
+    lab.seal()
+    calibrated(lab, TWO_FLOORS)
+    assert lab.decide(lab.full, sampled=True).floor == 0.05
+    assert lab.decide(lab.full, sampled=False, **SAMPLED).floor == 0.0
+
+
+def test_an_older_calibration_has_the_greedy_floor_in_its_answers_judged_again(lab):
+    lab.seal()
+    calibrated(
+        lab, {"floor": 0.05, "same": {"floor": 0.01}, "null_world": TWO_FLOORS["null_world"], "detectable": 0.07}
+    )
+    found = lab.decide({k: v + 0.04 for k, v in lab.full.items()})
+    assert (found.status, found.floor) == ("kept", 0.01) and "not measured" in found.noise
+    assert lab.read().floor("f" * 64) == 0.05 and "not measured" in lab.read().sees("f" * 64, sampled=False)
+
+
+def test_a_sampled_repeat_sets_no_floor_for_greedy_runs(lab):
+    first = lab.seal()
+    lab.seal({k: v + 0.1 for k, v in lab.full.items()}, lever="a/a", of=first, **SAMPLED)
+    assert lab.read().floor("f" * 64) == pytest.approx(0.1) and lab.read().floor("f" * 64, sampled=False) is None

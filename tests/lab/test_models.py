@@ -57,6 +57,7 @@ def test_what_cannot_be_compared_is_refused_by_name(two, runs, said):
         ({"fingerprint": "e" * 64}, "differ in fingerprint"),
         ({"gate": "dev"}, "ran on gate 'dev'"),
         ({"model": "toy"}, "has toy twice"),
+        ({"status": "invalid"}, "expected a whole experiment"),
         ({"kind": "confirm", "status": "kept"}, "expected a whole experiment"),
     ],
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lib.files import RULER
-from lib.measure import calibrate, damage, noise
+from lib.measure import calibrate, damage, leak, noise
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.offline_judge import OfflineJudge
@@ -109,14 +109,14 @@ def test_pasted_gold_is_a_leak_wherever_it_stands():
         [" ".join(QUESTIONS)],
         [*QUESTIONS[:3], *(f"What about thing {i}?" for i in range(4))],
     ):
-        assert "stand word for word in gold" in damage.leaked(CASE, Answer("x", questions))
-    assert damage.leaked(CASE, Answer(" ".join(QUESTIONS), ["Why?"])) != ""
+        assert "stand word for word in gold" in leak.leaked(CASE, Answer("x", questions))
+    assert leak.leaked(CASE, Answer(" ".join(QUESTIONS), ["Why?"])) != ""
 
 
 def test_what_two_people_may_both_ask_is_no_leak():
-    assert damage.leaked(CASE, Answer("Start keeping bees", [*QUESTIONS[:2], "Why bees?"])) == ""
-    assert damage.leaked(CASE, damage.plain(CASE)) == ""
-    assert damage.leaked(Case("x", "x"), Answer("x", QUESTIONS)) == ""
+    assert leak.leaked(CASE, Answer("Start keeping bees", [*QUESTIONS[:2], "Why bees?"])) == ""
+    assert leak.leaked(CASE, damage.plain(CASE)) == ""
+    assert leak.leaked(Case("x", "x"), Answer("x", QUESTIONS)) == ""
 
 
 # --- the offline judge, calibrated
@@ -188,7 +188,7 @@ def test_a_deterministic_judge_has_no_noise_on_the_same_answers():
     rows = [row for repeat in range(3) for row in calibrate.again(OfflineJudge(), pairs, repeat)]
     found = calibrate.readings(rows)
     assert found["floor"] == 0 and found["same"]["sd"] == 0 and found["same"]["repeats"] == 3
-    assert "differed in nothing" in noise.sentence(found | calibrate.worlds(rows, 0.0))
+    assert "differed in nothing" in noise.sentence(found | calibrate.worlds(rows, found["floors"]))
 
 
 # --- halo
@@ -281,3 +281,21 @@ def test_the_sentence_says_what_is_not_measured():
     world = noise.null_world(scattered(0.1), 0.02, studies=100).as_dict()
     said = noise.sentence({"floor": 0.02, "null_world": world})
     assert "0.0200" in said and "71 runs" in said and "sealed gate" in said
+
+
+def test_the_sentence_of_greedy_runs_says_that_they_repeat_and_what_luck_still_does():
+    repeats = scattered(0.1)
+    rows = [
+        calibrate.row_of(part, f"c{i}", fives(), repeat=k) | {"quality": q if part == "fresh" else 0.5}
+        for part, many in (("same", 2), ("greedy", 2), ("fresh", len(repeats)))
+        for k in range(many)
+        for i, q in enumerate(repeats[k])
+    ]
+    found = calibrate.readings(rows)
+    assert found["floors"]["greedy"] == 0 < found["floors"]["sampled"] == found["floor"]
+    found |= calibrate.worlds(rows, found["floors"])
+    greedy, sampled = (noise.sentence(found, s) for s in (False, True))
+    assert "repeat exactly" in greedy and "still reshuffles" in greedy and "where one of them samples" in sampled
+    assert found["greedy_world"]["false_keep"] >= found["null_world"]["false_keep"]
+    assert found["greedy_world"]["detectable"] <= found["detectable"] and found["greedy_world"]["confirmed"] <= 0.05
+    assert "71 runs" in greedy

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lib.measure import damage
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS
 from lib.measure.offline_judge import PRICES, OfflineJudge, find
-from lib.measure.ruler import Case, Gold
+from lib.measure.ruler import Case, Gold, Ruler
 from lib.measure.score import quality
 
 QUESTIONS = (
@@ -271,3 +272,45 @@ def test_the_judge_reaches_the_floor_on_real_verdicts_it_was_not_fitted_to():
     assert float(table["quality"]) >= 0.62
     assert float(table["atomicity"]) >= 0.5
     assert float(table["coverage"]) >= 0.5
+
+
+# --- questions of another task
+
+
+def foreign(case, n=3):
+    """Questions that gold of another area asks, n of each."""
+    others = [c for c in Ruler.load().gate("dev") if c.area != case.area]
+    return [q for c in others for q in c.gold.questions[:n]]
+
+
+def swapped(case, answer):
+    """Quality before, and after each swap of one question for one of another task."""
+    judge = OfflineJudge()
+
+    def worth(questions):
+        found = judge.judge(case, Answer(answer.title, questions))
+        return quality(found.scores, found.verdict)
+
+    own = answer.questions
+    return worth(own), [worth((*own[:i], q, *own[i + 1 :])) for i in range(len(own)) for q in foreign(case)]
+
+
+def test_a_question_of_another_task_in_gold_never_pays():
+    for case in Ruler.load().gate("dev")[:4]:
+        before, after = swapped(case, Answer(case.gold.title, case.gold.questions))
+        assert max(after) < before
+
+
+def test_a_question_of_another_task_in_a_stock_answer_pays_in_less_than_four_of_ten():
+    pays = []
+    for case in Ruler.load().gate("dev")[:4]:
+        before, after = swapped(case, damage.plain(case))
+        pays += [a > before + 1e-9 for a in after]
+    assert sum(pays) / len(pays) < 0.4  # not never: the module says why
+
+
+def test_a_judgment_names_the_question_that_is_of_another_task():
+    case = Ruler.load().gate("dev")[0]
+    asked = (*case.gold.questions[:6], "Which piano sonata would you play at the recital?")
+    found = OfflineJudge().judge(case, Answer(case.gold.title, asked))
+    assert "question 7 names nothing that gold names" in found.notes["coverage"]

@@ -24,6 +24,7 @@ def ledger(tmp_path):
         made(6, "indecisive", 0.50, "screen", gate="dev", scores=scores(0.5, wins=1, ties=2, losses=6, no_answer=1)),
         made(7, "indecisive", 0.39, "on-unknown", lever="adapter", adapter="somewhere", decision=against(-0.02, 0.6)),
         made(8, "reference", 0.5, "larger", lever="anchor"),
+        made(9, "invalid", 0.9, "leaked"),
     )
 
 
@@ -36,7 +37,12 @@ def test_a_class_has_a_row_for_each_gate_and_names_its_cases(ledger):
 
 
 def test_an_adapter_is_named_by_the_run_that_trained_it(ledger):
-    assert [levers.method(ledger, r) for r in ledger.records] == ["", "", "", "", "sft", "", "", ""]
+    assert [levers.method(ledger, r) for r in ledger.records] == ["", "", "", "", "sft", "", "", "", ""]
+
+
+def test_an_invalid_run_counts_nowhere_and_is_said(ledger):
+    assert "1 more crashed or are invalid" in levers.summary(ledger, ERA).text
+    assert "0009-leaked" not in set(levers.classes(ledger, ERA)["best run"])
 
 
 def test_negatives_stand_worst_first_and_say_what_is_beyond_chance(ledger):
