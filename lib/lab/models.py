@@ -23,6 +23,7 @@ from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import Ruler
 
 SAME = ("pipeline", "decoding", "judge", "gate", "seed", "fingerprint")  # what the runs of a group share
+CLOUD = "claude-"  # models whose service takes no temperature
 PURSE = ("dollars", "concurrency")  # of judging: what it may cost and how fast it goes changes no judgment
 
 
@@ -226,25 +227,12 @@ def caveats(records: list[dict[str, Any]]) -> list[str]:
     if len({r["code"].get("sha256") for r in records}) > 1:
         told.append("The runs were made by different states of the code; where prompts changed in between, so did more "
                     "than the model.")  # fmt: skip
-    free = [named(r) for r in records if _greedy(r) is False and not r["decoding"].get("temp")]
+    free = [named(r) for r in records if r["model"].startswith(CLOUD)]
     if free:
         told.append(f"{', '.join(free)} cannot decode greedily: asked for the same, it samples as its service does.")
     if len({canonical(r["machine"]) for r in records}) > 1:
         told.append("The runs were made on different machines or library versions; last digits can differ with them.")
     return told
-
-
-def _greedy(record: dict[str, Any]) -> bool | None:
-    """Whether a run's model can be decoded greedily, None where this machine cannot say."""
-    from lib.models.load import load
-    from lib.models.model import NoModel
-
-    if not record["model"].startswith("claude-"):
-        return True
-    try:
-        return load(record["model"]).capabilities.greedy
-    except (NoModel, ImportError, RuntimeError):
-        return None
 
 
 @dataclass(frozen=True, repr=False)  # a repr of every judgment would stand in the sealed notebook

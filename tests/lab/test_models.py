@@ -7,7 +7,7 @@ import pytest
 from lib.files import canonical
 from lib.lab import ledger as ledgers
 from lib.lab.experiment import BadParameters, Experiment
-from lib.lab.models import Models, moved, named, sealed, split
+from lib.lab.models import Models, caveats, moved, named, sealed, split
 
 BETTER = {f"case-{i:02d}": 0.45 for i in range(12)}
 
@@ -123,6 +123,14 @@ def test_a_sealed_run_is_found_by_what_it_does_whatever_was_expected(lab):
     assert sealed(lab.read(), other) is None
     asked = Experiment(hypothesis="x", model="toy", useful=True)
     assert sealed(lab.read(), asked) is None
+
+
+def test_what_was_not_the_same_is_said():
+    same = {"code": {"sha256": "a"}, "machine": {"python": "3"}, "decoding": {}, "adapter": "", "model": "tiny-m"}
+    assert caveats([same, same]) == []
+    cloud = same | {"model": "claude-haiku-4-5", "code": {"sha256": "b"}, "machine": {"python": "4"}}
+    told = " ".join(caveats([same, cloud]))
+    assert "claude-haiku-4-5 cannot decode greedily" in told and "states of the code" in told and "machines" in told
 
 
 def test_a_candidate_is_a_model_or_a_model_with_an_adapter():
