@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Found = dict[str, Any]
+TO = "\u00a0to\u00a0"  # an interval stays on one line
 
 
 def each(found: Found) -> list[tuple[str, Found]]:
@@ -45,10 +46,10 @@ def _row(group: str, told: Found, v: Found) -> Found:
     where = ("cloud" if told["model"].startswith("claude-") else "on-device") if told["model"] else ""
     return {
         "pipeline": group, "candidate": told["candidate"], "where": where, "quality": s["quality"],
-        "95 %": f"{s['low']:.3f} to {s['high']:.3f}", "coverage": s["dims"].get("coverage"),
+        "95 %": f"{s['low']:.3f}{TO}{s['high']:.3f}", "coverage": s["dims"].get("coverage"),
         "W/T/L": f"{s['wins']}/{s['ties']}/{s['losses']}", "no answer": s["no_answer"], "cases": n,
         "delta": d.get("delta"), "p": d.get("p"),
-        "95 % of delta": f"{d['low']:+.3f} to {d['high']:+.3f}" if d.get("delta") is not None else "",
+        "95 % of delta": f"{d['low']:+.3f}{TO}{d['high']:+.3f}" if d.get("delta") is not None else "",
         "useful": (told.get("useful") or {}).get("mean"),
         "calls a case": told["calls"] / n if "calls" in told else None,
         "new tokens a case": told["generation_tokens"] / n if "generation_tokens" in told else None,

@@ -124,12 +124,33 @@ def pipeline(experiment: Experiment) -> Picture:
 # --- the climb -----------------------------------------------------------------------------------
 
 
-def fitting(points: list[tuple[float, float, str]], wide: float, high: float) -> list[tuple[float, float, str]]:
-    """The points that can carry a label without covering another: newest first, then the first, then the rest."""
-    chosen: list[tuple[float, float, str]] = []
-    for point in [*points[-1:], *points[:1], *points[-2:0:-1]]:
-        if all(abs(point[0] - c[0]) >= wide or abs(point[1] - c[1]) >= high for c in chosen):
-            chosen.append(point)
+@dataclass(frozen=True)
+class Label:
+    """A label at a point, with the room that it takes from left to right, in the units of the x axis."""
+
+    x: float
+    y: float
+    text: str
+    side: str
+    left: float
+    right: float
+
+
+def _label(x: float, y: float, text: str, count: int) -> Label:
+    wide = 0.009 * len(text) * count  # a letter of size 7 is a little under a hundredth of the chart's width
+    if x - wide / 2 < 0.5:
+        return Label(x, y, text, "left", x, x + wide)
+    if x + wide / 2 > count + 0.5:
+        return Label(x, y, text, "right", x - wide, x)
+    return Label(x, y, text, "center", x - wide / 2, x + wide / 2)
+
+
+def fitting(labels: list[Label], high: float) -> list[Label]:
+    """The labels that cover no other one, `high` apart or side by side: newest first, then the first, then the rest."""
+    chosen: list[Label] = []
+    for label in [*labels[-1:], *labels[:1], *labels[-2:0:-1]]:
+        if all(abs(label.y - c.y) >= high or label.right < c.left or c.right < label.left for c in chosen):
+            chosen.append(label)
     return chosen
 
 
@@ -171,7 +192,7 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
         value, low, high = ([*table[c].astype(float), float(table[c].iloc[-1])] for c in ("confirmed", "low", "high"))
         ax.step(ends, value, where="post", color=PROVEN, linewidth=2.0, label="confirmed on the sealed gate")
         ax.fill_between(ends, low, high, step="post", color=PROVEN, alpha=0.15, linewidth=0)
-    top = max(0.4, 1.5 * table["quality"].max())  # a ceiling far above would press the climb into a corner
+    top = max(0.2, 1.45 * table["quality"].max())  # a ceiling far above would press the climb into a corner
     far = {name: value for name, value in anchors.items() if value > top}
     anchors = {name: value for name, value in anchors.items() if value <= top}
     for k, (name, value) in enumerate(far.items()):
@@ -179,15 +200,16 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
             len(x) + 0.45, top * (0.97 - 0.05 * k), f"{name[:40]} {value:.2f}, above the chart ↑",
             fontsize=7, va="top", ha="right", color=ANCHOR,
         )  # fmt: skip
-    kept_rows = [
-        (i, row.quality, row.run) for i, row in zip(x, table.itertuples(), strict=True) if row.status == "kept"
+    labels = [
+        _label(i, row.quality, row.run.partition("-")[2][:24], len(x))
+        for i, row in zip(x, table.itertuples(), strict=True)
+        if row.status == "kept"
     ]
-    for i, quality, run in fitting(kept_rows, 0.15 * len(x), 0.05 * top):
-        name = run.partition("-")[2][:24]
-        side = "left" if i < 0.1 * len(x) else "right" if i > 0.9 * len(x) else "center"
-        ax.annotate(name, (i, quality), xytext=(0, 7), textcoords="offset points", fontsize=7, ha=side)
-    told = [(0.0, value, name) for name, value in anchors.items()]
-    labelled = {name for _, _, name in fitting(told, 1.0, 0.04 * top)}
+    for label in fitting(labels, 0.05 * top):
+        at = (label.x, label.y)
+        ax.annotate(label.text, at, xytext=(0, 7), textcoords="offset points", fontsize=7, ha=label.side)
+    told = [Label(0, value, name, "right", 0, 1) for name, value in anchors.items()]
+    labelled = {label.text for label in fitting(told, 0.04 * top)}
     for name, value in anchors.items():
         ax.axhline(value, color=ANCHOR, linewidth=0.7, linestyle=":")
         if name in labelled:
@@ -243,6 +265,7 @@ def dims(ledger: Ledger) -> Picture:
         return picture(figure, "An empty chart: there are no runs yet.")
     names = list(table.columns[2:])
     palette = [INK, KEPT, PROVEN, ANCHOR, "#8a6d3b", "#4a6fa5"]
+    table = table.head(6)  # more lines than colours say nothing; the table beside the figure has every row
     for i, row in enumerate(table.itertuples(index=False)):
         values = [float("nan") if v is None else v for v in row[2:]]
         ax.plot(values, range(len(names)), "o-", color=palette[i % 6], linewidth=0.8, markersize=5, label=row[0])

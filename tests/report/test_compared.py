@@ -25,7 +25,7 @@ def test_each_candidate_has_quality_interval_coverage_and_counts_that_add_up(fou
         assert sum(map(int, row["W/T/L"].split("/"))) + row["no answer"] == row["cases"] == 12
     assert list(table["where"]) == ["on-device", "cloud", ""]
     assert table.loc["claude-haiku-4-5", "calls a case"] == 2 and "useful" not in table
-    assert re.fullmatch(r"\+\d\.\d{3} to \+\d\.\d{3}", table.loc["claude-haiku-4-5", "95 % of delta"])
+    assert re.fullmatch(r"\+\d\.\d{3}\sto\s\+\d\.\d{3}", table.loc["claude-haiku-4-5", "95 % of delta"])
 
 
 def test_usefulness_has_a_column_only_where_it_was_asked(found):
