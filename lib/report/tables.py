@@ -77,7 +77,7 @@ def runs(ledger: Ledger, fingerprint: str | None = None) -> pd.DataFrame:
                     "run": r["id"], "lever": r["lever"], "gate": r["gate"], "status": r["status"],
                     "quality": s.get("quality"), "low": s.get("low"), "high": s.get("high"),
                     "W/T/L": f"{s['wins']}/{s['ties']}/{s['losses']}" if s else "", "no answer": s.get("no_answer"),
-                    "predicted": r["predicted"], "delta": d.get("delta"), "p": d.get("p"), "against": d.get("against", ""),
+                    "predicted": r["predicted"], "delta": d.get("delta"), "p": d.get("p"), "against": d.get("against", "").partition("-")[0],
                     "calls": r["cost"].get("calls"), "seconds": r["seconds"],
                 }
             )  # fmt: skip
