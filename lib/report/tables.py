@@ -77,11 +77,12 @@ def runs(ledger: Ledger, fingerprint: str | None = None) -> pd.DataFrame:
                     "run": r["id"], "lever": r["lever"], "gate": r["gate"], "status": r["status"],
                     "quality": s.get("quality"), "low": s.get("low"), "high": s.get("high"),
                     "W/T/L": f"{s['wins']}/{s['ties']}/{s['losses']}" if s else "", "no answer": s.get("no_answer"),
-                    "predicted": r["predicted"], "delta": d.get("delta"), "p": d.get("p"), "against": d.get("against", "").partition("-")[0],
+                    "useful": ((r.get("found") or {}).get("useful") or {}).get("mean"), "predicted": r["predicted"], "delta": d.get("delta"), "p": d.get("p"), "against": d.get("against", "").partition("-")[0],
                     "calls": r["cost"].get("calls"), "seconds": r["seconds"],
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.drop(columns="useful") if rows and table["useful"].isna().all() else table
 
 
 def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
@@ -310,6 +311,14 @@ def verdict(ledger: Ledger) -> Markdown:
         told.append(
             f"On the sealed gate {proven['of']} is confirmed at {proven['scores']['quality']:.3f}, after {len(ledger.looks(fingerprint))} looks."
         )
+    compared = next(
+        (r for r in reversed(ledger.records) if r["kind"] == "models" and r["fingerprint"] == fingerprint), None
+    )
+    if compared:
+        told.append(f"With only the model changed ({compared['id']}), {compared['decision']['reason']}.")
+    rated = (champion.get("found") or {}).get("useful")
+    if rated and rated["mean"] is not None:
+        told.append(f"Asked without gold in sight, the judge rates its sets {rated['mean']:.2f} of 5 for usefulness.")
     weakest = min(s["dims"].items(), key=lambda d: d[1]) if s["dims"] else None
     if weakest:
         told.append(f"Its lowest dimension is {weakest[0].replace('_', '-')} at {weakest[1]:.2f} of 5.")

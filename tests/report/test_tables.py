@@ -264,3 +264,29 @@ def test_ten_thousand_runs_are_read_and_tabled(tmp_path):
     assert "99 of 9999 changes kept" in tables.headlines(found)[0]
     assert json.loads(lines[-1])["record"]["id"] == found.records[-1]["id"] == "10000-run"
     assert time.perf_counter() - began < 20  # seconds here: 1; a quadratic table would take minutes
+
+
+def test_usefulness_is_a_column_of_its_own_only_where_it_was_asked(tmp_path, climb):
+    assert "useful" not in tables.runs(climb, ERA)
+    asked = {"useful": {"mean": 3.4, "low": 3.0, "high": 3.8, "cases": 30, "no_answer": 1, "unscored": 0}}
+    ledger = ledger_of(tmp_path, made(1), made(2, found=asked))
+    assert tables.runs(ledger, ERA)["useful"].tolist()[1] == 3.4
+    [row] = tables.useful(ledger, ERA).to_dict("records")
+    assert (row["run"], row["useful of 5"], row["quality"]) == ("0002-run", 3.4, 0.3)
+    assert "3.40 of 5" in tables.verdict(ledger).text
+
+
+def test_the_verdict_says_what_a_change_of_the_model_did(tmp_path):
+    reason = {"reason": "ask: against tiny-m quality moves beyond chance for 0 of 1"}
+    ledger = ledger_of(tmp_path, made(1), made(2, "reference", None, "models", kind="models", decision=reason))
+    assert "With only the model changed (0002-models), ask: against tiny-m" in tables.verdict(ledger).text
+
+
+def test_the_frozen_ruler_is_told_with_its_gates_and_seal():
+    told = tables.frozen().text
+    assert "full 30, dev 10, confirm 30" in told and "exactly 7 questions" in told and "Seal `" in told
+
+
+def test_a_long_table_is_folded_whole(climb):
+    text = tables.fold(tables.runs(climb, ERA), "All runs").text
+    assert text.startswith("<details><summary>All runs</summary>\n\n| run |") and "0010-worse" in text
