@@ -40,7 +40,7 @@ check: $(READY)
 	@$(BIN)/python -m pytest -m "not slow"
 
 lab: $(READY)
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter lab notebooks/00_start.ipynb
 
 bench: $(READY)
 	@$(BIN)/python -m tests.bench

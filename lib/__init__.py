@@ -21,6 +21,7 @@ above it, and tests/test_order.py holds that.
     measure.noise               how far repeats differ, what luck alone would keep
     measure.calibrate           a judge on texts whose faults are known
     measure.blind               a judge without one dimension
+    measure.compare             models side by side on the same cases
     measure.fit_offline         how the offline judge's constants were fitted (a script)
     measure.against             a judge beside stored verdicts of another
     models.model                what a model is; ToyModel
@@ -55,11 +56,18 @@ above it, and tests/test_order.py holds that.
     lab.experiment              ruler x pipeline x judge -> record
     lab.calibration             a judge and a decoding measured -> record
     lab.rejudge                 stored answers judged without one dimension -> record
+    lab.models                  change only the model: sealed runs side by side -> record
     lab.execute                 papermill: notebook + parameters -> a sealed run
+    lab.bases                   the runs that a comparison of models needs, and a new base beside the old
     lab.study                   a plan of experiments, resumable
     report.tables               the ledger -> tables
     report.measured             calibration and re-judge -> tables
+    report.compared             a comparison of models -> tables
+    report.levers               what each class of lever did, its negatives included -> tables
     report.figures              a table -> a figure
+    report.tiles                every run as a small diagram
+    report.explore              one task tried by hand
+    report.panel                the same with menus (ipywidgets)
     report.published            the published study read again
     report.luck                 what each keep rule does where nothing works
     report.site                 notebooks -> pages
@@ -88,10 +96,16 @@ _HOME = {
     "Experiment": "lib.lab.experiment",
     "Calibration": "lib.lab.calibration",
     "Rejudge": "lib.lab.rejudge",
+    "Models": "lib.lab.models",
     "Ledger": "lib.lab.ledger",
+    "compared": "lib.report",
+    "explore": "lib.report",
     "figures": "lib.report",
+    "levers": "lib.report",
     "measured": "lib.report",
+    "panel": "lib.report",
     "tables": "lib.report",
+    "tiles": "lib.report",
 }
 __all__ = list(_HOME)
 
@@ -101,6 +115,6 @@ def __getattr__(name: str) -> Any:
 
     if name not in _HOME:
         raise AttributeError(f"module 'lib' has no attribute {name!r}")
-    if name in ("figures", "measured", "tables"):
+    if _HOME[name] == "lib.report":
         return import_module(f"lib.report.{name}")
     return getattr(import_module(_HOME[name]), name)

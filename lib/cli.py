@@ -227,20 +227,6 @@ def study(plan: str, runs: Path, report: bool) -> int:
     return RUN_FAILED if crashed else OK
 
 
-@notch.command()
-@click.argument("run", required=False, default="")
-@runs_option
-def confirm(run: str, runs: Path) -> int:
-    """Look at the sealed gate for a kept run (default: the champion). Every look is counted."""
-    from lib.lab import study as studies
-    from lib.lab.ledger import Ledger
-
-    for progress in studies.confirm(Ledger.read(runs), studies.Entry("confirm", confirm=True), run):
-        click.echo(line(progress.record) if progress.record else progress.message)
-    click.echo(f"{len(Ledger.read(runs).looks())} looks at the sealed gate so far")
-    return OK
-
-
 JUDGE = click.option("--judge", type=click.Choice(["offline", "claude"]), default="offline", show_default=True)
 PARAMETERS = click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
                           help="A parameter of the notebook, as papermill spells it.")  # fmt: skip
@@ -311,6 +297,46 @@ def _against(judge: str, files: tuple[Path, ...], parameters: Any) -> int:
     if judge == "offline":
         click.echo("The offline judge was fitted to 78 verdicts of the published study: on those this is flattery, and "
                    "`python -m lib.measure.fit_offline` leaves each run out of the fit.")  # fmt: skip
+    return OK
+
+
+@notch.command()
+@click.argument("run", required=False, default="")
+@click.option("--models", default="", metavar="A,B,...", help="Change only the model: candidates in the same harness on "
+              "the full gate, the first to compare with; `tiny-m+FOLDER` is a model with an adapter.")  # fmt: skip
+@click.option("--base", default="", metavar="MODEL", help="Try a new base: the stock pipeline, the champion's and every "
+              "anchor's on it, beside --old.")  # fmt: skip
+@click.option("--old", default="tiny-m", show_default=True, metavar="MODEL", help="The base that --base stands beside.")
+@PARAMETERS
+@click.option("--name", default="", help="Slug of the comparison (default: models, or base-MODEL).")
+@runs_option
+def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: str, runs: Path) -> int:
+    """Look at the sealed gate for a kept run (default: the champion); every look is counted.
+
+    With --models or --base: compare models instead, on the full gate. Sealed runs are used again, missing ones run as
+    anchors, and nothing of it is ever part of the climb. -p sets what is the same for all: pipeline, decoding, judge,
+    judging, batch, seed, useful, hypothesis.
+    """
+    from lib.lab import bases
+    from lib.lab import study as studies
+    from lib.lab.experiment import BadParameters
+    from lib.lab.ledger import Ledger
+
+    if bool(run) + bool(models) + bool(base) > 1:
+        raise BadParameters("RUN, --models and --base are three different questions; ask one at a time")
+    told = {k: text if k == "hypothesis" else _value(k, text) for k, text in parameters}
+    if models or base:
+        made = bases.compare(runs, models.split(","), told, name) if models else bases.base(runs, base, old, told, name)
+        for state, record in made:
+            click.echo(line(record) + (" (sealed already)" if state == "there" else ""))
+        return OK
+    if told or name:
+        raise BadParameters(
+            "-p and --name go with --models or --base; a look at the sealed gate repeats a kept run as it is"
+        )
+    for progress in studies.confirm(Ledger.read(runs), studies.Entry("confirm", confirm=True), run):
+        click.echo(line(progress.record) if progress.record else progress.message)
+    click.echo(f"{len(Ledger.read(runs).looks())} looks at the sealed gate so far")
     return OK
 
 

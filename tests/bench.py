@@ -184,7 +184,7 @@ def starting():
 
 def index():
     from lib.lab.ledger import Ledger
-    from lib.report import tables
+    from lib.report import levers, tables
 
     record = json.loads((Path(__file__).parent / "data" / "record.json").read_text())
     with tempfile.TemporaryDirectory() as temp:
@@ -200,7 +200,7 @@ def index():
         def read():
             ledger = Ledger.read(Path(temp))
             tables.climb(ledger, tables.latest(ledger))
-            tables.by_lever(ledger, tables.latest(ledger))
+            levers.classes(ledger, tables.latest(ledger))
 
         read()
         seconds = best(3, read)

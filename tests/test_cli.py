@@ -378,3 +378,36 @@ def test_a_file_that_is_no_file_of_verdicts_fails_the_check(notch, tmp_path):
     (tmp_path / "odd.jsonl").write_text("{")
     said = notch("calibrate", "--against", tmp_path / "odd.jsonl")
     assert said.code == 1 and one_line(said.err) and "odd.jsonl" in said.err
+
+
+# --- confirm: three questions
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (["3", "--models", "toy,tiny-s"], "three different questions"),
+        (["--models", "toy,tiny-s", "--base", "toy"], "three different questions"),
+        (["--models", "toy"], "expected two or more"),
+        (["--models", "toy,no-such-model"], "no-such-model"),
+        (["--models", "toy,tiny-s", "-p", "gate", "dev"], "'gate' cannot be set"),
+        (["--models", "toy,tiny-s", "-p", "pipeline", "[{step: nope}]"], "no step 'nope'"),
+        (["--base", "tiny-m"], "is the old base"),
+        (["-p", "seed", "1"], "go with --models or --base"),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_refused_before_anything_runs(notch, tmp_path, args, said):
+    told = notch("confirm", *args)
+    assert told.code in (cli.USAGE, cli.MISSING) and one_line(told.err) and said in told.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_models_are_compared_by_one_command_and_the_second_time_from_the_seal(notch, tmp_path):
+    first = notch("confirm", "--models", "toy,tiny-s", "--name", "sizes", "-p", "useful", "true")
+    assert first.code == cli.OK and "0003-sizes: reference" in first.out
+    again = notch("confirm", "--models", "toy,tiny-s")
+    assert again.out.count("(sealed already)") == 3
+    assert notch("verify").code == cli.OK
+    record = Ledger.read(tmp_path / "runs").get("sizes")
+    assert all(1 <= c["useful"]["mean"] <= 5 for c in record["found"]["candidates"].values())

@@ -18,6 +18,7 @@ OWNERS = {
     "llguidance": {"models.grammar"},
     "apple_fm_sdk": {"models.apple"},
     "matplotlib": {"report.figures"},
+    "ipywidgets": {"report.panel"},
     "papermill": {"lab.execute"},
     "torch": {"train.pretrain"},
     "anthropic": {"measure.claude"},

@@ -24,6 +24,7 @@ from lib.files import NOTEBOOKS, ROOT, canonical, locked, runs_folder, sha256
 from lib.lab.calibration import Calibration
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger, recomputed, seal, sync
+from lib.lab.models import Models
 from lib.lab.record import MIME, Record
 from lib.lab.rejudge import Rejudge
 
@@ -31,10 +32,12 @@ SECRET_NAME = re.compile(r"(?i)(api_?key|token|secret|password|passwd|credential
 DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
 TEMPLATES = {
     "10_experiment": "experiment", "12_confirm": "confirm", "13_rejudge": "rejudge", "14_calibrate": "calibrate",
+    "15_models": "models",
 }  # fmt: skip
-Runnable = Experiment | Calibration | Rejudge
+Runnable = Experiment | Calibration | Rejudge | Models
 MAKERS: dict[str, type[Runnable]] = {
     "experiment": Experiment, "confirm": Experiment, "calibrate": Calibration, "rejudge": Rejudge,
+    "models": Models,
 }  # fmt: skip
 
 
@@ -117,6 +120,8 @@ def run(name: str, parameters: dict[str, Any], slug: str = "", folder: Path | No
 def _slug(experiment: Runnable) -> str:
     if isinstance(experiment, Rejudge):
         return f"rejudge-without-{experiment.without}"
+    if isinstance(experiment, Models):
+        return experiment.kind
     steps = "-".join(s["step"] for s in experiment.pipeline)
     return f"{experiment.lever}-{steps}" if experiment.kind == "experiment" else experiment.kind
 

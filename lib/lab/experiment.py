@@ -27,7 +27,8 @@ from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
 from lib.measure.leak import copies, leaked, leaks
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import GATES, Case, Ruler, Tampered
-from lib.measure.score import Outcome, Scores, case_quality, score
+from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
+from lib.measure.useful import Useful, useful_all
 from lib.models import load
 from lib.models.model import Cost, Decoding, Model
 
@@ -37,6 +38,7 @@ LEVERS = (
 )  # fmt: skip
 
 JUDGING = ("protocol", "model", "effort", "thinking", "max_tokens", "dollars", "concurrency", "replicate")
+LATER: dict[str, Any] = {"useful": False}  # parameters added after runs were sealed, with their defaults
 GROUP = 8  # cases answered at a time where the judge works beside the model
 
 
@@ -83,6 +85,7 @@ class Experiment:
     gate: str = "full"
     seed: int = 0
     of: str = ""  # the run that this one repeats (a/a) or looks at again (confirm)
+    useful: bool = False  # ask the judge also, without gold in sight, whether each set enables a good plan
     kind: str = "experiment"
 
     def __post_init__(self) -> None:
@@ -125,7 +128,9 @@ class Experiment:
 
     @property
     def key(self) -> str:
-        return run_key(self.kind, {k: v for k, v in self.parameters.items() if k != "kind"}, self.fingerprint)
+        # A parameter that came later is left out at its default: runs sealed before it keep their keys.
+        told = {k: v for k, v in self.parameters.items() if k != "kind" and (k not in LATER or v != LATER[k])}
+        return run_key(self.kind, told, self.fingerprint)
 
     def check(self) -> Experiment:
         """Refuse what cannot run or must not: bad steps, model, decoding, judge; a tampered ruler; a leak."""
@@ -179,7 +184,9 @@ class Experiment:
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
         blend = self.ruler.protocol.blend
-        rows = [_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
+        rows = [case_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
+        if self.useful:
+            rows = _with_usefulness(self.the_judge, cases, answers, rows)
         scores = score(outcomes, blend)
         cost = dict(model.cost.__dict__)
         cost |= {k: v for k in ("prompt_tps", "generation_tps") if (v := getattr(model.cost, k)) is not None}
@@ -190,6 +197,7 @@ class Experiment:
         identity = {"model": model.identity, "judge": self.the_judge.identity}
         record = self.record(
             scores=scores.as_dict(),
+            found={"useful": usefulness(rows)} if self.useful else {},
             leaks=leaks(rows),
             sampled=any("temp" in call for s in states for call in s.calls),
             identity=identity,
@@ -211,7 +219,7 @@ class Experiment:
         for at in range(0, len(cases), size):
             group = cases[at : at + size]
             made = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages)
-            told = [_answer(s, self.ruler.protocol) for s in made]
+            told = [answer_of(s, self.ruler.protocol) for s in made]
             states, answers = states + made, answers + told
             if submit:
                 judging += [submit(c, a) for c, a in zip(group, told, strict=True) if isinstance(a, Answer)]
@@ -244,7 +252,7 @@ class Experiment:
     def card(self) -> Markdown:
         """The hypothesis as it was declared before the run."""
         return Markdown(
-            f"> {_cell(self.hypothesis)}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
+            f"> {cell(self.hypothesis)}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
             f"Smallest gain worth keeping: {self.min_effect:.3f}."
         )
 
@@ -296,14 +304,15 @@ class Run:
             return Markdown("The texts of the sealed gate are not shown.")
         gold = {c.id: c for c in self.experiment.ruler.cases}
         rows = sorted(self.cases, key=lambda r: (r["quality"] is not None, r["quality"] or 0.0, r["case"]))[:k]
-        return Markdown("\n\n".join(_side_by_side(r, gold[r["case"]]) for r in rows))
+        return Markdown("\n\n".join(side_by_side(r, gold[r["case"]]) for r in rows))
 
     def __repr__(self) -> str:
         # Short: the long form would put every case into the notebook a second time.
         return f"Run of {len(self.cases)} cases, quality {self.scores.quality:.4f}"
 
     def _repr_markdown_(self) -> str:
-        return self.scores._repr_markdown_() + "\n\n" + self._cost()
+        told = [self.scores._repr_markdown_(), useful_sentence(self.record.found.get("useful", {})), self._cost()]
+        return "\n\n".join(t for t in told if t)
 
     def _cost(self) -> str:
         c, n = self.record.cost, len(self.cases)
@@ -386,7 +395,7 @@ def _args(args: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in args.items())
 
 
-def _answer(state: State, protocol: Any) -> Answer | NoAnswer:
+def answer_of(state: State, protocol: Any) -> Answer | NoAnswer:
     if state.failed is not None:
         return state.failed
     if state.draft is None:
@@ -402,7 +411,7 @@ def _judge(
     return [next(judged) if isinstance(a, Answer) else a for a in answers]
 
 
-def _row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> dict[str, Any]:
+def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> dict[str, Any]:
     told = {"title": answer.title, "questions": list(answer.questions)} if isinstance(answer, Answer) else None
     quality = case_quality(outcome, blend)
     return {
@@ -420,26 +429,57 @@ def _row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, 
     }
 
 
-def _side_by_side(row: dict[str, Any], case: Case) -> str:
+def _with_usefulness(
+    judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows with what the judge says of each set when it sees no gold."""
+    pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
+    said = iter(useful_all(judge, pairs))
+    return [
+        r | {"useful": _useful(next(said)) if isinstance(a, Answer) else None}
+        for r, a in zip(rows, answers, strict=True)
+    ]
+
+
+def _useful(found: Useful | Unscored) -> dict[str, Any]:
+    if isinstance(found, Unscored):
+        return {"unscored": found.reason}
+    return {"score": found.score, "reason": found.reason}
+
+
+def useful_sentence(found: dict[str, Any]) -> str:
+    """Usefulness of a run in words, "" where it was not asked for."""
+    if not found:
+        return ""
+    if found["mean"] is None:
+        return "Usefulness: no case was rated."
+    return (
+        f"**Useful {found['mean']:.2f} of 5** (95 % {found['low']:.2f} to {found['high']:.2f}), asked without gold in sight: "
+        f"does the set enable a good plan? {found['no_answer']} cases without an answer count as 1, {found['unscored']} are "
+        "unscored. It stands beside quality and is no part of it."
+    )
+
+
+def side_by_side(row: dict[str, Any], case: Case) -> str:
     gold = case.gold
     assert gold is not None
     head = f"**{case.task}**: quality {row['quality'] if row['quality'] is not None else 'unscored'!s:.6}"
     if row["answer"] is None:
         said = row["calls"][-1]["text"] if row["calls"] else ""
-        return f"{head}. No answer: {_cell(row['no_answer'] or '')}\n\n> {_cell(said[:300])}\n\nGold: " + " · ".join(
+        return f"{head}. No answer: {cell(row['no_answer'] or '')}\n\n> {cell(said[:300])}\n\nGold: " + " · ".join(
             gold.questions
         )
     judgment = row["judgment"] or {"verdict": "unscored", "notes": {}}
-    lines = [f"| {i} | {_cell(a)} | {_cell(g)}{' **(critical)**' if g == gold.critical else ''} |"
+    lines = [f"| {i} | {cell(a)} | {cell(g)}{' **(critical)**' if g == gold.critical else ''} |"
              for i, (a, g) in enumerate(zip(row["answer"]["questions"], gold.questions, strict=False), 1)]  # fmt: skip
     notes = "; ".join(f"{d.replace('_', '-')}: {n}" for d, n in judgment["notes"].items() if n)
     return (
-        f"{head}, {judgment['verdict']} against gold.\n\n| | {_cell(row['answer']['title'])} | gold: {_cell(gold.title)} |\n"
-        f"|---|---|---|\n" + "\n".join(lines) + (f"\n\n*{_cell(notes)}*" if notes else "")
+        f"{head}, {judgment['verdict']} against gold.\n\n| | {cell(row['answer']['title'])} | gold: {cell(gold.title)} |\n"
+        f"|---|---|---|\n" + "\n".join(lines) + (f"\n\n*{cell(notes)}*" if notes else "")
     )
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that cannot break out of a Markdown table or pose as HTML."""
     flat = " ".join(text.split())
     for a, b in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("$", "\\$")):

@@ -30,12 +30,12 @@ from lib.files import (
     sums,
     sync_folder,
 )
-from lib.measure import blind, calibrate, noise
+from lib.measure import blind, calibrate, compare, noise
 from lib.measure.answer import NoAnswer
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.leak import leaks
 from lib.measure.ruler import Tampered
-from lib.measure.score import Outcome, case_quality, score
+from lib.measure.score import Outcome, case_quality, score, usefulness
 from lib.measure.stats import paired
 
 ALPHA = 0.05
@@ -44,7 +44,8 @@ LEDGER = "ledger.jsonl"
 BESIDE = (LEDGER, "judgments.jsonl")  # files that may lie beside the runs: the ledger and the store of paid replies
 START = "0" * 64
 REFERENCE = ("anchor", "a/a")  # levers that are measured beside the climb and never part of it
-READINGS = {"calibrate": calibrate.readings, "rejudge": blind.readings}  # kinds that measure the measure: no scores
+# Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
+READINGS = {"calibrate": calibrate.readings, "rejudge": blind.readings, "models": compare.readings}
 
 
 @dataclass(frozen=True)
@@ -445,6 +446,8 @@ def recomputed(record: dict[str, Any], cases: list[dict[str, Any]]) -> list[str]
         again = {k: v for k, v in READINGS[record["kind"]](cases).items() if k in said}  # later code may read more
     else:
         again, said = score(outcomes).as_dict(), record["scores"]
+        asked = (record.get("found") or {}).get("useful", {})
+        odd += ["usefulness"] if canonical(usefulness(cases)) != canonical(asked) else []
         if "copies" in cases[0] and leaks(cases) != record.get("leaks"):
             odd.append("leaks")
     return odd + [k for k, v in again.items() if canonical(v) != canonical(said.get(k))]

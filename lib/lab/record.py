@@ -22,7 +22,7 @@ STATUSES = ("kept", "discarded", "indecisive", "incomplete", "invalid", "crashed
 class Record:
     """One run as `record.json` holds it. `id` and `slug` are given when it is sealed."""
 
-    kind: str  # experiment, confirm, calibrate, rejudge
+    kind: str  # experiment, confirm, calibrate, rejudge, models
     hypothesis: str
     predicted: float  # the effect on quality that the hypothesis declares
     min_effect: float  # the smallest gain worth keeping
@@ -54,7 +54,8 @@ class Record:
     schema: int = SCHEMA
     leaks: list[str] = field(default_factory=list)  # cases whose answers hold gold word for word: the run is invalid
     sampled: bool | None = None  # whether any call drew its reply; None in what makes no answers
-    found: dict[str, Any] = field(default_factory=dict)  # calibrate and rejudge: what was measured; they have no scores
+    found: dict[str, Any] = field(default_factory=dict)  # what was measured beside scores, or instead of them
+    useful: bool = False  # whether the judge was also asked, without gold in sight, how useful each set is
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

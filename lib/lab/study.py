@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import NOTEBOOKS
-from lib.lab import execute
+from lib.lab import bases, execute
 from lib.lab.execute import RunFailed
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger, sync
@@ -27,6 +27,7 @@ class Entry:
     name: str
     parameters: dict[str, Any] = field(default_factory=dict)
     confirm: bool = False  # look at the sealed gate for the champion of that moment
+    models: tuple[str, ...] = ()  # change only the model: candidates, the first to compare with
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,18 @@ def read(path: Path | str) -> Plan:
             raise BadParameters(f"{file}: run {number} has no name")
         if row["name"] in {e.name for e in entries}:
             raise BadParameters(f"{file}: two runs are called {row['name']!r}; give each its own name")
-        rest = {k: v for k, v in row.items() if k not in ("name", "confirm")}
+        rest = {k: v for k, v in row.items() if k not in ("name", "confirm", "models")}
+        models = row.get("models", [])
+        if not isinstance(models, list) or not all(isinstance(m, str) for m in models):
+            raise BadParameters(f"{file}: run {row['name']!r} has models {models!r:.60}, expected a list of models")
         confirm = row.get("confirm", False)
         if not isinstance(confirm, bool):
             raise BadParameters(f"{file}: run {row['name']!r} has confirm {confirm!r}, expected true or false")
-        if confirm and rest:
-            raise BadParameters(
-                f"{file}: run {row['name']!r} only confirms; {min(map(str, rest))!r} has no meaning there"
-            )
-        entries.append(Entry(row["name"], {} if confirm else {**common, **rest}, confirm))
+        if confirm and (rest or models):
+            odd = min(map(str, rest), default="models")
+            raise BadParameters(f"{file}: run {row['name']!r} only confirms; {odd!r} has no meaning there")
+        shared = {k: v for k, v in common.items() if not models or k in bases.FREE}
+        entries.append(Entry(row["name"], {} if confirm else {**shared, **rest}, confirm, tuple(models)))
     return Plan(raw.get("name", file.stem), raw.get("about", ""), tuple(entries))
 
 
@@ -85,7 +89,7 @@ def check(plan: Plan) -> dict[str, Experiment]:
     """Every experiment of a plan, refused by name before the first one runs."""
     made = {}
     for entry in plan.entries:
-        if not entry.confirm:
+        if not entry.confirm and not entry.models:
             try:
                 made[entry.name] = execute.accept("10_experiment", entry.parameters)
             except Exception as error:
@@ -119,6 +123,9 @@ def run(plan: Plan, folder: Path) -> Iterator[Progress]:
             except RunFailed as error:
                 yield Progress(entry, "crashed", None, str(error))
             continue
+        if entry.models:
+            yield from compare(folder, entry)
+            continue
         experiment = experiments[entry.name]
         have = ledger.by_key(experiment.key)
         if have:
@@ -128,6 +135,16 @@ def run(plan: Plan, folder: Path) -> Iterator[Progress]:
             yield Progress(entry, "ran", execute.run("10_experiment", entry.parameters, entry.name, folder))
         except RunFailed as error:
             yield Progress(entry, "crashed", None, str(error))
+
+
+def compare(folder: Path, entry: Entry) -> Iterator[Progress]:
+    """Change only the model: what is missing of the candidates, then the comparison."""
+    try:
+        for state, record in bases.compare(folder, entry.models, entry.parameters, entry.name):
+            if state == "ran" or record["kind"] == "models":  # a candidate that is there already is no news
+                yield Progress(entry, state, record)
+    except RunFailed as error:
+        yield Progress(entry, "crashed", None, str(error))
 
 
 def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
@@ -162,7 +179,7 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
 def look(record: dict[str, Any]) -> dict[str, Any]:
     """Parameters of a look at the sealed gate: the kept run again, with a fresh seed if it samples."""
     same = ("hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge",
-            "batch", "judging")  # fmt: skip
+            "batch", "judging", "useful")  # fmt: skip
     return {
         **{k: record[k] for k in same if k in record},
         "seed": record["seed"] + 1000,

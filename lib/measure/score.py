@@ -97,3 +97,28 @@ def score(outcomes: Sequence[Outcome], blend: tuple[float, float] = (0.5, 0.5)) 
         no_answer=sum(isinstance(o, NoAnswer) for o in outcomes),
         unscored=sum(isinstance(o, Unscored) for o in outcomes),
     )
+
+
+# --- absolute usefulness, beside quality and never in it ------------------------------------------
+
+
+def usefulness(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How useful the sets of a run are in absolute terms, 1 to 5: mean and interval over all cases.
+
+    Rows as cases.jsonl holds them, `useful` being {"score", "reason"}, {"unscored"} or None for a case without an
+    answer: no set enables no plan, so it counts as 1. Unscored cases are left out and counted. {} where none was asked.
+    """
+    if not any("useful" in r for r in rows):
+        return {}
+    told = [r.get("useful") for r in rows]
+    missing = [r["no_answer"] is not None for r in rows]
+    rated = [
+        1.0 if gone else float(u["score"])
+        for u, gone in zip(told, missing, strict=True)
+        if gone or (u and "score" in u)
+    ]
+    low, high = bca(rated) if rated else (0.0, 0.0)
+    return {
+        "mean": sum(rated) / len(rated) if rated else None, "low": low, "high": high, "cases": len(rated),
+        "no_answer": sum(missing), "unscored": len(rows) - len(rated),
+    }  # fmt: skip

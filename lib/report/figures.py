@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lib.files import ROOT, replace, runs_folder
 from lib.lab.experiment import Experiment, Run
 from lib.lab.ledger import Ledger
-from lib.report import tables
+from lib.report import compared, tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,6 +124,36 @@ def pipeline(experiment: Experiment) -> Picture:
 # --- the climb -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Label:
+    """A label at a point, with the room that it takes from left to right, in the units of the x axis."""
+
+    x: float
+    y: float
+    text: str
+    side: str
+    left: float
+    right: float
+
+
+def _label(x: float, y: float, text: str, count: int) -> Label:
+    wide = 0.009 * len(text) * count  # a letter of size 7 is a little under a hundredth of the chart's width
+    if x - wide / 2 < 0.5:
+        return Label(x, y, text, "left", x, x + wide)
+    if x + wide / 2 > count + 0.5:
+        return Label(x, y, text, "right", x - wide, x)
+    return Label(x, y, text, "center", x - wide / 2, x + wide / 2)
+
+
+def fitting(labels: list[Label], high: float) -> list[Label]:
+    """The labels that cover no other one, `high` apart or side by side: newest first, then the first, then the rest."""
+    chosen: list[Label] = []
+    for label in [*labels[-1:], *labels[:1], *labels[-2:0:-1]]:
+        if all(abs(label.y - c.y) >= high or label.right < c.left or c.right < label.left for c in chosen):
+            chosen.append(label)
+    return chosen
+
+
 def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes:
     """Every run as a dot in run order; the running best as a faint step, the confirmed best as a strong one."""
     x = list(range(1, len(table) + 1))
@@ -162,24 +192,34 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
         value, low, high = ([*table[c].astype(float), float(table[c].iloc[-1])] for c in ("confirmed", "low", "high"))
         ax.step(ends, value, where="post", color=PROVEN, linewidth=2.0, label="confirmed on the sealed gate")
         ax.fill_between(ends, low, high, step="post", color=PROVEN, alpha=0.15, linewidth=0)
-    for i, row in zip(x, table.itertuples(), strict=True):
-        if row.status == "kept":
-            ax.annotate(
-                row.run.partition("-")[2][:24],
-                (i, row.quality),
-                xytext=(0, 7),
-                textcoords="offset points",
-                fontsize=7,
-                ha="center",
-            )
+    top = max(0.2, 1.45 * table["quality"].max())  # a ceiling far above would press the climb into a corner
+    far = {name: value for name, value in anchors.items() if value > top}
+    anchors = {name: value for name, value in anchors.items() if value <= top}
+    for k, (name, value) in enumerate(far.items()):
+        ax.text(
+            len(x) + 0.45, top * (0.97 - 0.05 * k), f"{name[:40]} {value:.2f}, above the chart ↑",
+            fontsize=7, va="top", ha="right", color=ANCHOR,
+        )  # fmt: skip
+    labels = [
+        _label(i, row.quality, row.run.partition("-")[2][:24], len(x))
+        for i, row in zip(x, table.itertuples(), strict=True)
+        if row.status == "kept"
+    ]
+    for label in fitting(labels, 0.05 * top):
+        at = (label.x, label.y)
+        ax.annotate(label.text, at, xytext=(0, 7), textcoords="offset points", fontsize=7, ha=label.side)
+    told = [Label(0, value, name, "right", 0, 1) for name, value in anchors.items()]
+    labelled = {label.text for label in fitting(told, 0.04 * top)}
     for name, value in anchors.items():
         ax.axhline(value, color=ANCHOR, linewidth=0.7, linestyle=":")
-        ax.text(len(x) + 0.45, value, f"{name} {value:.2f}", fontsize=7, va="bottom", ha="right", color=ANCHOR)
+        if name in labelled:
+            short = f"{name[:40]} {value:.2f}"
+            ax.text(len(x) + 0.45, value, short, fontsize=7, va="bottom", ha="right", color=ANCHOR)
     ax.set_xlim(0.5, len(x) + 0.5)
     every = max(1, len(x) // 40)  # a tick a run takes seconds to draw from a few hundred runs on
     ax.set_xticks(x[::every])
     ax.set_xticklabels([r.partition("-")[0].lstrip("0") for r in table["run"]][::every], fontsize=7)
-    ax.set_ylim(0, max([0.5, *table["quality"], *anchors.values()]) * 1.12)
+    ax.set_ylim(0, top)
     ax.set_xlabel("runs on the full gate, in order (number in the ledger)")
     ax.set_ylabel("quality, mean of all cases")
     ax.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
@@ -225,6 +265,7 @@ def dims(ledger: Ledger) -> Picture:
         return picture(figure, "An empty chart: there are no runs yet.")
     names = list(table.columns[2:])
     palette = [INK, KEPT, PROVEN, ANCHOR, "#8a6d3b", "#4a6fa5"]
+    table = table.head(6)  # more lines than colours say nothing; the table beside the figure has every row
     for i, row in enumerate(table.itertuples(index=False)):
         values = [float("nan") if v is None else v for v in row[2:]]
         ax.plot(values, range(len(names)), "o-", color=palette[i % 6], linewidth=0.8, markersize=5, label=row[0])
@@ -237,6 +278,46 @@ def dims(ledger: Ledger) -> Picture:
     told = "; ".join(f"{r[0]}: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(names, r[2:], strict=True) if v is not None and v == v)
                      for r in table.itertuples(index=False))  # fmt: skip
     return picture(figure, f"Five dimensions. {told}.")
+
+
+def comparison(ledger: Ledger) -> Picture:
+    """The newest comparison of models of the newest era."""
+    made = compared.newest(ledger, tables.latest(ledger))
+    if made:
+        return candidates(made["found"])
+    figure, ax = canvas(8, 1)
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, "no comparison of models yet", ha="center", transform=ax.transAxes)
+    return picture(figure, "An empty chart: models were not compared yet.")
+
+
+def candidates(found: dict[str, Any]) -> Picture:
+    """Quality of each candidate with its interval, a row each, grouped; gold against itself as a line."""
+    rows = [(g, found["candidates"][v["run"]]["candidate"], v["scores"]) for g, v in compared.each(found)]
+    figure, ax = canvas(8, 0.9 + 0.32 * len(rows))
+    several = len(found["groups"]) > 1
+    for y, (group, _, s) in enumerate(rows):
+        first = y == 0 or rows[y - 1][0] != group
+        colour = INK if first else KEPT
+        ax.plot([s["low"], s["high"]], [y, y], color=colour, linewidth=2.4, alpha=0.4, solid_capstyle="butt")
+        ax.plot([s["quality"]], [y], "o", color=colour, markersize=6)
+        ax.text(s["high"] + 0.01, y, f"{s['quality']:.3f}", va="center", fontsize=8, color=colour)
+        if first and y:
+            ax.axhline(y - 0.5, color=FAINT, linewidth=0.6)
+    top = max(s["high"] for _, _, s in rows)
+    if found["ceiling"]:
+        top = max(top, found["ceiling"]["quality"])
+        ax.axvline(found["ceiling"]["quality"], color=ANCHOR, linewidth=0.8, linestyle=":")
+        ax.text(found["ceiling"]["quality"], -0.62, "gold against itself ", ha="right", fontsize=7, color=ANCHOR)
+    ax.set_yticks(range(len(rows)))
+    ax.set_yticklabels([f"{name}, {group}" if several else name for group, name, _ in rows])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(rows) - 0.4, -0.8)
+    ax.set_xlim(0, min(1.0, top + 0.1))
+    ax.set_xlabel("quality, mean of all cases, 95 % interval; dark: what the others of its group are compared with")
+    told = "; ".join(f"{n} ({g}) {s['quality']:.3f}, {s['low']:.3f} to {s['high']:.3f}" for g, n, s in rows)
+    ceiling = f" Gold against itself {found['ceiling']['quality']:.3f}." if found["ceiling"] else ""
+    return picture(figure, f"Quality of {len(rows)} candidates: {told}.{ceiling}")
 
 
 # --- the published study -------------------------------------------------------------------------

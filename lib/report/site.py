@@ -21,6 +21,7 @@ background:#fbfaf7;color:#1a1a1a}a{color:#8f3517}nav{font-size:.9rem;margin-bott
 h1,h2,h3{line-height:1.2;font-weight:600}table{border-collapse:collapse;display:block;overflow-x:auto;font-size:.86rem}
 td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd6ca;text-align:left;vertical-align:top}img{max-width:100%;height:auto;background:#fff}
 pre{overflow-x:auto;font-size:.85rem;background:#f2efe8;padding:.6rem}blockquote{margin-left:0;padding-left:1rem;border-left:3px solid #b5482a}
+td:first-child,th:first-child{white-space:nowrap}
 .jp-InputPrompt,.jp-OutputPrompt,.anchor-link,.prompt{display:none}
 @media(prefers-color-scheme:dark){body{background:#191816;color:#e9e4da}pre{background:#262420}td,th{border-color:#3b372f}a{color:#e58b6b}}
 """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lib.lab.experiment import Experiment, Markdown
 from lib.lab.ledger import READINGS, Ledger, sealed_folders
 from lib.measure.judge import DIMENSIONS
-from lib.measure.ruler import RULER, BadRuler, Ruler, Tampered
+from lib.measure.ruler import GATES, RULER, BadRuler, Ruler, Tampered
 from lib.measure.score import score
 
 if TYPE_CHECKING:
@@ -33,6 +33,23 @@ def eras(ledger: Ledger) -> list[str]:
 def latest(ledger: Ledger) -> str:
     """The newest era's fingerprint, "" for an empty ledger."""
     return (eras(ledger) or [""])[-1]
+
+
+def frozen() -> Markdown:
+    """What the ruler holds still, after a check of its seal. Raises Tampered."""
+    ruler = Ruler.load(RULER)
+    gates = ", ".join(f"{g} {len(ruler.gate(g))}" for g in GATES)
+    dims = ", ".join(d.name.replace("_", "-") for d in ruler.rubric)
+    p = ruler.protocol
+    told = [
+        f"{len(ruler.cases)} tasks with a gold answer each, in three disjoint gates: {gates}. The first decides what is "
+        "kept, the second screens, the third is sealed: only `notch confirm` scores on it, and every look is counted.",
+        f"A rubric of {len(ruler.rubric)} dimensions, 1 to 5 each: {dims}.",
+        f"A protocol: exactly {p.questions} questions; quality is {p.blend[0]:g} times the rubric plus {p.blend[1]:g} "
+        "times the verdict against gold; a case without a valid answer scores 0.",
+        f"Seal `{ruler.seal[:12]}`. Results of another ruler or judge are never compared with these.",
+    ]
+    return Markdown("\n".join(f"- {t}" for t in told))
 
 
 def caveats(ledger: Ledger) -> Markdown:
@@ -60,11 +77,12 @@ def runs(ledger: Ledger, fingerprint: str | None = None) -> pd.DataFrame:
                     "run": r["id"], "lever": r["lever"], "gate": r["gate"], "status": r["status"],
                     "quality": s.get("quality"), "low": s.get("low"), "high": s.get("high"),
                     "W/T/L": f"{s['wins']}/{s['ties']}/{s['losses']}" if s else "", "no answer": s.get("no_answer"),
-                    "predicted": r["predicted"], "delta": d.get("delta"), "p": d.get("p"), "against": d.get("against", ""),
+                    "useful": ((r.get("found") or {}).get("useful") or {}).get("mean"), "predicted": r["predicted"], "delta": d.get("delta"), "p": d.get("p"), "against": d.get("against", "").partition("-")[0],
                     "calls": r["cost"].get("calls"), "seconds": r["seconds"],
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.drop(columns="useful") if rows and table["useful"].isna().all() else table
 
 
 def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
@@ -132,28 +150,6 @@ def gold_against_itself() -> float:
     return score(
         OfflineJudge().judge_all([(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold])
     ).quality
-
-
-def by_lever(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
-    """Runs of the full gate by lever class: how many, how many kept, the best, its difference and what it costs."""
-    import pandas as pd
-
-    rows = []
-    climbing = [r for r in ledger.climb(fingerprint) if r["scores"]]
-    for lever in dict.fromkeys(r["lever"] for r in climbing):
-        mine = [r for r in climbing if r["lever"] == lever]
-        best = max(mine, key=lambda r: r["scores"]["quality"])
-        n = best["scores"]["wins"] + best["scores"]["ties"] + best["scores"]["losses"] + best["scores"]["no_answer"]
-        rows.append(
-            {
-                "lever": lever, "runs": len(mine), "kept": sum(r["status"] == "kept" for r in mine),
-                "best quality": best["scores"]["quality"], "coverage": best["scores"]["dims"].get("coverage"),
-                "best run": best["id"], "p": best["decision"].get("p"),
-                "calls a case": best["cost"]["calls"] / max(n, 1),
-                "new tokens a case": best["cost"]["generation_tokens"] / max(n, 1),
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
 
 
 def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
@@ -235,12 +231,38 @@ def _number(value: Any, column: str) -> str:
     if isinstance(value, float):
         if value == int(value) and column in ("no answer", "calls", "n", "seed"):
             return str(int(value))
-        if column == "seconds":
+        if column in ("seconds", "calls a case"):
             return f"{value:.1f}"
+        if column == "new tokens a case":
+            return f"{value:.0f}"
         return (
             f"{value:+.3f}" if column in ("delta", "predicted") else f"{value:.3g}" if column == "p" else f"{value:.3f}"
         )
     return str(value).replace("|", "\\|")
+
+
+def fold(content: pd.DataFrame | Markdown, summary: str) -> Markdown:
+    """A long table or text behind one line that opens it: the page stays readable, and nothing is left out."""
+    text = content.text if isinstance(content, Markdown) else show(content).text
+    return Markdown(f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>")
+
+
+def useful(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """The runs whose judge was also asked how useful each set is, beside their quality and never blended with it."""
+    import pandas as pd
+
+    rows = []
+    for r in ledger.records:
+        u = (r.get("found") or {}).get("useful") if r["kind"] in ("experiment", "confirm") else None
+        if u and r["fingerprint"] == fingerprint:
+            rows.append(
+                {
+                    "run": r["id"], "model": r["model"], "gate": r["gate"], "useful of 5": u["mean"], "low": u["low"],
+                    "high": u["high"], "cases": u["cases"], "no answer": u["no_answer"], "unscored": u["unscored"],
+                    "quality": r["scores"].get("quality"),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def hypotheses(ledger: Ledger) -> Markdown:
@@ -289,6 +311,14 @@ def verdict(ledger: Ledger) -> Markdown:
         told.append(
             f"On the sealed gate {proven['of']} is confirmed at {proven['scores']['quality']:.3f}, after {len(ledger.looks(fingerprint))} looks."
         )
+    compared = next(
+        (r for r in reversed(ledger.records) if r["kind"] == "models" and r["fingerprint"] == fingerprint), None
+    )
+    if compared:
+        told.append(f"With only the model changed ({compared['id']}), {compared['decision']['reason']}.")
+    rated = (champion.get("found") or {}).get("useful")
+    if rated and rated["mean"] is not None:
+        told.append(f"Asked without gold in sight, the judge rates its sets {rated['mean']:.2f} of 5 for usefulness.")
     weakest = min(s["dims"].items(), key=lambda d: d[1]) if s["dims"] else None
     if weakest:
         told.append(f"Its lowest dimension is {weakest[0].replace('_', '-')} at {weakest[1]:.2f} of 5.")

@@ -8,7 +8,7 @@ import pytest
 from lib.files import NOTEBOOKS
 from lib.measure.answer import NoAnswer
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
-from lib.measure.score import case_quality, quality, score
+from lib.measure.score import case_quality, quality, score, usefulness
 
 # run: (judged, cases, quality over the judged cases, quality over all, logged), as published.
 PUBLISHED = {
@@ -156,3 +156,25 @@ def test_the_published_file_has_these_runs_and_no_texts(published):
     for run in published.values():
         assert run.keys() == {"run", "gate", "logged", "denominator", "cases"}
         assert all(case.keys() == {"case", "verdict", "scores"} for case in run["cases"])
+
+
+# --- usefulness
+
+
+def rated(score=None, no_answer=None, **other):
+    return {"no_answer": no_answer, "useful": other or (None if no_answer else {"score": score, "reason": "r"})}
+
+
+def test_a_case_without_an_answer_is_as_useless_as_can_be_and_stays_in_the_mean():
+    found = usefulness([rated(5), rated(3), rated(no_answer="nothing")])
+    assert (found["mean"], found["cases"], found["no_answer"], found["unscored"]) == (3.0, 3, 1, 0)
+
+
+def test_an_unrated_case_is_left_out_and_counted():
+    found = usefulness([rated(4), rated(unscored="the judge did not answer")])
+    assert (found["mean"], found["cases"], found["unscored"]) == (4.0, 1, 1)
+
+
+def test_where_nothing_was_asked_there_is_nothing_and_where_nothing_was_rated_no_mean():
+    assert usefulness([{"no_answer": None}]) == {} == usefulness([])
+    assert usefulness([rated(unscored="cut")])["mean"] is None

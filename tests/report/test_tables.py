@@ -9,7 +9,7 @@ from lib.files import canonical, sha256
 from lib.lab.ledger import LEDGER, START, Ledger
 from lib.lab.record import Record
 from lib.measure.judge import DIMENSIONS
-from lib.report import figures, tables
+from lib.report import figures, levers, tables
 
 ERA = "f" * 64
 
@@ -66,7 +66,7 @@ def test_an_empty_ledger_is_no_error(tmp_path, table):
     assert table(ledger_of(tmp_path)) is not None
 
 
-@pytest.mark.parametrize("table", [tables.climb, tables.by_lever, tables.dimensions], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("table", [tables.climb, levers.classes, tables.dimensions], ids=lambda f: f.__name__)
 def test_an_era_without_runs_is_an_empty_table(tmp_path, table):
     assert (
         table(ledger_of(tmp_path), "").empty and tables.show(table(ledger_of(tmp_path), "")).text == "Nothing here yet."
@@ -117,9 +117,12 @@ def test_the_table_of_runs_hides_nothing(climb):
 
 
 def test_levers_are_counted_with_their_best_run_and_its_cost(climb):
-    found = tables.by_lever(climb, ERA).set_index("lever")
-    assert list(found.index) == ["baseline", "decoding", "prompting", "schema"]
-    best = found.loc["prompting"]
+    found = levers.classes(climb, ERA).set_index(["lever", "gate"])
+    full, dev = "full-30", "dev-30"
+    assert list(found.index) == [
+        ("baseline", full), ("decoding", full), ("prompting", full), ("prompting", dev), ("schema", full),
+    ]  # fmt: skip
+    best = found.loc[("prompting", full)]
     assert (best["runs"], best["kept"], best["best run"], best["p"]) == (1, 1, "0005-better", 0.01)
     assert (best["calls a case"], best["new tokens a case"]) == (2, 100)
 
@@ -257,7 +260,33 @@ def test_ten_thousand_runs_are_read_and_tabled(tmp_path):
     began = time.perf_counter()
     found = Ledger.read(tmp_path)
     assert len(tables.runs(found)) == len(tables.climb(found, ERA)) == len(tables.parameters(found)) == 10_000
-    assert tables.by_lever(found, ERA).set_index("lever").loc["schema", "kept"] == 100
+    assert levers.classes(found, ERA).set_index("lever").loc["schema", "kept"] == 100
     assert "99 of 9999 changes kept" in tables.headlines(found)[0]
     assert json.loads(lines[-1])["record"]["id"] == found.records[-1]["id"] == "10000-run"
     assert time.perf_counter() - began < 20  # seconds here: 1; a quadratic table would take minutes
+
+
+def test_usefulness_is_a_column_of_its_own_only_where_it_was_asked(tmp_path, climb):
+    assert "useful" not in tables.runs(climb, ERA)
+    asked = {"useful": {"mean": 3.4, "low": 3.0, "high": 3.8, "cases": 30, "no_answer": 1, "unscored": 0}}
+    ledger = ledger_of(tmp_path, made(1), made(2, found=asked))
+    assert tables.runs(ledger, ERA)["useful"].tolist()[1] == 3.4
+    [row] = tables.useful(ledger, ERA).to_dict("records")
+    assert (row["run"], row["useful of 5"], row["quality"]) == ("0002-run", 3.4, 0.3)
+    assert "3.40 of 5" in tables.verdict(ledger).text
+
+
+def test_the_verdict_says_what_a_change_of_the_model_did(tmp_path):
+    reason = {"reason": "ask: against tiny-m quality moves beyond chance for 0 of 1"}
+    ledger = ledger_of(tmp_path, made(1), made(2, "reference", None, "models", kind="models", decision=reason))
+    assert "With only the model changed (0002-models), ask: against tiny-m" in tables.verdict(ledger).text
+
+
+def test_the_frozen_ruler_is_told_with_its_gates_and_seal():
+    told = tables.frozen().text
+    assert "full 30, dev 10, confirm 30" in told and "exactly 7 questions" in told and "Seal `" in told
+
+
+def test_a_long_table_is_folded_whole(climb):
+    text = tables.fold(tables.runs(climb, ERA), "All runs").text
+    assert text.startswith("<details><summary>All runs</summary>\n\n| run |") and "0010-worse" in text

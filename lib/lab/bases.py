@@ -1,0 +1,115 @@
+"""Which runs a comparison of models needs: sealed ones are taken as they are, missing ones run as anchors.
+
+Knows candidates, the champion's pipeline and the stock one, and a new base beside an old one. Does not know what comes
+out of a comparison. Nothing here is ever kept: the lever of a run that it makes is `anchor`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.files import canonical
+from lib.lab import execute
+from lib.lab.experiment import BadParameters, Experiment
+from lib.lab.ledger import Ledger
+from lib.lab.models import sealed, split
+
+FREE = ("pipeline", "decoding", "judge", "batch", "judging", "seed", "useful")  # what the caller may set, for all alike
+WHY = "In the same harness, decoded the same way, {model} shows what the model alone changes."
+REGRESSION = "On a larger base the same harness scores higher; on one of the same size the difference is chance."
+DEFAULTS: dict[str, Any] = {"pipeline": [{"step": "ask"}], "decoding": {}, "seed": 0}
+Made = tuple[str, dict[str, Any]]  # "there" or "ran", and the record
+
+
+def compare(folder: Path, models: Sequence[str], parameters: dict[str, Any], name: str = "") -> Iterator[Made]:
+    """Each model in the same harness, then the comparison. Yields after every run. Raises what `execute.run` raises."""
+    candidates = [m.strip() for m in models if m.strip()]
+    if len(candidates) < 2 or len(set(candidates)) < len(candidates):
+        raise BadParameters(
+            f"models {', '.join(candidates)!r}: expected two or more, each once, the first to compare with"
+        )
+    harness = _harness(parameters)
+    label = "-".join(s["step"] for s in Experiment(**harness).pipeline if isinstance(s, dict) and "step" in s)
+    wanted = {label: [_anchor(m, harness, "anchor") for m in candidates]}
+    yield from _run(folder, wanted, parameters.get("hypothesis"), name or "models")
+
+
+def base(folder: Path, new: str, old: str, parameters: dict[str, Any], name: str = "") -> Iterator[Made]:
+    """The stock pipeline, the champion's and every anchor's, each on the old base and on the new one.
+
+    An adapter of the old base does not fit another: the champion's pipeline runs bare on both.
+    """
+    if new == old:
+        raise BadParameters(f"base {new!r} is the old base; name another model, or another old one with --old")
+    if "+" in new + old:
+        raise BadParameters("a base is a bare model: adapters are trained anew on each, and compared with --models")
+    harness = _harness(parameters)
+    fingerprint = Experiment(**harness).fingerprint
+    tried = harnesses(Ledger.read(folder), fingerprint, harness)
+    wanted = {k: [_anchor(m, harness | changes, k) for m in (old, new)] for k, changes in tried.items()}
+    yield from _run(folder, wanted, parameters.get("hypothesis") or REGRESSION, name or f"base-{Path(new).name}")
+
+
+def harnesses(ledger: Ledger, fingerprint: str, plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a new base is tried with, by label: pipeline, decoding and seed, each combination once."""
+    climb, champion = [r for r in ledger.climb(fingerprint) if r["scores"]], ledger.champion(fingerprint)
+    anchors = [r for r in ledger.records if r["kind"] == "experiment" and r["lever"] == "anchor"]
+    wanted = [("stock", climb[0] if climb else plain)] + ([("champion", champion)] if champion else [])
+    wanted += [(r["slug"], r) for r in anchors if r["fingerprint"] == fingerprint and r["scores"]]
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for label, r in wanted:
+        same = {k: r.get(k, default) for k, default in DEFAULTS.items()}
+        found.setdefault(canonical(same), (label, same))
+    return dict(found.values())
+
+
+def _harness(parameters: dict[str, Any]) -> dict[str, Any]:
+    """What is the same for every candidate. Raises BadParameters on what may not be set."""
+    odd = sorted(set(parameters) - {*FREE, "hypothesis"})
+    if odd:
+        raise BadParameters(
+            f"{odd[0]!r} cannot be set in a comparison of models; it takes hypothesis, {', '.join(FREE)}"
+        )
+    return {k: v for k, v in parameters.items() if k != "hypothesis"}
+
+
+def _anchor(candidate: str, harness: dict[str, Any], label: str) -> tuple[str, dict[str, Any]]:
+    """Slug and parameters of the run of one candidate."""
+    model, adapter = split(candidate)
+    told = {"hypothesis": WHY.format(model=candidate), "lever": "anchor", "model": model, "adapter": adapter}
+    return f"{label}-{Path(model).name}{'-adapter' if adapter else ''}", harness | told
+
+
+def _run(
+    folder: Path, wanted: dict[str, list[tuple[str, dict[str, Any]]]], hypothesis: str | None, name: str
+) -> Iterator[Made]:
+    # Everything is refused before anything runs: weights that the last candidate lacks cost nothing.
+    accepted = {k: [execute.accept("10_experiment", told) for _, told in some] for k, some in wanted.items()}
+    chosen: dict[str, list[str]] = {}
+    for label, some in wanted.items():
+        for (slug, told), experiment in zip(some, accepted[label], strict=True):
+            have = sealed(Ledger.read(folder), experiment)  # type: ignore[arg-type]
+            record = have or execute.run("10_experiment", told, slug, folder)
+            chosen.setdefault(label, []).append(record["id"])
+            yield ("there" if have else "ran"), record
+    parameters = {"groups": chosen} | ({"hypothesis": hypothesis} if hypothesis else {})
+    with _reading(folder):
+        comparison = execute.accept("15_models", parameters)
+        have = Ledger.read(folder).by_key(comparison.key)
+        made = have or execute.run("15_models", parameters, name, folder)
+    yield ("there" if have else "ran"), made
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Sealed runs are looked up in this folder meanwhile, whatever the environment says."""
+    old = os.environ.get("NOTCH_RUNS")
+    os.environ["NOTCH_RUNS"] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        os.environ.pop("NOTCH_RUNS") if old is None else os.environ.update(NOTCH_RUNS=old)

@@ -1,0 +1,324 @@
+"""Change only the model: sealed runs that differ in nothing else, side by side.
+
+Knows how to refuse runs between which something else than the model differs, and to compare the rest. Answers nothing
+and judges no candidate: each candidate is a sealed run of its own. The result is a reference beside the climb.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any, ClassVar
+
+from lib.files import RULER, canonical
+from lib.lab.experiment import BadParameters, Experiment, Markdown, judge_named
+from lib.lab.ledger import ALPHA, Decision, Ledger, outcome_of
+from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.measure import compare
+from lib.measure.answer import Answer
+from lib.measure.calibrate import row_of
+from lib.measure.judge import DIMENSIONS
+from lib.measure.ruler import Ruler
+
+SAME = ("pipeline", "decoding", "judge", "gate", "seed", "fingerprint")  # what the runs of a group share
+CLOUD = "claude-"  # models whose service takes no temperature
+PURSE = ("dollars", "concurrency")  # of judging: what it may cost and how fast it goes changes no judgment
+
+
+def named(record: dict[str, Any]) -> str:
+    """The candidate of a run: the model, with its adapter if it has one."""
+    return record["model"] + (f" + {record['adapter']}" if record["adapter"] else "")
+
+
+def split(candidate: str) -> tuple[str, str]:
+    """Model and adapter of a spelling such as `tiny-m+runs/0030-sft/adapter`.
+
+    >>> split("tiny-m+runs/0030-sft/adapter")
+    ('tiny-m', 'runs/0030-sft/adapter')
+    """
+    model, _, adapter = candidate.partition("+")
+    return model.strip(), adapter.strip()
+
+
+def sealed(ledger: Ledger, experiment: Experiment) -> dict[str, Any] | None:
+    """The newest whole run that did what an experiment would do, whatever was expected of it."""
+    want = {k: getattr(experiment, k) for k in (*SAME, "model", "adapter")} | {"judging": _judging(experiment.judging)}
+    for r in reversed(ledger.records):
+        have = {k: r[k] for k in (*SAME, "model", "adapter")} | {"judging": _judging(r["judging"])}
+        sound = r["kind"] == "experiment" and r["status"] not in ("invalid", "crashed")
+        whole = sound and r["scores"] and not r["scores"]["unscored"]
+        if whole and have == want and (r.get("useful") or not experiment.useful):
+            return r
+    return None
+
+
+def _judging(judging: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in judging.items() if k not in PURSE}
+
+
+@dataclass(frozen=True)
+class Models:
+    """What the parameters cell says. Nothing runs until `run()`."""
+
+    hypothesis: str = "If prompt, schema or judge held the score down, no other model could lift it."
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    kind: str = "models"
+    model: ClassVar[str] = ""  # none answers here
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.hypothesis, str) or not isinstance(self.groups, dict):
+            raise BadParameters("hypothesis is a text and groups a mapping of names to lists of runs")
+        for name, runs in self.groups.items():
+            if not isinstance(runs, list) or not all(isinstance(r, str) for r in runs):
+                raise BadParameters(f"group {name!r} is {runs!r:.80}: expected a list of runs")
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger.read()
+
+    @cached_property
+    def found_runs(self) -> dict[str, list[dict[str, Any]]]:
+        """The records of every group, each run once, in the order given."""
+        made = {}
+        for name, runs in self.groups.items():
+            records = [self._get(r) for r in runs]
+            made[str(name)] = list({r["id"]: r for r in records}.values())
+        return made
+
+    def _get(self, run: str) -> dict[str, Any]:
+        try:
+            return self.ledger.get(run)
+        except KeyError as error:
+            raise BadParameters(str(error.args[0])) from error
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return list({r["id"]: r for some in self.found_runs.values() for r in some}.values())
+
+    @property
+    def fingerprint(self) -> str:
+        return self.records[0]["fingerprint"] if self.records else Experiment().fingerprint
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
+
+    @property
+    def key(self) -> str:
+        # What is compared, not what was expected of it: the same question is asked once.
+        ids = {name: [r["id"] for r in some] for name, some in self.found_runs.items()}
+        return run_key(self.kind, {"groups": ids}, self.fingerprint)
+
+    def check(self) -> Models:
+        """Refuse runs that are not whole, that another ruler judged, or that differ in more than the model."""
+        if not self.hypothesis.strip():
+            raise BadParameters("hypothesis is empty: say what you expect and why before you look")
+        if not self.groups:
+            raise BadParameters("groups is empty: name the runs that are compared, such as {ask: [1, 3]}")
+        for name, records in self.found_runs.items():
+            _check(name, records)
+        if len({r["fingerprint"] for r in self.records}) > 1:
+            raise BadParameters("the groups were made with different rulers or judges; compare each era for itself")
+        return self
+
+    def run(self) -> Compared:
+        """Read the sealed judgments and compare. No model and no paid judge is asked."""
+        self.check()
+        started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+        rows = [row for name, some in self.found_runs.items() for r in some for row in self._rows(name, r["id"])]
+        rows += self._ceiling()
+        told = {r["id"]: _told(r) for r in self.records}
+        found = {**compare.readings(rows), "candidates": told, "parameters": self.parameters}
+        record = self.record(
+            found=found, cost={"calls": 0, "generation_tokens": 0}, started=started,
+            seconds=round(time.perf_counter() - began, 3), identity={"judge": self.records[0]["identity"].get("judge", {})},
+        )  # fmt: skip
+        return Compared(self, record, rows)
+
+    def _rows(self, group: str, run: str) -> list[dict[str, Any]]:
+        return [row_of("sealed", r["case"], outcome_of(r), group=group, run=run) for r in self.ledger.cases(run)]
+
+    def _ceiling(self) -> list[dict[str, Any]]:
+        """Every gold answer judged as a candidate, where the judge costs nothing and is the one of the runs."""
+        ruler = Ruler.load(RULER)
+        judge = judge_named("offline")
+        if ruler.fingerprint(judge.identity) != self.fingerprint:
+            return []
+        pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in ruler.gate("full") if c.gold]
+        judged = zip(pairs, judge.judge_all(pairs), strict=True)
+        return [row_of("gold", c.id, o, group=compare.CEILING, run=compare.CEILING) for (c, _), o in judged]
+
+    def record(self, **found: Any) -> Record:
+        """The record of this comparison with what was found."""
+        first = self.records[0] if self.records else Experiment().parameters
+        same = {k: first[k] for k in ("pipeline", "decoding", "judge", "gate", "seed", "judging")}
+        return Record(
+            kind=self.kind, hypothesis=self.hypothesis, predicted=0.0, min_effect=0.02, lever="anchor", model=self.model,
+            adapter="", fingerprint=self.fingerprint, code=code_state(), of=", ".join(r["id"] for r in self.records),
+            machine=machine(), key=self.key, **same, **found,
+        )  # fmt: skip
+
+    # --- what the notebook shows
+
+    @property
+    def card(self) -> Markdown:
+        """What was expected before anything was compared."""
+        return Markdown(f"> {' '.join(self.hypothesis.split())}")
+
+    @property
+    def plan(self) -> str:
+        """What it takes, to be read before it runs."""
+        return f"{len(self.records)} sealed runs in {len(self.groups)} groups; nothing is answered or paid for again."
+
+    def _repr_markdown_(self) -> str:
+        lines = []
+        for name, records in self.found_runs.items():
+            r = records[0]
+            who = ", ".join(f"{named(x)} ({x['id']})" for x in records)
+            lines.append(
+                f"- **{name}**: {who}. The same in all: pipeline "
+                f"`{canonical(r['pipeline'])}`, decoding `{canonical(r['decoding']) if r['decoding'] else 'greedy'}`, judge "
+                f"{r['judge']}, gate {r['gate']}, seed {r['seed']}, ruler and judge `{r['fingerprint'][:12]}`."
+            )
+        lines += [f"- {text}" for text in caveats(self.records)]
+        return f"{self.plan}\n\n" + "\n".join(lines)
+
+
+def _check(name: str, records: list[dict[str, Any]]) -> None:
+    if len(records) < 2:
+        raise BadParameters(f"group {name!r} has {len(records)} runs; a comparison needs two or more")
+    for r in records:
+        if r["kind"] != "experiment" or r["status"] == "invalid" or not r["scores"] or r["scores"]["unscored"]:
+            raise BadParameters(
+                f"{r['id']}: expected a whole experiment ({r['kind']}, {r['status']}); run it again first"
+            )
+        if r["gate"] != "full":
+            raise BadParameters(f"{r['id']} ran on gate {r['gate']!r}; models are compared on the full gate")
+    first = records[0]
+    for r in records[1:]:
+        for k in SAME:
+            if r[k] != first[k]:
+                raise BadParameters(
+                    f"{r['id']} and {first['id']} differ in {k} ({r[k]!r:.60} against {first[k]!r:.60}); "
+                    "only the model may differ"
+                )
+        if _judging(r["judging"]) != _judging(first["judging"]):
+            raise BadParameters(f"{r['id']} and {first['id']} differ in judging; only the model may differ")
+    names = [named(r) for r in records]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice:
+        raise BadParameters(f"group {name!r} has {twice} twice; each candidate stands once")
+
+
+def _told(record: dict[str, Any]) -> dict[str, Any]:
+    cost = record["cost"]
+    return {
+        "candidate": named(record), "model": record["model"], "adapter": record["adapter"], "lever": record["lever"],
+        "calls": cost.get("calls", 0), "generation_tokens": cost.get("generation_tokens", 0),
+        "dollars": cost.get("dollars", 0.0), "useful": (record.get("found") or {}).get("useful", {}),
+    }  # fmt: skip
+
+
+def caveats(records: list[dict[str, Any]]) -> list[str]:
+    """What, against the intention, was not the same in all runs."""
+    told = []
+    if len({r["code"].get("sha256") for r in records}) > 1:
+        told.append("The runs were made by different states of the code; where prompts changed in between, so did more "
+                    "than the model.")  # fmt: skip
+    free = [named(r) for r in records if r["model"].startswith(CLOUD)]
+    if free:
+        told.append(f"{', '.join(free)} cannot decode greedily: asked for the same, it samples as its service does.")
+    if len({canonical(r["machine"]) for r in records}) > 1:
+        told.append("The runs were made on different machines or library versions; last digits can differ with them.")
+    return told
+
+
+@dataclass(frozen=True, repr=False)  # a repr of every judgment would stand in the sealed notebook
+class Compared:
+    """What a comparison found, before it is sealed."""
+
+    models: Models
+    record: Record
+    cases: list[dict[str, Any]]
+
+    @property
+    def found(self) -> dict[str, Any]:
+        return self.record.found
+
+    @property
+    def decision(self) -> Decision:
+        """Nothing is kept; the sentence says how far quality moved when only the model did."""
+        told = []
+        for group in self.found["groups"]:
+            first, *others = group["runs"]
+            changed = [
+                f"{self._name(r)} {r['difference']['delta']:+.3f}" for r in others if _beyond_chance(r["difference"])
+            ]
+            told.append(
+                f"{group['group']}: against {self._name(first)} quality moves beyond chance for {len(changed)} of "
+                f"{len(others)}" + (f" ({', '.join(changed)})" if changed else "")
+            )
+        return Decision("reference", "; ".join(told))
+
+    def _name(self, run: dict[str, Any]) -> str:
+        return self.found["candidates"][run["run"]]["candidate"]
+
+    @property
+    def result(self) -> Result:
+        """The one result record: display it last."""
+        decided = replace(self.record, status=self.decision.status, decision=self.decision.as_dict())
+        return Result(decided, self.cases)
+
+    def _repr_markdown_(self) -> str:
+        return "\n".join(f"- {text}" for text in moved(self.found))
+
+
+def _beyond_chance(test: dict[str, Any]) -> bool:
+    return test["p"] is not None and test["p"] < ALPHA
+
+
+def moved(found: dict[str, Any]) -> list[str]:
+    """What changed with the model and what did not, in sentences made from the numbers."""
+    told = []
+    for group in found["groups"]:
+        first, *others = group["runs"]
+        names = {r["run"]: found["candidates"][r["run"]]["candidate"] for r in group["runs"]}
+        base = names[first["run"]]
+        told += [_sentence(group["group"], base, names[r["run"]], first, r) for r in others]
+        told.append(_coverage(group["group"], base, {names[r["run"]]: r for r in others}))
+    told.append(
+        "Dimensions are compared on the cases that both answered; of twenty such tests one moves by luck alone."
+    )
+    return told
+
+
+def _sentence(group: str, base: str, other: str, first: dict[str, Any], mine: dict[str, Any]) -> str:
+    d = mine["difference"]
+    if d["delta"] is None:
+        return f"**{group}**, {other}: no case has a quality in both runs."
+    changed = [
+        f"{k.replace('_', '-')} {first['scores']['dims'][k]:.2f} → {mine['scores']['dims'][k]:.2f} (p = {t['p']:.2g})"
+        for k in DIMENSIONS
+        if _beyond_chance(t := mine["dims"][k])
+    ]
+    still = [k.replace("_", "-") for k in DIMENSIONS if not _beyond_chance(mine["dims"][k])]
+    head = f"**{group}**, {other} against {base}: quality {first['scores']['quality']:.3f} → {mine['scores']['quality']:.3f} ({d['delta']:+.3f}, p = {d['p']:.2g})"
+    return f"{head}. Moved beyond chance: {', '.join(changed) or 'no dimension'}." + (
+        f" Not: {', '.join(still)}." if still else ""
+    )
+
+
+def _coverage(group: str, base: str, others: dict[str, dict[str, Any]]) -> str:
+    tests = {k: v["dims"]["coverage"] for k, v in others.items() if v["dims"]["coverage"]["delta"] is not None}
+    moved = [f"{k} {t['delta']:+.2f}" for k, t in tests.items() if _beyond_chance(t)]
+    if moved:
+        return f"**{group}**: coverage moved when only the model changed ({', '.join(moved)} against {base}): the harness does not lock it."
+    if not tests:
+        return f"**{group}**: coverage cannot be compared: no case was judged in both runs."
+    k, t = max(tests.items(), key=lambda x: abs(x[1]["delta"]))
+    return (
+        f"**{group}**: coverage did not move beyond chance with any of these models (largest difference {t['delta']:+.2f}, {k}, "
+        f"p = {t['p']:.2g}), so this comparison cannot say whether model or harness holds it where it is."
+    )

@@ -1,0 +1,253 @@
+"""One task tried by hand: every call, the answer beside gold, and what lowered each score.
+
+Knows what can be chosen (cases that may be shown, models, steps with their arguments) and how to try one choice.
+Writes nothing, asks no paid judge, and never offers a case of the sealed gate. Does not know widgets.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+from lib.agent.pipeline import STEPS, State
+from lib.agent.pipeline import run as run_pipeline
+from lib.files import RULER
+from lib.lab.experiment import BadParameters, Experiment, Markdown, answer_of, case_row, cell, side_by_side
+from lib.lab.ledger import Ledger
+from lib.measure.answer import Answer, NoAnswer, normalised
+from lib.measure.judge import Judgment, Unscored
+from lib.measure.offline_judge import OfflineJudge
+from lib.measure.ruler import Case, Ruler
+from lib.measure.score import case_quality
+from lib.measure.useful import useful_all
+from lib.models import load
+from lib.models.model import Decoding, Model
+
+SHOWN = ("dev", "full")  # gates whose texts a person may read; the sealed gate is not among them
+BUILT_IN = ("toy", "tiny-s", "tiny-m")
+BY_HAND = "Tried by hand; nothing is recorded."
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a step, as a menu needs it."""
+
+    name: str
+    kind: str  # choice, whole, number, yes, text, texts; data is anything else, typed as YAML
+    default: Any
+    options: tuple[Any, ...] = ()
+
+
+_KINDS: dict[Any, str] = {int: "whole", float: "number", bool: "yes", str: "text", list[str]: "texts"}
+
+
+def cases() -> list[Case]:
+    """The cases that may be shown: the dev gate first, then the full gate."""
+    ruler = Ruler.load(RULER)
+    return [c for gate in SHOWN for c in ruler.gate(gate)]
+
+
+def models(ledger: Ledger | None = None) -> dict[str, tuple[str, str]]:
+    """What can answer here, by label: the toy, the tiny planners, and every sealed adapter on its base."""
+    found = {name: (name, "") for name in BUILT_IN}
+    folder = (ledger or Ledger.read()).folder
+    for record in (ledger or Ledger.read()).records:
+        where = folder / record["id"] / "adapter"
+        if where.is_dir():
+            found[f"{record['model']} + {record['id']}"] = (record["model"], str(where))
+    return found
+
+
+def steps() -> dict[str, list[Argument]]:
+    """Every registered step with its arguments, family by family."""
+    from lib.agent.steps import build  # noqa: F401  importing it registers the levers
+
+    names = sorted(STEPS, key=lambda n: (STEPS[n].family != "prompting", STEPS[n].family, n))
+    return {name: arguments(name) for name in names}
+
+
+def arguments(step: str) -> list[Argument]:
+    """The arguments of one step, read from its signature."""
+    hints = typing.get_type_hints(STEPS[step].make)
+    found = []
+    for name, p in inspect.signature(STEPS[step].make).parameters.items():
+        hint = hints[name]
+        options = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+        kind = "choice" if options else _KINDS.get(hint, "data")
+        default = p.default if p.default is not p.empty else options[0] if options else None
+        found.append(Argument(name, kind, default, options))
+    return found
+
+
+def about(step: str) -> str:
+    """What a step does, the first line of its docstring."""
+    return (inspect.getdoc(STEPS[step].make) or "").split("\n")[0]
+
+
+def row(step: str, values: dict[str, Any]) -> dict[str, Any]:
+    """A row of a pipeline: only those arguments that differ from their defaults."""
+    defaults = {a.name: a.default for a in arguments(step)}
+    return {"step": step, **{k: v for k, v in values.items() if v != defaults[k]}}
+
+
+def spelled(value: Any) -> str:
+    """An argument of no plain kind as text that `read` reads back."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
+
+
+def read(argument: Argument, text: str) -> Any:
+    """The value of an argument typed as YAML. Raises ValueError with what came."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{argument.name} {text!r:.60}: not YAML ({' '.join(str(error).split())[:100]})") from error
+
+
+def find(task: str) -> Case | None:
+    """The shown case whose task this is, if it is one."""
+    return next((c for c in cases() if normalised(c.task) == normalised(task)), None)
+
+
+@lru_cache(maxsize=2)
+def _loaded(model: str, adapter: str) -> Model:
+    return load.load(model, adapter)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is tried: a task, a pipeline, a model."""
+
+    task: str
+    pipeline: list[dict[str, Any]] = field(default_factory=lambda: [{"step": "ask"}])
+    model: str = "toy"
+    adapter: str = ""
+    decoding: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The experiment that would try this on a whole gate; it does the refusing."""
+        told = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "decoding", "seed")}
+        return Experiment(hypothesis=BY_HAND, **told)
+
+    def attempt(self) -> Tried:
+        """Answer the one task. Raises what the check of an experiment raises (BadPipeline, NoModel, Leak, ...)."""
+        if not self.task.strip():
+            raise BadParameters("the task is empty; type one line, such as: plan a trip to Paris")
+        experiment = self.experiment.check()
+        case = find(self.task) or Case("typed", " ".join(self.task.split()))
+        model = _loaded(self.model, self.adapter)
+        before = model.cost
+        decoding = replace(Decoding.of(self.decoding), seed=self.seed)
+        [state] = run_pipeline(experiment.steps, [(case.id, case.task)], model, decoding)
+        made = model.cost.generation_tokens - before.generation_tokens
+        return Tried(self, case, state, answer_of(state, experiment.ruler.protocol), made)
+
+
+@dataclass(frozen=True, repr=False)
+class Tried:
+    """What came of one choice."""
+
+    choice: Choice
+    case: Case
+    state: State
+    answer: Answer | NoAnswer
+    tokens: int  # newly generated
+
+    @cached_property
+    def outcome(self) -> Judgment | Unscored | NoAnswer | None:
+        """What the offline judge says against gold; None where the task has no gold."""
+        if isinstance(self.answer, NoAnswer) or self.case.gold is None:
+            return self.answer if isinstance(self.answer, NoAnswer) else None
+        return OfflineJudge().judge(self.case, self.answer)
+
+    @cached_property
+    def quality(self) -> float | None:
+        return None if self.outcome is None else case_quality(self.outcome)
+
+    @property
+    def calls(self) -> Markdown:
+        """Every stage in order: what it decided, what it asked the model, what came back."""
+        from itertools import groupby
+
+        told = [f"*{cell(n)}*" for n in self.state.notes]
+        number = 0
+        for step, calls in groupby(self.state.calls, key=lambda c: c["step"]):
+            told.append(f"#### {step}")
+            for call in calls:
+                number += 1
+                told.append(_call(number, call))
+        return Markdown("\n\n".join(told) or "No step called the model.")
+
+    @property
+    def beside(self) -> Markdown:
+        """The answer beside gold, or alone where the task has none."""
+        if self.case.gold is not None:
+            shown = case_row(self.case, self.state, self.answer, self.outcome, (0.5, 0.5))  # type: ignore[arg-type]
+            if shown["judgment"]:
+                shown["judgment"]["notes"] = {}  # `judgment` has them, each beside its score
+            return Markdown(side_by_side(shown, self.case))
+        if isinstance(self.answer, NoAnswer):
+            return Markdown(f"**{cell(self.case.task)}**. No answer: {cell(self.answer.reason)}")
+        lines = "\n".join(f"{i}. {cell(q)}" for i, q in enumerate(self.answer.questions, 1))
+        return Markdown(f"**{cell(self.answer.title)}**\n\n{lines}")
+
+    @property
+    def judgment(self) -> Markdown:
+        """Quality and what lowered each score; for a task without gold the spec gate and usefulness alone."""
+        told = [self._against_gold(), self._useful()]
+        calls = len(self.state.calls)
+        told.append(f"{calls} model call{'s' * (calls != 1)}, {self.tokens} new tokens. {BY_HAND}")
+        return Markdown("\n\n".join(t for t in told if t))
+
+    def _against_gold(self) -> str:
+        if isinstance(self.answer, NoAnswer):
+            return f"**No answer**: {cell(self.answer.reason)}. Such a case scores 0."
+        if not isinstance(self.outcome, Judgment):
+            return (
+                "**Spec gate passed.** This task has no gold answer, so there is no quality; only usefulness is asked."
+            )
+        j = self.outcome
+        lines = [f"| {d.replace('_', '-')} | {j.scores[d]:.2f} | {cell(j.notes.get(d, ''))} |" for d in j.scores]
+        head = f"**Quality {self.quality:.3f}**: {j.verdict} against gold, by the offline judge, which reads words, not meaning."
+        return f"{head}\n\n| dimension | score of 5 | what lowered it |\n|---|---|---|\n" + "\n".join(lines)
+
+    def _useful(self) -> str:
+        if isinstance(self.answer, NoAnswer):
+            return ""
+        [found] = useful_all(OfflineJudge(), [(self.case, self.answer)])
+        if isinstance(found, Unscored):
+            return f"Usefulness: not rated, {cell(found.reason)}."
+        return f"**Useful {found.score:.1f} of 5**, asked without gold in sight: {cell(found.reason)}"
+
+    def __repr__(self) -> str:
+        return f"Tried {self.case.task!r}: {type(self.answer).__name__}"
+
+    def _repr_markdown_(self) -> str:
+        parts = (("Answer", self.beside), ("Judgment", self.judgment), ("Calls", self.calls))
+        return "\n\n".join(f"### {name}\n\n{part.text}" for name, part in parts)
+
+
+def _call(number: int, call: dict[str, Any]) -> str:
+    asked = "\n\n".join(f"{m['role']}:\n{m['content']}" for m in call["messages"])
+    read, made = call["tokens"]
+    return (
+        f"Call {number}, {read} tokens read, {made} written, ended by {call['finish_reason']}:\n\n{_fenced(asked)}\n\n"
+        f"reply:\n\n{_fenced(call['text'])}"
+    )
+
+
+def _fenced(text: str) -> str:
+    """Text as a block that it cannot break out of, whatever it holds."""
+    import re
+
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"

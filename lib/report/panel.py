@@ -1,0 +1,188 @@
+"""The explore page's menus: pick a task, build a pipeline, choose a model, read what comes out.
+
+The one owner of `ipywidgets`. Knows menus and where the answer is shown; everything that a menu offers and all that
+happens on "Answer" lives in `lib.report.explore`. Writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lib.files import OneLine
+from lib.report import explore
+from lib.report.explore import Argument, Choice, Tried
+
+TYPED = "type a task of your own"
+WIDE = {"description_width": "7rem"}
+
+
+def show(task: str = "", model: str = "toy") -> Any:
+    """The panel as one widget. It answers the first task at once, so that there is something to read."""
+    return Panel(task, model).box
+
+
+class Panel:
+    """The menus and the answer below them."""
+
+    def __init__(self, task: str = "", model: str = "toy") -> None:
+        import ipywidgets as w
+
+        shown = explore.cases()
+        options = [(TYPED, ""), *((f"{c.gate} · {c.task}", c.task) for c in shown)]
+        picked = task if any(task == c.task for c in shown) else "" if task else shown[0].task
+        self.models = explore.models()
+
+        def plain(name: str) -> dict[str, Any]:
+            # A layout each: widgets that share one are hidden together.
+            return {"description": name, "style": WIDE, "layout": w.Layout(width="42rem", max_width="100%")}
+
+        self.case = w.Dropdown(options=options, value=picked, **plain("task"))
+        self.task = w.Text(value=task, placeholder="plan a trip to Paris", **plain("your task"))
+        self.model = w.Dropdown(options=list(self.models), value=model, **plain("model"))
+        self.temp = w.FloatSlider(
+            value=0.0,
+            min=0.0,
+            max=1.5,
+            step=0.1,
+            readout_format=".1f",
+            **plain("temperature"),
+        )
+        self.seed = w.BoundedIntText(value=0, min=0, max=9999, description="seed", style=WIDE)
+        self.stages = w.VBox([])
+        self.add = w.Button(description="add a step")
+        self.go = w.Button(description="Answer", button_style="primary")
+        self.plain, self.said = w.HTML(), w.HTML()
+        self.out = {name: w.Output() for name in ("Answer", "Judgment", "Calls")}
+        self.rows: list[Stage] = []
+        self._insert("ask")
+        self.add.on_click(lambda _: self._insert("prune"))
+        self.go.on_click(lambda _: self.answer())
+        for menu in (self.case, self.task, self.model, self.temp, self.seed):
+            menu.observe(lambda _: self._changed(), names="value")
+        tabs = w.Tab(children=list(self.out.values()), titles=list(self.out))
+        menus = [self.case, self.task, self.model, self.temp, self.seed]
+        self.box = w.VBox([*menus, self.stages, w.HBox([self.add, self.go]), self.plain, self.said, tabs])
+        self._changed()
+        self.answer()
+
+    # --- the pipeline
+
+    @property
+    def pipeline(self) -> list[dict[str, Any]]:
+        """The pipeline as the parameters cell of an experiment would hold it."""
+        return [stage.row for stage in self.rows]
+
+    def _insert(self, step: str) -> None:
+        self.rows.append(Stage(step, self._changed, self._remove))
+        self._redraw()
+
+    def _remove(self, stage: Stage) -> None:
+        self.rows.remove(stage)
+        self._redraw()
+
+    def _redraw(self) -> None:
+        self.stages.children = [stage.box for stage in self.rows]
+        self._changed()
+
+    # --- what comes out
+
+    @property
+    def choice(self) -> Choice:
+        """What the menus say now."""
+        model, adapter = self.models[self.model.value]
+        decoding = {"temp": round(self.temp.value, 2)} if self.temp.value else {}
+        task = self.case.value or self.task.value
+        return Choice(task, self.pipeline, model, adapter, decoding, self.seed.value)
+
+    def _changed(self) -> None:
+        import html
+        import json
+
+        self.task.layout.display = "none" if self.case.value else ""
+        try:
+            text = json.dumps(self.pipeline, ensure_ascii=False)
+            self.plain.value = f"<code>pipeline = {html.escape(text)}</code>"
+            self.said.value = "<i>Changed: press Answer.</i>"
+        except (ValueError, OneLine) as error:
+            self.said.value = f"<b>{html.escape(str(error))}</b>"
+
+    def answer(self) -> Tried | None:
+        """Try the choice and show it; what cannot run is said in one line."""
+        import html
+
+        self.said.value = "<i>Working …</i>"
+        try:
+            tried = self.choice.attempt()
+        except (OneLine, ValueError, KeyError) as error:
+            self.said.value = f"<b>{html.escape(str(error))}</b>"
+            self._fill(dict.fromkeys(self.out))
+            return None
+        self.said.value = f"Answered by {html.escape(self.model.value)}. {explore.BY_HAND}"
+        self._fill({"Answer": tried.beside, "Judgment": tried.judgment, "Calls": tried.calls})
+        return tried
+
+    def _fill(self, parts: dict[str, Any]) -> None:
+        # Outputs are set as a whole: display() inside an Output depends on which cell is running.
+        for name, part in parts.items():
+            data = {"text/markdown": part.text, "text/plain": part.text} if part else {}
+            shown = ({"output_type": "display_data", "data": data, "metadata": {}},) if part else ()
+            self.out[name].outputs = shown
+
+
+class Stage:
+    """One step of the pipeline with a menu for each of its arguments."""
+
+    def __init__(self, step: str, changed: Callable[[], None], remove: Callable[[Stage], None]) -> None:
+        import ipywidgets as w
+
+        self.changed = changed
+        self.step = w.Dropdown(options=list(explore.steps()), value=step, description="step", style=WIDE)
+        self.about = w.HTML()
+        self.arguments = w.HBox([], layout=w.Layout(flex_flow="row wrap"))
+        drop = w.Button(description="remove", layout=w.Layout(width="5rem"))
+        drop.on_click(lambda _: remove(self))
+        self.menus: dict[str, tuple[Argument, Any]] = {}
+        self.box = w.VBox([w.HBox([self.step, drop]), self.about, self.arguments])
+        self.step.observe(lambda _: self._fill(), names="value")
+        self._fill()
+
+    def _fill(self) -> None:
+        import html
+
+        self.about.value = f"<i>{html.escape(explore.about(self.step.value))}</i>"
+        self.menus = {a.name: (a, _menu(a)) for a in explore.arguments(self.step.value)}
+        for _, menu in self.menus.values():
+            menu.observe(lambda _: self.changed(), names="value")
+        self.arguments.children = [menu for _, menu in self.menus.values()]
+        self.changed()
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """This step as a row of a pipeline. Raises ValueError on an argument that is no YAML."""
+        return explore.row(self.step.value, {name: _value(a, menu.value) for name, (a, menu) in self.menus.items()})
+
+
+def _menu(a: Argument) -> Any:
+    """The menu for one argument, by its kind."""
+    import ipywidgets as w
+
+    plain = {"description": a.name, "style": WIDE}
+    if a.kind == "choice":
+        return w.Dropdown(options=a.options, value=a.default, **plain)
+    if a.kind == "yes":
+        return w.Checkbox(value=a.default, **plain)
+    if a.kind == "whole":
+        return w.IntText(value=a.default, **plain)
+    if a.kind == "number":
+        return w.FloatText(value=a.default, **plain)
+    if a.kind == "texts":
+        return w.Text(value="; ".join(a.default), placeholder="one; two", **plain)
+    return w.Text(value=a.default if a.kind == "text" else explore.spelled(a.default), **plain)
+
+
+def _value(a: Argument, value: Any) -> Any:
+    """What a menu says, as the step wants it."""
+    if a.kind == "texts":
+        return [part.strip() for part in value.split(";") if part.strip()]
+    return explore.read(a, value) if a.kind == "data" else value

@@ -1,0 +1,54 @@
+"""The two pages that a newcomer opens, in JupyterLab as a person sees it: they run, menus move, answers appear."""
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_first_page_runs_and_shows_one_answer_what_is_frozen_and_the_verdict(opened):
+    page = opened("00_start.ipynb")
+    page.run_all()
+    page.says("against gold")
+    page.says("three disjoint gates")
+    page.page.locator(".jp-OutputArea-output img").wait_for()  # the climb; JupyterLab drops a picture's alt text
+    assert page.errors == [] and page.wrong == [] and page.foreign == []
+
+
+def test_the_explore_page_answers_a_picked_and_a_typed_task_after_a_menu_was_moved(opened):
+    page = opened("01_explore.ipynb")
+    page.run_all()
+    page.says("Answered by toy")
+    page.says("against gold")
+
+    handle = page.page.locator(".noUi-handle").first
+    handle.focus()
+    handle.press("ArrowRight")
+    handle.press("ArrowRight")
+    page.page.locator(".widget-readout", has_text="0.2").wait_for()
+    page.says("Changed: press Answer.")
+    page.page.get_by_role("button", name="Answer", exact=True).click()
+    page.says("Answered by toy")
+
+    page.page.locator(".widget-dropdown select").first.select_option("type a task of your own")
+    page.page.get_by_placeholder("plan a trip to Paris").fill("teach my parrot to whistle")
+    page.page.get_by_placeholder("plan a trip to Paris").press("Tab")
+    page.page.get_by_role("button", name="Answer", exact=True).click()
+    page.says("when you teach my parrot to whistle?")
+    page.page.get_by_role("tab", name="Judgment").click()
+    page.says("no gold answer")
+    page.page.get_by_role("tab", name="Calls").click()
+    page.says("Task: teach my parrot to whistle")
+    assert page.errors == [] and page.wrong == [] and page.foreign == []
+
+
+def test_the_menus_can_be_reached_and_read_without_seeing_them(opened):
+    page = opened("01_explore.ipynb")
+    page.run_all()
+    page.says("Answered by toy")
+    unnamed = page.page.evaluate(
+        """() => [...document.querySelectorAll('.jp-OutputArea-output select, .jp-OutputArea-output input')]
+            .filter(e => !(e.labels && e.labels.length && e.labels[0].textContent.trim()) && !e.ariaLabel
+                         && !e.title && !e.placeholder)
+            .map(e => e.outerHTML)"""
+    )
+    assert unnamed == []

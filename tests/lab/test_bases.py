@@ -1,0 +1,88 @@
+"""Comparisons that run what is missing: candidates in one harness, a new base in several, each sealed once."""
+
+import pytest
+
+from lib.lab import bases, study
+from lib.lab.experiment import BadParameters, Experiment
+from lib.lab.ledger import Ledger, verify
+from lib.models.model import NoModel
+
+
+@pytest.fixture
+def ours(lab):
+    """Runs with the fingerprint of this ruler, so that they count as the climb of today."""
+
+    def seal(**changes):
+        return lab.seal(**{"fingerprint": Experiment().fingerprint} | changes)
+
+    return lab, seal
+
+
+@pytest.mark.parametrize("models", [["toy"], ["toy", "toy"], ["toy", " "], []])
+def test_fewer_than_two_different_models_are_refused(tmp_path, models):
+    with pytest.raises(BadParameters, match="expected two or more, each once"):
+        list(bases.compare(tmp_path, models, {}))
+
+
+def test_a_parameter_that_would_be_a_second_variable_is_refused(tmp_path):
+    with pytest.raises(BadParameters, match="'gate' cannot be set in a comparison"):
+        list(bases.compare(tmp_path, ["toy", "tiny-s"], {"gate": "dev"}))
+
+
+def test_a_missing_model_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(NoModel):
+        list(bases.compare(tmp_path / "runs", ["toy", str(tmp_path / "nowhere")], {}))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "new, old, said", [("toy", "toy", "is the old base"), ("toy+a", "tiny-m", "a base is a bare model")]
+)
+def test_a_base_is_another_bare_model(tmp_path, new, old, said):
+    with pytest.raises(BadParameters, match=said):
+        list(bases.base(tmp_path, new, old, {}))
+
+
+def test_a_new_base_is_tried_with_stock_champion_and_anchors_each_once(ours):
+    lab, seal = ours
+    seal(slug="stock", lever="baseline")
+    won = {c: 0.6 for c in lab.full}
+    seal(
+        qualities=won,
+        slug="best",
+        pipeline=[{"step": "ask", "n": 8}, {"step": "prune"}],
+        adapter="runs/a",
+        status="kept",
+    )
+    seal(slug="warm", lever="anchor", decoding={"temp": 0.7}, status="reference")
+    seal(slug="small", lever="anchor", model="tiny-s", status="reference")
+    tried = bases.harnesses(lab.read(), Experiment().fingerprint, {})
+    assert list(tried) == ["stock", "champion", "warm"]
+    assert tried["champion"]["pipeline"][0] == {"step": "ask", "n": 8} and "adapter" not in tried["champion"]
+
+
+def test_without_a_climb_the_plain_harness_is_tried(lab):
+    assert bases.harnesses(lab.read(), "f" * 64, {"seed": 3}) == {"stock": {**bases.DEFAULTS, "seed": 3}}
+
+
+def test_a_plan_can_compare_models_and_hands_on_what_they_share(tmp_path):
+    text = "common: {model: toy, judge: offline, gate: full}\nruns: [{name: c, models: [toy, tiny-s], seed: 2}]\n"
+    (tmp_path / "p.yaml").write_text(text)
+    [entry] = study.read(tmp_path / "p.yaml").entries
+    assert entry.models == ("toy", "tiny-s") and entry.parameters == {"judge": "offline", "seed": 2}
+    (tmp_path / "p.yaml").write_text("runs: [{name: c, models: toy}]\n")
+    with pytest.raises(BadParameters, match="expected a list of models"):
+        study.read(tmp_path / "p.yaml")
+
+
+@pytest.mark.slow
+def test_models_are_run_once_compared_once_and_verified(tmp_path):
+    runs = tmp_path / "runs"
+    first = list(bases.compare(runs, ["toy", "tiny-s"], {}))
+    assert [(state, r["lever"], r["status"]) for state, r in first[:2]] == [("ran", "anchor", "reference")] * 2
+    assert first[2][1]["kind"] == "models" and first[2][1]["status"] == "reference"
+    assert [state for state, _ in bases.compare(runs, ["toy", "tiny-s"], {})] == ["there"] * 3
+    third = list(bases.base(runs, "tiny-s", "toy", {}))
+    assert [state for state, _ in third] == ["there", "there", "ran"]  # the same two runs, another question
+    assert Ledger.read(runs).champion(first[0][1]["fingerprint"]) is None
+    assert verify(runs) == []

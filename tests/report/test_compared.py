@@ -1,0 +1,69 @@
+"""The confirmation experiment as a reader sees it."""
+
+import re
+
+import pytest
+
+from lib.report import compared, figures
+from tests.measure.test_compare import found as readings  # noqa: F401  a fixture
+from tests.report.test_tables import ERA, ledger_of, made
+
+TOLD = {"calls": 24, "generation_tokens": 1200, "adapter": "", "useful": {}}
+
+
+@pytest.fixture
+def found(readings):  # noqa: F811
+    told = {"a": TOLD | {"candidate": "tiny-m", "model": "tiny-m"}}
+    told["b"] = TOLD | {"candidate": "claude-haiku-4-5", "model": "claude-haiku-4-5"}
+    return {**readings, "candidates": told}
+
+
+def test_each_candidate_has_quality_interval_coverage_and_counts_that_add_up(found):
+    table = compared.models(found).set_index("candidate")
+    assert list(table.index) == ["tiny-m", "claude-haiku-4-5", "gold against itself"]
+    for _, row in table.iterrows():
+        assert sum(map(int, row["W/T/L"].split("/"))) + row["no answer"] == row["cases"] == 12
+    assert list(table["where"]) == ["on-device", "cloud", ""]
+    assert table.loc["claude-haiku-4-5", "calls a case"] == 2 and "useful" not in table
+    assert re.fullmatch(r"\+\d\.\d{3}\sto\s\+\d\.\d{3}", table.loc["claude-haiku-4-5", "95 % of delta"])
+
+
+def test_usefulness_has_a_column_only_where_it_was_asked(found):
+    found["candidates"]["b"]["useful"] = {"mean": 3.5}
+    assert compared.models(found).set_index("candidate").loc["claude-haiku-4-5", "useful"] == 3.5
+
+
+def test_dimensions_keep_their_decimals(found):
+    table = compared.dimensions(found).set_index("candidate")
+    assert list(table.columns) == ["atomicity", "specificity", "coverage", "naturalness", "non-redundancy"]
+    assert table.loc["claude-haiku-4-5", "coverage"] == 4.0
+
+
+def test_every_difference_has_its_test(found):
+    table = compared.differences(found)
+    assert list(table["of"])[0] == "quality" and len(table) == 6 and table["p"].notna().all()
+
+
+def test_the_report_shows_the_newest_comparison_of_this_era_and_of_its_kind(tmp_path, found):
+    base = {**found, "groups": [{**found["groups"][0], "group": "stock"}]}
+    ledger = ledger_of(
+        tmp_path,
+        made(1, "reference", None, "models", kind="models", found=found),
+        made(2, "reference", None, "base-x", kind="models", found=base),
+        made(3, "reference", None, "other", kind="models", found=found, fingerprint="e" * 64),
+    )
+    assert "From 0001-models" in compared.section(ledger, ERA).text
+    assert "From 0002-base-x" in compared.regression(ledger, ERA).text
+    assert "From 0003-other" in compared.section(ledger, "e" * 64).text
+
+
+def test_before_any_comparison_the_page_says_which_command_makes_one(tmp_path):
+    empty = ledger_of(tmp_path)
+    assert "notch confirm --models" in compared.section(empty, ERA).text
+    assert "notch confirm --base" in compared.regression(empty, ERA).text
+    assert "not compared yet" in figures.comparison(empty).alt
+
+
+def test_the_picture_says_its_numbers(found):
+    alt = figures.candidates(found).alt
+    assert "tiny-m (ask) " in alt and "Gold against itself 0.750" in alt

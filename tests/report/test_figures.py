@@ -1,0 +1,54 @@
+"""The climb stays readable: labels never cover each other, however many runs were kept."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.report import figures
+
+
+def climb_of(qualities, kept):
+    n = len(qualities)
+    names = [f"{i:04d}-a-rather-long-name-{i}" for i in range(1, n + 1)]
+    return pd.DataFrame(
+        {
+            "n": range(1, n + 1), "run": names, "lever": "prompting", "quality": qualities,
+            "status": ["kept" if k else "discarded" for k in kept], "running": np.maximum.accumulate(qualities),
+            "champion": np.maximum.accumulate(qualities), "confirmed": [None] * n, "low": [None] * n, "high": [None] * n,
+        }
+    )  # fmt: skip
+
+
+def drawn(table, anchors):
+    figure, ax = figures.canvas(8, 4.4)
+    figures.draw_climb(table, anchors, ax)
+    figure.draw_without_rendering()
+    return [(t.get_text(), t.get_window_extent()) for t in ax.texts if t.get_text()], ax
+
+
+@pytest.mark.parametrize("count", [1, 2, 12, 80, 400])
+@pytest.mark.parametrize("every", [1, 7])
+def test_labels_of_kept_runs_never_cover_each_other(count, every):
+    rng = np.random.default_rng(count)
+    qualities = 0.2 + 0.002 * np.arange(count) / max(1, count / 80) + rng.normal(0, 0.01, count)
+    texts, _ = drawn(climb_of(qualities, [i % every == 0 for i in range(count)]), {})
+    assert texts and [(a[0], b[0]) for a, b in combinations(texts, 2) if a[1].overlaps(b[1])] == []
+
+
+def test_the_newest_kept_run_and_the_first_are_labelled_before_others():
+    made = [
+        figures._label(x, y, t, 100)
+        for x, y, t in ((1, 0.2, "first"), (3, 0.2, "second"), (90, 0.3, "late"), (92, 0.3, "last"))
+    ]
+    assert [label.text for label in figures.fitting(made, 0.1)] == ["last", "first"]
+    assert [label.text for label in figures.fitting(made[:1], 0.1)] == ["first"]
+    assert figures.fitting([], 0.1) == []
+
+
+def test_lines_close_to_each_other_share_a_label_and_far_ones_stand_at_the_top():
+    texts, ax = drawn(climb_of([0.2, 0.21], [True, False]), {"a": 0.15, "b": 0.151, "gold against itself": 0.75})
+    told = [t for t, _ in texts]
+    assert sum(t.startswith(("a ", "b ")) for t in told) == 1
+    assert "gold against itself 0.75, above the chart ↑" in told and ax.get_ylim()[1] < 0.4

@@ -1,0 +1,63 @@
+"""A tile a run: shapes follow from the pipeline, and the words beside them say the same."""
+
+import pytest
+
+from lib.report import tiles
+from tests.report.test_tables import ledger_of, made
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return ledger_of(
+        tmp_path,
+        made(1, slug="stock"),
+        made(2, "discarded", slug="pruned", pipeline=[{"step": "ask", "n": 8}, {"step": "prune"}]),
+        made(3, "reference", None, "orpo", kind="train", lever="adapter", pipeline=[]),
+        made(4, "kept", slug="on-orpo", lever="adapter", adapter="runs/0003-orpo/adapter"),
+        made(5, "crashed", None, "gone", pipeline=[{"step": "no-such-step"}]),
+        made(6, "kept", slug="look", kind="confirm", gate="confirm"),
+        made(7, "reference", None, "measured", kind="calibrate"),
+    )
+
+
+def test_a_step_without_a_model_is_a_row_of_no_calls(ledger):
+    found = {t.run: t.rows for t in tiles.tiles(ledger)}
+    assert found["0001-stock"] == (1,) and found["0002-pruned"] == (1, 0)
+
+
+def test_trainings_have_a_tile_and_looks_and_calibrations_have_none(ledger):
+    made_of = tiles.tiles(ledger)
+    assert [t.run.partition("-")[0] for t in made_of] == ["0001", "0002", "0003", "0004", "0005"]
+    training, run = made_of[2], made_of[3]
+    assert training.trains and training.method == "orpo" and not training.adapter
+    assert run.adapter and run.method == "orpo" and not run.trains
+
+
+def test_an_adapter_run_has_a_column_more_and_its_own_colour(ledger):
+    stock, run = tiles.tiles(ledger)[0], tiles.tiles(ledger)[3]
+    assert [(s, c) for s, c, _ in tiles._shapes(stock, 0, 0)] == [("o", tiles.INK)]
+    assert [(s, c) for s, c, _ in tiles._shapes(run, 0, 0)] == [("D", tiles.PROVEN), ("o", tiles.PROVEN)]
+
+
+def test_many_calls_are_drawn_as_few_and_stay_inside_the_tile():
+    tall = tiles.Tile("0001-x", "kept", (40, *[1] * 39), "", False, False)
+    places = [at for _, _, at in tiles._shapes(tall, 3, -2)]
+    assert len(places) == tiles.WIDEST + 39
+    assert all(abs(x - 3) < 0.44 and abs(y + 2) < 0.44 for x, y in places)
+
+
+def test_a_pipeline_that_this_code_no_longer_knows_still_has_a_tile(ledger):
+    assert tiles.tiles(ledger)[4].rows == (0,)
+
+
+def test_the_words_count_the_calls_and_name_the_steps(ledger):
+    table = tiles.table(ledger).set_index("run")
+    assert table.loc["0002-pruned", "steps"] == "ask → prune" and table.loc["0001-stock", "calls a case"] == 2
+    assert table.loc["0003-orpo", "steps"] == "training" and table.loc["0004-on-orpo", "adapter"] == "ORPO"
+
+
+@pytest.mark.parametrize("count", [0, 1, 80])
+def test_the_grid_is_drawn_for_any_number_of_runs_and_says_how_many(tmp_path, count):
+    picture = tiles.at_a_glance(ledger_of(tmp_path, *[made(i, slug="r") for i in range(1, count + 1)]))
+    assert picture.png.startswith(b"\x89PNG")
+    assert picture.alt.startswith(f"{count} tiles" if count else "An empty grid")
