@@ -81,7 +81,7 @@ def adapter_folder(adapter: str) -> str:
 class MLXModel:
     """A language model in this process. Raises NoModel when the weights or mlx cannot be loaded."""
 
-    def __init__(self, name: str, adapter: str = "", batch: int = 64) -> None:
+    def __init__(self, name: str, adapter: str = "", batch: int = 64, quantised: bool = False) -> None:
         self.blas = fast_blas()
         where = resolve(name)
         try:
@@ -100,7 +100,8 @@ class MLXModel:
             ) from error
         self.on_gpu = mx.metal.is_available()
         if not self.on_gpu:
-            dequantize_model(self.model)
+            if not quantised:  # training can ask to keep the base as it is
+                dequantize_model(self.model)
             self.model.set_dtype(mx.float32)
         self.name = name
         self.identity: dict[str, Any] = {"name": name, "weights": weights_hash(where)}
