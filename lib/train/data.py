@@ -21,14 +21,15 @@ from lib.agent.bank import LeakGuard
 from lib.agent.prompt import BadReply, Draft
 from lib.files import OneLine, canonical, rows, sha256
 from lib.measure.answer import normalised
-from lib.models.knowledge import Family, Situation, Unknown, families, phrase, question_set, situation
+from lib.models.knowledge import Family, Situation, Unknown, choose, families, fill, situation
 from lib.models.model import Decoding, Model
 from lib.train.pretrain import HELD_OUT
 
 KINDS = ("clean", "coverage", "styles", "on-policy")
 PREFERENCE = ("styles", "on-policy")  # kinds whose pairs have a rejected side
 QUESTIONS = 7
-EVERY = 6  # every sixth family is for validation, and those that the base never saw
+EVERY = 12  # every twelfth family is for validation; those that the base never saw are in neither part
+EVERYDAY = 7  # how often the family of everything else is drawn for each draw of another, as in the base's corpus
 VALID = 48  # pairs of validation, the same for every size of a training set
 
 
@@ -145,9 +146,10 @@ def same(a: Draft, b: Draft) -> bool:
 
 
 def split(all_families: Sequence[Family] | None = None) -> tuple[list[Family], list[Family]]:
-    """Families to train on and families to validate on; the second hold those that the base never saw."""
-    every = list(families() if all_families is None else all_families)
-    valid = [f for i, f in enumerate(every) if i % EVERY == EVERY - 1 or f.family in HELD_OUT]
+    """Families to train on and families to validate on. Those that the base never saw stay out of both: their loss is
+    ten times that of the others and would decide alone when to stop."""
+    every = [f for f in (families() if all_families is None else all_families) if f.family not in HELD_OUT]
+    valid = every[EVERY - 1 :: EVERY]
     return [f for f in every if f not in valid], valid
 
 
@@ -157,11 +159,13 @@ def situations(part: Sequence[Family], n: int, seed: int, guard: LeakGuard, skip
     A larger n begins with the same lines as a smaller one, so sizes can be compared.
     """
     rng, found, seen = random.Random(f"tasks/{seed}"), [], set()
+    # Tasks of no family of their own need practice too, or training on families unlearns them.
+    share = [f for f in part for _ in range(EVERYDAY if f.family == "anything-else" else 1)]
     order: list[Family] = []
     for _ in range(50 * n + 50):
         if len(found) == n:
             return found
-        order = order or rng.sample(list(part), len(part))
+        order = order or rng.sample(share, len(share))
         s = situation(order.pop(), rng)
         if normalised(s.task) in seen or len(s.open_unknowns()) < QUESTIONS:
             skipped["repeated"] = skipped.get("repeated", 0) + 1
@@ -174,16 +178,21 @@ def situations(part: Sequence[Family], n: int, seed: int, guard: LeakGuard, skip
 
 
 def clean(s: Situation, seed: int = 0) -> Draft:
-    """A set like gold: ranked unknowns, natural wording, nothing given, nothing twice."""
+    """A set like gold: ranked unknowns, nothing given, nothing twice, each in its usual wording."""
     rng = random.Random(f"clean/{seed}/{s.task}")
-    return Draft(s.title, tuple(i.text for i in question_set(s, QUESTIONS, "clean", rng)))
+    return _worded(s, choose(s, QUESTIONS, rng, ranked=True))
 
 
 def coverage(s: Situation, seed: int = 0) -> Draft:
     """A set that must span: the first open unknown of every kind, then the rest by rank, in the order of rank."""
-    rng = random.Random(f"coverage/{seed}/{s.task}")
-    questions = [phrase(u, s.thing, rng) for u in spanning(s)]
-    return Draft(s.title, tuple(questions))
+    return _worded(s, spanning(s))
+
+
+def _worded(s: Situation, unknowns: Sequence[Unknown]) -> Draft:
+    """One question each. Always the first wording that names the object: with five wordings by lot, a model of this
+    size learns a blend of them and repeats itself."""
+    texts = (next((a for a in u.ask if "{x}" in a), u.ask[0]) for u in unknowns)
+    return Draft(s.title, tuple(fill(a, s.thing) for a in texts))
 
 
 def spanning(s: Situation) -> list[Unknown]:
@@ -280,7 +289,7 @@ def read(text: str, n: int = QUESTIONS) -> Draft | None:
 def from_file(path: Path | str, preference: bool) -> Pairs:
     """Pairs from JSON lines `{"task", "title", "questions", "family"?, "split"?, "rejected"?}`. Raises BadData.
 
-    Without `split`, every sixth family is for validation; without `family`, a task is its own family.
+    Without `split`, every sixth family is for validation, or the last one; without `family`, a task is its own family.
     """
     file = Path(path)
     try:
@@ -291,7 +300,7 @@ def from_file(path: Path | str, preference: bool) -> Pairs:
         raise BadData(f"{file}: no pairs in it; expected a JSON object a line with task, title, questions")
     told = [_row(file, number, line, preference) for number, line in enumerate(lines, 1)]
     names = sorted({p.family for p, _ in told})
-    valid = {f for i, f in enumerate(names) if i % EVERY == EVERY - 1} or set(names[-1:] if len(names) > 1 else ())
+    valid = set(names[5::6] if len(names) > 11 else names[-max(1, len(names) // 3) :])
     parts: dict[str, list[Pair]] = {"train": [], "valid": []}
     for pair, where in told:
         parts[where or ("valid" if pair.family in valid else "train")].append(pair)

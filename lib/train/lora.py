@@ -48,6 +48,7 @@ class Settings:
     patience: int = 2  # epochs without a lower validation loss before it stops; 0 never stops early
     mask_prompt: bool = True  # learn the reply only
     longest: int = 640  # tokens of a row
+    keep: str = "best"  # the epoch with the lowest validation loss, or the last one
     quantised: bool = False  # keep a quantised base as it is (QLoRA); on a CPU it is dequantised otherwise
 
     @classmethod
@@ -58,9 +59,9 @@ class Settings:
             if name not in known:
                 raise ValueError(f"no setting {name!r}; there are {', '.join(known)}")
             kind = str(known[name].type)
-            fits = {"int": type(value) is int, "bool": type(value) is bool}
+            fits = {"int": type(value) is int, "bool": type(value) is bool, "str": type(value) is str}
             if not fits.get(kind, isinstance(value, (int, float)) and type(value) is not bool):
-                words = {"int": "a whole number", "bool": "true or false", "float": "a number"}
+                words = {"int": "a whole number", "bool": "true or false", "float": "a number", "str": "text"}
                 raise ValueError(f"{name} is {value!r:.40}: expected {words[kind]}")
         made = cls(**values)
         for name in ("rank", "epochs", "batch", "longest"):
@@ -71,6 +72,8 @@ class Settings:
         for name in ("alpha", "learning_rate", "clip"):
             if not (math.isfinite(getattr(made, name)) and getattr(made, name) > 0):
                 raise ValueError(f"{name} is {getattr(made, name)}: expected a number above 0")
+        if made.keep not in ("best", "last"):
+            raise ValueError(f"keep is {made.keep!r:.40}: expected best or last")
         if not 0 <= made.dropout < 1 or made.warmup < 0 or made.patience < 0 or not made.decay >= 0:
             raise ValueError("dropout is 0 to below 1; warmup, patience and decay are 0 or more")
         return made
@@ -215,7 +218,7 @@ class Fit:
     def run(self) -> list[dict[str, Any]]:
         """Train to the last epoch or to the early stop; returns the curve. Raises OSError where the disk is full."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        first = self.rows(1)
+        self.first = first = self.rows(1)
         self.steps = len(batches(first, self.settings.batch, 0))
         optimiser = self._optimiser(self.steps * self.settings.epochs)
         curve = self._resume(optimiser)
