@@ -270,8 +270,9 @@ class Fit:
 
         warmup, rate = min(self.settings.warmup, steps // 2), self.settings.learning_rate
         fall = opt.cosine_decay(rate, max(1, steps - warmup), rate * 0.05)
-        rises = [opt.linear_schedule(rate * 0.05, rate, warmup), fall]
-        schedule = opt.join_schedules(rises, [warmup]) if warmup else fall
+        schedule = fall
+        if warmup:
+            schedule = opt.join_schedules([opt.linear_schedule(rate * 0.05, rate, warmup), fall], [warmup])
         made = Clipped(learning_rate=schedule, weight_decay=self.settings.decay)
         made.init(self.model.model.trainable_parameters())
         mx.eval(made.state)

@@ -17,7 +17,7 @@ from typing import Any
 
 from lib.agent.bank import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import canonical, sha256, sha256_file
+from lib.files import canonical, locked, sha256, sha256_file
 from lib.files import replace as write_file
 from lib.models.mlx import MLXModel, resolve, weights_hash
 from lib.models.model import Decoding
@@ -175,6 +175,12 @@ def train(recipe: Recipe) -> Outcome:
     began = time.perf_counter()
     if recipe.method == "merge":
         return _merged(recipe, began)
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    with locked(recipe.folder / ".lock"):  # the same training twice at a time: the second one finds it done
+        return _trained(recipe, began)
+
+
+def _trained(recipe: Recipe, began: float) -> Outcome:
     pairs = recipe.planned
     model = lora.prepare(recipe.model, recipe.adapter, recipe.settings, recipe.seed)
     if recipe.own_drafts:
