@@ -289,7 +289,7 @@ def read(text: str, n: int = QUESTIONS) -> Draft | None:
 def from_file(path: Path | str, preference: bool) -> Pairs:
     """Pairs from JSON lines `{"task", "title", "questions", "family"?, "split"?, "rejected"?}`. Raises BadData.
 
-    Without `split`, every sixth family is for validation, or the last one; without `family`, a task is its own family.
+    Without `split`, a sixth of the pairs, by family, is for validation; without `family`, a task is its own family.
     """
     file = Path(path)
     try:
@@ -299,8 +299,11 @@ def from_file(path: Path | str, preference: bool) -> Pairs:
     if not lines:
         raise BadData(f"{file}: no pairs in it; expected a JSON object a line with task, title, questions")
     told = [_row(file, number, line, preference) for number, line in enumerate(lines, 1)]
-    names = sorted({p.family for p, _ in told})
-    valid = set(names[5::6] if len(names) > 11 else names[-max(1, len(names) // 3) :])
+    valid: set[str] = set()
+    for name in sorted({p.family for p, _ in told}, reverse=True):
+        if sum(p.family in valid for p, _ in told) >= max(2, len(told) // 6):
+            break
+        valid.add(name)
     parts: dict[str, list[Pair]] = {"train": [], "valid": []}
     for pair, where in told:
         parts[where or ("valid" if pair.family in valid else "train")].append(pair)

@@ -73,7 +73,7 @@ def request(model: str, task: str, kind: str) -> Request:
     if takes.effort:
         made["output_config"]["effort"] = "low"
     if takes.thinking:
-        made["thinking"] = {"type": "disabled"}
+        made["thinking"] = {"type": "between_tools"}  # as the judge: none before a plain reply
     return made
 
 

@@ -13,7 +13,6 @@ from lib.models.model import NoModel
 from lib.train import adapter, data, lora
 from lib.train.lora import Fit, Settings
 
-
 pytestmark = pytest.mark.slow
 
 

@@ -1,10 +1,12 @@
 """ORPO: the value is that of the formula, the gradient is not zero, the margin rises."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lib.agent.prompt import Draft
 from lib.train import data, lora, orpo
 from lib.train.data import BadData, Card, Pairs
 from lib.train.lora import Fit, Settings
@@ -16,7 +18,14 @@ QUICK = {"rank": 4, "epochs": 4, "batch": 4, "learning_rate": 0.01, "warmup": 0,
 def pairs():
     from lib.agent.bank import LeakGuard
 
-    return data.build("styles", 8, 0, LeakGuard([]))
+    made = data.build("clean", 8, 0, LeakGuard([]))
+    backwards = [[replace(p, rejected=reverse(p.chosen)) for p in part] for part in (made.train, made.valid)]
+    return Pairs.of(*backwards, made.card)
+
+
+def reverse(draft):
+    """The same words in the other order: as likely as the set itself, before anything is learnt."""
+    return Draft(draft.title, tuple(" ".join(reversed(q[:-1].split())) + "?" for q in draft.questions))
 
 
 @pytest.fixture
