@@ -139,7 +139,9 @@ class Recipe:
 
     @cached_property
     def base(self) -> dict[str, Any]:
-        return {"name": self.model, "weights": weights_hash(resolve(self.model))}
+        # Of a folder only the name: a sealed adapter holds no path of this machine.
+        name = Path(self.model).name if Path(self.model).is_absolute() else self.model
+        return {"name": name, "weights": weights_hash(resolve(self.model))}
 
     @cached_property
     def folder(self) -> Path:

@@ -97,7 +97,11 @@ def test_a_set_that_comes_near_the_ruler_is_left_out(server, tmp_path):
 
     def leak(n, body, headers):
         told = json.loads(honest(n, body, headers)["text"])
-        return {"text": json.dumps(told | {"questions": [gold, *told["questions"][1:]]})} if n == 2 else honest(n, body, headers)
+        return (
+            {"text": json.dumps(told | {"questions": [gold, *told["questions"][1:]]})}
+            if n == 2
+            else honest(n, body, headers)
+        )
 
     server.rule = leak
     made = build(tmp_path / "t.jsonl", guard=LeakGuard([], [gold]))
