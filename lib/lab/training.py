@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -292,7 +293,7 @@ class _Progress:
         if self.path:
             Path(self.path).write_text(json.dumps(told), encoding="utf-8")
             return
-        if os.environ.get("NOTCH_RUNS"):
+        if os.environ.get("NOTCH_RUNS") or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
             return  # papermill without a reader: a bar would be sealed with the timings of this machine
         from tqdm.auto import tqdm
 
