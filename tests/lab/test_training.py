@@ -322,3 +322,27 @@ def test_other_data_than_was_approved_is_not_trained(tmp_path):
     refused = call("--request", one.id, "--steer", str(steer), "--runs", str(tmp_path / "runs"))
     assert "was approved; open a new request" in str(refused.exception)
     assert requests.get(steer, one.id).state == "approved" and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_from_a_run_and_says_so(trained, base, tmp_path):
+    import shutil
+
+    runs, record = trained
+    shutil.copytree(runs, tmp_path / "runs")
+    where = ["--runs", str(tmp_path / "runs"), "-p", "hypothesis", "more of it"]
+    small = "{data: {pairs: 6, seed: 1}, settings: {epochs: 1, batch: 2, learning_rate: 0.01}}"
+    done = call("--from-run", "sft", "-p", "model", base, "-y", small, *where)
+    assert done.exit_code == 0, done.exception
+    more = Ledger.read(tmp_path / "runs").records[1]
+    assert more["adapter"] == record["id"] == more["found"]["provenance"]["parents"][0]["adapter"]
+    refused = call("--from-run", "9", *where)
+    assert isinstance(refused.exception, KeyError)
+
+
+@pytest.mark.slow
+def test_the_shipped_plans_can_run_as_far_as_that_is_known_before_anything_is_trained():
+    for name in ("quick", "train"):
+        plan = study.read(name)
+        assert any(e.template == "11_train" for e in plan.entries)
+        assert study.check(plan).keys() == {e.name for e in plan.entries if not e.confirm}
