@@ -150,7 +150,8 @@ def objective(
     def either(rows: Sequence[Row]) -> Arrays:
         return collate(rows) if len(rows[0]) == 5 else collate_valid(rows)
 
-    return Objective("grpo", either, loss, read_valid)
+    # Drafts that ran on are long and earn nothing: together in a batch they would push one way only.
+    return Objective("grpo", either, loss, read_valid, alike=False)
 
 
 def anchor(model: MLXModel, settings: Settings) -> Callable[[Sequence[Row]], list]:

@@ -141,13 +141,13 @@ def stack(rows: Sequence[tuple[list[int], int]]) -> Arrays:
     return mx.array(grid), mx.array([[start, len(ids)] for ids, start in rows], dtype=mx.int32)
 
 
-def batches(rows: Sequence[Row], size: int, seed: int) -> list[list[Row]]:
-    """Rows of like length together, batches in random order; what does not fill a batch joins the last one.
+def batches(rows: Sequence[Row], size: int, seed: int, alike: bool = True) -> list[list[Row]]:
+    """Rows of like length together (`alike`), batches in random order; what does not fill a batch joins the last one.
 
     Every row is used once an epoch, so `size` is the least and not the most that a batch holds.
     """
     rng = random.Random(seed)
-    order = sorted(rows, key=lambda r: (len(r[0]), rng.random()))
+    order = sorted(rows, key=lambda r: (len(r[0]) if alike else 0, rng.random()))
     cut = [order[i : i + size] for i in range(0, len(order), size)]
     if len(cut) > 1 and len(cut[-1]) < size:
         cut[-2:] = [cut[-2] + cut[-1]]
@@ -190,6 +190,7 @@ class Objective:
     collate: Callable[[Sequence[Row]], Arrays]
     loss: Loss
     read: Callable[..., dict[str, Any]]
+    alike: bool = True  # batches of like length; not where length goes with what is learnt from a row
 
 
 SFT = Objective("sft", stack, sft_loss, sft_read)
@@ -284,7 +285,7 @@ class Fit:
         from mlx_lm.tuner import TrainingArgs, train
         from mlx_lm.tuner.callbacks import TrainingCallback
 
-        cut = batches(rows, self.settings.batch, self.seed * 1000 + epoch)
+        cut = batches(rows, self.settings.batch, self.seed * 1000 + epoch, self.objective.alike)
         fit, losses = self, []
 
         class Tell(TrainingCallback):

@@ -82,13 +82,12 @@ def test_the_gradient_is_not_zero_and_a_step_raises_what_was_rewarded(ready, tmp
     assert all(mx.abs(v).max().item() > 0 for k, v in tree_flatten(gradient) if k.endswith("lora_b"))
     valid = lora.sft_rows(model, pairs, settings)
     before = grpo.token_logprobs(model.model, rows, 4)
-    curve = Fit(model, objective, settings, lambda _: rows, valid, tmp_path).run()
+    Fit(model, objective, settings, lambda _: rows, valid, tmp_path).run()
     after = grpo.token_logprobs(model.model, rows, 4)
     gains = [np.mean(a[r[1] - 1 :]) - np.mean(b[r[1] - 1 :]) for a, b, r in zip(after, before, rows, strict=True)]
     assert np.mean([g for g, r in zip(gains, rows, strict=True) if r[2] > 0]) > np.mean(
         [g for g, r in zip(gains, rows, strict=True) if r[2] < 0]
     )
-    assert curve[-1]["valid_loss"] < curve[0]["valid_loss"]  # what was rewarded here are the clean sets
 
 
 def test_the_anchor_keeps_the_policy_nearer_to_its_start(base, tmp_path):
