@@ -213,7 +213,9 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
         return
     if chosen["status"] != "kept" or chosen["kind"] != "experiment":
         raise BadParameters(f"{chosen['id']} was not kept; only a kept run can be confirmed")
-    if execute.accept("12_confirm", look(chosen)).fingerprint != fingerprint:
+    with folder_of_runs(ledger.folder):  # an adapter by its run's id lies there
+        accepted = execute.accept("12_confirm", look(chosen))
+    if accepted.fingerprint != fingerprint:
         raise BadParameters(f"{chosen['id']} was kept on another ruler or judge; run it again on this one first")
     wanted = [kept[0], chosen] if chosen is not kept[0] else [chosen]
     for target in wanted:
@@ -221,9 +223,9 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
         if seen:
             yield Progress(entry, "there", seen)
             continue
-        yield Progress(
-            entry, "ran", execute.run("12_confirm", look(target), f"confirm-{target['slug']}", ledger.folder)
-        )
+        with folder_of_runs(ledger.folder):
+            made = execute.run("12_confirm", look(target), f"confirm-{target['slug']}", ledger.folder)
+        yield Progress(entry, "ran", made)
 
 
 def look(record: dict[str, Any]) -> dict[str, Any]:
