@@ -303,7 +303,7 @@ def store(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
 
 
 def similar(reward: Callable[[str, Draft, Draft], float]) -> grpo.Reward:
-    """A reward of a draft against its task's chosen set, for many."""
+    """The reward of many drafts from a function of one: (task, its chosen set, a draft) -> 0 to 1."""
 
     def each(pairs: Any, drafts: Any) -> list[float]:
         return [reward(p.task, p.chosen, d) for p, d in zip(pairs, drafts, strict=True)]
