@@ -27,6 +27,7 @@ above it, and tests/test_order.py holds that.
     models.model                what a model is; ToyModel
     models.grammar              which tokens may come next
     models.batching             many rows through one MLX model at once
+    models.provenance           where an adapter comes from, and whether it fits
     models.mlx                  the model that runs here
     models.apple                Apple's on-device model
     models.cloud                Claude as a candidate
@@ -51,14 +52,24 @@ above it, and tests/test_order.py holds that.
     train.corpus                examples of every call, for the tiny planner
     train.pretrain              trains a tiny planner (a script)
     train.export                quantises and measures it (a script)
+    train.data                  pairs to train on, with their card
+    train.teacher               chosen sets that Claude writes
+    train.lora                  low-rank adapters, epoch by epoch
+    train.orpo                  a loss on pairs of preference
+    train.grpo                  rewards within a group, near the start
+    train.gad                   a critic that tells drafts from gold-like sets
+    train.adapter               an adapter as files; two merged into one
+    train.recipe                one training, from its recipe to its files
     lab.record                  what one run was and found
     lab.ledger                  sealed runs, the keep rule, the champion
     lab.experiment              ruler x pipeline x judge -> record
     lab.calibration             a judge and a decoding measured -> record
     lab.rejudge                 stored answers judged without one dimension -> record
     lab.models                  change only the model: sealed runs side by side -> record
+    lab.training                a method and its data -> an adapter, a record
     lab.execute                 papermill: notebook + parameters -> a sealed run
     lab.bases                   the runs that a comparison of models needs, and a new base beside the old
+    lab.requests                a training that is asked for, and who approved it
     lab.study                   a plan of experiments, resumable
     report.tables               the ledger -> tables
     report.measured             calibration and re-judge -> tables
@@ -71,6 +82,7 @@ above it, and tests/test_order.py holds that.
     report.published            the published study read again
     report.luck                 what each keep rule does where nothing works
     report.site                 notebooks -> pages
+    cli_train                   notch train
     cli                         notch
 """
 
@@ -97,6 +109,7 @@ _HOME = {
     "Calibration": "lib.lab.calibration",
     "Rejudge": "lib.lab.rejudge",
     "Models": "lib.lab.models",
+    "Training": "lib.lab.training",
     "Ledger": "lib.lab.ledger",
     "compared": "lib.report",
     "explore": "lib.report",

@@ -13,8 +13,18 @@ import lib
 PACKAGE = Path(lib.__file__).parent
 ORDER = re.findall(r"^    ([a-z_.]+)  +\S", lib.__doc__, re.MULTILINE)
 OWNERS = {
-    "mlx": {"models.batching", "models.mlx", "models.embed", "train.export"},
-    "mlx_lm": {"models.batching", "models.mlx", "train.export"},
+    "mlx": {
+        "models.batching",
+        "models.mlx",
+        "models.embed",
+        "train.export",
+        "train.lora",
+        "train.orpo",
+        "train.grpo",
+        "train.adapter",
+        "train.recipe",
+    },
+    "mlx_lm": {"models.batching", "models.mlx", "train.export", "train.lora"},
     "llguidance": {"models.grammar"},
     "apple_fm_sdk": {"models.apple"},
     "matplotlib": {"report.figures"},

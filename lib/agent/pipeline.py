@@ -235,7 +235,9 @@ def run(
                     "finish_reason": completion.finish_reason,
                     "tokens": [completion.prompt_tokens, completion.generation_tokens],
                 }
-                | ({"temp": drawn.temp} if drawn.temp and not call.reply else {})  # greedy calls stay as short as they are
+                | (
+                    {"temp": drawn.temp} if drawn.temp and not call.reply else {}
+                )  # greedy calls stay as short as they are
                 | ({} if completion.logprob is None else {"logprob": completion.logprob})
                 | ({} if call.adapter is None else {"adapter": call.adapter})
                 | ({"id": completion.id} if completion.id else {})

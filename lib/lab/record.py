@@ -22,7 +22,7 @@ STATUSES = ("kept", "discarded", "indecisive", "incomplete", "invalid", "crashed
 class Record:
     """One run as `record.json` holds it. `id` and `slug` are given when it is sealed."""
 
-    kind: str  # experiment, confirm, calibrate, rejudge, models
+    kind: str  # experiment, confirm, calibrate, rejudge, train, models
     hypothesis: str
     predicted: float  # the effect on quality that the hypothesis declares
     min_effect: float  # the smallest gain worth keeping

@@ -36,7 +36,7 @@ def check(name: str, adapter: str = "") -> None:
     elif name != "toy":
         resolve(name)
     if adapter:
-        adapter_folder(adapter)
+        adapter_folder(adapter, name)
 
 
 def capabilities(name: str) -> Capabilities:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import ROOT, sha256
+from lib.models import provenance
 from lib.models.batching import Batch, Prefixes, Row, mean_logprobs
 from lib.models.grammar import Grammars, Rule
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
@@ -79,12 +80,13 @@ def resolve(name: str) -> str:
     )
 
 
-def adapter_folder(adapter: str) -> str:
-    """The folder of an adapter, as given or below the project. Raises NoModel."""
-    for folder in (Path(adapter), ROOT / adapter):
-        if (folder / "adapters.safetensors").exists():
-            return str(folder)
-    raise NoModel(f"adapter {adapter!r}: no adapters.safetensors in that folder")
+def adapter_folder(adapter: str, name: str = "") -> str:
+    """The folder of an adapter: a path, or a sealed run by id or slug. Raises NoModel, also where model `name` is not
+    the base that it was trained on."""
+    folder = provenance.find(adapter)
+    if name:
+        provenance.check(folder, name, weights_hash(resolve(name)))
+    return str(folder)
 
 
 class MLXModel:
@@ -93,7 +95,7 @@ class MLXModel:
     The base is loaded once; `with_adapter` gives the same weights another adapter.
     """
 
-    def __init__(self, name: str, adapter: str = "", batch: int = 64) -> None:
+    def __init__(self, name: str, adapter: str = "", batch: int = 64, quantised: bool = False) -> None:
         self.blas = fast_blas()
         where = resolve(name)
         try:
@@ -102,7 +104,7 @@ class MLXModel:
             from mlx_lm.utils import dequantize_model
         except ImportError as error:
             raise NoModel(f"mlx-lm cannot be imported ({error}); run `make setup`") from error
-        adapter = adapter_folder(adapter) if adapter else ""
+        adapter = adapter_folder(adapter, name) if adapter else ""
         try:
             with quiet():
                 base, self.tokenizer = load(where)
@@ -110,7 +112,8 @@ class MLXModel:
             raise NoModel(f"model {name!r} cannot be loaded from {where}: {_said(error)}") from error
         self.on_gpu = mx.metal.is_available()
         if not self.on_gpu:
-            dequantize_model(base)
+            if not quantised:  # training can ask to keep the base as it is
+                dequantize_model(base)
             base.set_dtype(mx.float32)
         self.name = name
         self.capabilities = CAN
@@ -131,7 +134,7 @@ class MLXModel:
 
     def with_adapter(self, adapter: str) -> MLXModel:
         """The same base with another adapter, "" for none; what it costs is added to this model. Raises NoModel."""
-        folder = adapter_folder(adapter) if adapter else ""
+        folder = adapter_folder(adapter, self.name) if adapter else ""
         if folder == self.adapter:
             return self
         if folder not in self._others:
