@@ -37,17 +37,31 @@ above it, and tests/test_order.py holds that.
     train.export                quantises and measures it (a script)
     lab.record                  what one run was and found
     lab.ledger                  sealed runs, the keep rule, the champion
+    lab.rescore                 scores again, in a process of its own
+    lab.events                  the loop's own log
+    lab.guard                   the measure out of reach
     lab.experiment              ruler x pipeline x judge -> record
     lab.calibration             a judge and a decoding measured -> record
     lab.rejudge                 stored answers judged without one dimension -> record
     lab.execute                 papermill: notebook + parameters -> a sealed run
     lab.study                   a plan of experiments, resumable
+    lab.proposal                what to try next, as plain data
+    lab.steer                   steering by files
+    lab.admit                   what a proposal must pass before it costs anything
+    lab.lessons                 predicted against measured, and dead ends
+    lab.context                 what a proposer may know
+    lab.propose.plan            proposals from a file
+    lab.propose.search          proposals without a key
+    lab.propose.claude          proposals by Claude
+    lab.state                   what the loop does next
+    lab.loop                    propose, check, run, decide, record, again
     report.tables               the ledger -> tables
     report.measured             calibration and re-judge -> tables
     report.figures              a table -> a figure
     report.published            the published study read again
     report.luck                 what each keep rule does where nothing works
     report.site                 notebooks -> pages
+    cli_loop                    notch loop, log, propose, next
     cli                         notch
 """
 

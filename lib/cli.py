@@ -335,7 +335,7 @@ def report(runs: Path, html: Path | None) -> int:
 def verify(runs: Path, repair: bool, as_json: bool) -> int:
     """Check every byte of ruler and runs against the seals, and compute every score again."""
     from lib.files import locked
-    from lib.lab import ledger
+    from lib.lab import events, ledger
     from lib.measure import store
     from lib.measure.ruler import Ruler, Tampered
 
@@ -350,6 +350,7 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
             said = ledger.sync(runs)
     wrong += ledger.verify(runs)
     wrong += store.verify(runs / store.NAME)
+    wrong += events.verify(runs)
     count = len(ledger.sealed_folders(runs)) if runs.exists() else 0
     if as_json:
         click.echo(json.dumps({"ok": not wrong, "runs": count, "wrong": wrong, "repaired": said}, indent=1))
@@ -394,6 +395,10 @@ def _show(path: Path) -> str:
 def _clean(text: str) -> str:
     return text.replace(f"{ROOT}/", "")
 
+
+from lib import cli_loop  # noqa: E402
+
+cli_loop.register(sys.modules[__name__])
 
 if __name__ == "__main__":
     main()
