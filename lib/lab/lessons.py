@@ -38,7 +38,7 @@ class Outcome:
         >>> Outcome("r", "prompting", "full", "kept", 0.02, 0.06, 0.03, 0.09).reading
         'under'
         """
-        if self.low <= self.predicted <= self.high:
+        if self.low - 1e-9 <= self.predicted <= self.high + 1e-9:
             return "hit"
         if self.predicted * self.delta < 0:
             return "wrong sign"
