@@ -19,7 +19,11 @@ def three(tmp_path):
 
 def test_events_come_back_in_order_with_numbers_and_a_chain(three):
     rows = Events(three).rows
-    assert [(r["n"], r["kind"], r["said"]) for r in rows] == [(1, "word", "one"), (2, "word", "two"), (3, "word", "three")]
+    assert [(r["n"], r["kind"], r["said"]) for r in rows] == [
+        (1, "word", "one"),
+        (2, "word", "two"),
+        (3, "word", "three"),
+    ]
     lines = (three / NAME).read_bytes().split(b"\n")
     assert [r["prev"] for r in rows[1:]] == [sha256(line) for line in lines[:2]]
     assert verify(three) == []

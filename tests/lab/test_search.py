@@ -97,7 +97,11 @@ def test_it_learns_from_paired_results(begun):
 
 def test_bans_and_patience_are_obeyed(begun):
     for seed in range(4):
-        assert propose(begun, seed, bans=["retrieval", "decoding", "schema"]).lever not in ("retrieval", "decoding", "schema")
+        assert propose(begun, seed, bans=["retrieval", "decoding", "schema"]).lever not in (
+            "retrieval",
+            "decoding",
+            "schema",
+        )
         assert propose(begun, seed, leave="retrieval").lever != "retrieval"
 
 
