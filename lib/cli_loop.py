@@ -267,7 +267,7 @@ def propose(file: Path, by: str, runs: Path, steering: Path | None, parameters: 
         proposal = Proposal.read(text)
         view.admit(proposal)
     except Refused as error:
-        event = refused(view.events, text, error, view, by=by, asked="", fingerprint=view.fingerprint)
+        event = refused(view.events, text, error, by=by, asked="", fingerprint=view.fingerprint)
         click.echo(f"notch: refused, {error} (event {event['n']})", err=True)
         return FAILED
     path = steer.enqueue(where, proposal.as_dict(), by)

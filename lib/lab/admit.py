@@ -80,7 +80,7 @@ def admit(
     _banned(proposal, experiment, steering)
     _leave(proposal, experiment, leave)
     _parent(proposal, ledger)
-    _duplicate(experiment, ledger, events)
+    _duplicate(proposal, experiment, ledger, events)
     _budget(experiment, limits)
     return parameters
 
@@ -170,13 +170,14 @@ def setup_named(experiment: Experiment) -> str:
     return setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
 
 
-def _duplicate(experiment: Experiment, ledger: Ledger, events: Events) -> None:
+def _duplicate(proposal: Proposal, experiment: Experiment, ledger: Ledger, events: Events) -> None:
     mine = setup_named(experiment)
     for record in reversed(ledger.records):
         if record["kind"] == "experiment" and record["gate"] != "confirm" and setup_of(record) == mine:
             raise Refused("duplicate", f"{record['id']} did the same ({record['status']})")
     for event in events.of("refused"):
-        if event.get("setup") == mine and event["rule"] not in PASSING:
+        # Word for word: with another hypothesis it is another proposal, and the rules above have passed this one.
+        if event.get("proposal") == proposal.as_dict() and event["rule"] not in PASSING:
             raise Refused("duplicate", f"the same was refused before (event {event['n']}: {event['rule']})")
 
 

@@ -1,12 +1,14 @@
 """What a proposer may know, rebuilt from disk every time: champion, last runs, lessons, worst dev cases, steering, menu.
 
-Knows which texts may be shown: of cases, those of the dev gate alone, and no gold. Does not know who reads it, nor
+Knows which texts may be shown: of cases, those of the dev gate alone, with the judge's notes; no task and no gold of
+the gates that decide, wherever it may stand. Does not know who reads it, nor
 what they make of it.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +17,14 @@ from typing import Any
 
 from lib.agent.pipeline import STEPS
 from lib.agent.prompt import ADVICE
+from lib.files import RULER
 from lib.lab import lessons
 from lib.lab.admit import Base, admit
 from lib.lab.events import Events
 from lib.lab.ledger import Ledger
 from lib.lab.proposal import PROPOSABLE, Proposal
 from lib.lab.steer import Limits, Steering
+from lib.measure.ruler import Ruler
 from lib.models.model import Decoding
 
 LAST, WORST, REFUSED = 12, 4, 8  # rows of each that are shown
@@ -50,6 +54,9 @@ class View:
     @cached_property
     def plain(self) -> dict[str, Any]:
         """Everything as plain data."""
+        return _without(self._all(), _hidden())
+
+    def _all(self) -> dict[str, Any]:
         recent = [r for r in self.ledger.records if r["kind"] == "experiment" and r["fingerprint"] == self.fingerprint]
         return {
             "champion": _run(self.champion) if self.champion else None,
@@ -83,6 +90,22 @@ class View:
             }
             for r in rows
         ]  # fmt: skip
+
+
+def _hidden() -> re.Pattern[str]:
+    """Tasks and gold questions of the gates that decide; one of them may stand in a judge's note on a dev case too."""
+    cases = [c for c in Ruler.load(RULER).cases if c.gate != "dev"]
+    texts = {t for c in cases for t in (c.task, *(c.gold.questions if c.gold else ()))}
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.IGNORECASE)
+
+
+def _without(value: Any, hidden: re.Pattern[str]) -> Any:
+    """Plain data without those texts."""
+    if isinstance(value, str):
+        return hidden.sub("[withheld]", value)
+    if isinstance(value, dict):
+        return {k: _without(v, hidden) for k, v in value.items()}
+    return [_without(v, hidden) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 Ask = Callable[[View], "Asked"]  # a proposer

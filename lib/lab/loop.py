@@ -23,7 +23,7 @@ from lib.lab.execute import RunFailed
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.guard import Watch
 from lib.lab.ledger import Ledger
-from lib.lab.proposal import Proposal, Refused, setup
+from lib.lab.proposal import Proposal, Refused
 from lib.lab.state import Action, Rules
 from lib.lab.steer import Limits
 from lib.measure.claude import NotAnswered
@@ -215,7 +215,7 @@ class Loop:
             parameters = view.admit(proposal)
         except Refused as error:
             self._refusals += 1
-            refused(self.events, asked.value, error, view, **about)
+            refused(self.events, asked.value, error, **about)
             return Progress("refused", f"{by}: {error}")
         self._refusals = 0
         wish = steer.wish_event(self.events) if view.steering.wish else None
@@ -305,13 +305,11 @@ class Loop:
             steer.live(self.steering, **told)
 
 
-def refused(events: Events, value: Any, error: Refused, view: View, **about: Any) -> Event:
+def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
     """Put a refused proposal into the events, with its reason; a huge one by its beginning and hash."""
     try:
-        kept = Proposal.read(value).as_dict()
-        done = setup(view.base.model, kept["pipeline"], kept["decoding"], kept["adapter"], view.fingerprint)
-        told: dict[str, Any] = {"proposal": kept, "setup": done}
-    except (Refused, TypeError, KeyError, ValueError, AttributeError):
+        told: dict[str, Any] = {"proposal": Proposal.read(value).as_dict()}
+    except Refused:
         text = value if isinstance(value, str) else repr(value)
         told = {"text": text[:1000].encode("utf-8", "backslashreplace").decode(), "sha256": _digest(text)}
     return events.append("refused", rule=error.name, reason=error.reason[:600], **about, **told)

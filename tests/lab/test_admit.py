@@ -107,7 +107,7 @@ def test_a_run_of_another_ruler_is_no_duplicate(lab):
 def test_what_was_refused_is_a_duplicate_unless_the_reason_can_pass(lab, rule, again):
     from lib.lab.loop import refused
 
-    refused(Events(lab.folder), GOOD, Refused(rule, "so it was"), view(lab))
+    refused(Events(lab.folder), GOOD, Refused(rule, "so it was"))
     if again:
         assert refusal(lab, {}).name == "duplicate"
     else:
