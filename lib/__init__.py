@@ -61,6 +61,8 @@ above it, and tests/test_order.py holds that.
     report.published            the published study read again
     report.luck                 what each keep rule does where nothing works
     report.site                 notebooks -> pages
+    report.memory               what the loop remembers, as tables
+    report.supervise            a loop watched and steered from a notebook
     cli_loop                    notch loop, log, propose, next
     cli                         notch
 """

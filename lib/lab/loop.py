@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lib.agent.bank import Leak
 from lib.files import sha256
 from lib.lab import execute, lessons, state, steer
 from lib.lab.admit import Base
@@ -31,6 +32,7 @@ from lib.measure.ruler import Tampered
 from lib.measure.spend import BudgetSpent
 
 DONE, GAVE_UP, FAILED = 0, 1, 4  # exit codes of an end
+REQUESTS = "requests"  # of a training, in the steering folder
 
 
 @dataclass(frozen=True)
@@ -232,8 +234,13 @@ class Loop:
 
     def _request(self, proposal: Proposal) -> None:
         """Open the training that a proposal asks for; a person approves it, the loop goes on meanwhile."""
-        opened = open_training(self.folder, self.steering, proposal)
-        self.events.append("request", request=proposal.request, opened=opened)
+        try:
+            opened, why = open_training(self.steering, proposal, "loop"), ""
+        except Leak:
+            opened, why = "", "leak: a pair repeats a task or a gold question of the ruler"
+        except (BadParameters, ValueError, ImportError) as error:
+            opened, why = "", str(error)[:300]
+        self.events.append("request", opened=opened, why=why, request=proposal.request)
 
     def _run(self, action: Action, view: View) -> Iterator[Progress]:
         """Make one run and seal it. The measure is looked at before, after, and before the ledger line."""
@@ -319,11 +326,14 @@ def _digest(text: str) -> str:
     return sha256(text.encode("utf-8", "backslashreplace"))
 
 
-def open_training(folder: Path, steering: Path, proposal: Proposal) -> str:
-    """Open a training request in the steering folder; returns its id."""
+def open_training(steering: Path, proposal: Proposal, by: str) -> str:
+    """Open a training request in the steering folder; returns its id. Raises what its own check raises."""
     from lib.lab import requests
 
-    return str(requests.open_request(steering, **proposal.request, by=proposal.hypothesis))
+    told = proposal.request
+    return requests.open_request(
+        steering / REQUESTS, told["parameters"], told["why"], float(told["expected"]), by=by
+    ).id
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ MOST_BYTES = 20_000  # of a proposal as JSON
 MOST_TEXT = 2000  # characters of one text in it
 PROPOSABLE = tuple(name for name in LEVERS if name not in (*REFERENCE, "baseline"))
 NESTED = ("pipeline", "decoding", "request")  # fields that a flat reply holds as JSON texts
-REQUEST = ("kind", "why", "what", "measure")  # of a training request: sft, orpo, grpo; the fault; the data; how we know
+REQUEST = ("why", "expected", "parameters")  # of a training request: the reason, the effect, parameters of 11_train
 
 
 class Refused(OneLine, ValueError):
@@ -46,7 +46,7 @@ class Proposal:
     parent: str = ""  # the run that it builds on
     decoding: dict[str, Any] = field(default_factory=dict)
     adapter: str = ""
-    request: dict[str, str] = field(default_factory=dict)  # a training that a person may approve; see REQUEST
+    request: dict[str, Any] = field(default_factory=dict)  # a training that a person may approve; see REQUEST
 
     @classmethod
     def read(cls, value: Any) -> Proposal:
@@ -82,8 +82,6 @@ class Proposal:
             raise Refused("malformed", "hypothesis and kill are empty; say what you expect and what would refute it")
         if made.lever not in PROPOSABLE:
             raise Refused("unknown-lever", f"{_short(made.lever)}; expected one of {', '.join(PROPOSABLE)}")
-        if made.request and set(made.request) != set(REQUEST):
-            raise Refused("malformed", f"request has {', '.join(made.request)}; expected exactly {', '.join(REQUEST)}")
         return made
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,8 +112,17 @@ def _check(name: str, said: Any, kind: str) -> None:
             raise Refused("too-large", f"{name} has a text of {len(text)} characters; at most {MOST_TEXT} are allowed")
         if any(ord(c) < 32 and c not in "\n\t" or "\ud800" <= c <= "\udfff" for c in text):
             raise Refused("malformed", f"{name} has control characters or halves of characters")
-    if name == "request" and not all(isinstance(v, str) and v.strip() for v in said.values()):
-        raise Refused("malformed", "request holds texts only")
+    if name == "request" and said:
+        _request(said)
+
+
+def _request(said: dict[str, Any]) -> None:
+    if set(said) != set(REQUEST):
+        raise Refused("malformed", f"request has {_short(sorted(said))}; expected exactly {', '.join(REQUEST)}")
+    expected = said["expected"]
+    number = isinstance(expected, (int, float)) and not isinstance(expected, bool)
+    if not (isinstance(said["why"], str) and said["why"].strip() and number and isinstance(said["parameters"], dict)):
+        raise Refused("malformed", "request: why is text, expected a number, parameters a mapping of 11_train")
 
 
 def parse(text: str) -> Any:
