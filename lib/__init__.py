@@ -22,6 +22,7 @@ above it, and tests/test_order.py holds that.
     measure.fit_offline         how the offline judge's constants were fitted (a script)
     measure.against             a judge beside stored verdicts of another
     models.model                what a model is; ToyModel
+    models.provenance           where an adapter comes from, and whether it fits
     models.mlx                  the model that runs here
     models.load                 the one door to a model
     models.knowledge            what a plan depends on, by family of task
@@ -35,6 +36,14 @@ above it, and tests/test_order.py holds that.
     train.corpus                examples of every call, for the tiny planner
     train.pretrain              trains a tiny planner (a script)
     train.export                quantises and measures it (a script)
+    train.data                  pairs to train on, with their card
+    train.teacher               chosen sets that Claude writes
+    train.lora                  low-rank adapters, epoch by epoch
+    train.orpo                  a loss on pairs of preference
+    train.grpo                  rewards within a group, near the start
+    train.gad                   a critic that tells drafts from gold-like sets
+    train.adapter               an adapter as files; two merged into one
+    train.recipe                one training, from its recipe to its files
     lab.record                  what one run was and found
     lab.ledger                  sealed runs, the keep rule, the champion
     lab.rescore                 scores again, in a process of its own
@@ -43,7 +52,9 @@ above it, and tests/test_order.py holds that.
     lab.experiment              ruler x pipeline x judge -> record
     lab.calibration             a judge and a decoding measured -> record
     lab.rejudge                 stored answers judged without one dimension -> record
+    lab.training                a method and its data -> an adapter, a record
     lab.execute                 papermill: notebook + parameters -> a sealed run
+    lab.requests                a training that is asked for, and who approved it
     lab.study                   a plan of experiments, resumable
     lab.proposal                what to try next, as plain data
     lab.steer                   steering by files
@@ -64,6 +75,7 @@ above it, and tests/test_order.py holds that.
     report.memory               what the loop remembers, as tables
     report.supervise            a loop watched and steered from a notebook
     cli_loop                    notch loop, log, propose, next
+    cli_train                   notch train
     cli                         notch
 """
 
@@ -89,6 +101,7 @@ _HOME = {
     "Experiment": "lib.lab.experiment",
     "Calibration": "lib.lab.calibration",
     "Rejudge": "lib.lab.rejudge",
+    "Training": "lib.lab.training",
     "Ledger": "lib.lab.ledger",
     "figures": "lib.report",
     "measured": "lib.report",

@@ -53,12 +53,13 @@ def exit_code(error: Exception) -> int | None:
     from lib.measure.ruler import BadRuler, Tampered
     from lib.measure.spend import CloudError, UnknownModel
     from lib.models.model import NoModel
+    from lib.train.data import BadData
 
     table = (
         (Tampered, TAMPERED),
         (RunFailed, RUN_FAILED),
         ((NoModel, NoKey), MISSING),
-        ((BadParameters, BadPipeline, Leak, UnknownModel), USAGE),
+        ((BadParameters, BadPipeline, BadData, Leak, UnknownModel), USAGE),
         (CloudError, RUN_FAILED),
     )
     for kinds, code in table:
@@ -397,8 +398,10 @@ def _clean(text: str) -> str:
 
 
 from lib import cli_loop  # noqa: E402
+from lib.cli_train import register as register_train  # noqa: E402  after what it is handed
 
 cli_loop.register(sys.modules[__name__])
+register_train(notch, runs_option, _value, line)
 
 if __name__ == "__main__":
     main()

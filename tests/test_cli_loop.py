@@ -89,5 +89,12 @@ def test_next_runs_what_is_queued_and_no_more(notch, tmp_path):  # noqa: F811
     notch("propose", proposal(tmp_path), *TOY)
     said = notch("next", *TOY)
     assert said.code == 0 and "the queue is empty" in said.out
-    assert [r["gate"] for r in Ledger.read(tmp_path / "runs").records] == ["full", "dev", "dev", "full", "confirm", "confirm"]
+    assert [r["gate"] for r in Ledger.read(tmp_path / "runs").records] == [
+        "full",
+        "dev",
+        "dev",
+        "full",
+        "confirm",
+        "confirm",
+    ]
     assert verify(tmp_path / "runs") == [] and "0 runs in" in notch("next", *TOY).out

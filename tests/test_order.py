@@ -13,8 +13,8 @@ import lib
 PACKAGE = Path(lib.__file__).parent
 ORDER = re.findall(r"^    ([a-z_.]+)  +\S", lib.__doc__, re.MULTILINE)
 OWNERS = {
-    "mlx": {"models.mlx", "train.export"},
-    "mlx_lm": {"models.mlx", "train.export"},
+    "mlx": {"models.mlx", "train.export", "train.lora", "train.orpo", "train.grpo", "train.adapter", "train.recipe"},
+    "mlx_lm": {"models.mlx", "train.export", "train.lora"},
     "matplotlib": {"report.figures"},
     "papermill": {"lab.execute"},
     "torch": {"train.pretrain"},

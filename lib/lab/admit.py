@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lib.agent.bank import Leak
 from lib.agent.pipeline import STEPS, BadPipeline
-from lib.files import ROOT
 from lib.lab import execute
 from lib.lab.events import Events
 from lib.lab.experiment import BadParameters, Experiment
@@ -51,12 +49,12 @@ class Base:
     min_effect: float = 0.02
     seed: int = 0
 
-    def parameters(self, proposal: Proposal, adapter: str = "") -> dict[str, Any]:
+    def parameters(self, proposal: Proposal) -> dict[str, Any]:
         """Parameters of the experiment that a proposal stands for, on the full gate."""
         return {
             **self.__dict__,
             "hypothesis": proposal.hypothesis, "predicted": float(proposal.predicted), "lever": proposal.lever,
-            "pipeline": proposal.pipeline, "decoding": proposal.decoding, "adapter": adapter or proposal.adapter,
+            "pipeline": proposal.pipeline, "decoding": proposal.decoding, "adapter": proposal.adapter,
             "gate": "full",
         }  # fmt: skip
 
@@ -74,8 +72,7 @@ def admit(
     `leave` is a lever class that this proposal must not stay in (patience), "" for none.
     """
     _texts(proposal)
-    adapter = _adapter(proposal.adapter, ledger.folder)
-    parameters = base.parameters(proposal, adapter)
+    parameters = base.parameters(proposal)
     experiment = _experiment(parameters)
     _banned(proposal, experiment, steering)
     _leave(proposal, experiment, leave)
@@ -106,14 +103,6 @@ def _values(value: Any) -> list[str]:
         return [value]
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [t for v in inner for t in _values(v)]
-
-
-def _adapter(name: str, folder: Path) -> str:
-    """A sealed run's adapter by the run's id, or a folder below the project as it is."""
-    own = folder / name / "adapter"
-    if name and "/" not in name and own.is_dir():
-        return str(own.relative_to(ROOT)) if own.is_relative_to(ROOT) else str(own)
-    return name
 
 
 def _experiment(parameters: dict[str, Any]) -> Experiment:

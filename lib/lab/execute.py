@@ -26,16 +26,18 @@ from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger, recomputed, seal, sync
 from lib.lab.record import MIME, Record
 from lib.lab.rejudge import Rejudge
+from lib.lab.training import Training
 
 SECRET_NAME = re.compile(r"(?i)(api_?key|token|secret|password|passwd|credential)")
 DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
 TEMPLATES = {
-    "10_experiment": "experiment", "12_confirm": "confirm", "13_rejudge": "rejudge", "14_calibrate": "calibrate",
+    "10_experiment": "experiment", "11_train": "train", "12_confirm": "confirm", "13_rejudge": "rejudge", "14_calibrate": "calibrate",
 }  # fmt: skip
-Runnable = Experiment | Calibration | Rejudge
+Runnable = Experiment | Calibration | Rejudge | Training
 Check = Callable[[dict[str, Any], list[dict[str, Any]]], str]  # record and cases -> what is wrong, "" if nothing
 MAKERS: dict[str, type[Runnable]] = {
     "experiment": Experiment, "confirm": Experiment, "calibrate": Calibration, "rejudge": Rejudge,
+    "train": Training,
 }  # fmt: skip
 
 
@@ -76,12 +78,17 @@ def defaults(notebook: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def defaults_of(name: str) -> dict[str, Any]:
+    """Names and default values of a template's parameters. Raises BadParameters."""
+    return defaults(json.loads(template(name).read_text(encoding="utf-8")))
+
+
 def accept(name: str, parameters: dict[str, Any]) -> Runnable:
     """The experiment (calibration, re-judge) that a template makes of its parameters, checked as far as that goes without running it.
 
     Raises BadParameters, BadPipeline, NoModel, Leak, BadRuler or Tampered; nothing is written.
     """
-    known = defaults(json.loads(template(name).read_text(encoding="utf-8")))
+    known = defaults_of(name)
     for key in parameters:
         if not isinstance(key, str):
             raise BadParameters(f"parameter {key!r} is not a name")
@@ -132,6 +139,8 @@ def run(
 def _slug(experiment: Runnable) -> str:
     if isinstance(experiment, Rejudge):
         return f"rejudge-without-{experiment.without}"
+    if isinstance(experiment, Training):
+        return f"train-{experiment.method}-{experiment.data.get('kind', '')}"
     steps = "-".join(s["step"] for s in experiment.pipeline)
     return f"{experiment.lever}-{steps}" if experiment.kind == "experiment" else experiment.kind
 
@@ -247,7 +256,11 @@ def adopt(
         sealed_notebook = tidy(notebook, cases, model).encode()
         return {"record.json": (_clean(text, model) + "\n").encode(), "experiment.ipynb": sealed_notebook}
 
-    sealed = seal(folder, slug, {"cases.jsonl": cases, **(beside or {})}, finish)
+    trains = isinstance(experiment, Training) and not error
+    own = experiment.files(record) if trains else {}  # type: ignore[union-attr]
+    sealed = seal(folder, slug, {"cases.jsonl": cases, **own, **(beside or {})}, finish)
+    if trains:
+        experiment.clear()  # type: ignore[union-attr]
     if error:
         raise RunFailed(f"run {sealed} crashed and is sealed as it is: {_clean(error, model)}", sealed)
     return record

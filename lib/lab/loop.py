@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.agent.bank import Leak
-from lib.files import sha256
+from lib.files import OneLine, sha256
 from lib.lab import execute, lessons, state, steer
 from lib.lab.admit import Base
 from lib.lab.context import Ask, Asked, View
@@ -238,7 +238,7 @@ class Loop:
             opened, why = open_training(self.steering, proposal, "loop"), ""
         except Leak:
             opened, why = "", "leak: a pair repeats a task or a gold question of the ruler"
-        except (BadParameters, ValueError, ImportError) as error:
+        except (OneLine, ValueError) as error:
             opened, why = "", str(error)[:300]
         self.events.append("request", opened=opened, why=why, request=proposal.request)
 

@@ -22,7 +22,7 @@ STATUSES = ("kept", "discarded", "indecisive", "incomplete", "invalid", "crashed
 class Record:
     """One run as `record.json` holds it. `id` and `slug` are given when it is sealed."""
 
-    kind: str  # experiment, confirm, calibrate, rejudge
+    kind: str  # experiment, confirm, calibrate, rejudge, train
     hypothesis: str
     predicted: float  # the effect on quality that the hypothesis declares
     min_effect: float  # the smallest gain worth keeping
@@ -52,7 +52,9 @@ class Record:
     id: str = ""
     slug: str = ""
     schema: int = SCHEMA
-    found: dict[str, Any] = field(default_factory=dict)  # calibrate and rejudge: what was measured; they have no scores
+    found: dict[str, Any] = field(
+        default_factory=dict
+    )  # calibrate, rejudge, train: what was measured or made; they have no scores
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

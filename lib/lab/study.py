@@ -6,15 +6,17 @@ is no other state than the runs. Does not know what a run does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lib.files import NOTEBOOKS
 from lib.lab import execute
-from lib.lab.execute import RunFailed
-from lib.lab.experiment import BadParameters, Experiment
+from lib.lab.execute import RunFailed, Runnable
+from lib.lab.experiment import BadParameters
 from lib.lab.ledger import Ledger, sync
 
 PLANS = NOTEBOOKS / "plans"
@@ -27,6 +29,7 @@ class Entry:
     name: str
     parameters: dict[str, Any] = field(default_factory=dict)
     confirm: bool = False  # look at the sealed gate for the champion of that moment
+    template: str = "10_experiment"
 
 
 @dataclass(frozen=True)
@@ -77,19 +80,64 @@ def read(path: Path | str) -> Plan:
             raise BadParameters(
                 f"{file}: run {row['name']!r} only confirms; {min(map(str, rest))!r} has no meaning there"
             )
+        if "train" in rest:
+            entries.append(Entry(row["name"], _training(file, row["name"], rest, common), False, "11_train"))
+            continue
         entries.append(Entry(row["name"], {} if confirm else {**common, **rest}, confirm))
     return Plan(raw.get("name", file.stem), raw.get("about", ""), tuple(entries))
 
 
-def check(plan: Plan) -> dict[str, Experiment]:
-    """Every experiment of a plan, refused by name before the first one runs."""
-    made = {}
+def _training(file: Path, name: str, row: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a row such as `train: {method: sft, data: {pairs: 288}}`; of what is common it takes what it knows."""
+    told = row["train"]
+    if not isinstance(told, dict):
+        raise BadParameters(
+            f"{file}: run {name!r} has train {told!r:.60}, expected a mapping of parameters of 11_train"
+        )
+    known = {k: v for k, v in common.items() if k in execute.defaults_of("11_train")}
+    return {**known, **told, **{k: v for k, v in row.items() if k != "train"}}
+
+
+def _refers(value: Any) -> bool:
+    """Whether a value names the adapter of an earlier row: {run: NAME} or {run: NAME, epoch: 2}."""
+    return isinstance(value, dict) and "run" in value and set(value) <= {"run", "epoch"}
+
+
+def resolve(value: Any, adapter: Callable[[str, int | None], str]) -> Any:
+    """Plain data in which every reference to an adapter is replaced by what `adapter(run, epoch)` says."""
+    if _refers(value):
+        return adapter(value["run"], value.get("epoch"))
+    if isinstance(value, dict):
+        return {k: resolve(v, adapter) for k, v in value.items()}
+    return [resolve(v, adapter) for v in value] if isinstance(value, list) else value
+
+
+def check(plan: Plan) -> dict[str, Runnable]:
+    """Every run of a plan, refused by name before the first one runs. Adapters that are yet to be trained are left out."""
+    made: dict[str, Runnable] = {}
+    trains: dict[str, Entry] = {}
+
+    def planned(run: str, epoch: int | None) -> str:
+        if run not in trains:
+            raise BadParameters(f"adapter {{run: {run}}}: no earlier run of this plan that trains is called so")
+        kept = trains[run].parameters.get("checkpoints", [])
+        if epoch is not None and epoch not in kept:
+            raise BadParameters(f"adapter {{run: {run}, epoch: {epoch}}}: that run keeps the epochs {kept}")
+        return ""
+
     for entry in plan.entries:
-        if not entry.confirm:
-            try:
-                made[entry.name] = execute.accept("10_experiment", entry.parameters)
-            except Exception as error:
-                raise type(error)(f"plan {plan.name!r}, run {entry.name!r}: {error}") from error
+        if entry.confirm:
+            continue
+        try:
+            told = resolve(entry.parameters, planned)
+            if told != entry.parameters:  # something is yet to be trained: its place is checked, not its weights
+                told = {**told, **({"method": "sft", "merge": []} if told.get("method") == "merge" else {})}
+                told = {k: v for k, v in told.items() if not (k == "objective" and "weights" in v)}
+            made[entry.name] = execute.accept(entry.template, told)
+        except Exception as error:
+            raise type(error)(f"plan {plan.name!r}, run {entry.name!r}: {error}") from error
+        if entry.template == "11_train":
+            trains[entry.name] = entry
     return made
 
 
@@ -105,12 +153,13 @@ class Progress:
 
 def run(plan: Plan, folder: Path) -> Iterator[Progress]:
     """Run what is missing of a plan, yielding after each entry. A crashed run is reported and the plan goes on."""
-    experiments = check(plan)
+    check(plan)
     if folder.exists():
         from lib.files import locked
 
         with locked(folder / ".lock"):
             sync(folder)
+    ids: dict[str, str] = {}
     for entry in plan.entries:
         ledger = Ledger.read(folder)
         if entry.confirm:
@@ -119,15 +168,33 @@ def run(plan: Plan, folder: Path) -> Iterator[Progress]:
             except RunFailed as error:
                 yield Progress(entry, "crashed", None, str(error))
             continue
-        experiment = experiments[entry.name]
-        have = ledger.by_key(experiment.key)
-        if have:
-            yield Progress(entry, "there", have)
-            continue
         try:
-            yield Progress(entry, "ran", execute.run("10_experiment", entry.parameters, entry.name, folder))
+            told = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
+            with folder_of_runs(folder):  # an adapter by its run's id lies there
+                have = ledger.by_key(execute.accept(entry.template, told).key)
+                record = have or execute.run(entry.template, told, entry.name, folder)
+            ids[entry.name] = record["id"]
+            yield Progress(entry, "there" if have else "ran", record)
         except RunFailed as error:
             yield Progress(entry, "crashed", None, str(error))
+
+
+def _adapter(ids: dict[str, str], run: str, epoch: int | None) -> str:
+    """The name of a trained adapter: the id of its run, with an epoch that was kept beside it. Raises RunFailed."""
+    if run not in ids:
+        raise RunFailed(f"needs the adapter of {run!r}, whose training did not end well")
+    return ids[run] + (f"/epoch-{epoch:02d}" if epoch is not None else "")
+
+
+@contextlib.contextmanager
+def folder_of_runs(folder: Path) -> Iterator[None]:
+    """The folder of runs for whatever looks it up by the environment."""
+    old = os.environ.get("NOTCH_RUNS")
+    os.environ["NOTCH_RUNS"] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        os.environ.pop("NOTCH_RUNS") if old is None else os.environ.update(NOTCH_RUNS=old)
 
 
 def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
@@ -146,7 +213,9 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
         return
     if chosen["status"] != "kept" or chosen["kind"] != "experiment":
         raise BadParameters(f"{chosen['id']} was not kept; only a kept run can be confirmed")
-    if execute.accept("12_confirm", look(chosen)).fingerprint != fingerprint:
+    with folder_of_runs(ledger.folder):  # an adapter by its run's id lies there
+        accepted = execute.accept("12_confirm", look(chosen))
+    if accepted.fingerprint != fingerprint:
         raise BadParameters(f"{chosen['id']} was kept on another ruler or judge; run it again on this one first")
     wanted = [kept[0], chosen] if chosen is not kept[0] else [chosen]
     for target in wanted:
@@ -154,9 +223,9 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
         if seen:
             yield Progress(entry, "there", seen)
             continue
-        yield Progress(
-            entry, "ran", execute.run("12_confirm", look(target), f"confirm-{target['slug']}", ledger.folder)
-        )
+        with folder_of_runs(ledger.folder):
+            made = execute.run("12_confirm", look(target), f"confirm-{target['slug']}", ledger.folder)
+        yield Progress(entry, "ran", made)
 
 
 def look(record: dict[str, Any]) -> dict[str, Any]:

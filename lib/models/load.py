@@ -24,4 +24,4 @@ def check(name: str, adapter: str = "") -> None:
     elif adapter:
         raise NoModel("model 'toy' takes no adapter; use tiny-s, tiny-m or an MLX model")
     if adapter:
-        adapter_folder(adapter)
+        adapter_folder(adapter, name)

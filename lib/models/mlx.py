@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import ROOT, sha256
+from lib.models import provenance
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
 
 SHIPPED = {name: Path(__file__).parent / "tiny" / name for name in ("tiny-s", "tiny-m")}
@@ -70,18 +71,19 @@ def resolve(name: str) -> str:
     )
 
 
-def adapter_folder(adapter: str) -> str:
-    """The folder of an adapter, as given or below the project. Raises NoModel."""
-    for folder in (Path(adapter), ROOT / adapter):
-        if (folder / "adapters.safetensors").exists():
-            return str(folder)
-    raise NoModel(f"adapter {adapter!r}: no adapters.safetensors in that folder")
+def adapter_folder(adapter: str, name: str = "") -> str:
+    """The folder of an adapter: a path, or a sealed run by id or slug. Raises NoModel, also where model `name` is not
+    the base that it was trained on."""
+    folder = provenance.find(adapter)
+    if name:
+        provenance.check(folder, name, weights_hash(resolve(name)))
+    return str(folder)
 
 
 class MLXModel:
     """A language model in this process. Raises NoModel when the weights or mlx cannot be loaded."""
 
-    def __init__(self, name: str, adapter: str = "", batch: int = 64) -> None:
+    def __init__(self, name: str, adapter: str = "", batch: int = 64, quantised: bool = False) -> None:
         self.blas = fast_blas()
         where = resolve(name)
         try:
@@ -90,7 +92,7 @@ class MLXModel:
             from mlx_lm.utils import dequantize_model
         except ImportError as error:
             raise NoModel(f"mlx-lm cannot be imported ({error}); run `make setup`") from error
-        adapter = adapter_folder(adapter) if adapter else ""
+        adapter = adapter_folder(adapter, name) if adapter else ""
         try:
             with quiet():
                 self.model, self.tokenizer = load(where, adapter_path=adapter or None)
@@ -100,7 +102,8 @@ class MLXModel:
             ) from error
         self.on_gpu = mx.metal.is_available()
         if not self.on_gpu:
-            dequantize_model(self.model)
+            if not quantised:  # training can ask to keep the base as it is
+                dequantize_model(self.model)
             self.model.set_dtype(mx.float32)
         self.name = name
         self.identity: dict[str, Any] = {"name": name, "weights": weights_hash(where)}

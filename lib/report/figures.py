@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lib.files import ROOT, replace, runs_folder
 from lib.lab.experiment import Experiment, Run
 from lib.lab.ledger import Ledger
+from lib.lab.training import Trained
 from lib.report import tables
 
 if TYPE_CHECKING:
@@ -352,4 +353,32 @@ def published_luck(table: pd.DataFrame) -> Picture:
         f"Gain over the first run where nothing works, after {len(table)} runs: keep if better {last.luck:.3f} (9 in "
         f"10 studies {last.low:.3f} to {last.high:.3f}), the paired rule {last.rule:.3f}, confirmed "
         f"{last.confirmed:.3f}. The published study gained {own.study:.3f} in {own.run:.0f} runs.",
+    )
+
+
+def curves(trained: Trained) -> Picture:
+    """Loss of training and validation by epoch; with them, where there are any, margin, chosen log-probability, reward."""
+    curve = trained.outcome.curve
+    others = [k for k in ("valid_margin", "valid_chosen", "reward", "auc") if any(k in row for row in curve)]
+    figure, ax = canvas(8, 2.8)
+    for name, colour in (("train_loss", FAINT), ("valid_loss", INK)):
+        points = [(row["epoch"], row[name]) for row in curve if row.get(name) is not None]
+        ax.plot(*zip(*points, strict=True) if points else ([], []), color=colour, marker="o", markersize=3,
+                label=name.replace("_", " "))  # fmt: skip
+    for name, colour in zip(others, (KEPT, PROVEN, ANCHOR), strict=False):
+        points = [(row["epoch"], row[name]) for row in curve if row.get(name) is not None]
+        ax.plot(*zip(*points, strict=True), color=colour, marker="s", markersize=3, linestyle="--",
+                label=name.replace("_", " "))  # fmt: skip
+    if curve:
+        ax.axvline(trained.outcome.epoch, color=KEPT, linewidth=0.6)
+        ax.set_xticks([row["epoch"] for row in curve])
+        ax.legend(frameon=False, fontsize=8)
+    ax.set_xlabel("epoch; 0 is the start, the line marks the epoch that is kept")
+    if not curve:
+        return picture(figure, "A merge has no curve: nothing was trained.")
+    told = [
+        f"{n.replace('_', ' ')} from {curve[0][n]:.3f} to {curve[-1][n]:.3f}" for n in curve[0] if n.startswith("valid")
+    ]
+    return picture(
+        figure, f"{len(curve) - 1} epochs of training: {', '.join(told)}; epoch {trained.outcome.epoch} is kept."
     )

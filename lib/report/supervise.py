@@ -153,10 +153,8 @@ class Desk:
 
 def training_requests(folder: Path) -> list[dict[str, Any]]:
     """Training requests of a steering folder as plain data."""
-    try:
-        from lib.lab import requests
-    except ImportError:  # until the training room is there
-        return []
+    from lib.lab import requests
+
     return [asdict(r) for r in requests.requests(folder / REQUESTS)]
 
 

@@ -118,11 +118,3 @@ def test_too_many_calls_or_tokens_are_over_the_budget(lab):
     assert refusal(lab, {}, calls=0.5).name == "budget"
     assert refusal(lab, {"decoding": {"max_tokens": 5000}}).name == "budget"
     assert refusal(lab, ask(tokens=5000)).name == "budget"
-
-
-def test_an_adapter_is_named_by_the_run_that_made_it(lab):
-    from lib.lab.admit import _adapter
-
-    run = lab.seal()
-    (lab.folder / run / "adapter").mkdir()
-    assert _adapter(run, lab.folder) == str(lab.folder / run / "adapter") and _adapter("", lab.folder) == ""

@@ -191,3 +191,22 @@ def test_a_run_whose_scores_do_not_follow_is_invalid_and_stops_the_loop(tmp_path
 def test_a_loop_killed_at_random_moments_ends_with_the_asked_runs_none_twice_none_torn(tmp_path, seed):
     kills, wrong = torture(tmp_path / "runs", 3, 3, random.Random(seed), 5.0, say=lambda *_, **__: None)
     assert wrong == [] and kills >= 1
+
+
+# --- trainings that a proposal asks for
+
+
+@pytest.mark.parametrize(
+    "parameters, state", [({"model": "tiny-s"}, "open"), ({"method": "magic"}, ""), ({"x": 1}, "")]
+)
+def test_a_training_request_waits_for_a_person_and_a_bad_one_is_an_event(tmp_path, parameters, state):
+    from lib.lab import requests
+    from lib.lab.proposal import Proposal
+
+    asked = {"why": "Copying the object fails in half of the cases.", "expected": 0.03, "parameters": parameters}
+    work = loop(tmp_path)
+    work.events = Events(tmp_path / "runs")
+    work._request(Proposal.of(GOOD | {"request": asked}))
+    [event] = Events(tmp_path / "runs").of("request")
+    assert [r.state for r in requests.requests(tmp_path / "steer" / "requests")] == [state] * bool(state)
+    assert bool(event["opened"]) == bool(state) and bool(event["why"]) != bool(state)

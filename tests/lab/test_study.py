@@ -13,7 +13,7 @@ import pytest
 
 from lib.files import ROOT
 from lib.lab import study
-from lib.lab.experiment import BadParameters
+from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import SEAL, Ledger, sealed_folders, verify
 from lib.lab.study import Entry, look, read
 
@@ -153,7 +153,7 @@ def test_there_is_nothing_to_confirm_before_a_run_is_kept(lab):
 
 
 def test_a_run_that_was_not_kept_cannot_be_confirmed(lab):
-    ours = study.Experiment().fingerprint
+    ours = Experiment().fingerprint
     lab.seal(slug="first", fingerprint=ours)
     lab.seal(slug="same", fingerprint=ours)
     with pytest.raises(BadParameters, match="0002-same was not kept"):
@@ -161,7 +161,7 @@ def test_a_run_that_was_not_kept_cannot_be_confirmed(lab):
 
 
 def test_a_run_that_was_looked_at_is_not_looked_at_again(lab):
-    ours = study.Experiment().fingerprint
+    ours = Experiment().fingerprint
     first = lab.seal(slug="first", fingerprint=ours)
     seen = lab.seal(slug="look", fingerprint=ours, kind="confirm", gate="confirm", of=first)
     [progress] = study.confirm(lab.read(), Entry("confirm", confirm=True))

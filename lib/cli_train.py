@@ -1,0 +1,160 @@
+"""notch train: an adapter from the command line, from a run's adapter on, or from a request that a person approved."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+def register(
+    notch: click.Group, runs_option: Callable[[Any], Any], value: Callable[[str, str], Any], line: Callable[[Any], str]
+) -> None:
+    """Add `train` to the commands. The helpers come from the command line's own file, which stands below this one."""
+
+    @notch.command()
+    @click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
+                  help="A parameter of 11_train, as papermill spells it.")  # fmt: skip
+    @click.option("-y", "--yaml", "as_yaml", multiple=True, metavar="YAML", help="Parameters as a YAML mapping.")
+    @click.option("--name", default="", help="Slug of the run (default: from method and data).")
+    @click.option("--from-run", default="", metavar="RUN", help="Go on from the adapter of this run.")
+    @click.option("--request", default="", metavar="ID", help="Train what was asked for, once a person approved it.")
+    @click.option("--approve", is_flag=True, help="With --request: say yes to it. Trains nothing yet.")
+    @click.option("--reject", default="", metavar="WHY", help="With --request: say no, and why.")
+    @click.option("--who", default="", help="Who approves or rejects (default: you).")
+    @click.option("--requests", "listed", is_flag=True, help="List what was asked for.")
+    @click.option("--steer", type=click.Path(file_okay=False, path_type=Path), default=None,
+                  help="Folder of requests (default: steer/requests beside the runs).")  # fmt: skip
+    @runs_option
+    @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+    def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str, approve: bool, reject: str,
+              who: str, listed: bool, steer: Path | None, runs: Path, as_json: bool) -> int:  # fmt: skip
+        """Train an adapter and seal it as a run. It is measured by experiments that use it (`-p adapter RUN`)."""
+        from lib.lab import requests
+        from lib.lab.experiment import BadParameters
+
+        if (approve or reject) and not request:
+            raise BadParameters("--approve and --reject go with --request ID")
+        if listed:
+            for one in requests.requests(steer):
+                click.echo(f"{one.id}: {one.state}, expected {one.expected:+.3f}, {' '.join(one.why.split())}")
+            return OK
+        if approve or reject:
+            who = who or getpass.getuser()
+            made = requests.reject(steer, request, reject, who) if reject else requests.approve(steer, request, who)
+            click.echo(f"{made.id} is {made.state}" + (f"; now: {made.command}" if approve else ""))
+            return OK
+        told = _told(parameters, as_yaml, value)
+        if from_run:
+            from lib.lab.ledger import Ledger
+
+            record = Ledger.read(runs).get(from_run)
+            if not (runs / record["id"] / "adapter").is_dir():
+                raise BadParameters(f"{record['id']} has no adapter; --from-run names a run of `notch train`")
+            told = {"model": record["model"], **told, "adapter": record["id"]}
+        record = _asked(request, told, name, steer, runs) if request else _train(told, name, runs)
+        click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else said(record))
+        return OK
+
+
+def said(record: dict[str, Any]) -> str:
+    """One line about a training."""
+    found = record["found"]
+    if not found["curve"]:
+        return f"{record['id']}: two adapters merged, {found['adapter_bytes'] / 1000:.0f} kB"
+    first, last = found["curve"][0], found["curve"][found["epoch"]]
+    return (
+        f"{record['id']}: {found['method']} on {found['data']['train']} pairs in {record['seconds']:.0f} s, valid loss "
+        f"{first['valid_loss']:.3f} -> {last['valid_loss']:.3f} at epoch {found['epoch']}, adapter of "
+        f"{found['adapter_bytes'] / 1000:.0f} kB. Measure it: notch run -p adapter {record['id']}"
+    )
+
+
+def _told(parameters: Any, as_yaml: Any, value: Callable[[str, str], Any]) -> dict[str, Any]:
+    from lib.lab.experiment import BadParameters
+
+    told: dict[str, Any] = {}
+    for text in as_yaml:
+        given = value("-y", text)
+        if not isinstance(given, dict):
+            raise BadParameters(f"-y {text!r}: expected a mapping such as '{{method: sft}}'")
+        told |= given
+    plain = ("hypothesis", "adapter", "model", "method")
+    return told | {key: text if key in plain else value(key, text) for key, text in parameters}
+
+
+def _asked(request: str, told: dict[str, Any], name: str, steer: Path | None, runs: Path) -> dict[str, Any]:
+    """Train an approved request; its state follows what happens."""
+    from lib.lab import requests
+    from lib.lab.experiment import BadParameters
+
+    one = requests.get(steer, request)
+    if told:
+        raise BadParameters(f"request {one.id} has its own parameters; -p and -y would train something else")
+    if one.state != "approved":
+        raise BadParameters(
+            f"request {one.id} is {one.state}; only an approved one is trained (--approve, by a person)"
+        )
+    now = one.training.check().data_hash
+    if now != one.data:
+        raise BadParameters(
+            f"request {one.id}: its data is {now[:12]} now, {one.data[:12]} was approved; open a new request"
+        )
+    requests.advance(steer, one.id, "running")
+    try:
+        record = _train({**one.parameters, "request": one.id}, name or one.id[5:], runs)
+    except BaseException as error:
+        requests.advance(steer, one.id, "approved", why=f"the training failed: {' '.join(str(error).split())[:200]}")
+        raise
+    requests.advance(steer, one.id, "delivered", run=record["id"])
+    return record
+
+
+def _train(told: dict[str, Any], name: str, runs: Path) -> dict[str, Any]:
+    from lib.lab import execute
+
+    with bar():
+        return execute.run("11_train", told, name, runs)
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[None]:
+    """A progress bar with time left and loss, fed by the kernel through a file."""
+    from tqdm import tqdm
+
+    done = threading.Event()
+    with tempfile.TemporaryDirectory(prefix="notch-") as temp:
+        path = Path(temp) / "progress.json"
+        os.environ["NOTCH_PROGRESS"] = str(path)
+        shown = tqdm(total=1, desc="training", unit="step", disable=None, leave=False, bar_format=FORMAT)
+
+        def follow() -> None:
+            while not done.wait(0.5):
+                with contextlib.suppress(OSError, ValueError, KeyError):
+                    told = json.loads(path.read_text(encoding="utf-8"))
+                    shown.total, shown.n = told["total"], told["done"]
+                    left = f"{told['seconds_left']:.0f} s left, loss {told['loss']:.3f}, epoch {told['epoch']}"
+                    shown.set_postfix_str(left)
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            shown.close()
+            os.environ.pop("NOTCH_PROGRESS", None)
+
+
+FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {postfix}"

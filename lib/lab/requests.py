@@ -1,0 +1,164 @@
+"""Requests for a training: a file each, with a state, an expected effect, the hash of its data and the exact command.
+
+    open -> approved -> running -> delivered -> measured -> closed          open, approved -> rejected
+
+A proposal may open one; only a person approves it. Knows files and which step may follow which. Does not know what a
+training does, nor who proposes. A run that failed goes back to approved, with its reason in the history.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import asdict, dataclass, field
+from dataclasses import replace as changed
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from lib.files import locked, replace, runs_folder, write_new
+from lib.lab.experiment import BadParameters
+from lib.lab.training import Training
+
+STATES = ("open", "approved", "running", "delivered", "measured", "closed", "rejected")
+MAY = {
+    "open": ("approved", "rejected"), "approved": ("running", "rejected"), "running": ("delivered", "approved"),
+    "delivered": ("measured", "closed"), "measured": ("closed",), "closed": (), "rejected": (),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training that was asked for."""
+
+    id: str
+    state: str
+    why: str  # what the training is expected to teach, and from which runs that follows
+    expected: float  # the effect on quality that is expected of the adapter
+    parameters: dict[str, Any]  # of `11_train`
+    data: str  # hash of the pairs as planned; with other data the approval no longer holds
+    command: str  # what trains it, once it is approved
+    by: str = ""  # who or what asked
+    run: str = ""  # the sealed training
+    measured: tuple[str, ...] = ()  # runs that used the adapter
+    history: tuple[dict[str, str], ...] = field(default_factory=tuple)  # state, who, why, at
+
+    @property
+    def training(self) -> Training:
+        """The training that is asked for. Raises BadParameters."""
+        try:
+            return Training(**{**self.parameters, "request": self.id})
+        except TypeError as error:
+            raise BadParameters(f"request {self.id}: {error}") from error
+
+    def _repr_markdown_(self) -> str:
+        steps = " → ".join(h["state"] for h in self.history)
+        return (
+            f"**{self.id}** is **{self.state}** ({steps}). {' '.join(self.why.split())}\n\nExpected: {self.expected:+.3f}. "
+            f"Data `{self.data[:12] or 'none'}`. Run: {self.run or 'none yet'}.\n\n    {self.command}"
+        )
+
+
+def default_folder() -> Path:
+    """`steer/requests` beside the folder of runs."""
+    return runs_folder().resolve().parent / "steer" / "requests"
+
+
+def requests(folder: Path | None = None) -> list[Request]:
+    """Every request of a folder, oldest first. Raises BadParameters on a file that is none."""
+    where = folder or default_folder()
+    return [_read(p) for p in sorted(where.glob("[0-9]*.json"))] if where.is_dir() else []
+
+
+def get(folder: Path | None, name: str) -> Request:
+    """A request by id or number. Raises BadParameters."""
+    every = requests(folder)
+    for request in every:
+        if name == request.id or (name.isdigit() and request.id.startswith(f"{int(name):04d}-")):
+            return request
+    known = ", ".join(r.id for r in every) or "none"
+    raise BadParameters(f"no request {name!r} in {folder or default_folder()}; there are: {known}")
+
+
+def open_request(
+    folder: Path | None, parameters: dict[str, Any], why: str, expected: float, by: str = "", name: str = ""
+) -> Request:
+    """Ask for a training. Its parameters and data are checked first: what cannot be trained is not asked for.
+
+    Raises BadParameters, BadData, Leak, NoModel.
+    """
+    where = folder or default_folder()
+    if not why.strip():
+        raise BadParameters("a request says why: what the training should teach, and which runs speak for it")
+    try:
+        training = Training(**{"hypothesis": why, "predicted": expected, **parameters}).check()
+    except TypeError as error:
+        raise BadParameters(f"request: {error}; parameters are those of 11_train") from error
+    slug = re.sub(r"[^a-z0-9]+", "-", (name or f"{training.method}-{training.model}").lower()).strip("-")[:40]
+    where.mkdir(parents=True, exist_ok=True)
+    with locked(where / ".lock"):
+        numbers = [int(p.name.split("-")[0]) for p in where.glob("[0-9]*-*.json")]
+        run = f"{max(numbers, default=0) + 1:04d}-{slug}"
+        told = {k: v for k, v in training.parameters.items() if k != "request"}
+        command = shlex.join(["notch", "train", "--request", run])
+        made = Request(run, "open", why, float(expected), told, training.data_hash, command, by)
+        made = changed(made, history=(_step("open", by, why),))
+        write_new(where / f"{run}.json", _text(made), 0o644)
+    return made
+
+
+def approve(folder: Path | None, name: str, who: str) -> Request:
+    """A person says yes. Raises BadParameters where the request is past that, or nobody is named."""
+    if not who.strip():
+        raise BadParameters("an approval needs the name of the person who gives it")
+    return advance(folder, name, "approved", who)
+
+
+def reject(folder: Path | None, name: str, why: str, who: str = "") -> Request:
+    """A person says no, and why."""
+    if not why.strip():
+        raise BadParameters("a rejection says why, so that nobody asks the same again")
+    return advance(folder, name, "rejected", who, why)
+
+
+def advance(
+    folder: Path | None, name: str, state: str, who: str = "", why: str = "", run: str = "", measured: str = ""
+) -> Request:
+    """Take the next step of a request. Raises BadParameters naming the steps that may follow."""
+    where = folder or default_folder()
+    if not where.is_dir():
+        raise BadParameters(f"no request {name!r} in {where}; there are: none")
+    with locked(where / ".lock"):
+        now = get(where, name)
+        if state not in MAY[now.state]:
+            may = " or ".join(MAY[now.state]) or "nothing"
+            raise BadParameters(f"request {now.id} is {now.state}: after that comes {may}, not {state}")
+        if state == "delivered" and not run or state == "measured" and not measured:
+            raise BadParameters(f"request {now.id}: {state} needs the run that did it")
+        made = changed(
+            now, state=state, run=run or now.run, history=(*now.history, _step(state, who, why)),
+            measured=(*now.measured, *([measured] if measured else [])),
+        )  # fmt: skip
+        replace(where / f"{now.id}.json", _text(made))
+    return made
+
+
+def _step(state: str, who: str, why: str) -> dict[str, str]:
+    at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"state": state, "who": who, "why": why, "at": at}
+
+
+def _text(request: Request) -> str:
+    return json.dumps(asdict(request), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _read(path: Path) -> Request:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        made = Request(**{**raw, "measured": tuple(raw["measured"]), "history": tuple(raw["history"])})
+        if made.state not in STATES or made.id != path.stem:
+            raise ValueError(f"state {made.state!r}, id {made.id!r}")
+        return made
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadParameters(f"{path}: not a request for a training ({type(error).__name__}: {error})") from error

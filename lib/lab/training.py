@@ -1,0 +1,306 @@
+"""A training: data, method and base in; a sealed run with its hypothesis, data, curve and adapter out.
+
+Knows the parameters cell of `11_train` and what a notebook shows. Does not know losses or files (`lib.train`), nor
+whether the adapter is any good: that is what the experiments say that use it, so its record has no quality and stands
+beside the climb. The ruler is here for two things: its fingerprint, and the guard that keeps its texts out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lib.agent.bank import LeakGuard
+from lib.agent.prompt import Draft
+from lib.files import ROOT, RULER, OneLine, sha256
+from lib.lab.experiment import BadParameters, Markdown, judge_named
+from lib.lab.ledger import Decision
+from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.measure.answer import Answer, spec_gate
+from lib.measure.offline_judge import OfflineJudge
+from lib.measure.ruler import Case, Gold, Ruler
+from lib.models import load
+from lib.train import recipe as recipes
+from lib.train.lora import Settings
+from lib.train.recipe import Recipe
+
+PROGRESS = "NOTCH_PROGRESS"  # file that a training in a kernel writes its progress to, for the bar of `notch train`
+
+
+def work_folder() -> Path:
+    """Where trainings keep what a kill must not lose: `NOTCH_TRAIN` if set, else `.train` of the project."""
+    return Path(os.environ.get("NOTCH_TRAIN") or ROOT / ".train")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the parameters cell says. Nothing runs until `run()`."""
+
+    hypothesis: str = ""
+    predicted: float = 0.0
+    method: str = "sft"
+    data: dict[str, Any] = field(default_factory=dict)
+    model: str = "tiny-m"
+    adapter: str = ""
+    merge: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    objective: dict[str, Any] = field(default_factory=dict)
+    checkpoints: list[int] = field(default_factory=list)
+    judge: str = "offline"
+    seed: int = 0
+    request: str = ""
+    kind: str = "train"
+    pipeline: ClassVar[list[dict[str, Any]]] = []  # none answers
+    lever: ClassVar[str] = "training"
+
+    def __post_init__(self) -> None:
+        kinds: dict[str, Any] = {"str": str, "float": (int, float), "int": int, "list": list, "dict": dict}
+        for f in fields(self):
+            value, kind = getattr(self, f.name), str(f.type).split("[")[0]
+            if not isinstance(value, kinds[kind]) or isinstance(value, bool):
+                words = {"str": "text", "float": "a number", "int": "a whole number", "list": "a list"}
+                raise BadParameters(f"{f.name} is {value!r:.80}: expected {words.get(kind, 'a mapping')}")
+        if not math.isfinite(self.predicted) or any("\ud800" <= c <= "\udfff" for c in self.hypothesis):
+            raise BadParameters("predicted is a finite number and hypothesis is text in UTF-8")
+        if not all(isinstance(a, str) for a in self.merge) or not all(type(e) is int for e in self.checkpoints):
+            raise BadParameters("merge is a list of adapters, checkpoints a list of epochs")
+        if self.judge != "offline":
+            raise BadParameters(f"judge {self.judge!r}: a training is rewarded and sealed with judge 'offline'")
+
+    @cached_property
+    def ruler(self) -> Ruler:
+        return Ruler.load(RULER)
+
+    @cached_property
+    def guard(self) -> LeakGuard:
+        """The texts that no training may see: tasks and gold questions of every gate."""
+        golds = [q for c in self.ruler.cases if c.gold for q in c.gold.questions]
+        return LeakGuard([c.task for c in self.ruler.cases], golds)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.ruler.fingerprint(judge_named(self.judge).identity)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
+
+    @property
+    def key(self) -> str:
+        """Names this training: its parameters without the request that asked for it, and the bytes of a file of pairs."""
+        told = {k: v for k, v in self.parameters.items() if k != "request"}
+        path = Path(str(self.data.get("path") or ""))
+        if path.is_file():
+            told["file"] = sha256(path.read_bytes())
+        return run_key(self.kind, told, self.fingerprint)
+
+    def recipe(self, told: Callable[[dict[str, Any]], None] = lambda _: None) -> Recipe:
+        """The same for the training room. Raises BadParameters."""
+        try:
+            settings = Settings.of(self.settings)
+        except ValueError as error:
+            raise BadParameters(f"settings: {error}") from error
+        return Recipe(
+            self.method, self.model, work_folder(), self.guard, code_state()["sha256"], self.data, self.adapter,
+            tuple(self.merge), settings, self.objective, tuple(self.checkpoints), self.seed, self._reward(),
+            work_folder() / "teacher.jsonl", told,
+        )  # fmt: skip
+
+    def _reward(self) -> Any:
+        """The offline judge's rubric, 0 to 1, with a task's chosen set in the place of gold."""
+        return recipes.similar(rubric)
+
+    def check(self) -> Training:
+        """Refuse what cannot be trained: odd parameters, data with the ruler in it, an adapter of another base."""
+        if not self.hypothesis.strip():
+            raise BadParameters("hypothesis is empty: say what you expect and why before you look")
+        if self.model == "toy":
+            raise BadParameters("model 'toy' has no weights to train; use tiny-s, tiny-m or an MLX model")
+        for adapter in ("", self.adapter, *self.merge):
+            load.check(self.model, adapter)
+        try:
+            self.planned  # noqa: B018  makes the pairs, or says what is wrong
+        except (TypeError, ValueError) as error:
+            if isinstance(error, OneLine):
+                raise
+            raise BadParameters(str(error)) from error
+        return self
+
+    @cached_property
+    def planned(self) -> Recipe:
+        """The recipe with its pairs made and guarded, as far as that goes without the model."""
+        return self.recipe().check()
+
+    @property
+    def data_hash(self) -> str:
+        """The hash of the pairs as planned; own drafts come in when the model is loaded. A merge has none."""
+        return self.planned.planned.card.hash if self.method != "merge" else ""
+
+    def run(self) -> Trained:
+        """Train, from the last whole epoch where an earlier call was killed. Raises what `lib.train.recipe.train` raises."""
+        self.check()
+        started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+        with _Progress() as told:
+            recipe = replace(self.planned, told=told)
+            outcome = recipes.train(recipe)
+        hashes = recipes.store(recipe, outcome)
+        found = {
+            "parameters": self.parameters, "method": self.method, "curve": outcome.curve, "epoch": outcome.epoch,
+            "data": outcome.card.as_dict() if outcome.card else {}, "provenance": outcome.provenance, "files": hashes,
+            "adapter_bytes": sum(len(v) for k, v in outcome.files.items() if k.startswith("adapter/adapters")),
+            "tokens": outcome.tokens,
+        }  # fmt: skip
+        seconds = round(time.perf_counter() - began, 3)
+        record = self.record(
+            found=found, started=started, seconds=seconds, identity={"model": dict(recipe.base)},
+            cost={"calls": 0, "generation_tokens": 0, "seconds": round(outcome.seconds, 3), "dollars": 0.0},
+        )  # fmt: skip
+        return Trained(self, record, outcome)
+
+    def record(self, **found: Any) -> Record:
+        """The record of this training with what was found."""
+        return Record(
+            kind=self.kind, hypothesis=self.hypothesis, predicted=self.predicted, min_effect=0.02, lever=self.lever,
+            pipeline=[], model=self.model, adapter=self.adapter, decoding={}, judge=self.judge, gate="none",
+            seed=self.seed, fingerprint=self.fingerprint, code=code_state(), machine=machine(), key=self.key,
+            of=self.request, **found,
+        )  # fmt: skip
+
+    def files(self, record: dict[str, Any]) -> dict[str, bytes]:
+        """What the seal keeps beside the notebook: the adapter and its data, checked against the record. Raises OSError."""
+        out, found = self.planned.folder / "out", {}
+        for name, digest in record["found"]["files"].items():
+            content = (out / name).read_bytes()
+            if sha256(content) != digest:
+                raise OSError(f"{out / name}: not the file that was trained; train again")
+            found[name] = content
+        return found
+
+    def clear(self) -> None:
+        """Forget the work folder: everything in it is sealed."""
+        shutil.rmtree(self.planned.folder, ignore_errors=True)
+
+    # --- what the notebook shows
+
+    @property
+    def card(self) -> Markdown:
+        """The hypothesis as it was declared before the training."""
+        told = " ".join(self.hypothesis.split())
+        return Markdown(f"> {told}\n\nPredicted effect of the adapter on quality: **{self.predicted:+.3f}**.")
+
+    @property
+    def pairs(self) -> Any:
+        """The card of the data as planned."""
+        return Markdown("A merge learns from no data.") if self.method == "merge" else self.planned.planned.card
+
+    def _repr_markdown_(self) -> str:
+        s = {k: v for k, v in self.planned.settings.__dict__.items()}
+        start = f", going on from adapter **{self.adapter}**" if self.adapter else ""
+        what = f"merge of {', '.join(self.merge)}" if self.method == "merge" else f"method **{self.method}**"
+        table = "" if self.method == "merge" else (
+            "\n\n| " + " | ".join(s) + " |\n" + "|---" * len(s) + "|\n| " + " | ".join(map(str, s.values())) + " |"
+        )  # fmt: skip
+        terms = f" Objective: {json.dumps(self.objective)}." if self.objective else ""
+        return f"Base **{self.model}**{start}, {what}, seed {self.seed}.{terms}{table}"
+
+
+def rubric(task: str, gold: Draft, draft: Draft) -> float:
+    """The offline judge's mean score of a draft against a set that plays gold, 0 to 1; 0 where the spec gate fails."""
+    answer = spec_gate(draft.title, draft.questions)
+    if not isinstance(answer, Answer):
+        return 0.0
+    case = Case("training", task, Gold(gold.title, gold.questions, gold.questions[0]))
+    scores = OfflineJudge().judge(case, answer).scores
+    return (sum(scores.values()) / len(scores) - 1) / 4
+
+
+@dataclass(frozen=True, repr=False)
+class Trained:
+    """What a training made, before it is sealed."""
+
+    training: Training
+    record: Record
+    outcome: recipes.Outcome
+    cases: Sequence[dict[str, Any]] = ()
+
+    @property
+    def found(self) -> dict[str, Any]:
+        return self.record.found
+
+    @property
+    def data(self) -> Any:
+        """The card of the pairs that were trained on."""
+        return self.outcome.card or Markdown("A merge learns from no data.")
+
+    @property
+    def provenance(self) -> Markdown:
+        """Where the adapter comes from, as it stands in its folder."""
+        p = self.outcome.provenance
+        parents = ", ".join(f"{x['adapter']} ({x['weights'][:12]})" for x in p["parents"]) or "none"
+        rows = {
+            "base": f"{p['base']['name']} ({p['base']['weights']})", "data": p["data"].get("hash", "")[:12],
+            "parents": parents, "code": p["code"][:12], "seed": p["seed"], "epoch": p.get("epoch", ""),
+            "weights on disk": f"{self.found['adapter_bytes'] / 1000:.0f} kB in float16",
+        }  # fmt: skip
+        return Markdown("| | |\n|---|---|\n" + "\n".join(f"| {k} | {v} |" for k, v in rows.items()))
+
+    @property
+    def decision(self) -> Decision:
+        """Nothing is kept here."""
+        return Decision("reference", "an adapter is judged by the experiments that use it, not by its loss")
+
+    @property
+    def result(self) -> Result:
+        """The one result record: display it last."""
+        decided = replace(self.record, status=self.decision.status, decision=self.decision.as_dict())
+        return Result(decided, [])
+
+    def _repr_markdown_(self) -> str:
+        curve = self.outcome.curve
+        if not curve:
+            return "Two adapters became one; nothing was trained."
+        names = list(dict.fromkeys(k for row in curve for k in row))
+        lines = ["| " + " | ".join(_number(row.get(k)) for k in names) + " |" for row in curve]
+        head = "| " + " | ".join(n.replace("_", " ") for n in names) + " |\n" + "|---" * len(names) + "|\n"
+        stopped = curve[-1]["epoch"] < self.training.planned.settings.epochs
+        told = f"Epoch {self.outcome.epoch} is the adapter of this run{', training stopped early' if stopped else ''}."
+        return head + "\n".join(lines) + f"\n\n{told}"
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+class _Progress:
+    """A bar with time left and loss; in a kernel that papermill runs, a file that the caller's bar reads."""
+
+    def __enter__(self) -> Callable[[dict[str, Any]], None]:
+        self.bar: Any = None
+        self.path = os.environ.get(PROGRESS, "")
+        return self.tell
+
+    def tell(self, told: dict[str, Any]) -> None:
+        if self.path:
+            Path(self.path).write_text(json.dumps(told), encoding="utf-8")
+            return
+        if os.environ.get("NOTCH_RUNS") or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+            return  # papermill without a reader: a bar would be sealed with the timings of this machine
+        from tqdm.auto import tqdm
+
+        self.bar = self.bar or tqdm(total=told["total"], unit="step", desc="training", leave=False)
+        self.bar.update(told["done"] - self.bar.n)
+        self.bar.set_postfix(loss=f"{told['loss']:.3f}", epoch=told["epoch"])
+
+    def __exit__(self, *_: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()

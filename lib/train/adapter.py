@@ -1,0 +1,111 @@
+"""An adapter as files: weights, mlx-lm's config, and where it comes from; and two adapters merged into one.
+
+Knows the folder that `mlx_lm.load(adapter_path=...)` reads, which needs a config that its Python API does not write.
+Does not know how the weights were found. Whether an adapter fits a base is asked where models are loaded
+(`lib.models.provenance`). Adapters are stored in float16: half the size, and nothing that a score would show.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.files import replace, sha256
+from lib.models.mlx import adapter_folder
+from lib.models.model import NoModel
+from lib.models.provenance import CONFIG, NAME, WEIGHTS, read
+
+FORMAT = 1
+
+
+def config(layers: int, lora: Mapping[str, Any]) -> dict[str, Any]:
+    """mlx-lm's description of an adapter: how many of the last layers, rank, scale, dropout."""
+    return {"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": dict(lora)}
+
+
+def files(weights: bytes, told: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of an adapter folder by name. `told` is the provenance without the hashes, `settings` the config."""
+    plain = (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode()
+    hashes = {WEIGHTS: sha256(weights), CONFIG: sha256(plain)}
+    about = {"format": FORMAT, **told, "files": hashes}
+    said = (json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return {WEIGHTS: weights, CONFIG: plain, NAME: said}
+
+
+def write(folder: Path, named: Mapping[str, bytes]) -> Path:
+    """Write an adapter's files, the weights last: a folder without them is no adapter. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sorted(named, key=lambda n: n == WEIGHTS):
+        replace(folder / name, named[name])
+    return folder
+
+
+def provenance(
+    method: str,
+    base: Mapping[str, Any],
+    data: Mapping[str, Any],
+    code: str,
+    seed: int,
+    parameters: Mapping[str, Any],
+    parents: Sequence[Mapping[str, Any]] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """What stands in the file: how, on which base, from which data, by which code, from which adapters."""
+    return {
+        "method": method, "base": dict(base), "data": dict(data), "code": code, "seed": seed,
+        "parameters": dict(parameters), "parents": [dict(p) for p in parents], **more,
+    }  # fmt: skip
+
+
+def about(adapter: str, name: str) -> dict[str, Any]:
+    """What a child keeps of a parent: its name, the hash of its weights, its data and method. Raises NoModel."""
+    folder = Path(adapter_folder(adapter, name))
+    told = read(folder) or {}
+    weights = told.get("files", {}).get(WEIGHTS) or sha256((folder / WEIGHTS).read_bytes())
+    known = {k: told[k] for k in ("method", "seed") if k in told}
+    return {"adapter": adapter, "weights": weights, "data": told.get("data", {}).get("hash", "unknown"), **known}
+
+
+def merge(adapters: Sequence[str], weights: Sequence[float], name: str) -> tuple[bytes, dict[str, Any]]:
+    """One adapter whose update is the weighted sum of the updates of two or more; returns its weights and config.
+
+    Ranks are put side by side: A = [A1 A2], B = [w1 s1 B1; w2 s2 B2], scale 1, so that A B = sum of w s A B exactly
+    (in float32; storing rounds to float16). Averaging A and B themselves would not give the average of the updates.
+    Raises NoModel on an adapter of another base, ValueError where the numbers do not pair up.
+    """
+    import mlx.core as mx
+
+    from lib.train.lora import tensors
+
+    if len(adapters) < 2 or len(weights) != len(adapters):
+        raise ValueError(f"{len(adapters)} adapters and {len(weights)} weights: expected two or more, one weight each")
+    found = [_parts(Path(adapter_folder(a, name))) for a in adapters]
+    modules = sorted({m for parts, _ in found for m in parts})
+    made: dict[str, Any] = {}
+    for module in modules:
+        shape = next(parts[module] for parts, _ in found if module in parts)
+        a, b = [], []
+        for (parts, told), weight in zip(found, weights, strict=True):
+            rank = told["lora_parameters"]["rank"]
+            nothing = (mx.zeros((shape[0].shape[0], rank)), mx.zeros((rank, shape[1].shape[1])))
+            left, right = parts.get(module, nothing)
+            a.append(left.astype(mx.float32))
+            b.append(right.astype(mx.float32) * (weight * told["lora_parameters"]["scale"]))
+        made[f"{module}.lora_a"], made[f"{module}.lora_b"] = mx.concatenate(a, 1), mx.concatenate(b, 0)
+    rank = sum(told["lora_parameters"]["rank"] for _, told in found)
+    layers = max(told["num_layers"] for _, told in found)
+    return tensors(made, half=True), config(layers, {"rank": rank, "scale": 1.0, "dropout": 0.0})
+
+
+def _parts(folder: Path) -> tuple[dict[str, tuple[Any, Any]], dict[str, Any]]:
+    """(A, B) by module, and the config."""
+    import mlx.core as mx
+
+    told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if told.get("fine_tune_type", "lora") != "lora":
+        raise NoModel(f"adapter {folder}: its kind is {told['fine_tune_type']!r}, only lora can be merged")
+    flat = mx.load(str(folder / WEIGHTS))
+    names = sorted({k.rpartition(".")[0] for k in flat})
+    return {m: (flat[f"{m}.lora_a"], flat[f"{m}.lora_b"]) for m in names}, told

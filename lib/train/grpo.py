@@ -1,0 +1,172 @@
+"""GRPO: draw several drafts of a task, reward them, raise those that beat their group and stay near the start.
+
+    A_i  = (r_i - mean of the group) / (std of the group + 1e-4)
+    loss = - mean_t min( q_t A, clip(q_t, 1 - eps, 1 + eps) A ) + kl * mean_t ( exp(d_t) - d_t - 1 )
+
+q_t is the probability of a token now over that when it was drawn, d_t the log-probability at the start minus now: the
+unbiased k3 estimate of KL. Shao et al. 2024 (arXiv 2402.03300). The published study ran one offline batch, once
+without an anchor (seven refusals) and once with one; here drafts are drawn afresh in each epoch.
+Knows drafts, rewards as a function, and groups. Does not know judges: the reward comes from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lib.agent import prompt
+from lib.agent.pipeline import row_seed
+from lib.agent.prompt import Draft
+from lib.models.mlx import MLXModel
+from lib.models.model import Decoding
+from lib.train.data import Pair, read
+from lib.train.lora import Arrays, Objective, Row, Settings, logprobs, stack
+
+Reward = Callable[[Sequence[Pair], Sequence[Draft]], list[float]]  # a task each, a draft each -> 0 to 1 each
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How drafts are drawn and how far the policy may go. Values of the study where it says them."""
+
+    drafts: int = 6  # of each task
+    temp: float = 0.9
+    top_p: float = 0.95
+    kl: float = 0.1
+    clip: float = 0.2
+
+    def __post_init__(self) -> None:
+        if type(self.drafts) is not int or self.drafts < 2:
+            raise ValueError(f"drafts is {self.drafts!r}: expected 2 or more, a group needs a rival")
+        if not (self.temp > 0 and 0 < self.top_p <= 1 and self.kl >= 0 and 0 < self.clip < 1):
+            raise ValueError("temp is above 0, top_p up to 1, kl 0 or more, clip between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The drafts of a round as the model wrote them, with their rewards. A reply without the form earns 0."""
+
+    pairs: list[Pair]  # the task of each reply
+    replies: list[str]
+    drafts: list[Draft | None]
+    rewards: list[float]
+
+    @property
+    def advantages(self) -> list[float]:
+        """Of each reply within the group of its task."""
+        groups: dict[str, list[float]] = {}
+        for pair, reward in zip(self.pairs, self.rewards, strict=True):
+            groups.setdefault(pair.task, []).append(reward)
+        return [advantage(r, groups[p.task]) for p, r in zip(self.pairs, self.rewards, strict=True)]
+
+
+def advantage(reward: float, group: Sequence[float]) -> float:
+    """How far a reward stands above its group, in the group's own spread; a group of equals has none.
+
+    >>> [round(advantage(r, [0.2, 0.4]), 2) for r in (0.2, 0.4)]
+    [-1.0, 1.0]
+    """
+    mean = sum(group) / len(group)
+    spread = (sum((g - mean) ** 2 for g in group) / len(group)) ** 0.5
+    return (reward - mean) / (spread + 1e-4)
+
+
+def draw(model: MLXModel, pairs: Sequence[Pair], rules: Rules, reward: Reward, seed: int) -> Drawn:
+    """Several sampled drafts of each task, rewarded. Same seed, same weights, same drafts."""
+    model.model.eval()
+    tasks = [p for p in pairs for _ in range(rules.drafts)]
+    plain = Decoding(temp=rules.temp, top_p=rules.top_p)
+    drawn = [plain.with_seed(row_seed(seed, p.task, i % rules.drafts)) for i, p in enumerate(tasks)]
+    replies = [c.text for c in model.generate([prompt.ask(p.task) for p in tasks], drawn)]
+    drafts = [read(text) for text in replies]
+    sound = [(p, d) for p, d in zip(tasks, drafts, strict=True) if d]
+    told = iter(reward([p for p, _ in sound], [d for _, d in sound]))
+    return Drawn(tasks, replies, drafts, [next(told) if d else 0.0 for d in drafts])
+
+
+def grpo_rows(
+    model: MLXModel, drawn: Drawn, settings: Settings, reference: Callable[[Sequence[Row]], list]
+) -> list[Row]:
+    """(ids, start, advantage, log-probabilities when drawn, and at the start) of every reply that has an advantage."""
+    plain: list[Row] = []
+    for pair, text, gain in zip(drawn.pairs, drawn.replies, drawn.advantages, strict=True):
+        start = model.encode(prompt.ask(pair.task))
+        ids = [*start, *model.tokenizer.encode(text, add_special_tokens=False), model.tokenizer.eos_token_id]
+        if abs(gain) > 1e-6 and len(ids) <= settings.longest:  # a longer one was cut off while it was drawn
+            plain.append((ids, len(start), gain))
+    now, first = token_logprobs(model.model, plain, settings.batch), reference(plain)
+    return [(*row, old, ref) for row, old, ref in zip(plain, now, first, strict=True)]
+
+
+def token_logprobs(model: Any, rows: Sequence[Row], size: int) -> list[list[float]]:
+    """The log-probability of every token after the first, by row, in batches of `size`."""
+    model.eval()
+    found: list[list[float]] = []
+    for at in range(0, len(rows), size):
+        part = rows[at : at + size]
+        told, _ = logprobs(model, *stack([(row[0], row[1]) for row in part]))
+        found += [values[: len(row[0]) - 1] for values, row in zip(told.tolist(), part, strict=True)]
+    return found
+
+
+def collate(rows: Sequence[Row]) -> Arrays:
+    """(ids, spans, advantages, log-probabilities when drawn, and at the start) of a batch."""
+    import mlx.core as mx
+    import numpy as np
+
+    ids, spans = stack([(row[0], row[1]) for row in rows])
+    sides = np.zeros((2, len(rows), ids.shape[1] - 1), np.float32)
+    for i, row in enumerate(rows):
+        for side in (0, 1):
+            sides[side, i, : len(row[3 + side])] = row[3 + side]
+    return ids, spans, mx.array([row[2] for row in rows]), mx.array(sides[0]), mx.array(sides[1])
+
+
+def per_row(model: Any, arrays: Arrays, rules: Rules) -> tuple[Any, Any]:
+    """Loss and KL of every row, each a mean over the tokens of its reply."""
+    import mlx.core as mx
+
+    ids, spans, gains, old, first = arrays
+    told, mask = logprobs(model, ids, spans)
+    ratio = mx.exp((told - old) * mask)
+    kept = mx.clip(ratio, 1 - rules.clip, 1 + rules.clip)
+    gain = mx.minimum(ratio * gains[:, None], kept * gains[:, None])
+    away = (first - told) * mask
+    kl = mx.exp(away) - away - 1
+    count = mask.sum(1)
+    return (-(gain * mask).sum(1) + rules.kl * (kl * mask).sum(1)) / count, (kl * mask).sum(1) / count
+
+
+def objective(
+    rules: Rules, read_valid: Callable[..., dict[str, Any]], collate_valid: Callable[..., Arrays]
+) -> Objective:
+    """GRPO under these rules. Validation reads plain rows, with the functions of imitation: drafts have no fixed rows."""
+
+    def loss(model: Any, *arrays: Any) -> tuple[Any, Any]:
+        each, _ = per_row(model, arrays, rules)
+        return each.mean(), (arrays[1][:, 1] - arrays[1][:, 0]).sum()
+
+    def either(rows: Sequence[Row]) -> Arrays:
+        return collate(rows) if len(rows[0]) == 5 else collate_valid(rows)
+
+    # Drafts that ran on are long and earn nothing: together in a batch they would push one way only.
+    return Objective("grpo", either, loss, read_valid, alike=False)
+
+
+def anchor(model: MLXModel, settings: Settings) -> Callable[[Sequence[Row]], list]:
+    """Log-probabilities of rows under the adapter as it is now, whatever it becomes later."""
+    from mlx.utils import tree_flatten, tree_unflatten
+
+    start = dict(tree_flatten(model.model.trainable_parameters()))
+    kept = {k: v + 0 for k, v in start.items()}
+
+    def read_rows(rows: Sequence[Row]) -> list:
+        now = dict(tree_flatten(model.model.trainable_parameters()))
+        model.model.update(tree_unflatten(list(kept.items())))
+        try:
+            return token_logprobs(model.model, rows, settings.batch)
+        finally:
+            model.model.update(tree_unflatten(list(now.items())))
+
+    return read_rows

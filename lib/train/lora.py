@@ -1,0 +1,395 @@
+"""Low-rank adapters trained through `mlx_lm.tuner`: epochs, validation, checkpoints, early stop, resume.
+
+Knows rows of token ids and any loss over batches of them; the losses for preferences and rewards live next door and
+come in as functions. Here is the plain one: imitate the chosen set. Does not know where rows come from, nor what an
+adapter is good for. mlx-lm's own loss also trains one pad token after the end, so masks are made here, exactly.
+Sources: LoRA, Hu et al. 2021 (arXiv 2106.09685); QLoRA, Dettmers et al. 2023 (arXiv 2305.14314).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lib.agent import prompt
+from lib.files import replace
+from lib.models.mlx import MLXModel, fast_blas
+from lib.train.data import BadData, Pair
+
+STATE = "state.safetensors"  # adapter, optimiser and curve after the last whole epoch
+PAD = 32  # rows of a batch are padded to a multiple of this, so that few shapes are compiled
+Row = tuple[Any, ...]
+Arrays = tuple[Any, ...]
+Loss = Callable[..., Any]  # (model, *arrays) -> (loss, number of tokens)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an adapter is trained."""
+
+    rank: int = 8
+    alpha: float = 16.0  # the update is scaled by alpha / rank
+    layers: int = -1  # the last so many; -1 is all
+    dropout: float = 0.0
+    learning_rate: float = 7e-4
+    epochs: int = 2
+    batch: int = 8
+    warmup: int = 10  # steps
+    decay: float = 0.01  # of the weights, by AdamW
+    clip: float = 1.0  # largest norm of a gradient
+    patience: int = 0  # epochs without a lower validation loss before it stops; 0 never stops early
+    mask_prompt: bool = True  # learn the reply only
+    longest: int = 640  # tokens of a row
+    # On the tiny planner quality still rose where validation loss did too, so the loss does not choose by default.
+    keep: str = "last"  # the last epoch, or the "best": the one with the lowest validation loss
+    quantised: bool = False  # keep a quantised base as it is (QLoRA); on a CPU it is dequantised otherwise
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Settings:
+        """Settings from plain data. Raises ValueError on an unknown name, a wrong type or a value out of range."""
+        known = {f.name: f for f in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(f"no setting {name!r}; there are {', '.join(known)}")
+            kind = str(known[name].type)
+            fits = {"int": type(value) is int, "bool": type(value) is bool, "str": type(value) is str}
+            if not fits.get(kind, isinstance(value, (int, float)) and type(value) is not bool):
+                words = {"int": "a whole number", "bool": "true or false", "float": "a number", "str": "text"}
+                raise ValueError(f"{name} is {value!r:.40}: expected {words[kind]}")
+        made = cls(**values)
+        for name in ("rank", "epochs", "batch", "longest"):
+            if getattr(made, name) < 1:
+                raise ValueError(f"{name} is {getattr(made, name)}: expected 1 or more")
+        if made.layers == 0 or made.layers < -1:
+            raise ValueError(f"layers is {made.layers}: expected 1 or more, or -1 for all")
+        for name in ("alpha", "learning_rate", "clip"):
+            if not (math.isfinite(getattr(made, name)) and getattr(made, name) > 0):
+                raise ValueError(f"{name} is {getattr(made, name)}: expected a number above 0")
+        if made.keep not in ("best", "last"):
+            raise ValueError(f"keep is {made.keep!r:.40}: expected best or last")
+        if not 0 <= made.dropout < 1 or made.warmup < 0 or made.patience < 0 or not made.decay >= 0:
+            raise ValueError("dropout is 0 to below 1; warmup, patience and decay are 0 or more")
+        return made
+
+    @property
+    def lora(self) -> dict[str, Any]:
+        """The same in mlx-lm's words."""
+        return {"rank": self.rank, "scale": self.alpha / self.rank, "dropout": self.dropout}
+
+
+# --- model and rows ------------------------------------------------------------------------------
+
+
+def prepare(name: str, adapter: str, settings: Settings, seed: int) -> MLXModel:
+    """A model whose base is frozen and whose adapter can learn: a new one, or the given one going on.
+
+    Raises NoModel, and ValueError where the adapter has another shape than the settings say.
+    """
+    fast_blas()
+    import mlx.core as mx
+    from mlx_lm.tuner.lora import LoRALinear
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+
+    mx.random.seed(seed)
+    model = MLXModel(name, adapter, quantised=settings.quantised)
+    model.model.freeze()
+    count = len(model.model.layers)
+    if not adapter:
+        linear_to_lora_layers(model.model, count if settings.layers == -1 else settings.layers, settings.lora)
+    for _, module in model.model.named_modules():
+        if isinstance(module, LoRALinear):
+            module.unfreeze(keys=["lora_a", "lora_b"], recurse=False)
+    return model
+
+
+def encode(model: MLXModel, task: str, draft: prompt.Draft, longest: int) -> tuple[list[int], int]:
+    """Token ids of the plain call with a reply and its end, and where the reply begins. Raises BadData over `longest`."""
+    start = model.encode(prompt.ask(task, len(draft.questions)))
+    reply = model.tokenizer.encode(prompt.write_set(draft), add_special_tokens=False)
+    ids = [*start, *reply, model.tokenizer.eos_token_id]
+    if len(ids) > longest:
+        raise BadData(
+            f"the pair of {prompt.clip(task)} has {len(ids)} tokens, more than {longest}: shorten it, or raise `longest` "
+            "where the model takes more"
+        )
+    return ids, len(start)
+
+
+def sft_rows(model: MLXModel, pairs: Sequence[Pair], settings: Settings) -> list[Row]:
+    """(ids, start of what is learnt) of every pair."""
+    made = [encode(model, p.task, p.chosen, settings.longest) for p in pairs]
+    return [(ids, start if settings.mask_prompt else 1) for ids, start in made]
+
+
+def stack(rows: Sequence[tuple[list[int], int]]) -> Arrays:
+    """Rows as (ids, spans): padded to one width, with where each reply begins and where it ends."""
+    import mlx.core as mx
+    import numpy as np
+
+    width = 1 + PAD * math.ceil((max(len(ids) for ids, _ in rows) - 1) / PAD)
+    grid = np.zeros((len(rows), width), np.int32)
+    for i, (ids, _) in enumerate(rows):
+        grid[i, : len(ids)] = ids
+    return mx.array(grid), mx.array([[start, len(ids)] for ids, start in rows], dtype=mx.int32)
+
+
+def batches(rows: Sequence[Row], size: int, seed: int, alike: bool = True) -> list[list[Row]]:
+    """Rows of like length together (`alike`), batches in random order; what does not fill a batch joins the last one.
+
+    Every row is used once an epoch, so `size` is the least and not the most that a batch holds.
+    """
+    rng = random.Random(seed)
+    order = sorted(rows, key=lambda r: (len(r[0]) if alike else 0, rng.random()))
+    cut = [order[i : i + size] for i in range(0, len(order), size)]
+    if len(cut) > 1 and len(cut[-1]) < size:
+        cut[-2:] = [cut[-2] + cut[-1]]
+    rng.shuffle(cut)
+    return cut
+
+
+# --- losses over tokens --------------------------------------------------------------------------
+
+
+def logprobs(model: Any, ids: Any, spans: Any) -> tuple[Any, Any]:
+    """Log-probability of every token after the first, and the mask of those that are learnt; both (rows, width - 1)."""
+    import mlx.core as mx
+    import mlx.nn as nn
+
+    targets = ids[:, 1:]
+    told = -nn.losses.cross_entropy(model(ids[:, :-1]).astype(mx.float32), targets)
+    at = mx.arange(1, ids.shape[1])
+    return told, mx.logical_and(at >= spans[:, :1], at < spans[:, 1:]).astype(mx.float32)
+
+
+def sft_loss(model: Any, ids: Any, spans: Any) -> tuple[Any, Any]:
+    """Cross-entropy of a learnt token, and how many there are."""
+    told, mask = logprobs(model, ids, spans)
+    count = mask.sum()
+    return -(told * mask).sum() / count, count
+
+
+def sft_read(model: Any, ids: Any, spans: Any) -> dict[str, Any]:
+    """What validation shows of imitation, per row: the mean log-probability of a learnt token."""
+    told, mask = logprobs(model, ids, spans)
+    return {"loss": -(told * mask).sum(1) / mask.sum(1)}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is trained for: how rows become arrays, the loss, and what validation reads from a batch (by row)."""
+
+    name: str
+    collate: Callable[[Sequence[Row]], Arrays]
+    loss: Loss
+    read: Callable[..., dict[str, Any]]
+    alike: bool = True  # batches of like length; not where length goes with what is learnt from a row
+
+
+SFT = Objective("sft", stack, sft_loss, sft_read)
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Fit:
+    """An adapter being trained in a folder; `curve` has a row a epoch, epoch 0 being the start.
+
+    `rows` gives the rows of an epoch (the same ones, or fresh ones where the model answers between epochs). After each
+    epoch the adapter, the optimiser and the curve are on disk, so a killed training goes on from its last epoch and
+    ends in the same bytes.
+    """
+
+    model: MLXModel
+    objective: Objective
+    settings: Settings
+    rows: Callable[[int], Sequence[Row]]
+    valid: Sequence[Row]
+    folder: Path
+    seed: int = 0
+    told: Callable[[dict[str, Any]], None] = lambda _: None  # called at each step with what a progress bar shows
+
+    def run(self) -> list[dict[str, Any]]:
+        """Train to the last epoch or to the early stop; returns the curve. Raises OSError where the disk is full."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.first = first = self.rows(1)
+        self.steps = len(batches(first, self.settings.batch, 0))
+        optimiser = self._optimiser(self.steps * self.settings.epochs)
+        curve = self._resume(optimiser)
+        self.began, self.done_before = time.perf_counter(), len(curve) - 1
+        if not curve:
+            curve = [self.read(0, None)]
+            self.done_before = 0
+            self._save(0, optimiser, curve)
+        for epoch in range(len(curve), self.settings.epochs + 1):
+            if self._should_stop(curve):
+                break
+            loss = self._epoch(epoch, first if epoch == 1 else self.rows(epoch), optimiser)
+            curve.append(self.read(epoch, loss))
+            self._save(epoch, optimiser, curve)
+        return curve
+
+    def read(self, epoch: int, loss: float | None) -> dict[str, Any]:
+        """What validation shows after an epoch: means over its rows."""
+        self.model.model.eval()
+        sums: dict[str, float] = {}
+        for part in batches(self.valid, self.settings.batch, 0):
+            for name, values in self.objective.read(self.model.model, *self.objective.collate(part)).items():
+                sums[name] = sums.get(name, 0.0) + float(values.sum().item())
+        means = {f"valid_{k}": round(v / len(self.valid), 6) for k, v in sums.items()}
+        return {"epoch": epoch, "train_loss": None if loss is None else round(loss, 6), **means}
+
+    def best(self, curve: Sequence[dict[str, Any]]) -> int:
+        """The epoch (from 1) with the lowest validation loss, the earlier one of equals."""
+        return min(curve[1:], key=lambda r: (r["valid_loss"], r["epoch"]))["epoch"]
+
+    def _should_stop(self, curve: Sequence[dict[str, Any]]) -> bool:
+        return (
+            self.settings.patience > 0
+            and len(curve) > 1
+            and curve[-1]["epoch"] - self.best(curve) >= self.settings.patience
+        )
+
+    def _optimiser(self, steps: int) -> Any:
+        import mlx.core as mx
+        import mlx.optimizers as opt
+
+        clip = self.settings.clip
+
+        class Clipped(opt.AdamW):
+            """AdamW on a gradient of bounded norm: one odd batch must not throw a small adapter far away."""
+
+            def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
+                return super().apply_gradients(opt.clip_grad_norm(gradients, clip)[0], parameters)
+
+        warmup, rate = min(self.settings.warmup, steps // 2), self.settings.learning_rate
+        fall = opt.cosine_decay(rate, max(1, steps - warmup), rate * 0.05)
+        schedule = fall
+        if warmup:
+            schedule = opt.join_schedules([opt.linear_schedule(rate * 0.05, rate, warmup), fall], [warmup])
+        made = Clipped(learning_rate=schedule, weight_decay=self.settings.decay)
+        made.init(self.model.model.trainable_parameters())
+        mx.eval(made.state)
+        return made
+
+    def _epoch(self, epoch: int, rows: Sequence[Row], optimiser: Any) -> float:
+        """One pass of `mlx_lm.tuner.train`; returns the mean loss of a step."""
+        from mlx_lm.tuner import TrainingArgs, train
+        from mlx_lm.tuner.callbacks import TrainingCallback
+
+        cut = batches(rows, self.settings.batch, self.seed * 1000 + epoch, self.objective.alike)
+        fit, losses = self, []
+
+        class Tell(TrainingCallback):
+            def on_train_loss_report(self, train_info: dict) -> None:
+                losses.append(float(train_info["train_loss"]))
+                fit._tell(epoch, train_info["iteration"], len(cut), losses[-1])
+
+        def iterate(dataset: Any, **_: Any) -> Iterator[Arrays]:
+            yield from (fit.objective.collate(part) for part in dataset)
+
+        import mlx.core as mx
+
+        # Dropout of an epoch depends on the seed and the epoch alone, so that a resumed training ends in the same bytes.
+        mx.random.seed(self.seed * 1000 + epoch)
+        args = TrainingArgs(
+            iters=len(cut), steps_per_report=1, steps_per_save=len(cut) + 1,
+            adapter_file=str(self.folder / "last.safetensors"),
+        )  # fmt: skip
+        with _quiet(), _disk(self.folder):
+            train(self.model.model, optimiser, cut, args=args, loss=self.objective.loss, iterate_batches=iterate,
+                  training_callback=Tell())  # fmt: skip
+        bad = next((x for x in losses if not math.isfinite(x)), None)
+        if bad is not None:
+            raise ValueError(f"the loss became {bad} in epoch {epoch}: lower learning_rate")
+        return sum(losses) / len(losses)
+
+    def _tell(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        done = (epoch - 1) * self.steps + step * self.steps / steps
+        total = self.settings.epochs * self.steps
+        spent = time.perf_counter() - self.began
+        new = done - self.done_before * self.steps
+        left = spent / new * (total - done) if new > 0 else 0.0
+        self.told({"epoch": epoch, "done": done, "total": total, "loss": loss, "seconds_left": left})
+
+    # --- on disk
+
+    def weights(self) -> dict[str, Any]:
+        """The adapter's tensors in full precision."""
+        from mlx.utils import tree_flatten
+
+        return dict(tree_flatten(self.model.model.trainable_parameters()))
+
+    def _save(self, epoch: int, optimiser: Any, curve: list[dict[str, Any]]) -> None:
+        """The adapter of an epoch, then in one file everything that it takes to go on from there."""
+        from mlx.utils import tree_flatten
+
+        state = {f"adapter.{k}": v for k, v in self.weights().items()}
+        state |= {f"optimiser.{k}": v for k, v in tree_flatten(optimiser.state)}
+        replace(epoch_file(self.folder, epoch), tensors(self.weights(), half=True))
+        replace(self.folder / STATE, tensors(state, curve=json.dumps(curve)))
+
+    def _resume(self, optimiser: Any) -> list[dict[str, Any]]:
+        """The curve of an earlier, killed call with its state loaded; empty when there is none that fits."""
+        import mlx.core as mx
+        from mlx.utils import tree_unflatten
+
+        if not (self.folder / STATE).exists():
+            return []
+        state, said = mx.load(str(self.folder / STATE), return_metadata=True)
+        adapter = [(k.removeprefix("adapter."), v) for k, v in state.items() if k.startswith("adapter.")]
+        if {(k, v.shape) for k, v in adapter} != {(k, v.shape) for k, v in self.weights().items()}:
+            return []
+        self.model.model.load_weights(adapter, strict=False)
+        inner = [(k.removeprefix("optimiser."), v) for k, v in state.items() if k.startswith("optimiser.")]
+        optimiser.state = tree_unflatten(inner)
+        return json.loads(said["curve"])
+
+
+def epoch_file(folder: Path, epoch: int) -> Path:
+    """Where a training keeps the adapter of an epoch."""
+    return folder / f"epoch-{epoch:02d}.safetensors"
+
+
+def tensors(named: dict[str, Any], half: bool = False, **told: str) -> bytes:
+    """Tensors as the bytes of a safetensors file; `half` stores them in float16, half the size."""
+    import mlx.core as mx
+    import numpy as np
+    from safetensors.numpy import save
+
+    plain = {}
+    for name, value in named.items():
+        cast = value.astype(mx.float16) if half else value
+        plain[name] = np.ascontiguousarray(np.array(cast))
+    return save(plain, metadata={"format": "mlx", **told})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without mlx-lm's own table: it would stand in the sealed notebook with the timings of this machine."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    """mlx says RuntimeError where a file cannot be written."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "write" in str(error).lower() or "open" in str(error).lower():
+            raise OSError(f"{folder}: cannot be written ({error}); is the disk full?") from error
+        raise
+
+
+def plain(settings: Settings) -> dict[str, Any]:
+    """Settings as plain data."""
+    return asdict(settings)

@@ -1,0 +1,311 @@
+"""One training from its recipe: pairs, base, method, settings in; curve, data and adapter files out, in a work folder.
+
+Knows the methods and in which order things happen: the leak guard first, then drafts, then training, then files. Does
+not know hypotheses, runs or seals; judge and ruler come in as functions. A killed training goes on from its last
+whole epoch when it is called again with the same recipe, code, base and parents.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lib.agent.bank import LeakGuard
+from lib.agent.prompt import Draft
+from lib.files import canonical, locked, sha256, sha256_file
+from lib.files import replace as write_file
+from lib.models.mlx import MLXModel, resolve, weights_hash
+from lib.models.model import Decoding
+from lib.models.provenance import WEIGHTS
+from lib.models.provenance import find as find_adapter
+from lib.train import adapter as adapters
+from lib.train import data, gad, grpo, lora, orpo
+from lib.train.data import BadData, Card, Pairs
+from lib.train.lora import Fit, Objective, Row, Settings, epoch_file
+
+METHODS = ("sft", "orpo", "grpo", "gad", "merge")
+DRAWING = ("grpo", "gad")  # methods in which the model answers while it is trained
+SOURCES = ("knowledge base", "claude", "file")
+DATA: dict[str, Any] = {"kind": "clean", "pairs": 288, "seed": 0, "source": "knowledge base", "path": "",
+                        "draft_temp": 0.0, "model": "claude-sonnet-5-5", "dollars": 2.0, "batch": True}  # fmt: skip
+DATA_PACKED = "data.jsonl.xz"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained. `told` gets what a progress bar shows, at each step."""
+
+    method: str
+    model: str
+    work: Path
+    guard: LeakGuard
+    code: str  # hash of the sources
+    data: dict[str, Any] = field(default_factory=dict)
+    adapter: str = ""
+    merge: tuple[str, ...] = ()
+    settings: Settings = field(default_factory=Settings)
+    objective: dict[str, Any] = field(default_factory=dict)
+    checkpoints: tuple[int, ...] = ()
+    seed: int = 0
+    reward: grpo.Reward | None = None  # of grpo
+    store: Path | None = None  # of what Claude was paid for
+    told: Callable[[dict[str, Any]], None] = lambda _: None
+
+    def check(self) -> Recipe:
+        """Refuse what cannot be trained before anything is loaded. Raises ValueError, BadData, NoModel or Leak."""
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r}: expected one of {', '.join(METHODS)}")
+        odd = set(self.objective) - set(_TERMS[self.method])
+        if odd:
+            known = ", ".join(_TERMS[self.method]) or "none"
+            raise ValueError(f"objective has no {min(odd)!r} with method {self.method}; it has {known}")
+        if self.method == "merge":
+            if len(self.merge) < 2 or len(self._weights()) != len(self.merge):
+                raise ValueError(f"merge is {list(self.merge)}: expected two or more adapters, one weight each")
+            return self
+        if self.merge:
+            raise ValueError(f"merge is for method merge, method is {self.method}")
+        self._beta(), self.rules  # noqa: B018  say what is wrong with them
+        if any(not 1 <= e <= self.settings.epochs for e in self.checkpoints):
+            raise ValueError(f"checkpoints {list(self.checkpoints)}: expected epochs from 1 to {self.settings.epochs}")
+        self._check_data()
+        self.planned  # noqa: B018  builds, or says what is wrong
+        return self
+
+    def _check_data(self) -> None:
+        told = self.told_data
+        for name, value in self.data.items():
+            if name not in DATA:
+                raise BadData(f"data has no {name!r}; it has {', '.join(DATA)}")
+            kind = type(DATA[name])
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise BadData(f"data {name} is {value!r:.40}: expected {kind.__name__}")
+        if told["kind"] not in data.KINDS or told["source"] not in SOURCES:
+            raise BadData(
+                f"data kind {told['kind']!r}, source {told['source']!r}: kinds are {', '.join(data.KINDS)}, sources "
+                f"{', '.join(SOURCES)}"
+            )
+        prefers = told["kind"] in data.PREFERENCE
+        if (self.method == "orpo") != prefers and told["source"] != "file":
+            fitting = [k for k in data.KINDS if (k in data.PREFERENCE) == (self.method == "orpo")]
+            raise BadData(f"data kind {told['kind']!r} with method {self.method}: expected {' or '.join(fitting)}")
+        if told["pairs"] < 2 and told["source"] != "file":
+            raise BadData(f"{told['pairs']} pairs: expected 2 or more, and rather some hundred")
+
+    # --- what it says
+
+    @property
+    def told_data(self) -> dict[str, Any]:
+        return {**DATA, **self.data}
+
+    @property
+    def own_drafts(self) -> bool:
+        """Whether the rejected sides are the model's own drafts, so that they are made when it is loaded."""
+        return self.method == "orpo" and self.told_data["kind"] == "on-policy" and self.told_data["source"] != "file"
+
+    @cached_property
+    def planned(self) -> Pairs:
+        """The pairs as far as they can be made without the model, guarded. Raises BadData, Leak, CloudError."""
+        told = self.told_data
+        if told["source"] == "file":
+            return data.from_file(told["path"], self.method == "orpo").check(self.guard)
+        writer, source = None, "the knowledge base"
+        if told["source"] == "claude":
+            from lib.train.teacher import teacher
+
+            writer, source = teacher(told, self.store, told["seed"]), told["model"]
+        return data.build(told["kind"], told["pairs"], told["seed"], self.guard, writer, source).check(self.guard)
+
+    @property
+    def rules(self) -> grpo.Rules:
+        return grpo.Rules(**self.objective) if self.method in DRAWING else grpo.Rules()
+
+    def _beta(self) -> float:
+        beta = self.objective.get("beta", orpo.BETA)
+        if type(beta) not in (int, float) or not (math.isfinite(beta) and beta >= 0):
+            raise ValueError(f"beta is {beta!r:.40}: expected a number from 0")
+        return float(beta)
+
+    def _weights(self) -> list[float]:
+        given = self.objective.get("weights", [1 / max(1, len(self.merge))] * len(self.merge))
+        if not isinstance(given, list) or not all(type(w) in (int, float) and math.isfinite(w) for w in given):
+            raise ValueError(f"weights is {given!r:.60}: expected a list of numbers")
+        return [float(w) for w in given]
+
+    @cached_property
+    def base(self) -> dict[str, Any]:
+        # Of a folder only the name: a sealed adapter holds no path of this machine.
+        name = Path(self.model).name if Path(self.model).is_absolute() else self.model
+        return {"name": name, "weights": weights_hash(resolve(self.model))}
+
+    @cached_property
+    def folder(self) -> Path:
+        """The work folder of exactly this training: other code, base, parents or data, another folder."""
+        parents = [sha256_file(find_adapter(a) / WEIGHTS) for a in (*self.merge, *([self.adapter] or [])) if a]
+        told = [self.method, self.base, self.data, parents, lora.plain(self.settings), self.objective, self.seed]
+        known = self.planned.card.hash if self.method != "merge" else ""
+        return self.work / sha256(canonical([self.code, known, *told]))[:24]
+
+
+_TERMS = {
+    "sft": (), "orpo": ("beta",), "grpo": tuple(grpo.Rules.__dataclass_fields__),
+    "gad": tuple(grpo.Rules.__dataclass_fields__), "merge": ("weights",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a recipe."""
+
+    curve: list[dict[str, Any]]
+    card: Card | None  # a merge has no data of its own
+    epoch: int
+    files: dict[str, bytes]
+    provenance: dict[str, Any]
+    tokens: int  # trained on, an epoch
+    seconds: float
+
+
+def train(recipe: Recipe) -> Outcome:
+    """Do it. Raises what `check` raises, ValueError on a loss that is no number, OSError on a full disk."""
+    recipe.check()
+    began = time.perf_counter()
+    if recipe.method == "merge":
+        return _merged(recipe, began)
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    with locked(recipe.folder / ".lock"):  # the same training twice at a time: the second one finds it done
+        return _trained(recipe, began)
+
+
+def _trained(recipe: Recipe, began: float) -> Outcome:
+    pairs = recipe.planned
+    model = lora.prepare(recipe.model, recipe.adapter, recipe.settings, recipe.seed)
+    if recipe.own_drafts:
+        temp = float(recipe.told_data["draft_temp"])
+        pairs = data.drafted(pairs, model, Decoding(temp=temp, seed=recipe.seed)).check(recipe.guard)
+    objective, rows, valid, extra = _plan(recipe, model, pairs)
+    fit = Fit(model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.told)
+    curve = fit.run()
+    curve = [{**row, **extra.get(row["epoch"], {})} for row in curve]
+    epoch = fit.best(curve) if recipe.settings.keep == "best" else curve[-1]["epoch"]
+    made = _adapters(recipe, pairs.card, model, epoch, curve)
+    tokens = sum(len(ids) for row in fit.first for ids in row if isinstance(ids, list) and ids and type(ids[0]) is int)
+    files = {DATA_PACKED: pairs.packed, **made[0]}
+    return Outcome(curve, pairs.card, epoch, files, made[1], tokens, time.perf_counter() - began)
+
+
+Extra = dict[int, dict[str, float]]  # epoch -> what the curve shows beside validation
+
+
+def _plan(
+    recipe: Recipe, model: MLXModel, pairs: Pairs
+) -> tuple[Objective, Callable[[int], list[Row]], list[Row], Extra]:
+    """Objective, rows of an epoch, rows of validation, and a table that fills while it trains."""
+    s = recipe.settings
+    if recipe.method == "orpo":
+        rows = orpo.orpo_rows(model, pairs.train, s)
+        return orpo.objective(recipe._beta()), lambda _: rows, orpo.orpo_rows(model, pairs.valid, s), {}
+    valid = lora.sft_rows(model, pairs.valid, s)
+    if recipe.method == "sft":
+        rows = lora.sft_rows(model, pairs.train, s)
+        return lora.SFT, lambda _: rows, valid, {}
+    lora.sft_rows(model, pairs.train, s)  # says which pair is too long
+    extra: Extra = {}
+    rounds = _rounds(recipe, model, pairs, extra)
+    return grpo.objective(recipe.rules, lora.sft_read, lora.stack), rounds, valid, extra
+
+
+def _rounds(recipe: Recipe, model: MLXModel, pairs: Pairs, extra: Extra) -> Callable[[int], list[Row]]:
+    """Rows of a round: fresh drafts of every task, their reward, their advantage within the task."""
+    start = grpo.anchor(model, recipe.settings)
+
+    def rows(epoch: int) -> list[Row]:
+        reward, told = recipe.reward, {}
+        if recipe.method == "gad":
+            own = grpo.draw(model, pairs.train, replace(recipe.rules, drafts=2), lambda p, d: [0.0] * len(d), epoch)
+            sound = [(p, d) for p, d in zip(own.pairs, own.drafts, strict=True) if d]
+            if len(sound) < 8:
+                raise BadData(f"only {len(sound)} drafts have the form of a set; a critic needs 8 or more")
+            critic = gad.critic([p for p, _ in sound], [d for _, d in sound])
+            reward, told = critic, {"auc": critic.auc}
+        assert reward is not None, "grpo is given a reward"
+        drawn = grpo.draw(model, pairs.train, recipe.rules, reward, recipe.seed * 1000 + epoch)
+        told |= {"reward": sum(drawn.rewards) / len(drawn.rewards)}
+        extra[epoch] = {k: round(float(v), 6) for k, v in told.items()}
+        made = grpo.grpo_rows(model, drawn, recipe.settings, start)
+        if not made:
+            raise BadData("no draft stands out in its group: every one has the same reward, so nothing can be learnt")
+        return made
+
+    return rows
+
+
+def _adapters(recipe: Recipe, card: Card, model: MLXModel, epoch: int, curve: list[dict[str, Any]]) -> Any:
+    """Files of the chosen epoch's adapter and of the epochs that are kept beside it, and the chosen one's provenance."""
+    lora_config, layers = _shape(recipe, model)
+    files: dict[str, bytes] = {}
+    told: dict[str, Any] = {}
+    there = {row["epoch"] for row in curve}
+    parents = [adapters.about(recipe.adapter, recipe.model)] if recipe.adapter else []
+    for number in sorted({epoch, *recipe.checkpoints} & there):
+        about = adapters.provenance(
+            recipe.method, recipe.base, card.as_dict(), recipe.code, recipe.seed,
+            {**lora.plain(recipe.settings), **recipe.objective}, parents, epoch=number,
+        )  # fmt: skip
+        made = adapters.files(
+            epoch_file(recipe.folder, number).read_bytes(), about, adapters.config(layers, lora_config)
+        )
+        if number == epoch:
+            files |= {f"adapter/{k}": v for k, v in made.items()}
+            told = about
+        if number in recipe.checkpoints and number != epoch:
+            files |= {f"adapter/epoch-{number:02d}/{k}": v for k, v in made.items()}
+    return files, told
+
+
+def _shape(recipe: Recipe, model: MLXModel) -> tuple[dict[str, Any], int]:
+    """(rank, scale, dropout) and layers: of the settings, or of the adapter that was continued."""
+    if recipe.adapter:
+        import json
+
+        from lib.models.provenance import CONFIG
+
+        told = json.loads((find_adapter(recipe.adapter) / CONFIG).read_text(encoding="utf-8"))
+        return told["lora_parameters"], told["num_layers"]
+    count = len(model.model.layers)
+    return recipe.settings.lora, count if recipe.settings.layers == -1 else recipe.settings.layers
+
+
+def _merged(recipe: Recipe, began: float) -> Outcome:
+    weights, config = adapters.merge(recipe.merge, recipe._weights(), recipe.model)
+    parents = [adapters.about(a, recipe.model) for a in recipe.merge]
+    hashes = {"hash": sha256(canonical([p["data"] for p in parents]))}
+    about = adapters.provenance(
+        "merge", recipe.base, hashes, recipe.code, recipe.seed, {"weights": recipe._weights()}, parents
+    )
+    made = adapters.files(weights, about, config)
+    files = {f"adapter/{k}": v for k, v in made.items()}
+    return Outcome([], None, 0, files, about, 0, time.perf_counter() - began)
+
+
+def store(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
+    """Write the files into the work folder, from where the seal takes them; returns their hashes. Raises OSError."""
+    for name, content in outcome.files.items():
+        path = recipe.folder / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, content)
+    return {name: sha256(content) for name, content in outcome.files.items()}
+
+
+def similar(reward: Callable[[str, Draft, Draft], float]) -> grpo.Reward:
+    """The reward of many drafts from a function of one: (task, its chosen set, a draft) -> 0 to 1."""
+
+    def each(pairs: Any, drafts: Any) -> list[float]:
+        return [reward(p.task, p.chosen, d) for p, d in zip(pairs, drafts, strict=True)]
+
+    return each

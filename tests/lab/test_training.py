@@ -1,0 +1,348 @@
+"""A training as a run: refused parameters, what is sealed, resume after a kill, plans that train, requests that run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lib.agent.bank import Leak
+from lib.agent.prompt import Draft
+from lib.cli import notch
+from lib.files import ROOT
+from lib.lab import execute, requests, study
+from lib.lab.experiment import BadParameters
+from lib.lab.ledger import Ledger, verify
+from lib.lab.training import Training, rubric
+from lib.measure.ruler import Ruler
+from lib.models.model import NoModel
+from lib.train.data import BadData
+from tests.train.conftest import write_base
+
+SMALL = {
+    "hypothesis": "it learns", "model": "tiny-s", "data": {"pairs": 6},
+    "settings": {"epochs": 2, "rank": 2, "batch": 2, "learning_rate": 0.01},
+}  # fmt: skip
+FILE = {"source": "file", "path": "pairs.jsonl"}
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTCH_TRAIN", str(tmp_path / "work"))
+    return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_base(tmp_path_factory.mktemp("base") / "micro")
+
+
+REFUSED = {
+    "no hypothesis": ({"hypothesis": " "}, BadParameters, "hypothesis is empty"),
+    "misspelt": ({"mehtod": "sft"}, BadParameters, "did you mean 'method'"),
+    "method": ({"method": "dpo"}, BadParameters, "method 'dpo'"),
+    "toy": ({"model": "toy"}, BadParameters, "no weights to train"),
+    "no model": ({"model": "tiny-xl"}, NoModel, "tiny-xl"),
+    "no adapter": ({"adapter": "nowhere"}, NoModel, "adapter 'nowhere'"),
+    "judge": ({"judge": "claude"}, BadParameters, "judge 'claude'"),
+    "setting": ({"settings": {"rnak": 8}}, BadParameters, "no setting 'rnak'"),
+    "value": ({"settings": {"rank": -1}}, BadParameters, "rank is -1"),
+    "objective": ({"objective": {"beta": 1}}, BadParameters, "objective has no 'beta' with method sft"),
+    "beta": ({"method": "orpo", "data": {"kind": "styles"}, "objective": {"beta": "x"}}, BadParameters, "beta is 'x'"),
+    "drafts": ({"method": "grpo", "objective": {"drafts": 1}}, BadParameters, "drafts is 1"),
+    "checkpoint": ({"checkpoints": [3]}, BadParameters, "checkpoints [3]"),
+    "merge of one": ({"method": "merge", "merge": ["a"]}, NoModel, "adapter 'a'"),
+    "merge of none": ({"method": "merge"}, BadParameters, "two or more adapters"),
+    "no pairs": ({"data": {"pairs": 0}}, BadData, "0 pairs"),
+    "one pair": ({"data": {"pairs": 1}}, BadData, "1 pairs"),
+    "data key": ({"data": {"size": 5}}, BadData, "data has no 'size'"),
+    "kind": ({"data": {"kind": "dirty"}}, BadData, "kind 'dirty'"),
+    "preference": ({"data": {"kind": "styles"}}, BadData, "with method sft"),
+    "no preference": ({"method": "orpo"}, BadData, "with method orpo"),
+    "no file": ({"data": FILE}, BadData, "cannot be read"),
+    "a secret": ({"api_key": "x"}, BadParameters, "looks like a secret"),
+    "text": ({"predicted": "much"}, BadParameters, "predicted is 'much'"),
+}
+
+
+@pytest.mark.parametrize("odd, kind, said", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_trained_is_refused_in_one_line_and_nothing_is_written(odd, kind, said, tmp_path):
+    with pytest.raises(kind) as stopped:
+        execute.run("11_train", SMALL | odd, folder=tmp_path / "runs")
+    assert said in str(stopped.value) and "\n" not in str(stopped.value)
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "work").exists()
+
+
+def pairs_file(tmp_path, *tasks):
+    path = tmp_path / "pairs.jsonl"
+    asked = [f"Which {w} of it matters to you?" for w in "place day cost person tool risk size".split()]
+    path.write_text("".join(json.dumps({"task": t, "title": "T", "questions": asked}) + "\n" for t in tasks))
+    return {"source": "file", "path": str(path)}
+
+
+def test_a_planted_task_of_the_ruler_is_refused_by_name_before_anything_is_trained(tmp_path):
+    task = Ruler.load().gate("full")[3].task
+    told = pairs_file(tmp_path, "carve a spoon", "lay a hedge", task, "mend a net", "bind a book")
+    with pytest.raises(Leak, match="of the ruler") as stopped:
+        execute.run("11_train", SMALL | {"data": told}, folder=tmp_path / "runs")
+    assert task in str(stopped.value) and not (tmp_path / "runs").exists() and not (tmp_path / "work").exists()
+
+
+def test_the_key_names_parameters_and_the_bytes_of_a_file_but_not_the_request(tmp_path):
+    told = SMALL | {"data": pairs_file(tmp_path, "a b", "c d", "e f", "g h")}
+    key = Training(**told).key
+    assert Training(**told, request="0001-x").key == key != Training(**told, seed=1).key
+    pairs_file(tmp_path, "a b", "c d", "e f", "i j")
+    assert Training(**told).key != key
+
+
+def test_the_reward_is_the_rubric_with_the_chosen_set_as_gold():
+    gold = Draft(
+        "Build a kite", tuple(f"How {w} should the kite be?" for w in "big high fast light old dear loud".split())
+    )
+    some = (*gold.questions[:4], "What about the cost?", "What about the day?", "What about the place?")
+    vague = Draft("Build a kite", some)
+    assert rubric("build a kite", gold, gold) == 1.0 > rubric("build a kite", gold, vague) > 0
+    assert rubric("build a kite", gold, Draft("Build a kite", gold.questions[:6])) == 0.0
+
+
+# --- sealed
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    """A folder of runs with one training on the micro base, and the environment that made it."""
+    runs = tmp_path_factory.mktemp("trained") / "runs"
+    old = os.environ.get("NOTCH_TRAIN")
+    os.environ["NOTCH_TRAIN"] = str(runs.parent / "work")
+    try:
+        record = execute.run("11_train", SMALL | {"model": base, "checkpoints": [1, 2]}, "sft", runs)
+    finally:
+        os.environ.pop("NOTCH_TRAIN") if old is None else os.environ.update(NOTCH_TRAIN=old)
+    return runs, record
+
+
+@pytest.mark.slow
+def test_a_training_is_sealed_with_hypothesis_data_curve_and_adapter(trained):
+    runs, record = trained
+    run = runs / record["id"]
+    names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
+    kept = record["found"]["epoch"]
+    beside = f"adapter/epoch-{3 - kept:02d}"
+    assert {"data.jsonl.xz", "SEALED", "experiment.ipynb", "record.json"} <= names
+    for folder in ("adapter", beside):
+        assert {f"{folder}/{n}" for n in ("adapters.safetensors", "adapter_config.json", "provenance.json")} <= names
+    assert (record["kind"], record["status"], record["scores"]) == ("train", "reference", {})
+    assert [r["epoch"] for r in record["found"]["curve"]] == [0, 1, 2] and record["found"]["data"]["train"] == 6
+    assert "compared with the ruler" in record["found"]["data"]["guard"]
+    assert verify(runs) == [] and not any((runs.parent / "work").iterdir())
+
+
+@pytest.mark.slow
+def test_no_path_of_this_machine_is_sealed(trained, base):
+    runs, record = trained
+    for path in (runs / record["id"]).rglob("*"):
+        if path.suffix in (".json", ".ipynb"):
+            assert str(Path(base).parent) not in path.read_text() and str(ROOT) not in path.read_text()
+
+
+@pytest.mark.slow
+def test_a_changed_adapter_is_found_by_verify(trained, tmp_path):
+    import shutil
+
+    runs, record = trained
+    shutil.copytree(runs, tmp_path / "runs")
+    path = tmp_path / "runs" / record["id"] / "adapter" / "adapters.safetensors"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    assert "adapters.safetensors: changed" in " ".join(verify(tmp_path / "runs"))
+
+
+@pytest.mark.slow
+def test_the_adapter_is_an_input_of_an_experiment_and_of_the_next_training(trained, base, monkeypatch):
+    runs, record = trained
+    monkeypatch.setenv("NOTCH_RUNS", str(runs))
+    one = execute.accept("10_experiment", {"hypothesis": "x", "model": base, "adapter": record["id"], "gate": "dev"})
+    assert one.adapter == record["id"]
+    more = Training(**{**SMALL, "model": base, "adapter": "sft", "settings": {"epochs": 1, "batch": 2}}).run()
+    [parent] = more.outcome.provenance["parents"]
+    assert parent["weights"] == record["found"]["files"]["adapter/adapters.safetensors"]
+    # It goes on where the parent stopped: its start is the parent's end, but for the rounding to float16.
+    first, last = more.outcome.curve[0], record["found"]["curve"][record["found"]["epoch"]]
+    assert first["valid_loss"] == pytest.approx(last["valid_loss"], abs=2e-3)
+
+
+@pytest.mark.slow
+def test_an_adapter_is_refused_on_another_base_before_anything_runs(trained, monkeypatch):
+    runs, record = trained
+    monkeypatch.setenv("NOTCH_RUNS", str(runs))
+    for template, told in (("10_experiment", {"hypothesis": "x"}), ("11_train", SMALL)):
+        with pytest.raises(NoModel, match="was trained on micro") as stopped:
+            execute.accept(template, told | {"model": "tiny-s", "adapter": record["id"]})
+        assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.slow
+def test_a_training_killed_with_signal_9_goes_on_from_its_last_epoch(base, tmp_path, work):
+    told = SMALL | {"model": base, "settings": SMALL["settings"] | {"epochs": 60, "patience": 0}}
+    code = f"from lib.lab.training import Training; Training(**{told!r}).run()"
+    environment = {**os.environ, "NOTCH_TRAIN": str(work), "PYTHONPATH": str(ROOT), "NOTCH_RUNS": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        ends = time.monotonic() + 120
+        while not list(work.glob("*/epoch-03.safetensors")) and time.monotonic() < ends:
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    seen = []
+    from lib.train import recipe
+
+    one = Training(**told).planned
+    recipe.train(recipe.replace(one, told=lambda t: seen.append(t["epoch"])))
+    assert seen[0] >= 3 and seen[-1] == 60
+
+
+# --- plans
+
+
+PLAN = """
+name: adapters
+common: {{model: {base}, judge: offline, gate: dev}}
+runs:
+  - name: one
+    hypothesis: It learns.
+    train: &small {{data: {{pairs: 6}}, settings: {{epochs: 2, rank: 2, batch: 2, patience: 0, keep: last}}, checkpoints: [1]}}
+  - name: two
+    hypothesis: Another seed.
+    train: {{<<: *small, seed: 1}}
+  - name: both
+    hypothesis: A merge of two.
+    train: {{method: merge, merge: [{{run: one}}, {{run: two}}]}}
+  - name: greedy
+    lever: adapter
+    hypothesis: The adapter helps.
+    adapter: {{run: one, epoch: 1}}
+  - name: merged
+    lever: adapter
+    hypothesis: The merge helps.
+    adapter: {{run: both}}
+"""
+
+
+def plan_of(tmp_path, base, text=PLAN):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text.format(base=base))
+    return study.read(path)
+
+
+def test_a_plan_says_which_adapter_it_does_not_have(tmp_path):
+    for text, said in (
+        ("adapter: {run: nothing}", "no earlier run of this plan that trains is called so"),
+        ("adapter: {run: one, epoch: 7}", "that run keeps the epochs [1]"),
+        ("train: 5", "has train 5"),
+        ("train: {method: dpo}", "method 'dpo'"),
+        ("train: {gate: dev}", "no parameter 'gate'"),
+    ):
+        rows = f"""
+common: {{model: tiny-s, gate: dev}}
+runs:
+  - {{name: one, hypothesis: x, train: {{data: {{pairs: 6}}, settings: {{epochs: 2}}, checkpoints: [1]}}}}
+  - {{name: use, hypothesis: x, {text}}}
+"""
+        path = tmp_path / "plan.yaml"
+        path.write_text(rows)
+        with pytest.raises(BadParameters) as stopped:
+            study.check(study.read(path))
+        assert said in str(stopped.value) and "'use'" in str(stopped.value)
+
+
+@pytest.mark.slow
+def test_a_plan_trains_merges_and_measures_and_is_resumed_by_its_keys(tmp_path, base):
+    plan, runs = plan_of(tmp_path, base), tmp_path / "runs"
+    told = [(p.entry.name, p.state, p.message) for p in study.run(plan, runs)]
+    assert told == [(n, "ran", "") for n in ("one", "two", "both", "greedy", "merged")]
+    ledger = Ledger.read(runs)
+    assert [r["adapter"] for r in ledger.records[3:]] == ["0001-one/epoch-01", "0003-both"]
+    assert [p["adapter"] for p in ledger.records[2]["found"]["provenance"]["parents"]] == ["0001-one", "0002-two"]
+    assert [p.state for p in study.run(plan, runs)] == ["there"] * 5 and len(Ledger.read(runs).records) == 5
+    assert verify(runs) == []
+
+
+# --- requests from the command line
+
+
+def call(*args):
+    return CliRunner().invoke(notch, ["train", *args], catch_exceptions=True)
+
+
+def test_a_request_is_listed_approved_and_rejected_from_the_command_line(tmp_path):
+    steer = tmp_path / "requests"
+    one = requests.open_request(steer, {k: v for k, v in SMALL.items() if k != "hypothesis"}, "it repeats itself", 0.03)
+    where = ["--steer", str(steer), "--runs", str(tmp_path / "runs")]
+    assert "0001-sft-tiny-s: open, expected +0.030, it repeats itself" in call("--requests", *where).output
+    refused = call("--request", one.id, *where)
+    assert isinstance(refused.exception, BadParameters) and "only an approved one" in str(refused.exception)
+    assert (
+        "is approved; now: notch train --request"
+        in call("--request", one.id, "--approve", "--who", "Ada", *where).output
+    )
+    assert requests.get(steer, one.id).history[-1]["who"] == "Ada"
+    assert "is rejected" in call("--request", one.id, "--reject", "too dear", *where).output
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_an_approved_request_is_trained_once_and_delivered(tmp_path, base):
+    steer, runs = tmp_path / "requests", tmp_path / "runs"
+    told = {k: v for k, v in SMALL.items() if k != "hypothesis"} | {"model": base}
+    one = requests.open_request(steer, told, "it repeats itself", 0.03)
+    requests.approve(steer, one.id, "Ada")
+    where = ["--steer", str(steer), "--runs", str(runs)]
+    done = call("--request", one.id, *where)
+    assert done.exit_code == 0 and "valid loss" in done.output, done.exception
+    now = requests.get(steer, one.id)
+    assert (now.state, now.run) == ("delivered", Ledger.read(runs).records[0]["id"])
+    assert Ledger.read(runs).records[0]["of"] == one.id
+    assert isinstance(call("--request", one.id, *where).exception, BadParameters)
+
+
+def test_other_data_than_was_approved_is_not_trained(tmp_path):
+    steer = tmp_path / "requests"
+    data = pairs_file(tmp_path, "a b", "c d", "e f", "g h")
+    one = requests.open_request(steer, {"model": "tiny-s", "data": data}, "why", 0.0)
+    requests.approve(steer, one.id, "Ada")
+    pairs_file(tmp_path, "a b", "c d", "e f", "i j")
+    refused = call("--request", one.id, "--steer", str(steer), "--runs", str(tmp_path / "runs"))
+    assert "was approved; open a new request" in str(refused.exception)
+    assert requests.get(steer, one.id).state == "approved" and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_from_a_run_and_says_so(trained, base, tmp_path):
+    import shutil
+
+    runs, record = trained
+    shutil.copytree(runs, tmp_path / "runs")
+    where = ["--runs", str(tmp_path / "runs"), "-p", "hypothesis", "more of it"]
+    small = "{data: {pairs: 6, seed: 1}, settings: {epochs: 1, batch: 2, learning_rate: 0.01}}"
+    done = call("--from-run", "sft", "-p", "model", base, "-y", small, *where)
+    assert done.exit_code == 0, done.exception
+    more = Ledger.read(tmp_path / "runs").records[1]
+    assert more["adapter"] == record["id"] == more["found"]["provenance"]["parents"][0]["adapter"]
+    refused = call("--from-run", "9", *where)
+    assert isinstance(refused.exception, KeyError)
+
+
+@pytest.mark.slow
+def test_the_shipped_plans_can_run_as_far_as_that_is_known_before_anything_is_trained():
+    for name in ("quick", "train"):
+        plan = study.read(name)
+        assert any(e.template == "11_train" for e in plan.entries)
+        assert study.check(plan).keys() == {e.name for e in plan.entries if not e.confirm}

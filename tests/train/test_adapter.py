@@ -1,0 +1,151 @@
+"""Adapters: provenance, refused on another base, found by their run, merged exactly."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib.models import load, provenance
+from lib.models.mlx import MLXModel, weights_hash
+from lib.models.model import NoModel
+from lib.train import adapter, data, lora
+from lib.train.lora import Fit, Settings
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def made(base, tmp_path_factory):
+    """A function that trains a small adapter on the micro base and returns its folder."""
+    from lib.agent.bank import LeakGuard
+
+    def make(name, seed=0, **changes):
+        settings = Settings.of({"rank": 2, "epochs": 1, "batch": 4, "learning_rate": 0.02, "warmup": 0} | changes)
+        pairs = data.build("clean", 8, seed, LeakGuard([]))
+        model = lora.prepare(base, "", settings, seed)
+        rows = lora.sft_rows(model, pairs.train, settings)
+        work = tmp_path_factory.mktemp("work")
+        Fit(model, lora.SFT, settings, lambda _: rows, rows[:4], work, seed).run()
+        about = adapter.provenance(
+            "sft", {"name": base, "weights": weights_hash(base)}, {"hash": "d" * 64}, "c", seed, {}
+        )
+        layers = 2 if settings.layers == -1 else settings.layers
+        told = adapter.files(lora.epoch_file(work, 1).read_bytes(), about, adapter.config(layers, settings.lora))
+        return str(adapter.write(tmp_path_factory.mktemp("adapters") / name, told))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def one(made):
+    return made("one")
+
+
+def logits(base, folder):
+    import mlx.core as mx
+
+    return np.array(MLXModel(base, folder).model(mx.array([[5, 6, 7, 8, 9, 10]]))[0])
+
+
+def test_an_adapter_changes_what_the_base_says(base, one):
+    assert not np.allclose(logits(base, one), logits(base, ""), atol=1e-3)
+
+
+def test_on_another_base_it_is_refused_in_one_line_before_and_when_loading(other_base, one):
+    for refused in (load.check, MLXModel):
+        with pytest.raises(NoModel) as stopped:
+            refused(other_base, one)
+        assert "was trained on" in str(stopped.value) and "\n" not in str(stopped.value)
+        assert weights_hash(other_base) in str(stopped.value)
+
+
+def test_changed_weights_are_refused(base, made):
+    folder = made("changed")
+    path = Path(folder) / provenance.WEIGHTS
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(NoModel, match="is not the file that its provenance.json names"):
+        load.check(base, folder)
+
+
+def test_a_broken_provenance_is_refused_and_a_missing_one_is_not(base, made):
+    folder = Path(made("broken"))
+    (folder / provenance.NAME).write_text("{}")
+    with pytest.raises(NoModel, match="cannot be read as the provenance"):
+        load.check(base, str(folder))
+    (folder / provenance.NAME).unlink()
+    load.check(base, str(folder))
+
+
+def test_a_folder_without_config_is_refused(base, tmp_path):
+    (tmp_path / provenance.WEIGHTS).write_bytes(b"")
+    with pytest.raises(NoModel, match="adapter_config.json"):
+        load.check(base, str(tmp_path))
+
+
+def test_an_adapter_is_found_by_its_run(one, tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTCH_RUNS", str(tmp_path))
+    shutil.copytree(one, tmp_path / "0003-sft" / "adapter")
+    shutil.copytree(one, tmp_path / "0003-sft" / "adapter" / "epoch-02")
+    shutil.copytree(one, tmp_path / "0004-orpo-sft" / "adapter")
+    for name in ("0003-sft", "sft"):
+        assert provenance.find(name) == tmp_path / "0003-sft" / "adapter"
+    assert provenance.find("sft/epoch-02") == tmp_path / "0003-sft" / "adapter" / "epoch-02"
+    for name in ("", "nothing", "sft/epoch-03", "../sft", "0005-sft"):
+        with pytest.raises(NoModel):
+            provenance.find(name)
+
+
+def test_the_provenance_says_base_data_code_and_seed(one, base):
+    told = provenance.read(one)
+    assert told["base"]["weights"] == weights_hash(base) and told["data"] == {"hash": "d" * 64}
+    assert (told["code"], told["seed"], told["method"], told["parents"]) == ("c", 0, "sft", [])
+
+
+def delta(folder):
+    """The update of every module, B A times scale."""
+    parts, told = adapter._parts(Path(folder))
+    scale = told["lora_parameters"]["scale"]
+    return {m: scale * np.array(a, dtype=np.float64) @ np.array(b, dtype=np.float64) for m, (a, b) in parts.items()}
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.5], [1.0, -0.25]])
+def test_a_merge_is_the_weighted_sum_of_the_updates_also_of_other_ranks_and_layers(made, one, base, tmp_path, weights):
+    two = made("two", seed=1, rank=3, alpha=6.0, layers=1)
+    content, config = adapter.merge([one, two], weights, base)
+    folder = tmp_path / "merged"
+    about = adapter.provenance("merge", {"name": base, "weights": weights_hash(base)}, {}, "c", 0, {})
+    adapter.write(folder, adapter.files(content, about, config))
+    first, second, both = delta(one), delta(two), delta(folder)
+    assert config["lora_parameters"]["rank"] == 5 and both.keys() == first.keys() > second.keys()
+    for module, update in both.items():
+        wanted = weights[0] * first[module] + weights[1] * second.get(module, 0.0)
+        assert np.allclose(update, wanted, atol=2e-3 * max(1e-6, np.abs(wanted).max()) + 1e-6)
+    assert MLXModel(base, str(folder))
+
+
+def test_a_merge_of_one_or_with_odd_weights_is_refused(one, base):
+    for adapters, weights in (([one], [1.0]), ([one, one], [1.0])):
+        with pytest.raises(ValueError, match="two or more, one weight each"):
+            adapter.merge(adapters, weights, base)
+
+
+def test_adapters_of_two_bases_are_not_merged(one, other_base):
+    with pytest.raises(NoModel, match="was trained on"):
+        adapter.merge([one, one], [0.5, 0.5], other_base)
+
+
+def test_a_child_names_its_parents(one, base):
+    told = adapter.about(one, base)
+    assert told["data"] == "d" * 64 and told["weights"] == provenance.read(one)["files"][provenance.WEIGHTS]
+
+
+def test_the_files_are_the_same_bytes_again(one):
+    told = json.loads((Path(one) / provenance.NAME).read_text())
+    about = {k: v for k, v in told.items() if k not in ("files", "format")}
+    config = json.loads((Path(one) / provenance.CONFIG).read_text())
+    again = adapter.files((Path(one) / provenance.WEIGHTS).read_bytes(), about, config)
+    assert {n: (Path(one) / n).read_bytes() for n in again} == again

@@ -1,0 +1,149 @@
+"""GRPO and the critic: advantages within a group, the value of the loss, a gradient, an anchor that holds."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lib.agent.bank import LeakGuard
+from lib.agent.prompt import Draft
+from lib.train import data, gad, grpo, lora
+from lib.train.grpo import Drawn, Rules
+from lib.train.lora import Fit, Settings
+
+QUICK = {"rank": 4, "epochs": 1, "batch": 4, "learning_rate": 0.01, "warmup": 0, "patience": 0}
+
+
+@pytest.fixture
+def ready(base):
+    settings = Settings.of(QUICK)
+    return lora.prepare(base, "", settings, 0), settings, data.build("clean", 4, 0, LeakGuard([])).train
+
+
+def drawn(pairs, rewards=(1.0, 0.0)):
+    """Two replies of each task: its clean set, and one that is cut short."""
+    from lib.agent.prompt import write_set
+
+    tasks = [p for p in pairs for _ in range(2)]
+    sets = [d for p in pairs for d in (p.chosen, Draft(p.chosen.title, p.chosen.questions[:3]))]
+    return Drawn(tasks, [write_set(d) for d in sets], list(sets), [r for _ in pairs for r in rewards])
+
+
+def rows_of(model, settings, pairs):
+    return grpo.grpo_rows(model, drawn(pairs), settings, grpo.anchor(model, settings))
+
+
+def test_advantages_are_taken_within_the_group_of_a_task(ready):
+    _, _, pairs = ready
+    told = Drawn(list(pairs[:1]) * 2 + list(pairs[1:2]) * 2, [""] * 4, [None] * 4, [0.9, 0.7, 0.1, 0.3]).advantages
+    assert told == pytest.approx([1, -1, -1, 1], abs=2e-3)
+
+
+def test_a_group_of_equals_teaches_nothing_and_is_left_out(ready):
+    model, settings, pairs = ready
+    assert grpo.grpo_rows(model, drawn(pairs, (0.5, 0.5)), settings, grpo.anchor(model, settings)) == []
+
+
+def test_the_value_is_that_of_the_formula(ready):
+    import mlx.core as mx
+
+    model, settings, pairs = ready
+    rows = rows_of(model, settings, pairs)[:3]
+    rng = np.random.default_rng(0)
+    moved = [
+        (i, s, a, [x + d for x, d in zip(old, rng.normal(0, 0.3, len(old)), strict=True)],
+         [x + d for x, d in zip(ref, rng.normal(0, 0.3, len(ref)), strict=True)])
+        for i, s, a, old, ref in rows
+    ]  # fmt: skip
+    rules = Rules(kl=0.5)
+    each, _ = grpo.per_row(model.model, grpo.collate(moved), rules)
+    for value, (ids, start, gain, old, ref) in zip(each.tolist(), moved, strict=True):
+        logits = np.array(model.model(mx.array([ids[:-1]]))[0].astype(mx.float32), dtype=np.float64)
+        logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        total = 0.0
+        for t in range(start, len(ids)):
+            now = logp[t - 1, ids[t]]
+            q, d = math.exp(now - old[t - 1]), ref[t - 1] - now
+            total += -min(q * gain, min(max(q, 0.8), 1.2) * gain) + 0.5 * (math.exp(d) - d - 1)
+        assert value == pytest.approx(total / (len(ids) - start), rel=1e-3, abs=1e-4)
+
+
+def test_the_gradient_is_not_zero_and_a_step_raises_what_was_rewarded(ready, tmp_path):
+    import mlx.core as mx
+    import mlx.nn as nn
+    from mlx.utils import tree_flatten
+
+    model, settings, pairs = ready
+    rows = rows_of(model, settings, pairs)
+    objective = grpo.objective(Rules(), lora.sft_read, lora.stack)
+    _, gradient = nn.value_and_grad(model.model, lambda m, *a: objective.loss(m, *a)[0])(
+        model.model, *grpo.collate(rows[:4])
+    )
+    assert all(mx.abs(v).max().item() > 0 for k, v in tree_flatten(gradient) if k.endswith("lora_b"))
+    valid = lora.sft_rows(model, pairs, settings)
+    before = grpo.token_logprobs(model.model, rows, 4)
+    Fit(model, objective, settings, lambda _: rows, valid, tmp_path).run()
+    after = grpo.token_logprobs(model.model, rows, 4)
+    gains = [np.mean(a[r[1] - 1 :]) - np.mean(b[r[1] - 1 :]) for a, b, r in zip(after, before, rows, strict=True)]
+    assert np.mean([g for g, r in zip(gains, rows, strict=True) if r[2] > 0]) > np.mean(
+        [g for g, r in zip(gains, rows, strict=True) if r[2] < 0]
+    )
+
+
+def test_the_anchor_keeps_the_policy_nearer_to_its_start(base, tmp_path):
+    away = {}
+    for kl in (0.0, 20.0):
+        settings = Settings.of(QUICK | {"epochs": 3})
+        model = lora.prepare(base, "", settings, 0)
+        pairs = data.build("clean", 4, 0, LeakGuard([])).train
+        rows, rules = rows_of(model, settings, pairs), Rules(kl=kl)
+        Fit(model, grpo.objective(rules, lora.sft_read, lora.stack), settings, lambda _, r=rows: r,
+            lora.sft_rows(model, pairs, settings), tmp_path / str(kl)).run()  # fmt: skip
+        away[kl] = grpo.per_row(model.model, grpo.collate(rows), rules)[1].mean().item()
+    assert 0 < away[20.0] < away[0.0] / 2
+
+
+def test_the_anchor_reads_the_start_also_after_the_adapter_moved(ready, tmp_path):
+    model, settings, pairs = ready
+    start = grpo.anchor(model, settings)
+    rows = lora.sft_rows(model, pairs, settings)
+    before = start(rows)
+    Fit(model, lora.SFT, settings, lambda _: rows, rows, tmp_path).run()
+    moved = grpo.token_logprobs(model.model, rows, 4)
+    assert np.allclose(np.concatenate(start(rows)), np.concatenate(before), atol=1e-5)
+    assert not np.allclose(np.concatenate(moved), np.concatenate(before), atol=1e-2)
+
+
+@pytest.mark.parametrize("odd", [{"drafts": 1}, {"temp": 0}, {"top_p": 1.5}, {"kl": -1}, {"clip": 0}])
+def test_odd_rules_are_refused(odd):
+    with pytest.raises(ValueError, match="drafts is 1|temp is above 0"):
+        Rules(**odd)
+
+
+# --- the critic
+
+
+def generic(pair):
+    return Draft(
+        pair.chosen.title, tuple(f"What about the {w} of it?" for w in "cost date place goal size risk help".split())
+    )
+
+
+def test_the_critic_tells_drafts_from_chosen_sets_on_families_that_it_did_not_see():
+    pairs = data.build("clean", 60, 0, LeakGuard([])).train
+    critic = gad.critic(pairs, [generic(p) for p in pairs])
+    assert critic.auc > 0.9
+    assert np.mean(critic(pairs, [p.chosen for p in pairs])) > 0.5 > np.mean(critic(pairs, [generic(p) for p in pairs]))
+    assert all(0 <= x <= 1 for x in critic(pairs[:5], [p.chosen for p in pairs[:5]]))
+
+
+def test_a_critic_of_two_sets_alike_has_nothing_to_tell():
+    pairs = data.build("clean", 40, 0, LeakGuard([])).train
+    critic = gad.critic(pairs, [p.chosen for p in pairs])
+    assert critic.auc == pytest.approx(0.5) and np.allclose(critic(pairs, [p.chosen for p in pairs]), 0.5)
+
+
+def test_the_same_texts_give_the_same_critic():
+    pairs = data.build("clean", 20, 0, LeakGuard([])).train
+    a, b = (gad.critic(pairs, [generic(p) for p in pairs]) for _ in range(2))
+    assert np.array_equal(a.weights, b.weights) and a.auc == b.auc

@@ -1,0 +1,211 @@
+"""The training loop: masks, batches, epochs, early stop, resume after a kill, quantised bases, a full disk."""
+
+import json
+
+import pytest
+
+from lib.agent.prompt import Draft
+from lib.models.mlx import MLXModel
+from lib.train import data, lora
+from lib.train.adapter import config, files, provenance, write
+from lib.train.data import BadData
+from lib.train.lora import Fit, Settings
+
+pytestmark = pytest.mark.slow  # trains a dozen times
+QUICK = {"rank": 2, "epochs": 3, "batch": 4, "learning_rate": 0.01, "warmup": 0, "patience": 0}
+
+
+def fit(base, no_guard, folder, seed=0, n=8, adapter="", **changes):
+    settings = Settings.of(QUICK | changes)
+    pairs = data.build("clean", n, 0, no_guard)
+    model = lora.prepare(base, adapter, settings, seed)
+    rows = lora.sft_rows(model, pairs.train, settings)
+    return Fit(model, lora.SFT, settings, lambda _: rows, lora.sft_rows(model, pairs.valid[:6], settings), folder, seed)
+
+
+def test_training_lowers_the_loss_and_moves_the_adapter_alone(base, no_guard, tmp_path):
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    f = fit(base, no_guard, tmp_path / "a")
+    before = {k: mx.array(v) for k, v in tree_flatten(f.model.model.parameters())}
+    curve = f.run()
+    after = dict(tree_flatten(f.model.model.parameters()))
+    moved = {k for k, v in after.items() if not mx.array_equal(v, before[k])}
+    assert moved == set(f.weights()) and all("lora_" in k for k in moved)
+    assert [row["epoch"] for row in curve] == [0, 1, 2, 3] and curve[0]["train_loss"] is None
+    assert curve[-1]["train_loss"] < curve[1]["train_loss"] and curve[-1]["valid_loss"] < curve[0]["valid_loss"]
+
+
+def test_the_same_seed_trains_the_same_bytes_and_another_one_other_ones(base, no_guard, tmp_path):
+    made = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        fit(base, no_guard, tmp_path / name, seed, epochs=1).run()
+        made.append(lora.epoch_file(tmp_path / name, 1).read_bytes())
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_killed_training_goes_on_from_its_last_epoch_and_ends_in_the_same_bytes(base, no_guard, tmp_path):
+    whole = fit(base, no_guard, tmp_path / "whole", dropout=0.1)
+    curve = whole.run()
+
+    class Killed(Exception):
+        pass
+
+    def kill(told):
+        if told["epoch"] == 3:
+            raise Killed
+
+    broken = fit(base, no_guard, tmp_path / "broken", dropout=0.1)
+    broken.told = kill
+    with pytest.raises(Killed):
+        broken.run()
+    again, epochs = fit(base, no_guard, tmp_path / "broken", dropout=0.1), set()
+    again.told = lambda told: epochs.add(told["epoch"])
+    assert again.run() == curve and epochs == {3}
+    assert lora.epoch_file(tmp_path / "broken", 3).read_bytes() == lora.epoch_file(tmp_path / "whole", 3).read_bytes()
+
+
+def test_a_training_that_is_done_is_not_done_again(base, no_guard, tmp_path):
+    curve = fit(base, no_guard, tmp_path).run()
+    again, steps = fit(base, no_guard, tmp_path), []
+    again.told = steps.append
+    assert again.run() == curve and steps == []
+
+
+def test_it_stops_early_when_validation_does_not_get_better(base, no_guard, tmp_path):
+    f = fit(base, no_guard, tmp_path, epochs=6, patience=2)
+    told = [{"valid_loss": v} for v in (1.0, 0.5, 0.6, 0.7, 0.1, 0.1, 0.1)]
+    f.read = lambda epoch, loss: {"epoch": epoch, "train_loss": loss, **told[epoch]}
+    curve = f.run()
+    assert [r["epoch"] for r in curve] == [0, 1, 2, 3] and f.best(curve) == 1
+
+
+def test_every_epoch_is_an_adapter_that_loads(base, no_guard, tmp_path):
+    f = fit(base, no_guard, tmp_path / "work")
+    curve = f.run()
+    about = provenance("sft", {"name": base, "weights": MLXModel(base).identity["weights"]}, {}, "code", 0, {})
+    for row in curve[1:]:
+        made = files(lora.epoch_file(f.folder, row["epoch"]).read_bytes(), about, config(2, f.settings.lora))
+        loaded = MLXModel(base, str(write(tmp_path / str(row["epoch"]), made)))
+        valid = Fit(loaded, lora.SFT, f.settings, lambda _: [], f.valid, tmp_path)
+        assert valid.read(row["epoch"], None)["valid_loss"] == pytest.approx(row["valid_loss"], abs=2e-3)  # float16
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_an_adapter_is_trained_on_a_quantised_base(base_8bit, no_guard, tmp_path, quantised):
+    import mlx.nn as nn
+
+    f = fit(base_8bit, no_guard, tmp_path, quantised=quantised)
+    kinds = {type(m) for _, m in f.model.model.named_modules()}
+    assert (nn.QuantizedLinear in kinds) == quantised
+    curve = f.run()
+    assert curve[-1]["valid_loss"] < curve[0]["valid_loss"]
+
+
+def test_only_the_last_layers_learn_when_told_so(base, no_guard, tmp_path):
+    names = fit(base, no_guard, tmp_path, layers=1).weights()
+    assert names and all("layers.1." in n for n in names)
+
+
+def test_the_prompt_is_masked_unless_told_otherwise(base, no_guard, tmp_path):
+    import mlx.core as mx
+
+    f = fit(base, no_guard, tmp_path)
+    ids, start = f.rows(1)[0]
+    grid, spans = lora.stack([(ids, start)])
+    _, mask = lora.logprobs(f.model.model, grid, spans)
+    # Position t of the mask is the token t + 1: the first learnt one is the first of the reply, the last one is the end.
+    learnt = [t + 1 for t in range(grid.shape[1] - 1) if mask[0, t].item()]
+    assert learnt == list(range(start, len(ids))) and ids[-1] == f.model.tokenizer.eos_token_id
+    assert f.model.tokenizer.decode(ids[start:]).startswith('{"title"')
+    assert {r[1] for r in fit(base, no_guard, tmp_path, mask_prompt=False).rows(1)} == {1}
+    assert mx.array_equal(grid[0, : len(ids)], mx.array(ids))
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_the_learnt_tokens(base, no_guard, tmp_path):
+    import numpy as np
+
+    f = fit(base, no_guard, tmp_path)
+    rows = f.rows(1)[:3]
+    loss, count = lora.sft_loss(f.model.model, *lora.stack(rows))
+    total, n = 0.0, 0
+    for ids, start in rows:
+        import mlx.core as mx
+
+        logits = np.array(f.model.model(mx.array([ids[:-1]]))[0].astype(mx.float32), dtype=np.float64)
+        logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        total -= sum(logp[t - 1, ids[t]] for t in range(start, len(ids)))
+        n += len(ids) - start
+    assert count.item() == n and loss.item() == pytest.approx(total / n, rel=1e-4)
+
+
+def test_every_row_is_used_once_an_epoch_also_where_batches_do_not_divide():
+    rows = [([0] * (5 + i % 7), 1, i) for i in range(11)]
+    cut = lora.batches(rows, 4, 0)
+    assert sorted(r[2] for part in cut for r in part) == list(range(11)) and min(map(len, cut)) >= 4
+    assert lora.batches(rows, 4, 0) == cut != lora.batches(rows, 4, 1)
+    assert [len(p) for p in lora.batches(rows[:2], 4, 0)] == [2]
+
+
+def test_a_row_over_the_limit_is_refused_with_its_task_and_both_numbers(base, no_guard):
+    model = MLXModel(base)
+    long = Draft("Build a kite", tuple(f"How {'very ' * 99}big?" for _ in range(7)))
+    with pytest.raises(BadData, match="'build a kite' has [0-9]+ tokens, more than 640"):
+        lora.encode(model, "build a kite", long, 640)
+
+
+def test_a_loss_that_is_no_number_is_said(base, no_guard, tmp_path):
+    import mlx.core as mx
+
+    f = fit(base, no_guard, tmp_path)
+    f.objective = lora.Objective(
+        "odd", lora.stack, lambda m, i, s: (m(i[:, :-1]).sum() * mx.array(float("nan")), s.sum()), lora.sft_read
+    )
+    with pytest.raises(ValueError, match="the loss became nan in epoch 1: lower learning_rate"):
+        f.run()
+
+
+@pytest.mark.parametrize(
+    "odd, said",
+    [
+        ({"rnak": 4}, "no setting 'rnak'"),
+        ({"rank": 0}, "rank is 0"),
+        ({"rank": 2.5}, "a whole number"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"alpha": "16"}, "alpha is '16'"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"layers": 0}, "layers is 0"),
+        ({"mask_prompt": 1}, "true or false"),
+        ({"keep": "first"}, "keep is 'first'"),
+        ({"batch": True}, "batch is True"),
+    ],
+)
+def test_odd_settings_are_refused_by_name(odd, said):
+    with pytest.raises(ValueError, match=said):
+        Settings.of(odd)
+
+
+def test_a_full_disk_is_one_error_and_leaves_no_half_file(base, no_guard, tmp_path):
+    import resource
+
+    f = fit(base, no_guard, tmp_path / "work", rank=8)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError):
+            f.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "work").iterdir()) == []
+    assert f.run()[-1]["epoch"] == 3
+
+
+def test_progress_says_how_much_is_left(base, no_guard, tmp_path):
+    f, told = fit(base, no_guard, tmp_path), []
+    f.told = told.append
+    f.run()
+    assert told[-1]["done"] == told[-1]["total"] == 6 and told[-1]["seconds_left"] == 0
+    assert all(json.dumps(t) for t in told) and told[0]["seconds_left"] > 0

@@ -1,0 +1,69 @@
+"""Whole trainings of the shipped small planner, in miniature: its own drafts, a reward, a critic."""
+
+import pytest
+
+from lib.agent import prompt
+from lib.agent.bank import LeakGuard
+from lib.models.mlx import MLXModel
+from lib.models.model import Decoding
+from lib.train import data, recipe
+from lib.train.data import BadData
+from lib.train.lora import Settings
+from lib.train.recipe import Recipe
+
+pytestmark = pytest.mark.slow
+QUICK = {"rank": 2, "epochs": 1, "batch": 4, "learning_rate": 0.001, "warmup": 0}
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(data, "VALID", 4)
+
+
+def made(tmp_path, method, pairs, kind="clean", **changes):
+    told = {"kind": kind, "pairs": pairs}
+    return Recipe(
+        method, "tiny-s", tmp_path, LeakGuard([]), "code", told, settings=Settings.of(QUICK | changes.pop("settings", {})),
+        **changes,
+    )  # fmt: skip
+
+
+def length(task, chosen, draft):
+    """A reward that any reply has: shorter sets are better."""
+    return 1 / (1 + sum(map(len, draft.questions)))
+
+
+def test_own_drafts_are_the_rejected_side_and_every_pair_is_accounted_for(tmp_path):
+    done = recipe.train(made(tmp_path, "orpo", 6, "on-policy"))
+    card, model = done.card, MLXModel("tiny-s")
+    assert card.train + card.valid + sum(card.skipped.values()) == 10 and card.kind == "on-policy"
+    pairs = data.drafted(data.build("on-policy", 6, 0, LeakGuard([])), model)
+    for pair in pairs.train:
+        [reply] = model.generate([prompt.ask(pair.task)], [Decoding()])
+        assert pair.rejected == prompt.parse_set(reply.text)
+    assert pairs.card.hash == card.hash == done.provenance["data"]["hash"]
+
+
+def test_grpo_draws_rewards_and_writes_an_adapter(tmp_path):
+    rules = {"drafts": 3, "kl": 0.1}
+    done = recipe.train(made(tmp_path, "grpo", 3, objective=rules, reward=recipe.similar(length)))
+    assert done.curve[1]["reward"] > 0 and done.provenance["method"] == "grpo"
+    assert "adapter/adapters.safetensors" in done.files and done.provenance["parameters"]["kl"] == 0.1
+
+
+def test_a_reward_that_tells_nothing_apart_is_said(tmp_path):
+    with pytest.raises(BadData, match="no draft stands out in its group"):
+        recipe.train(
+            made(tmp_path, "grpo", 2, objective={"drafts": 2}, reward=lambda pairs, drafts: [0.0] * len(drafts))
+        )
+
+
+def test_the_critic_is_trained_on_drafts_of_the_round_and_shown(tmp_path):
+    done = recipe.train(made(tmp_path, "gad", 8, objective={"drafts": 2}))
+    assert 0.5 < done.curve[1]["auc"] <= 1 and 0 < done.curve[1]["reward"] < 1
+
+
+def test_another_base_seed_code_or_data_is_another_work_folder(tmp_path):
+    one = made(tmp_path, "sft", 4)
+    others = [made(tmp_path, "sft", 5), made(tmp_path, "sft", 4, seed=1), recipe.replace(one, code="other")]
+    assert len({r.folder for r in (one, *others)}) == 4 and made(tmp_path, "sft", 4).folder == one.folder
