@@ -62,6 +62,9 @@ above it, and tests/test_order.py holds that.
     train.recipe                one training, from its recipe to its files
     lab.record                  what one run was and found
     lab.ledger                  sealed runs, the keep rule, the champion
+    lab.rescore                 scores again, in a process of its own
+    lab.events                  the loop's own log
+    lab.guard                   the measure out of reach
     lab.experiment              ruler x pipeline x judge -> record
     lab.calibration             a judge and a decoding measured -> record
     lab.rejudge                 stored answers judged without one dimension -> record
@@ -71,6 +74,16 @@ above it, and tests/test_order.py holds that.
     lab.bases                   the runs that a comparison of models needs, and a new base beside the old
     lab.requests                a training that is asked for, and who approved it
     lab.study                   a plan of experiments, resumable
+    lab.proposal                what to try next, as plain data
+    lab.steer                   steering by files
+    lab.admit                   what a proposal must pass before it costs anything
+    lab.lessons                 predicted against measured, and dead ends
+    lab.context                 what a proposer may know
+    lab.propose.plan            proposals from a file
+    lab.propose.search          proposals without a key
+    lab.propose.claude          proposals by Claude
+    lab.state                   what the loop does next
+    lab.loop                    propose, check, run, decide, record, again
     report.tables               the ledger -> tables
     report.measured             calibration and re-judge -> tables
     report.compared             a comparison of models -> tables
@@ -82,6 +95,9 @@ above it, and tests/test_order.py holds that.
     report.published            the published study read again
     report.luck                 what each keep rule does where nothing works
     report.site                 notebooks -> pages
+    report.memory               what the loop remembers, as tables
+    report.supervise            a loop watched and steered from a notebook
+    cli_loop                    notch loop, log, propose, next
     cli_train                   notch train
     cli                         notch
 """

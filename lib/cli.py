@@ -362,7 +362,7 @@ def report(runs: Path, html: Path | None) -> int:
 def verify(runs: Path, repair: bool, as_json: bool) -> int:
     """Check every byte of ruler and runs against the seals, and compute every score again."""
     from lib.files import locked
-    from lib.lab import ledger
+    from lib.lab import events, ledger
     from lib.measure import store
     from lib.measure.ruler import Ruler, Tampered
 
@@ -377,6 +377,7 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
             said = ledger.sync(runs)
     wrong += ledger.verify(runs)
     wrong += store.verify(runs / store.NAME)
+    wrong += events.verify(runs)
     count = len(ledger.sealed_folders(runs)) if runs.exists() else 0
     if as_json:
         click.echo(json.dumps({"ok": not wrong, "runs": count, "wrong": wrong, "repaired": said}, indent=1))
@@ -422,8 +423,10 @@ def _clean(text: str) -> str:
     return text.replace(f"{ROOT}/", "")
 
 
+from lib import cli_loop  # noqa: E402
 from lib.cli_train import register as register_train  # noqa: E402  after what it is handed
 
+cli_loop.register(sys.modules[__name__])
 register_train(notch, runs_option, _value, line)
 
 if __name__ == "__main__":

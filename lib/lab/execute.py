@@ -36,6 +36,7 @@ TEMPLATES = {
     "14_calibrate": "calibrate", "15_models": "models",
 }  # fmt: skip
 Runnable = Experiment | Calibration | Rejudge | Training | Models
+Check = Callable[[dict[str, Any], list[dict[str, Any]]], str]  # record and cases -> what is wrong, "" if nothing
 MAKERS: dict[str, type[Runnable]] = {
     "experiment": Experiment, "confirm": Experiment, "calibrate": Calibration, "rejudge": Rejudge,
     "train": Training, "models": Models,
@@ -111,8 +112,19 @@ def _nearest(key: str, known: dict[str, Any]) -> str | None:
     return next(iter(difflib.get_close_matches(key, known, 1)), None)
 
 
-def run(name: str, parameters: dict[str, Any], slug: str = "", folder: Path | None = None) -> dict[str, Any]:
-    """Execute a template and seal the run; returns its record. Raises what `accept` raises, or RunFailed."""
+def run(
+    name: str,
+    parameters: dict[str, Any],
+    slug: str = "",
+    folder: Path | None = None,
+    beside: dict[str, bytes] | None = None,
+    check: Check | None = None,
+) -> dict[str, Any]:
+    """Execute a template and seal the run; returns its record. Raises what `accept` raises, or RunFailed.
+
+    `beside` are more files for the seal. `check(record, cases)` says what is wrong with what came out, before anything
+    is sealed: such a run is sealed as it failed, without its scores.
+    """
     experiment = accept(name, parameters)
     folder = folder or runs_folder()
     if folder.exists():
@@ -120,7 +132,10 @@ def run(name: str, parameters: dict[str, Any], slug: str = "", folder: Path | No
         with locked(folder / ".lock"):
             sync(folder)
     notebook, error = execute(template(name), parameters, folder)
-    return adopt(notebook, error, experiment, slug or _slug(experiment), folder)
+    if check:
+        found = {} if error else _result(notebook)
+        error = check(found.get("record", {}), found.get("cases", [])) or error
+    return adopt(notebook, error, experiment, slug or _slug(experiment), folder, beside)
 
 
 def _slug(experiment: Runnable) -> str:
@@ -213,7 +228,14 @@ def fault(notebook: dict[str, Any]) -> str:
     return "" if results == 1 else f"{results} result records instead of one"
 
 
-def adopt(notebook: dict[str, Any], error: str, experiment: Runnable, slug: str, folder: Path) -> dict[str, Any]:
+def adopt(
+    notebook: dict[str, Any],
+    error: str,
+    experiment: Runnable,
+    slug: str,
+    folder: Path,
+    beside: dict[str, bytes] | None = None,
+) -> dict[str, Any]:
     """Seal an executed notebook: record and cases are taken out of it. A crash is sealed with its reason, then raised.
 
     The decision is made again with the lock held: another run may have been sealed since the notebook looked.
@@ -228,7 +250,7 @@ def adopt(notebook: dict[str, Any], error: str, experiment: Runnable, slug: str,
     cases = "".join(f"{canonical(row)}\n" for row in data.get("cases", ())).encode()
     model = experiment.model
     slug = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")[:40] or "run"
-    _refuse_secrets(notebook, record, cases.decode())
+    _refuse_secrets(notebook, record, cases.decode(), *(b.decode() for b in (beside or {}).values()))
 
     def finish(run: str) -> dict[str, bytes]:
         record.update(id=run, slug=slug)
@@ -239,8 +261,8 @@ def adopt(notebook: dict[str, Any], error: str, experiment: Runnable, slug: str,
         return {"record.json": (_clean(text, model) + "\n").encode(), "experiment.ipynb": sealed_notebook}
 
     trains = isinstance(experiment, Training) and not error
-    beside = experiment.files(record) if trains else {}  # type: ignore[union-attr]
-    sealed = seal(folder, slug, {"cases.jsonl": cases, **beside}, finish)
+    own = experiment.files(record) if trains else {}  # type: ignore[union-attr]
+    sealed = seal(folder, slug, {"cases.jsonl": cases, **own, **(beside or {})}, finish)
     if trains:
         experiment.clear()  # type: ignore[union-attr]
     if error:
@@ -277,8 +299,8 @@ def _refuse_secrets(*parts: Any) -> None:
 
 
 def _status(error: str) -> str:
-    """Another model judged than was asked: nothing of such a run counts, so it is not just a crash."""
-    return "invalid" if "WrongModel: " in error else "crashed"
+    """Another model judged than was asked, or the measure was touched: nothing of such a run counts."""
+    return "invalid" if "WrongModel: " in error or "Tampered: " in error else "crashed"
 
 
 def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> dict[str, Any]:

@@ -41,11 +41,16 @@ from lib.measure.stats import paired
 ALPHA = 0.05
 SEAL = "SEALED"
 LEDGER = "ledger.jsonl"
-BESIDE = (LEDGER, "judgments.jsonl")  # files that may lie beside the runs: the ledger and the store of paid replies
+BESIDE = (
+    LEDGER,
+    "judgments.jsonl",
+    "events.jsonl",
+)  # files that may lie beside the runs: ledger, paid replies, the loop's log
 START = "0" * 64
 REFERENCE = ("anchor", "a/a")  # levers that are measured beside the climb and never part of it
 # Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
 READINGS = {"calibrate": calibrate.readings, "rejudge": blind.readings, "models": compare.readings}
+SETUP = ("model", "pipeline", "decoding", "adapter", "seed")  # what makes two runs of one gate the same attempt
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,13 @@ class Ledger:
         """The last kept run of the full gate."""
         return next((r for r in reversed(self.climb(fingerprint)) if r["status"] == "kept"), None)
 
+    def screened(self, fingerprint: str) -> dict[str, Any] | None:
+        """What a run on the dev gate is compared with: the champion's own run there, else the last one."""
+        champion = self.champion(fingerprint) or {}
+        there = [r for r in self.climb(fingerprint, "dev") if r["scores"]]
+        same = [r for r in there if all(r[k] == champion.get(k) for k in SETUP)]
+        return (same or there or [None])[-1]
+
     def looks(self, fingerprint: str | None = None) -> list[dict[str, Any]]:
         """Every look at the sealed gate, oldest first."""
         return [r for r in self.records if r["kind"] == "confirm" and fingerprint in (None, r["fingerprint"])]
@@ -171,6 +183,15 @@ class Ledger:
         ]  # fmt: skip
         return max(seen) if seen else None
 
+    def pooled(self, record: dict[str, Any], qualities: dict[str, float]) -> tuple[dict[str, float], int]:
+        """Mean quality by case over a run and the runs that it repeats, and how many looks that makes.
+
+        Each look at the same hypothesis is another chance for luck, so p must be below 0.05 / looks.
+        """
+        same = [r for r in self.climb(record["fingerprint"]) if record["of"] in (r["id"], r["of"]) and r["scores"]]
+        seen = [q for r in same if (q := self.qualities(r["id"])).keys() == qualities.keys()] + [qualities]
+        return {case: sum(q[case] for q in seen) / len(seen) for case in qualities}, len(seen)
+
     # --- the keep rule
 
     def decide(self, record: dict[str, Any], qualities: dict[str, float]) -> Decision:
@@ -179,7 +200,8 @@ class Ledger:
         Gold in the answers makes a run invalid, whatever else it is. Keep needs p < 0.05 in a paired sign-flip test
         against the champion and a mean difference above the A/A floor: that of greedy runs when both are, else that
         of sampling. Otherwise indecisive while the interval still admits the smallest effect worth keeping, else
-        discarded.
+        discarded. A repeat (`of` names a run of the full gate) is decided on the mean of all looks,
+        with a stricter p.
         """
         fingerprint, lever = record["fingerprint"], record["lever"]
         if record.get("leaks"):
@@ -198,7 +220,7 @@ class Ledger:
             rival = self.champion(fingerprint)
             first = "first run on this ruler: the baseline that others must beat"
         else:
-            rival = next((r for r in reversed(self.climb(fingerprint, record["gate"]))), None)
+            rival = self.screened(fingerprint)
             first = "first run on this gate; the dev gate screens and never keeps"
         if rival is None:
             keeps = record["kind"] == "confirm" or (record["gate"] == "full" and lever not in REFERENCE)
@@ -206,7 +228,9 @@ class Ledger:
         other = self.qualities(rival["id"])
         if rival["fingerprint"] != fingerprint or other.keys() != qualities.keys():
             return Decision("reference", f"not comparable with {rival['id']}: another ruler, judge or gate")
-        sampled = samples(record) or samples(rival)
+        looks, sampled = 1, samples(record) or samples(rival)
+        if record["of"] and record["gate"] == "full" and record["kind"] == "experiment" and lever not in REFERENCE:
+            qualities, looks = self.pooled(record, qualities)
         test, floor = paired(qualities, other), self.floor(fingerprint, sampled) or 0.0
         numbers = {
             "against": rival["id"],
@@ -216,7 +240,7 @@ class Ledger:
         }
         if lever in REFERENCE:
             return Decision("reference", "measured beside the climb, never part of it", **numbers)
-        status, reason = _rule(test.delta, test.p, test.high, floor, record)
+        status, reason = _rule(test.delta, test.p, test.high, floor, record, ALPHA / looks)
         return Decision(status, reason, **numbers)
 
 
@@ -236,14 +260,16 @@ def _leak(record: dict[str, Any]) -> str:
     )
 
 
-def _rule(delta: float, p: float, high: float, floor: float, record: dict[str, Any]) -> tuple[str, str]:
+def _rule(
+    delta: float, p: float, high: float, floor: float, record: dict[str, Any], alpha: float = ALPHA
+) -> tuple[str, str]:
     least = record["min_effect"]
-    if p < ALPHA and delta > floor:
+    if p < alpha and delta > floor:
         if record["gate"] == "dev":
             return "indecisive", "better on the dev gate, which screens and never keeps; run it on the full gate"
-        return "kept", f"better, p = {p:.3g} below {ALPHA}, and the difference is above the floor {floor:.4f}"
+        return "kept", f"better, p = {p:.3g} below {alpha:.3g}, and the difference is above the floor {floor:.4f}"
     if high >= least:
-        why = "the difference is within the A/A floor" if p < ALPHA and delta > 0 else f"p = {p:.3g}"
+        why = "the difference is within the A/A floor" if p < alpha and delta > 0 else f"p = {p:.3g}"
         return "indecisive", f"{why}; the interval still admits a gain of {least:+.3f}, so it is not ruled out"
     return "discarded", f"the interval rules out a gain of {least:+.3f}"
 
@@ -400,14 +426,15 @@ def verify(folder: Path) -> list[str]:
         wrong += [f"{p}: a hidden file, added later" for p in run.rglob(".*")]
     stray = [p for p in folder.iterdir() if p.is_file() and p.name not in BESIDE and not p.name.startswith(".")]
     wrong += [f"{p}: does not belong to a folder of runs" for p in stray]
-    wrong += _verify_ledger(folder)
+    wrong += verify_ledger(folder)
     if not wrong:
         for run in sealed_folders(folder):
             wrong += _verify_scores(run)
     return wrong
 
 
-def _verify_ledger(folder: Path) -> list[str]:
+def verify_ledger(folder: Path) -> list[str]:
+    """What is wrong between the ledger's lines and the sealed runs."""
     path = folder / LEDGER
     try:
         found = checked_lines(path) if path.exists() else []

@@ -222,7 +222,7 @@ def tokens(value):
 
 def reply(body, change, n):
     """A whole message: the honest judgment with the changes of the rule."""
-    text = change["text"] if "text" in change else json.dumps(judge(body))
+    text = change["text"] if "text" in change else json.dumps(judge(body))  # a proposer's call has nothing to judge
     return {
         "id": f"msg_{n:06}", "type": "message", "role": "assistant", "model": change.get("model", body["model"]),
         "content": change.get("content", [{"type": "text", "text": text}]),

@@ -1,0 +1,289 @@
+"""notch loop, log, propose, next: the door to the autoresearch loop.
+
+Knows options and lines. Does not know what a loop does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lib.files import runs_folder
+
+OK, FAILED = 0, 1
+cli: Any = None  # lib.cli, whose words and lines are used here; it hands itself over in `register`
+BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
+
+
+def register(door: Any) -> None:
+    """Add these commands to the command line. Imports point up only, so the door comes here, not this file to it."""
+    global cli
+    cli = door
+    for command in (loop, log, propose, next_command):
+        door.notch.add_command(command)
+
+
+class CountOrFolder(click.ParamType):
+    """A whole number is a count of runs, anything else a folder; `./20` is a folder of that name."""
+
+    name = "N|DIR"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | Path:
+        if isinstance(value, int):
+            return value
+        if str(value).isdigit():
+            return int(value)
+        if Path(value).exists() and not Path(value).is_dir():
+            self.fail(f"{value!r} is a file; expected a number of runs or a folder", param, ctx)
+        return Path(value)
+
+
+def runs_and_count(command: Any) -> Any:
+    """--runs N and --runs DIR under one name: the first is the total of sealed runs, the second their folder."""
+
+    def store(ctx: Any, param: Any, values: tuple[int | Path, ...]) -> tuple[Path, int]:
+        counts = [v for v in values if isinstance(v, int)]
+        folders = [v for v in values if isinstance(v, Path)]
+        if len(counts) > 1 or len(folders) > 1:
+            raise click.BadParameter("give it once with a number and once with a folder", ctx, param)
+        if folders:
+            os.environ["NOTCH_RUNS"] = str(folders[0].resolve())
+        return runs_folder(), counts[0] if counts else 20
+
+    return click.option(
+        "--runs", multiple=True, type=CountOrFolder(), callback=store,
+        help="A number: how many sealed runs the folder shall hold in the end, so that calling it again resumes "
+        "(default: 20). A folder: where they are (default: runs). Give it twice for both; a folder called 20 is ./20.",
+    )(command)  # fmt: skip
+
+
+def runs_option(command: Any) -> Any:
+    """--runs DIR, as every command has it."""
+
+    def store(_: Any, __: Any, value: Path | None) -> Path:
+        if value:
+            os.environ["NOTCH_RUNS"] = str(Path(value).resolve())
+        return runs_folder()
+
+    return click.option(
+        "--runs", type=click.Path(file_okay=False, path_type=Path), callback=store,
+        help="Folder of sealed runs (default: runs).",
+    )(command)  # fmt: skip
+
+
+def steer_option(command: Any) -> Any:
+    return click.option(
+        "--steer", "steering", type=click.Path(file_okay=False, path_type=Path), default=None,
+        help="Folder of the steering files (default: steer, beside the folder of runs).",
+    )(command)  # fmt: skip
+
+
+PARAMETERS = click.option(
+    "-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
+    help=f"What all runs have in common: {', '.join(BASE)}.",
+)  # fmt: skip
+
+
+def base_of(parameters: tuple[tuple[str, str], ...]) -> Any:
+    """The common parameters. Raises BadParameters on another name or a wrong type."""
+    from lib.lab.admit import Base
+    from lib.lab.experiment import BadParameters, Experiment
+
+    told: dict[str, Any] = {}
+    for name, text in parameters:
+        if name not in BASE:
+            raise BadParameters(f"-p {name}: a loop has {', '.join(BASE)} in common; the rest is the proposer's")
+        told[name] = text if name == "model" else cli._value(name, text)
+    base = Base(**told)
+    Experiment(**base.baseline).check()
+    return base
+
+
+@click.command()
+@runs_and_count
+@steer_option
+@click.option("--proposer", type=click.Choice(["search", "claude", "plan", "none"]), default="search", show_default=True,
+              help="Who proposes; none: only what `notch propose` queues.")  # fmt: skip
+@click.option("--plan", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="With --proposer plan: a YAML or JSONL file of proposals.")  # fmt: skip
+@click.option("--proposer-model", default=None, help="With --proposer claude: the model that proposes.")
+@PARAMETERS
+@click.option("--seed", default=0, show_default=True, help="Of the proposer search.")
+@click.option("--dollars", default=0.0, help="Most that judge and proposer may cost, over the folder; 0 is no limit.")
+@click.option("--minutes", default=0.0, help="Most that this call may take; 0 is no limit.")
+@click.option("--crashes", default=3, show_default=True, help="Crashed runs in a row after which it ends.")
+@click.option("--refusals", default=20, show_default=True, help="Refused proposals in a row after which it ends.")
+@click.option("--patience", default=5, show_default=True,
+              help="Attempts without a keep after which a proposal must leave the champion's class; 0 is never.")  # fmt: skip
+@click.option(
+    "--repeats", default=2, show_default=True, help="Further looks at an indecisive run, where they can differ."
+)
+@click.option("--screen/--no-screen", default=True, help="Reject early on the dev gate (it never keeps).")
+@click.option("--confirm/--no-confirm", default=True, help="Look at the sealed gate for each new champion.")
+@click.option("--wait", default=60.0, show_default=True, help="Seconds of the first wait at a usage limit; it doubles.")
+@click.option("--most-wait", default=7200.0, show_default=True, help="Seconds of waiting in a row after which it ends.")
+@click.option(
+    "--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call; kept as an event."
+)
+@click.option("--report/--no-report", default=True, help="Write the report at the end.")
+def loop(runs: tuple[Path, int], steering: Path | None, proposer: str, plan: Path | None, proposer_model: str | None,
+         parameters: Any, seed: int, dollars: float, minutes: float, crashes: int, refusals: int, patience: int,
+         repeats: int, screen: bool, confirm: bool, wait: float, most_wait: float, accept_measure: bool, report: bool) -> int:  # fmt: skip
+    """Run experiments unattended: propose, check, screen, decide, confirm, record, until the folder holds N runs.
+
+    Calling the same again goes on where it was. The folder `steer` beside the runs steers it: next.md (one wish),
+    standing.md, bans.txt, budget.yaml, PAUSE, STOP.
+    """
+    from lib.lab import steer
+    from lib.lab.loop import Loop, Settings
+    from lib.lab.state import Rules
+    from lib.lab.steer import Limits
+
+    folder, total = runs
+    settings = Settings(
+        total=total, base=base_of(parameters), rules=Rules(screen, confirm, patience, repeats),
+        limits=Limits(dollars, minutes, crashes, refusals), wait=wait, most_wait=most_wait,
+        accept_measure=accept_measure,
+    )  # fmt: skip
+    ask, close = _proposer(proposer, plan, proposer_model, seed, dollars)
+    work = Loop(folder, steering or steer.default_folder(folder), settings, ask)
+    try:
+        code = _follow(work)
+    finally:
+        close()
+    _closing(folder, report)
+    return code
+
+
+def _proposer(
+    name: str, plan: Path | None, model: str | None, seed: int, dollars: float
+) -> tuple[Any, Callable[[], object]]:
+    """A proposer by name, and how to close it. Raises BadParameters, NoKey, UnknownModel."""
+    from lib.lab.experiment import BadParameters
+
+    if (plan is not None) != (name == "plan"):
+        raise BadParameters("--plan FILE goes with --proposer plan, and the other way round")
+    if name == "claude":
+        from lib.lab.propose.claude import CAP, MODEL, ClaudeProposer
+        from lib.measure.claude import check_key
+
+        check_key()
+        made = ClaudeProposer(model or MODEL, dollars or CAP)
+        return made, made.close
+    if name == "plan":
+        from lib.lab.propose.plan import Plan
+
+        return Plan(plan), lambda: None  # type: ignore[arg-type]
+    if name == "search":
+        from lib.lab.propose.search import Search
+
+        return Search(seed), lambda: None
+    return None, lambda: None
+
+
+def _follow(work: Any) -> int:
+    """Say what a loop does, a line a thing."""
+    began, ran = time.time(), 0
+    for progress in work.run():
+        ran += progress.record is not None
+        if progress.record:
+            click.echo(f"{progress.message:9} {cli.line(progress.record)}")
+        elif progress.what != "idle":
+            click.echo(f"{progress.what:9} {progress.message}")
+    click.echo(f"{ran} runs in {time.time() - began:.0f} s")
+    return work.code
+
+
+def _closing(folder: Path, report: bool) -> None:
+    from lib.lab import lessons
+    from lib.lab.events import Events
+    from lib.lab.ledger import Ledger
+    from lib.lab.state import dollars
+    from lib.report import tables
+
+    ledger = Ledger.read(folder)
+    for lesson in lessons.lessons(ledger, tables.latest(ledger)):
+        click.echo(f"  {lesson.sentence}")
+    click.echo(f"cost so far: ${dollars(ledger, Events(folder).rows):.2f}")
+    if report and ledger.records:
+        cli.write_report(folder, None)
+        click.echo(f"report: {cli._show(cli._report_paths(folder)[0])}")
+        for text in cli.headlines(folder):
+            click.echo(f"  {text}")
+
+
+def view_of(folder: Path, steering: Path, parameters: Any) -> Any:
+    """The state of a folder as a proposer sees it. Raises BadParameters, Tampered."""
+    from dataclasses import replace
+
+    from lib.lab import state, steer
+    from lib.lab.context import View
+    from lib.lab.events import Events
+    from lib.lab.experiment import Experiment
+    from lib.lab.ledger import Ledger
+
+    base, told = base_of(parameters), steer.read(steering)
+    fingerprint = Experiment(**base.baseline).fingerprint
+    ledger, limits = Ledger.read(folder), replace(steer.Limits(), **told.limits)
+    leave = state.leave(ledger, fingerprint, state.Rules())
+    return View(ledger, Events(folder), told, base, limits, fingerprint, leave)
+
+
+@click.command()
+@runs_option
+@steer_option
+@PARAMETERS
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def log(runs: Path, steering: Path | None, parameters: Any, as_json: bool) -> int:
+    """Print what a proposer may know: champion, last runs, lessons, worst dev cases, steering, the menu of steps."""
+    from lib.lab import context, steer
+
+    view = view_of(runs, steering or steer.default_folder(runs), parameters)
+    click.echo(json.dumps(view.plain, indent=1, ensure_ascii=False) if as_json else context.as_text(view), nl=as_json)
+    return OK
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--by", default="agent", show_default=True, help="Who proposes; stands in the record.")
+@runs_option
+@steer_option
+@PARAMETERS
+def propose(file: Path, by: str, runs: Path, steering: Path | None, parameters: Any) -> int:
+    """Check a proposal (a JSON file) and queue it for the loop. A refused one is recorded with its reason."""
+    from lib.lab import steer
+    from lib.lab.loop import refused
+    from lib.lab.proposal import Proposal, Refused
+
+    where = steering or steer.default_folder(runs)
+    view, text = view_of(runs, where, parameters), file.read_text(encoding="utf-8", errors="replace")
+    try:
+        proposal = Proposal.read(text)
+        view.admit(proposal)
+    except Refused as error:
+        event = refused(view.events, text, error, by=by, asked="", fingerprint=view.fingerprint)
+        click.echo(f"notch: refused, {error} (event {event['n']})", err=True)
+        return FAILED
+    path = steer.enqueue(where, proposal.as_dict(), by)
+    click.echo(f"queued as {path.name}; `notch next` runs it, or the loop when its turn comes")
+    return OK
+
+
+@click.command(name="next")
+@runs_option
+@steer_option
+@PARAMETERS
+@click.option("--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call.")
+def next_command(runs: Path, steering: Path | None, parameters: Any, accept_measure: bool) -> int:
+    """Run what is due: the open proposal, what is queued, looks at the sealed gate. Asks no proposer."""
+    from lib.lab import steer
+    from lib.lab.loop import Loop, Settings
+
+    settings = Settings(base=base_of(parameters), accept_measure=accept_measure, queue_only=True)
+    return _follow(Loop(runs, steering or steer.default_folder(runs), settings))

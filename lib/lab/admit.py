@@ -1,0 +1,181 @@
+"""What a proposal must pass before it costs anything: step registry, texts, bans, patience, duplicates, leaks, budget.
+
+Knows the rules and names the one that is broken. Does not run anything, and never repeats a text of the ruler in a
+reason: reasons go back to whoever proposed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.agent.bank import Leak
+from lib.agent.pipeline import STEPS, BadPipeline
+from lib.lab import execute
+from lib.lab.events import Events
+from lib.lab.experiment import BadParameters, Experiment
+from lib.lab.ledger import Ledger
+from lib.lab.proposal import Proposal, Refused, setup, setup_of
+from lib.lab.steer import Limits, Steering
+from lib.models.model import Decoding, NoModel
+
+PASSING = ("banned", "patience", "budget", "duplicate")  # rules that a later proposal of the same may pass
+# Text that gives orders to whoever reads it next, or poses as a tag of theirs: a judge, another proposer, a person.
+ORDERS = re.compile(
+    r"(?i)\b(ignore|disregard|forget|override)\b.{0,40}\b(instruction|prompt|rule|above|previous)|system prompt|"
+    r"</?[a-z]+-[0-9a-f]{4,}>|<\|"
+)
+# A prompt of the planner has no business with the judge: it would reach it through the questions.
+JUDGED = re.compile(
+    r"(?i)\b(judge|grader|rubric|gold answer|reference answer|set [ab]\b|score of|scores? (all|5|five))"
+)
+PATHS = re.compile(
+    r"(^|[\s'\"=(])(/\w|~/|\.\.[/\\]|[a-zA-Z]:\\|file:|https?:)|\b(ruler|runs|lib)/|gold\.jsonl|cases\.jsonl"
+)
+CODE = re.compile(
+    r"__\w+__|\b(import|exec|eval|lambda|subprocess|os\.system|open)\s*[(:]|\bimport \w+|;\s*\w+\(|\$\(|`"
+)
+
+
+@dataclass(frozen=True)
+class Base:
+    """What all runs of a loop have in common; a proposal changes the levers alone."""
+
+    model: str = "tiny-m"
+    judge: str = "offline"
+    batch: bool = False
+    judging: dict[str, Any] = field(default_factory=dict)
+    min_effect: float = 0.02
+    seed: int = 0
+
+    def parameters(self, proposal: Proposal) -> dict[str, Any]:
+        """Parameters of the experiment that a proposal stands for, on the full gate."""
+        return {
+            **self.__dict__,
+            "hypothesis": proposal.hypothesis, "predicted": float(proposal.predicted), "lever": proposal.lever,
+            "pipeline": proposal.pipeline, "decoding": proposal.decoding, "adapter": proposal.adapter,
+            "gate": "full",
+        }  # fmt: skip
+
+    @property
+    def baseline(self) -> dict[str, Any]:
+        """The run that a climb starts from."""
+        return {**self.__dict__, "lever": "baseline", "hypothesis": "One plain call is where the climb starts."}
+
+
+def admit(
+    proposal: Proposal, base: Base, ledger: Ledger, events: Events, steering: Steering, limits: Limits, leave: str = ""
+) -> dict[str, Any]:
+    """Parameters of the experiment, when every rule is passed. Raises Refused.
+
+    `leave` is a lever class that this proposal must not stay in (patience), "" for none.
+    """
+    _texts(proposal)
+    parameters = base.parameters(proposal)
+    experiment = _experiment(parameters)
+    _banned(proposal, experiment, steering)
+    _leave(proposal, experiment, leave)
+    _parent(proposal, ledger)
+    _duplicate(proposal, experiment, ledger, events)
+    _budget(experiment, limits)
+    return parameters
+
+
+def _texts(proposal: Proposal) -> None:
+    for text in proposal.texts:
+        if ORDERS.search(text):
+            raise Refused("injection", f"{text[:80]!r} gives orders to whoever reads it")
+    shown = [t for row in proposal.pipeline for t in _values(row)] + [proposal.adapter, *_values(proposal.decoding)]
+    for text in shown:
+        if PATHS.search(text):
+            raise Refused("path", f"{text[:80]!r} points at a file or an address; a proposal names steps and runs only")
+        if CODE.search(text):
+            raise Refused(
+                "code", f"{text[:80]!r} looks like code; a step is a name in lib/agent/steps, a text is prose"
+            )
+        if JUDGED.search(text):
+            raise Refused("injection", f"{text[:80]!r} speaks to the judge; a prompt is for the planner")
+
+
+def _values(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [t for v in inner for t in _values(v)]
+
+
+def _experiment(parameters: dict[str, Any]) -> Experiment:
+    try:
+        made = execute.accept("10_experiment", parameters)
+    except BadPipeline as error:
+        raise Refused("bad-pipeline", str(error)[:300]) from None
+    except Leak as error:
+        # The message quotes the ruler, and this reason goes back to the proposer.
+        where = str(error).split(": ")[0]
+        raise Refused(
+            "leak", f"{where}: a text repeats a task or a gold question of the ruler; write your own"
+        ) from None
+    except NoModel as error:
+        raise Refused("no-adapter", str(error)[:300]) from None
+    except BadParameters as error:
+        raise Refused("bad-parameters", str(error)[:300]) from None
+    assert isinstance(made, Experiment)
+    return made
+
+
+def families(pipeline: list[dict[str, Any]]) -> set[str]:
+    """Families of the steps of a pipeline. A plain asking step has none: nearly every pipeline holds one."""
+    plain = [row for row in pipeline if row["step"] == "ask" and not row.keys() - {"step", "n", "tokens"}]
+    return {STEPS[row["step"]].family for row in pipeline if row not in plain and row["step"] in STEPS}
+
+
+def _banned(proposal: Proposal, experiment: Experiment, steering: Steering) -> None:
+    names = {proposal.lever, *families(proposal.pipeline), *(s.name for s in experiment.steps)}
+    names |= {"decoding"} if proposal.decoding else set()
+    names |= {"adapter"} if proposal.adapter else set()
+    hit = sorted(names & steering.bans)
+    if hit:
+        raise Refused("banned", f"{hit[0]!r} is banned by bans.txt; propose without it")
+
+
+def _leave(proposal: Proposal, experiment: Experiment, leave: str) -> None:
+    inside = leave in {proposal.lever, *families(proposal.pipeline)}
+    if leave and inside:
+        raise Refused("patience", f"nothing was kept for long, so this proposal must leave the family {leave!r}")
+
+
+def _parent(proposal: Proposal, ledger: Ledger) -> None:
+    if proposal.parent:
+        try:
+            ledger.get(proposal.parent)
+        except KeyError:
+            raise Refused("no-parent", f"there is no run {proposal.parent[:60]!r} to build on") from None
+
+
+def setup_named(experiment: Experiment) -> str:
+    """The setup of an experiment that is not sealed yet."""
+    e = experiment
+    return setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
+
+
+def _duplicate(proposal: Proposal, experiment: Experiment, ledger: Ledger, events: Events) -> None:
+    mine = setup_named(experiment)
+    for record in reversed(ledger.records):
+        if record["kind"] == "experiment" and record["gate"] != "confirm" and setup_of(record) == mine:
+            raise Refused("duplicate", f"{record['id']} did the same ({record['status']})")
+    for event in events.of("refused"):
+        # Word for word: with another hypothesis it is another proposal, and the rules above have passed this one.
+        if event.get("proposal") == proposal.as_dict() and event["rule"] not in PASSING:
+            raise Refused("duplicate", f"the same was refused before (event {event['n']}: {event['rule']})")
+
+
+def _budget(experiment: Experiment, limits: Limits) -> None:
+    calls = sum(s.calls for s in experiment.steps)
+    if limits.calls and calls > limits.calls:
+        raise Refused("budget", f"{calls:g} model calls a case; at most {limits.calls:g} are allowed")
+    most = Decoding.of(experiment.decoding).max_tokens
+    asked = [v for row in experiment.pipeline for k, v in row.items() if k in ("tokens", "max_tokens")]
+    longest = max([most, *(v for v in asked if isinstance(v, int))])
+    if limits.tokens and longest > limits.tokens:
+        raise Refused("budget", f"{longest} new tokens in one call; at most {limits.tokens} are allowed")

@@ -1,0 +1,352 @@
+"""The autoresearch loop: propose, check, run, decide, record, again, until a limit or a person ends it.
+
+Knows the order of things and what must be on disk before what. A restart reads everything from runs, events and
+steering files, so calling it again is how it resumes. Does not know how proposals come about nor what a run does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lib.agent.bank import Leak
+from lib.files import OneLine, sha256
+from lib.lab import execute, lessons, state, steer
+from lib.lab.admit import Base
+from lib.lab.context import Ask, Asked, View
+from lib.lab.events import PROPOSAL, Event, Events, now
+from lib.lab.execute import RunFailed
+from lib.lab.experiment import BadParameters, Experiment
+from lib.lab.guard import Watch
+from lib.lab.ledger import Ledger
+from lib.lab.proposal import Proposal, Refused
+from lib.lab.state import Action, Rules
+from lib.lab.steer import Limits
+from lib.measure.claude import NotAnswered
+from lib.measure.ruler import Tampered
+from lib.measure.spend import BudgetSpent
+
+DONE, GAVE_UP, FAILED = 0, 1, 4  # exit codes of an end
+REQUESTS = "requests"  # of a training, in the steering folder
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a call of the loop is asked to do."""
+
+    total: int = 20  # sealed runs in the folder, whoever made them: calling it again goes on to the same number
+    base: Base = field(default_factory=Base)
+    rules: Rules = field(default_factory=Rules)
+    limits: Limits = field(default_factory=Limits)
+    wait: float = 60.0  # seconds of the first wait at a usage limit; each further one is twice as long
+    most_wait: float = 7200.0  # seconds of waiting in a row after which the loop ends
+    accept_measure: bool = False
+    queue_only: bool = False  # `notch next`: no proposer is asked, and an empty queue is the end
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One thing that happened."""
+
+    what: str  # run, refused, accepted, waiting, ended
+    message: str
+    record: dict[str, Any] | None = None
+
+
+class Loop:
+    """One loop over a folder of runs. `run()` yields as things happen; `code` says afterwards how it ended."""
+
+    def __init__(self, folder: Path, steering: Path, settings: Settings, ask: Ask | None = None) -> None:
+        self.folder, self.steering, self.settings, self.ask = folder, steering, settings, ask
+        self.code = DONE
+        self._began = time.monotonic()
+        self._waited, self._waits, self._refusals = 0.0, 0, 0
+        self._crashes = 0
+        self._idle = ""  # why there is nothing left to do
+
+    def run(self) -> Iterator[Progress]:
+        """Work until the end. Raises Tampered, BadParameters, NoKey and what the machine itself cannot do."""
+        with alone(self.folder):
+            self._start()
+            try:
+                while True:
+                    view = self._look()
+                    end = self._end(view)
+                    if end:
+                        self.code = end[0]
+                        self.watch.final()
+                        self.events.append("stopped", why=end[1])
+                        yield Progress("ended", end[1])
+                        return
+                    yield from self._once(view)
+            except Tampered as error:
+                with contextlib.suppress(Tampered):  # the events may be what was changed
+                    self.events.append("tampered", what=str(error)[:2000])
+                raise
+            finally:
+                self._live("stopped")
+
+    def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.events = Events(self.folder)
+        told = steer.read(self.steering)
+        if told.odd:
+            raise BadParameters("; ".join(told.odd))
+        self.watch = Watch(self.folder, self.events, self.settings.accept_measure)
+        self.fingerprint = Experiment(**self.settings.base.baseline).fingerprint
+        self.events.append("started", total=self.settings.total, measure=self.watch.code)
+
+    def _look(self) -> View:
+        """Everything anew from disk, changes of steering noted."""
+        told = steer.read(self.steering)
+        self.events.catch_up()
+        steer.note_changes(self.events, told)
+        limits = replace(self.settings.limits, **told.limits)
+        ledger = Ledger.read(self.folder)
+        view = View(ledger, self.events, told, self.settings.base, limits, self.fingerprint)
+        if self._archive_spent(view):
+            return self._look()
+        return replace(view, leave=state.leave(ledger, self.fingerprint, self.settings.rules))
+
+    def _archive_spent(self, view: View) -> bool:
+        """A wish that a sealed run carries has done its work; a kill may have come before it was moved away."""
+        wish = steer.wish_event(self.events)
+        if wish is None or sha256(view.steering.texts.get(steer.NEXT, "")) != wish["sha256"]:
+            return False
+        made = ((r["id"], state.made(self.folder / r["id"])) for r in view.ledger.records)
+        run = next((name for name, m in made if m and m["steered"] == wish["n"]), None)
+        if run:
+            steer.archive(self.steering, run)
+        return run is not None
+
+    # --- the end
+
+    def _end(self, view: View) -> tuple[int, str] | None:
+        """Why the loop ends here, with its exit code; None to go on. Waits while a person paused it."""
+        count = len(view.ledger.records)
+        if self._idle:
+            return DONE, self._idle
+        if count >= self.settings.total and not self.settings.queue_only:
+            return DONE, f"{count} runs are sealed"
+        if view.steering.stop:
+            return DONE, f"stopped by {self.steering / steer.STOP}"
+        paused = False
+        while view.steering.pause and not view.steering.stop and not self._late(view):
+            if not paused:
+                self._live("paused")
+                paused = True
+            time.sleep(0.5)
+            view = self._look()
+        if view.steering.stop:
+            return DONE, f"stopped by {self.steering / steer.STOP}"
+        spent = state.dollars(view.ledger, self.events.rows)
+        if view.limits.dollars and spent >= view.limits.dollars:
+            return DONE, f"${spent:.2f} of ${view.limits.dollars:.2f} are spent"
+        if self._late(view):
+            return DONE, f"the time is over ({view.limits.minutes:g} minutes)"
+        if self._crashes >= view.limits.crashes:
+            return FAILED, f"{self._crashes} runs in a row crashed; the last: {view.ledger.records[-1]['error'][:200]}"
+        if self._refusals >= view.limits.refusals:
+            return GAVE_UP, f"{self._refusals} proposals in a row were refused"
+        if self._waited > self.settings.most_wait:
+            return FAILED, f"a usage limit held for {self._waited:.0f} s; call it again later"
+        return None
+
+    def _late(self, view: View) -> bool:
+        return bool(view.limits.minutes) and time.monotonic() - self._began >= 60 * view.limits.minutes
+
+    # --- one thing
+
+    def _once(self, view: View) -> Iterator[Progress]:
+        action = state.next_action(view, self.settings.rules)
+        if action is not None:
+            yield from self._run(action, view)
+            return
+        self._note_unrepeated(view)
+        path = next(iter(steer.queued(self.steering)), None)
+        if path is not None:
+            yield self._judge(self._queued(path), view)
+            path.unlink(missing_ok=True)
+        elif self.settings.queue_only or self.ask is None:
+            yield self._nothing("the queue is empty: `notch propose FILE` fills it")
+        else:
+            yield from self._ask(view)
+
+    def _ask(self, view: View) -> Iterator[Progress]:
+        self._live("proposing", len(view.ledger.records))
+        try:
+            asked = self.ask(view)  # type: ignore[misc]
+        except BudgetSpent as error:
+            yield self._nothing(str(error))
+            return
+        except NotAnswered as error:
+            yield self._wait(str(error))
+            return
+        self._waited, self._waits = 0.0, 0
+        if asked.value is None and not asked.fault:
+            yield self._nothing(f"the proposer {asked.by!r} has nothing left to propose")
+        else:
+            yield self._judge(asked, view)
+
+    def _nothing(self, why: str) -> Progress:
+        """Nothing is left to do; the loop ends as it would at its number of runs."""
+        self._idle = why
+        return Progress("idle", why)
+
+    def _queued(self, path: Path) -> Asked:
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            return Asked(json.dumps(told["proposal"]), str(told["by"])[:60])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return Asked(None, "queue", fault=f"{path.name} cannot be read ({error})")
+
+    def _judge(self, asked: Asked, view: View) -> Progress:
+        """Accept a proposal or refuse it, and put that on disk."""
+        by, _, name = asked.by.partition(":")
+        about = {"by": by, "asked": name, "dollars": asked.dollars, "tokens": asked.tokens}
+        about |= {"fingerprint": self.fingerprint}
+        try:
+            if asked.fault:
+                raise Refused("malformed", asked.fault)
+            proposal = Proposal.read(asked.value)
+            parameters = view.admit(proposal)
+        except Refused as error:
+            self._refusals += 1
+            refused(self.events, asked.value, error, **about)
+            return Progress("refused", f"{by}: {error}")
+        self._refusals = 0
+        wish = steer.wish_event(self.events) if view.steering.wish else None
+        self.events.append(
+            "accepted", **about, proposal=proposal.as_dict(), parameters=parameters, runs=len(view.ledger.records),
+            steered=wish["n"] if wish else None, wish=view.steering.wish, standing=view.steering.standing,
+            leave=view.leave,
+        )  # fmt: skip
+        if proposal.request:
+            self._request(proposal)
+        return Progress(
+            "accepted", f"{by}: {proposal.lever}, predicted {proposal.predicted:+.3f}: {proposal.hypothesis}"
+        )
+
+    def _request(self, proposal: Proposal) -> None:
+        """Open the training that a proposal asks for; a person approves it, the loop goes on meanwhile."""
+        try:
+            opened, why = open_training(self.steering, proposal, "loop"), ""
+        except Leak:
+            opened, why = "", "leak: a pair repeats a task or a gold question of the ruler"
+        except (OneLine, ValueError) as error:
+            opened, why = "", str(error)[:300]
+        self.events.append("request", opened=opened, why=why, request=proposal.request)
+
+    def _run(self, action: Action, view: View) -> Iterator[Progress]:
+        """Make one run and seal it. The measure is looked at before, after, and before the ledger line."""
+        self._live(action.purpose, len(view.ledger.records), slug=action.slug)
+        self.watch.check()
+        left = None
+        if view.limits.dollars:
+            left = max(0.01, view.limits.dollars - state.dollars(view.ledger, self.events.rows))
+        try:
+            record = execute.run(
+                action.template, state.capped(action.parameters, left), action.slug, self.folder,
+                beside={PROPOSAL: self._beside(action)}, check=self.watch.run_check,
+            )  # fmt: skip
+        except RunFailed as error:
+            record = Ledger.read(self.folder).get(error.run)
+        if record["status"] == "invalid" and "Tampered: " in record["error"]:
+            raise Tampered(record["error"].split("Tampered: ", 1)[1])
+        yield Progress("run", action.purpose, record)
+        if state.limited(record) or self._unscored_by_limit(record):
+            yield self._wait(record["error"] or "the judge's usage limit")
+            return
+        self._waited, self._waits = 0.0, 0
+        self._crashes = self._crashes + 1 if record["status"] in ("crashed", "invalid") else 0
+        steer_text = lessons.as_text(Ledger.read(self.folder), self.fingerprint)
+        steer.note(self.steering, steer.LESSONS, steer_text)
+
+    def _beside(self, action: Action) -> bytes:
+        """proposal.json: what was proposed, what steered it, and the last event before it."""
+        event: Event = action.event or {}
+        told = {
+            "purpose": action.purpose, "event": event.get("n"), "by": event.get("by", "loop"),
+            "proposal": event.get("proposal"), "steered": event.get("steered"), "wish": event.get("wish", ""),
+            "standing": event.get("standing", ""), "leave": event.get("leave", ""), "events": self.events.head,
+        }  # fmt: skip
+        return (json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    def _unscored_by_limit(self, record: dict[str, Any]) -> bool:
+        if not record["scores"].get("unscored"):
+            return False
+        rows = Ledger.read(self.folder).cases(record["id"])
+        return any(row["unscored"] and state.LIMITED.search(row["unscored"]) for row in rows)
+
+    def _wait(self, why: str) -> Progress:
+        """Wait at a usage limit, each time twice as long; a stop file ends the wait."""
+        pause = min(self.settings.wait * 2**self._waits, max(0.0, self.settings.most_wait - self._waited) + 0.1)
+        self._waits += 1
+        self.events.append("waiting", seconds=round(pause, 1), why=why[:300])
+        self._live("waiting")
+        ends = time.monotonic() + pause
+        while time.monotonic() < ends and not (self.steering / steer.STOP).exists():
+            time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
+        self._waited += pause
+        return Progress("waiting", f"waited {pause:.0f} s: {why[:200]}")
+
+    def _note_unrepeated(self, view: View) -> None:
+        """Say once that an indecisive run is not repeated because a repeat brings the same digits."""
+        event = state.open_proposal(view)
+        runs = state.runs_of(view, event, "decide") if event else []
+        if not runs or runs[-1]["status"] != "indecisive" or state.repeatable(runs[-1]):
+            return
+        said = self.events.last("no repeat")
+        if not said or said["run"] != runs[-1]["id"]:
+            why = "greedy decoding and a deterministic judge repeat to the digit, so a repeat would bring nothing"
+            self.events.append("no repeat", run=runs[-1]["id"], why=why)
+
+    def _live(self, phase: str, count: int | None = None, **more: Any) -> None:
+        told = {"phase": phase, "since": now(), "runs": count, "of": self.settings.total, **more}
+        with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it
+            steer.live(self.steering, **told)
+
+
+def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
+    """Put a refused proposal into the events, with its reason; a huge one by its beginning and hash."""
+    try:
+        told: dict[str, Any] = {"proposal": Proposal.read(value).as_dict()}
+    except Refused:
+        text = value if isinstance(value, str) else repr(value)
+        told = {"text": text[:1000].encode("utf-8", "backslashreplace").decode(), "sha256": _digest(text)}
+    return events.append("refused", rule=error.name, reason=error.reason[:600], **about, **told)
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode("utf-8", "backslashreplace"))
+
+
+def open_training(steering: Path, proposal: Proposal, by: str) -> str:
+    """Open a training request in the steering folder; returns its id. Raises what its own check raises."""
+    from lib.lab import requests
+
+    told = proposal.request
+    return requests.open_request(
+        steering / REQUESTS, told["parameters"], told["why"], float(told["expected"]), by=by
+    ).id
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's loop lock. Raises BadParameters when another loop holds it; the lock dies with the process."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".loop", "a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BadParameters(
+                f"another loop is at work in {folder}; wait for it or stop it with steer/STOP"
+            ) from error
+        yield

@@ -1,0 +1,178 @@
+"""What a loop does next: a pure function of the sealed runs and the events. There is no other state to lose.
+
+Knows the order: a baseline, looks at the sealed gate for a new champion, the open proposal (screen, decide, repeat),
+then a new one. Does not run anything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lib.lab.context import View
+from lib.lab.events import PROPOSAL, Event
+from lib.lab.ledger import SETUP, Ledger
+from lib.lab.lessons import outcomes
+from lib.lab.proposal import bound
+from lib.lab.study import look
+
+LIMITED = re.compile(r"\b(429|529)\b|RateLimit|Overloaded|rate.?limit", re.I)  # somebody's usage limit, not a defect
+ATTEMPTS = 3  # sealed tries of one action that a usage limit or a missing judgment left without a result
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a loop works."""
+
+    screen: bool = True  # the dev gate first
+    confirm: bool = True  # look at the sealed gate for a new champion
+    patience: int = 5  # attempts without a keep, after which the next proposal must leave the champion's class
+    repeats: int = 2  # further looks at an indecisive run, where a repeat can differ
+
+
+@dataclass(frozen=True)
+class Action:
+    """One run to make."""
+
+    purpose: str  # baseline, reference, screen, decide, repeat, confirm
+    parameters: dict[str, Any]
+    slug: str
+    event: Event | None = None  # the accepted proposal that it tests
+    template: str = "10_experiment"
+
+
+@lru_cache(maxsize=4096)
+def made(run: Path) -> dict[str, Any]:
+    """What a sealed run's proposal.json says; empty for a run that the loop did not make."""
+    try:
+        return json.loads((run / PROPOSAL).read_bytes())
+    except FileNotFoundError:
+        return {}
+
+
+def next_action(view: View, rules: Rules) -> Action | None:
+    """The run that is due, None when a new proposal is."""
+    ledger, champion = view.ledger, view.champion
+    if champion is None:
+        return Action("baseline", view.base.baseline, "baseline")
+    return _look(ledger, view.fingerprint, rules) or _test(view, champion, rules)
+
+
+def _look(ledger: Ledger, fingerprint: str, rules: Rules) -> Action | None:
+    """A look at the sealed gate that a new champion still needs; the first champion's comes before, to compare with."""
+    kept = [r for r in ledger.climb(fingerprint) if r["status"] == "kept"]
+    if not rules.confirm or len(kept) < 2:
+        return None
+    for target in (kept[0], kept[-1]):
+        if _due([r for r in ledger.looks(fingerprint) if r["of"] == target["id"]]):
+            return Action("confirm", look(target), f"confirm-{target['slug']}"[:40], template="12_confirm")
+    return None
+
+
+def open_proposal(view: View) -> Event | None:
+    """The newest accepted proposal of this ruler, judge and model, whether or not it is decided."""
+    event = view.events.last("accepted")
+    return event if event and event["fingerprint"] == view.fingerprint else None
+
+
+def runs_of(view: View, event: Event, purpose: str) -> list[Record]:
+    """The sealed runs that tested a proposal for a purpose, oldest first."""
+    told = ((r, made(view.ledger.folder / r["id"])) for r in view.ledger.records[event["runs"] :])
+    return [r for r, m in told if m and m["event"] == event["n"] and m["purpose"] == purpose]
+
+
+def _test(view: View, champion: Record, rules: Rules) -> Action | None:
+    event = open_proposal(view)
+    if event is None:
+        return None
+    parameters = event["parameters"]
+    full = runs_of(view, event, "decide")
+    if rules.screen and not full:
+        screens = runs_of(view, event, "screen")
+        if _due(screens):
+            return _reference(view, champion) or Action(
+                "screen", parameters | {"gate": "dev"}, _slug(parameters, "screen"), event
+            )
+        if screens[-1]["status"] in ("discarded", "crashed", "invalid"):
+            return None
+    if _due(full):
+        return Action("decide", parameters, _slug(parameters), event)
+    again = runs_of(view, event, "repeat")
+    if (again or full)[-1]["status"] != "indecisive" or len(again) >= rules.repeats or not repeatable(full[-1]):
+        return None
+    return Action("repeat", _repeat(parameters, full[-1], len(again) + 1), _slug(parameters, "repeat"), event)
+
+
+def _due(runs: list[Record]) -> bool:
+    """Whether something is still to be run: never tried, or only tries that a usage limit spoilt."""
+    return not runs or (spoilt(runs[-1]) and len(runs) < ATTEMPTS)
+
+
+def spoilt(record: Record) -> bool:
+    """A run without a result that says nothing about its lever."""
+    return record["status"] == "incomplete" or (record["status"] == "crashed" and limited(record))
+
+
+def limited(record: Record) -> bool:
+    """Whether a usage limit stopped a run. Reads its error alone."""
+    return bool(LIMITED.search(record["error"]))
+
+
+def _reference(view: View, champion: Record) -> Action | None:
+    """The champion's own run on the dev gate, if there is none yet."""
+    there = [r for r in view.ledger.climb(view.fingerprint, "dev") if all(r[k] == champion[k] for k in SETUP)]
+    if any(r["scores"] and not r["scores"]["unscored"] for r in there) or len(there) >= ATTEMPTS:
+        return None
+    told = {k: champion[k] for k in (*SETUP, "lever", "judge", "batch", "judging", "min_effect")}
+    why = f"The champion {champion['id']} on the dev gate, for screens to be compared with."
+    return Action("reference", told | {"gate": "dev", "hypothesis": why}, _slug(told, "reference"))
+
+
+def repeatable(record: Record) -> bool:
+    """Whether a repeat can differ: a judge that is asked afresh, or sampled decoding. Else it brings the same digits."""
+    temps = [record["decoding"].get("temp", 0), *(bound(row).get("temp", 0) for row in record["pipeline"])]
+    return record["judge"] != "offline" or any(isinstance(t, (int, float)) and t > 0 for t in temps)
+
+
+def _repeat(parameters: dict[str, Any], first: Record, number: int) -> dict[str, Any]:
+    told = parameters | {"of": first["id"], "seed": parameters["seed"] + 100 * number}
+    if parameters["judge"] != "offline":
+        told["judging"] = parameters["judging"] | {"replicate": number}
+    return told
+
+
+def _slug(parameters: dict[str, Any], prefix: str = "") -> str:
+    steps = "-".join(str(row["step"]) for row in parameters["pipeline"])
+    return "-".join(filter(None, (prefix, parameters["lever"], steps)))[:40]
+
+
+def stale(ledger: Ledger, fingerprint: str) -> int:
+    """Attempts since the last keep."""
+    champion = ledger.champion(fingerprint)
+    at = champion["id"] if champion else ""
+    return sum(o.run > at for o in outcomes(ledger, fingerprint))
+
+
+def leave(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
+    """The lever class that the next proposal must leave, "" for none."""
+    champion, count = ledger.champion(fingerprint), stale(ledger, fingerprint)
+    return champion["lever"] if champion and count and rules.patience and count % rules.patience == 0 else ""
+
+
+def dollars(view_ledger: Ledger, events: list[Event]) -> float:
+    """What judge, cloud models and proposer have cost in a folder of runs."""
+    runs = sum(r["cost"].get("judge_dollars", 0.0) + r["cost"].get("dollars", 0.0) for r in view_ledger.records)
+    return runs + sum(e.get("dollars", 0.0) for e in events)
+
+
+def capped(parameters: dict[str, Any], left: float | None) -> dict[str, Any]:
+    """Parameters whose judge may spend no more than what is left of the budget."""
+    if left is None or parameters.get("judge") != "claude":
+        return parameters
+    said = parameters.get("judging") or {}
+    return parameters | {"judging": said | {"dollars": round(min(said.get("dollars", 5.0), left), 4)}}

@@ -1,0 +1,80 @@
+"""Lessons are a pure function of the ledger: predicted against measured, dead ends, what would revive them."""
+
+import pytest
+
+from lib.lab import lessons
+from lib.lab.lessons import Outcome
+
+ERA = "f" * 64
+
+
+def up(qualities, by):
+    return {k: min(1.0, max(0.0, v + by)) for k, v in qualities.items()}
+
+
+def mixed(qualities, by):
+    """A change that helps some cases and hurts others by the same."""
+    return {k: v + (by if i % 2 else -by) for i, (k, v) in enumerate(qualities.items())}
+
+
+@pytest.mark.parametrize(
+    "predicted, delta, low, high, reading",
+    [
+        (0.02, 0.03, 0.01, 0.05, "hit"),
+        (0.02, -0.01, -0.05, 0.03, "hit"),
+        (0.10, 0.02, 0.01, 0.03, "over"),
+        (0.01, 0.05, 0.03, 0.07, "under"),
+        (0.05, -0.03, -0.05, -0.01, "wrong sign"),
+        (-0.05, -0.01, -0.02, 0.0, "under"),
+    ],
+)
+def test_a_prediction_is_read_against_the_interval(predicted, delta, low, high, reading):
+    assert Outcome("r", "prompting", "full", "kept", predicted, delta, low, high).reading == reading
+
+
+def test_an_empty_ledger_taught_nothing(lab):
+    assert lessons.lessons(lab.read(), ERA) == [] and lessons.dead_ends(lab.read(), ERA) == []
+    assert "nothing yet" in lessons.as_text(lab.read(), ERA)
+
+
+def test_a_class_has_its_runs_its_keeps_and_how_its_predictions_did(lab):
+    lab.seal(slug="baseline", lever="baseline")
+    better = lab.seal(up(lab.full, 0.15), slug="better", lever="schema", predicted=0.15, hypothesis="a")
+    lab.seal(lab.full, slug="worse", lever="schema", predicted=0.1, hypothesis="b")
+    [lesson] = lessons.lessons(lab.read(), ERA)
+    assert (lesson.lever, lesson.runs, lesson.screened_out, lesson.kept, lesson.best) == ("schema", 2, 0, 1, better)
+    assert lesson.readings == {"hit": 1, "over": 0, "under": 0, "wrong sign": 1}
+    assert lesson.delta == pytest.approx(0.0, abs=1e-9) and lesson.predicted == pytest.approx(0.125)
+    assert "schema: 2 runs" in lesson.sentence
+
+
+def test_a_screened_out_run_counts_once_and_a_screened_and_decided_one_by_its_decision(lab):
+    lab.seal(slug="baseline", lever="baseline")
+    lab.seal(gate="dev", slug="reference", lever="baseline")
+    lab.seal(up(lab.full, -0.1), gate="dev", slug="out", lever="retrieval", hypothesis="out")
+    lab.seal(mixed(lab.full, 0.1), gate="dev", slug="on", lever="retrieval", hypothesis="on")
+    lab.seal(mixed(lab.full, 0.1), slug="decided", lever="retrieval", hypothesis="on")
+    [lesson] = lessons.lessons(lab.read(), ERA)
+    assert (lesson.runs, lesson.screened_out) == (1, 1)
+    assert [o.gate for o in lessons.outcomes(lab.read(), ERA)] == ["dev", "full"]
+
+
+def test_a_discarded_attempt_is_a_dead_end_with_what_would_revive_it(lab):
+    lab.seal(slug="baseline", lever="baseline")
+    bad = lab.seal(up(lab.full, -0.2), slug="bad", lever="schema", pipeline=[{"step": "ask", "schema": "slots"}])
+    [end] = lessons.dead_ends(lab.read(), ERA)
+    assert end.run == bad and "ask(schema=slots)" in end.what and "another model or adapter than toy" in end.revive
+
+
+def test_a_class_without_a_gain_is_a_dead_end_until_the_champion_changes(lab):
+    first = lab.seal(slug="baseline", lever="baseline")
+    for name in "abc":
+        lab.seal(up(lab.full, -0.2), slug=name, lever="schema", hypothesis=name)
+    whole = [e for e in lessons.dead_ends(lab.read(), ERA) if not e.run]
+    assert [e.what for e in whole] == ["the class 'schema'"] and f"other than {first}" in whole[0].revive
+
+
+def test_another_ruler_taught_nothing_here(lab):
+    lab.seal(slug="baseline", lever="baseline", fingerprint="e" * 64)
+    lab.seal(up(lab.full, 0.2), slug="better", fingerprint="e" * 64)
+    assert lessons.lessons(lab.read(), ERA) == []

@@ -1,0 +1,212 @@
+"""The loop at work with kernels and the toy model: to its number, steered, killed, ended by its limits."""
+
+import json
+import random
+
+import pytest
+
+from lib.lab import events, ledger, steer
+from lib.lab.admit import Base
+from lib.lab.events import Events
+from lib.lab.experiment import BadParameters
+from lib.lab.ledger import Ledger
+from lib.lab.loop import DONE, FAILED, GAVE_UP, Loop, Settings, alone
+from lib.lab.propose.plan import Plan
+from lib.lab.propose.search import Search
+from lib.lab.steer import Limits
+from tests.lab.kill_loop import torture
+from tests.lab.test_proposal import GOOD
+
+TOY = Base(model="toy")
+
+
+def loop(folder, ask=None, **told):
+    limits = told.pop("limits", Limits())
+    return Loop(folder / "runs", folder / "steer", Settings(base=TOY, limits=limits, **told), ask)
+
+
+def plan(folder, *proposals):
+    path = folder / "plan.jsonl"
+    path.write_text("".join((p if isinstance(p, str) else json.dumps(p)) + "\n" for p in proposals))
+    return Plan(path)
+
+
+def ask(n):
+    """A proposal whose questions the toy can answer, different for each n."""
+    return GOOD | {"pipeline": [{"step": "ask", "n": n}, {"step": "prune", "by": "last"}]}
+
+
+def records(folder):
+    return Ledger.read(folder / "runs").records
+
+
+# --- without a kernel
+
+
+def test_a_loop_whose_runs_are_there_runs_nothing(tmp_path):
+    work = loop(tmp_path, total=0)
+    assert [p.message for p in work.run()] == ["0 runs are sealed"] and work.code == DONE
+    assert [e["kind"] for e in Events(tmp_path / "runs")] == ["started", "stopped"]
+
+
+def test_two_loops_cannot_share_a_folder(tmp_path):
+    with alone(tmp_path / "runs"), pytest.raises(BadParameters, match="another loop"):
+        list(loop(tmp_path, total=0).run())
+
+
+@pytest.mark.parametrize("name, text", [("bans.txt", "retreival"), ("budget.yaml", "dolars: 1")])
+def test_a_misspelt_steering_file_is_refused_at_the_start(tmp_path, name, text):
+    steer.write(tmp_path / "steer", name, text)
+    with pytest.raises(BadParameters, match=name):
+        list(loop(tmp_path, total=0).run())
+
+
+def test_a_stop_file_ends_it_before_the_next_run(tmp_path):
+    steer.write(tmp_path / "steer", "STOP", "")
+    assert [p.what for p in loop(tmp_path, total=3).run()] == ["ended"] and records(tmp_path) == []
+
+
+def test_the_time_budget_ends_it_even_while_paused(tmp_path):
+    steer.write(tmp_path / "steer", "PAUSE", "")
+    work = loop(tmp_path, total=3, limits=Limits(minutes=0.01))
+    assert ["time is over" in p.message for p in work.run()] == [True]
+
+
+def test_a_measuring_module_that_changed_between_two_calls_stops_it_until_accepted(tmp_path):
+    from lib.measure.ruler import Tampered
+
+    list(loop(tmp_path, total=0).run())
+    path = tmp_path / "runs" / events.NAME
+    first = Events(tmp_path / "runs").rows[0]
+    path.unlink()
+    Events(tmp_path / "runs").append("started", measure=first["measure"] | {"lib/measure/score.py": "0" * 64})
+    with pytest.raises(Tampered, match=r"lib/measure/score\.py.*--accept-measure"):
+        list(loop(tmp_path, total=0).run())
+    assert [p.what for p in loop(tmp_path, total=0, accept_measure=True).run()] == ["ended"]
+
+
+# --- with kernels
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A plan of a good proposal, bad ones, and a second good one, steered by a wish; run to its end, twice."""
+    folder = tmp_path_factory.mktemp("finished")
+    steer.write(folder / "steer", "next.md", "look at pruning")
+    steer.write(folder / "steer", "standing.md", "keep it cheap")
+    ask_plan = plan(folder, ask(8), ask(8) | {"hypothesis": "The same in other words."}, "not json", ask(9))
+    said = list(loop(folder, ask_plan, total=12).run())
+    again = list(loop(folder, plan(folder, ask(8)), total=12).run())
+    return folder, said, again
+
+
+@pytest.mark.slow
+def test_a_plan_is_worked_off_in_order_and_bad_entries_are_refused_by_name(finished):
+    folder, said, _ = finished
+    assert [p.message.split(": ")[1] for p in said if p.what == "refused"] == ["duplicate", "malformed"]
+    assert said[-1].message.startswith("the proposer 'plan' has nothing left")
+    assert [r["slug"].split("-")[0] for r in records(folder)][:3] == ["baseline", "reference", "screen"]
+    assert {r["pipeline"][0].get("n") for r in records(folder)} == {None, 8, 9}
+
+
+@pytest.mark.slow
+def test_everything_that_it_left_is_sound(finished):
+    folder, _, _ = finished
+    assert ledger.verify(folder / "runs") == [] and events.verify(folder / "runs") == []
+
+
+@pytest.mark.slow
+def test_a_wish_steers_one_proposal_and_is_archived_in_its_run(finished):
+    folder, _, _ = finished
+    told = {r["id"]: json.loads((folder / "runs" / r["id"] / "proposal.json").read_text()) for r in records(folder)}
+    steered = {name for name, t in told.items() if t["wish"] == "look at pruning"}
+    assert steered and all(told[name]["proposal"]["pipeline"][0]["n"] == 8 for name in steered)
+    assert not (folder / "steer" / "next.md").exists() and len(list((folder / "steer" / "archive").iterdir())) == 1
+    assert all(t["standing"] == "keep it cheap" for t in told.values() if t["proposal"])
+
+
+@pytest.mark.slow
+def test_the_same_proposal_in_a_second_call_is_known(finished):
+    _, _, again = finished
+    assert [p.what for p in again if p.record] == []
+
+
+@pytest.mark.slow
+def test_lessons_lie_in_the_steering_folder(finished):
+    folder, _, _ = finished
+    assert "over-generate and prune" in (folder / "steer" / "lessons.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_queued_proposal_comes_before_the_proposers(tmp_path):
+    steer.enqueue(tmp_path / "steer", ask(10), "a person")
+    said = list(loop(tmp_path, Search(), total=3).run())
+    assert [p.message.split(":")[0] for p in said if p.what == "accepted"] == ["a person"]
+    assert steer.queued(tmp_path / "steer") == []
+    told = json.loads((tmp_path / "runs" / records(tmp_path)[2]["id"] / "proposal.json").read_text())
+    assert told["by"] == "a person"
+
+
+@pytest.mark.slow
+def test_proposals_refused_in_a_row_end_it(tmp_path):
+    bad = plan(tmp_path, *[f"bad {n}" for n in range(5)])
+    work = loop(tmp_path, bad, total=9, limits=Limits(refusals=3))
+    said = list(work.run())
+    assert work.code == GAVE_UP and sum(p.what == "refused" for p in said) == 3 and "3 proposals" in said[-1].message
+
+
+@pytest.mark.slow
+def test_crashes_in_a_row_end_it_and_each_is_sealed(tmp_path):
+    (tmp_path / "model").mkdir()
+    base = Base(model=str(tmp_path / "model"))
+    work = Loop(tmp_path / "runs", tmp_path / "steer", Settings(base=base, limits=Limits(crashes=2)), Search())
+    said = list(work.run())
+    assert work.code == FAILED and "2 runs in a row crashed" in said[-1].message
+    assert [r["status"] for r in records(tmp_path)] == ["crashed", "crashed"]
+
+
+@pytest.mark.slow
+def test_a_run_whose_scores_do_not_follow_is_invalid_and_stops_the_loop(tmp_path, monkeypatch):
+    # What a step could do to the kernel's memory, done to the result on its way to the seal.
+    from lib.lab import execute
+    from lib.measure.ruler import Tampered
+
+    honest = execute.execute
+
+    def tampered(*args, **options):
+        notebook, error = honest(*args, **options)
+        execute._result(notebook)["record"]["scores"]["quality"] = 0.9
+        return notebook, error
+
+    monkeypatch.setattr(execute, "execute", tampered)
+    with pytest.raises(Tampered, match="quality"):
+        list(loop(tmp_path, Search(), total=2).run())
+    [record] = records(tmp_path)
+    assert record["status"] == "invalid" and record["scores"] == {}
+    assert Events(tmp_path / "runs").last("tampered") and ledger.verify(tmp_path / "runs") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_loop_killed_at_random_moments_ends_with_the_asked_runs_none_twice_none_torn(tmp_path, seed):
+    kills, wrong = torture(tmp_path / "runs", 3, 3, random.Random(seed), 5.0, say=lambda *_, **__: None)
+    assert wrong == [] and kills >= 1
+
+
+# --- trainings that a proposal asks for
+
+
+@pytest.mark.parametrize(
+    "parameters, state", [({"model": "tiny-s"}, "open"), ({"method": "magic"}, ""), ({"x": 1}, "")]
+)
+def test_a_training_request_waits_for_a_person_and_a_bad_one_is_an_event(tmp_path, parameters, state):
+    from lib.lab import requests
+    from lib.lab.proposal import Proposal
+
+    asked = {"why": "Copying the object fails in half of the cases.", "expected": 0.03, "parameters": parameters}
+    work = loop(tmp_path)
+    work.events = Events(tmp_path / "runs")
+    work._request(Proposal.of(GOOD | {"request": asked}))
+    [event] = Events(tmp_path / "runs").of("request")
+    assert [r.state for r in requests.requests(tmp_path / "steer" / "requests")] == [state] * bool(state)
+    assert bool(event["opened"]) == bool(state) and bool(event["why"]) != bool(state)

@@ -1,0 +1,122 @@
+"""The proposer without a key: sensible candidates, seeded, led by results, obedient to bans and wishes."""
+
+from collections import Counter
+
+import pytest
+
+from lib.agent.pipeline import STEPS
+from lib.agent.steps import build
+from lib.lab.admit import Base
+from lib.lab.context import View
+from lib.lab.events import Events
+from lib.lab.experiment import Experiment
+from lib.lab.proposal import Proposal
+from lib.lab.propose.search import Search, candidates, fresh, role, variants
+from lib.lab.steer import Limits, Steering
+
+BASE = Base(model="toy")
+ERA = Experiment(**BASE.baseline).fingerprint
+
+
+def view(lab, leave="", **steering):
+    bans = frozenset(steering.pop("bans", ()))
+    return View(lab.read(), Events(lab.folder), Steering(steering, bans), BASE, Limits(), ERA, leave)
+
+
+def propose(lab, seed=0, **told):
+    asked = Search(seed)(view(lab, **told))
+    return None if asked.value is None else Proposal.of(asked.value)
+
+
+@pytest.fixture
+def begun(lab):
+    lab.seal(slug="baseline", lever="baseline", fingerprint=ERA)
+    return lab
+
+
+def test_every_step_of_the_registry_is_walked(begun):
+    steps = {row["step"] for c in candidates(view(begun)) for row in c.pipeline}
+    assert steps == set(STEPS)
+
+
+def test_nearly_every_candidate_builds(begun):
+    made = list(candidates(view(begun)))
+    good = fresh(view(begun))
+    assert len(good) > 30 and all(build(c.pipeline) for c in good)
+    assert {c.lever for c in made} >= {"prompting", "schema", "decoding", "retrieval", "over-generate and prune"}
+
+
+def test_a_step_that_drops_questions_gets_more_than_seven(begun):
+    for c in fresh(view(begun)):
+        names = [row["step"] for row in c.pipeline]
+        if "prune" in names and "ask" in names:
+            assert c.pipeline[names.index("ask")].get("n", 7) > 7
+
+
+def test_the_roles_of_steps_are_read_from_what_they_do():
+    assert (role("ask"), role("demos"), role("prune")) == ("source", "before", "after")
+
+
+def test_an_argument_is_varied_one_at_a_time():
+    found = list(variants("demos"))
+    assert {} in found and {"k": 3} in found and {"by": "fixed"} in found and all(len(v) < 2 for v in found)
+
+
+def test_the_same_ledger_and_seed_give_the_same_proposal_and_another_seed_another(begun):
+    assert propose(begun, 3) == propose(begun, 3)
+    assert len({str(propose(begun, seed)) for seed in range(8)}) > 3
+
+
+def test_what_it_proposes_passes_every_rule(begun):
+    for seed in range(5):
+        assert view(begun).admit(propose(begun, seed))
+
+
+def test_untried_classes_come_first(begun):
+    seen = []
+    for n in range(5):
+        proposal = propose(begun)
+        seen.append(proposal.lever)
+        begun.seal(
+            {k: v - 0.1 for k, v in begun.full.items()}, slug=f"r{n}", lever=proposal.lever, fingerprint=ERA,
+            pipeline=proposal.pipeline, decoding=proposal.decoding, hypothesis=str(n), predicted=proposal.predicted,
+        )  # fmt: skip
+    assert Counter(seen).most_common(1)[0][1] == 1
+
+
+def test_it_learns_from_paired_results(begun):
+    """A class that gained is preferred to those that lost, once each was tried."""
+    for lever, by in (("retrieval", 0.02), ("schema", -0.1), ("decoding", -0.1), ("prompting", -0.1),
+                      ("over-generate and prune", -0.1)):  # fmt: skip
+        for repeat in range(3):
+            qualities = {k: v + by + 0.02 * (i % 3 - 1) for i, (k, v) in enumerate(begun.full.items())}
+            begun.seal(qualities, slug=f"x-{lever[:5]}{repeat}", lever=lever, fingerprint=ERA, gate="full",
+                       hypothesis=f"{lever}{repeat}", pipeline=[{"step": "ask", "tokens": 500 + len(lever) + repeat}])  # fmt: skip
+    assert {propose(begun, seed).lever for seed in range(4)} == {"retrieval"}
+
+
+def test_bans_and_patience_are_obeyed(begun):
+    for seed in range(4):
+        assert propose(begun, seed, bans=["retrieval", "decoding", "schema"]).lever not in (
+            "retrieval",
+            "decoding",
+            "schema",
+        )
+        assert propose(begun, seed, leave="retrieval").lever != "retrieval"
+
+
+def test_a_wish_that_names_a_class_or_step_is_followed(begun):
+    wished = {propose(begun, seed, **{"next.md": "please try demos now"}).pipeline[0]["step"] for seed in range(4)}
+    assert wished == {"demos"}
+
+
+def test_when_everything_is_banned_there_is_nothing_left(begun):
+    assert propose(begun, bans=["ask"]) is None
+
+
+def test_the_prediction_comes_from_what_the_class_brought(begun):
+    for n in range(4):
+        begun.seal(slug=f"r{n}", lever="retrieval", fingerprint=ERA, hypothesis=str(n),
+                   pipeline=[{"step": "ask", "tokens": 50 + n}], qualities={k: v + 0.1 for k, v in begun.full.items()})  # fmt: skip
+    proposal = propose(begun, **{"next.md": "retrieval"})
+    assert proposal.lever == "retrieval" and 0.01 < proposal.predicted < 0.1

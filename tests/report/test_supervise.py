@@ -1,0 +1,183 @@
+"""The supervision page: read without a loop, a browser or a kernel; it writes steering files and nothing else."""
+
+import ast
+import json
+import os
+
+import pytest
+
+from lib.files import NOTEBOOKS
+from lib.lab import steer
+from lib.lab.events import Events
+from lib.lab.ledger import Ledger
+from lib.report import memory, supervise
+from lib.report.supervise import Desk
+from tests.lab.conftest import FULL, seal_run
+from tests.lab.test_proposal import GOOD
+from tests.test_notebooks import BANNED, cells, lines, source
+
+PAGE = NOTEBOOKS / "02_supervise.ipynb"
+
+
+@pytest.fixture
+def desk(tmp_path):
+    return Desk(tmp_path / "runs")
+
+
+@pytest.fixture
+def busy(desk):
+    """A few sealed runs, events of every kind, something in the queue."""
+    seal_run(desk.runs, slug="baseline", lever="baseline")
+    seal_run(desk.runs, {k: v + 0.15 for k, v in FULL.items()}, slug="better", predicted=0.1)
+    seal_run(desk.runs, {k: v - 0.1 for k, v in FULL.items()}, slug="worse", lever="schema")
+    events = Events(desk.runs)
+    events.append("started", total=9, measure={})
+    events.append("refused", rule="leak", reason="a | text <b>", by="claude", dollars=0.25)
+    events.append("accepted", by="search", proposal=GOOD)
+    events.append("stopped", why="3 runs are sealed")
+    steer.enqueue(desk.steer, GOOD, "agent")
+    return desk
+
+
+def files(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_it_reads_where_nothing_ever_ran(desk):
+    assert "No loop has run here yet" in desk._repr_markdown_() and "0 runs" in desk.now.text
+    for part in (desk.queue, desk.events, desk.lessons, desk.requests):
+        assert part.text == "Nothing here yet."
+    assert "empty chart" in desk.chart.alt
+
+
+def test_it_says_champion_cost_end_and_what_waits(busy):
+    text = busy.now.text
+    assert "0002-better" in text and "$0.25" in text and "3 runs are sealed" in text
+    assert "over-generate and prune" in busy.queue.text and "leak" in busy.events.text
+    assert "schema" in busy.lessons.text and "0002-better" in busy.lessons.text
+
+
+def test_looking_changes_nothing(busy, tmp_path):
+    before = files(tmp_path)
+    for name in ("now", "chart", "queue", "requests", "lessons", "events"):
+        assert getattr(busy, name) is not None
+    assert files(tmp_path) == before
+
+
+def test_a_text_of_others_stays_text(busy):
+    assert "<b>" not in busy.events.text and "\\|" in busy.events.text
+
+
+@pytest.mark.parametrize(
+    "live, said",
+    [
+        ({"pid": os.getpid(), "phase": "screen", "since": "now", "of": 20, "slug": "x"}, "at 'screen' x since now"),
+        ({"pid": os.getpid(), "phase": "stopped", "since": "now"}, "No loop is running"),
+        ({"pid": 2**22 + 1, "phase": "decide", "since": "now", "of": 20}, "is gone"),
+        ({}, "No loop has run here yet"),
+    ],
+)
+def test_the_live_state_is_what_is_written_and_whether_its_process_lives(desk, live, said):
+    desk.steer.mkdir(parents=True)
+    (desk.steer / "live.json").write_text(json.dumps(live))
+    assert said in desk.now.text
+
+
+@pytest.mark.parametrize(
+    "act, name, text",
+    [
+        (lambda d: d.wish(" try slots "), "next.md", "try slots\n"),
+        (lambda d: d.stand("cheap"), "standing.md", "cheap\n"),
+        (lambda d: d.ban("decoding"), "bans.txt", "decoding\n"),
+        (lambda d: d.budget("dollars: 2"), "budget.yaml", "dollars: 2\n"),
+        (lambda d: d.pause(), "PAUSE", ""),
+        (lambda d: d.stop(), "STOP", ""),
+    ],
+)
+def test_each_control_writes_its_one_file(desk, act, name, text):
+    act(desk)
+    assert {p.name: p.read_text() for p in desk.steer.iterdir()} == {name: text} and not desk.runs.exists()
+
+
+def test_what_was_written_can_be_taken_back(desk):
+    for act in (desk.wish, desk.stand, desk.ban, desk.budget):
+        act("decoding")
+        act("")
+    for act in (desk.pause, desk.stop):
+        act(True)
+        act(False)
+    assert list(desk.steer.iterdir()) == []
+
+
+def test_a_steering_file_that_is_not_understood_is_shown(desk):
+    desk.ban("retreival")
+    assert "retreival" in desk.now.text
+
+
+def test_a_changed_ledger_is_shown_not_raised(busy):
+    path = busy.runs / "ledger.jsonl"
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    assert "changed" in busy.now.text
+
+
+def test_the_widgets_do_what_the_desk_does(busy):
+    panel = busy.panel()
+    switches, texts = panel.children[0].children, [c for c in panel.children if hasattr(c, "children")]
+    switches[0].value = True
+    assert (busy.steer / "PAUSE").exists()
+    switches[0].value = False
+    assert not (busy.steer / "PAUSE").exists()
+    switches[1].value = True
+    assert (busy.steer / "STOP").exists()
+    box = next(c for c in texts if getattr(c.children[0], "description", "") == "bans")
+    box.children[0].value = "schema"
+    box.children[1].click()
+    assert (busy.steer / "bans.txt").read_text() == "schema\n"
+    outputs = [c for c in panel.children if hasattr(c, "outputs")]
+    assert len(outputs) == 6 and all(c.outputs for c in outputs)
+
+
+def test_a_refresh_shows_what_is_new(busy):
+    shown = {"now": type("Output", (), {"outputs": ()})()}
+    refresh = supervise._refresher(busy, shown)
+    refresh()
+    first = shown["now"].outputs
+    refresh()
+    assert shown["now"].outputs is first
+    seal_run(busy.runs, slug="more")
+    refresh()
+    assert shown["now"].outputs != first
+
+
+def test_the_notebook_is_short_and_holds_no_logic():
+    for cell in cells(PAGE, "code"):
+        assert cell["outputs"] == [] and len(lines(cell)) <= 4
+        assert [n for n in ast.walk(ast.parse(source(cell))) if isinstance(n, BANNED)] == []
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_where_nothing_ran_and_writes_nothing(tmp_path):
+    from lib.lab import execute
+
+    notebook, error = execute.execute(PAGE, {}, tmp_path / "runs")
+    assert error == "0 result records instead of one"
+    assert [c for c in notebook["cells"] if c["cell_type"] == "code" and not c["outputs"]] == []
+    assert files(tmp_path) == {}
+
+
+# --- memory as tables
+
+
+def test_memory_of_an_empty_ledger_is_no_error(tmp_path):
+    empty = Ledger(tmp_path)
+    for table in (memory.lessons, memory.dead_ends, memory.costs, memory.refusals):
+        assert table(empty)._repr_markdown_() == "Nothing here yet."
+    assert memory.predictions(empty).empty
+
+
+def test_memory_has_predictions_dead_ends_costs_and_refusals(busy):
+    ledger = busy.ledger
+    assert list(memory.predictions(ledger)["reading"]) == ["under", "over"]
+    assert "0003-worse" in memory.dead_ends(ledger).text
+    assert "proposer" in memory.costs(ledger).text and "total" in memory.costs(ledger).text
+    assert "leak" in memory.refusals(ledger).text

@@ -1,0 +1,100 @@
+"""notch loop, log, propose, next: options, exit codes, one line an error."""
+
+import json
+
+import pytest
+
+from lib.lab import steer
+from lib.lab.events import Events
+from lib.lab.ledger import Ledger, verify
+from tests.lab.test_proposal import GOOD
+from tests.test_cli import notch, one_line  # noqa: F401  the fixture
+
+TOY = ("-p", "model", "toy")
+
+
+def proposal(folder, **change):
+    path = folder / "proposal.json"
+    path.write_text(json.dumps(GOOD | change))
+    return path
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (("--proposer", "plan"), "--plan FILE goes with"),
+        (("-p", "modle", "toy"), "-p modle"),
+        (("-p", "lever", "schema"), "-p lever"),
+        (("-p", "seed", "x"), "seed"),
+        (("--proposer-model", "x", "--proposer", "claude"), "ANTHROPIC_API_KEY"),
+    ],
+)
+def test_bad_options_are_one_line_and_nothing_runs(notch, tmp_path, monkeypatch, args, said):  # noqa: F811
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.delenv("ANTHROPIC_AUTH_TOKEN", raising=False)
+    found = notch("loop", *args)
+    assert found.code == (3 if "KEY" in said else 2) and one_line(found.err) and said in found.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("args", [("--runs", "1", "--runs", "2"), ("--runs", "a", "--runs", "b"), ("--proposer", "x")])
+def test_runs_is_a_number_once_and_a_folder_once(notch, args):  # noqa: F811
+    assert notch("loop", *args).code == 2
+
+
+def test_a_number_is_a_count_and_anything_else_a_folder(notch, tmp_path):  # noqa: F811
+    said = notch("loop", "--runs", "0", "--runs", tmp_path / "elsewhere", *TOY, "--no-report")
+    assert said.code == 0 and "0 runs are sealed" in said.out and (tmp_path / "elsewhere" / "events.jsonl").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_is_neither(notch, tmp_path):  # noqa: F811
+    (tmp_path / "file").write_text("")
+    assert notch("loop", "--runs", tmp_path / "file", *TOY).code == 2
+
+
+def test_the_log_is_text_or_json_and_writes_nothing(notch, tmp_path):  # noqa: F811
+    text, as_json = notch("log", *TOY), notch("log", *TOY, "--json")
+    assert text.code == as_json.code == 0 and "# Menu" in text.out and "- ask (prompting)" in text.out
+    told = json.loads(as_json.out)
+    assert told["champion"] is None and {s["step"] for s in told["steps"]} >= {"ask", "demos", "prune"}
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "steer").exists()
+
+
+def test_a_good_proposal_is_queued(notch, tmp_path):  # noqa: F811
+    said = notch("propose", proposal(tmp_path), *TOY, "--by", "me")
+    [path] = steer.queued(tmp_path / "steer")
+    assert said.code == 0 and path.name in said.out and json.loads(path.read_text())["by"] == "me"
+
+
+def test_a_bad_proposal_is_refused_by_name_and_recorded(notch, tmp_path):  # noqa: F811
+    said = notch("propose", proposal(tmp_path, lever="magic"), *TOY)
+    assert said.code == 1 and one_line(said.err) and "unknown-lever" in said.err
+    [event] = Events(tmp_path / "runs").of("refused")
+    assert (event["rule"], event["by"]) == ("unknown-lever", "agent") and steer.queued(tmp_path / "steer") == []
+    assert notch("verify").code == 0
+
+
+def test_changed_events_are_tampering(notch, tmp_path):  # noqa: F811
+    notch("propose", proposal(tmp_path, lever="magic"), *TOY)
+    path = tmp_path / "runs" / "events.jsonl"
+    path.write_text(path.read_text().replace('"n":1', '"n":2'))
+    said = notch("verify")
+    assert said.code == 5 and "events.jsonl:1" in said.err
+    assert notch("log", *TOY).code == 5 and notch("loop", "--runs", "0", *TOY).code == 5
+
+
+@pytest.mark.slow
+def test_next_runs_what_is_queued_and_no_more(notch, tmp_path):  # noqa: F811
+    notch("propose", proposal(tmp_path), *TOY)
+    said = notch("next", *TOY)
+    assert said.code == 0 and "the queue is empty" in said.out
+    assert [r["gate"] for r in Ledger.read(tmp_path / "runs").records] == [
+        "full",
+        "dev",
+        "dev",
+        "full",
+        "confirm",
+        "confirm",
+    ]
+    assert verify(tmp_path / "runs") == [] and "0 runs in" in notch("next", *TOY).out
