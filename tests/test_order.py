@@ -28,7 +28,7 @@ OWNERS = {
     "llguidance": {"models.grammar"},
     "apple_fm_sdk": {"models.apple"},
     "matplotlib": {"report.figures"},
-    "ipywidgets": {"report.panel"},
+    "ipywidgets": {"report.panel", "report.supervise"},
     "papermill": {"lab.execute"},
     "torch": {"train.pretrain"},
     "anthropic": {"measure.claude"},

@@ -70,9 +70,17 @@ def _wrong_key() -> str:
     return ""
 
 
-@lru_cache(maxsize=32)
 def schema(form: Any) -> dict[str, Any]:
-    """The JSON schema of a pydantic model, as the API takes it; made once, and not to be changed."""
+    """The JSON schema of a pydantic model (made once, not to be changed) or of a schema, as the API takes it."""
+    if isinstance(form, type):
+        return _of_model(form)
+    import anthropic
+
+    return anthropic.transform_schema(form)
+
+
+@lru_cache(maxsize=32)
+def _of_model(form: Any) -> dict[str, Any]:
     import anthropic
 
     return anthropic.transform_schema(form)

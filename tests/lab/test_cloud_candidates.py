@@ -7,8 +7,6 @@ from lib.lab.ledger import Ledger, verify
 from lib.models.model import quoting
 from tests.measure.loopback import Loopback
 
-pytest.importorskip("lib.models.cloud")  # Claude as a candidate
-
 KEY = "loopback-key-0123456789"
 
 

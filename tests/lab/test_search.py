@@ -10,7 +10,7 @@ from lib.lab.admit import Base
 from lib.lab.context import View
 from lib.lab.events import Events
 from lib.lab.experiment import Experiment
-from lib.lab.proposal import Proposal
+from lib.lab.proposal import PROPOSABLE, Proposal
 from lib.lab.propose.search import Search, candidates, fresh, role, variants
 from lib.lab.steer import Limits, Steering
 
@@ -86,11 +86,11 @@ def test_untried_classes_come_first(begun):
 
 def test_it_learns_from_paired_results(begun):
     """A class that gained is preferred to those that lost, once each was tried."""
-    for lever, by in (("retrieval", 0.02), ("schema", -0.1), ("decoding", -0.1), ("prompting", -0.1),
-                      ("over-generate and prune", -0.1)):  # fmt: skip
+    for lever in PROPOSABLE:
+        by = 0.02 if lever == "retrieval" else -0.1
         for repeat in range(3):
             qualities = {k: v + by + 0.02 * (i % 3 - 1) for i, (k, v) in enumerate(begun.full.items())}
-            begun.seal(qualities, slug=f"x-{lever[:5]}{repeat}", lever=lever, fingerprint=ERA, gate="full",
+            begun.seal(qualities, slug=f"x-{lever[:9]}{repeat}", lever=lever, fingerprint=ERA, gate="full",
                        hypothesis=f"{lever}{repeat}", pipeline=[{"step": "ask", "tokens": 500 + len(lever) + repeat}])  # fmt: skip
     assert {propose(begun, seed).lever for seed in range(4)} == {"retrieval"}
 
@@ -111,7 +111,7 @@ def test_a_wish_that_names_a_class_or_step_is_followed(begun):
 
 
 def test_when_everything_is_banned_there_is_nothing_left(begun):
-    assert propose(begun, bans=["ask"]) is None
+    assert propose(begun, bans=sorted(STEPS)) is None
 
 
 def test_the_prediction_comes_from_what_the_class_brought(begun):
