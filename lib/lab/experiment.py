@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
-from lib.agent.bank import LeakGuard, bank
+from lib.agent.bank import Example, LeakGuard, bank
 from lib.agent.pipeline import State, Step, require
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.steps import build
@@ -65,6 +65,18 @@ def judge_named(
         return ClaudeJudge(ruler, batch=batch, **(judging or {}))
     except (ValueError, TypeError) as error:
         raise BadParameters(f"judging {judging}: {error}") from error
+
+
+@lru_cache(maxsize=4)
+def _guard_of(tasks: tuple[str, ...], golds: tuple[str, ...]) -> LeakGuard:
+    return LeakGuard(tasks, golds)
+
+
+@lru_cache(maxsize=4)
+def _check_bank(guard: LeakGuard, examples: tuple[Example, ...]) -> None:
+    """Raise Leak; what was clean once is not read again, since a loop checks hundreds of proposals."""
+    for example in examples:
+        guard.check(example.texts, f"bank example of {example.source}")
 
 
 @dataclass(frozen=True)
@@ -152,15 +164,13 @@ class Experiment:
 
     def guard(self) -> None:
         """Raise Leak where a text that the model can see repeats the ruler."""
-        tasks = [c.task for c in self.ruler.cases]
-        golds = [q for c in self.ruler.cases if c.gold for q in c.gold.questions]
-        guard = LeakGuard(tasks, golds)
+        golds = (q for c in self.ruler.cases if c.gold for q in c.gold.questions)
+        guard = _guard_of(tuple(c.task for c in self.ruler.cases), tuple(golds))
         for step in self.steps:
             guard.check(step.texts, f"step {step.name}", meaning=True)
         guard.check(_strings(self.decoding.get("grammar", "")), "decoding grammar")
-        shown = any(s.family == "retrieval" or s.args.get("by") in ("neighbours", "corpus") for s in self.steps)
-        for example in bank() if shown else ():
-            guard.check(example.texts, f"bank example of {example.source}")
+        if any(s.family == "retrieval" or s.args.get("by") in ("neighbours", "corpus") for s in self.steps):
+            _check_bank(guard, bank())
 
     def _decoding(self) -> Decoding:
         try:
