@@ -170,7 +170,7 @@ class Experiment:
             guard.check(step.texts, f"step {step.name}", meaning=True)
         guard.check(_strings(self.decoding.get("grammar", "")), "decoding grammar")
         if any(s.family == "retrieval" or s.args.get("by") in ("neighbours", "corpus") for s in self.steps):
-            _check_bank(guard, bank())
+            _check_bank(guard, tuple(bank()))
 
     def _decoding(self) -> Decoding:
         try:
