@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from lib.files import ROOT, RULER, runs_folder
+from lib.files import ROOT, RULER, runs_at, runs_folder
 
 OK, FAILED, USAGE, MISSING, RUN_FAILED, TAMPERED = range(6)
 
@@ -284,16 +284,11 @@ def _against(judge: str, files: tuple[Path, ...], parameters: Any) -> int:
     for file in files:
         found, missing = against.read(file)
         rows, left = rows + found, left + missing
-    with tempfile.TemporaryDirectory(prefix="notch-") as folder:
-        old = os.environ.get("NOTCH_RUNS")
-        os.environ["NOTCH_RUNS"] = folder
-        try:
-            the_judge = judge_named(judge, None, bool(told.get("batch")), told.get("judging"))
-            if hasattr(the_judge, "check"):
-                the_judge.check()
-            pairs, unscored = against.compare(the_judge, rows)
-        finally:
-            os.environ.pop("NOTCH_RUNS") if old is None else os.environ.update(NOTCH_RUNS=old)
+    with tempfile.TemporaryDirectory(prefix="notch-") as folder, runs_at(Path(folder)):
+        the_judge = judge_named(judge, None, bool(told.get("batch")), told.get("judging"))
+        if hasattr(the_judge, "check"):
+            the_judge.check()
+        pairs, unscored = against.compare(the_judge, rows)
     click.echo(against.told(against.agreement(pairs), left, unscored))
     if judge == "offline":
         click.echo("The offline judge was fitted to 78 verdicts of the published study: on those this is flattery, and "

@@ -31,6 +31,17 @@ def runs_folder() -> Path:
     return Path(os.environ.get("NOTCH_RUNS") or ROOT / "runs")
 
 
+@contextlib.contextmanager
+def runs_at(folder: Path) -> Iterator[None]:
+    """`runs_folder()` is this folder meanwhile, also for kernels that are started, whatever the environment said."""
+    old = os.environ.get("NOTCH_RUNS")
+    os.environ["NOTCH_RUNS"] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        os.environ.pop("NOTCH_RUNS") if old is None else os.environ.update(NOTCH_RUNS=old)
+
+
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values, equal text.
 

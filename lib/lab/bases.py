@@ -6,13 +6,11 @@ out of a comparison. Nothing here is ever kept: the lever of a run that it makes
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.files import canonical
+from lib.files import canonical, runs_at
 from lib.lab import execute
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger
@@ -97,19 +95,8 @@ def _run(
             chosen.setdefault(label, []).append(record["id"])
             yield ("there" if have else "ran"), record
     parameters = {"groups": chosen} | ({"hypothesis": hypothesis} if hypothesis else {})
-    with _reading(folder):
+    with runs_at(folder):
         comparison = execute.accept("15_models", parameters)
         have = Ledger.read(folder).by_key(comparison.key)
         made = have or execute.run("15_models", parameters, name, folder)
     yield ("there" if have else "ran"), made
-
-
-@contextlib.contextmanager
-def _reading(folder: Path) -> Iterator[None]:
-    """Sealed runs are looked up in this folder meanwhile, whatever the environment says."""
-    old = os.environ.get("NOTCH_RUNS")
-    os.environ["NOTCH_RUNS"] = str(folder.resolve())
-    try:
-        yield
-    finally:
-        os.environ.pop("NOTCH_RUNS") if old is None else os.environ.update(NOTCH_RUNS=old)

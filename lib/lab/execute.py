@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from lib.files import NOTEBOOKS, ROOT, canonical, locked, runs_folder, sha256
+from lib.files import NOTEBOOKS, ROOT, canonical, locked, runs_at, runs_folder, sha256
 from lib.lab.calibration import Calibration
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger, recomputed, seal, sync
@@ -162,10 +162,8 @@ def execute(
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     error = ""
-    old = os.environ.get("NOTCH_RUNS")
-    os.environ["NOTCH_RUNS"] = str(folder.resolve())
     # Sockets live under /tmp: macOS temp paths are longer than a socket name may be.
-    with tempfile.TemporaryDirectory(prefix="notch-", dir="/tmp") as temp:
+    with runs_at(folder), tempfile.TemporaryDirectory(prefix="notch-", dir="/tmp") as temp:
         out = Path(temp) / "out.ipynb"
         try:
             with warnings.catch_warnings():
@@ -179,8 +177,6 @@ def execute(
             if isinstance(failed, OSError) and failed.errno is not None:
                 raise  # the machine's fault (disk full, say), not the run's
             error = _said(failed)
-        finally:
-            os.environ.pop("NOTCH_RUNS") if old is None else os.environ.update(NOTCH_RUNS=old)
         notebook = json.loads((out if out.exists() else path).read_text(encoding="utf-8"))
     return notebook, error or fault(notebook)
 

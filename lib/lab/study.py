@@ -6,14 +6,12 @@ is no other state than the runs. Does not know what a run does.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.files import NOTEBOOKS
+from lib.files import NOTEBOOKS, locked, runs_at
 from lib.lab import bases, execute
 from lib.lab.execute import RunFailed, Runnable
 from lib.lab.experiment import BadParameters
@@ -159,8 +157,6 @@ def run(plan: Plan, folder: Path) -> Iterator[Progress]:
     """Run what is missing of a plan, yielding after each entry. A crashed run is reported and the plan goes on."""
     check(plan)
     if folder.exists():
-        from lib.files import locked
-
         with locked(folder / ".lock"):
             sync(folder)
     ids: dict[str, str] = {}
@@ -177,7 +173,7 @@ def run(plan: Plan, folder: Path) -> Iterator[Progress]:
             continue
         try:
             told = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
-            with folder_of_runs(folder):  # an adapter by its run's id lies there
+            with runs_at(folder):  # an adapter by its run's id lies there
                 have = ledger.by_key(execute.accept(entry.template, told).key)
                 record = have or execute.run(entry.template, told, entry.name, folder)
             ids[entry.name] = record["id"]
@@ -203,17 +199,6 @@ def _adapter(ids: dict[str, str], run: str, epoch: int | None) -> str:
     return ids[run] + (f"/epoch-{epoch:02d}" if epoch is not None else "")
 
 
-@contextlib.contextmanager
-def folder_of_runs(folder: Path) -> Iterator[None]:
-    """The folder of runs for whatever looks it up by the environment."""
-    old = os.environ.get("NOTCH_RUNS")
-    os.environ["NOTCH_RUNS"] = str(folder.resolve())
-    try:
-        yield
-    finally:
-        os.environ.pop("NOTCH_RUNS") if old is None else os.environ.update(NOTCH_RUNS=old)
-
-
 def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
     """Look at the sealed gate for a kept run (default: the champion) and for the first champion before it.
 
@@ -230,7 +215,7 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
         return
     if chosen["status"] != "kept" or chosen["kind"] != "experiment":
         raise BadParameters(f"{chosen['id']} was not kept; only a kept run can be confirmed")
-    with folder_of_runs(ledger.folder):  # an adapter by its run's id lies there
+    with runs_at(ledger.folder):  # an adapter by its run's id lies there
         accepted = execute.accept("12_confirm", look(chosen))
     if accepted.fingerprint != fingerprint:
         raise BadParameters(f"{chosen['id']} was kept on another ruler or judge; run it again on this one first")
@@ -240,7 +225,7 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
         if seen:
             yield Progress(entry, "there", seen)
             continue
-        with folder_of_runs(ledger.folder):
+        with runs_at(ledger.folder):
             made = execute.run("12_confirm", look(target), f"confirm-{target['slug']}", ledger.folder)
         yield Progress(entry, "ran", made)
 
