@@ -217,9 +217,9 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
             short = f"{name[:40]} {value:.2f}"
             ax.text(len(x) + 0.45, value, short, fontsize=7, va="bottom", ha="right", color=ANCHOR)
     ax.set_xlim(0.5, len(x) + 0.5)
-    every = max(1, len(x) // 40)  # a tick a run takes seconds to draw from a few hundred runs on
-    ax.set_xticks(x[::every])
-    ax.set_xticklabels([r.partition("-")[0].lstrip("0") for r in table["run"]][::every], fontsize=7)
+    every = -(-len(x) // 30)  # more labels than this run together, and a tick a run takes seconds to draw
+    ax.set_xticks(x[:: max(1, every)])
+    ax.set_xticklabels([r.partition("-")[0].lstrip("0") for r in table["run"]][:: max(1, every)], fontsize=7)
     ax.set_ylim(0, top)
     ax.set_xlabel("runs on the full gate, in order (number in the ledger)")
     ax.set_ylabel("quality, mean of all cases")
