@@ -167,6 +167,8 @@ class LeakGuard:
         # A short stock question may stand inside a longer one by chance; a task of four words hardly does.
         long = [t for t in tasks if len(t.split()) >= 4] + [q for q in questions if len(q.split()) >= 8]
         self._whole = [(f" {normalised(t)} ", t) for t in long]
+        # In a prompt that a person typed, three words of a task in a row are enough; in a corpus they are chance.
+        self._typed = self._whole + [(f" {normalised(t)} ", t) for t in tasks if len(t.split()) == 3]
         self._tasks = _Index((t, content(t)) for t in tasks)
         self._questions = _Index((q, frozenset(normalised(q).split())) for q in questions)
         self._letters = _Index((t, letters(t)) for t, _ in self._content)
@@ -201,7 +203,7 @@ class LeakGuard:
         """
         for text in texts:
             flat = f" {normalised(text)} "
-            inside = next((whole for start, whole in self._whole if start in flat), None)
+            inside = next((whole for start, whole in (self._typed if meaning else self._whole) if start in flat), None)
             for part in (text, *_sentences(text)):
                 found = inside or self.find(part) or (self.find_meaning(part) if meaning else None)
                 if found is not None:
