@@ -27,20 +27,21 @@ def _free_port():
         return s.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     """Chromium through playwright; skipped with the reason where one of the two is not installed."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the `browser` extra)")
     found = next((path for path in map(shutil.which, NAMES) if path), None)
     if found is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
+    # Its event loop runs in this thread until it ends: kept for the session, no later test could start one.
     with api.sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=found, args=list(QUIET))
         yield running
         running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(tmp_path_factory, browser):
     """The address of a JupyterLab that serves a copy of the notebooks: nothing of the project is written."""
     folder = tmp_path_factory.mktemp("lab")
