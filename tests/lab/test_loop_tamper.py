@@ -44,10 +44,12 @@ def start(checkout, runs=9):
 
 
 def wait_for(child, folder, count):
-    """Wait until so many runs are sealed."""
+    """Wait until so many runs are sealed and stand in the ledger, whose line follows the seal."""
     ends = time.monotonic() + TIMEOUT
+    ledger = folder / "ledger.jsonl"
     while time.monotonic() < ends and child.poll() is None:
-        if folder.exists() and len(sealed_folders(folder)) >= count:
+        lines = ledger.read_text(encoding="utf-8").count("\n") if ledger.exists() else 0
+        if folder.exists() and min(len(sealed_folders(folder)), lines) >= count:
             return
         time.sleep(0.02)
     raise AssertionError(f"no {count} runs: {child.communicate()}")
