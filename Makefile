@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# One process a core, at most four (each may hold a model and a kernel); a file stays whole, since its fixtures are costly.
+TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 .PHONY: setup study test check lab bench report demo-cloud planner help
 help:
 	@echo "make study   a short study on the embedded default, into study/"
@@ -32,12 +34,12 @@ study: $(READY)
 	@$(BIN)/notch study quick --runs study/runs
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(TESTS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check -q . || { echo "run: .venv/bin/ruff format ."; exit 1; }
 	@$(BIN)/ruff check -q .
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(TESTS) -m "not slow"
 
 lab: $(READY)
 	@$(BIN)/jupyter lab notebooks/00_start.ipynb
