@@ -30,6 +30,7 @@ from lib.lab.rejudge import Rejudge
 from lib.lab.training import Training
 
 SECRET_NAME = re.compile(r"(?i)(api_?key|token|secret|password|passwd|credential)")
+PATIENCE = 120  # s for a finished cell's last output; papermill's 4 s crashed a training while the machine stood still
 DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
 TEMPLATES = {
     "10_experiment": "experiment", "11_train": "train", "12_confirm": "confirm", "13_rejudge": "rejudge",
@@ -171,7 +172,7 @@ def execute(
                 papermill.execute_notebook(
                     str(path), str(out), parameters, kernel_name="python3", progress_bar=False, log_output=False,
                     request_save_on_cell_execute=False, shutdown_kernel="immediate", execution_timeout=timeout,
-                    kernel_manager_class=_kernel_over_ipc(temp),
+                    kernel_manager_class=_kernel_over_ipc(temp), iopub_timeout=PATIENCE,
                 )  # fmt: skip
         except Exception as failed:  # a crash of any kind is a result: it is sealed with its reason
             if isinstance(failed, OSError) and failed.errno is not None:

@@ -313,6 +313,13 @@ def test_a_cell_that_runs_too_long_is_stopped_and_found(tmp_path):
 
 
 @pytest.mark.slow
+def test_output_that_comes_late_crashes_no_run(tmp_path):
+    late = "import time; get_ipython().kernel.iopub_thread.schedule(lambda: time.sleep(5))"
+    notebook, error = execute.execute(own_notebook(tmp_path / "late.ipynb", late, SHOW), {}, tmp_path / "runs")
+    assert error == ""
+
+
+@pytest.mark.slow
 def test_a_run_after_one_that_crashed_is_not_held_up_by_it(tmp_path):
     with pytest.raises(RunFailed):
         adopt({"cells": [code(outputs=[ERROR])]}, "ValueError: no", Experiment(**TOY), "odd", tmp_path / "runs")
