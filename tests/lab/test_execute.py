@@ -314,7 +314,9 @@ def test_a_cell_that_runs_too_long_is_stopped_and_found(tmp_path):
 
 @pytest.mark.slow
 def test_output_that_comes_late_crashes_no_run(tmp_path):
-    late = "import time; get_ipython().kernel.iopub_thread.schedule(lambda: time.sleep(5))"
+    late = """import sys, time
+sys.stdout.flush_timeout = sys.stderr.flush_timeout = 0.1  # else the cell itself waits
+get_ipython().kernel.iopub_thread.schedule(lambda: time.sleep(6))"""
     notebook, error = execute.execute(own_notebook(tmp_path / "late.ipynb", late, SHOW), {}, tmp_path / "runs")
     assert error == ""
 
