@@ -289,8 +289,13 @@ def _complete(asked: Sequence[tuple[Step, Call]], decodings: Sequence[Decoding],
             found = mine.score(messages, [asked[i][1].reply for i in places])
         else:
             found = mine.generate(messages, [decodings[i] for i in places])
-        done |= dict(zip(places, found, strict=True))
+        done |= dict(zip(places, map(_text, found), strict=True))
     return [done[i] for i in range(len(asked))]
+
+
+def _text(reply: Completion) -> Completion:
+    """A reply whose text can be written as UTF-8: half of a surrogate pair, as a server may send it, becomes U+FFFD."""
+    return replace(reply, text=reply.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _book(

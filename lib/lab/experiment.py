@@ -205,6 +205,9 @@ class Experiment:
         if paid is not None:
             cost |= {f"judge_{k}": v for k, v in (self.the_judge.cost - paid).__dict__.items()}
         identity = {"model": model.identity, "judge": self.the_judge.identity}
+        borrowed = sorted({s.args["adapter"] for s in self.steps if s.args.get("adapter")})
+        if borrowed:  # weights that only a step names
+            identity["adapters"] = {a: model.with_adapter(a).identity["adapter"] for a in borrowed}
         record = self.record(
             scores=scores.as_dict(),
             found={"useful": usefulness(rows)} if self.useful else {},

@@ -107,6 +107,7 @@ class Capabilities:
     batch: bool = True
     greedy: bool = True
     seed: bool = True
+    temperature: bool = True
     logprobs: bool = False
     grammar: bool = False
     adapters: bool = False

@@ -260,6 +260,11 @@ def test_a_need_is_refused_before_anything_runs():
         require([BORROW, needy], "toy", Capabilities())
 
 
+def test_a_reply_with_half_of_a_surrogate_pair_can_be_written_as_utf8():
+    [state] = run(build([{"step": "ask"}]), TASKS[:1], ToyModel(lambda _: "no \ud83d\ude00 \ud800"), Decoding())
+    assert state.calls[0]["text"] == "no \U0001f600 \ufffd"
+
+
 def test_calls_of_different_steps_share_a_batch():
     def patient(state):
         for i in range(len(state.task) % 3 + 1):  # 1, 2, 2 and 2 rounds

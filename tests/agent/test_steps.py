@@ -216,6 +216,17 @@ def test_every_step_does_its_work_and_makes_no_more_calls_than_it_says(name, abl
         assert len(state.calls) == declared or name in ("best", "simulate", "select")
 
 
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_a_step_that_sets_a_temperature_says_that_it_needs_one(name, able):
+    pipeline, _ = pipeline_of(name)
+    more = {"beat": {"temp": 0.5}, "one_by_one": {"again": 3}}.get(name, {})
+    pipeline = [p | more if p["step"] == name else p for p in pipeline]
+    model = able(lambda _: '{"title": "Boat", "question": "Again?"}') if name == "one_by_one" else able()
+    [state] = run(build(pipeline), [TASK], model, Decoding(max_tokens=1000))
+    heated = any("temp" in call for call in state.calls if call["step"] == name)
+    assert heated == ("temperature" in build(pipeline)[-1].needs)
+
+
 @pytest.mark.parametrize("schema", prompt.SCHEMAS)
 def test_ask_survives_malformed_replies_in_every_schema(schema, malformed):
     good = prompt.write_set(Draft("Buy a boat", QUESTIONS, EXTRA.get(schema, ())), schema)

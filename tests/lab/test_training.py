@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from lib.agent.prompt import Draft
 from lib.cli import notch
 from lib.files import ROOT
 from lib.lab import execute, requests, study
-from lib.lab.experiment import BadParameters
+from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger, verify
 from lib.lab.training import Training, rubric
 from lib.measure.ruler import Ruler
@@ -169,6 +170,10 @@ def test_the_adapter_is_an_input_of_an_experiment_and_of_the_next_training(train
     monkeypatch.setenv("NOTCH_RUNS", str(runs))
     one = execute.accept("10_experiment", {"hypothesis": "x", "model": base, "adapter": record["id"], "gate": "dev"})
     assert one.adapter == record["id"]
+    lent = Experiment("x", model=base, gate="dev", pipeline=[{"step": "ask"}, {"step": "donor", "adapter": record["id"]}])
+    told = lent.run().record.identity
+    worn = replace(lent, pipeline=[{"step": "ask"}], adapter=record["id"]).run().record.identity["model"]["adapter"]
+    assert told["adapters"] == {record["id"]: worn} and len(worn) > 8 and "adapter" not in told["model"]
     more = Training(**{**SMALL, "model": base, "adapter": "sft", "settings": {"epochs": 1, "batch": 2}}).run()
     [parent] = more.outcome.provenance["parents"]
     assert parent["weights"] == record["found"]["files"]["adapter/adapters.safetensors"]

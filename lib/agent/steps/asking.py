@@ -71,7 +71,7 @@ def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: int = 7,
     return run
 
 
-@step("prompting", calls=lambda **_: 1)
+@step("prompting", calls=lambda **_: 1, needs=lambda temp, **_: ["temperature"] if temp else [])
 def beat(n: int = 7, temp: float = 0.0):
     """Show the model its own draft as the obvious set and ask for one that beats it (temp 0: the run's own decoding)."""
     if not 1 <= n <= 20 or not 0 <= temp <= 5:

@@ -18,7 +18,7 @@ from lib.agent.steps.asking import read_set
 from lib.models.embed import embedder
 
 
-@step("over-generate and prune", calls=lambda temps, **_: len(temps))
+@step("over-generate and prune", calls=lambda temps, **_: len(temps), needs=lambda **_: ["temperature"])
 def sample(temps: list[float] = [0.4, 0.6, 0.8], n: int = 7, advice: list[str] = []):  # noqa: B006
     """Draw a set at each temperature into the pool, beside the draft that is there; choose with a step after it."""
     if not 1 <= len(temps) <= 16 or not all(0 <= t <= 5 for t in temps) or not 1 <= n <= 20:

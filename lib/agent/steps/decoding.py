@@ -15,7 +15,7 @@ from lib.measure.answer import normalised
 HEAT = 0.9
 
 
-@step("decoding", calls=lambda n, again: 1 + n + again)
+@step("decoding", calls=lambda n, again: 1 + n + again, needs=lambda again, **_: ["temperature"] if again else [])
 def one_by_one(n: int = 7, again: int = 0):
     """Restate the task, then ask for one question at a time; a repeat is asked for again with heat, at most `again` times."""
     if not (1 <= n <= 20 and 0 <= again <= 20):

@@ -64,7 +64,7 @@ def assume(n: int = 7):
     return run
 
 
-@step("multi-call", calls=lambda ways, **_: ways + 1)
+@step("multi-call", calls=lambda ways, **_: ways + 1, needs=lambda **_: ["temperature"])
 def diverge(ways: int = 3, temp: float = 0.8, n: int = 12):
     """Brainstorm several times with heat, pool the different unknowns in turn, ask for each of n; converge with select."""
     if not (1 <= ways <= 8 and 0 < temp <= 5 and 1 <= n <= 20):
