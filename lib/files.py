@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,15 @@ def runs_at(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.environ.pop("NOTCH_RUNS") if old is None else os.environ.update(NOTCH_RUNS=old)
+
+
+def without_paths(text: str, model: str = "") -> str:
+    """Text without the paths of this machine; of a model's own folder only the name is kept."""
+    parent = str(Path(model).parent) if Path(model).is_absolute() else ""
+    for path, short in ((parent, "…"), (str(ROOT), "."), (str(Path.home()), "~"), (sys.prefix, "env")):
+        if len(path) > 3:
+            text = text.replace(path, short)
+    return text
 
 
 def canonical(value: Any) -> str:

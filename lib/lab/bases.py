@@ -86,7 +86,8 @@ def _run(
     folder: Path, wanted: dict[str, list[tuple[str, dict[str, Any]]]], hypothesis: str | None, name: str
 ) -> Iterator[Made]:
     # Everything is refused before anything runs: weights that the last candidate lacks cost nothing.
-    accepted = {k: [execute.accept("10_experiment", told) for _, told in some] for k, some in wanted.items()}
+    with runs_at(folder):  # an adapter by its run's id lies there
+        accepted = {k: [execute.accept("10_experiment", told) for _, told in some] for k, some in wanted.items()}
     chosen: dict[str, list[str]] = {}
     for label, some in wanted.items():
         for (slug, told), experiment in zip(some, accepted[label], strict=True):

@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from lib.files import NOTEBOOKS, ROOT, canonical, locked, runs_at, runs_folder, sha256
+from lib.files import NOTEBOOKS, canonical, locked, runs_at, runs_folder, sha256, without_paths
 from lib.lab.calibration import Calibration
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger, recomputed, seal, sync
@@ -126,8 +126,9 @@ def run(
     `beside` are more files for the seal. `check(record, cases)` says what is wrong with what came out, before anything
     is sealed: such a run is sealed as it failed, without its scores.
     """
-    experiment = accept(name, parameters)
     folder = folder or runs_folder()
+    with runs_at(folder):  # an adapter by its run's id lies there
+        experiment = accept(name, parameters)
     if folder.exists():
         # A run that was sealed just before a crash is a rival too, so the ledger is brought up to date first.
         with locked(folder / ".lock"):
@@ -241,7 +242,7 @@ def adopt(
     record = (
         data.get("record")
         or experiment.record(
-            status=_status(error), error=_clean(error, experiment.model), decision={"reason": _status(error)}
+            status=_status(error), error=without_paths(error, experiment.model), decision={"reason": _status(error)}
         ).as_dict()
     )
     cases = "".join(f"{canonical(row)}\n" for row in data.get("cases", ())).encode()
@@ -255,7 +256,7 @@ def adopt(
             _decide_again(notebook, record, data["cases"], folder)
         text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
         sealed_notebook = tidy(notebook, cases, model).encode()
-        return {"record.json": (_clean(text, model) + "\n").encode(), "experiment.ipynb": sealed_notebook}
+        return {"record.json": (without_paths(text, model) + "\n").encode(), "experiment.ipynb": sealed_notebook}
 
     trains = isinstance(experiment, Training) and not error
     own = experiment.files(record) if trains else {}  # type: ignore[union-attr]
@@ -263,7 +264,7 @@ def adopt(
     if trains:
         experiment.clear()  # type: ignore[union-attr]
     if error:
-        raise RunFailed(f"run {sealed} crashed and is sealed as it is: {_clean(error, model)}", sealed)
+        raise RunFailed(f"run {sealed} crashed and is sealed as it is: {without_paths(error, model)}", sealed)
     return record
 
 
@@ -353,16 +354,7 @@ def tidy(notebook: dict[str, Any], cases: bytes, model: str = "") -> str:
             output.pop("metadata", None) if output["output_type"] == "stream" else None
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook["metadata"] = {"kernelspec": kernel, "language_info": {"name": "python"}}
-    return _clean(json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False), model) + "\n"
-
-
-def _clean(text: str, model: str = "") -> str:
-    """Text without the paths of this machine; of a model's own folder only the name is kept."""
-    parent = str(Path(model).parent) if Path(model).is_absolute() else ""
-    for path, short in ((parent, "…"), (str(ROOT), "."), (str(Path.home()), "~"), (sys.prefix, "env")):
-        if len(path) > 3:
-            text = text.replace(path, short)
-    return text
+    return without_paths(json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False), model) + "\n"
 
 
 def render(path: Path, out: Path, folder: Path, change: Callable[[dict[str, Any]], None] | None = None) -> None:
@@ -372,7 +364,7 @@ def render(path: Path, out: Path, folder: Path, change: Callable[[dict[str, Any]
     notebook, error = execute(path, {}, folder)
     wrong = error if not error.endswith("result records instead of one") else ""
     if wrong:
-        raise RunFailed(f"{path.name}: {_clean(wrong)}")
+        raise RunFailed(f"{path.name}: {without_paths(wrong)}")
     if change:
         change(notebook)
     replace(out, tidy(notebook, b""))

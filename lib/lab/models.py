@@ -6,13 +6,14 @@ and judges no candidate: each candidate is a sealed run of its own. The result i
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
-from lib.files import RULER, canonical
+from lib.files import RULER, canonical, without_paths
 from lib.lab.experiment import BadParameters, Experiment, Markdown, judge_named
 from lib.lab.ledger import ALPHA, Decision, Ledger, outcome_of
 from lib.lab.record import Record, Result, code_state, machine, run_key
@@ -44,7 +45,8 @@ def split(candidate: str) -> tuple[str, str]:
 
 def sealed(ledger: Ledger, experiment: Experiment) -> dict[str, Any] | None:
     """The newest whole run that did what an experiment would do, whatever was expected of it."""
-    want = {k: getattr(experiment, k) for k in (*SAME, "model", "adapter")} | {"judging": _judging(experiment.judging)}
+    told = {k: getattr(experiment, k) for k in (*SAME, "model", "adapter")} | {"judging": _judging(experiment.judging)}
+    want = json.loads(without_paths(json.dumps(told), experiment.model))  # as a seal spells it
     for r in reversed(ledger.records):
         have = {k: r[k] for k in (*SAME, "model", "adapter")} | {"judging": _judging(r["judging"])}
         sound = r["kind"] == "experiment" and r["status"] not in ("invalid", "crashed")

@@ -27,7 +27,9 @@ class Entry:
     name: str
     parameters: dict[str, Any] = field(default_factory=dict)
     confirm: bool = False  # look at the sealed gate for the champion of that moment
-    models: tuple[str, ...] = ()  # change only the model: candidates, the first to compare with
+    # Change only the model: candidates, the first to compare with. One with an adapter that an earlier row trains is
+    # {model: tiny-m, adapter: {run: NAME}}.
+    models: tuple[str | dict[str, Any], ...] = ()
     template: str = "10_experiment"
 
 
@@ -73,8 +75,9 @@ def read(path: Path | str) -> Plan:
             raise BadParameters(f"{file}: two runs are called {row['name']!r}; give each its own name")
         rest = {k: v for k, v in row.items() if k not in ("name", "confirm", "models")}
         models = row.get("models", [])
-        if not isinstance(models, list) or not all(isinstance(m, str) for m in models):
-            raise BadParameters(f"{file}: run {row['name']!r} has models {models!r:.60}, expected a list of models")
+        if not isinstance(models, list) or not all(isinstance(m, str) or _adapted(m) for m in models):
+            raise BadParameters(f"{file}: run {row['name']!r} has models {models!r:.60}, expected a list of models, "
+                                "one with an adapter as {model: tiny-m, adapter: {run: NAME}}")  # fmt: skip
         confirm = row.get("confirm", False)
         if not isinstance(confirm, bool):
             raise BadParameters(f"{file}: run {row['name']!r} has confirm {confirm!r}, expected true or false")
@@ -105,6 +108,12 @@ def _refers(value: Any) -> bool:
     return isinstance(value, dict) and "run" in value and set(value) <= {"run", "epoch"}
 
 
+def _adapted(value: Any) -> bool:
+    """Whether a candidate is a model with the adapter of an earlier row."""
+    known = isinstance(value, dict) and set(value) == {"model", "adapter"}
+    return known and isinstance(value["model"], str) and _refers(value["adapter"])
+
+
 def resolve(value: Any, adapter: Callable[[str, int | None], str]) -> Any:
     """Plain data in which every reference to an adapter is replaced by what `adapter(run, epoch)` says."""
     if _refers(value):
@@ -128,9 +137,12 @@ def check(plan: Plan) -> dict[str, Runnable]:
         return ""
 
     for entry in plan.entries:
-        if entry.confirm or entry.models:
+        if entry.confirm:
             continue
         try:
+            if entry.models:
+                resolve(list(entry.models), planned)
+                continue
             told = resolve(entry.parameters, planned)
             if told != entry.parameters:  # something is yet to be trained: its place is checked, not its weights
                 told = {**told, **({"method": "sft", "merge": []} if told.get("method") == "merge" else {})}
@@ -169,7 +181,7 @@ def run(plan: Plan, folder: Path) -> Iterator[Progress]:
                 yield Progress(entry, "crashed", None, str(error))
             continue
         if entry.models:
-            yield from compare(folder, entry)
+            yield from compare(folder, entry, ids)
             continue
         try:
             told = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
@@ -182,10 +194,12 @@ def run(plan: Plan, folder: Path) -> Iterator[Progress]:
             yield Progress(entry, "crashed", None, str(error))
 
 
-def compare(folder: Path, entry: Entry) -> Iterator[Progress]:
+def compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progress]:
     """Change only the model: what is missing of the candidates, then the comparison."""
     try:
-        for state, record in bases.compare(folder, entry.models, entry.parameters, entry.name):
+        told = resolve(list(entry.models), lambda run, epoch: _adapter(ids, run, epoch))
+        candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in told]
+        for state, record in bases.compare(folder, candidates, entry.parameters, entry.name):
             if state == "ran" or record["kind"] == "models":  # a candidate that is there already is no news
                 yield Progress(entry, state, record)
     except RunFailed as error:

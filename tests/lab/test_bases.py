@@ -73,6 +73,12 @@ def test_a_plan_can_compare_models_and_hands_on_what_they_share(tmp_path):
     (tmp_path / "p.yaml").write_text("runs: [{name: c, models: toy}]\n")
     with pytest.raises(BadParameters, match="expected a list of models"):
         study.read(tmp_path / "p.yaml")
+    (tmp_path / "p.yaml").write_text("runs: [{name: c, models: [toy, {model: tiny-s, adapter: here}]}]\n")
+    with pytest.raises(BadParameters, match="one with an adapter as"):
+        study.read(tmp_path / "p.yaml")
+    (tmp_path / "p.yaml").write_text("runs: [{name: c, models: [toy, {model: tiny-s, adapter: {run: later}}]}]\n")
+    with pytest.raises(BadParameters, match="run 'c': adapter {run: later}: no earlier run of this plan"):
+        study.check(study.read(tmp_path / "p.yaml"))
 
 
 @pytest.mark.slow

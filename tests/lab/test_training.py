@@ -170,7 +170,9 @@ def test_the_adapter_is_an_input_of_an_experiment_and_of_the_next_training(train
     monkeypatch.setenv("NOTCH_RUNS", str(runs))
     one = execute.accept("10_experiment", {"hypothesis": "x", "model": base, "adapter": record["id"], "gate": "dev"})
     assert one.adapter == record["id"]
-    lent = Experiment("x", model=base, gate="dev", pipeline=[{"step": "ask"}, {"step": "donor", "adapter": record["id"]}])
+    lent = Experiment(
+        "x", model=base, gate="dev", pipeline=[{"step": "ask"}, {"step": "donor", "adapter": record["id"]}]
+    )
     told = lent.run().record.identity
     worn = replace(lent, pipeline=[{"step": "ask"}], adapter=record["id"]).run().record.identity["model"]["adapter"]
     assert told["adapters"] == {record["id"]: worn} and len(worn) > 8 and "adapter" not in told["model"]
@@ -238,6 +240,8 @@ runs:
     lever: adapter
     hypothesis: The merge helps.
     adapter: {{run: both}}
+  - name: the-model-alone
+    models: [{base}, {{model: {base}, adapter: {{run: one}}}}]
 """
 
 
@@ -272,11 +276,14 @@ runs:
 def test_a_plan_trains_merges_and_measures_and_is_resumed_by_its_keys(tmp_path, base):
     plan, runs = plan_of(tmp_path, base), tmp_path / "runs"
     told = [(p.entry.name, p.state, p.message) for p in study.run(plan, runs)]
-    assert told == [(n, "ran", "") for n in ("one", "two", "both", "greedy", "merged")]
+    rows = ("one", "two", "both", "greedy", "merged", *["the-model-alone"] * 3)  # two candidates and their comparison
+    assert told == [(n, "ran", "") for n in rows]
     ledger = Ledger.read(runs)
-    assert [r["adapter"] for r in ledger.records[3:]] == ["0001-one/epoch-01", "0003-both"]
+    assert [r["adapter"] for r in ledger.records[3:]] == ["0001-one/epoch-01", "0003-both", "", "0001-one", ""]
+    pair = ledger.records[-1]["found"]["candidates"]
+    assert [c["adapter"] for c in pair.values()] == ["", "0001-one"]
     assert [p["adapter"] for p in ledger.records[2]["found"]["provenance"]["parents"]] == ["0001-one", "0002-two"]
-    assert [p.state for p in study.run(plan, runs)] == ["there"] * 5 and len(Ledger.read(runs).records) == 5
+    assert [p.state for p in study.run(plan, runs)] == ["there"] * 6 and len(Ledger.read(runs).records) == 8
     assert verify(runs) == []
 
 
