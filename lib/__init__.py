@@ -88,6 +88,7 @@ above it, and tests/test_order.py holds that.
     report.measured             calibration and re-judge -> tables
     report.compared             a comparison of models -> tables
     report.levers               what each class of lever did, its negatives included -> tables
+    report.trained              what training gave, beside the base and imitation -> tables
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
     report.explore              one task tried by hand
@@ -132,9 +133,11 @@ _HOME = {
     "figures": "lib.report",
     "levers": "lib.report",
     "measured": "lib.report",
+    "memory": "lib.report",
     "panel": "lib.report",
     "tables": "lib.report",
     "tiles": "lib.report",
+    "trained": "lib.report",
 }
 __all__ = list(_HOME)
 

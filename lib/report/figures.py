@@ -14,7 +14,7 @@ from lib.files import ROOT, replace, runs_folder
 from lib.lab.experiment import Experiment, Run
 from lib.lab.ledger import Ledger
 from lib.lab.training import Trained
-from lib.report import compared, tables
+from lib.report import compared, tables, trained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -319,6 +319,86 @@ def candidates(found: dict[str, Any]) -> Picture:
     told = "; ".join(f"{n} ({g}) {s['quality']:.3f}, {s['low']:.3f} to {s['high']:.3f}" for g, n, s in rows)
     ceiling = f" Gold against itself {found['ceiling']['quality']:.3f}." if found["ceiling"] else ""
     return picture(figure, f"Quality of {len(rows)} candidates: {told}.{ceiling}")
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def training(ledger: Ledger) -> Picture:
+    """Quality of every adapter in the plain call: left by the number of pairs, right by epoch, beside the bare base."""
+    plain = [m for m in trained.measured(ledger, tables.latest(ledger)) if m.plain]
+    if not plain:
+        figure, ax = canvas(8, 1)
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "no adapter was measured yet", ha="center", transform=ax.transAxes)
+        return picture(figure, "An empty chart: no adapter was measured yet.")
+    figure, left = canvas(8, 3.6)
+    left.remove()
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    draw_pairs([m for m in plain if m.pairs], left)
+    draw_epochs(plain, right)
+    base = plain[0].base["scores"]
+    for ax in (left, right):
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+        ax.axhline(base["quality"], color=ANCHOR, linewidth=0.8, linestyle=":")
+        ax.axhspan(base["low"], base["high"], color=ANCHOR, alpha=0.08, linewidth=0)
+    left.set_ylim(0, None)
+    left.set_ylabel("quality, mean of all cases, 95 % interval")
+    right.text(0.98, base["quality"], f"bare base {base['quality']:.3f}", transform=right.get_yaxis_transform(),
+               ha="right", va="top", fontsize=7, color=ANCHOR)  # fmt: skip
+    told = "; ".join(
+        f"{_trained_as(m)}, {m.pairs} pairs, epoch {m.epoch}: {m.run['scores']['quality']:.3f}" for m in plain
+    )
+    return picture(figure, f"Quality of {len(plain)} adapters beside the bare base at {base['quality']:.3f}. {told}.")
+
+
+def _trained_as(m: trained.Measured) -> str:
+    return m.method.upper() + (f" {m.kind}" if m.kind and m.kind != "clean" else "") if m.method != "merge" else "merge"
+
+
+def draw_pairs(some: list[trained.Measured], ax: Axes) -> Axes:
+    """Quality against the number of pairs, a colour and a mark for each way of training, the last epoch of each."""
+    last = [m for m in some if m.epoch == m.training["found"]["epoch"]]
+    palette = [KEPT, PROVEN, "#4a6fa5", "#8a6d3b", "#7a4a7d", INK]
+    for i, name in enumerate(dict.fromkeys(map(_trained_as, last))):
+        mine = sorted((m for m in last if _trained_as(m) == name), key=lambda m: m.pairs)
+        x = [m.pairs * 1.03**i for m in mine]  # a little aside, so that intervals at one size stay apart
+        s = [m.run["scores"] for m in mine]
+        y = [v["quality"] for v in s]
+        around = [[v["quality"] - v["low"] for v in s], [v["high"] - v["quality"] for v in s]]
+        ax.errorbar(
+            x, y, yerr=around, fmt="osD^vP"[i % 6], color=palette[i % 6], markersize=5, linewidth=0.8, label=name
+        )
+        if name == "SFT":
+            best = {m.pairs: m for m in mine if m.training["found"]["epoch"] == 2}
+            ax.plot(
+                list(best), [m.run["scores"]["quality"] for m in best.values()], color=palette[i % 6], linewidth=1.2
+            )
+    ax.set_xscale("log")
+    sizes = sorted({m.pairs for m in last if m.method == "sft"} or {m.pairs for m in last})
+    ax.set_xticks(sizes, [str(n) for n in sizes])
+    ax.minorticks_off()
+    ax.set_xlabel("pairs trained on (log scale); line: SFT, two epochs")
+    ax.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
+    return ax
+
+
+def draw_epochs(some: list[trained.Measured], ax: Axes) -> Axes:
+    """Quality against the epoch whose weights are worn, a line for each training of which several were measured."""
+    runs: dict[str, list[trained.Measured]] = {}
+    for m in some:
+        runs.setdefault(m.training["id"], []).append(m)
+    several = [sorted(v, key=lambda m: m.epoch) for v in runs.values() if len({m.epoch for m in v}) > 1]
+    for i, mine in enumerate(several):
+        x, y = [m.epoch for m in mine], [m.run["scores"]["quality"] for m in mine]
+        name = f"{_trained_as(mine[0])}, {mine[0].pairs} pairs"
+        ax.plot(x, y, "o-", color=[KEPT, PROVEN, "#4a6fa5"][i % 3], markersize=5, linewidth=1.2, label=name)
+    ax.set_xticks(sorted({m.epoch for mine in several for m in mine}) or [1])
+    ax.set_xlabel("epoch of the adapter")
+    if several:
+        ax.legend(fontsize=7, frameon=False, loc="upper left")
+    return ax
 
 
 # --- the published study -------------------------------------------------------------------------
