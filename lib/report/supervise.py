@@ -60,7 +60,7 @@ class Desk:
         lines = [f"**{_doing(self.steer)}** {len(ledger.records)} runs are sealed."]
         if champion:
             lines.append(
-                f"Champion: {champion['id']} at {champion['scores']['quality']:.3f}; {state.stale(ledger, era)} attempts since."
+                f"Champion: {champion['id']} at {champion['scores']['quality']:.3f}; attempts since: {state.stale(ledger, era)}."
             )
         proven = ledger.confirmed(era)
         lines.append(
@@ -240,8 +240,15 @@ def _panel(desk: Desk, every: float) -> Any:
     look.on_click(lambda _: refresh())
     refresh()
     _follow(refresh, every)
-    return w.VBox([w.HBox([pause, stop, look]), shown["now"], shown["chart"], *boxes, _approvals(desk, refresh),
-                   shown["requests"], shown["queue"], shown["lessons"], shown["events"]])  # fmt: skip
+
+    def under(title: str, *parts: Any) -> tuple[Any, ...]:
+        return (w.HTML(f"<b>{title}</b>"), *parts)
+
+    return w.VBox([
+        w.HBox([pause, stop, look]), shown["now"], shown["chart"], *boxes,
+        *under("Trainings asked for", _approvals(desk, refresh), shown["requests"]), *under("Queue", shown["queue"]),
+        *under("Lessons", shown["lessons"]), *under("Events", shown["events"]),
+    ])  # fmt: skip
 
 
 def _refresher(desk: Desk, shown: dict[str, Any]) -> Callable[[], None]:
@@ -271,7 +278,9 @@ def _box(label: str, text: str, act: Callable[[str], None], refresh: Callable[[]
     """A text with a button that writes it."""
     import ipywidgets as w
 
-    area = w.Textarea(value=text, placeholder=hint, description=label, layout=w.Layout(width="100%"))
+    area = w.Textarea(
+        value=text, placeholder=hint, description=label, layout=w.Layout(width="100%"), style={"description_width": "8em"}
+    )  # fmt: skip
     button = w.Button(description="write")
     button.on_click(lambda _: (act(area.value), refresh()))
     return w.HBox([area, button])

@@ -8,6 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -41,11 +43,23 @@ def browser():
         running.close()
 
 
+class Served(NamedTuple):
+    """A JupyterLab: its address, and the folder with the copy of the notebooks."""
+
+    address: str
+    folder: Path
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, browser):
-    """The address of a JupyterLab that serves a copy of the notebooks: nothing of the project is written."""
+    """A JupyterLab that serves a copy of the notebooks: nothing of the project is written."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    # The page that writes steering files writes them beside runs of its own.
+    page = folder / "notebooks" / "02_supervise.ipynb"
+    page.write_text(
+        page.read_text(encoding="utf-8").replace("Desk()", f"Desk(__import__('pathlib').Path('{folder}/runs'))")
+    )
     port = _free_port()
     settings = {f"JUPYTER{name}": str(folder / name.lower()) for name in
                 ("_CONFIG_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR", "_RUNTIME_DIR")}  # fmt: skip
@@ -59,7 +73,7 @@ def lab(tmp_path_factory, browser):
         server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
         _wait(f"http://127.0.0.1:{port}/api?token={TOKEN}", server, folder / "log.txt")
-        yield f"http://127.0.0.1:{port}"
+        yield Served(f"http://127.0.0.1:{port}", folder)
     finally:
         server.terminate()
         server.wait(timeout=30)
@@ -109,5 +123,5 @@ class Notebook:
 def opened(browser, lab):
     """Open a notebook of the copy by its file name."""
     context = browser.new_context(viewport={"width": 1300, "height": 1600})
-    yield lambda name: Notebook(context.new_page(), lab, name)
+    yield lambda name: Notebook(context.new_page(), lab.address, name)
     context.close()

@@ -1,6 +1,13 @@
-"""The two pages that a newcomer opens, in JupyterLab as a person sees it: they run, menus move, answers appear."""
+"""The pages that are used by hand, in JupyterLab as a person sees them: they run, menus move, answers appear."""
+
+import os
+import subprocess
+import sys
+import time
 
 import pytest
+
+from lib.files import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -52,3 +59,23 @@ def test_the_menus_can_be_reached_and_read_without_seeing_them(opened):
             .map(e => e.outerHTML)"""
     )
     assert unnamed == []
+
+
+def test_the_supervision_page_shows_a_loop_and_steers_it_by_files(opened, lab):
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lib.cli", "loop", "--runs", "3", "--runs", str(lab.folder / "runs"), "-p", "model", "toy",
+               "--no-report"]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True)
+    page = opened("02_supervise.ipynb")
+    page.run_all()
+    page.says("runs are sealed")
+    steer = lab.folder / "steer"
+    page.page.get_by_placeholder("every proposal sees it", exact=True).fill("Try fewer questions.")
+    page.page.get_by_role("button", name="write", exact=True).nth(1).click()
+    page.page.get_by_role("button", name="pause", exact=True).click()
+    wanted = [steer / "standing.md", steer / "PAUSE"]
+    ends = time.monotonic() + 60
+    while not all(f.exists() for f in wanted) and time.monotonic() < ends:
+        page.page.wait_for_timeout(100)
+    assert wanted[0].read_text(encoding="utf-8").strip() == "Try fewer questions." and wanted[1].exists()
+    assert page.errors == [] and page.wrong == [] and page.foreign == []
