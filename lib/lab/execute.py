@@ -91,6 +91,12 @@ def accept(name: str, parameters: dict[str, Any]) -> Runnable:
 
     Raises BadParameters, BadPipeline, NoModel, Leak, BadRuler or Tampered; nothing is written.
     """
+    values = {**known(name, parameters), **parameters}
+    return MAKERS[TEMPLATES[name]](**values, kind=TEMPLATES[name]).check()
+
+
+def known(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """A template's parameters with their defaults, after a look at the names of those told. Raises BadParameters."""
     known = defaults_of(name)
     for key in parameters:
         if not isinstance(key, str):
@@ -103,8 +109,7 @@ def accept(name: str, parameters: dict[str, Any]) -> Runnable:
             raise BadParameters(
                 f"no parameter {key!r}{f', did you mean {near!r}?' if near else ''} There are {', '.join(known)}"
             )
-    kind = TEMPLATES[name]
-    return MAKERS[kind](**{**known, **parameters}, kind=kind).check()
+    return known
 
 
 def _nearest(key: str, known: dict[str, Any]) -> str | None:

@@ -16,8 +16,10 @@ from lib.lab import bases, execute
 from lib.lab.execute import RunFailed, Runnable
 from lib.lab.experiment import BadParameters
 from lib.lab.ledger import Ledger, sync
+from lib.lab.rejudge import Rejudge
 
 PLANS = NOTEBOOKS / "plans"
+TEMPLATES = {"train": "11_train", "rejudge": "13_rejudge"}  # rows that are no experiment, by their key
 
 
 @dataclass(frozen=True)
@@ -84,27 +86,29 @@ def read(path: Path | str) -> Plan:
         if confirm and (rest or models):
             odd = min(map(str, rest), default="models")
             raise BadParameters(f"{file}: run {row['name']!r} only confirms; {odd!r} has no meaning there")
-        if "train" in rest:
-            entries.append(Entry(row["name"], _training(file, row["name"], rest, common), template="11_train"))
+        special = next((k for k in TEMPLATES if k in rest), None)
+        if special:
+            told = _told(file, row["name"], rest, common, special)
+            entries.append(Entry(row["name"], told, template=TEMPLATES[special]))
             continue
         shared = {k: v for k, v in common.items() if not models or k in bases.FREE}
         entries.append(Entry(row["name"], {} if confirm else {**shared, **rest}, confirm, tuple(models)))
     return Plan(raw.get("name", file.stem), raw.get("about", ""), tuple(entries))
 
 
-def _training(file: Path, name: str, row: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+def _told(file: Path, name: str, row: dict[str, Any], common: dict[str, Any], key: str) -> dict[str, Any]:
     """Parameters of a row such as `train: {method: sft, data: {pairs: 288}}`; of what is common it takes what it knows."""
-    told = row["train"]
+    told, template = row[key], TEMPLATES[key]
     if not isinstance(told, dict):
         raise BadParameters(
-            f"{file}: run {name!r} has train {told!r:.60}, expected a mapping of parameters of 11_train"
+            f"{file}: run {name!r} has {key} {told!r:.60}, expected a mapping of parameters of {template}"
         )
-    known = {k: v for k, v in common.items() if k in execute.defaults_of("11_train")}
-    return {**known, **told, **{k: v for k, v in row.items() if k != "train"}}
+    known = {k: v for k, v in common.items() if k in execute.defaults_of(template)}
+    return {**known, **told, **{k: v for k, v in row.items() if k != key}}
 
 
 def _refers(value: Any) -> bool:
-    """Whether a value names the adapter of an earlier row: {run: NAME} or {run: NAME, epoch: 2}."""
+    """Whether a value names an earlier row, or the adapter of one: {run: NAME} or {run: NAME, epoch: 2}."""
     return isinstance(value, dict) and "run" in value and set(value) <= {"run", "epoch"}
 
 
@@ -142,6 +146,11 @@ def check(plan: Plan) -> dict[str, Runnable]:
         try:
             if entry.models:
                 resolve(list(entry.models), planned)
+                continue
+            if entry.template == "13_rejudge":  # what it judges is not there yet: its place is checked
+                resolve(entry.parameters, lambda run, _: _earlier(run, made))
+                execute.known(entry.template, entry.parameters)
+                Rejudge(**{**entry.parameters, "runs": []})
                 continue
             told = resolve(entry.parameters, planned)
             if told != entry.parameters:  # something is yet to be trained: its place is checked, not its weights
@@ -194,6 +203,12 @@ def run(plan: Plan, folder: Path) -> Iterator[Progress]:
             yield Progress(entry, "crashed", None, str(error))
 
 
+def _earlier(run: str, made: dict[str, Runnable]) -> str:
+    if run not in made:
+        raise BadParameters(f"runs {{run: {run}}}: no earlier run of this plan is called so")
+    return ""
+
+
 def compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progress]:
     """Change only the model: what is missing of the candidates, then the comparison."""
     try:
@@ -207,9 +222,9 @@ def compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progres
 
 
 def _adapter(ids: dict[str, str], run: str, epoch: int | None) -> str:
-    """The name of a trained adapter: the id of its run, with an epoch that was kept beside it. Raises RunFailed."""
+    """An earlier row's run by its id, or a trained adapter: that id, with an epoch that was kept beside it. Raises RunFailed."""
     if run not in ids:
-        raise RunFailed(f"needs the adapter of {run!r}, whose training did not end well")
+        raise RunFailed(f"needs {run!r}, which did not end well")
     return ids[run] + (f"/epoch-{epoch:02d}" if epoch is not None else "")
 
 

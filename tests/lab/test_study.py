@@ -173,6 +173,21 @@ def test_an_unknown_run_to_confirm_is_refused_even_when_nothing_was_kept(lab):
         list(study.confirm(lab.read(), Entry("confirm", confirm=True), "nosuch"))
 
 
+def test_a_rejudge_of_earlier_rows_is_read_and_refused_where_it_cannot_be(tmp_path):
+    row = "  - {name: blind, hypothesis: h, rejudge: {runs: [{run: first}], without: coverage}}\n"
+    plan = read(plan_file(tmp_path, TWO + row))
+    assert plan.entries[-1].template == "13_rejudge" and plan.entries[-1].parameters["runs"] == [{"run": "first"}]
+    assert list(study.check(plan)) == ["first", "eight"]
+    for old, new, said in (
+        ("{run: first}", "{run: last}", "{run: last}: no earlier run of this plan"),
+        ("coverage", "colour", "without is 'colour'"),
+        ("without", "withuot", "did you mean 'without'"),
+    ):
+        with pytest.raises(BadParameters, match=f"plan 'two', run 'blind': .*{said}") as stopped:
+            study.check(read(plan_file(tmp_path, TWO + row.replace(old, new))))
+        assert "\n" not in str(stopped.value)
+
+
 # --- with kernels
 
 
@@ -191,12 +206,14 @@ def finish(path, folder):
 
 @pytest.mark.slow
 def test_a_second_call_of_a_study_runs_nothing(tmp_path):
-    path, folder = plan_file(tmp_path, TWO), tmp_path / "runs"
-    assert "2 runs" in finish(path, folder)
+    blind = "  - {name: blind, hypothesis: h, rejudge: {runs: [{run: first}], without: coverage}}\n"
+    path, folder = plan_file(tmp_path, TWO + blind), tmp_path / "runs"
+    assert "3 runs" in finish(path, folder)
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert "nothing to run" in finish(path, folder)
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
-    assert [r["slug"] for r in Ledger.read(folder).records] == ["first", "eight"] and verify(folder) == []
+    assert [r["slug"] for r in Ledger.read(folder).records] == ["first", "eight", "blind"]
+    assert verify(folder) == []
 
 
 @pytest.mark.slow

@@ -357,4 +357,6 @@ def test_the_shipped_plans_can_run_as_far_as_that_is_known_before_anything_is_tr
     for name in ("quick", "train"):
         plan = study.read(name)
         assert any(e.template == "11_train" for e in plan.entries)
-        assert study.check(plan).keys() == {e.name for e in plan.entries if not e.confirm and not e.models}
+        assert study.check(plan).keys() == {
+            e.name for e in plan.entries if not e.confirm and not e.models and e.template != "13_rejudge"
+        }
