@@ -374,9 +374,19 @@ def tensors(named: dict[str, Any], half: bool = False, **told: str) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without mlx-lm's own table: it would stand in the sealed notebook with the timings of this machine."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+    """Without mlx-lm's own table: it would stand in the sealed notebook, a line a step, with this machine's timings.
+
+    A notebook does not see what is printed there as printed, so the table is told that it is not the first process.
+    """
+    from mlx_lm.tuner import trainer
+
+    whole = trainer.TrainUI
+    trainer.TrainUI = lambda iters, **_: whole(iters, rank=1)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        trainer.TrainUI = whole
 
 
 @contextlib.contextmanager

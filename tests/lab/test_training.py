@@ -142,6 +142,9 @@ def test_a_training_is_sealed_with_hypothesis_data_curve_and_adapter(trained):
     assert [r["epoch"] for r in record["found"]["curve"]] == [0, 1, 2] and record["found"]["data"]["train"] == 6
     assert "compared with the ruler" in record["found"]["data"]["guard"]
     assert verify(runs) == [] and not any((runs.parent / "work").iterdir())
+    page = json.loads((run / "experiment.ipynb").read_text(encoding="utf-8"))
+    [cell] = [c for c in page["cells"] if "training.run()" in "".join(c["source"])]
+    assert cell["outputs"] == []  # no table of steps with the timings of this machine
 
 
 @pytest.mark.slow
