@@ -343,7 +343,7 @@ def training(ledger: Ledger) -> Picture:
             ax.spines[side].set_visible(False)
         ax.axhline(base["quality"], color=ANCHOR, linewidth=0.8, linestyle=":")
         ax.axhspan(base["low"], base["high"], color=ANCHOR, alpha=0.08, linewidth=0)
-    left.set_ylim(0, None)
+    left.set_ylim(0, 1.45 * max(m.run["scores"]["high"] for m in plain))  # room for the legend
     left.set_ylabel("quality, mean of all cases, 95 % interval")
     right.text(0.98, base["quality"], f"bare base {base['quality']:.3f}", transform=right.get_yaxis_transform(),
                ha="right", va="top", fontsize=7, color=ANCHOR)  # fmt: skip
@@ -376,7 +376,8 @@ def draw_pairs(some: list[trained.Measured], ax: Axes) -> Axes:
                 list(best), [m.run["scores"]["quality"] for m in best.values()], color=palette[i % 6], linewidth=1.2
             )
     ax.set_xscale("log")
-    sizes = sorted({m.pairs for m in last if m.method == "sft"} or {m.pairs for m in last})
+    sizes = {m.pairs for m in last if m.method == "sft"} or {m.pairs for m in last}
+    sizes = sorted(sizes | {m.pairs for m in last if not min(sizes) <= m.pairs <= max(sizes)})
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()
     ax.set_xlabel("pairs trained on (log scale); line: SFT, two epochs")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Record = dict[str, Any]
-METHODS = ("grpo", "orpo", "sft")  # how an adapter was trained, as its training run says
+METHODS = ("grpo", "orpo", "sft", "gad", "merge")  # how an adapter was trained, as its training run says
 
 
 def method(ledger: Ledger, record: Record) -> str:

@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.files import canonical
 from lib.lab.experiment import Experiment, Markdown
 from lib.lab.ledger import READINGS, Ledger, sealed_folders
+from lib.lab.models import SAME, named
 from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import GATES, RULER, BadRuler, Ruler, Tampered
 from lib.measure.score import score
@@ -131,14 +133,21 @@ def _confirmations(ledger: Ledger, fingerprint: str) -> set[str]:
 
 def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
     """Qualities to read the chart against: anchor runs, and gold judged against itself by the offline judge."""
-    found = {
-        f"{r['model']}: {r['slug']}": r["scores"]["quality"]
-        for r in ledger.records
-        if r["lever"] == "anchor" and r["fingerprint"] == fingerprint and r["scores"] and r["gate"] == "full"
-    }
+    found = {}
+    for r in measured_beside(ledger, fingerprint):
+        steps = "" if r["pipeline"] == [{"step": "ask"}] else f", {' '.join(s['step'] for s in r['pipeline'])}"
+        name = named(r) + steps
+        found[f"{name} ({r['id'][:4]})" if name in found else name] = r["scores"]["quality"]
     if fingerprint == Experiment().fingerprint:
         found["gold against itself"] = gold_against_itself()
     return found
+
+
+def measured_beside(ledger: Ledger, fingerprint: str) -> list[dict[str, Any]]:
+    """The anchors of an era on the full gate; of the same thing measured again for another comparison, the newest."""
+    mine = [r for r in ledger.records if r["lever"] == "anchor" and r["fingerprint"] == fingerprint]
+    scored = [r for r in mine if r["kind"] == "experiment" and r["scores"] and r["gate"] == "full"]
+    return list({canonical([r[k] for k in (*SAME, "model", "adapter")]): r for r in scored}.values())
 
 
 def gold_against_itself() -> float:
@@ -158,7 +167,7 @@ def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
     kept = [r for r in ledger.climb(fingerprint) if r["status"] == "kept"]
     chosen = kept[:1] + kept[-1:] * (len(kept) > 1)
-    chosen += [r for r in ledger.records if r["lever"] == "anchor" and r["fingerprint"] == fingerprint]
+    chosen += measured_beside(ledger, fingerprint)
     rows = [
         {"run": r["id"], "model": r["model"], **{d.replace("_", "-"): r["scores"]["dims"].get(d) for d in DIMENSIONS}}
         for r in chosen

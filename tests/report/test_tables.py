@@ -156,8 +156,29 @@ def test_every_look_is_listed_in_order_with_what_came_of_it(climb):
 
 
 def test_anchors_are_the_anchor_runs_of_this_era(climb):
-    assert tables.anchors(climb, ERA) == {"large: larger": 0.50}
+    assert tables.anchors(climb, ERA) == {"large": 0.50}
     assert tables.anchors(climb, "e" * 64) == {}
+
+
+def test_an_anchor_measured_again_is_one_line_and_another_pipeline_says_so(tmp_path):
+    ledger = ledger_of(
+        tmp_path,
+        made(1, "reference", 0.40, "large", lever="anchor", model="large"),
+        made(2, "reference", 0.41, "large-again", lever="anchor", model="large"),
+        made(
+            3,
+            "reference",
+            0.50,
+            "champion",
+            lever="anchor",
+            model="large",
+            pipeline=[{"step": "ask"}, {"step": "prune"}],
+        ),
+        made(4, "reference", 0.45, "warm", lever="anchor", model="large", decoding={"temp": 0.7}),
+        made(5, "reference", 0.99, "screen", lever="anchor", model="large", gate="dev"),
+    )
+    assert tables.anchors(ledger, ERA) == {"large": 0.41, "large, ask prune": 0.50, "large (0004)": 0.45}
+    assert list(tables.dimensions(ledger, ERA)["run"]) == ["0002-large-again", "0003-champion", "0004-warm"]
 
 
 def test_gold_against_itself_is_the_ceiling_of_the_own_ruler(tmp_path):
