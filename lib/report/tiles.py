@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ACROSS = 12  # tiles in a row: readable at the width of a page, and 80 runs are seven rows
 WIDEST = 5  # dots side by side; more calls are drawn as this many and counted in the table
-COLOURS = {"": "#4a6fa5", "sft": KEPT, "orpo": PROVEN, "grpo": "#8a6d3b"}
+COLOURS = {"": "#4a6fa5", "sft": KEPT, "orpo": PROVEN, "grpo": "#8a6d3b", "gad": "#7a4a7d", "merge": "#5b8a8a"}
 KINDS = ("experiment", "train")
 
 
@@ -134,8 +134,10 @@ def at_a_glance(ledger: Ledger) -> Picture:
     draw(made, ax)
     used = list(dict.fromkeys(t.method for t in made if t.adapter or t.trains))
     keys: list[tuple[str, str, str]] = [("o", INK, "model call, bare base"), ("s", ANCHOR, "step without a model")]
-    keys += [("o", COLOURS[m], f"call on {f'an {m.upper()}' if m else 'an'} adapter") for m in used]
-    keys += [("D", COLOURS[m], f"{m.upper() or 'adapter'} training") for m in used]
+    keys += [
+        ("o", COLOURS[m], f"call on {m.upper() if m != 'merge' else 'merged'} adapter".replace("  ", " ")) for m in used
+    ]
+    keys += [("D", COLOURS[m], f"{'merged' if m == 'merge' else m.upper() or 'adapter'} training") for m in used]
     for shape, colour, name in keys:
         face = "white" if shape == "s" else colour
         ax.scatter([], [], marker=shape, s=18, facecolors=face, edgecolors=colour, linewidths=0.8, label=name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.report import tiles
+from lib.report import levers, tiles
 from tests.report.test_tables import ledger_of, made
 
 
@@ -61,3 +61,7 @@ def test_the_grid_is_drawn_for_any_number_of_runs_and_says_how_many(tmp_path, co
     picture = tiles.at_a_glance(ledger_of(tmp_path, *[made(i, slug="r") for i in range(1, count + 1)]))
     assert picture.png.startswith(b"\x89PNG")
     assert picture.alt.startswith(f"{count} tiles" if count else "An empty grid")
+
+
+def test_every_way_of_training_has_a_colour():
+    assert set(levers.METHODS) <= set(tiles.COLOURS) and len(set(tiles.COLOURS.values())) == len(tiles.COLOURS)
