@@ -34,10 +34,12 @@ def models(found: Found) -> pd.DataFrame:
         gold = {"candidate": "gold against itself", "model": ""}
         rows.append(_row("ceiling", gold, {"scores": found["ceiling"]}))
     table = pd.DataFrame(rows)
-    idle = [
-        c for c in ("pipeline", "useful") if (len(found["groups"]) == 1 if c == "pipeline" else table[c].isna().all())
-    ]
-    return table.drop(columns=idle)
+    idle = {
+        "pipeline": len(found["groups"]) == 1,
+        "where": len(set(table["where"]) - {""}) == 1,
+        "useful": table["useful"].isna().all(),
+    }
+    return table.drop(columns=[c for c, told in idle.items() if told])
 
 
 def _row(group: str, told: Found, v: Found) -> Found:

@@ -214,8 +214,9 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
     for name, value in anchors.items():
         ax.axhline(value, color=ANCHOR, linewidth=0.7, linestyle=":")
         if name in labelled:
-            short = f"{name[:40]} {value:.2f}"
-            ax.text(len(x) + 0.45, value, short, fontsize=7, va="bottom", ha="right", color=ANCHOR)
+            ax.text(
+                len(x) + 0.6, value, f"{name[:28]} {value:.2f}", fontsize=7, va="center", ha="left", color=ANCHOR
+            )  # beside the chart: inside, dots stand on it
     ax.set_xlim(0.5, len(x) + 0.5)
     every = -(-len(x) // 30)  # more labels than this run together, and a tick a run takes seconds to draw
     ax.set_xticks(x[:: max(1, every)])
@@ -315,7 +316,7 @@ def candidates(found: dict[str, Any]) -> Picture:
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(rows) - 0.4, -0.8)
     ax.set_xlim(0, min(1.0, top + 0.1))
-    ax.set_xlabel("quality, mean of all cases, 95 % interval; dark: what the others of its group are compared with")
+    ax.set_xlabel("quality, 95 % interval; dark: what the others are compared with")
     told = "; ".join(f"{n} ({g}) {s['quality']:.3f}, {s['low']:.3f} to {s['high']:.3f}" for g, n, s in rows)
     ceiling = f" Gold against itself {found['ceiling']['quality']:.3f}." if found["ceiling"] else ""
     return picture(figure, f"Quality of {len(rows)} candidates: {told}.{ceiling}")

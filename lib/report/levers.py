@@ -34,9 +34,11 @@ def method(ledger: Ledger, record: Record) -> str:
 
 
 def class_of(ledger: Ledger, record: Record) -> str:
-    """The lever class of a run; adapters by the method that trained them."""
+    """The lever class of a run; adapters by the method that trained them, other levers on an adapter apart."""
     how = method(ledger, record).upper()
-    return f"{record['lever']} ({how})" if record["lever"] == "adapter" and how else record["lever"]
+    if record["lever"] == "adapter":
+        return f"adapter ({how})" if how else "adapter"
+    return f"{record['lever']}, on an adapter" if record["adapter"] else record["lever"]
 
 
 def cases(record: Record) -> int:

@@ -6,6 +6,7 @@ Knows records. Does not know how a run is executed or drawn. Every function is a
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -136,7 +137,7 @@ def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
     found = {}
     for r in measured_beside(ledger, fingerprint):
         steps = "" if r["pipeline"] == [{"step": "ask"}] else f", {' '.join(s['step'] for s in r['pipeline'])}"
-        name = named(r) + steps
+        name = re.sub(r"\+ .*?(\d{4,})-.*", r"+ \1", named(r)) + steps  # an adapter by its run's number
         found[f"{name} ({r['id'][:4]})" if name in found else name] = r["scores"]["quality"]
     if fingerprint == Experiment().fingerprint:
         found["gold against itself"] = gold_against_itself()
