@@ -98,3 +98,5 @@ def test_next_runs_what_is_queued_and_no_more(notch, tmp_path):  # noqa: F811
         "confirm",
     ]
     assert verify(tmp_path / "runs") == [] and "0 runs in" in notch("next", *TOY).out
+    full = notch("loop", "--runs", "6", *TOY, "--no-report")
+    assert full.code == 0 and "nothing to do: --runs 6 is how many" in full.out and "--runs 26 adds 20" in full.out
