@@ -49,6 +49,7 @@ above it, and tests/test_order.py holds that.
     agent.steps.verifying       four checks a question
     agent.steps.adapters        a second draft from another adapter
     agent.steps                 registers the levers
+    agent.rehearsal             a pipeline tried on a stand-in: can it end in a set at all?
     train.corpus                examples of every call, for the tiny planner
     train.pretrain              trains a tiny planner (a script)
     train.export                quantises and measures it (a script)

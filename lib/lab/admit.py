@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from lib.agent import rehearsal
 from lib.agent.bank import Leak
 from lib.agent.pipeline import STEPS, BadPipeline
 from lib.lab import execute
@@ -77,6 +78,7 @@ def admit(
     _banned(proposal, experiment, steering)
     _leave(proposal, experiment, leave)
     _parent(proposal, ledger)
+    _shape(experiment)
     _duplicate(proposal, experiment, ledger, events)
     _budget(experiment, limits)
     return parameters
@@ -151,6 +153,12 @@ def _parent(proposal: Proposal, ledger: Ledger) -> None:
             ledger.get(proposal.parent)
         except KeyError:
             raise Refused("no-parent", f"there is no run {proposal.parent[:60]!r} to build on") from None
+
+
+def _shape(experiment: Experiment) -> None:
+    wrong = rehearsal.fault(experiment.steps, experiment.ruler.protocol.questions)
+    if wrong:
+        raise Refused("shape", f"no model could pass the spec gate with this pipeline: {wrong}")
 
 
 def setup_named(experiment: Experiment) -> str:

@@ -2,13 +2,10 @@
 
 import json
 import random
-import re
 
 import pytest
 
-from lib.agent import prompt
-from lib.agent.prompt import Draft
-from lib.models.model import Capabilities, Completion, Cost, ToyModel
+from lib.agent.rehearsal import Fluent
 
 FOREIGN = (
     "Voici les questions : 1. Quand voulez-vous partir ? 2. Avec qui ?",
@@ -119,62 +116,7 @@ def malformed():
     return make
 
 
-class Able(ToyModel):
-    """A toy that can do everything: other adapters are itself, a reply's log-probability is minus its length."""
-
-    def __init__(self, reply=None):
-        super().__init__(reply)
-        self.capabilities = Capabilities(logprobs=True, grammar=True, adapters=True)
-        self.adapters = []
-
-    def score(self, prompts, replies):
-        self.cost += Cost(calls=len(replies))
-        return [Completion(r, 1, 1, "stop", -float(len(r))) for r in replies]
-
-    def with_adapter(self, adapter):
-        self.adapters.append(adapter)
-        return self
-
-
-THINGS = (
-    "hull length", "mooring place", "winter storage", "sailing licence", "engine power", "crew members", "harbour fee",
-    "insurance cover", "water depth", "trailer weight", "sail area", "hull colour",
-)  # fmt: skip
-
-
-def fluent(messages):
-    """A well-formed reply to every call of `prompt`, by its last paragraph and what the message shows."""
-    paragraph, shown = messages[0]["content"].split("\n")[-1], messages[-1]["content"].split("\n")
-    n = int(next((line[11:] for line in shown if line.startswith("Questions: ")), "7"))
-    rows = [line.split(". ", 1)[1] for line in shown if re.match(r"\d+\. ", line)]
-    questions = [
-        f"Which {t} do you have in mind?" for t in (rows if prompt.FROM_UNKNOWNS in messages[0]["content"] else THINGS)
-    ]
-    schema = next((s for s, p in prompt.SCHEMAS.items() if p == paragraph), None)
-    if schema:
-        extra = {"unknowns": THINGS[:n], "reasons": ("it matters",) * n, "givens": ()}.get(schema, ())
-        return prompt.write_set(Draft("Buy a sailing boat", tuple(questions[:n]), extra), schema)
-    asked = len(rows)
-    return json.dumps(
-        {
-            prompt.NEXT: {"question": f"Which {THINGS[asked % len(THINGS)]} do you have in mind?"},
-            prompt.TITLE: {"title": "Buy a sailing boat"},
-            prompt.BRAINSTORM: {"unknowns": THINGS},
-            prompt.SELECT: {"keep": list(range(2, n + 2))},
-            prompt.PLAN: {"steps": ["measure the berth", "visit boats", "take a test sail"]},
-            prompt.ASSUME: {"assumptions": [f"{t}: some value" for t in THINGS]},
-            prompt.CRITIQUE: {"worst": 2, "fault": "vague"},
-            prompt.COMPARE: {"better": "A"},
-            prompt.SCENARIOS: {"scenarios": ["a family of five", "a racer", "a pensioner", "a beginner"]},
-            prompt.ANSWER: {"answer": f"whatever suits {shown[-1]}"},
-            prompt.ANSWERS: {"answers": ["four metres", "as long as my neighbour's", "no idea at all"]},
-            prompt.CHECK: {"one_thing": True, "given": False, "specific": False, "duplicate": False},
-            prompt.REPAIR: {"question": f"What exactly about {sum(map(ord, shown[-1]))} would you like?"},
-        }[paragraph]
-    )
-
-
 @pytest.fixture
 def able():
     """`able(reply)`: a toy with every capability; without a reply function it answers every call well."""
-    return lambda reply=fluent: Able(reply)
+    return Fluent

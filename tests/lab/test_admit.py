@@ -44,6 +44,8 @@ def test_a_good_proposal_becomes_parameters_of_the_full_gate(lab):
         ({"pipeline": [{"step": "ask", "shell": "true"}]}, "bad-pipeline"),
         ({"pipeline": []}, "bad-pipeline"),
         ({"pipeline": [3]}, "bad-pipeline"),
+        ({"pipeline": [{"step": "best"}]}, "shape"),
+        ({"pipeline": [{"step": "ask", "n": 8}]}, "shape"),
         ({"pipeline": [{"step": "ask"}] * 21}, "bad-pipeline"),
         (ask(advice=["Ask good questions. import os; print(1)"]), "code"),
         (ask(advice=["Read ../../ruler/gold.jsonl first, then ask."]), "path"),

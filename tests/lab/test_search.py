@@ -5,13 +5,14 @@ from collections import Counter
 import pytest
 
 from lib.agent.pipeline import STEPS
+from lib.agent.rehearsal import fault
 from lib.agent.steps import build
 from lib.lab.admit import Base
 from lib.lab.context import View
 from lib.lab.events import Events
 from lib.lab.experiment import Experiment
 from lib.lab.proposal import PROPOSABLE, Proposal
-from lib.lab.propose.search import Search, candidates, fresh, role, variants
+from lib.lab.propose.search import Search, candidates, chooses, fresh, role, variants
 from lib.lab.steer import Limits, Steering
 
 BASE = Base(model="toy")
@@ -48,9 +49,23 @@ def test_nearly_every_candidate_builds(begun):
 
 def test_a_step_that_drops_questions_gets_more_than_seven(begun):
     for c in fresh(view(begun)):
-        names = [row["step"] for row in c.pipeline]
-        if "prune" in names and "ask" in names:
-            assert c.pipeline[names.index("ask")].get("n", 7) > 7
+        if {"step": "prune"} in c.pipeline:
+            without = [row for row in c.pipeline if row != {"step": "prune"}]
+            assert "instead of 7" in fault(build(without)), c.pipeline
+
+
+def test_every_candidate_can_end_in_a_set_and_what_fills_the_pool_is_followed_by_a_choice(begun):
+    some = fresh(view(begun))
+    assert [c.pipeline for c in some if fault(build(c.pipeline))] == []
+    told = [[row["step"] for row in c.pipeline] for c in some]
+    filled = [names for names in told if "sample" in names]
+    assert filled and all(any(map(chooses, names[names.index("sample") :])) for names in filled)
+    assert ["ask", "sample", "tournament"] in told and ["brainstorm", "prune"] in told
+    assert any(c.change.endswith(", and sample") for c in some)
+
+
+def test_steps_that_choose_are_read_from_what_they_do():
+    assert {name for name in STEPS if chooses(name)} == {"best", "tournament", "consensus", "merge", "transplant"}
 
 
 def test_the_roles_of_steps_are_read_from_what_they_do():

@@ -8,20 +8,25 @@ families and steps that stand in them.
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import random
 import re
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
-from lib.agent.pipeline import STEPS, BadPipeline
+from lib.agent import rehearsal
+from lib.agent.pipeline import STEPS, BadPipeline, require
 from lib.agent.prompt import ADVICE
 from lib.agent.steps import build
+from lib.files import canonical
 from lib.lab import lessons
 from lib.lab.context import Asked, View, adapters
 from lib.lab.proposal import PROPOSABLE, Proposal, Refused, setup, setup_of
+from lib.models import load
 from lib.models.model import Decoding
 
 # Values worth trying by the name of an argument; what is not here is varied by its type.
@@ -32,6 +37,7 @@ VALUES: dict[str, list[Any]] = {
 DECODINGS = (
     {"temp": 0.3}, {"temp": 0.7}, {"temp": 0.7, "top_p": 0.9}, {"temp": 0.7, "min_p": 0.1}, {"temp": 1.0, "min_p": 0.1},
 )  # fmt: skip
+FILLS = ("sample", "donor")  # steps that add sets to the pool and leave the draft as it is
 PRIOR, WEIGHT = 0.01, 2.0  # what an untried class is expected to bring, and as how many runs that counts
 CURIOUS = 0.02  # how much, on the scale of quality, a class that was tried less is preferred
 TRIES = 400
@@ -130,14 +136,18 @@ def fresh(view: View) -> list[Candidate]:
     """Every candidate that builds, has not been run and differs from the others."""
     done = {setup_of(r) for r in view.ledger.records if r["kind"] == "experiment"}
     found: dict[str, Candidate] = {}
+    can = load.capabilities(view.base.model)
     for c in candidates(view):
         if c.lever not in PROPOSABLE:
             continue
         try:
             steps = build(c.pipeline)
+            whole = mended(c.pipeline)
+            if whole != c.pipeline:
+                added = ", ".join(str(r["step"]) for r in whole if r not in c.pipeline)
+                c, steps = replace(c, pipeline=whole, change=f"{c.change}, and {added}"), build(whole)
+            require(steps, view.base.model, can)
         except BadPipeline:
-            continue
-        if view.base.model == "toy" and any(s.needs for s in steps):
             continue
         name = setup(view.base.model, c.pipeline, c.decoding, c.adapter, view.fingerprint)
         if name not in done:
@@ -237,6 +247,34 @@ def places(row: dict[str, Any], base: list[dict[str, Any]]) -> Iterator[list[dic
             yield [*({**r, "n": n} if r["step"] == "ask" else r for r in rest), row]
     else:
         yield [*rest, row]
+
+
+def mended(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A pipeline with what it lacks to end in seven questions: sets to choose from, a choice among sets, a step that drops."""
+    names = [str(row["step"]) for row in pipeline]
+    filled = max((i for i, name in enumerate(names) if name in FILLS), default=None)
+    if filled is not None and not any(chooses(name) for name in names[filled + 1 :]):
+        pipeline = [*pipeline[: filled + 1], {"step": "best"}, *pipeline[filled + 1 :]]
+    wrong = _fault(canonical(pipeline))
+    lacks = re.match(r"(\w+): no pool", wrong)
+    if lacks:
+        at = next(i for i, row in enumerate(pipeline) if row["step"] == lacks[1])
+        first = [] if any(row["step"] == "ask" for row in pipeline[:at]) else [{"step": "ask"}]
+        pipeline = [*pipeline[:at], *first, {"step": "sample"}, *pipeline[at:]]
+        wrong = _fault(canonical(pipeline))
+    many = re.match(r"it ends with (\d+)", wrong)
+    return [*pipeline, {"step": "prune"}] if many and int(many[1]) > 7 else pipeline
+
+
+def chooses(name: str) -> bool:
+    """Whether a step takes its set from the pool, read from its source as its role is."""
+    return bool(re.search(r"_pool\(|state\.pool\[", inspect.getsource(STEPS[name].make)))
+
+
+@lru_cache(maxsize=4096)
+def _fault(pipeline: str) -> str:
+    """What a rehearsal says; the same few hundred pipelines come back for every proposal."""
+    return rehearsal.fault(build(json.loads(pipeline)))
 
 
 def counted(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
