@@ -135,3 +135,12 @@ def test_the_prediction_comes_from_what_the_class_brought(begun):
                    pipeline=[{"step": "ask", "tokens": 50 + n}], qualities={k: v + 0.1 for k, v in begun.full.items()})  # fmt: skip
     proposal = propose(begun, **{"next.md": "retrieval"})
     assert proposal.lever == "retrieval" and 0.01 < proposal.predicted < 0.1
+
+
+def test_a_class_that_only_lost_is_predicted_to_lose(begun):
+    for n in range(2):
+        begun.seal(slug=f"r{n}", lever="retrieval", fingerprint=ERA, hypothesis=str(n),
+                   pipeline=[{"step": "ask", "tokens": 50 + n}], qualities={k: v - 0.1 for k, v in begun.full.items()})  # fmt: skip
+    proposal = propose(begun, **{"next.md": "retrieval"})
+    assert proposal.lever == "retrieval" and -0.1 < proposal.predicted < 0
+    assert f"Expected {proposal.predicted:+.3f}, because 2 runs" in proposal.hypothesis

@@ -83,7 +83,7 @@ class Search:
 def written(candidate: Candidate, view: View) -> Proposal:
     """A candidate as a proposal, with the effect that experience lets one expect."""
     mean, count = experience(view).get(candidate.lever, (0.0, 0))
-    predicted = round(max(0.005, (mean * count + PRIOR * WEIGHT) / (count + WEIGHT)), 3)
+    predicted = round((mean * count + PRIOR * WEIGHT) / (count + WEIGHT), 3)
     champion = view.champion["id"] if view.champion else "nothing"
     so_far = f"{count} runs of this class came to {mean:+.3f} on average" if count else "this class is untried"
     return Proposal(
