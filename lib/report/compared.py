@@ -102,19 +102,22 @@ def comparisons(ledger: Ledger, fingerprint: str) -> list[Found]:
     return [r for r in ledger.records if r["kind"] == "models" and r["fingerprint"] == fingerprint and r["found"]]
 
 
-def newest(ledger: Ledger, fingerprint: str, which: str = "models") -> Found | None:
-    """The newest comparison of models in one harness, or ("base") of a new base with an old one in several."""
+def shown(ledger: Ledger, fingerprint: str, which: str = "models") -> Found | None:
+    """The comparison with the most candidates in one harness, or ("base") of a new base with an old one in several.
+
+    Of equals the newest.
+    """
     made = [
         r
         for r in comparisons(ledger, fingerprint)
         if any(g["group"] == "stock" for g in r["found"]["groups"]) == (which == "base")
     ]
-    return made[-1] if made else None
+    return max(reversed(made), key=lambda r: len(each(r["found"])), default=None)
 
 
 def section(ledger: Ledger, fingerprint: str) -> Markdown:
-    """The confirmation experiment of the report: table, dimensions and sentences of the newest comparison."""
-    made = newest(ledger, fingerprint)
+    """The confirmation experiment of the report: table, dimensions and sentences of one comparison."""
+    made = shown(ledger, fingerprint)
     if made is None:
         return Markdown("Not run yet: `notch confirm --models tiny-m,tiny-s`.")
     found = made["found"]
@@ -127,7 +130,7 @@ def section(ledger: Ledger, fingerprint: str) -> Markdown:
 
 def regression(ledger: Ledger, fingerprint: str) -> Markdown:
     """The newest base beside the old one, a row a pipeline and base."""
-    made = newest(ledger, fingerprint, "base")
+    made = shown(ledger, fingerprint, "base")
     if made is None:
         return Markdown("No other base was tried yet: `notch confirm --base MODEL`.")
     found = made["found"]

@@ -283,8 +283,8 @@ def dims(ledger: Ledger) -> Picture:
 
 
 def comparison(ledger: Ledger) -> Picture:
-    """The newest comparison of models of the newest era."""
-    made = compared.newest(ledger, tables.latest(ledger))
+    """The comparison of models that the report shows."""
+    made = compared.shown(ledger, tables.latest(ledger))
     if made:
         return candidates(made["found"])
     figure, ax = canvas(8, 1)

@@ -57,6 +57,14 @@ def test_the_report_shows_the_newest_comparison_of_this_era_and_of_its_kind(tmp_
     assert "From 0003-other" in compared.section(ledger, "e" * 64).text
 
 
+def test_of_two_comparisons_the_wider_is_shown_and_of_equals_the_newer(tmp_path, found):
+    group = found["groups"][0]
+    wider = {**found, "groups": [group, {**group, "group": "again"}]}
+    rows = [made(n, "reference", None, s, kind="models", found=f) for n, s, f in
+            ((1, "wide", wider), (2, "wide-again", wider), (3, "narrow", found))]  # fmt: skip
+    assert compared.shown(ledger_of(tmp_path, *rows), ERA)["id"] == "0002-wide-again"
+
+
 def test_before_any_comparison_the_page_says_which_command_makes_one(tmp_path):
     empty = ledger_of(tmp_path)
     assert "notch confirm --models" in compared.section(empty, ERA).text
