@@ -72,6 +72,7 @@ above it, and tests/test_order.py holds that.
     lab.models                  change only the model: sealed runs side by side -> record
     lab.training                a method and its data -> an adapter, a record
     lab.execute                 papermill: notebook + parameters -> a sealed run
+    lab.aside                   notebooks executed several at a time
     lab.bases                   the runs that a comparison of models needs, and a new base beside the old
     lab.requests                a training that is asked for, and who approved it
     lab.study                   a plan of experiments, resumable

@@ -190,7 +190,14 @@ def seal_command(notebook: Path, name: str, runs: Path) -> int:
 @click.argument("plan")
 @runs_option
 @click.option("--report/--no-report", default=True, help="Write the report at the end.")
-def study(plan: str, runs: Path, report: bool) -> int:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Notebooks executed at a time; they are sealed in the order of the plan all the same.",
+)
+def study(plan: str, runs: Path, report: bool, workers: int) -> int:
     """Run a plan (a file, or a name in notebooks/plans). A second call runs only what is missing."""
     from tqdm import tqdm
 
@@ -200,7 +207,7 @@ def study(plan: str, runs: Path, report: bool) -> int:
     began, ran, crashed = time.time(), 0, 0
     seen: set[str] = set()  # a look at the sealed gate can report twice
     bar = tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False)
-    for progress in studies.run(the_plan, runs):
+    for progress in studies.run(the_plan, runs, workers):
         ran += progress.state == "ran"
         crashed += progress.state == "crashed"
         said = {"there": "is sealed already", "crashed": progress.message, "nothing to do": progress.message}

@@ -6,13 +6,15 @@ is no other state than the runs. Does not know what a run does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lib.files import NOTEBOOKS, locked, runs_at
 from lib.lab import bases, execute
+from lib.lab.aside import Executed, Workers
 from lib.lab.execute import RunFailed, Runnable
 from lib.lab.experiment import BadParameters
 from lib.lab.ledger import Ledger, sync
@@ -174,15 +176,27 @@ class Progress:
     message: str = ""
 
 
-def run(plan: Plan, folder: Path) -> Iterator[Progress]:
-    """Run what is missing of a plan, yielding after each entry. A crashed run is reported and the plan goes on."""
+def run(plan: Plan, folder: Path, workers: int = 1) -> Iterator[Progress]:
+    """Run what is missing of a plan, yielding after each entry. A crashed run is reported and the plan goes on.
+
+    With several workers the notebooks of coming entries are executed ahead, in processes of their own; they are sealed,
+    and decided on, in the order of the plan all the same.
+    """
     check(plan)
     if folder.exists():
         with locked(folder / ".lock"):
             sync(folder)
+    with Workers(workers) as pool:
+        yield from _run(plan, folder, pool)
+
+
+def _run(plan: Plan, folder: Path, pool: Workers) -> Iterator[Progress]:
     ids: dict[str, str] = {}
-    for entry in plan.entries:
+    ahead: dict[str, tuple[Runnable, Future[Executed]]] = {}
+    for place, entry in enumerate(plan.entries):
         ledger = Ledger.read(folder)
+        if pool.count > 1:
+            _start(plan.entries[place : place + 2 * pool.count], folder, ledger, ids, pool, ahead)
         if entry.confirm:
             try:
                 yield from confirm(ledger, entry)
@@ -196,11 +210,33 @@ def run(plan: Plan, folder: Path) -> Iterator[Progress]:
             told = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
             with runs_at(folder):  # an adapter by its run's id lies there
                 have = ledger.by_key(execute.accept(entry.template, told).key)
-                record = have or execute.run(entry.template, told, entry.name, folder)
+                begun = ahead.pop(entry.name, None)
+                if begun and not have:
+                    record = execute.adopt(*begun[1].result(), begun[0], entry.name, folder)
+                else:
+                    record = have or execute.run(entry.template, told, entry.name, folder)
             ids[entry.name] = record["id"]
             yield Progress(entry, "there" if have else "ran", record)
         except RunFailed as error:
             yield Progress(entry, "crashed", None, str(error))
+
+
+def _start(
+    entries: Sequence[Entry], folder: Path, ledger: Ledger, ids: dict[str, str], pool: Workers,
+    ahead: dict[str, tuple[Runnable, Future[Executed]]],
+) -> None:  # fmt: skip
+    """Begin to execute those of the coming entries that are not sealed and need nothing that is yet to be made."""
+    for entry in entries:
+        if entry.confirm or entry.models or entry.name in ahead or entry.name in ids:
+            continue
+        try:
+            told = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
+        except RunFailed:  # what it needs is not there yet
+            continue
+        with runs_at(folder):
+            experiment = execute.accept(entry.template, told)
+        if ledger.by_key(experiment.key) is None and experiment.key not in {e.key for e, _ in ahead.values()}:
+            ahead[entry.name] = experiment, pool.start(entry.template, told, folder)
 
 
 def _earlier(run: str, made: dict[str, Runnable]) -> str:

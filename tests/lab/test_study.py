@@ -12,7 +12,7 @@ import time
 import pytest
 
 from lib.files import ROOT
-from lib.lab import study
+from lib.lab import aside, study
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import SEAL, Ledger, sealed_folders, verify
 from lib.lab.study import Entry, look, read
@@ -202,6 +202,55 @@ def finish(path, folder):
         out, err = child.communicate(timeout=120)
     assert child.returncode == 0, out + err
     return out
+
+
+SIX = (
+    TWO
+    + """  - {name: nine, lever: over-generate and prune, hypothesis: h, pipeline: [{step: ask, n: 9}, {step: prune}]}
+  - {name: broken, lever: decoding, hypothesis: h, decoding: {max_tokens: 1}}
+  - {name: twin, lever: baseline, hypothesis: One plain call.}
+  - {name: blind, hypothesis: h, rejudge: {runs: [{run: first}, {run: nine}], without: coverage}}
+"""
+)
+
+
+@pytest.mark.slow
+def test_several_workers_seal_what_one_seals_in_the_order_of_the_plan(tmp_path):
+    plan = read(plan_file(tmp_path, SIX))
+    told = {}
+    for workers in (1, 3):
+        folder = tmp_path / f"runs{workers}"
+        told[workers] = [(p.entry.name, p.state) for p in study.run(plan, folder, workers)]
+        assert verify(folder) == []
+        ledger = Ledger.read(folder)
+        told[workers] += [
+            (r["id"], r["key"], r["status"], r["scores"], r["decision"], ledger.cases(r["id"])) for r in ledger.records
+        ]
+        assert [p.state for p in study.run(plan, folder, workers)] == ["there"] * 6
+    assert told[1] == told[3] and [state for _, state in told[1][:6]] == ["ran"] * 4 + ["there", "ran"]
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_leaves_no_worker_behind(tmp_path):
+    running = study.run(read(plan_file(tmp_path, SIX)), tmp_path / "runs", 3)
+    next(running)
+    running.close()
+    from psutil import Process
+
+    assert [c for c in Process().children(recursive=True) if "lib.lab.aside" in " ".join(c.cmdline())] == []
+    assert len(Ledger.read(tmp_path / "runs").records) == 1 and verify(tmp_path / "runs") == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_the_machines_fault_and_no_run(tmp_path):
+    with aside.Workers(2) as pool, pytest.raises(OSError, match="a worker ended with exit code -9"):
+        made = pool.start("10_experiment", {"hypothesis": "h", "model": "toy"}, tmp_path / "runs")
+        ends = time.monotonic() + 60
+        while not pool._running and time.monotonic() < ends:
+            time.sleep(0.01)
+        next(iter(pool._running)).kill()
+        made.result()
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
