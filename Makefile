@@ -31,7 +31,7 @@ $(READY): pyproject.toml
 	@touch $(READY)
 
 study: $(READY)
-	@$(BIN)/notch study quick --runs study/runs
+	@$(BIN)/notch study quick --runs study/runs --workers $$($(BIN)/python -c 'import os; print(min(4, os.cpu_count() or 1))')
 
 test: $(READY)
 	@$(TESTS)
