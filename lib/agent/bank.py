@@ -168,8 +168,12 @@ class LeakGuard:
         # A short stock question may stand inside a longer one by chance; a task of four words hardly does.
         long = [t for t in tasks if len(t.split()) >= 4] + [q for q in questions if len(q.split()) >= 8]
         self._whole = [(f" {normalised(t)} ", t) for t in long]
-        # In a prompt that a person typed, three words of a task in a row are enough; in a corpus they are chance.
-        self._typed = self._whole + [(f" {normalised(t)} ", t) for t in tasks if len(t.split()) == 3]
+        # Behind other words every gold question counts: a lead-in changes nothing, and of 19,000 texts of the knowledge
+        # base none holds one there. At the start a short one may go on honestly: "How much do you still owe on the loan?"
+        self._behind = [(f" {normalised(q)} ", q) for q in questions if 5 <= len(normalised(q).split())]
+        # In a prompt that a person typed, three words of a task in a row are enough, and a gold question at the start;
+        # in a corpus they are chance.
+        self._typed = self._whole + self._behind + [(f" {normalised(t)} ", t) for t in tasks if len(t.split()) == 3]
         self._tasks = _Index((t, content(t)) for t in tasks)
         self._questions = _Index((q, frozenset(normalised(q).split())) for q in questions)
         self._letters = _Index((t, letters(t)) for t, _ in self._content)
@@ -197,24 +201,32 @@ class LeakGuard:
         cosine, found = max((float(v @ here), t) for v, t in zip(there, near, strict=True))
         return found if cosine >= SAME_MEANING else None
 
-    def leaks(self, texts: Iterable[str], meaning: bool = False) -> Iterator[tuple[str, str]]:
+    def leaks(self, texts: Iterable[str], meaning: bool = False, typed: bool = False) -> Iterator[tuple[str, str]]:
         """(part, text of the ruler that it repeats). Free text is also read sentence by sentence.
 
-        `meaning` looks at vectors as well where words are shared: for prompts and small sets, not for a whole corpus.
+        `typed` texts were written by somebody and not built from the knowledge base. `meaning` looks at vectors as well
+        where words are shared: for prompts, which are typed too, not for a whole corpus.
         """
         for text in texts:
             flat = f" {normalised(text)} "
-            inside = next((whole for start, whole in (self._typed if meaning else self._whole) if start in flat), None)
+            inside = self._inside(flat, typed or meaning)
             for part in (text, *_sentences(text)):
                 found = inside or self.find(part) or (self.find_meaning(part) if meaning else None)
                 if found is not None:
                     yield part.strip(), found
                     break
 
-    def check(self, texts: Iterable[str], where: str, meaning: bool = False) -> None:
+    def _inside(self, flat: str, typed: bool) -> str | None:
+        """A text of the ruler that stands whole among other words."""
+        if typed:
+            return next((whole for start, whole in self._typed if start in flat), None)
+        long = next((whole for start, whole in self._whole if start in flat), None)
+        return long or next((whole for start, whole in self._behind if flat.find(start) > 0), None)
+
+    def check(self, texts: Iterable[str], where: str, meaning: bool = False, typed: bool = False) -> None:
         """Raise Leak naming the texts (the first five) that repeat the ruler."""
         found: dict[tuple[str, str], None] = {}  # each once, in the order of the texts
-        for leak in self.leaks(texts, meaning):
+        for leak in self.leaks(texts, meaning, typed):
             found[leak] = None
             if len(found) == NAMED:
                 break

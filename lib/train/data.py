@@ -30,6 +30,7 @@ PREFERENCE = ("styles", "on-policy")  # kinds whose pairs have a rejected side
 QUESTIONS = 7
 EVERY = 12  # every twelfth family is for validation; those that the base never saw are in neither part
 EVERYDAY = 7  # how often the family of everything else is drawn for each draw of another, as in the base's corpus
+KNOWLEDGE = "the knowledge base"  # a source whose texts nobody typed
 VALID = 48  # pairs of validation, the same for every size of a training set
 
 
@@ -121,9 +122,9 @@ class Pairs:
 
     def check(self, guard: LeakGuard) -> Pairs:
         """The set with the guard's result on its card. Raises Leak naming a text of the ruler, BadData on odd pairs."""
-        count = 0
+        count, typed = 0, self.card.source != KNOWLEDGE
         for number, pair in enumerate((*self.train, *self.valid), 1):
-            guard.check(pair.texts, f"training pair {number} ({prompt.clip(pair.task)})")
+            guard.check(pair.texts, f"training pair {number} ({prompt.clip(pair.task)})", typed=typed)
             count += len(pair.texts)
             if pair.rejected and same(pair.chosen, pair.rejected):
                 raise BadData(f"training pair {number} ({prompt.clip(pair.task)}): chosen and rejected are identical")
@@ -219,7 +220,7 @@ def knowledge_base(seed: int) -> Writer:
 
 
 def build(
-    kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer | None = None, source: str = "the knowledge base"
+    kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer | None = None, source: str = KNOWLEDGE
 ) -> Pairs:
     """n pairs of a kind with their validation pairs; on-policy pairs get their rejected side from `drafted`.
 

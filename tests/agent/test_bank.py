@@ -100,6 +100,20 @@ def test_an_innocent_text_passes(guard, text):
     guard.check([text], "step ask")
 
 
+GOLD = [q for c in Ruler.load().cases if c.gold for q in c.gold.questions]
+
+
+@pytest.mark.parametrize("around", ["Before anything else, can you tell me {}", "Well then: {} And why?", "so {} eh"])
+def test_no_gold_question_passes_behind_a_lead_in(shipped_guard, around):
+    texts = [around.format(q[0].lower() + q[1:]) for q in GOLD]
+    assert len(texts) == 490 and [t for t in texts if not list(shipped_guard.leaks([t]))] == []
+
+
+def test_a_gold_question_that_somebody_wrote_on_is_found(shipped_guard):
+    texts = [q.rstrip("?") + ", if you know that by now?" for q in GOLD]
+    assert [t for t in texts if not list(shipped_guard.leaks([t], typed=True))] == []
+
+
 def test_the_words_of_the_calls_do_not_repeat_the_shipped_ruler(shipped_guard):
     shipped_guard.check(prompt.paragraphs(), "prompt")
 
