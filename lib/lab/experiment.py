@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -18,6 +19,7 @@ from typing import Any
 from lib.agent.bank import Example, LeakGuard, bank
 from lib.agent.pipeline import State, Step, require
 from lib.agent.pipeline import run as run_pipeline
+from lib.agent.prompt import PATTERNS
 from lib.agent.steps import build
 from lib.files import RULER, OneLine
 from lib.lab.ledger import Decision, Ledger
@@ -38,6 +40,8 @@ LEVERS = (
 )  # fmt: skip
 
 JUDGING = ("protocol", "model", "effort", "thinking", "max_tokens", "dollars", "concurrency", "replicate")
+LOOK = "NOTCH_LOOK"  # set where `notch confirm` executes a look at the sealed gate, which it then seals and counts
+SPELLED = 24  # letters that patterns of a grammar of one's own may hold
 LATER: dict[str, Any] = {"useful": False}  # parameters added after runs were sealed, with their defaults
 GROUP = 8  # cases answered at a time where the judge works beside the model
 
@@ -159,8 +163,26 @@ class Experiment:
                                 "judgments of the repeated run come back, and the noise looks like 0")  # fmt: skip
         if hasattr(self.the_judge, "check"):
             self.the_judge.check()
+        if self.gate == "confirm":
+            self._looks_at()
         self.guard()
         return self
+
+    def _looks_at(self) -> None:
+        """The sealed gate is for a kept run, as it is."""
+        try:
+            kept = Ledger.read().get(self.of)
+        except KeyError:
+            kept = {}
+        if kept.get("kind") != "experiment" or kept.get("status") != "kept":
+            raise BadParameters(f"gate 'confirm' is sealed and of is {self.of!r:.60}: expected a kept run of this folder; "
+                                "`notch confirm RUN` looks at it and counts the look")  # fmt: skip
+        # Not the model: of a model's own folder a seal keeps only the name.
+        odd = next((k for k in ("pipeline", "adapter", "decoding", "judge") if kept[k] != getattr(self, k)), "")
+        if odd:
+            raise BadParameters(
+                f"gate 'confirm': {odd} is not that of {kept['id']}; a look repeats the kept run as it is"
+            )
 
     def guard(self) -> None:
         """Raise Leak where a text that the model can see repeats the ruler."""
@@ -169,6 +191,7 @@ class Experiment:
         for step in self.steps:
             guard.check(step.texts, f"step {step.name}", meaning=True)
         guard.check(_strings(self.decoding.get("grammar", "")), "decoding grammar")
+        _spelled(self.decoding.get("grammar", ""))
         if any(s.family == "retrieval" or s.args.get("by") in ("neighbours", "corpus") for s in self.steps):
             _check_bank(guard, tuple(bank()))
 
@@ -182,6 +205,10 @@ class Experiment:
     def run(self) -> Run:
         """Answer and judge every case of the gate. A bad reply is a NoAnswer of its case, never a crash."""
         self.check()
+        if self.gate == "confirm" and not os.environ.get(LOOK):
+            raise BadParameters(
+                "gate 'confirm' is sealed: `notch confirm RUN` looks at it, seals what it sees and counts it"
+            )
         started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
         model = load.load(self.model, self.adapter)
         loaded = time.perf_counter()
@@ -348,6 +375,27 @@ def _strings(schema: str) -> list[str]:
         )
 
     return within(json.loads(schema)) if schema else []
+
+
+def _spelled(schema: str) -> None:
+    """Raise BadParameters where patterns of a schema could spell out an answer past the leak guard."""
+    own = PATTERNS.values()
+    found = [p for p in _patterns(json.loads(schema)) if p not in own] if schema else []
+    letters = sum(c.isalnum() for p in found for c in p)
+    if letters > SPELLED:
+        raise BadParameters(f"decoding grammar: its patterns hold {letters} letters and digits, such as {found[0]!r:.60}; "
+                            f"at most {SPELLED}, since a pattern can write an answer that the leak guard cannot read")  # fmt: skip
+
+
+def _patterns(node: Any) -> list[str]:
+    if isinstance(node, list):
+        return [p for v in node for p in _patterns(v)]
+    if not isinstance(node, dict):
+        return []
+    mine = [node["pattern"]] if isinstance(node.get("pattern"), str) else []
+    return (
+        mine + [str(k) for k in node.get("patternProperties") or ()] + [p for v in node.values() for p in _patterns(v)]
+    )
 
 
 def _stage(cost: Cost) -> dict[str, float]:

@@ -31,10 +31,10 @@ from lib.files import (
     sync_folder,
 )
 from lib.measure import blind, calibrate, compare, noise
-from lib.measure.answer import NoAnswer
+from lib.measure.answer import Answer, NoAnswer
 from lib.measure.judge import Judgment, Unscored
-from lib.measure.leak import leaks
-from lib.measure.ruler import Tampered
+from lib.measure.leak import copies, leaks
+from lib.measure.ruler import RULER, BadRuler, Ruler, Tampered
 from lib.measure.score import Outcome, case_quality, score, usefulness
 from lib.measure.stats import paired
 
@@ -480,12 +480,29 @@ def recomputed(record: dict[str, Any], cases: list[dict[str, Any]]) -> list[str]
     return odd + [k for k, v in again.items() if canonical(v) != canonical(said.get(k))]
 
 
+def _copied(record: dict[str, Any], cases: list[dict[str, Any]]) -> list[str]:
+    """Rows whose count of gold questions is not what gold says, where gold is still the one that was compared."""
+    try:
+        ruler = Ruler.load(RULER)
+    except (Tampered, BadRuler):
+        return []  # is said elsewhere; a seal needs no ruler
+    if record["kind"] in READINGS or ruler.fingerprint(record["identity"].get("judge", {})) != record["fingerprint"]:
+        return []
+    own = {c.id: c for c in ruler.cases}
+    odd = []
+    for row in cases:
+        if row.get("answer") and row["case"] in own:
+            said = copies(own[row["case"]], Answer(row["answer"]["title"], tuple(row["answer"]["questions"])))
+            odd += [f"copies of {row['case']}"] if said != row.get("copies", said if said < 2 else None) else []
+    return odd
+
+
 def _verify_scores(run: Path) -> list[str]:
     try:
         record = json.loads((run / "record.json").read_bytes())
         cases = [json.loads(line) for line in rows((run / "cases.jsonl").read_text(encoding="utf-8"))]
-        odd = recomputed(record, cases)
+        odd = recomputed(record, cases) or _copied(record, cases)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"{run}: record or cases cannot be read ({type(error).__name__}: {error})"]
-    where = "cases.jsonl" if odd and odd[0].startswith("quality of") else "record.json"
+    where = "cases.jsonl" if odd and odd[0].startswith(("quality of", "copies of")) else "record.json"
     return [f"{run / where}: {odd[0]} does not follow from the judgments"] if odd else []

@@ -18,6 +18,7 @@ from lib.files import ROOT, RULER, canonical
 from lib.lab.ledger import outcome_of, recomputed
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import Judgment, Unscored
+from lib.measure.leak import copies, leaked
 from lib.measure.ruler import BadRuler, Case, Ruler, Tampered
 
 
@@ -59,7 +60,12 @@ def _row(row: dict[str, Any], case: Case, ruler: Ruler) -> str:
         return ""
     rules = ruler.protocol
     gated = spec_gate(row["answer"]["title"], row["answer"]["questions"], rules.questions, rules.generic_titles)
-    return f"its answer does not pass the spec gate ({gated.reason})" if isinstance(gated, NoAnswer) else ""
+    if isinstance(gated, NoAnswer):
+        return f"its answer does not pass the spec gate ({gated.reason})"
+    answer = Answer(row["answer"]["title"], tuple(row["answer"]["questions"]))
+    seen = {"copies": copies(case, answer), "leak": leaked(case, answer)}
+    odd = next((k for k, v in seen.items() if k in row and row[k] != v), "")
+    return f"its {odd} is {row[odd]!r}, and {seen[odd]!r} when gold is compared again" if odd else ""
 
 
 def _judged(

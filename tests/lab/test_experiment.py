@@ -1,11 +1,18 @@
 """An experiment with the second question: usefulness beside quality, and keys that stay what they were."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
+from lib.agent.pipeline import Step
+from lib.agent.prompt import PATTERNS, Draft
 from lib.files import ROOT
-from lib.lab.experiment import LATER, BadParameters, Experiment, useful_sentence
+from lib.lab import ledger, rescore
+from lib.lab.experiment import LATER, LOOK, BadParameters, Experiment, useful_sentence
 from lib.lab.ledger import Ledger, recomputed
 from lib.lab.record import run_key
+from lib.measure.ruler import Ruler
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +64,76 @@ def test_the_sealed_runs_of_the_project_have_the_key_that_this_code_gives_them()
 def test_useful_is_true_or_false():
     with pytest.raises(BadParameters, match="useful is 1: expected true or false"):
         Experiment(useful=1)
+
+
+# --- gold stays out
+
+
+def spelled(question):
+    return "^" + "".join(f"[{c}]" if c.isalpha() else f"\\{c}" if c in "?.+*()" else c for c in question) + "$"
+
+
+def grammar(*patterns):
+    items = [{"type": "string", "pattern": p} for p in patterns]
+    return json.dumps({"type": "object", "properties": {"questions": {"type": "array", "prefixItems": items}}})
+
+
+def test_a_pattern_that_spells_out_an_answer_is_refused_and_short_ones_and_our_own_are_not():
+    gold = Ruler.load().gate("full")[0].gold
+    with pytest.raises(BadParameters, match="its patterns hold .* at most 24") as stopped:
+        Experiment("h", model="tiny-s", decoding={"grammar": grammar(*map(spelled, gold.questions))}).check()
+    assert "\n" not in str(stopped.value)
+    with pytest.raises(BadParameters, match="its patterns hold"):
+        Experiment("h", model="tiny-s", decoding={"grammar": grammar(*["^Which[a-z ]{2}$"] * 7)}).check()
+    for fine in ([r"^.+\?$"] * 7, [*PATTERNS.values()] * 7):
+        Experiment("h", model="tiny-s", decoding={"grammar": grammar(*fine)}).check()
+
+
+@pytest.mark.parametrize("of", ["", "0009-nowhere", "again", "look"])
+def test_the_sealed_gate_is_for_kept_runs_alone(lab, monkeypatch, of):
+    monkeypatch.setenv("NOTCH_RUNS", str(lab.folder))
+    lab.seal(slug="first", pipeline=[{"step": "ask"}])
+    lab.seal(slug="again", lever="a/a", status="reference")
+    lab.seal(slug="look", kind="confirm", gate="confirm", of="0001-first", status="kept")
+    with pytest.raises(BadParameters, match="expected a kept run of this folder"):
+        Experiment("h", model="toy", gate="confirm", kind="confirm", of=of).check()
+
+
+def test_a_look_at_the_sealed_gate_that_nobody_counts_is_refused(lab, monkeypatch):
+    monkeypatch.setenv("NOTCH_RUNS", str(lab.folder))
+    monkeypatch.delenv(LOOK, raising=False)
+    lab.seal(slug="first", pipeline=[{"step": "ask"}], status="kept")
+    look = Experiment("h", model="toy", gate="confirm", kind="confirm", of="first").check()
+    with pytest.raises(BadParameters, match="`notch confirm RUN` looks at it"):
+        look.run()
+    with pytest.raises(BadParameters, match="pipeline is not that of 0001-first"):
+        replace(look, pipeline=[{"step": "ask", "n": 7}]).check()
+
+
+@pytest.fixture(scope="module")
+def pasted():
+    """A run whose answers are gold, and the count of its own rows says that they are not."""
+    gold = {c.task: c.gold for c in Ruler.load().gate("dev")}
+    steps = [Step("paste", "toy", {}, paste(gold), 0, "", ())]
+    run = Experiment(hypothesis="x", model="toy", gate="dev")
+    run.__dict__["steps"] = steps
+    made = run.run()
+    return made.record.as_dict() | {"leaks": []}, [r | {"copies": 0, "leak": ""} for r in made.cases], made.cases
+
+
+def paste(gold):
+    def work(state):
+        mine = gold[state.task]
+        return replace(state, draft=Draft(mine.title, mine.questions))
+        yield
+
+    return work
+
+
+def test_copies_of_gold_are_counted_again_and_not_believed(pasted, tmp_path):
+    record, faked, honest = pasted
+    assert recomputed(record, faked) == [] and {r["copies"] for r in honest} == {7}
+    assert len(ledger._copied(record, faked)) == 10 and ledger._copied(record, honest) == []
+    assert len(ledger._copied(record, [{k: v for k, v in r.items() if k != "copies"} for r in honest])) == 10
+    [first, *_] = rescore.odd(record, faked, tmp_path)
+    assert "its copies is 0, and 7 when gold is compared again" in first
