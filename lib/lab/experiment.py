@@ -323,7 +323,7 @@ class Run:
 
     @property
     def beside(self) -> Markdown:
-        """This run beside the champion it is compared with, and gold judged against itself: the ceiling."""
+        """This run beside the champion it is compared with, and gold judged against itself: parity."""
         rows = [("this run", self.scores.as_dict())]
         ledger = Ledger.read()
         rival = self.decision.against

@@ -107,12 +107,7 @@ def shown(ledger: Ledger, fingerprint: str, which: str = "models") -> Found | No
 
     Of equals the newest.
     """
-    made = [
-        r
-        for r in comparisons(ledger, fingerprint)
-        if any(g["group"] == "stock" for g in r["found"]["groups"]) == (which == "base")
-    ]
-    return max(reversed(made), key=lambda r: len(each(r["found"])), default=None)
+    return tables.widest(ledger, fingerprint, which == "base")
 
 
 def section(ledger: Ledger, fingerprint: str) -> Markdown:

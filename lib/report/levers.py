@@ -122,8 +122,8 @@ def failed(ledger: Ledger, fingerprint: str) -> Markdown:
     worse = 0 if table.empty else int((table.reading == "worse beyond chance").sum())
     told = [f"Nothing was kept in: {', '.join(empty)}." if empty else "In every class something was kept."]
     told.append(f"{worse} of {len(table)} runs that were not kept are worse than their champion beyond chance.")
-    over = [r for r in full if r["decision"].get("delta") is not None and r["predicted"] > r["decision"]["delta"]]
-    of = [r for r in full if r["decision"].get("delta") is not None]
+    of = [r for r in full if r["decision"].get("delta") is not None and r["predicted"] > 0]
+    over = [r for r in of if r["predicted"] > r["decision"]["delta"]]
     if of:
-        told.append(f"{len(over)} of {len(of)} hypotheses promised more than came.")
+        told.append(f"Of {len(of)} hypotheses that promised a gain, {len(over)} promised more than came.")
     return Markdown("\n".join(f"- {t}" for t in told))

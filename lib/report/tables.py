@@ -129,7 +129,7 @@ def _proven(record: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _confirmations(ledger: Ledger, fingerprint: str) -> set[str]:
-    return {r["id"] for r in ledger.looks(fingerprint) if r["status"] == "kept"}
+    return {r["id"] for r in ledger.looks(fingerprint) if r["status"] == "kept" and r["decision"].get("against")}
 
 
 def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
@@ -148,11 +148,16 @@ def measured_beside(ledger: Ledger, fingerprint: str) -> list[dict[str, Any]]:
     """The anchors of an era on the full gate; of the same thing measured again for another comparison, the newest."""
     mine = [r for r in ledger.records if r["lever"] == "anchor" and r["fingerprint"] == fingerprint]
     scored = [r for r in mine if r["kind"] == "experiment" and r["scores"] and r["gate"] == "full"]
-    return list({canonical([r[k] for k in (*SAME, "model", "adapter")]): r for r in scored}.values())
+    return list({_harness(r): r for r in scored}.values())
+
+
+def _harness(record: dict[str, Any]) -> str:
+    """What a run was but for its lever and its words."""
+    return canonical([record[k] for k in (*SAME, "model", "adapter")])
 
 
 def gold_against_itself() -> float:
-    """The ceiling of this ruler: every gold answer judged as a candidate."""
+    """Parity on this ruler: every gold answer judged as a candidate, a tie everywhere."""
     from lib.measure.answer import Answer
     from lib.measure.offline_judge import OfflineJudge
 
@@ -168,7 +173,8 @@ def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
     kept = [r for r in ledger.climb(fingerprint) if r["status"] == "kept"]
     chosen = kept[:1] + kept[-1:] * (len(kept) > 1)
-    chosen += measured_beside(ledger, fingerprint)
+    have = {_harness(r) for r in chosen}
+    chosen += [r for r in measured_beside(ledger, fingerprint) if _harness(r) not in have]
     rows = [
         {"run": r["id"], "model": r["model"], **{d.replace("_", "-"): r["scores"]["dims"].get(d) for d in DIMENSIONS}}
         for r in chosen
@@ -218,11 +224,17 @@ def confirmations(ledger: Ledger) -> pd.DataFrame:
         {
             "look": i, "run": r["of"], "quality": r["scores"].get("quality"), "against": r["decision"].get("against", ""),
             "delta": r["decision"].get("delta"), "p": r["decision"].get("p"), "low": r["decision"].get("low"),
-            "high": r["decision"].get("high"), "confirmed": "yes" if r["status"] == "kept" else "no",
+            "high": r["decision"].get("high"), "confirmed": _won(r),
         }
         for i, r in enumerate(ledger.looks(), 1)
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _won(look: dict[str, Any]) -> str:
+    if look["status"] != "kept":
+        return "no"
+    return "yes" if look["decision"].get("against") else "first look: nothing to beat yet"
 
 
 def show(table: pd.DataFrame) -> Markdown:
@@ -306,7 +318,7 @@ def verdict(ledger: Ledger) -> Markdown:
     told = [
         f"The champion is **{champion['id']}** at {s['quality']:.3f} (95 % {s['low']:.3f} to {s['high']:.3f}): {s['wins']} wins, "
         f"{s['ties']} ties, {s['losses']} losses against gold, {s['no_answer']} cases without an answer.",
-        f"Of {len(climbing) - 1} changes tried after {first['id']}, the paired rule kept {len(kept)}"
+        f"Of {changes(climbing)} changes tried after {first['id']}, the paired rule kept {len(kept)}"
         + (f" ({', '.join(r['id'] for r in kept)})." if kept else "."),
     ]
     if lucky["id"] != champion["id"]:
@@ -315,15 +327,16 @@ def verdict(ledger: Ledger) -> Markdown:
             "looks better would have called it the best."
         )
     if ceiling is not None:
-        told.append(f"Gold judged against itself gets {ceiling:.3f}: that, not 1, is the ceiling of this ruler.")
+        told.append(
+            f"Gold judged against itself gets {ceiling:.3f}, a tie everywhere: that is parity; more takes wins."
+        )
     proven = ledger.confirmed(fingerprint)
     if proven:
+        won = "is confirmed at" if proven["decision"].get("against") else "was looked at, with nothing to beat yet:"
         told.append(
-            f"On the sealed gate {proven['of']} is confirmed at {proven['scores']['quality']:.3f}, after {len(ledger.looks(fingerprint))} looks."
+            f"On the sealed gate {proven['of']} {won} {proven['scores']['quality']:.3f}; looks so far: {len(ledger.looks(fingerprint))}."
         )
-    compared = next(
-        (r for r in reversed(ledger.records) if r["kind"] == "models" and r["fingerprint"] == fingerprint), None
-    )
+    compared = widest(ledger, fingerprint)
     if compared:
         told.append(f"With only the model changed ({compared['id']}), {compared['decision']['reason']}.")
     rated = (champion.get("found") or {}).get("useful")
@@ -333,6 +346,19 @@ def verdict(ledger: Ledger) -> Markdown:
     if weakest:
         told.append(f"Its lowest dimension is {weakest[0].replace('_', '-')} at {weakest[1]:.2f} of 5.")
     return Markdown("\n".join(f"- {t}" for t in told))
+
+
+def changes(climbing: list[dict[str, Any]]) -> int:
+    """How many different things were tried after the first run; what was run again counts once."""
+    weights = ((r["identity"].get("model") or {}).get("adapter", r["adapter"]) for r in climbing)
+    return len({canonical([r[k] for k in (*SAME, "model")] + [w]) for r, w in zip(climbing, weights, strict=True)}) - 1
+
+
+def widest(ledger: Ledger, fingerprint: str, base: bool = False) -> dict[str, Any] | None:
+    """The comparison of models with the most candidates, of equals the newest; `base`: of a new base with an old one."""
+    made = [r for r in ledger.records if r["kind"] == "models" and r["fingerprint"] == fingerprint and r["found"]]
+    mine = [r for r in made if any(g["group"] == "stock" for g in r["found"]["groups"]) == base]
+    return max(reversed(mine), key=lambda r: sum(len(g["runs"]) for g in r["found"]["groups"]), default=None)
 
 
 def headlines(ledger: Ledger) -> list[str]:
@@ -347,11 +373,12 @@ def headlines(ledger: Ledger) -> list[str]:
     best = f"{champion['scores']['quality']:.3f} ({champion['id']})" if champion else "nothing kept"
     looks = ledger.looks(fingerprint)
     proven = ledger.confirmed(fingerprint)
-    told = f"{proven['of']} ({proven['scores']['quality']:.3f} there)" if proven else "nothing"
+    won = proven and proven["decision"].get("against")
+    told = f"{proven['of']} ({proven['scores']['quality']:.3f} there)" if won else "nothing"
     return [
         f"quality {first['scores']['quality']:.3f} ({first['id']}) to {best}: "
-        f"{kept} of {len(climbing) - 1} changes kept by the paired rule; the luckiest run shows {top['scores']['quality']:.3f}",
-        f"confirmed on the sealed gate: {told}, after {len(looks)} looks",
+        f"{kept} of {changes(climbing)} changes kept by the paired rule; the luckiest run shows {top['scores']['quality']:.3f}",
+        f"confirmed on the sealed gate: {told}; looks so far: {len(looks)}",
         " ".join(
             [TINY if first["model"].startswith("tiny") else f"Model: {first['model']}.", f"Judge: {first['judge']}."]
         ),

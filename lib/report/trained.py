@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING, Any
 
+from lib.files import canonical
 from lib.lab.experiment import Markdown
 from lib.lab.ledger import ALPHA, REFERENCE, Ledger
 from lib.measure.stats import Paired, paired
@@ -60,8 +61,12 @@ def measured(ledger: Ledger, fingerprint: str) -> list[Measured]:
     used = [
         (r, *found) for r in mine if r["adapter"] and r["lever"] not in REFERENCE and (found := _trained(ledger, r))
     ]
-    made = []
+    made, seen = [], set()
     for r, training, epoch in used:
+        weights = (r["identity"].get("model") or {}).get("adapter") or (training["id"], epoch)
+        if (weights, canonical(_harness(r))) in seen:  # the same weights in the same pipeline, measured again
+            continue
+        seen.add((weights, canonical(_harness(r))))
         base = next((b for b in mine if not b["adapter"] and _harness(b) == _harness(r)), None)
         if base:
             made.append(Measured(r, training, epoch, base, _imitation(r, training, used)))
@@ -91,7 +96,8 @@ def _imitation(run: Record, training: Record, used: list[tuple[Record, Record, i
         and epoch == t["found"]["epoch"]
     ]  # fmt: skip
     asked = told.get("data", {}).get("pairs")
-    start = [r for r, t in sft if told.get("adapter") and told["adapter"].startswith(t["id"])]
+    parents = [a for a in (told.get("adapter"), *told.get("merge", ())) if a]
+    start = [r for r, t in sft if any(a.startswith(t["id"]) for a in parents)]
 
     def far(t: Record) -> float:
         pairs = t["found"]["parameters"]["data"].get("pairs") or 1
@@ -142,7 +148,8 @@ def summary(ledger: Ledger, fingerprint: str) -> Markdown:
     tests = [(m, against(ledger, m.run, m.base)) for m in some]
     better = [(m, t) for m, t in tests if t and t.p < ALPHA and t.delta > 0]
     worse = [(m, t) for m, t in tests if t and t.p < ALPHA and t.delta < 0]
-    told = [f"{len(some)} adapters measured; beyond chance, {len(better)} beat the bare base in the same pipeline and "
+    adapters = len({(m.training["id"], m.epoch) for m in some})
+    told = [f"{adapters} adapters in {len(some)} measurements; beyond chance, {len(better)} beat the bare base in the same pipeline and "
             f"{len(worse)} fall behind it." + _names(better) + _names(worse)]  # fmt: skip
     rewarded = [(m, against(ledger, m.run, m.imitation)) for m in some if m.imitation]
     above = [(m, t) for m, t in rewarded if t and t.p < ALPHA and t.delta > 0]

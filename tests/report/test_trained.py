@@ -88,7 +88,7 @@ def test_differences_are_paired_on_the_sealed_cases(ledger):
 
 def test_the_sentences_name_what_is_beyond_chance(ledger):
     told = trained.summary(ledger, ERA).text
-    assert "7 adapters measured; beyond chance, 1 beat the bare base" in told and "1 fall behind it" in told
+    assert "7 adapters in 7 measurements; beyond chance, 1 beat the bare base" in told and "1 fall behind it" in told
     assert "0005-on +0.100" in told and "0008-on -0.100" in told and "0003-on" not in told
     assert "Of 4 that can be compared with imitation, 0 beat it" in told
 
