@@ -170,8 +170,9 @@ def line(record: dict[str, Any]) -> str:
     if not s or record["status"] == "invalid":
         return f"{record['id']}: {record['status']}, {d.get('reason', '')}"
     delta = f", {d['delta']:+.4f} against {d['against']} (p = {d['p']:.3g})" if d.get("delta") is not None else ""
-    return (f"{record['id']}: {record['status']}, quality {s['quality']:.4f} "
-            f"({s['wins']}/{s['ties']}/{s['losses']}, {s['no_answer']} without an answer){delta}")  # fmt: skip
+    first = record["kind"] == "confirm" and not d.get("against")  # kept as what later looks must beat, not as a win
+    return (f"{record['id']}: {'first look' if first else record['status']}, quality {s['quality']:.4f} "
+            f"(W/T/L {s['wins']}/{s['ties']}/{s['losses']}, {s['no_answer']} without an answer){delta}")  # fmt: skip
 
 
 @notch.command(name="seal")

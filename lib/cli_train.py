@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from lib.files import ROOT
+
 OK, FAILED, USAGE = 0, 1, 2
 
 
@@ -63,20 +65,22 @@ def register(
                 raise BadParameters(f"{record['id']} has no adapter; --from-run names a run of `notch train`")
             told = {"model": record["model"], **told, "adapter": record["id"]}
         record = _asked(request, told, name, steer, runs) if request else _train(told, name, runs)
-        click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else said(record))
+        click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else said(record, runs))
         return OK
 
 
-def said(record: dict[str, Any]) -> str:
-    """One line about a training."""
+def said(record: dict[str, Any], runs: Path) -> str:
+    """One line about a training, and one with the command that measures it."""
     found = record["found"]
+    where = "" if runs.resolve() == (ROOT / "runs").resolve() else f" --runs {runs}"
+    then = f'\nmeasure it: notch run -p lever adapter -p adapter {record["id"]} -p model {record["model"]} -p hypothesis "..."{where}'
     if not found["curve"]:
-        return f"{record['id']}: two adapters merged, {found['adapter_bytes'] / 1000:.0f} kB"
+        return f"{record['id']}: {len(record['found']['parameters']['merge'])} adapters merged, {found['adapter_bytes'] / 1000:.0f} kB{then}"
     first, last = found["curve"][0], found["curve"][found["epoch"]]
     return (
         f"{record['id']}: {found['method']} on {found['data']['train']} pairs in {record['seconds']:.0f} s, valid loss "
         f"{first['valid_loss']:.3f} -> {last['valid_loss']:.3f} at epoch {found['epoch']}, adapter of "
-        f"{found['adapter_bytes'] / 1000:.0f} kB. Measure it: notch run -p adapter {record['id']}"
+        f"{found['adapter_bytes'] / 1000:.0f} kB{then}"
     )
 
 

@@ -54,15 +54,22 @@ def base(folder: Path, new: str, old: str, parameters: dict[str, Any], name: str
 
 def harnesses(ledger: Ledger, fingerprint: str, plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What a new base is tried with, by label: pipeline, decoding and seed, each combination once."""
-    climb, champion = [r for r in ledger.climb(fingerprint) if r["scores"]], ledger.champion(fingerprint)
+    champion = ledger.champion(fingerprint)
     anchors = [r for r in ledger.records if r["kind"] == "experiment" and r["lever"] == "anchor"]
-    wanted = [("stock", climb[0] if climb else plain)] + ([("champion", champion)] if champion else [])
-    wanted += [(r["slug"], r) for r in anchors if r["fingerprint"] == fingerprint and r["scores"]]
+    wanted = [("stock", {**DEFAULTS, **plain})] + ([("champion", champion)] if champion else [])
+    wanted += [(_steps(r), r) for r in anchors if r["fingerprint"] == fingerprint and r["scores"]]
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for label, r in wanted:
         same = {k: r.get(k, default) for k, default in DEFAULTS.items()}
-        found.setdefault(canonical(same), (label, same))
+        taken = {name for name, _ in found.values()}
+        found.setdefault(canonical(same), (f"{label} ({r['id'][:4]})" if label in taken else label, same))
     return dict(found.values())
+
+
+def _steps(record: dict[str, Any]) -> str:
+    """A pipeline as the names of its steps, with its decoding where that is not greedy."""
+    drawn = ", ".join(f"{k} {v}" for k, v in (record["decoding"] or {}).items() if k != "grammar")
+    return " ".join(str(s["step"]) for s in record["pipeline"]) + (f", {drawn}" if drawn else "")
 
 
 def _harness(parameters: dict[str, Any]) -> dict[str, Any]:

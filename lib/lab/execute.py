@@ -107,7 +107,7 @@ def known(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
         if key not in known:
             near = _nearest(key, known)
             raise BadParameters(
-                f"no parameter {key!r}{f', did you mean {near!r}?' if near else ''} There are {', '.join(known)}"
+                f"no parameter {key!r}{f', did you mean {near!r}?' if near else ';'} there are {', '.join(known)}"
             )
     return known
 

@@ -119,6 +119,8 @@ class Experiment:
             raise BadParameters(f"predicted {self.predicted} and min_effect {self.min_effect}: expected finite numbers")
         if any("\ud800" <= c <= "\udfff" for c in self.hypothesis):
             raise BadParameters("hypothesis has bytes that are no text; type it in UTF-8")
+        if abs(self.predicted) > 1:
+            raise BadParameters(f"predicted is {self.predicted:g}: quality is 0 to 1, so an effect is -1 to 1")
         if self.min_effect <= 0:
             raise BadParameters(f"min_effect is {self.min_effect}: expected a gain above 0")
 
@@ -293,7 +295,7 @@ class Experiment:
         """The hypothesis as it was declared before the run."""
         return Markdown(
             f"> {cell(self.hypothesis)}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
-            f"Smallest gain worth keeping: {self.min_effect:.3f}."
+            f"A run that is not kept counts as indecisive while its interval admits a gain of {self.min_effect:.3f}."
         )
 
 

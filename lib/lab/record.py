@@ -25,7 +25,7 @@ class Record:
     kind: str  # experiment, confirm, calibrate, rejudge, train, models
     hypothesis: str
     predicted: float  # the effect on quality that the hypothesis declares
-    min_effect: float  # the smallest gain worth keeping
+    min_effect: float  # a run whose interval rules out this gain is discarded instead of indecisive
     lever: str
     pipeline: list[dict[str, Any]]
     model: str

@@ -109,7 +109,10 @@ class MLXModel:
             with quiet():
                 base, self.tokenizer = load(where)
         except Exception as error:
-            raise NoModel(f"model {name!r} cannot be loaded from {where}: {_said(error)}") from error
+            hint = (
+                "" if Path(where).is_dir() else " (a hub id needs the network once; or name a folder with its weights)"
+            )
+            raise NoModel(f"model {name!r} cannot be loaded from {where}{hint}: {_said(error)}") from error
         self.on_gpu = mx.metal.is_available()
         if not self.on_gpu:
             if not quantised:  # training can ask to keep the base as it is
@@ -265,7 +268,8 @@ def _twin(node: Any) -> Any:
 
 
 def _said(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199].rsplit(" ", 1)[0] + "…"
 
 
 def weights_hash(where: str) -> str:

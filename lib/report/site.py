@@ -16,12 +16,12 @@ from lib.lab.ledger import Ledger, sealed_folders
 INDEXES = ("20_report", "21_runs")
 OWN = ("24_published",)  # pages that read no run: they belong to the project and are rendered with its own runs only
 STYLE = """
-:root{color-scheme:light dark}body{margin:0 auto;max-width:62rem;padding:1rem;font:16px/1.55 system-ui,sans-serif;
+:root{color-scheme:light dark}body{margin:0 auto;max-width:80rem;padding:1rem;font:16px/1.55 system-ui,sans-serif;
 background:#fbfaf7;color:#1a1a1a}a{color:#8f3517}nav{font-size:.9rem;margin-bottom:1.5rem}main main{padding:0}
 h1,h2,h3{line-height:1.2;font-weight:600}table{border-collapse:collapse;display:block;overflow-x:auto;font-size:.86rem}
 td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd6ca;text-align:left;vertical-align:top}img{max-width:100%;height:auto;background:#fff}
 pre{overflow-x:auto;font-size:.85rem;background:#f2efe8;padding:.6rem}blockquote{margin-left:0;padding-left:1rem;border-left:3px solid #b5482a}
-td:first-child,th:first-child{white-space:nowrap}
+p,ul,ol,blockquote{max-width:46rem}td:first-child,th:first-child,td:last-child{white-space:nowrap}
 .jp-InputPrompt,.jp-OutputPrompt,.anchor-link,.prompt{display:none}
 @media(prefers-color-scheme:dark){body{background:#191816;color:#e9e4da}pre{background:#262420}td,th{border-color:#3b372f}a{color:#e58b6b}}
 """

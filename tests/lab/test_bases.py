@@ -57,7 +57,7 @@ def test_a_new_base_is_tried_with_stock_champion_and_anchors_each_once(ours):
     seal(slug="warm", lever="anchor", decoding={"temp": 0.7}, status="reference")
     seal(slug="small", lever="anchor", model="tiny-s", status="reference")
     tried = bases.harnesses(lab.read(), Experiment().fingerprint, {})
-    assert list(tried) == ["stock", "champion", "warm"]
+    assert list(tried) == ["stock", "champion", "ask, temp 0.7"]
     assert tried["champion"]["pipeline"][0] == {"step": "ask", "n": 8} and "adapter" not in tried["champion"]
 
 
