@@ -238,7 +238,7 @@ class Loop:
             opened, why = open_training(self.steering, proposal, "loop"), ""
         except Leak:
             opened, why = "", "leak: a pair repeats a task or a gold question of the ruler"
-        except (OneLine, ValueError) as error:
+        except (OneLine, ValueError, OSError) as error:  # OSError: a name too long to be a file's
             opened, why = "", str(error)[:300]
         self.events.append("request", opened=opened, why=why, request=proposal.request)
 

@@ -23,6 +23,7 @@ MOST_BYTES = 20_000  # of a proposal as JSON
 MOST_TEXT = 2000  # characters of one text in it
 PROPOSABLE = tuple(name for name in LEVERS if name not in (*REFERENCE, "baseline"))
 NESTED = ("pipeline", "decoding", "request")  # fields that a flat reply holds as JSON texts
+MOST_PAIRS = 5000  # that a proposal may ask to train on
 REQUEST = ("why", "expected", "parameters")  # of a training request: the reason, the effect, parameters of 11_train
 
 
@@ -123,6 +124,14 @@ def _request(said: dict[str, Any]) -> None:
     number = isinstance(expected, (int, float)) and not isinstance(expected, bool)
     if not (isinstance(said["why"], str) and said["why"].strip() and number and isinstance(said["parameters"], dict)):
         raise Refused("malformed", "request: why is text, expected a number, parameters a mapping of 11_train")
+    data = said["parameters"].get("data", {})
+    if not isinstance(data, dict):
+        raise Refused("malformed", f"request: data is {_short(data)}; expected a mapping")
+    if "dollars" in data:
+        raise Refused("budget", "request: data sets its own dollars; leave them out, a person decides what is spent")
+    pairs = data.get("pairs", 0)
+    if not isinstance(pairs, int) or isinstance(pairs, bool) or pairs > MOST_PAIRS:
+        raise Refused("budget", f"request: pairs is {_short(pairs)}; expected a whole number, at most {MOST_PAIRS}")
 
 
 def parse(text: str) -> Any:
