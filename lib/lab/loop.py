@@ -149,9 +149,9 @@ class Loop:
             return DONE, f"${spent:.2f} of ${view.limits.dollars:.2f} are spent"
         if self._late(view):
             return DONE, f"the time is over ({view.limits.minutes:g} minutes)"
-        if self._crashes >= view.limits.crashes:
+        if view.limits.crashes and self._crashes >= view.limits.crashes:
             return FAILED, f"{self._crashes} runs in a row crashed; the last: {view.ledger.records[-1]['error'][:200]}"
-        if self._refusals >= view.limits.refusals:
+        if view.limits.refusals and self._refusals >= view.limits.refusals:
             return GAVE_UP, f"{self._refusals} proposals in a row were refused"
         if self._waited > self.settings.most_wait:
             return FAILED, f"a usage limit held for {self._waited:.0f} s; call it again later"

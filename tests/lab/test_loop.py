@@ -72,6 +72,13 @@ def test_the_time_budget_ends_it_even_while_paused(tmp_path):
     assert ["time is over" in p.message for p in work.run()] == [True]
 
 
+def test_zero_crashes_or_refusals_are_no_limit(tmp_path):
+    work = loop(tmp_path, total=1, limits=Limits(crashes=0, refusals=0))
+    work._start()
+    work._crashes = work._refusals = 50
+    assert work._end(work._look()) is None
+
+
 def test_a_measuring_module_that_changed_between_two_calls_stops_it_until_accepted(tmp_path):
     from lib.measure.ruler import Tampered
 
