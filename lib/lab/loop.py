@@ -265,10 +265,11 @@ class Loop:
         self.watch.check()
         left = None
         if view.limits.dollars:
-            left = max(0.01, view.limits.dollars - state.dollars(view.ledger, self.events.rows))
+            left = view.limits.dollars - state.dollars(view.ledger, self.events.rows)
+        told = state.capped(action.parameters, left)
         try:
             record = execute.run(
-                action.template, state.capped(action.parameters, left), action.slug, self.folder,
+                action.template, told, action.slug, self.folder,
                 beside={PROPOSAL: self._beside(action)}, check=self.watch.run_check,
             )  # fmt: skip
         except RunFailed as error:
@@ -281,6 +282,10 @@ class Loop:
             return
         self._waited, self._waits = 0.0, 0
         self._crashes = self._crashes + 1 if record["status"] in ("crashed", "invalid") else 0
+        lowered = _cap(told) < _cap(action.parameters)
+        if lowered and "BudgetSpent: " in record["error"]:
+            # Less is left than one more call may cost: another run would end the same way.
+            yield self._nothing(f"what is left of ${view.limits.dollars:.2f} pays no further call of the judge")
         steer_text = lessons.as_text(Ledger.read(self.folder), self.fingerprint)
         steer.note(self.steering, steer.LESSONS, steer_text)
 
@@ -327,6 +332,10 @@ class Loop:
         told = {"phase": phase, "since": now(), "runs": count, "of": self.settings.total, **more}
         with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it
             steer.live(self.steering, **told)
+
+
+def _cap(parameters: dict[str, Any]) -> float:
+    return (parameters.get("judging") or {}).get("dollars", state.CAP)
 
 
 def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
