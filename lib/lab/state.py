@@ -72,7 +72,7 @@ def _look(ledger: Ledger, fingerprint: str, rules: Rules) -> Action | None:
     if not rules.confirm or len(kept) < 2:
         return None
     for target in (kept[0], kept[-1]):
-        if _due([r for r in ledger.looks(fingerprint) if r["of"] == target["id"]]):
+        if _due([r for r in ledger.looks(fingerprint) if ledger.of(r) == target["id"]]):
             return Action("confirm", look(target), f"confirm-{target['slug']}"[:40], template="12_confirm")
     return None
 
