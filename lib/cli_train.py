@@ -47,7 +47,9 @@ def register(
             raise BadParameters("--approve and --reject go with --request ID")
         if listed:
             for one in requests.requests(steer):
-                click.echo(f"{one.id}: {one.state}, expected {one.expected:+.3f}, {' '.join(one.why.split())}")
+                click.echo(
+                    f"{one.id}: {one.state}, expected {one.expected:+.3f}, {' '.join(one.why.split())} {one.unchecked}".rstrip()
+                )
             return OK
         if approve or reject:
             who = who or getpass.getuser()

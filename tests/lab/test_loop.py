@@ -207,10 +207,20 @@ def test_a_loop_killed_at_random_moments_ends_with_the_asked_runs_none_twice_non
 
 
 @pytest.mark.parametrize(
-    "parameters, state", [({"model": "tiny-s"}, "open"), ({"method": "magic"}, ""), ({"x": 1}, "")]
+    "parameters, state",
+    [
+        ({"model": "tiny-s"}, "open"),
+        ({"model": "tiny-s", "data": {"source": "claude"}}, "open"),  # without a key: nothing is bought yet
+        ({"method": "magic"}, ""),
+        ({"model": "claude-haiku-4-5"}, ""),
+        ({"model": "tiny-s", "adapter": "a" * 1000}, ""),
+        ({"x": 1}, ""),
+    ],
 )
-def test_a_training_request_waits_for_a_person_and_a_bad_one_is_an_event(tmp_path, parameters, state):
+def test_a_training_request_waits_for_a_person_and_a_bad_one_is_an_event(tmp_path, monkeypatch, parameters, state):
     from lib.lab import requests
+
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
 
     asked = {"why": "Copying the object fails in half of the cases.", "expected": 0.03, "parameters": parameters}
     accepted = Events(tmp_path / "runs").append("accepted", proposal=GOOD | {"request": asked})
