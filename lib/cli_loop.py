@@ -117,8 +117,12 @@ def base_of(parameters: tuple[tuple[str, str], ...]) -> Any:
 @click.option("--seed", default=0, show_default=True, help="Of the proposer search.")
 @click.option("--dollars", default=0.0, help="Most that judge and proposer may cost, over the folder; 0 is no limit.")
 @click.option("--minutes", default=0.0, help="Most that this call may take; 0 is no limit.")
-@click.option("--crashes", default=3, show_default=True, help="Crashed runs in a row after which it ends.")
-@click.option("--refusals", default=20, show_default=True, help="Refused proposals in a row after which it ends.")
+@click.option(
+    "--crashes", default=3, show_default=True, help="Crashed runs in a row after which it ends; 0 is no limit."
+)
+@click.option(
+    "--refusals", default=20, show_default=True, help="Refused proposals in a row after which it ends; 0 is no limit."
+)
 @click.option("--patience", default=5, show_default=True,
               help="Attempts without a keep after which a proposal must leave the champion's class; 0 is never.")  # fmt: skip
 @click.option(

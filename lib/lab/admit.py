@@ -13,11 +13,12 @@ from typing import Any
 from lib.agent import rehearsal
 from lib.agent.bank import Leak
 from lib.agent.pipeline import STEPS, BadPipeline
+from lib.files import runs_at
 from lib.lab import execute
 from lib.lab.events import Events
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger
-from lib.lab.proposal import Proposal, Refused, setup, setup_of
+from lib.lab.proposal import Proposal, Refused, adapter_id, setup, setup_of, with_adapters
 from lib.lab.steer import Limits, Steering
 from lib.models.model import Decoding, NoModel
 
@@ -73,8 +74,9 @@ def admit(
     `leave` is a lever class that this proposal must not stay in (patience), "" for none.
     """
     _texts(proposal)
-    parameters = base.parameters(proposal)
-    experiment = _experiment(parameters)
+    parameters = base.parameters(proposal) | _adapters(proposal, ledger)
+    with runs_at(ledger.folder):  # the adapters lie there
+        experiment = _experiment(parameters)
     _banned(proposal, experiment, steering)
     _leave(proposal, experiment, leave)
     _parent(proposal, ledger)
@@ -98,6 +100,21 @@ def _texts(proposal: Proposal) -> None:
             )
         if JUDGED.search(text):
             raise Refused("injection", f"{text[:80]!r} speaks to the judge; a prompt is for the planner")
+
+
+def _adapters(proposal: Proposal, ledger: Ledger) -> dict[str, Any]:
+    """Adapter and pipeline with every adapter under its full id, so that no alias passes for another setup."""
+
+    def full(name: str) -> str:
+        found = adapter_id(name, ledger)
+        if not found or "/adapter" in name:
+            raise Refused(
+                "no-adapter",
+                f"{name[:60]!r} is no sealed training of this ledger; name one by id, number or slug, or ID/epoch-NN",
+            )
+        return found
+
+    return with_adapters(proposal.as_dict(), full)
 
 
 def _values(value: Any) -> list[str]:
@@ -170,7 +187,7 @@ def setup_named(experiment: Experiment) -> str:
 def _duplicate(proposal: Proposal, experiment: Experiment, ledger: Ledger, events: Events) -> None:
     mine = setup_named(experiment)
     for record in reversed(ledger.records):
-        if record["kind"] == "experiment" and record["gate"] != "confirm" and setup_of(record) == mine:
+        if record["kind"] == "experiment" and record["gate"] != "confirm" and setup_of(record, ledger) == mine:
             raise Refused("duplicate", f"{record['id']} did the same ({record['status']})")
     for event in events.of("refused"):
         # Word for word: with another hypothesis it is another proposal, and the rules above have passed this one.

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +99,23 @@ class Ledger:
 
     def get(self, run: str) -> dict[str, Any]:
         """A record by id, number or slug (the newest with that slug). Raises KeyError."""
-        for record in reversed(self.records):
-            if run in (record["id"], record["slug"]) or (run.isdigit() and record["id"].startswith(f"{int(run):04d}-")):
-                return record
-        raise KeyError(f"no run {run!r} in {self.folder}; there are {len(self.records)} runs")
+        found = next((r for r in reversed(self.records) if named(r, run)), None)
+        if found is None:
+            raise KeyError(f"no run {run!r} in {self.folder}; there are {len(self.records)} runs")
+        return found
+
+    def of(self, record: dict[str, Any]) -> str:
+        """Id of the run that a record's `of` names, among those sealed before it; `of` itself where it names none."""
+        before = takewhile(lambda r: r["id"] != record["id"], self.records) if record["id"] else self.records
+        return next((r["id"] for r in reversed(list(before)) if named(r, record["of"])), record["of"])
+
+    def first(self, record: dict[str, Any]) -> str:
+        """Id of the run that a record repeats, through repeats of repeats; where it repeats none, what `of` gives."""
+        by_id = {r["id"]: r for r in self.records}
+        of = self.of(record)
+        while of in by_id and by_id[of]["of"]:
+            of = self.of(by_id[of])
+        return of
 
     def by_key(self, key: str) -> dict[str, Any] | None:
         """The newest run with a key that came to an end, or None; a leak would come again, so it counts as an end."""
@@ -188,7 +201,9 @@ class Ledger:
 
         Each look at the same hypothesis is another chance for luck, so p must be below 0.05 / looks.
         """
-        same = [r for r in self.climb(record["fingerprint"]) if record["of"] in (r["id"], r["of"]) and r["scores"]]
+        first = self.first(record)  # by id, however each of them names it
+        climb = [r for r in self.climb(record["fingerprint"]) if r["scores"]]
+        same = [r for r in climb if r["id"] == first or (r["of"] and self.first(r) == first)]
         seen = [q for r in same if (q := self.qualities(r["id"])).keys() == qualities.keys()] + [qualities]
         return {case: sum(q[case] for q in seen) / len(seen) for case in qualities}, len(seen)
 
@@ -212,9 +227,8 @@ class Ledger:
             rival = self.confirmed(fingerprint)
             first = "first look at the sealed gate: the reference for later confirmations"
         elif lever == "a/a":
-            rival = next(
-                (r for r in reversed(self.records) if r["id"] == record["of"] or r["slug"] == record["of"]), None
-            )
+            of = self.of(record)
+            rival = next((r for r in self.records if r["id"] == of), None)
             first = "nothing to repeat: name the repeated run in `of`"
         elif record["gate"] == "full":
             rival = self.champion(fingerprint)
@@ -242,6 +256,11 @@ class Ledger:
             return Decision("reference", "measured beside the climb, never part of it", **numbers)
         status, reason = _rule(test.delta, test.p, test.high, floor, record, ALPHA / looks)
         return Decision(status, reason, **numbers)
+
+
+def named(record: dict[str, Any], run: str) -> bool:
+    """Whether a text names this run: by id, number or slug."""
+    return run in (record["id"], record["slug"]) or (run.isdecimal() and record["id"].startswith(f"{int(run):04d}-"))
 
 
 def samples(record: dict[str, Any]) -> bool:

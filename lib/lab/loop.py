@@ -73,6 +73,7 @@ class Loop:
         """Work until the end. Raises Tampered, BadParameters, NoKey and what the machine itself cannot do."""
         with alone(self.folder):
             self._start()
+            self._open_requests()
             try:
                 while True:
                     view = self._look()
@@ -149,9 +150,9 @@ class Loop:
             return DONE, f"${spent:.2f} of ${view.limits.dollars:.2f} are spent"
         if self._late(view):
             return DONE, f"the time is over ({view.limits.minutes:g} minutes)"
-        if self._crashes >= view.limits.crashes:
+        if view.limits.crashes and self._crashes >= view.limits.crashes:
             return FAILED, f"{self._crashes} runs in a row crashed; the last: {view.ledger.records[-1]['error'][:200]}"
-        if self._refusals >= view.limits.refusals:
+        if view.limits.refusals and self._refusals >= view.limits.refusals:
             return GAVE_UP, f"{self._refusals} proposals in a row were refused"
         if self._waited > self.settings.most_wait:
             return FAILED, f"a usage limit held for {self._waited:.0f} s; call it again later"
@@ -226,21 +227,37 @@ class Loop:
             steered=wish["n"] if wish else None, wish=view.steering.wish, standing=view.steering.standing,
             leave=view.leave,
         )  # fmt: skip
-        if proposal.request:
-            self._request(proposal)
+        self._open_requests()
         return Progress(
             "accepted", f"{by}: {proposal.lever}, predicted {proposal.predicted:+.3f}: {proposal.hypothesis}"
         )
 
-    def _request(self, proposal: Proposal) -> None:
+    def _open_requests(self) -> None:
+        """Open each training that an accepted proposal asks for, once, also where a kill came before that."""
+        answered, asked = set(), {}
+        for event in self.events.of("accepted", "request"):
+            if event["kind"] == "request":
+                # Events of before do not say whose request they answer: it was that of the newest proposal.
+                answered.add(event.get("accepted", max(asked, default=0)))
+            elif event["proposal"].get("request"):
+                asked[event["n"]] = event
+        for number, event in asked.items():
+            if number not in answered:
+                self._request(event)
+
+    def _request(self, event: Event) -> None:
         """Open the training that a proposal asks for; a person approves it, the loop goes on meanwhile."""
+        proposal = Proposal(**event["proposal"])
         try:
-            opened, why = open_training(self.steering, proposal, "loop"), ""
+            opened, why = (
+                open_training(self.steering, proposal, f"loop, event {event['n']} after {event['prev'][:12]}"),
+                "",
+            )
         except Leak:
             opened, why = "", "leak: a pair repeats a task or a gold question of the ruler"
-        except (OneLine, ValueError) as error:
+        except (OneLine, ValueError, OSError) as error:  # OSError: a name too long to be a file's
             opened, why = "", str(error)[:300]
-        self.events.append("request", opened=opened, why=why, request=proposal.request)
+        self.events.append("request", accepted=event["n"], opened=opened, why=why, request=proposal.request)
 
     def _run(self, action: Action, view: View) -> Iterator[Progress]:
         """Make one run and seal it. The measure is looked at before, after, and before the ledger line."""
@@ -248,10 +265,11 @@ class Loop:
         self.watch.check()
         left = None
         if view.limits.dollars:
-            left = max(0.01, view.limits.dollars - state.dollars(view.ledger, self.events.rows))
+            left = view.limits.dollars - state.dollars(view.ledger, self.events.rows)
+        told = state.capped(action.parameters, left)
         try:
             record = execute.run(
-                action.template, state.capped(action.parameters, left), action.slug, self.folder,
+                action.template, told, action.slug, self.folder,
                 beside={PROPOSAL: self._beside(action)}, check=self.watch.run_check,
             )  # fmt: skip
         except RunFailed as error:
@@ -264,6 +282,10 @@ class Loop:
             return
         self._waited, self._waits = 0.0, 0
         self._crashes = self._crashes + 1 if record["status"] in ("crashed", "invalid") else 0
+        lowered = _cap(told) < _cap(action.parameters)
+        if lowered and "BudgetSpent: " in record["error"]:
+            # Less is left than one more call may cost: another run would end the same way.
+            yield self._nothing(f"what is left of ${view.limits.dollars:.2f} pays no further call of the judge")
         steer_text = lessons.as_text(Ledger.read(self.folder), self.fingerprint)
         steer.note(self.steering, steer.LESSONS, steer_text)
 
@@ -312,6 +334,10 @@ class Loop:
             steer.live(self.steering, **told)
 
 
+def _cap(parameters: dict[str, Any]) -> float:
+    return (parameters.get("judging") or {}).get("dollars", state.CAP)
+
+
 def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
     """Put a refused proposal into the events, with its reason; a huge one by its beginning and hash."""
     try:
@@ -327,10 +353,13 @@ def _digest(text: str) -> str:
 
 
 def open_training(steering: Path, proposal: Proposal, by: str) -> str:
-    """Open a training request in the steering folder; returns its id. Raises what its own check raises."""
+    """Open a training request in the steering folder, if `by` has not yet; returns its id. Raises what its check raises."""
     from lib.lab import requests
 
     told = proposal.request
+    there = next((r for r in requests.requests(steering / REQUESTS) if r.by == by), None)
+    if there:  # a kill came between the file and the event about it
+        return there.id
     return requests.open_request(
         steering / REQUESTS, told["parameters"], told["why"], float(told["expected"]), by=by
     ).id

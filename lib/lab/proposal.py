@@ -9,20 +9,23 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lib.agent.pipeline import STEPS
 from lib.files import OneLine, canonical, sha256
 from lib.lab.experiment import LEVERS
-from lib.lab.ledger import REFERENCE
+from lib.lab.ledger import REFERENCE, Ledger, named
 from lib.models.model import Decoding
+from lib.models.provenance import WEIGHTS
 
 MOST_BYTES = 20_000  # of a proposal as JSON
 MOST_TEXT = 2000  # characters of one text in it
 PROPOSABLE = tuple(name for name in LEVERS if name not in (*REFERENCE, "baseline"))
 NESTED = ("pipeline", "decoding", "request")  # fields that a flat reply holds as JSON texts
+MOST_PAIRS = 5000  # that a proposal may ask to train on
 REQUEST = ("why", "expected", "parameters")  # of a training request: the reason, the effect, parameters of 11_train
 
 
@@ -123,6 +126,14 @@ def _request(said: dict[str, Any]) -> None:
     number = isinstance(expected, (int, float)) and not isinstance(expected, bool)
     if not (isinstance(said["why"], str) and said["why"].strip() and number and isinstance(said["parameters"], dict)):
         raise Refused("malformed", "request: why is text, expected a number, parameters a mapping of 11_train")
+    data = said["parameters"].get("data", {})
+    if not isinstance(data, dict):
+        raise Refused("malformed", f"request: data is {_short(data)}; expected a mapping")
+    if "dollars" in data:
+        raise Refused("budget", "request: data sets its own dollars; leave them out, a person decides what is spent")
+    pairs = data.get("pairs", 0)
+    if not isinstance(pairs, int) or isinstance(pairs, bool) or pairs > MOST_PAIRS:
+        raise Refused("budget", f"request: pairs is {_short(pairs)}; expected a whole number, at most {MOST_PAIRS}")
 
 
 def parse(text: str) -> Any:
@@ -155,9 +166,35 @@ def setup(model: str, pipeline: list[dict[str, Any]], decoding: dict[str, Any], 
     return sha256(canonical([model, [bound(row) for row in pipeline], _drawn(decoding), adapter, fingerprint]))[:32]
 
 
-def setup_of(record: dict[str, Any]) -> str:
-    """The setup of a sealed run."""
-    return setup(*(record[k] for k in ("model", "pipeline", "decoding", "adapter", "fingerprint")))
+def setup_of(record: dict[str, Any], ledger: Ledger | None = None) -> str:
+    """The setup of a sealed run; with a ledger, whatever it calls its adapters."""
+    told = with_adapters(record, lambda name: ledger and adapter_id(name, ledger) or name)
+    return setup(*({**record, **told}[k] for k in ("model", "pipeline", "decoding", "adapter", "fingerprint")))
+
+
+def adapter_id(name: str, ledger: Ledger) -> str:
+    """The full id of a sealed training's adapter, with its epoch if it names one; "" where the ledger has none such.
+
+    By id, number or slug; runs made by hand also name the folder, `runs/0005-sft/adapter`.
+    """
+    run, epoch = re.fullmatch(r"(.*?)((?:/epoch-\d\d)?)", name, re.DOTALL).groups()  # type: ignore[union-attr]
+    run = re.sub(r"^(?:.*/)?(\d{4,}-[a-z0-9-]+)/adapter$", r"\1", run)
+    for record in reversed(ledger.records):
+        folder = ledger.folder / record["id"] / "adapter" / epoch[1:]
+        if record["kind"] == "train" and named(record, run) and (folder / WEIGHTS).is_file():
+            return record["id"] + epoch
+    return ""
+
+
+def with_adapters(told: Mapping[str, Any], name: Callable[[str], str]) -> dict[str, Any]:
+    """`adapter` and `pipeline` of plain data, each adapter in them under another name; "" stays, it is the bare base."""
+
+    def row(one: Any) -> Any:
+        has = isinstance(one, dict) and isinstance(one.get("adapter"), str) and one["adapter"]
+        return {**one, "adapter": name(one["adapter"])} if has else one
+
+    adapter = told["adapter"]
+    return {"adapter": name(adapter) if adapter else adapter, "pipeline": [row(one) for one in told["pipeline"]]}
 
 
 def bound(row: dict[str, Any]) -> dict[str, Any]:

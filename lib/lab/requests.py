@@ -2,8 +2,9 @@
 
     open -> approved -> running -> delivered -> measured -> closed          open, approved -> rejected
 
-A proposal may open one; only a person approves it. Knows files and which step may follow which. Does not know what a
-training does, nor who proposes. A run that failed goes back to approved, with its reason in the history.
+A proposal may open one; only a person approves it, and nothing is bought or built at length before that: data that
+costs money or time is made when it is trained, and the request says so. Knows files and which step may follow which.
+Does not know what a training does, nor who proposes. A run that failed goes back to approved, with its reason.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from typing import Any
 from lib.files import locked, replace, runs_folder, write_new
 from lib.lab.experiment import BadParameters
 from lib.lab.training import Training
+from lib.train.data import BadData
 
 STATES = ("open", "approved", "running", "delivered", "measured", "closed", "rejected")
 MAY = {
     "open": ("approved", "rejected"), "approved": ("running", "rejected"), "running": ("delivered", "approved"),
     "delivered": ("measured", "closed"), "measured": ("closed",), "closed": (), "rejected": (),
 }  # fmt: skip
+PLANNED = 1000  # pairs of the knowledge base that are made at once for their hash, in about a second
+MOST_BYTES = 5_000_000  # of a file of pairs that is read at once
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,11 @@ class Request:
     why: str  # what the training is expected to teach, and from which runs that follows
     expected: float  # the effect on quality that is expected of the adapter
     parameters: dict[str, Any]  # of `11_train`
-    data: str  # hash of the pairs as planned; with other data the approval no longer holds
+    data: (
+        str  # hash of the pairs as planned, "" where they are made later; with other data the approval no longer holds
+    )
     command: str  # what trains it, once it is approved
+    unchecked: str = ""  # what only the training will check or pay for, in a sentence
     by: str = ""  # who or what asked
     run: str = ""  # the sealed training
     measured: tuple[str, ...] = ()  # runs that used the adapter
@@ -56,7 +63,8 @@ class Request:
         steps = " → ".join(h["state"] for h in self.history)
         return (
             f"**{self.id}** is **{self.state}** ({steps}). {' '.join(self.why.split())}\n\nExpected: {self.expected:+.3f}. "
-            f"Data `{self.data[:12] or 'none'}`. Run: {self.run or 'none yet'}.\n\n    {self.command}"
+            f"Data `{self.data[:12] or 'none'}`. {self.unchecked + ' ' * bool(self.unchecked)}"
+            f"Run: {self.run or 'none yet'}.\n\n    {self.command}"
         )
 
 
@@ -84,17 +92,18 @@ def get(folder: Path | None, name: str) -> Request:
 def open_request(
     folder: Path | None, parameters: dict[str, Any], why: str, expected: float, by: str = "", name: str = ""
 ) -> Request:
-    """Ask for a training. Its parameters and data are checked first: what cannot be trained is not asked for.
+    """Ask for a training. What can be checked for nothing is checked first: what cannot be trained is not asked for.
 
-    Raises BadParameters, BadData, Leak, NoModel.
+    Raises BadParameters, BadData, NoModel; and Leak where the data is free and small enough to be made now.
     """
     where = folder or default_folder()
     if not why.strip():
         raise BadParameters("a request says why: what the training should teach, and which runs speak for it")
     try:
-        training = Training(**{"hypothesis": why, "predicted": expected, **parameters}).check()
+        training = Training(**{"hypothesis": why, "predicted": expected, **parameters}).check_told()
     except TypeError as error:
         raise BadParameters(f"request: {error}; parameters are those of 11_train") from error
+    data, unchecked = _data(training)
     slug = re.sub(r"[^a-z0-9]+", "-", (name or f"{training.method}-{training.model}").lower()).strip("-")[:40]
     where.mkdir(parents=True, exist_ok=True)
     with locked(where / ".lock"):
@@ -102,10 +111,25 @@ def open_request(
         run = f"{max(numbers, default=0) + 1:04d}-{slug}"
         told = {k: v for k, v in training.parameters.items() if k != "request"}
         command = shlex.join(["notch", "train", "--request", run])
-        made = Request(run, "open", why, float(expected), told, training.data_hash, command, by)
+        made = Request(run, "open", why, float(expected), told, data, command, unchecked, by)
         made = changed(made, history=(_step("open", by, why),))
         write_new(where / f"{run}.json", _text(made), 0o644)
     return made
+
+
+def _data(training: Training) -> tuple[str, str]:
+    """The hash of a request's pairs, "" where nobody has made them yet; and what that leaves open, in a sentence."""
+    told = training.recipe().told_data
+    source, later = told["source"], "until then they have no hash and the leak guard has not read them."
+    if training.method == "merge":
+        return "", ""
+    if source == "claude":
+        return "", f"Its pairs are bought when it is trained, for ${told['dollars']:.2f} at most; {later}"
+    path = Path(told["path"])
+    if source == "file" and path.exists() and not path.is_file():
+        raise BadData(f"{path}: expected a file of pairs")  # a device or a pipe could be read for ever
+    small = told["pairs"] <= PLANNED if source != "file" else not path.exists() or path.stat().st_size <= MOST_BYTES
+    return (training.check().data_hash, "") if small else ("", f"Its pairs are made when it is trained; {later}")
 
 
 def approve(folder: Path | None, name: str, who: str) -> Request:

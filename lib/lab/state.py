@@ -7,6 +7,7 @@ then a new one. Does not run anything.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,9 +20,11 @@ from lib.lab.ledger import SETUP, Ledger
 from lib.lab.lessons import outcomes
 from lib.lab.proposal import bound
 from lib.lab.study import look
+from lib.measure import store
 
 LIMITED = re.compile(r"\b(429|529)\b|RateLimit|Overloaded|rate.?limit", re.I)  # somebody's usage limit, not a defect
 ATTEMPTS = 3  # sealed tries of one action that a usage limit or a missing judgment left without a result
+CAP = 5.0  # dollars of a judge where `judging` names none
 Record = dict[str, Any]
 
 
@@ -69,7 +72,7 @@ def _look(ledger: Ledger, fingerprint: str, rules: Rules) -> Action | None:
     if not rules.confirm or len(kept) < 2:
         return None
     for target in (kept[0], kept[-1]):
-        if _due([r for r in ledger.looks(fingerprint) if r["of"] == target["id"]]):
+        if _due([r for r in ledger.looks(fingerprint) if ledger.of(r) == target["id"]]):
             return Action("confirm", look(target), f"confirm-{target['slug']}"[:40], template="12_confirm")
     return None
 
@@ -165,9 +168,14 @@ def leave(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
 
 
 def dollars(view_ledger: Ledger, events: list[Event]) -> float:
-    """What judge, cloud models and proposer have cost in a folder of runs."""
-    runs = sum(r["cost"].get("judge_dollars", 0.0) + r["cost"].get("dollars", 0.0) for r in view_ledger.records)
-    return runs + sum(e.get("dollars", 0.0) for e in events)
+    """What judge, cloud models and proposer have cost in a folder of runs. Raises Tampered.
+
+    The record of a run that crashed holds no cost, but its judgments were stored as they were paid for.
+    """
+    judged = sum(r["cost"].get("judge_dollars", 0.0) for r in view_ledger.records)
+    runs = sum(r["cost"].get("dollars", 0.0) for r in view_ledger.records)
+    stored = store.paid(view_ledger.folder / store.NAME)
+    return max(judged, stored) + runs + sum(e.get("dollars", 0.0) for e in events)
 
 
 def capped(parameters: dict[str, Any], left: float | None) -> dict[str, Any]:
@@ -175,4 +183,6 @@ def capped(parameters: dict[str, Any], left: float | None) -> dict[str, Any]:
     if left is None or parameters.get("judge") != "claude":
         return parameters
     said = parameters.get("judging") or {}
-    return parameters | {"judging": said | {"dollars": round(min(said.get("dollars", 5.0), left), 4)}}
+    # Rounded down: a cap above what is left is no cap. 0 is none either, so a millionth of a dollar stays.
+    cap = min(said.get("dollars", CAP), max(1e-6, math.floor(left * 1e6) / 1e6))
+    return parameters | {"judging": said | {"dollars": cap}}

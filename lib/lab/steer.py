@@ -26,7 +26,7 @@ MOST = 8000  # characters of a steering file that are read
 
 @dataclass(frozen=True)
 class Limits:
-    """Where the loop ends. 0 is no limit, but for crashes."""
+    """Where the loop ends. 0 is no limit. Raises BadParameters on a number below."""
 
     dollars: float = 0.0  # judge and proposer together, over the whole folder of runs
     minutes: float = 0.0  # of this call
@@ -34,6 +34,11 @@ class Limits:
     refusals: int = 20  # in a row
     calls: float = 60.0  # model calls a case of one pipeline
     tokens: int = 4000  # new tokens of one call
+
+    def __post_init__(self) -> None:
+        for name, value in self.__dict__.items():
+            if not 0 <= value < float("inf"):
+                raise BadParameters(f"{name} is {value:g}: expected a number from 0, which is no limit")
 
 
 @dataclass(frozen=True)

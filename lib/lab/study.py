@@ -286,7 +286,8 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
         raise BadParameters(f"{chosen['id']} was kept on another ruler or judge; run it again on this one first")
     wanted = [kept[0], chosen] if chosen is not kept[0] else [chosen]
     for target in wanted:
-        seen = next((r for r in Ledger.read(ledger.folder).looks(fingerprint) if r["of"] == target["id"]), None)
+        now = Ledger.read(ledger.folder)
+        seen = next((r for r in now.looks(fingerprint) if now.of(r) == target["id"]), None)
         if seen:
             yield Progress(entry, "there", seen)
             continue

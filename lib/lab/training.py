@@ -121,15 +121,25 @@ class Training:
         return recipes.similar(rubric)
 
     def check(self) -> Training:
-        """Refuse what cannot be trained: odd parameters, data with the ruler in it, an adapter of another base."""
+        """Refuse what cannot be trained: odd parameters, data with the ruler in it, an adapter of another base.
+
+        Makes the pairs; with source claude it pays for those that are not stored yet.
+        """
+        return self._checked(lambda: self.planned)
+
+    def check_told(self) -> Training:
+        """The same without the data: names, types, model, method, source. Nothing is built or bought."""
+        return self._checked(lambda: self.recipe().check_told())
+
+    def _checked(self, recipe: Callable[[], Recipe]) -> Training:
         if not self.hypothesis.strip():
             raise BadParameters("hypothesis is empty: say what you expect and why before you look")
-        if self.model == "toy":
-            raise BadParameters("model 'toy' has no weights to train; use tiny-s, tiny-m or an MLX model")
+        if not load.capabilities(self.model).adapters:
+            raise BadParameters(f"model {self.model!r:.60} has no weights to train; use tiny-s, tiny-m or an MLX model")
         for adapter in ("", self.adapter, *self.merge):
             load.check(self.model, adapter)
         try:
-            self.planned  # noqa: B018  makes the pairs, or says what is wrong
+            recipe()
         except (TypeError, ValueError) as error:
             if isinstance(error, OneLine):
                 raise

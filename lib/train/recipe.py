@@ -58,6 +58,13 @@ class Recipe:
 
     def check(self) -> Recipe:
         """Refuse what cannot be trained before anything is loaded. Raises ValueError, BadData, NoModel or Leak."""
+        self.check_told()
+        if self.method != "merge":
+            self.planned  # noqa: B018  builds, or says what is wrong
+        return self
+
+    def check_told(self) -> Recipe:
+        """Refuse what can be seen to be wrong without the data: nothing is built, read or bought. Raises ValueError, BadData."""
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r}: expected one of {', '.join(METHODS)}")
         odd = set(self.objective) - set(_TERMS[self.method])
@@ -74,7 +81,6 @@ class Recipe:
         if any(not 1 <= e <= self.settings.epochs for e in self.checkpoints):
             raise ValueError(f"checkpoints {list(self.checkpoints)}: expected epochs from 1 to {self.settings.epochs}")
         self._check_data()
-        self.planned  # noqa: B018  builds, or says what is wrong
         return self
 
     def _check_data(self) -> None:

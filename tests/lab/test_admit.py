@@ -1,14 +1,18 @@
 """What a proposal must pass: each rule refuses by its name, and no reason repeats the ruler."""
 
+import json
+
 import pytest
 
 from lib.lab.admit import Base
 from lib.lab.context import View
 from lib.lab.events import Events
 from lib.lab.experiment import Experiment
+from lib.lab.ledger import seal
 from lib.lab.proposal import Proposal, Refused
 from lib.lab.steer import Limits, Steering
 from lib.measure.ruler import Ruler
+from lib.models.provenance import CONFIG, WEIGHTS
 from tests.lab.test_proposal import GOOD
 
 BASE = Base(model="toy")
@@ -120,3 +124,70 @@ def test_too_many_calls_or_tokens_are_over_the_budget(lab):
     assert refusal(lab, {}, calls=0.5).name == "budget"
     assert refusal(lab, {"decoding": {"max_tokens": 5000}}).name == "budget"
     assert refusal(lab, ask(tokens=5000)).name == "budget"
+
+
+# --- adapters
+
+
+MLX = Base(model="tiny-m")
+
+
+def trained(lab, slug="sft", kind="train", epochs=()):
+    """Seal a run with an adapter; returns its id."""
+    record = lab.record_of({}, kind=kind, gate="", model="tiny-m")
+    places = ["adapter", *(f"adapter/epoch-{n:02d}" for n in epochs)]
+    files = {f"{p}/{name}": b"{}" for p in places for name in (WEIGHTS, CONFIG)}
+
+    def finish(run):
+        return {"record.json": json.dumps(record | {"id": run, "slug": slug}).encode()}
+
+    return seal(lab.folder, slug, {"cases.jsonl": b"", **files}, finish)
+
+
+def admitted(lab, **change):
+    fingerprint = Experiment(**MLX.baseline).fingerprint
+    seen = View(lab.read(), Events(lab.folder), Steering(), MLX, Limits(), fingerprint)
+    return seen.admit(Proposal.of(GOOD | {"lever": "adapter", "pipeline": [{"step": "ask"}]} | change))
+
+
+def donates(adapter):
+    return [{"step": "ask"}, {"step": "donor", "adapter": adapter}, {"step": "transplant"}]
+
+
+@pytest.mark.parametrize("epoch", ["", "/epoch-02"])
+@pytest.mark.parametrize("name", ["0001-sft", "sft", "1", "0001"])
+def test_an_adapter_runs_under_its_full_id_however_it_is_named(lab, name, epoch):
+    trained(lab, epochs=[2])
+    assert admitted(lab, adapter=name + epoch)["adapter"] == "0001-sft" + epoch
+    assert admitted(lab, pipeline=donates(name + epoch))["pipeline"] == donates("0001-sft" + epoch)
+    assert admitted(lab, pipeline=donates(""))["pipeline"] == donates("")
+
+
+@pytest.mark.parametrize(
+    "name", ["w_evil/ad", "other", "0002-other", "0001-sft/epoch-03", "0001-sft/adapter", "sft/.."]
+)
+def test_an_adapter_that_is_no_sealed_training_is_refused(lab, tmp_path, monkeypatch, name):
+    trained(lab)
+    trained(lab, "other", kind="experiment")
+    evil = tmp_path / "w_evil" / "ad"
+    evil.mkdir(parents=True)
+    for file in (WEIGHTS, CONFIG):
+        (evil / file).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    for change in ({"adapter": name}, {"pipeline": donates(name)}):
+        with pytest.raises(Refused) as stopped:
+            admitted(lab, **change)
+        assert stopped.value.name == "no-adapter" and "sealed training" in str(stopped.value)
+
+
+@pytest.mark.parametrize("ran", ["0001-sft", "sft", "runs/0001-sft/adapter"])
+@pytest.mark.parametrize("name", ["0001-sft", "sft", "1"])
+def test_the_same_adapter_under_another_name_is_a_duplicate(lab, ran, name):
+    trained(lab)
+    fingerprint = Experiment(**MLX.baseline).fingerprint
+    told = {"fingerprint": fingerprint, "gate": "dev", "model": "tiny-m"}
+    run = lab.seal(pipeline=[{"step": "ask"}], adapter=ran, **told)
+    again = lab.seal(pipeline=donates(ran), **told)
+    for there, change in ((run, {"adapter": name}), (again, {"pipeline": donates(name)})):
+        with pytest.raises(Refused, match=f"duplicate: {there}"):
+            admitted(lab, **change)

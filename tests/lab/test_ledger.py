@@ -546,3 +546,45 @@ def test_a_sampled_repeat_sets_no_floor_for_greedy_runs(lab):
     first = lab.seal()
     lab.seal({k: v + 0.1 for k, v in lab.full.items()}, lever="a/a", of=first, **SAMPLED)
     assert lab.read().floor("f" * 64) == pytest.approx(0.1) and lab.read().floor("f" * 64, sampled=False) is None
+
+
+# --- what a repeat repeats
+
+
+@pytest.mark.parametrize("of", ["0002-try", "try", "2", "0002", "0003-again", "again", "3"])
+def test_a_repeat_is_pooled_with_every_look_however_it_names_one_of_them(lab, of):
+    lab.seal(slug="base", lever="baseline")
+    lab.seal(up(lab.full, 0.01), slug="try", status="indecisive")
+    lab.seal(up(lab.full, 0.04), slug="again", status="indecisive", of="try")
+    lab.seal(up(lab.full, 0.9 - 0.3), slug="other", status="indecisive")
+    mean, looks = lab.read().pooled(lab.record_of(lab.full, of=of), up(lab.full, 0.07))
+    assert looks == 3 and mean["case-00"] == pytest.approx(0.34)
+
+
+def test_a_repeat_by_slug_needs_the_stricter_p(lab):
+    lab.seal(slug="base", lever="baseline")
+    lab.seal(up(lab.full, 0.1), slug="try", status="indecisive")
+    assert "below 0.025" in lab.decide(up(lab.full, 0.1), of="try").reason
+
+
+def test_a_slug_names_the_newest_run_of_that_slug_before_the_repeat(lab):
+    first = lab.seal(slug="try", lever="baseline")
+    repeat = lab.seal(slug="again", of="try", status="indecisive")
+    second = lab.seal(slug="try", status="indecisive")
+    read = lab.read()
+    assert read.of(read.get(repeat)) == first and read.of(lab.record_of(lab.full, of="try")) == second
+    assert read.of(lab.record_of(lab.full, of="²")) == "²"
+
+
+def test_repeats_of_a_run_that_is_not_there_are_pooled_with_each_other_alone(lab):
+    lab.seal(slug="base", lever="baseline")
+    lab.seal(slug="odd", of="no-such-run", status="indecisive")
+    assert lab.read().pooled(lab.record_of(lab.full, of="no-such-run"), lab.full)[1] == 2
+    assert lab.read().pooled(lab.record_of(lab.full, of="another"), lab.full)[1] == 1
+
+
+@pytest.mark.parametrize("of", ["base", "0001-base", "1"])
+def test_a_look_at_the_sealed_gate_is_known_however_it_names_its_run(lab, of):
+    first = lab.seal(slug="base", lever="baseline")
+    look = lab.seal(kind="confirm", gate="confirm", of=of, slug="look")
+    assert lab.read().of(lab.read().get(look)) == first

@@ -2,9 +2,12 @@
 
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 
+from lib.files import ROOT
 from lib.lab import events, ledger, steer
 from lib.lab.admit import Base
 from lib.lab.events import Events
@@ -70,6 +73,13 @@ def test_the_time_budget_ends_it_even_while_paused(tmp_path):
     steer.write(tmp_path / "steer", "PAUSE", "")
     work = loop(tmp_path, total=3, limits=Limits(minutes=0.01))
     assert ["time is over" in p.message for p in work.run()] == [True]
+
+
+def test_zero_crashes_or_refusals_are_no_limit(tmp_path):
+    work = loop(tmp_path, total=1, limits=Limits(crashes=0, refusals=0))
+    work._start()
+    work._crashes = work._refusals = 50
+    assert work._end(work._look()) is None
 
 
 def test_a_measuring_module_that_changed_between_two_calls_stops_it_until_accepted(tmp_path):
@@ -197,16 +207,63 @@ def test_a_loop_killed_at_random_moments_ends_with_the_asked_runs_none_twice_non
 
 
 @pytest.mark.parametrize(
-    "parameters, state", [({"model": "tiny-s"}, "open"), ({"method": "magic"}, ""), ({"x": 1}, "")]
+    "parameters, state",
+    [
+        ({"model": "tiny-s"}, "open"),
+        ({"model": "tiny-s", "data": {"source": "claude"}}, "open"),  # without a key: nothing is bought yet
+        ({"method": "magic"}, ""),
+        ({"model": "claude-haiku-4-5"}, ""),
+        ({"model": "tiny-s", "adapter": "a" * 1000}, ""),
+        ({"x": 1}, ""),
+    ],
 )
-def test_a_training_request_waits_for_a_person_and_a_bad_one_is_an_event(tmp_path, parameters, state):
+def test_a_training_request_waits_for_a_person_and_a_bad_one_is_an_event(tmp_path, monkeypatch, parameters, state):
     from lib.lab import requests
-    from lib.lab.proposal import Proposal
+
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
 
     asked = {"why": "Copying the object fails in half of the cases.", "expected": 0.03, "parameters": parameters}
-    work = loop(tmp_path)
-    work.events = Events(tmp_path / "runs")
-    work._request(Proposal.of(GOOD | {"request": asked}))
+    accepted = Events(tmp_path / "runs").append("accepted", proposal=GOOD | {"request": asked})
+    list(loop(tmp_path, total=0).run())
     [event] = Events(tmp_path / "runs").of("request")
+    assert event["accepted"] == accepted["n"]
     assert [r.state for r in requests.requests(tmp_path / "steer" / "requests")] == [state] * bool(state)
     assert bool(event["opened"]) == bool(state) and bool(event["why"]) != bool(state)
+
+
+ASKED = {"why": "It copies the object.", "expected": 0.03, "parameters": {"model": "tiny-s", "data": {"pairs": 6}}}
+KILLED = """
+import os, sys
+from pathlib import Path
+from lib.lab import loop
+from tests.lab import test_loop
+
+def killed(*args):
+    opened = open_training(*args) if sys.argv[2] == "after" else ""
+    os.kill(os.getpid(), 9)
+
+open_training, loop.open_training = loop.open_training, killed
+list(test_loop.loop(Path(sys.argv[1]), total=0).run())
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_kill_beside_the_opening_of_a_request_neither_loses_nor_doubles_it(tmp_path, moment):
+    from lib.lab import requests
+
+    Events(tmp_path / "runs").append("accepted", proposal=GOOD | {"request": ASKED})
+    dead = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], cwd=ROOT, capture_output=True)
+    assert dead.returncode == -9, dead.stderr
+    assert Events(tmp_path / "runs").of("request") == []
+    for _ in range(2):
+        list(loop(tmp_path, total=0).run())
+        [event], [request] = Events(tmp_path / "runs").of("request"), requests.requests(tmp_path / "steer" / "requests")
+        assert event["opened"] == request.id and request.state == "open"
+
+
+def test_a_request_that_was_answered_before_events_said_for_whom_is_not_opened_again(tmp_path):
+    log = Events(tmp_path / "runs")
+    log.append("accepted", proposal=GOOD | {"request": ASKED})
+    log.append("request", opened="0001-sft-tiny-s", why="", request=ASKED)
+    list(loop(tmp_path, total=0).run())
+    assert len(Events(log.path.parent).of("request")) == 1 and not (tmp_path / "steer" / "requests").exists()

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from lib.lab import events, ledger, steer
+from lib.lab import events, ledger, state, steer
 from lib.lab.admit import Base
 from lib.lab.context import View
 from lib.lab.events import Events
@@ -15,6 +15,7 @@ from lib.lab.loop import DONE, FAILED, Loop, Settings
 from lib.lab.propose.claude import FORM, ClaudeProposer
 from lib.lab.steer import Limits, Steering
 from lib.measure.ruler import Ruler
+from lib.measure.store import Store
 from tests.lab.test_proposal import GOOD
 from tests.measure.loopback import Loopback
 
@@ -225,3 +226,17 @@ def test_a_cloud_judge_is_scored_again_from_its_paid_replies(tmp_path, key):
         loop = Loop(tmp_path / "runs", tmp_path / "steer", Settings(total=1, base=base), None)
         said = list(loop.run())
     assert [p.record["status"] for p in said if p.record] == ["kept"] and ledger.verify(tmp_path / "runs") == []
+
+
+@pytest.mark.slow
+def test_what_a_crashed_run_paid_counts_and_no_run_is_made_that_cannot_be_judged(tmp_path, key):
+    base = Base(model="toy", judge="claude")
+    with Loopback() as server:
+        key(server)
+        settings = Settings(total=3, base=base, limits=Limits(dollars=0.1, crashes=8))
+        loop = Loop(tmp_path / "runs", tmp_path / "steer", settings, None)
+        said = list(loop.run())
+    stored = sum(row["dollars"] for row in Store(tmp_path / "runs" / "judgments.jsonl"))
+    assert [p.record["status"] for p in said if p.record] == ["crashed"] and loop.code == DONE
+    assert 0 < stored <= 0.1 and state.dollars(Ledger.read(tmp_path / "runs"), []) == stored
+    assert said[-1].message == "what is left of $0.10 pays no further call of the judge"

@@ -4,13 +4,23 @@ import json
 
 import pytest
 
-from lib.lab.proposal import MOST_BYTES, Proposal, Refused, setup
+from lib.lab.proposal import MOST_BYTES, MOST_PAIRS, Proposal, Refused, setup
 
 GOOD = {
     "hypothesis": "Nine questions, the vaguest two dropped, are more concrete.", "lever": "over-generate and prune",
     "pipeline": [{"step": "ask", "n": 9}, {"step": "prune", "by": "vagueness"}], "predicted": 0.02,
     "kill": "the interval rules out +0.02", "parent": "", "decoding": {}, "adapter": "",
 }  # fmt: skip
+
+
+def trains(**data):
+    """A change of a proposal: it asks for a training on this data."""
+    return {"request": {"why": "it repeats itself", "expected": 0.1, "parameters": {"data": data}}}
+
+
+def test_a_proposal_may_ask_for_a_training_within_bounds():
+    told = GOOD | trains(pairs=MOST_PAIRS, source="claude")
+    assert Proposal.of(told).as_dict() == told
 
 
 def test_a_good_proposal_comes_back_as_it_was():
@@ -43,6 +53,13 @@ def test_a_proposal_is_read_from_json_with_json_inside():
         ({"lever": "baseline"}, "unknown-lever"),
         ({"command": "ls"}, "malformed"),
         ({"request": {"kind": "sft"}}, "malformed"),
+        (trains(dollars=1.0), "budget"),
+        (trains(source="claude", dollars=500.0), "budget"),
+        (trains(pairs=100_000_000), "budget"),
+        (trains(pairs=MOST_PAIRS + 1), "budget"),
+        (trains(pairs=1e9), "budget"),
+        (trains(pairs=True), "budget"),
+        ({"request": {"why": "w", "expected": 0.1, "parameters": {"data": "all"}}}, "malformed"),
         ({"kill": 5}, "malformed"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 
@@ -11,6 +12,7 @@ from lib.lab.experiment import BadParameters
 from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
 from lib.train.data import BadData
+from tests.measure.loopback import Loopback
 
 SMALL = {"method": "sft", "model": "tiny-s", "data": {"pairs": 8}, "settings": {"epochs": 1}}
 
@@ -95,6 +97,8 @@ def test_delivered_and_measured_name_their_run(folder, one):
         ({"method": "dpo"}, BadParameters, "method 'dpo'"),
         ({"data": {"pairs": 1}}, BadData, "1 pairs"),
         ({"model": "tiny-xl"}, NoModel, "tiny-xl"),
+        ({"model": "claude-haiku-4-5"}, BadParameters, "no weights to train"),
+        ({"data": {"source": "elsewhere"}}, BadData, "elsewhere"),
         ({"mehtod": "sft"}, BadParameters, "mehtod"),
         ({"settings": {"rnak": 1}}, BadParameters, "rnak"),
     ],
@@ -113,6 +117,49 @@ def test_a_request_with_the_ruler_in_its_data_is_refused(folder, tmp_path):
     with pytest.raises(Leak, match="of the ruler"):
         requests.open_request(folder, SMALL | {"data": {"source": "file", "path": str(path)}}, "why", 0.0)
     assert requests.requests(folder) == []
+
+
+@pytest.fixture
+def cloud(monkeypatch, tmp_path):
+    monkeypatch.setenv("NOTCH_TRAIN", str(tmp_path / "work"))
+    with Loopback(lambda n, body, headers: {"text": SET}) as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "no-key-needed-here")
+        yield server
+
+
+WORDS = ("day", "cost", "place", "tool", "part", "risk", "rule")
+SET = json.dumps({"title": "Plan the thing well", "questions": [f"Which {w} matters to you here?" for w in WORDS]})
+BOUGHT = SMALL | {"data": {"source": "claude", "pairs": 6, "batch": False}}
+
+
+def test_pairs_by_claude_are_not_bought_before_the_training(folder, cloud, tmp_path):
+    made = requests.open_request(folder, BOUGHT, "why", 0.0)
+    assert cloud.requests == [] and not (tmp_path / "work").exists()
+    assert made.data == "" and "bought when it is trained, for $2.00 at most" in made.unchecked
+    assert "bought when it is trained" in made._repr_markdown_() and requests.get(folder, "1") == made
+    requests.approve(folder, made.id, "Ada")
+    assert cloud.requests == []
+    assert len(made.training.check().data_hash) == 64 and cloud.replies == 54  # 6 to train on, 48 to validate
+
+
+def test_many_pairs_are_not_made_before_the_training(folder):
+    began = time.monotonic()
+    made = requests.open_request(folder, SMALL | {"data": {"pairs": 10**8}}, "why", 0.0)
+    assert time.monotonic() - began < 2 and made.data == "" and "made when it is trained" in made.unchecked
+
+
+def test_what_is_no_file_is_not_read(folder):
+    with pytest.raises(BadData, match="/dev/zero: expected a file of pairs"):
+        requests.open_request(folder, SMALL | {"data": {"source": "file", "path": "/dev/zero"}}, "why", 0.0)
+
+
+def test_a_request_of_before_says_nothing_about_what_is_unchecked(folder, one):
+    path = folder / f"{one.id}.json"
+    told = json.loads(path.read_text())
+    del told["unchecked"]
+    path.write_text(json.dumps(told))
+    assert requests.get(folder, one.id) == one
 
 
 def test_a_request_without_a_reason_is_refused(folder):

@@ -9,8 +9,11 @@ from lib.lab.admit import Base
 from lib.lab.context import View
 from lib.lab.events import PROPOSAL, Events
 from lib.lab.experiment import Experiment
+from lib.lab.ledger import Ledger
 from lib.lab.state import Rules, next_action
 from lib.lab.steer import Limits, Steering
+from lib.measure import store
+from lib.measure.store import Store
 from tests.lab.test_lessons import mixed, up
 from tests.lab.test_proposal import GOOD
 
@@ -177,14 +180,22 @@ def test_patience_counts_attempts_since_the_last_keep_and_asks_once_to_leave(beg
         assert state.leave(ledger, ERA, Rules(patience=2)) == ("schema" if number % 2 == 0 else "")
 
 
-def test_the_cost_is_that_of_runs_and_proposer():
-    class Two:
-        records = [{"cost": {"judge_dollars": 0.5, "dollars": 0.25}}, {"cost": {}}]
-
-    assert state.dollars(Two, [{"dollars": 0.125}, {}]) == 0.875
+def test_the_cost_is_that_of_runs_and_proposer(lab):
+    two = Ledger(lab.folder, [{"cost": {"judge_dollars": 0.5, "dollars": 0.25}}, {"cost": {}}])
+    assert state.dollars(two, [{"dollars": 0.125}, {}]) == 0.875
 
 
-@pytest.mark.parametrize("left, cap", [(None, None), (1.0, 1.0), (9.0, 5.0)])
+def test_what_the_store_says_was_paid_counts_where_it_is_more_than_the_records_say(lab):
+    run = Ledger(lab.folder, [{"cost": {"judge_dollars": 0.5, "dollars": 0.25}}, {"cost": {}}])
+    paid = Store(lab.folder / store.NAME)
+    for number, (sum_, counted) in enumerate([(0.375, 0.75), (0.375, 1.0), (0.25, 1.25)]):
+        paid.append({"type": store.REPLY, "key": str(number), "dollars": sum_})
+        assert state.dollars(run, []) == counted
+    paid.append({"type": store.ENDED, "batch": "b"})
+    assert state.dollars(run, []) == 1.25
+
+
+@pytest.mark.parametrize("left, cap", [(None, None), (1.0, 1.0), (9.0, 5.0), (0.0012349, 0.001234), (1e-9, 1e-6)])
 def test_the_judge_of_a_run_gets_what_is_left_of_the_budget(left, cap):
     told = state.capped({"judge": "claude", "judging": {}}, left)["judging"]
     assert told == ({} if cap is None else {"dollars": cap})

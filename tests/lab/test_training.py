@@ -300,7 +300,10 @@ def call(*args):
 def test_a_request_is_listed_approved_and_rejected_from_the_command_line(tmp_path):
     steer = tmp_path / "requests"
     one = requests.open_request(steer, {k: v for k, v in SMALL.items() if k != "hypothesis"}, "it repeats itself", 0.03)
+    bought = {"model": "tiny-s", "data": {"source": "claude"}}
+    requests.open_request(steer, bought, "it knows too little", 0.03)
     where = ["--steer", str(steer), "--runs", str(tmp_path / "runs")]
+    assert "it knows too little Its pairs are bought when it is trained, for $2.00" in call("--requests", *where).output
     assert "0001-sft-tiny-s: open, expected +0.030, it repeats itself" in call("--requests", *where).output
     refused = call("--request", one.id, *where)
     assert isinstance(refused.exception, BadParameters) and "only an approved one" in str(refused.exception)
