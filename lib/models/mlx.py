@@ -147,7 +147,10 @@ class MLXModel:
         return self._others[folder]
 
     def forget(self) -> None:
-        """Let go of the prefixes that were kept for later prompts; they are up to a quarter of a gigabyte."""
+        """Let go of the prefixes that were kept for later prompts; they are up to a quarter of a gigabyte.
+
+        Whoever changes weights in place calls it: prefixes that the old weights read would stand in later replies.
+        """
         self._prefixes.clear()
 
     @property

@@ -307,6 +307,7 @@ class Fit:
         with _quiet(), _disk(self.folder):
             train(self.model.model, optimiser, cut, args=args, loss=self.objective.loss, iterate_batches=iterate,
                   training_callback=Tell())  # fmt: skip
+        self.model.forget()  # what it read with the old weights would stand in its next drafts
         bad = next((x for x in losses if not math.isfinite(x)), None)
         if bad is not None:
             raise ValueError(f"the loss became {bad} in epoch {epoch}: lower learning_rate")
@@ -349,6 +350,7 @@ class Fit:
         if {(k, v.shape) for k, v in adapter} != {(k, v.shape) for k, v in self.weights().items()}:
             return []
         self.model.model.load_weights(adapter, strict=False)
+        self.model.forget()
         inner = [(k.removeprefix("optimiser."), v) for k, v in state.items() if k.startswith("optimiser.")]
         optimiser.state = tree_unflatten(inner)
         return json.loads(said["curve"])

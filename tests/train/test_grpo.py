@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from lib.agent import prompt
 from lib.agent.bank import LeakGuard
 from lib.agent.prompt import Draft
+from lib.models.model import Decoding
 from lib.train import data, gad, grpo, lora
 from lib.train.grpo import Drawn, Rules
 from lib.train.lora import Fit, Settings
@@ -118,6 +120,54 @@ def test_the_anchor_reads_the_start_also_after_the_adapter_moved(ready, tmp_path
 def test_odd_rules_are_refused(odd):
     with pytest.raises(ValueError, match="drafts is 1|temp is above 0"):
         Rules(**odd)
+
+
+def flat(pairs, drafts):
+    return [0.0] * len(drafts)
+
+
+@pytest.fixture
+def planner():
+    """The small planner ready to train: its drafts are texts that differ when its weights do."""
+    settings = Settings.of(QUICK | {"epochs": 2})
+    model = lora.prepare("tiny-s", "", settings, 0)
+    return model, settings, data.build("clean", 4, 0, LeakGuard([])).train
+
+
+def shaken(model):
+    """The adapter moved in place, as a step of training moves it."""
+    import mlx.core as mx
+    from mlx.utils import tree_map
+
+    mx.random.seed(1)
+    moved = tree_map(lambda v: v + mx.random.normal(v.shape) * 0.05, model.model.trainable_parameters())
+    model.model.update(moved)
+
+
+@pytest.mark.slow
+def test_drafts_after_the_weights_moved_are_those_of_the_moved_weights(planner):
+    model, _, pairs = planner
+    before = grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies
+    shaken(model)
+    after = grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies
+    model.forget()
+    assert after == grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies != before
+
+
+@pytest.mark.slow
+def test_a_training_leaves_no_prefix_that_its_earlier_weights_read(planner, tmp_path):
+    model, settings, pairs = planner
+    rows = lora.sft_rows(model, pairs, settings)
+    asked = [prompt.ask(p.task) for p in pairs] * 4
+
+    def kept():
+        return len(model._prefixes._kept)
+
+    for resumed in (False, True):
+        model.generate(asked, [Decoding(max_tokens=4)] * len(asked))
+        assert kept()
+        Fit(model, lora.SFT, settings, lambda _: rows, rows, tmp_path).run()  # the second call only loads the state
+        assert not kept(), resumed
 
 
 # --- the critic
