@@ -227,14 +227,15 @@ def _rounds(recipe: Recipe, model: MLXModel, pairs: Pairs, extra: Extra) -> Call
     def rows(epoch: int) -> list[Row]:
         reward, told = recipe.reward, {}
         if recipe.method == "gad":
-            own = grpo.draw(model, pairs.train, replace(recipe.rules, drafts=2), lambda p, d: [0.0] * len(d), epoch)
+            two, flat = replace(recipe.rules, drafts=2), similar(lambda *_: 0.0)
+            own = grpo.draw(model, pairs.train, two, flat, round_seed(recipe.seed, epoch, "critic"))
             sound = [(p, d) for p, d in zip(own.pairs, own.drafts, strict=True) if d]
             if len(sound) < 8:
                 raise BadData(f"only {len(sound)} drafts have the form of a set; a critic needs 8 or more")
             critic = gad.critic([p for p, _ in sound], [d for _, d in sound])
             reward, told = critic, {"auc": critic.auc}
         assert reward is not None, "grpo is given a reward"
-        drawn = grpo.draw(model, pairs.train, recipe.rules, reward, recipe.seed * 1000 + epoch)
+        drawn = grpo.draw(model, pairs.train, recipe.rules, reward, round_seed(recipe.seed, epoch, "policy"))
         told |= {"reward": sum(drawn.rewards) / len(drawn.rewards)}
         extra[epoch] = {k: round(float(v), 6) for k, v in told.items()}
         made = grpo.grpo_rows(model, drawn, recipe.settings, start)
@@ -243,6 +244,12 @@ def _rounds(recipe: Recipe, model: MLXModel, pairs: Pairs, extra: Extra) -> Call
         return made
 
     return rows
+
+
+def round_seed(seed: int, epoch: int, use: str) -> int:
+    """The seed of a round's drafts. Drafts that fit the critic are never those that it then rewards: on its own
+    negatives its verdict says nothing about new ones."""
+    return int(sha256(f"{seed}/{epoch}/{use}")[:16], 16)
 
 
 def _adapters(recipe: Recipe, card: Card, model: MLXModel, epoch: int, curve: list[dict[str, Any]]) -> Any:
