@@ -14,8 +14,8 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +216,7 @@ class Fit:
     folder: Path
     seed: int = 0
     told: Callable[[dict[str, Any]], None] = lambda _: None  # called at each step with what a progress bar shows
+    extra: Mapping[int, dict[str, float]] = field(default_factory=dict)  # what `rows` found out about an epoch
 
     def run(self) -> list[dict[str, Any]]:
         """Train to the last epoch or to the early stop; returns the curve. Raises OSError where the disk is full."""
@@ -233,7 +234,7 @@ class Fit:
             if self._should_stop(curve):
                 break
             loss = self._epoch(epoch, first if epoch == 1 else self.rows(epoch), optimiser)
-            curve.append(self.read(epoch, loss))
+            curve.append({**self.read(epoch, loss), **self.extra.get(epoch, {})})
             self._save(epoch, optimiser, curve)
         return curve
 

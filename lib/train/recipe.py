@@ -189,9 +189,8 @@ def _trained(recipe: Recipe, began: float) -> Outcome:
         temp = float(recipe.told_data["draft_temp"])
         pairs = data.drafted(pairs, model, Decoding(temp=temp, seed=recipe.seed)).check(recipe.guard)
     objective, rows, valid, extra = _plan(recipe, model, pairs)
-    fit = Fit(model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.told)
+    fit = Fit(model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.told, extra)
     curve = fit.run()
-    curve = [{**row, **extra.get(row["epoch"], {})} for row in curve]
     epoch = fit.best(curve) if recipe.settings.keep == "best" else curve[-1]["epoch"]
     made = _adapters(recipe, pairs.card, model, epoch, curve)
     tokens = sum(len(ids) for row in fit.first for ids in row if isinstance(ids, list) and ids and type(ids[0]) is int)

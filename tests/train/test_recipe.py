@@ -51,6 +51,26 @@ def test_grpo_draws_rewards_and_writes_an_adapter(tmp_path):
     assert "adapter/adapters.safetensors" in done.files and done.provenance["parameters"]["kl"] == 0.1
 
 
+def test_a_reward_stays_in_the_curve_of_a_training_that_was_killed_and_went_on(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(told):
+        if told["epoch"] == 3:
+            raise Killed
+
+    def one(folder, **more):
+        settings = {"epochs": 3}
+        return made(tmp_path / folder, "grpo", 3, objective={"drafts": 2}, reward=recipe.similar(length),
+                    settings=settings, **more)  # fmt: skip
+
+    with pytest.raises(Killed):
+        recipe.train(one("killed", told=kill))
+    resumed, whole = recipe.train(one("killed")), recipe.train(one("whole"))
+    assert resumed.curve == whole.curve and all("reward" in row for row in whole.curve[1:])
+    assert resumed.files["adapter/adapters.safetensors"] == whole.files["adapter/adapters.safetensors"]
+
+
 def test_a_reward_that_tells_nothing_apart_is_said(tmp_path):
     with pytest.raises(BadData, match="no draft stands out in its group"):
         recipe.train(
