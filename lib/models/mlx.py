@@ -184,8 +184,9 @@ class MLXModel:
             Completion(
                 self.tokenizer.decode(row.made, skip_special_tokens=True),
                 len(row.ids),
-                len(row.made) + (row.reason == "stop"),
+                len(row.made) + len(row.end),
                 row.reason,
+                tokens=(*row.made, *row.end),
             )
             for row in rows
         ]
