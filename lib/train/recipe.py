@@ -71,6 +71,8 @@ class Recipe:
         if self.merge:
             raise ValueError(f"merge is for method merge, method is {self.method}")
         self._beta(), self.rules  # noqa: B018  say what is wrong with them
+        if self.adapter:
+            lora.going_on(self.adapter, lora.plain(self.settings))
         if any(not 1 <= e <= self.settings.epochs for e in self.checkpoints):
             raise ValueError(f"checkpoints {list(self.checkpoints)}: expected epochs from 1 to {self.settings.epochs}")
         self._check_data()
@@ -275,16 +277,17 @@ def _adapters(recipe: Recipe, card: Card, model: MLXModel, epoch: int, curve: li
 
 
 def _shape(recipe: Recipe, model: MLXModel) -> tuple[dict[str, Any], int]:
-    """(rank, scale, dropout) and layers: of the settings, or of the adapter that was continued."""
+    """(rank, scale, dropout) and layers: of the settings; of an adapter that was continued with which modules it has."""
+    count = len(model.model.layers)
+    layers = count if recipe.settings.layers == -1 else recipe.settings.layers
     if recipe.adapter:
         import json
 
         from lib.models.provenance import CONFIG
 
         told = json.loads((find_adapter(recipe.adapter) / CONFIG).read_text(encoding="utf-8"))
-        return told["lora_parameters"], told["num_layers"]
-    count = len(model.model.layers)
-    return recipe.settings.lora, count if recipe.settings.layers == -1 else recipe.settings.layers
+        return told["lora_parameters"], layers
+    return recipe.settings.lora, layers
 
 
 def _merged(recipe: Recipe, began: float) -> Outcome:
