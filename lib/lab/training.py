@@ -31,7 +31,7 @@ from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Case, Gold, Ruler
 from lib.models import load
 from lib.train import recipe as recipes
-from lib.train.lora import Settings
+from lib.train.lora import Settings, going_on
 from lib.train.recipe import Recipe
 
 PROGRESS = "NOTCH_PROGRESS"  # file that a training in a kernel writes its progress to, for the bar of `notch train`
@@ -108,6 +108,8 @@ class Training:
         """The same for the training room. Raises BadParameters."""
         try:
             settings = Settings.of(self.settings)
+            if self.adapter and self.method != "merge":
+                settings = Settings.of(going_on(self.adapter, self.settings))
         except ValueError as error:
             raise BadParameters(f"settings: {error}") from error
         return Recipe(

@@ -30,6 +30,7 @@ class Row:
     decoding: Decoding
     rule: Rule | None = None
     made: list[int] = field(default_factory=list)
+    end: list[int] = field(default_factory=list)  # the token that ended it; none where it was cut off
     reason: str = ""  # "stop" or "length", once it has ended
     fresh: bool = True  # the next forward reads the last token of its prompt
 
@@ -187,7 +188,7 @@ class Batch:
             if row.fresh:
                 row.fresh = False
             elif not row.reason and token in self.ends:
-                row.reason = "stop"
+                row.reason, row.end = "stop", [token]
             elif not row.reason:
                 row.made.append(token)
                 row.reason = "length" if len(row.made) >= row.decoding.max_tokens else ""

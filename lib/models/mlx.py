@@ -150,7 +150,10 @@ class MLXModel:
         return self._others[folder]
 
     def forget(self) -> None:
-        """Let go of the prefixes that were kept for later prompts; they are up to a quarter of a gigabyte."""
+        """Let go of the prefixes that were kept for later prompts; they are up to a quarter of a gigabyte.
+
+        Whoever changes weights in place calls it: prefixes that the old weights read would stand in later replies.
+        """
         self._prefixes.clear()
 
     @property
@@ -184,8 +187,9 @@ class MLXModel:
             Completion(
                 self.tokenizer.decode(row.made, skip_special_tokens=True),
                 len(row.ids),
-                len(row.made) + (row.reason == "stop"),
+                len(row.made) + len(row.end),
                 row.reason,
+                tokens=(*row.made, *row.end),
             )
             for row in rows
         ]

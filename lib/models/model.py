@@ -69,6 +69,7 @@ class Completion:
     finish_reason: str
     logprob: float | None = None  # mean log-probability of a token of the reply, where it was asked for
     id: str = ""  # of the reply, where a server gave one
+    tokens: tuple[int, ...] = ()  # as they were drawn, with the end where it was drawn; of a model that runs on MLX
 
 
 @dataclass(frozen=True)

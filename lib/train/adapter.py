@@ -16,6 +16,7 @@ from lib.files import replace, sha256
 from lib.models.mlx import adapter_folder
 from lib.models.model import NoModel
 from lib.models.provenance import CONFIG, NAME, WEIGHTS, read
+from lib.train.lora import shape, tensors
 
 FORMAT = 1
 
@@ -77,25 +78,23 @@ def merge(adapters: Sequence[str], weights: Sequence[float], name: str) -> tuple
     """
     import mlx.core as mx
 
-    from lib.train.lora import tensors
-
     if len(adapters) < 2 or len(weights) != len(adapters):
         raise ValueError(f"{len(adapters)} adapters and {len(weights)} weights: expected two or more, one weight each")
     found = [_parts(Path(adapter_folder(a, name))) for a in adapters]
     modules = sorted({m for parts, _ in found for m in parts})
     made: dict[str, Any] = {}
     for module in modules:
-        shape = next(parts[module] for parts, _ in found if module in parts)
+        like = next(parts[module] for parts, _ in found if module in parts)
         a, b = [], []
         for (parts, told), weight in zip(found, weights, strict=True):
             rank = told["lora_parameters"]["rank"]
-            nothing = (mx.zeros((shape[0].shape[0], rank)), mx.zeros((rank, shape[1].shape[1])))
+            nothing = (mx.zeros((like[0].shape[0], rank)), mx.zeros((rank, like[1].shape[1])))
             left, right = parts.get(module, nothing)
             a.append(left.astype(mx.float32))
             b.append(right.astype(mx.float32) * (weight * told["lora_parameters"]["scale"]))
         made[f"{module}.lora_a"], made[f"{module}.lora_b"] = mx.concatenate(a, 1), mx.concatenate(b, 0)
     rank = sum(told["lora_parameters"]["rank"] for _, told in found)
-    layers = max(told["num_layers"] for _, told in found)
+    layers = max(shape(Path(adapter_folder(a, name)))[0]["layers"] for a in adapters)
     return tensors(made, half=True), config(layers, {"rank": rank, "scale": 1.0, "dropout": 0.0})
 
 

@@ -51,6 +51,7 @@ class Drawn:
     replies: list[str]
     drafts: list[Draft | None]
     rewards: list[float]
+    tokens: list[list[int]]  # as they were drawn: one that was cut off has no end
 
     @property
     def advantages(self) -> list[float]:
@@ -75,25 +76,32 @@ def advantage(reward: float, group: Sequence[float]) -> float:
 def draw(model: MLXModel, pairs: Sequence[Pair], rules: Rules, reward: Reward, seed: int) -> Drawn:
     """Several sampled drafts of each task, rewarded. Same seed, same weights, same drafts."""
     model.model.eval()
+    model.forget()  # the weights may have moved in place since a prefix was read
     tasks = [p for p in pairs for _ in range(rules.drafts)]
     plain = Decoding(temp=rules.temp, top_p=rules.top_p)
     drawn = [plain.with_seed(row_seed(seed, p.task, i % rules.drafts)) for i, p in enumerate(tasks)]
-    replies = [c.text for c in model.generate([prompt.ask(p.task) for p in tasks], drawn)]
+    done = model.generate([prompt.ask(p.task) for p in tasks], drawn)
+    replies = [c.text for c in done]
     drafts = [read(text) for text in replies]
     sound = [(p, d) for p, d in zip(tasks, drafts, strict=True) if d]
     told = iter(reward([p for p, _ in sound], [d for _, d in sound]))
-    return Drawn(tasks, replies, drafts, [next(told) if d else 0.0 for d in drafts])
+    rewards = [next(told) if d else 0.0 for d in drafts]
+    return Drawn(tasks, replies, drafts, rewards, [list(c.tokens) for c in done])
 
 
 def grpo_rows(
     model: MLXModel, drawn: Drawn, settings: Settings, reference: Callable[[Sequence[Row]], list]
 ) -> list[Row]:
-    """(ids, start, advantage, log-probabilities when drawn, and at the start) of every reply that has an advantage."""
+    """(ids, start, advantage, log-probabilities when drawn, and at the start) of every reply that has an advantage.
+
+    The tokens are those that were drawn. A draft that was cut off learns no end, which it never chose; over
+    `settings.longest` a draft is left out.
+    """
     plain: list[Row] = []
-    for pair, text, gain in zip(drawn.pairs, drawn.replies, drawn.advantages, strict=True):
+    for pair, tokens, gain in zip(drawn.pairs, drawn.tokens, drawn.advantages, strict=True):
         start = model.encode(prompt.ask(pair.task))
-        ids = [*start, *model.tokenizer.encode(text, add_special_tokens=False), model.tokenizer.eos_token_id]
-        if abs(gain) > 1e-6 and len(ids) <= settings.longest:  # a longer one was cut off while it was drawn
+        ids = [*start, *tokens]
+        if abs(gain) > 1e-6 and len(ids) <= settings.longest:
             plain.append((ids, len(start), gain))
     now, first = token_logprobs(model.model, plain, settings.batch), reference(plain)
     return [(*row, old, ref) for row, old, ref in zip(plain, now, first, strict=True)]

@@ -13,15 +13,18 @@ import io
 import json
 import math
 import random
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lib.agent import prompt
 from lib.files import replace
 from lib.models.mlx import MLXModel, fast_blas
+from lib.models.model import NoModel
+from lib.models.provenance import CONFIG, WEIGHTS, find
 from lib.train.data import BadData, Pair
 
 STATE = "state.safetensors"  # adapter, optimiser and curve after the last whole epoch
@@ -85,6 +88,47 @@ class Settings:
         return {"rank": self.rank, "scale": self.alpha / self.rank, "dropout": self.dropout}
 
 
+def shape(folder: Path) -> tuple[dict[str, Any], int]:
+    """Rank, alpha, layers and dropout of an adapter in a folder, in the words of the settings; and how many layers
+    its base has. Raises NoModel.
+
+    "All layers" becomes their number. The adapter alone says it: it holds the last layers, so also the very last one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kind, lora, layers = told.get("fine_tune_type", "lora"), told["lora_parameters"], told["num_layers"]
+        with safe_open(str(folder / WEIGHTS), framework="numpy") as file:
+            count = 1 + max(int(n) for name in file.keys() for n in re.findall(r"\.layers\.(\d+)\.", name))
+        found = {
+            "rank": lora["rank"], "alpha": float(lora["scale"] * lora["rank"]),
+            "layers": min(layers, count) if layers > 0 else count, "dropout": float(lora.get("dropout", 0.0)),
+        }  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise NoModel(f"adapter {folder}: rank, scale and layers cannot be read from its files ({error})") from error
+    if kind != "lora":
+        raise NoModel(f"adapter {folder}: its kind is {kind!r}, expected lora")
+    return found, count
+
+
+def going_on(adapter: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a training that goes on from an adapter: its shape stands where nothing is told.
+
+    Raises NoModel, and ValueError where what is told is not what the adapter is: its shape cannot be changed.
+    """
+    has, count = shape(find(adapter))
+    for name, value in has.items():
+        told = values.get(name, value)
+        if name == "layers":
+            told = count if told == -1 else min(told, count)
+        if told != value and not (isinstance(told, float) and math.isclose(told, value, rel_tol=1e-6)):
+            raise ValueError(
+                f"{name} is {values[name]!r:.40}, but adapter {adapter} has {value}: leave {name} out to go on from it"
+            )
+    return {**values, **has}
+
+
 # --- model and rows ------------------------------------------------------------------------------
 
 
@@ -93,6 +137,8 @@ def prepare(name: str, adapter: str, settings: Settings, seed: int) -> MLXModel:
 
     Raises NoModel, and ValueError where the adapter has another shape than the settings say.
     """
+    if adapter:
+        going_on(adapter, plain(settings))
     fast_blas()
     import mlx.core as mx
     from mlx_lm.tuner.lora import LoRALinear
@@ -216,6 +262,7 @@ class Fit:
     folder: Path
     seed: int = 0
     told: Callable[[dict[str, Any]], None] = lambda _: None  # called at each step with what a progress bar shows
+    extra: Mapping[int, dict[str, float]] = field(default_factory=dict)  # what `rows` found out about an epoch
 
     def run(self) -> list[dict[str, Any]]:
         """Train to the last epoch or to the early stop; returns the curve. Raises OSError where the disk is full."""
@@ -233,7 +280,7 @@ class Fit:
             if self._should_stop(curve):
                 break
             loss = self._epoch(epoch, first if epoch == 1 else self.rows(epoch), optimiser)
-            curve.append(self.read(epoch, loss))
+            curve.append({**self.read(epoch, loss), **self.extra.get(epoch, {})})
             self._save(epoch, optimiser, curve)
         return curve
 
@@ -307,6 +354,7 @@ class Fit:
         with _quiet(), _disk(self.folder):
             train(self.model.model, optimiser, cut, args=args, loss=self.objective.loss, iterate_batches=iterate,
                   training_callback=Tell())  # fmt: skip
+        self.model.forget()  # what it read with the old weights would stand in its next drafts
         bad = next((x for x in losses if not math.isfinite(x)), None)
         if bad is not None:
             raise ValueError(f"the loss became {bad} in epoch {epoch}: lower learning_rate")
@@ -349,6 +397,7 @@ class Fit:
         if {(k, v.shape) for k, v in adapter} != {(k, v.shape) for k, v in self.weights().items()}:
             return []
         self.model.model.load_weights(adapter, strict=False)
+        self.model.forget()
         inner = [(k.removeprefix("optimiser."), v) for k, v in state.items() if k.startswith("optimiser.")]
         optimiser.state = tree_unflatten(inner)
         return json.loads(said["curve"])

@@ -78,6 +78,8 @@ class Recipe:
         if self.merge:
             raise ValueError(f"merge is for method merge, method is {self.method}")
         self._beta(), self.rules  # noqa: B018  say what is wrong with them
+        if self.adapter:
+            lora.going_on(self.adapter, lora.plain(self.settings))
         if any(not 1 <= e <= self.settings.epochs for e in self.checkpoints):
             raise ValueError(f"checkpoints {list(self.checkpoints)}: expected epochs from 1 to {self.settings.epochs}")
         self._check_data()
@@ -195,9 +197,8 @@ def _trained(recipe: Recipe, began: float) -> Outcome:
         temp = float(recipe.told_data["draft_temp"])
         pairs = data.drafted(pairs, model, Decoding(temp=temp, seed=recipe.seed)).check(recipe.guard)
     objective, rows, valid, extra = _plan(recipe, model, pairs)
-    fit = Fit(model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.told)
+    fit = Fit(model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.told, extra)
     curve = fit.run()
-    curve = [{**row, **extra.get(row["epoch"], {})} for row in curve]
     epoch = fit.best(curve) if recipe.settings.keep == "best" else curve[-1]["epoch"]
     made = _adapters(recipe, pairs.card, model, epoch, curve)
     tokens = sum(len(ids) for row in fit.first for ids in row if isinstance(ids, list) and ids and type(ids[0]) is int)
@@ -233,14 +234,15 @@ def _rounds(recipe: Recipe, model: MLXModel, pairs: Pairs, extra: Extra) -> Call
     def rows(epoch: int) -> list[Row]:
         reward, told = recipe.reward, {}
         if recipe.method == "gad":
-            own = grpo.draw(model, pairs.train, replace(recipe.rules, drafts=2), lambda p, d: [0.0] * len(d), epoch)
+            two, flat = replace(recipe.rules, drafts=2), similar(lambda *_: 0.0)
+            own = grpo.draw(model, pairs.train, two, flat, round_seed(recipe.seed, epoch, "critic"))
             sound = [(p, d) for p, d in zip(own.pairs, own.drafts, strict=True) if d]
             if len(sound) < 8:
                 raise BadData(f"only {len(sound)} drafts have the form of a set; a critic needs 8 or more")
             critic = gad.critic([p for p, _ in sound], [d for _, d in sound])
             reward, told = critic, {"auc": critic.auc}
         assert reward is not None, "grpo is given a reward"
-        drawn = grpo.draw(model, pairs.train, recipe.rules, reward, recipe.seed * 1000 + epoch)
+        drawn = grpo.draw(model, pairs.train, recipe.rules, reward, round_seed(recipe.seed, epoch, "policy"))
         told |= {"reward": sum(drawn.rewards) / len(drawn.rewards)}
         extra[epoch] = {k: round(float(v), 6) for k, v in told.items()}
         made = grpo.grpo_rows(model, drawn, recipe.settings, start)
@@ -249,6 +251,12 @@ def _rounds(recipe: Recipe, model: MLXModel, pairs: Pairs, extra: Extra) -> Call
         return made
 
     return rows
+
+
+def round_seed(seed: int, epoch: int, use: str) -> int:
+    """The seed of a round's drafts. Drafts that fit the critic are never those that it then rewards: on its own
+    negatives its verdict says nothing about new ones."""
+    return int(sha256(f"{seed}/{epoch}/{use}")[:16], 16)
 
 
 def _adapters(recipe: Recipe, card: Card, model: MLXModel, epoch: int, curve: list[dict[str, Any]]) -> Any:
@@ -275,16 +283,17 @@ def _adapters(recipe: Recipe, card: Card, model: MLXModel, epoch: int, curve: li
 
 
 def _shape(recipe: Recipe, model: MLXModel) -> tuple[dict[str, Any], int]:
-    """(rank, scale, dropout) and layers: of the settings, or of the adapter that was continued."""
+    """(rank, scale, dropout) and layers: of the settings; of an adapter that was continued with which modules it has."""
+    count = len(model.model.layers)
+    layers = count if recipe.settings.layers == -1 else recipe.settings.layers
     if recipe.adapter:
         import json
 
         from lib.models.provenance import CONFIG
 
         told = json.loads((find_adapter(recipe.adapter) / CONFIG).read_text(encoding="utf-8"))
-        return told["lora_parameters"], told["num_layers"]
-    count = len(model.model.layers)
-    return recipe.settings.lora, count if recipe.settings.layers == -1 else recipe.settings.layers
+        return told["lora_parameters"], layers
+    return recipe.settings.lora, layers
 
 
 def _merged(recipe: Recipe, began: float) -> Outcome:

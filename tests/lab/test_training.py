@@ -188,6 +188,23 @@ def test_the_adapter_is_an_input_of_an_experiment_and_of_the_next_training(train
 
 
 @pytest.mark.slow
+def test_a_training_that_goes_on_takes_the_adapters_shape_and_refuses_another(trained, base, monkeypatch):
+    runs, _ = trained
+    monkeypatch.setenv("NOTCH_RUNS", str(runs))
+    told = SMALL | {"model": base, "adapter": "sft", "settings": {"epochs": 1, "batch": 2}}
+    for name, value in {"rank": 32, "alpha": 7.0, "layers": 1, "dropout": 0.5}.items():
+        with pytest.raises(BadParameters, match=f"{name} is {value}, but adapter sft has") as stopped:
+            execute.accept("11_train", told | {"settings": told["settings"] | {name: value}})
+        assert "\n" not in str(stopped.value)
+    more = Training(**told)
+    shown = more._repr_markdown_()
+    done = more.run().outcome.provenance["parameters"]
+    assert {k: done[k] for k in ("rank", "alpha", "layers", "dropout")} == {
+        "rank": 2, "alpha": 16.0, "layers": 2, "dropout": 0.0}  # fmt: skip
+    assert shown.splitlines()[-1].startswith("| 2 | 16.0 | 2 | 0.0 |")
+
+
+@pytest.mark.slow
 def test_an_adapter_is_refused_on_another_base_before_anything_runs(trained, monkeypatch):
     runs, record = trained
     monkeypatch.setenv("NOTCH_RUNS", str(runs))

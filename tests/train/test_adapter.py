@@ -127,6 +127,47 @@ def test_a_merge_is_the_weighted_sum_of_the_updates_also_of_other_ranks_and_laye
     assert MLXModel(base, str(folder))
 
 
+def test_an_adapter_of_all_layers_by_mlx_lms_word_merges_with_one_of_fewer(made, one, base, tmp_path):
+    every = tmp_path / "every"
+    shutil.copytree(one, every)
+    (every / provenance.NAME).unlink()  # an adapter of elsewhere
+    told = json.loads((every / provenance.CONFIG).read_text())
+    (every / provenance.CONFIG).write_text(json.dumps(told | {"num_layers": -1}))
+    few = made("few", seed=1, layers=1)
+    content, config = adapter.merge([str(every), few], [1.0, 0.0], base)
+    assert config["num_layers"] == 2
+    adapter.write(tmp_path / "merged", adapter.files(content, {"base": {"weights": weights_hash(base)}}, config))
+    assert np.allclose(logits(base, str(tmp_path / "merged")), logits(base, one), atol=5e-3)
+
+
+def test_the_shape_of_an_adapter_is_read_in_the_words_of_the_settings(made):
+    assert lora.shape(Path(made("s", rank=4, alpha=2.0, layers=1, dropout=0.25))) == (
+        {"rank": 4, "alpha": 2.0, "layers": 1, "dropout": 0.25}, 2)  # fmt: skip
+
+
+def test_a_shape_that_cannot_be_read_is_said_in_one_line(one, tmp_path):
+    for name, content in ((provenance.CONFIG, b"{}"), (provenance.WEIGHTS, b"x"), (provenance.CONFIG, b"{")):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(one, folder)
+        (folder / name).write_bytes(content)
+        with pytest.raises(NoModel, match="cannot be read from its files") as stopped:
+            lora.shape(folder)
+        assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("odd", [{"rank": 3}, {"alpha": 4.0}, {"layers": -1}, {"layers": 2}, {"dropout": 0.1}])
+def test_going_on_with_another_shape_is_refused_by_name_before_and_when_loading(made, base, odd):
+    [name] = odd
+    folder = made("part", layers=1)
+    same = {"rank": 2, "alpha": 16.0, "layers": 1, "dropout": 0.0}
+    with pytest.raises(ValueError, match=f"^{name} is .*leave {name} out") as stopped:
+        lora.going_on(folder, odd)
+    assert "\n" not in str(stopped.value) and lora.going_on(folder, {"epochs": 3}) == {"epochs": 3, **same}
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        lora.prepare(base, folder, Settings.of(same | odd), 0)
+    assert lora.prepare(base, folder, Settings.of(same), 0)
+
+
 def test_a_merge_of_one_or_with_odd_weights_is_refused(one, base):
     for adapters, weights in (([one], [1.0]), ([one, one], [1.0])):
         with pytest.raises(ValueError, match="two or more, one weight each"):

@@ -1,12 +1,15 @@
 """GRPO and the critic: advantages within a group, the value of the loss, a gradient, an anchor that holds."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lib.agent import prompt
 from lib.agent.bank import LeakGuard
 from lib.agent.prompt import Draft
+from lib.models.model import Decoding
 from lib.train import data, gad, grpo, lora
 from lib.train.grpo import Drawn, Rules
 from lib.train.lora import Fit, Settings
@@ -20,28 +23,31 @@ def ready(base):
     return lora.prepare(base, "", settings, 0), settings, data.build("clean", 4, 0, LeakGuard([])).train
 
 
-def drawn(pairs, rewards=(1.0, 0.0)):
+def drawn(model, pairs, rewards=(1.0, 0.0)):
     """Two replies of each task: its clean set, and one that is cut short."""
     from lib.agent.prompt import write_set
 
     tasks = [p for p in pairs for _ in range(2)]
     sets = [d for p in pairs for d in (p.chosen, Draft(p.chosen.title, p.chosen.questions[:3]))]
-    return Drawn(tasks, [write_set(d) for d in sets], list(sets), [r for _ in pairs for r in rewards])
+    texts = [write_set(d) for d in sets]
+    ids = [[*model.tokenizer.encode(t, add_special_tokens=False), model.tokenizer.eos_token_id] for t in texts]
+    return Drawn(tasks, texts, list(sets), [r for _ in pairs for r in rewards], ids)
 
 
 def rows_of(model, settings, pairs):
-    return grpo.grpo_rows(model, drawn(pairs), settings, grpo.anchor(model, settings))
+    return grpo.grpo_rows(model, drawn(model, pairs), settings, grpo.anchor(model, settings))
 
 
 def test_advantages_are_taken_within_the_group_of_a_task(ready):
     _, _, pairs = ready
-    told = Drawn(list(pairs[:1]) * 2 + list(pairs[1:2]) * 2, [""] * 4, [None] * 4, [0.9, 0.7, 0.1, 0.3]).advantages
+    tasks, rewards = list(pairs[:1]) * 2 + list(pairs[1:2]) * 2, [0.9, 0.7, 0.1, 0.3]
+    told = Drawn(tasks, [""] * 4, [None] * 4, rewards, [[]] * 4).advantages
     assert told == pytest.approx([1, -1, -1, 1], abs=2e-3)
 
 
 def test_a_group_of_equals_teaches_nothing_and_is_left_out(ready):
     model, settings, pairs = ready
-    assert grpo.grpo_rows(model, drawn(pairs, (0.5, 0.5)), settings, grpo.anchor(model, settings)) == []
+    assert grpo.grpo_rows(model, drawn(model, pairs, (0.5, 0.5)), settings, grpo.anchor(model, settings)) == []
 
 
 def test_the_value_is_that_of_the_formula(ready):
@@ -118,6 +124,70 @@ def test_the_anchor_reads_the_start_also_after_the_adapter_moved(ready, tmp_path
 def test_odd_rules_are_refused(odd):
     with pytest.raises(ValueError, match="drafts is 1|temp is above 0"):
         Rules(**odd)
+
+
+def flat(pairs, drafts):
+    return [0.0] * len(drafts)
+
+
+@pytest.fixture
+def planner():
+    """The small planner ready to train: its drafts are texts that differ when its weights do."""
+    settings = Settings.of(QUICK | {"epochs": 2})
+    model = lora.prepare("tiny-s", "", settings, 0)
+    return model, settings, data.build("clean", 4, 0, LeakGuard([])).train
+
+
+def shaken(model):
+    """The adapter moved in place, as a step of training moves it."""
+    import mlx.core as mx
+    from mlx.utils import tree_map
+
+    mx.random.seed(1)
+    moved = tree_map(lambda v: v + mx.random.normal(v.shape) * 0.05, model.model.trainable_parameters())
+    model.model.update(moved)
+
+
+@pytest.mark.slow
+def test_drafts_after_the_weights_moved_are_those_of_the_moved_weights(planner):
+    model, _, pairs = planner
+    before = grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies
+    shaken(model)
+    after = grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies
+    model.forget()
+    assert after == grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies != before
+
+
+@pytest.mark.slow
+def test_a_draft_is_learnt_token_by_token_as_it_was_drawn_and_one_cut_off_has_no_end(planner):
+    model, settings, pairs = planner
+    rules = Rules(drafts=4, temp=3.0, top_p=1.0)  # so hot that some never end
+    drawn = grpo.draw(model, pairs, rules, flat, 3)
+    drawn = replace(drawn, rewards=[float(i % 4) for i in range(len(drawn.pairs))])
+    rows = grpo.grpo_rows(model, drawn, settings, grpo.anchor(model, settings))
+    ends, most = set(model.tokenizer.eos_token_ids), Decoding().max_tokens
+    tokens = [t for t, g in zip(drawn.tokens, drawn.advantages, strict=True) if abs(g) > 1e-6]
+    assert [ids[start:] for ids, start, *_ in rows] == tokens
+    cut = [ids for ids, start, *_ in rows if len(ids) - start == most and ids[-1] not in ends]
+    assert 0 < len(cut) < len(rows)
+    for ids, start, *_ in rows:
+        assert (ids[-1] in ends) == (ids not in cut) and not ends & set(ids[start:-1])
+
+
+@pytest.mark.slow
+def test_a_training_leaves_no_prefix_that_its_earlier_weights_read(planner, tmp_path):
+    model, settings, pairs = planner
+    rows = lora.sft_rows(model, pairs, settings)
+    asked = [prompt.ask(p.task) for p in pairs] * 4
+
+    def kept():
+        return len(model._prefixes._kept)
+
+    for resumed in (False, True):
+        model.generate(asked, [Decoding(max_tokens=4)] * len(asked))
+        assert kept()
+        Fit(model, lora.SFT, settings, lambda _: rows, rows, tmp_path).run()  # the second call only loads the state
+        assert not kept(), resumed
 
 
 # --- the critic

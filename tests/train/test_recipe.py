@@ -6,7 +6,7 @@ from lib.agent import prompt
 from lib.agent.bank import LeakGuard
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding
-from lib.train import data, recipe
+from lib.train import data, grpo, recipe
 from lib.train.data import BadData
 from lib.train.lora import Settings
 from lib.train.recipe import Recipe
@@ -51,6 +51,26 @@ def test_grpo_draws_rewards_and_writes_an_adapter(tmp_path):
     assert "adapter/adapters.safetensors" in done.files and done.provenance["parameters"]["kl"] == 0.1
 
 
+def test_a_reward_stays_in_the_curve_of_a_training_that_was_killed_and_went_on(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(told):
+        if told["epoch"] == 3:
+            raise Killed
+
+    def one(folder, **more):
+        settings = {"epochs": 3}
+        return made(tmp_path / folder, "grpo", 3, objective={"drafts": 2}, reward=recipe.similar(length),
+                    settings=settings, **more)  # fmt: skip
+
+    with pytest.raises(Killed):
+        recipe.train(one("killed", told=kill))
+    resumed, whole = recipe.train(one("killed")), recipe.train(one("whole"))
+    assert resumed.curve == whole.curve and all("reward" in row for row in whole.curve[1:])
+    assert resumed.files["adapter/adapters.safetensors"] == whole.files["adapter/adapters.safetensors"]
+
+
 def test_a_reward_that_tells_nothing_apart_is_said(tmp_path):
     with pytest.raises(BadData, match="no draft stands out in its group"):
         recipe.train(
@@ -61,6 +81,32 @@ def test_a_reward_that_tells_nothing_apart_is_said(tmp_path):
 def test_the_critic_is_trained_on_drafts_of_the_round_and_shown(tmp_path):
     done = recipe.train(made(tmp_path, "gad", 8, objective={"drafts": 2}))
     assert 0.5 < done.curve[1]["auc"] <= 1 and 0 < done.curve[1]["reward"] < 1
+
+
+def test_seeds_of_rounds_differ_by_recipe_epoch_and_use():
+    every = {
+        recipe.round_seed(seed, epoch, use)
+        for seed in (-1, 0, 1, 2, 1000) for epoch in (1, 2, 11, 1001) for use in ("critic", "policy")
+    }  # fmt: skip
+    assert len(every) == 40
+
+
+def test_rewarded_drafts_are_not_those_that_the_critic_learnt_from_and_both_follow_the_seed(tmp_path, monkeypatch):
+    rounds, draw = [], grpo.draw
+
+    def seen(*told):
+        rounds.append(draw(*told))
+        return rounds[-1]
+
+    monkeypatch.setattr(grpo, "draw", seen)
+    for seed in (0, 1):
+        recipe.train(made(tmp_path, "gad", 8, objective={"drafts": 2}, seed=seed))
+    critic, policy, other, last = (r.replies for r in rounds)
+
+    def same(a, b):
+        return sum(x == y for x, y in zip(a, b, strict=True)) / len(a)
+
+    assert same(critic, policy) < 0.5 and same(critic, other) < 0.5 and same(policy, last) < 0.5
 
 
 def test_another_base_seed_code_or_data_is_another_work_folder(tmp_path):
