@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> None:
         error.show()
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("notch: stopped; nothing half done is kept, call it again to go on", err=True)
+        click.echo(
+            "notch: stopped; what is sealed stays, call it again to go on (a training from its last epoch)", err=True
+        )
         sys.exit(130)
     except Exception as error:
         code = exit_code(error)

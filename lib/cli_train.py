@@ -146,12 +146,16 @@ def bar() -> Iterator[None]:
         shown = tqdm(total=1, desc="training", unit="step", disable=None, leave=False, bar_format=FORMAT)
 
         def follow() -> None:
+            seen = 0
             while not done.wait(0.5):
                 with contextlib.suppress(OSError, ValueError, KeyError):
                     told = json.loads(path.read_text(encoding="utf-8"))
                     shown.total, shown.n = told["total"], told["done"]
                     left = f"{told['seconds_left']:.0f} s left, loss {told['loss']:.3f}, epoch {told['epoch']}"
                     shown.set_postfix_str(left)
+                    if shown.disable and told["epoch"] > seen:  # no terminal: a line an epoch
+                        seen = told["epoch"]
+                        click.echo(f"training: {told['done']:.0f} of {told['total']:.0f} steps, {left}", err=True)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
