@@ -15,14 +15,12 @@ from lib.agent.bank import Leak
 from lib.agent.pipeline import STEPS, BadPipeline
 from lib.files import runs_at
 from lib.lab import execute
-from lib.lab.events import Events
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger
 from lib.lab.proposal import Proposal, Refused, adapter_id, setup, setup_of, with_adapters
 from lib.lab.steer import Limits, Steering
 from lib.models.model import Decoding, NoModel
 
-PASSING = ("banned", "patience", "budget", "duplicate")  # rules that a later proposal of the same may pass
 # Text that gives orders to whoever reads it next, or poses as a tag of theirs: a judge, another proposer, a person.
 ORDERS = re.compile(
     r"(?i)\b(ignore|disregard|forget|override)\b.{0,40}\b(instruction|prompt|rule|above|previous)|system prompt|"
@@ -67,7 +65,7 @@ class Base:
 
 
 def admit(
-    proposal: Proposal, base: Base, ledger: Ledger, events: Events, steering: Steering, limits: Limits, leave: str = ""
+    proposal: Proposal, base: Base, ledger: Ledger, steering: Steering, limits: Limits, leave: str = ""
 ) -> dict[str, Any]:
     """Parameters of the experiment, when every rule is passed. Raises Refused.
 
@@ -81,7 +79,7 @@ def admit(
     _leave(proposal, experiment, leave)
     _parent(proposal, ledger)
     _shape(experiment)
-    _duplicate(proposal, experiment, ledger, events)
+    _duplicate(experiment, ledger)
     _budget(experiment, limits)
     return parameters
 
@@ -184,15 +182,12 @@ def setup_named(experiment: Experiment) -> str:
     return setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
 
 
-def _duplicate(proposal: Proposal, experiment: Experiment, ledger: Ledger, events: Events) -> None:
+def _duplicate(experiment: Experiment, ledger: Ledger) -> None:
+    # A refusal before does not count: the rules above have just passed, and what cannot change they refuse again.
     mine = setup_named(experiment)
     for record in reversed(ledger.records):
         if record["kind"] == "experiment" and record["gate"] != "confirm" and setup_of(record, ledger) == mine:
             raise Refused("duplicate", f"{record['id']} did the same ({record['status']})")
-    for event in events.of("refused"):
-        # Word for word: with another hypothesis it is another proposal, and the rules above have passed this one.
-        if event.get("proposal") == proposal.as_dict() and event["rule"] not in PASSING:
-            raise Refused("duplicate", f"the same was refused before (event {event['n']}: {event['rule']})")
 
 
 def _budget(experiment: Experiment, limits: Limits) -> None:

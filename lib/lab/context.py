@@ -45,7 +45,7 @@ class View:
 
     def admit(self, proposal: Proposal) -> dict[str, Any]:
         """Parameters of a proposal that may run. Raises Refused."""
-        return admit(proposal, self.base, self.ledger, self.events, self.steering, self.limits, self.leave)
+        return admit(proposal, self.base, self.ledger, self.steering, self.limits, self.leave)
 
     @cached_property
     def champion(self) -> dict[str, Any] | None:
