@@ -19,6 +19,7 @@ from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger
 from lib.lab.proposal import Proposal, Refused, adapter_id, setup, setup_of, with_adapters
 from lib.lab.steer import Limits, Steering
+from lib.measure.ruler import Protocol
 from lib.models.model import Decoding, NoModel
 
 # Text that gives orders to whoever reads it next, or poses as a tag of theirs: a judge, another proposer, a person.
@@ -78,6 +79,7 @@ def admit(
     _banned(proposal, experiment, steering)
     _leave(proposal, experiment, leave)
     _parent(proposal, ledger)
+    _lever(proposal, ledger)
     _shape(experiment)
     _duplicate(experiment, ledger)
     _budget(experiment, limits)
@@ -168,6 +170,36 @@ def _parent(proposal: Proposal, ledger: Ledger) -> None:
             ledger.get(proposal.parent)
         except KeyError:
             raise Refused("no-parent", f"there is no run {proposal.parent[:60]!r} to build on") from None
+
+
+def classes(pipeline: list[dict[str, Any]], decoding: dict[str, Any], adapter: str) -> set[str]:
+    """Every lever class that a setup can be said to belong to; generous, since only a false name does harm.
+
+    >>> sorted(classes([{"step": "ask", "n": 9}, {"step": "prune"}], {"temp": 0.7}, ""))
+    ['decoding', 'over-generate and prune', 'prompting']
+    """
+    greedy = Decoding().__dict__
+    set_at = {k for row in pipeline for k in row if k in (*greedy, "temps")}
+    found = {STEPS[row["step"]].family for row in pipeline if row["step"] in STEPS}
+    found |= {"decoding"} if set_at or any(v != greedy.get(k) for k, v in decoding.items()) else set()
+    found |= {"adapter"} if adapter else set()
+    found |= (
+        {"schema"} if decoding.get("grammar") or any({"schema", "grammar"} & row.keys() for row in pipeline) else set()
+    )
+    many = any(isinstance(n, int) and n > Protocol.questions for n in (row.get("n") for row in pipeline))
+    return found | ({"over-generate and prune"} if many else set())
+
+
+def _lever(proposal: Proposal, ledger: Ledger) -> None:
+    """The class that is named is one of the setup, or of its parent: taking a step out belongs to that step's class."""
+    allowed = classes(proposal.pipeline, proposal.decoding, proposal.adapter)
+    if proposal.parent:
+        parent = ledger.get(proposal.parent)
+        allowed |= classes(parent["pipeline"], parent["decoding"], parent["adapter"])
+    if proposal.lever not in allowed:
+        steps = " > ".join(row["step"] for row in proposal.pipeline)
+        reason = f"{proposal.lever!r} has nothing to do with {steps[:200]}, which is {', '.join(sorted(allowed))}"
+        raise Refused("lever", f"{reason}; name the class of what you change")
 
 
 def _shape(experiment: Experiment) -> None:

@@ -140,6 +140,36 @@ def test_too_many_calls_or_tokens_are_over_the_budget(lab):
     assert refusal(lab, ask(tokens=5000)).name == "budget"
 
 
+CRITIQUE = [{"step": "ask"}, {"step": "critique"}]
+KINDS = [
+    ("over-generate and prune", GOOD["pipeline"], {}),
+    ("prompting", [{"step": "ask", "advice": ["coach"]}], {}),
+    ("prompting", [{"step": "ask", "tokens": 400}], {}),
+    ("schema", [{"step": "ask", "schema": "lines"}], {}),
+    ("decoding", [{"step": "ask"}], {"temp": 0.7}),
+    ("self-critique", CRITIQUE, {}),
+]
+
+
+@pytest.mark.parametrize("lever, pipeline, decoding", KINDS)
+def test_a_class_that_the_setup_shows_is_accepted(lab, lever, pipeline, decoding):
+    assert view(lab).admit(Proposal.of(GOOD | {"lever": lever, "pipeline": pipeline, "decoding": decoding}))
+
+
+@pytest.mark.parametrize("lever", ["self-critique", "schema", "decoding", "adapter", "retrieval"])
+def test_a_class_that_has_nothing_to_do_with_the_setup_is_refused(lab, lever):
+    found = refusal(lab, {"lever": lever, "decoding": {"temp": 0.0}})
+    assert found.name == "lever" and f"{lever!r} has nothing to do with ask > prune" in found.reason
+    assert "which is over-generate and prune, prompting" in found.reason
+
+
+def test_taking_out_a_step_of_the_parent_belongs_to_the_class_of_that_step(lab):
+    out = {"lever": "self-critique", "pipeline": [{"step": "ask", "tokens": 400}]}
+    parent = lab.seal(pipeline=CRITIQUE)
+    assert refusal(lab, out).name == "lever"
+    assert view(lab).admit(Proposal.of(GOOD | out | {"parent": parent}))
+
+
 # --- adapters
 
 
