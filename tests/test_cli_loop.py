@@ -87,6 +87,20 @@ def test_a_bad_proposal_is_refused_by_name_and_recorded(notch, tmp_path):  # noq
     assert notch("verify").code == 0
 
 
+def test_a_training_that_cannot_be_made_is_a_line_and_stands_with_the_refused(notch, tmp_path):  # noqa: F811
+    for method in ("stf", "sft"):
+        asked = {"why": "It copies.", "expected": 0.03, "parameters": {"method": method, "model": "tiny-s"}}
+        Events(tmp_path / "runs").append("accepted", by="me", proposal=GOOD | {"request": asked})
+    said = [line for line in notch("loop", "--runs", "0", *TOY, "--no-report").out.splitlines() if "request " in line]
+    assert len(said) == 2 and said[0].startswith("request   me: training not opened: ") and "'stf'" in said[0]
+    assert said[1].startswith("request   me: training opened 0001-sft-tiny-s")
+    assert [line[: len("- me: request: ")] for line in notch("log", *TOY).out.splitlines() if "stf" in line] == [
+        "- me: request: "
+    ]
+    [row] = json.loads(notch("log", *TOY, "--json").out)["refused"]
+    assert (row["rule"], row["by"]) == ("request", "me") and "stf" in row["reason"]
+
+
 def test_changed_events_are_tampering(notch, tmp_path):  # noqa: F811
     notch("propose", proposal(tmp_path, lever="magic"), *TOY)
     path = tmp_path / "runs" / "events.jsonl"

@@ -63,7 +63,7 @@ class View:
             "last_runs": [_run(r) for r in recent[-LAST:]],
             **lessons.as_data(self.ledger, self.fingerprint),
             "worst_dev_cases": self._worst(),
-            "refused": [{k: e[k] for k in ("rule", "reason", "by")} for e in self.events.of("refused")[-REFUSED:]],
+            "refused": self._refused(),
             "next": self.steering.wish,
             "standing": self.steering.standing,
             "bans": sorted(self.steering.bans),
@@ -75,6 +75,12 @@ class View:
             "decoding": {k: v for k, v in Decoding().__dict__.items() if k != "grammar"},
             "adapters": adapters(self.ledger),
         }
+
+    def _refused(self) -> list[dict[str, Any]]:
+        """The last refused proposals, and trainings asked for that cannot be made; those have the rule `request`."""
+        rows = [e for e in self.events.of("refused", "request") if not e.get("opened")][-REFUSED:]
+        told = [{"rule": "request", "reason": e.get("why", ""), **e} for e in rows]
+        return [{"by": "loop"} | {k: e[k] for k in ("rule", "reason", "by") if k in e} for e in told]
 
     def _worst(self) -> list[dict[str, Any]]:
         """The lowest cases of the champion's run on the dev gate, with what the judge said."""

@@ -223,12 +223,20 @@ def test_a_training_request_waits_for_a_person_and_a_bad_one_is_an_event(tmp_pat
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
 
     asked = {"why": "Copying the object fails in half of the cases.", "expected": 0.03, "parameters": parameters}
-    accepted = Events(tmp_path / "runs").append("accepted", proposal=GOOD | {"request": asked})
-    list(loop(tmp_path, total=0).run())
+    accepted = Events(tmp_path / "runs").append("accepted", by="plan", proposal=GOOD | {"request": asked})
+    said = [p.message for p in loop(tmp_path, total=0).run() if p.what == "request"]
     [event] = Events(tmp_path / "runs").of("request")
     assert event["accepted"] == accepted["n"]
-    assert [r.state for r in requests.requests(tmp_path / "steer" / "requests")] == [state] * bool(state)
+    opened = requests.requests(tmp_path / "steer" / "requests")
+    assert [r.state for r in opened] == [state] * bool(state)
+    assert [r.by.split(",")[0] for r in opened] == ["plan"] * bool(state)
     assert bool(event["opened"]) == bool(state) and bool(event["why"]) != bool(state)
+    why = " ".join(event["why"].split())
+    assert said == [
+        f"plan: training opened {event['opened']}; a person approves it"
+        if state
+        else f"plan: training not opened: {why}"
+    ]
 
 
 ASKED = {"why": "It copies the object.", "expected": 0.03, "parameters": {"model": "tiny-s", "data": {"pairs": 6}}}
