@@ -193,6 +193,7 @@ def _proposer(
 
 def _follow(work: Any) -> int:
     """Say what a loop does, a line a thing."""
+    from lib.lab import steer
     from lib.lab.ledger import sealed_folders
 
     began, ran = time.time(), 0
@@ -204,7 +205,8 @@ def _follow(work: Any) -> int:
             click.echo(f"{progress.what:9} {progress.message}")
     click.echo(f"{ran} runs in {time.time() - began:.0f} s")
     here, asked = len(sealed_folders(work.folder)), work.settings.total
-    if not ran and 0 < asked <= here and not work.settings.queue_only:
+    stopped = (work.steering / steer.STOP).exists()  # more runs asked for would end there too
+    if not ran and 0 < asked <= here and not work.settings.queue_only and not stopped:
         click.echo(f"nothing to do: --runs {asked} is how many the folder holds in the end; --runs {here + 20} adds 20")
     return work.code
 

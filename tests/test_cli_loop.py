@@ -7,6 +7,7 @@ import pytest
 from lib.lab import steer
 from lib.lab.events import Events
 from lib.lab.ledger import Ledger, verify
+from tests.lab.conftest import seal_run
 from tests.lab.test_proposal import GOOD
 from tests.test_cli import notch, one_line  # noqa: F401  the fixture
 
@@ -108,6 +109,16 @@ def test_changed_events_are_tampering(notch, tmp_path):  # noqa: F811
     said = notch("verify")
     assert said.code == 5 and "events.jsonl:1" in said.err
     assert notch("log", *TOY).code == 5 and notch("loop", "--runs", "0", *TOY).code == 5
+
+
+def test_an_old_stop_file_is_named_and_more_runs_are_not_advised(notch, tmp_path):  # noqa: F811
+    seal_run(tmp_path / "runs", slug="baseline", lever="baseline")
+    loop = ("loop", "--runs", "1", *TOY, "--no-report")
+    assert "--runs 21 adds 20" in notch(*loop).out
+    steer.write(tmp_path / "steer", "STOP", "")
+    said = notch(*loop)
+    assert said.code == 0 and f"stopped by {tmp_path / 'steer' / 'STOP'}; remove it to go on" in said.out
+    assert "adds 20" not in said.out
 
 
 @pytest.mark.slow

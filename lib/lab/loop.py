@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Settings:
 class Progress:
     """One thing that happened."""
 
-    what: str  # run, refused, accepted, request, waiting, idle, ended
+    what: str  # run, refused, accepted, request, waiting, paused, steering, idle, ended
     message: str
     record: dict[str, Any] | None = None
 
@@ -68,6 +68,7 @@ class Loop:
         self._waited, self._waits, self._refusals = 0.0, 0, 0
         self._crashes = 0
         self._idle = ""  # why there is nothing left to do
+        self._odd: tuple[str, ...] = ()  # faults of steering files that were said
 
     def run(self) -> Iterator[Progress]:
         """Work until the end. Raises Tampered, BadParameters, NoKey and what the machine itself cannot do."""
@@ -76,7 +77,7 @@ class Loop:
             yield from self._open_requests()
             try:
                 while True:
-                    view = self._look()
+                    view = yield from self._pause(self._look())
                     end = self._end(view)
                     if end:
                         self.code = end[0]
@@ -127,24 +128,41 @@ class Loop:
 
     # --- the end
 
-    def _end(self, view: View) -> tuple[int, str] | None:
-        """Why the loop ends here, with its exit code; None to go on. Waits while a person paused it."""
-        count = len(view.ledger.records)
-        if self._idle:
-            return DONE, self._idle
-        if count >= self.settings.total and not self.settings.queue_only:
-            return DONE, f"{count} runs are sealed"
-        if view.steering.stop:
-            return DONE, f"stopped by {self.steering / steer.STOP}"
+    def _pause(self, view: View) -> Generator[Progress, None, View]:
+        """Wait while a person paused it, and say what steering cannot be understood; the state as it is then."""
         paused = False
-        while view.steering.pause and not view.steering.stop and not self._late(view):
+        yield from self._misread(view)
+        while view.steering.pause and not self._over(view) and not self._late(view):
             if not paused:
                 self._live("paused")
+                yield Progress("paused", f"paused by {self.steering / steer.PAUSE}; remove it to go on")
                 paused = True
             time.sleep(0.5)
             view = self._look()
-        if view.steering.stop:
-            return DONE, f"stopped by {self.steering / steer.STOP}"
+            yield from self._misread(view)
+        return view
+
+    def _misread(self, view: View) -> Iterator[Progress]:
+        """A line for each fault in a steering file that was not there at the last look."""
+        new = [fault for fault in view.steering.odd if fault not in self._odd]
+        self._odd = view.steering.odd
+        for fault in new:
+            yield Progress("steering", f"{' '.join(fault.split())}; not heeded until it is corrected")
+
+    def _over(self, view: View) -> str:
+        """Why there is nothing to wait for: no work left, a stop, all runs made. "" to go on."""
+        count = len(view.ledger.records)
+        if self._idle:
+            return self._idle
+        if view.steering.stop:  # before the count: with more runs asked for, it would still stand in the way
+            return f"stopped by {self.steering / steer.STOP}; remove it to go on"
+        return f"{count} runs are sealed" if count >= self.settings.total and not self.settings.queue_only else ""
+
+    def _end(self, view: View) -> tuple[int, str] | None:
+        """Why the loop ends here, with its exit code; None to go on."""
+        over = self._over(view)
+        if over:
+            return DONE, over
         spent = state.dollars(view.ledger, self.events.rows)
         if view.limits.dollars and spent >= view.limits.dollars:
             return DONE, f"${spent:.2f} of ${view.limits.dollars:.2f} are spent"

@@ -66,13 +66,39 @@ def test_a_misspelt_steering_file_is_refused_at_the_start(tmp_path, name, text):
 
 def test_a_stop_file_ends_it_before_the_next_run(tmp_path):
     steer.write(tmp_path / "steer", "STOP", "")
-    assert [p.what for p in loop(tmp_path, total=3).run()] == ["ended"] and records(tmp_path) == []
+    [end] = loop(tmp_path, total=3).run()
+    assert end.what == "ended" and records(tmp_path) == []
+    assert end.message == f"stopped by {tmp_path / 'steer' / 'STOP'}; remove it to go on"
 
 
 def test_the_time_budget_ends_it_even_while_paused(tmp_path):
     steer.write(tmp_path / "steer", "PAUSE", "")
     work = loop(tmp_path, total=3, limits=Limits(minutes=0.01))
-    assert ["time is over" in p.message for p in work.run()] == [True]
+    assert ["time is over" in p.message for p in work.run()] == [False, True]
+
+
+def test_a_pause_is_said_once_and_a_faulty_steering_file_once_a_fault(tmp_path):
+    where = tmp_path / "steer"
+    steer.write(where, "PAUSE", "")
+    work = loop(tmp_path, total=3).run()
+    assert next(work).message == f"paused by {where / 'PAUSE'}; remove it to go on"
+    steer.write(where, "budget.yaml", "dolars: 1")
+    first = next(work)
+    steer.write(where, "bans.txt", "retreival")
+    second = next(work)
+    steer.write(where, "bans.txt", None)
+    steer.write(where, "STOP", "")
+    assert [(p.what, p.message.split(";")[0]) for p in (first, second)] == [
+        ("steering", f"{where / 'budget.yaml'}: no limit 'dolars'"),
+        ("steering", f"{where / 'bans.txt'}: 'retreival' is no lever class, family or step"),
+    ]
+    assert first.message.endswith("; not heeded until it is corrected")
+    assert [p.what for p in work] == ["ended"]
+
+
+def test_a_pause_file_does_not_hold_a_loop_that_has_nothing_left_to_do(tmp_path):
+    steer.write(tmp_path / "steer", "PAUSE", "")
+    assert [p.message for p in loop(tmp_path, total=0).run()] == ["0 runs are sealed"]
 
 
 def test_zero_crashes_or_refusals_are_no_limit(tmp_path):
