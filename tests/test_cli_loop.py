@@ -4,9 +4,12 @@ import json
 
 import pytest
 
-from lib.lab import steer
-from lib.lab.events import Events
+from lib.lab import state, steer
+from lib.lab.admit import Base
+from lib.lab.events import PROPOSAL, Events
+from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger, verify
+from lib.lab.proposal import Proposal
 from tests.lab.conftest import seal_run
 from tests.lab.test_proposal import GOOD
 from tests.test_cli import notch, one_line  # noqa: F401  the fixture
@@ -78,6 +81,32 @@ def test_a_good_proposal_is_queued(notch, tmp_path):  # noqa: F811
     said = notch("propose", proposal(tmp_path), *TOY, "--by", "me")
     [path] = steer.queued(tmp_path / "steer")
     assert said.code == 0 and path.name in said.out and json.loads(path.read_text())["by"] == "me"
+
+
+def test_the_log_begins_with_what_is_due_and_queued(notch, tmp_path):  # noqa: F811
+    era = Experiment(**Base(model="toy").baseline).fingerprint
+    seal_run(tmp_path / "runs", slug="baseline", lever="baseline", fingerprint=era)
+    assert "# Before a new proposal" not in notch("log", *TOY).out
+    notch("propose", proposal(tmp_path), *TOY, "--by", "me")
+    steer.enqueue(tmp_path / "steer", {}, "me")
+    [good, bad] = steer.queued(tmp_path / "steer")
+    parameters = Base(model="toy").parameters(Proposal.of(GOOD | {"lever": "prompting"}))
+    log = Events(tmp_path / "runs")
+    log.append("accepted", proposal=GOOD, parameters=parameters, runs=1, fingerprint=era)
+    text, as_json = notch("log", *TOY).out, json.loads(notch("log", *TOY, "--json").out)
+    due, *queued = as_json["waiting"]
+    assert due.startswith("due: reference reference-baseline-ask: The champion 0001-baseline on the dev gate")
+    assert queued == [
+        f"queued: {good.name}: me: over-generate and prune: {GOOD['hypothesis']}",
+        f"queued: {bad.name}: cannot be read, and will be refused",
+    ]
+    assert text.startswith(
+        "\n".join(["# Before a new proposal", "", *(f"- {line}" for line in as_json["waiting"]), ""])
+    )
+    screen = seal_run(tmp_path / "runs", slug="screen", gate="dev", status="indecisive", fingerprint=era)
+    (tmp_path / "runs" / screen / PROPOSAL).write_text(json.dumps({"event": 1, "purpose": "screen", "steered": None}))
+    state.made.cache_clear()
+    assert f"\n- due: decide prompting-ask-prune: {GOOD['hypothesis']}\n" in notch("log", *TOY).out
 
 
 def test_a_bad_proposal_is_refused_by_name_and_recorded(notch, tmp_path):  # noqa: F811

@@ -54,7 +54,7 @@ class View:
     @cached_property
     def plain(self) -> dict[str, Any]:
         """Everything as plain data."""
-        return _without(self._all(), _hidden())
+        return shown(self._all())
 
     def _all(self) -> dict[str, Any]:
         recent = [r for r in self.ledger.records if r["kind"] == "experiment" and r["fingerprint"] == self.fingerprint]
@@ -103,6 +103,11 @@ def _hidden() -> re.Pattern[str]:
     cases = [c for c in Ruler.load(RULER).cases if c.gate != "dev"]
     texts = {t for c in cases for t in (c.task, *(c.gold.questions if c.gold else ()))}
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.IGNORECASE)
+
+
+def shown(value: Any) -> Any:
+    """Plain data as anybody may see it: without those texts."""
+    return _without(value, _hidden())
 
 
 def _without(value: Any, hidden: re.Pattern[str]) -> Any:
@@ -161,11 +166,12 @@ def adapters(ledger: Ledger) -> list[str]:
     return [r["id"] for r in ledger.records if (ledger.folder / r["id"] / "adapter").is_dir()]
 
 
-def as_text(view: View) -> str:
-    """The same for a person or an outside agent, as Markdown."""
+def as_text(view: View, waiting: list[str]) -> str:
+    """The same for a person or an outside agent, as Markdown, after what waits to be run."""
     p = view.plain
     c = p["champion"]
-    lines = ["# Champion", ""]
+    lines = ["# Before a new proposal", "", *(f"- {line}" for line in waiting), ""] if waiting else []
+    lines += ["# Champion", ""]
     lines += [f"{c['id']}: quality {c['quality']:.4f}, {_steps(c)}" if c else "none yet", "", "# Last runs", ""]
     lines += [_line(r) for r in p["last_runs"]] or ["none yet"]
     lines += ["", lessons.as_text(view.ledger, view.fingerprint), "# Worst dev cases of the champion", ""]
