@@ -193,6 +193,7 @@ def _proposer(
 
 def _follow(work: Any) -> int:
     """Say what a loop does, a line a thing."""
+    from lib.lab import steer
     from lib.lab.ledger import sealed_folders
 
     began, ran = time.time(), 0
@@ -204,7 +205,8 @@ def _follow(work: Any) -> int:
             click.echo(f"{progress.what:9} {progress.message}")
     click.echo(f"{ran} runs in {time.time() - began:.0f} s")
     here, asked = len(sealed_folders(work.folder)), work.settings.total
-    if not ran and 0 < asked <= here and not work.settings.queue_only:
+    stopped = (work.steering / steer.STOP).exists()  # more runs asked for would end there too
+    if not ran and 0 < asked <= here and not work.settings.queue_only and not stopped:
         click.echo(f"nothing to do: --runs {asked} is how many the folder holds in the end; --runs {here + 20} adds 20")
     return work.code
 
@@ -250,11 +252,16 @@ def view_of(folder: Path, steering: Path, parameters: Any) -> Any:
 @PARAMETERS
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def log(runs: Path, steering: Path | None, parameters: Any, as_json: bool) -> int:
-    """Print what a proposer may know: champion, last runs, lessons, worst dev cases, steering, the menu of steps."""
-    from lib.lab import context, steer
+    """Print what a proposer may know: what waits, champion, last runs, lessons, worst dev cases, steering, the menu."""
+    from lib.lab import context, state, steer
 
-    view = view_of(runs, steering or steer.default_folder(runs), parameters)
-    click.echo(json.dumps(view.plain, indent=1, ensure_ascii=False) if as_json else context.as_text(view), nl=as_json)
+    where = steering or steer.default_folder(runs)
+    view = view_of(runs, where, parameters)
+    waiting = context.shown(state.waiting(view, state.Rules(), steer.queued(where)))
+    plain = {**view.plain, "waiting": waiting}
+    click.echo(
+        json.dumps(plain, indent=1, ensure_ascii=False) if as_json else context.as_text(view, waiting), nl=as_json
+    )
     return OK
 
 

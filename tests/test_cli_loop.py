@@ -4,9 +4,13 @@ import json
 
 import pytest
 
-from lib.lab import steer
-from lib.lab.events import Events
+from lib.lab import state, steer
+from lib.lab.admit import Base
+from lib.lab.events import PROPOSAL, Events
+from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger, verify
+from lib.lab.proposal import Proposal
+from tests.lab.conftest import seal_run
 from tests.lab.test_proposal import GOOD
 from tests.test_cli import notch, one_line  # noqa: F401  the fixture
 
@@ -79,12 +83,52 @@ def test_a_good_proposal_is_queued(notch, tmp_path):  # noqa: F811
     assert said.code == 0 and path.name in said.out and json.loads(path.read_text())["by"] == "me"
 
 
+def test_the_log_begins_with_what_is_due_and_queued(notch, tmp_path):  # noqa: F811
+    era = Experiment(**Base(model="toy").baseline).fingerprint
+    seal_run(tmp_path / "runs", slug="baseline", lever="baseline", fingerprint=era)
+    assert "# Before a new proposal" not in notch("log", *TOY).out
+    notch("propose", proposal(tmp_path), *TOY, "--by", "me")
+    steer.enqueue(tmp_path / "steer", {}, "me")
+    [good, bad] = steer.queued(tmp_path / "steer")
+    parameters = Base(model="toy").parameters(Proposal.of(GOOD | {"lever": "prompting"}))
+    log = Events(tmp_path / "runs")
+    log.append("accepted", proposal=GOOD, parameters=parameters, runs=1, fingerprint=era)
+    text, as_json = notch("log", *TOY).out, json.loads(notch("log", *TOY, "--json").out)
+    due, *queued = as_json["waiting"]
+    assert due.startswith("due: reference reference-baseline-ask: The champion 0001-baseline on the dev gate")
+    assert queued == [
+        f"queued: {good.name}: me: over-generate and prune: {GOOD['hypothesis']}",
+        f"queued: {bad.name}: cannot be read, and will be refused",
+    ]
+    assert text.startswith(
+        "\n".join(["# Before a new proposal", "", *(f"- {line}" for line in as_json["waiting"]), ""])
+    )
+    screen = seal_run(tmp_path / "runs", slug="screen", gate="dev", status="indecisive", fingerprint=era)
+    (tmp_path / "runs" / screen / PROPOSAL).write_text(json.dumps({"event": 1, "purpose": "screen", "steered": None}))
+    state.made.cache_clear()
+    assert f"\n- due: decide prompting-ask-prune: {GOOD['hypothesis']}\n" in notch("log", *TOY).out
+
+
 def test_a_bad_proposal_is_refused_by_name_and_recorded(notch, tmp_path):  # noqa: F811
     said = notch("propose", proposal(tmp_path, lever="magic"), *TOY)
     assert said.code == 1 and one_line(said.err) and "unknown-lever" in said.err
     [event] = Events(tmp_path / "runs").of("refused")
     assert (event["rule"], event["by"]) == ("unknown-lever", "agent") and steer.queued(tmp_path / "steer") == []
     assert notch("verify").code == 0
+
+
+def test_a_training_that_cannot_be_made_is_a_line_and_stands_with_the_refused(notch, tmp_path):  # noqa: F811
+    for method in ("stf", "sft"):
+        asked = {"why": "It copies.", "expected": 0.03, "parameters": {"method": method, "model": "tiny-s"}}
+        Events(tmp_path / "runs").append("accepted", by="me", proposal=GOOD | {"request": asked})
+    said = [line for line in notch("loop", "--runs", "0", *TOY, "--no-report").out.splitlines() if "request " in line]
+    assert len(said) == 2 and said[0].startswith("request   me: training not opened: ") and "'stf'" in said[0]
+    assert said[1].startswith("request   me: training opened 0001-sft-tiny-s")
+    assert [line[: len("- me: request: ")] for line in notch("log", *TOY).out.splitlines() if "stf" in line] == [
+        "- me: request: "
+    ]
+    [row] = json.loads(notch("log", *TOY, "--json").out)["refused"]
+    assert (row["rule"], row["by"]) == ("request", "me") and "stf" in row["reason"]
 
 
 def test_changed_events_are_tampering(notch, tmp_path):  # noqa: F811
@@ -94,6 +138,16 @@ def test_changed_events_are_tampering(notch, tmp_path):  # noqa: F811
     said = notch("verify")
     assert said.code == 5 and "events.jsonl:1" in said.err
     assert notch("log", *TOY).code == 5 and notch("loop", "--runs", "0", *TOY).code == 5
+
+
+def test_an_old_stop_file_is_named_and_more_runs_are_not_advised(notch, tmp_path):  # noqa: F811
+    seal_run(tmp_path / "runs", slug="baseline", lever="baseline")
+    loop = ("loop", "--runs", "1", *TOY, "--no-report")
+    assert "--runs 21 adds 20" in notch(*loop).out
+    steer.write(tmp_path / "steer", "STOP", "")
+    said = notch(*loop)
+    assert said.code == 0 and f"stopped by {tmp_path / 'steer' / 'STOP'}; remove it to go on" in said.out
+    assert "adds 20" not in said.out
 
 
 @pytest.mark.slow

@@ -15,14 +15,13 @@ from lib.agent.bank import Leak
 from lib.agent.pipeline import STEPS, BadPipeline
 from lib.files import runs_at
 from lib.lab import execute
-from lib.lab.events import Events
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger
 from lib.lab.proposal import Proposal, Refused, adapter_id, setup, setup_of, with_adapters
 from lib.lab.steer import Limits, Steering
+from lib.measure.ruler import Protocol
 from lib.models.model import Decoding, NoModel
 
-PASSING = ("banned", "patience", "budget", "duplicate")  # rules that a later proposal of the same may pass
 # Text that gives orders to whoever reads it next, or poses as a tag of theirs: a judge, another proposer, a person.
 ORDERS = re.compile(
     r"(?i)\b(ignore|disregard|forget|override)\b.{0,40}\b(instruction|prompt|rule|above|previous)|system prompt|"
@@ -67,7 +66,7 @@ class Base:
 
 
 def admit(
-    proposal: Proposal, base: Base, ledger: Ledger, events: Events, steering: Steering, limits: Limits, leave: str = ""
+    proposal: Proposal, base: Base, ledger: Ledger, steering: Steering, limits: Limits, leave: str = ""
 ) -> dict[str, Any]:
     """Parameters of the experiment, when every rule is passed. Raises Refused.
 
@@ -80,8 +79,9 @@ def admit(
     _banned(proposal, experiment, steering)
     _leave(proposal, experiment, leave)
     _parent(proposal, ledger)
+    _lever(proposal, ledger)
     _shape(experiment)
-    _duplicate(proposal, experiment, ledger, events)
+    _duplicate(experiment, ledger)
     _budget(experiment, limits)
     return parameters
 
@@ -172,6 +172,36 @@ def _parent(proposal: Proposal, ledger: Ledger) -> None:
             raise Refused("no-parent", f"there is no run {proposal.parent[:60]!r} to build on") from None
 
 
+def classes(pipeline: list[dict[str, Any]], decoding: dict[str, Any], adapter: str) -> set[str]:
+    """Every lever class that a setup can be said to belong to; generous, since only a false name does harm.
+
+    >>> sorted(classes([{"step": "ask", "n": 9}, {"step": "prune"}], {"temp": 0.7}, ""))
+    ['decoding', 'over-generate and prune', 'prompting']
+    """
+    greedy = Decoding().__dict__
+    set_at = {k for row in pipeline for k in row if k in (*greedy, "temps")}
+    found = {STEPS[row["step"]].family for row in pipeline if row["step"] in STEPS}
+    found |= {"decoding"} if set_at or any(v != greedy.get(k) for k, v in decoding.items()) else set()
+    found |= {"adapter"} if adapter else set()
+    found |= (
+        {"schema"} if decoding.get("grammar") or any({"schema", "grammar"} & row.keys() for row in pipeline) else set()
+    )
+    many = any(isinstance(n, int) and n > Protocol.questions for n in (row.get("n") for row in pipeline))
+    return found | ({"over-generate and prune"} if many else set())
+
+
+def _lever(proposal: Proposal, ledger: Ledger) -> None:
+    """The class that is named is one of the setup, or of its parent: taking a step out belongs to that step's class."""
+    allowed = classes(proposal.pipeline, proposal.decoding, proposal.adapter)
+    if proposal.parent:
+        parent = ledger.get(proposal.parent)
+        allowed |= classes(parent["pipeline"], parent["decoding"], parent["adapter"])
+    if proposal.lever not in allowed:
+        steps = " > ".join(row["step"] for row in proposal.pipeline)
+        reason = f"{proposal.lever!r} has nothing to do with {steps[:200]}, which is {', '.join(sorted(allowed))}"
+        raise Refused("lever", f"{reason}; name the class of what you change")
+
+
 def _shape(experiment: Experiment) -> None:
     wrong = rehearsal.fault(experiment.steps, experiment.ruler.protocol.questions)
     if wrong:
@@ -184,15 +214,12 @@ def setup_named(experiment: Experiment) -> str:
     return setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
 
 
-def _duplicate(proposal: Proposal, experiment: Experiment, ledger: Ledger, events: Events) -> None:
+def _duplicate(experiment: Experiment, ledger: Ledger) -> None:
+    # A refusal before does not count: the rules above have just passed, and what cannot change they refuse again.
     mine = setup_named(experiment)
     for record in reversed(ledger.records):
         if record["kind"] == "experiment" and record["gate"] != "confirm" and setup_of(record, ledger) == mine:
             raise Refused("duplicate", f"{record['id']} did the same ({record['status']})")
-    for event in events.of("refused"):
-        # Word for word: with another hypothesis it is another proposal, and the rules above have passed this one.
-        if event.get("proposal") == proposal.as_dict() and event["rule"] not in PASSING:
-            raise Refused("duplicate", f"the same was refused before (event {event['n']}: {event['rule']})")
 
 
 def _budget(experiment: Experiment, limits: Limits) -> None:

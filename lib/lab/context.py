@@ -45,7 +45,7 @@ class View:
 
     def admit(self, proposal: Proposal) -> dict[str, Any]:
         """Parameters of a proposal that may run. Raises Refused."""
-        return admit(proposal, self.base, self.ledger, self.events, self.steering, self.limits, self.leave)
+        return admit(proposal, self.base, self.ledger, self.steering, self.limits, self.leave)
 
     @cached_property
     def champion(self) -> dict[str, Any] | None:
@@ -54,7 +54,7 @@ class View:
     @cached_property
     def plain(self) -> dict[str, Any]:
         """Everything as plain data."""
-        return _without(self._all(), _hidden())
+        return shown(self._all())
 
     def _all(self) -> dict[str, Any]:
         recent = [r for r in self.ledger.records if r["kind"] == "experiment" and r["fingerprint"] == self.fingerprint]
@@ -63,7 +63,7 @@ class View:
             "last_runs": [_run(r) for r in recent[-LAST:]],
             **lessons.as_data(self.ledger, self.fingerprint),
             "worst_dev_cases": self._worst(),
-            "refused": [{k: e[k] for k in ("rule", "reason", "by")} for e in self.events.of("refused")[-REFUSED:]],
+            "refused": self._refused(),
             "next": self.steering.wish,
             "standing": self.steering.standing,
             "bans": sorted(self.steering.bans),
@@ -75,6 +75,12 @@ class View:
             "decoding": {k: v for k, v in Decoding().__dict__.items() if k != "grammar"},
             "adapters": adapters(self.ledger),
         }
+
+    def _refused(self) -> list[dict[str, Any]]:
+        """The last refused proposals, and trainings asked for that cannot be made; those have the rule `request`."""
+        rows = [e for e in self.events.of("refused", "request") if not e.get("opened")][-REFUSED:]
+        told = [{"rule": "request", "reason": e.get("why", ""), **e} for e in rows]
+        return [{"by": "loop"} | {k: e[k] for k in ("rule", "reason", "by") if k in e} for e in told]
 
     def _worst(self) -> list[dict[str, Any]]:
         """The lowest cases of the champion's run on the dev gate, with what the judge said."""
@@ -97,6 +103,11 @@ def _hidden() -> re.Pattern[str]:
     cases = [c for c in Ruler.load(RULER).cases if c.gate != "dev"]
     texts = {t for c in cases for t in (c.task, *(c.gold.questions if c.gold else ()))}
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.IGNORECASE)
+
+
+def shown(value: Any) -> Any:
+    """Plain data as anybody may see it: without those texts."""
+    return _without(value, _hidden())
 
 
 def _without(value: Any, hidden: re.Pattern[str]) -> Any:
@@ -155,11 +166,12 @@ def adapters(ledger: Ledger) -> list[str]:
     return [r["id"] for r in ledger.records if (ledger.folder / r["id"] / "adapter").is_dir()]
 
 
-def as_text(view: View) -> str:
-    """The same for a person or an outside agent, as Markdown."""
+def as_text(view: View, waiting: list[str]) -> str:
+    """The same for a person or an outside agent, as Markdown, after what waits to be run."""
     p = view.plain
     c = p["champion"]
-    lines = ["# Champion", ""]
+    lines = ["# Before a new proposal", "", *(f"- {line}" for line in waiting), ""] if waiting else []
+    lines += ["# Champion", ""]
     lines += [f"{c['id']}: quality {c['quality']:.4f}, {_steps(c)}" if c else "none yet", "", "# Last runs", ""]
     lines += [_line(r) for r in p["last_runs"]] or ["none yet"]
     lines += ["", lessons.as_text(view.ledger, view.fingerprint), "# Worst dev cases of the champion", ""]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lib.lab.ledger import REFERENCE, Ledger
+from lib.lab.proposal import setup_of
 
 READINGS = ("hit", "over", "under", "wrong sign")
 MANY = 0.25  # share of cases without an answer from which a run failed by its form, not by its questions
@@ -80,12 +81,13 @@ class DeadEnd:
 def outcomes(ledger: Ledger, fingerprint: str) -> list[Outcome]:
     """Every prediction that was tested, oldest first."""
     found = []
-    tried = {r["hypothesis"] for r in ledger.climb(fingerprint) if r["decision"].get("delta") is not None}
+    # By what was run, not by its text: proposers reuse their words, and a decision may come under other ones.
+    tried = {setup_of(r, ledger) for r in ledger.climb(fingerprint) if r["decision"].get("delta") is not None}
     for r in ledger.records:
         d = r["decision"]
         if r["kind"] != "experiment" or r["fingerprint"] != fingerprint or d.get("delta") is None:
             continue
-        screened_out = r["gate"] == "dev" and r["status"] == "discarded" and r["hypothesis"] not in tried
+        screened_out = r["gate"] == "dev" and r["status"] == "discarded" and setup_of(r, ledger) not in tried
         if r["lever"] in (*REFERENCE, "baseline") or not (r["gate"] == "full" or screened_out):
             continue
         found.append(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Settings:
 class Progress:
     """One thing that happened."""
 
-    what: str  # run, refused, accepted, waiting, ended
+    what: str  # run, refused, accepted, request, waiting, paused, steering, idle, ended
     message: str
     record: dict[str, Any] | None = None
 
@@ -68,15 +68,16 @@ class Loop:
         self._waited, self._waits, self._refusals = 0.0, 0, 0
         self._crashes = 0
         self._idle = ""  # why there is nothing left to do
+        self._odd: tuple[str, ...] = ()  # faults of steering files that were said
 
     def run(self) -> Iterator[Progress]:
         """Work until the end. Raises Tampered, BadParameters, NoKey and what the machine itself cannot do."""
         with alone(self.folder):
             self._start()
-            self._open_requests()
+            yield from self._open_requests()
             try:
                 while True:
-                    view = self._look()
+                    view = yield from self._pause(self._look())
                     end = self._end(view)
                     if end:
                         self.code = end[0]
@@ -127,24 +128,41 @@ class Loop:
 
     # --- the end
 
-    def _end(self, view: View) -> tuple[int, str] | None:
-        """Why the loop ends here, with its exit code; None to go on. Waits while a person paused it."""
-        count = len(view.ledger.records)
-        if self._idle:
-            return DONE, self._idle
-        if count >= self.settings.total and not self.settings.queue_only:
-            return DONE, f"{count} runs are sealed"
-        if view.steering.stop:
-            return DONE, f"stopped by {self.steering / steer.STOP}"
+    def _pause(self, view: View) -> Generator[Progress, None, View]:
+        """Wait while a person paused it, and say what steering cannot be understood; the state as it is then."""
         paused = False
-        while view.steering.pause and not view.steering.stop and not self._late(view):
+        yield from self._misread(view)
+        while view.steering.pause and not self._over(view) and not self._late(view):
             if not paused:
                 self._live("paused")
+                yield Progress("paused", f"paused by {self.steering / steer.PAUSE}; remove it to go on")
                 paused = True
             time.sleep(0.5)
             view = self._look()
-        if view.steering.stop:
-            return DONE, f"stopped by {self.steering / steer.STOP}"
+            yield from self._misread(view)
+        return view
+
+    def _misread(self, view: View) -> Iterator[Progress]:
+        """A line for each fault in a steering file that was not there at the last look."""
+        new = [fault for fault in view.steering.odd if fault not in self._odd]
+        self._odd = view.steering.odd
+        for fault in new:
+            yield Progress("steering", f"{' '.join(fault.split())}; not heeded until it is corrected")
+
+    def _over(self, view: View) -> str:
+        """Why there is nothing to wait for: no work left, a stop, all runs made. "" to go on."""
+        count = len(view.ledger.records)
+        if self._idle:
+            return self._idle
+        if view.steering.stop:  # before the count: with more runs asked for, it would still stand in the way
+            return f"stopped by {self.steering / steer.STOP}; remove it to go on"
+        return f"{count} runs are sealed" if count >= self.settings.total and not self.settings.queue_only else ""
+
+    def _end(self, view: View) -> tuple[int, str] | None:
+        """Why the loop ends here, with its exit code; None to go on."""
+        over = self._over(view)
+        if over:
+            return DONE, over
         spent = state.dollars(view.ledger, self.events.rows)
         if view.limits.dollars and spent >= view.limits.dollars:
             return DONE, f"${spent:.2f} of ${view.limits.dollars:.2f} are spent"
@@ -171,7 +189,7 @@ class Loop:
         self._note_unrepeated(view)
         path = next(iter(steer.queued(self.steering)), None)
         if path is not None:
-            yield self._judge(self._queued(path), view)
+            yield from self._judge(self._queued(path), view)
             path.unlink(missing_ok=True)
         elif self.settings.queue_only or self.ask is None:
             yield self._nothing("the queue is empty: `notch propose FILE` fills it")
@@ -192,7 +210,7 @@ class Loop:
         if asked.value is None and not asked.fault:
             yield self._nothing(f"the proposer {asked.by!r} has nothing left to propose")
         else:
-            yield self._judge(asked, view)
+            yield from self._judge(asked, view)
 
     def _nothing(self, why: str) -> Progress:
         """Nothing is left to do; the loop ends as it would at its number of runs."""
@@ -206,8 +224,8 @@ class Loop:
         except (OSError, ValueError, KeyError, TypeError) as error:
             return Asked(None, "queue", fault=f"{path.name} cannot be read ({error})")
 
-    def _judge(self, asked: Asked, view: View) -> Progress:
-        """Accept a proposal or refuse it, and put that on disk."""
+    def _judge(self, asked: Asked, view: View) -> list[Progress]:
+        """Accept a proposal or refuse it, and put that on disk; a list, so that all is done before anybody looks."""
         by, _, name = asked.by.partition(":")
         about = {"by": by, "asked": name, "dollars": asked.dollars, "tokens": asked.tokens}
         about |= {"fingerprint": self.fingerprint}
@@ -219,7 +237,7 @@ class Loop:
         except Refused as error:
             self._refusals += 1
             refused(self.events, asked.value, error, **about)
-            return Progress("refused", f"{by}: {error}")
+            return [Progress("refused", f"{by}: {error}")]
         self._refusals = 0
         wish = steer.wish_event(self.events) if view.steering.wish else None
         self.events.append(
@@ -227,12 +245,10 @@ class Loop:
             steered=wish["n"] if wish else None, wish=view.steering.wish, standing=view.steering.standing,
             leave=view.leave,
         )  # fmt: skip
-        self._open_requests()
-        return Progress(
-            "accepted", f"{by}: {proposal.lever}, predicted {proposal.predicted:+.3f}: {proposal.hypothesis}"
-        )
+        said = f"{by}: {proposal.lever}, predicted {proposal.predicted:+.3f}: {proposal.hypothesis}"
+        return [Progress("accepted", said), *self._open_requests()]
 
-    def _open_requests(self) -> None:
+    def _open_requests(self) -> list[Progress]:
         """Open each training that an accepted proposal asks for, once, also where a kill came before that."""
         answered, asked = set(), {}
         for event in self.events.of("accepted", "request"):
@@ -241,23 +257,21 @@ class Loop:
                 answered.add(event.get("accepted", max(asked, default=0)))
             elif event["proposal"].get("request"):
                 asked[event["n"]] = event
-        for number, event in asked.items():
-            if number not in answered:
-                self._request(event)
+        return [self._request(event) for number, event in asked.items() if number not in answered]
 
-    def _request(self, event: Event) -> None:
+    def _request(self, event: Event) -> Progress:
         """Open the training that a proposal asks for; a person approves it, the loop goes on meanwhile."""
-        proposal = Proposal(**event["proposal"])
+        proposal, by = Proposal(**event["proposal"]), event.get("by", "loop")
+        mark = f"event {event['n']} after {event['prev'][:12]}"
         try:
-            opened, why = (
-                open_training(self.steering, proposal, f"loop, event {event['n']} after {event['prev'][:12]}"),
-                "",
-            )
+            opened, why = open_training(self.steering, proposal, by, mark), ""
         except Leak:
             opened, why = "", "leak: a pair repeats a task or a gold question of the ruler"
         except (OneLine, ValueError, OSError) as error:  # OSError: a name too long to be a file's
             opened, why = "", str(error)[:300]
-        self.events.append("request", accepted=event["n"], opened=opened, why=why, request=proposal.request)
+        self.events.append("request", accepted=event["n"], by=by, opened=opened, why=why, request=proposal.request)
+        said = f"opened {opened}; a person approves it" if opened else f"not opened: {' '.join(why.split())}"
+        return Progress("request", f"{by}: training {said}")
 
     def _run(self, action: Action, view: View) -> Iterator[Progress]:
         """Make one run and seal it. The measure is looked at before, after, and before the ledger line."""
@@ -352,16 +366,16 @@ def _digest(text: str) -> str:
     return sha256(text.encode("utf-8", "backslashreplace"))
 
 
-def open_training(steering: Path, proposal: Proposal, by: str) -> str:
-    """Open a training request in the steering folder, if `by` has not yet; returns its id. Raises what its check raises."""
+def open_training(steering: Path, proposal: Proposal, by: str, mark: str) -> str:
+    """Open a training request in the steering folder, if none has this mark yet; returns its id. Raises what its check raises."""
     from lib.lab import requests
 
     told = proposal.request
-    there = next((r for r in requests.requests(steering / REQUESTS) if r.by == by), None)
+    there = next((r for r in requests.requests(steering / REQUESTS) if r.by.endswith(f", {mark}")), None)
     if there:  # a kill came between the file and the event about it
         return there.id
     return requests.open_request(
-        steering / REQUESTS, told["parameters"], told["why"], float(told["expected"]), by=by
+        steering / REQUESTS, told["parameters"], told["why"], float(told["expected"]), by=f"{by}, {mark}"
     ).id
 
 

@@ -81,8 +81,11 @@ class Proposal:
         for name, said in value.items():
             _check(name, said, known[name])
         made = cls(**value)
-        if not made.hypothesis.strip() or not made.kill.strip():
-            raise Refused("malformed", "hypothesis and kill are empty; say what you expect and what would refute it")
+        wanted = {"hypothesis": "what you expect and why", "kill": "what would refute it"}
+        empty = [name for name in wanted if not getattr(made, name).strip()]
+        if empty:
+            said, verb = " and ".join(wanted[name] for name in empty), "is" if len(empty) == 1 else "are"
+            raise Refused("malformed", f"{' and '.join(empty)} {verb} empty; say {said}")
         if made.lever not in PROPOSABLE:
             raise Refused("unknown-lever", f"{_short(made.lever)}; expected one of {', '.join(PROPOSABLE)}")
         return made

@@ -66,6 +66,24 @@ def next_action(view: View, rules: Rules) -> Action | None:
     return _look(ledger, view.fingerprint, rules) or _test(view, champion, rules)
 
 
+def waiting(view: View, rules: Rules, queue: list[Path]) -> list[str]:
+    """What runs before a new proposal does, a line a thing: the run that is due, then the files of the queue."""
+    action = next_action(view, rules)
+    told = [f"due: {action.purpose} {action.slug}: {_first(action.parameters)}"] if action else []
+    for path in queue:
+        try:
+            said = json.loads(path.read_text(encoding="utf-8"))
+            about = f"{said['by']}: {said['proposal']['lever']}: {_first(said['proposal'])}"
+        except (OSError, ValueError, KeyError, TypeError):
+            about = "cannot be read, and will be refused"
+        told.append(f"queued: {path.name}: {' '.join(about.split())}")
+    return told
+
+
+def _first(told: dict[str, Any]) -> str:
+    return " ".join(str(told.get("hypothesis", "")).split())[:160]
+
+
 def _look(ledger: Ledger, fingerprint: str, rules: Rules) -> Action | None:
     """A look at the sealed gate that a new champion still needs; the first champion's comes before, to compare with."""
     kept = [r for r in ledger.climb(fingerprint) if r["status"] == "kept"]

@@ -48,15 +48,25 @@ def test_a_class_has_its_runs_its_keeps_and_how_its_predictions_did(lab):
     assert "schema: 2 runs" in lesson.sentence
 
 
-def test_a_screened_out_run_counts_once_and_a_screened_and_decided_one_by_its_decision(lab):
+def demos(k):
+    return [{"step": "demos", "k": k}, {"step": "ask"}]
+
+
+@pytest.mark.parametrize("out, on, decided", [("out", "on", "on"), ("same", "same", "same"), ("out", "on", "reworded")])
+def test_a_screened_out_run_counts_once_and_a_screened_and_decided_one_by_its_decision(lab, out, on, decided):
+    """Whatever the hypotheses say: a screen belongs to the full run of the same setup."""
     lab.seal(slug="baseline", lever="baseline")
     lab.seal(gate="dev", slug="reference", lever="baseline")
-    lab.seal(up(lab.full, -0.1), gate="dev", slug="out", lever="retrieval", hypothesis="out")
-    lab.seal(mixed(lab.full, 0.1), gate="dev", slug="on", lever="retrieval", hypothesis="on")
-    lab.seal(mixed(lab.full, 0.1), slug="decided", lever="retrieval", hypothesis="on")
+    lost = {"gate": "dev", "lever": "retrieval"}
+    lab.seal(up(lab.full, -0.1), slug="out", hypothesis=out, pipeline=demos(1), **lost)
+    lab.seal(up(lab.full, -0.1), slug="on", hypothesis=on, pipeline=demos(2), **lost)
+    lab.seal(mixed(lab.full, 0.1), slug="decided", lever="retrieval", hypothesis=decided, pipeline=demos(2))
     [lesson] = lessons.lessons(lab.read(), ERA)
     assert (lesson.runs, lesson.screened_out) == (1, 1)
-    assert [o.gate for o in lessons.outcomes(lab.read(), ERA)] == ["dev", "full"]
+    assert [(o.gate, o.run) for o in lessons.outcomes(lab.read(), ERA)] == [
+        ("dev", "0003-out"),
+        ("full", "0005-decided"),
+    ]
 
 
 def test_a_discarded_attempt_is_a_dead_end_with_what_would_revive_it(lab):

@@ -66,13 +66,39 @@ def test_a_misspelt_steering_file_is_refused_at_the_start(tmp_path, name, text):
 
 def test_a_stop_file_ends_it_before_the_next_run(tmp_path):
     steer.write(tmp_path / "steer", "STOP", "")
-    assert [p.what for p in loop(tmp_path, total=3).run()] == ["ended"] and records(tmp_path) == []
+    [end] = loop(tmp_path, total=3).run()
+    assert end.what == "ended" and records(tmp_path) == []
+    assert end.message == f"stopped by {tmp_path / 'steer' / 'STOP'}; remove it to go on"
 
 
 def test_the_time_budget_ends_it_even_while_paused(tmp_path):
     steer.write(tmp_path / "steer", "PAUSE", "")
     work = loop(tmp_path, total=3, limits=Limits(minutes=0.01))
-    assert ["time is over" in p.message for p in work.run()] == [True]
+    assert ["time is over" in p.message for p in work.run()] == [False, True]
+
+
+def test_a_pause_is_said_once_and_a_faulty_steering_file_once_a_fault(tmp_path):
+    where = tmp_path / "steer"
+    steer.write(where, "PAUSE", "")
+    work = loop(tmp_path, total=3).run()
+    assert next(work).message == f"paused by {where / 'PAUSE'}; remove it to go on"
+    steer.write(where, "budget.yaml", "dolars: 1")
+    first = next(work)
+    steer.write(where, "bans.txt", "retreival")
+    second = next(work)
+    steer.write(where, "bans.txt", None)
+    steer.write(where, "STOP", "")
+    assert [(p.what, p.message.split(";")[0]) for p in (first, second)] == [
+        ("steering", f"{where / 'budget.yaml'}: no limit 'dolars'"),
+        ("steering", f"{where / 'bans.txt'}: 'retreival' is no lever class, family or step"),
+    ]
+    assert first.message.endswith("; not heeded until it is corrected")
+    assert [p.what for p in work] == ["ended"]
+
+
+def test_a_pause_file_does_not_hold_a_loop_that_has_nothing_left_to_do(tmp_path):
+    steer.write(tmp_path / "steer", "PAUSE", "")
+    assert [p.message for p in loop(tmp_path, total=0).run()] == ["0 runs are sealed"]
 
 
 def test_zero_crashes_or_refusals_are_no_limit(tmp_path):
@@ -223,12 +249,20 @@ def test_a_training_request_waits_for_a_person_and_a_bad_one_is_an_event(tmp_pat
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
 
     asked = {"why": "Copying the object fails in half of the cases.", "expected": 0.03, "parameters": parameters}
-    accepted = Events(tmp_path / "runs").append("accepted", proposal=GOOD | {"request": asked})
-    list(loop(tmp_path, total=0).run())
+    accepted = Events(tmp_path / "runs").append("accepted", by="plan", proposal=GOOD | {"request": asked})
+    said = [p.message for p in loop(tmp_path, total=0).run() if p.what == "request"]
     [event] = Events(tmp_path / "runs").of("request")
     assert event["accepted"] == accepted["n"]
-    assert [r.state for r in requests.requests(tmp_path / "steer" / "requests")] == [state] * bool(state)
+    opened = requests.requests(tmp_path / "steer" / "requests")
+    assert [r.state for r in opened] == [state] * bool(state)
+    assert [r.by.split(",")[0] for r in opened] == ["plan"] * bool(state)
     assert bool(event["opened"]) == bool(state) and bool(event["why"]) != bool(state)
+    why = " ".join(event["why"].split())
+    assert said == [
+        f"plan: training opened {event['opened']}; a person approves it"
+        if state
+        else f"plan: training not opened: {why}"
+    ]
 
 
 ASKED = {"why": "It copies the object.", "expected": 0.03, "parameters": {"model": "tiny-s", "data": {"pairs": 6}}}

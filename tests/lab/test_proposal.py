@@ -76,6 +76,19 @@ def test_a_missing_field_is_named(name):
 
 
 @pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"hypothesis": " "}, "hypothesis is empty; say what you expect and why"),
+        ({"kill": ""}, "kill is empty; say what would refute it"),
+        ({"hypothesis": "", "kill": "\n"}, "hypothesis and kill are empty; say what you expect and why and what would"),
+    ],
+)
+def test_only_what_is_empty_is_said_to_be(change, said):
+    with pytest.raises(Refused, match=f"^malformed: {said}"):
+        Proposal.of(GOOD | change)
+
+
+@pytest.mark.parametrize(
     "text, rule",
     [
         ("", "malformed"),

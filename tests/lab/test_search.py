@@ -7,7 +7,7 @@ import pytest
 from lib.agent.pipeline import STEPS
 from lib.agent.rehearsal import fault
 from lib.agent.steps import build
-from lib.lab.admit import Base
+from lib.lab.admit import Base, classes
 from lib.lab.context import View
 from lib.lab.events import Events
 from lib.lab.experiment import Experiment
@@ -85,6 +85,23 @@ def test_the_same_ledger_and_seed_give_the_same_proposal_and_another_seed_anothe
 def test_what_it_proposes_passes_every_rule(begun):
     for seed in range(5):
         assert view(begun).admit(propose(begun, seed))
+
+
+@pytest.mark.parametrize(
+    "champion",
+    [
+        {},
+        {"decoding": {"temp": 0.7}},
+        {"pipeline": [{"step": "demos", "k": 3}, {"step": "ask", "n": 9, "schema": "lines"}, {"step": "prune"}]},
+        {"pipeline": [{"step": "brainstorm"}, {"step": "critique"}, {"step": "prune"}]},
+    ],
+)
+def test_no_candidate_names_a_class_that_it_has_nothing_to_do_with(lab, champion):
+    lab.seal(slug="baseline", lever="baseline", fingerprint=ERA, **champion)
+    some = fresh(view(lab))
+    assert len(some) > 30
+    for c in some:
+        assert c.lever in classes(c.pipeline, c.decoding, c.adapter), c
 
 
 def test_untried_classes_come_first(begun):
