@@ -5,18 +5,17 @@ BIN := .venv/bin
 READY := .venv/.ready
 # One process a core, at most four (each may hold a model and a kernel); a file stays whole, since its fixtures are costly.
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
-.PHONY: setup study test check lab bench report demo-cloud planner help
+.PHONY: setup weights study test check lab bench report demo-cloud help
 help:
 	@echo "make study   a short study on the embedded default, into study/"
 	@echo "make test    all tests"
 	@echo "make check   format, lint and the quick tests"
 	@echo "make lab     JupyterLab on notebooks/"
 	@echo "make bench   speed, as ratios measured in one run"
-	@echo "make planner the tiny planners again, from nothing (two hours)"
 	@echo "make report  the index notebooks of runs/ again"
 	@echo "make demo-cloud  the judge by Claude against a loopback server: no key, no network"
 
-setup: $(READY)
+setup: weights
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { echo "notch needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1 || echo missing). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 3; }
@@ -30,39 +29,30 @@ $(READY): pyproject.toml
 	  else echo "no OpenBLAS: everything works, but 15 to 40 times slower. On Debian and Ubuntu: apt-get install libopenblas0-pthread"; fi; fi
 	@touch $(READY)
 
-study: $(READY)
+# The public models of the embedded default: 176 MB, once for all folders of this user.
+weights: $(READY)
+	@$(BIN)/python -m lib.weights
+
+study: weights
 	@$(BIN)/notch study quick --runs study/runs --workers $$($(BIN)/python -c 'import os; print(min(4, os.cpu_count() or 1))')
 
-test: $(READY)
+test: weights
 	@$(TESTS)
 
-check: $(READY)
+check: weights
 	@$(BIN)/ruff format --check -q . || { echo "run: .venv/bin/ruff format ."; exit 1; }
 	@$(BIN)/ruff check -q .
 	@$(TESTS) -m "not slow"
 
-lab: $(READY)
+lab: weights
 	@$(BIN)/jupyter lab notebooks/00_start.ipynb
 
-bench: $(READY)
+bench: weights
 	@$(BIN)/python -m tests.bench
 	@$(BIN)/python -m tests.bench_judge
 
-report: $(READY)
+report: weights
 	@$(BIN)/notch report
 
 demo-cloud: $(READY)
 	@$(BIN)/python -m tests.measure.loopback demo
-
-# The tiny planners from nothing, about two hours on two cores. PyTorch is needed for this alone.
-PRETRAIN := $(BIN)/python -m lib.train.pretrain
-WORK := .planner
-planner: $(READY)
-	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -q torch
-	$(PRETRAIN) --size tiny-m --out $(WORK)/m1 --tokens 2.4
-	$(PRETRAIN) --size tiny-m --out $(WORK)/m2 --start $(WORK)/m1 --tokenizer $(WORK)/m1 --tokens 6.3 --seed 7
-	$(PRETRAIN) --size tiny-m --out $(WORK)/m3 --start $(WORK)/m2 --tokenizer $(WORK)/m1 --tokens 4.4 --seed 11 --lr 0.015
-	$(PRETRAIN) --size tiny-s --out $(WORK)/s1 --start $(WORK)/m2 --tokenizer $(WORK)/m1 --tokens 2.5 --seed 5 --lr 0.015
-	$(PRETRAIN) --size tiny-s --out $(WORK)/s2 --start $(WORK)/s1 --tokenizer $(WORK)/m1 --tokens 3.5 --seed 21 --lr 0.015
-	$(BIN)/python -m lib.train.export --size tiny-m --source $(WORK)/m3
-	$(BIN)/python -m lib.train.export --size tiny-s --source $(WORK)/s2

@@ -4,6 +4,7 @@ The package is a house of six rooms and a floor. This is the order to read it in
 above it, and tests/test_order.py holds that.
 
     files                       folders, canonical JSON, hashes, files written once
+    weights                     pinned weights, fetched once into the cache
     measure.ruler               cases, gold, rubric, protocol; the seal and the fingerprint
     measure.answer              an answer that can be judged, or why there is none
     measure.judge               what a judge is
@@ -25,17 +26,20 @@ above it, and tests/test_order.py holds that.
     measure.fit_offline         how the offline judge's constants were fitted (a script)
     measure.against             a judge beside stored verdicts of another
     models.model                what a model is; ToyModel
+    models.gguf                 a GGUF file as a folder that mlx-lm loads
     models.grammar              which tokens may come next
+    models.ragged               a Llama-like model on a CPU, rows of unequal length at once
     models.batching             many rows through one MLX model at once
     models.provenance           where an adapter comes from, and whether it fits
     models.mlx                  the model that runs here
     models.apple                Apple's on-device model
     models.cloud                Claude as a candidate
+    models.stored               answers that were written before
     models.load                 the one door to a model
-    models.knowledge            what a plan depends on, by family of task
     models.embed                texts as vectors
     agent.prompt                every call beside the parser of its reply
-    agent.bank                  worked examples and the leak guard
+    agent.guard                 the leak guard, and words that texts share
+    agent.bank                  the teacher's sets: examples, the nearest, train and valid
     agent.likeness              how much texts say the same
     agent.pipeline              plain data in, one state a case out
     agent.steps.asking          prompting and schema
@@ -50,11 +54,9 @@ above it, and tests/test_order.py holds that.
     agent.steps.adapters        a second draft from another adapter
     agent.steps                 registers the levers
     agent.rehearsal             a pipeline tried on a stand-in: can it end in a set at all?
-    train.corpus                examples of every call, for the tiny planner
-    train.pretrain              trains a tiny planner (a script)
-    train.export                quantises and measures it (a script)
     train.data                  pairs to train on, with their card
     train.teacher               chosen sets that Claude writes
+    train.forward               log-probabilities of what is learnt, for a fifth of the price
     train.lora                  low-rank adapters, epoch by epoch
     train.orpo                  a loss on pairs of preference
     train.grpo                  rewards within a group, near the start

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def exit_code(error: Exception) -> int | None:
     """The exit code of an expected error; None for one that is a defect of notch."""
-    from lib.agent.bank import Leak
+    from lib.agent.guard import Leak
     from lib.agent.pipeline import BadPipeline
     from lib.lab.execute import RunFailed
     from lib.lab.experiment import BadParameters
@@ -142,7 +142,7 @@ def run(parameters: tuple[tuple[str, str], ...], as_yaml: tuple[str, ...], name:
     for text in as_yaml:
         value = _value("-y", text)
         if not isinstance(value, dict):
-            raise BadParameters(f"-y {text!r}: expected a mapping such as '{{model: tiny-s}}'")
+            raise BadParameters(f"-y {text!r}: expected a mapping such as '{{model: smollm2}}'")
         told |= value
     for key, text in parameters:
         told[key] = _value(key, text) if key not in ("hypothesis", "of", "adapter", "model") else text
@@ -309,10 +309,12 @@ def _against(judge: str, files: tuple[Path, ...], parameters: Any) -> int:
 @notch.command()
 @click.argument("run", required=False, default="")
 @click.option("--models", default="", metavar="A,B,...", help="Change only the model: candidates in the same harness on "
-              "the full gate, the first to compare with; `tiny-m+FOLDER` is a model with an adapter.")  # fmt: skip
+              "the full gate, the first to compare with; `smollm2+FOLDER` is a model with an adapter.")  # fmt: skip
 @click.option("--base", default="", metavar="MODEL", help="Try a new base: the stock pipeline, the champion's and every "
               "anchor's on it, beside --old.")  # fmt: skip
-@click.option("--old", default="tiny-m", show_default=True, metavar="MODEL", help="The base that --base stands beside.")
+@click.option(
+    "--old", default="smollm2", show_default=True, metavar="MODEL", help="The base that --base stands beside."
+)
 @PARAMETERS
 @click.option("--name", default="", help="Slug of the comparison (default: models, or base-MODEL).")
 @runs_option

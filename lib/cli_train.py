@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import json
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import click
 from lib.files import ROOT
 
 OK, FAILED, USAGE = 0, 1, 2
+MINUTE = 60.0  # s between two lines where there is no terminal
 
 
 def register(
@@ -136,26 +138,17 @@ def _train(told: dict[str, Any], name: str, runs: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def bar() -> Iterator[None]:
-    """A progress bar with time left and loss, fed by the kernel through a file."""
-    from tqdm import tqdm
-
-    done = threading.Event()
+    """What the kernel tells of its progress, through a file: a bar on a terminal, a line a minute elsewhere."""
+    done, terminal = threading.Event(), sys.stderr.isatty()
     with tempfile.TemporaryDirectory(prefix="notch-") as temp:
-        path = Path(temp) / "progress.json"
+        path = Path(temp) / "progress"
         os.environ["NOTCH_PROGRESS"] = str(path)
-        shown = tqdm(total=1, desc="training", unit="step", disable=None, leave=False, bar_format=FORMAT)
 
         def follow() -> None:
-            seen = 0
-            while not done.wait(0.5):
-                with contextlib.suppress(OSError, ValueError, KeyError):
-                    told = json.loads(path.read_text(encoding="utf-8"))
-                    shown.total, shown.n = told["total"], told["done"]
-                    left = f"{told['seconds_left']:.0f} s left, loss {told['loss']:.3f}, epoch {told['epoch']}"
-                    shown.set_postfix_str(left)
-                    if shown.disable and told["epoch"] > seen:  # no terminal: a line an epoch
-                        seen = told["epoch"]
-                        click.echo(f"training: {told['done']:.0f} of {told['total']:.0f} steps, {left}", err=True)
+            while not done.wait(0.5 if terminal else MINUTE):
+                if path.exists():
+                    told = path.read_text(encoding="utf-8")
+                    click.echo(f"\r{told}" if terminal else told.rstrip(), err=True, nl=not terminal)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
@@ -164,8 +157,6 @@ def bar() -> Iterator[None]:
         finally:
             done.set()
             thread.join()
-            shown.close()
+            if terminal:
+                click.echo("\r\x1b[K", err=True, nl=False)
             os.environ.pop("NOTCH_PROGRESS", None)
-
-
-FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {postfix}"

@@ -1,6 +1,6 @@
 """Speed as ratios measured in one run: `make bench`. Prints a table and asserts nothing: machines are noisy.
 
-Covers inference against mlx-lm's own loops, with and without a schema, memory over 1,000 cases, a run through
+Covers inference against mlx-lm's own loops and the machine's matrix products, with and without a schema, memory over 1,000 cases, a run through
 `execute` against the papermill command, and the index of 10,000 runs. Does not cover training or a paid judge. Names
 of benches as arguments run those alone.
 """
@@ -36,12 +36,25 @@ def median_ratio(times, slow, fast):
     return median(a / b for a, b in pairs), median(a for a, _ in pairs), median(b for _, b in pairs)
 
 
-def batching():
-    """30 prompts that share 300 tokens: mlx-lm one by one, mlx-lm's batch, and this project's batch."""
+SMOL = "smollm2"
+NEW = 40  # tokens a reply: enough for a rate, little enough for mlx-lm's loops
+SET = {"type": "object", "properties": {"title": {"type": "string"},
+       "questions": {"type": "array", "items": {"type": "string"}, "minItems": 7, "maxItems": 7}},
+       "required": ["title", "questions"], "additionalProperties": False}  # fmt: skip
+
+
+def subject():
+    """The model and the 30 prompts of the full gate."""
     from lib.agent import prompt
-    from lib.agent.bank import bank
     from lib.measure.ruler import Ruler
-    from lib.models.mlx import MLXModel, fast_blas
+    from lib.models.mlx import MLXModel
+
+    return MLXModel(SMOL), [prompt.ask(c.task) for c in Ruler.load().gate("full")]
+
+
+def batching():
+    """30 prompts that share a system message: mlx-lm one by one, mlx-lm's batch, and this project's batch."""
+    from lib.models.mlx import fast_blas
 
     fast_blas()  # before mlx is imported, for both sides of the comparison
     from mlx_lm import batch_generate, generate
@@ -49,70 +62,125 @@ def batching():
     from lib.models.batching import shared
     from lib.models.model import Decoding
 
-    model, demos = MLXModel("tiny-m"), [(e.task, e.draft) for e in bank()[-2:]]
-    prompts = [prompt.ask(c.task, demos=demos) for c in Ruler.load().gate("full")]
+    model, prompts = subject()
     ids = [model.encode(p) for p in prompts]
     n = min(shared(ids[0], other) for other in ids[1:])
     texts = {}
 
     def alone():
-        texts["alone"] = [generate(model.model, model.tokenizer, i, max_tokens=100) for i in ids]
+        texts["alone"] = [generate(model.model, model.tokenizer, i, max_tokens=NEW) for i in ids]
 
     def plain():
-        texts["plain"] = batch_generate(model.model, model.tokenizer, ids, max_tokens=100).texts
+        texts["plain"] = batch_generate(model.model, model.tokenizer, ids, max_tokens=NEW).texts
 
     def ours():
         model.forget()  # the prefix is read within the time that is measured
-        texts["ours"] = [c.text for c in model.generate(prompts, [Decoding(max_tokens=100)] * len(prompts))]
+        texts["ours"] = [c.text for c in model.generate(prompts, [Decoding(max_tokens=NEW)] * len(prompts))]
 
     ours()
-    for name, slow, times, want in (("generate one by one", alone, 3, "4x"), ("batch_generate", plain, 5, "1.5x")):
+    for name, slow, times, want in (("batch_generate", plain, 3, "1.6x"), ("generate one by one", alone, 1, "6x")):
         ratio, before, after = median_ratio(times, slow, ours)
-        same = sum(a == b for a, b in zip(texts["alone"], texts["ours"], strict=True))
+        its = texts["plain" if slow is plain else "alone"]
+        same = sum(a == b for a, b in zip(its, texts["ours"], strict=True))
         note = f"{n} shared tokens, same greedy text {same} of {len(ids)}, want {want}"
-        yield f"30 prompts, 100 new tokens: mlx_lm.{name} / ours", before, after, ratio, note
+        yield f"30 prompts, {NEW} new tokens: mlx_lm.{name} / ours", before, after, ratio, note
+
+
+def rates():
+    """Steps of 30 rows and reading 6 whole prompts in GFLOP/s of the weights, beside bare products of the same sizes."""
+    import numpy as np
+
+    from lib.models import ragged
+
+    model, prompts = subject()
+    if not ragged.fits(model.model):
+        return
+    ids = [model.encode(p) for p in prompts]
+    llama, args = ragged.Llama(model.model), model.model.args
+    inner = [w for layer in model.model.layers for w in matrices(layer)]
+    head = np.asarray(model.model.model.embed_tokens.weight)
+    for what, feeds, weights in (
+        ("a step after 100 tokens", [[7]] * 30, [*inner, head]),
+        ("reading 6 prompts", [i[:-1] for i in ids[:6]], inner),
+    ):
+        tokens = sum(map(len, feeds))
+        some = np.ones((tokens, args.hidden_size), np.float32), np.ones((tokens, args.intermediate_size), np.float32)
+
+        rows = ragged.Rows(llama, len(feeds))
+        if weights[-1] is head:
+            rows.forward([[7] * 100] * 30, logits=False)
+
+        def bare(weights=weights, some=some):
+            for w in weights:
+                some[w.shape[1] != args.hidden_size] @ w.T
+
+        def whole(rows=rows, feeds=feeds, step=weights[-1] is head):
+            rows.forward(feeds, logits=step)
+
+        whole(), bare()
+        ratio, slow, fast = median_ratio(3, whole, bare)
+        work = 2e-9 * tokens * sum(w.size for w in weights)
+        yield f"{what}: ours / bare products", slow, fast, ratio, f"{work / slow:.0f} of {work / fast:.0f} GFLOP/s"
+
+
+def matrices(layer):
+    import numpy as np
+
+    attention, mlp = layer.self_attn, layer.mlp
+    maps = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, mlp.gate_proj, mlp.up_proj)
+    return [np.asarray(m.weight) for m in (*maps, mlp.down_proj)]
+
+
+def threads():
+    """The 30 prompts with one BLAS thread and with two: worth it on idle cores alone."""
+    from lib.models.mlx import use_threads
+    from lib.models.model import Decoding
+
+    model, prompts = subject()
+    texts = {}
+
+    def run(count):
+        use_threads(count)
+        model.forget()
+        texts[count] = [c.text for c in model.generate(prompts, [Decoding(max_tokens=NEW)] * len(prompts))]
+        use_threads(1)
+
+    ratio, one, two = median_ratio(1, lambda: run(1), lambda: run(2))
+    same = sum(a == b for a, b in zip(texts[1], texts[2], strict=True))
+    yield "30 prompts: one BLAS thread / two", one, two, ratio, f"same greedy text {same} of {len(prompts)}"
 
 
 def constraining():
-    """The same prompts held to a schema and free, the token count being the same: every free reply fits it."""
-    from lib.agent import prompt
-    from lib.measure.ruler import Ruler
-    from lib.models.mlx import MLXModel
+    """The same prompts held to a schema and free, by the token: what a mask costs and forced tokens save."""
     from lib.models.model import Decoding
 
-    questions = {"type": "array", "items": {"type": "string"}, "minItems": 7, "maxItems": 7}
-    schema = {"type": "object", "properties": {"title": {"type": "string"}, "questions": questions},
-              "required": ["title", "questions"], "additionalProperties": False}  # fmt: skip
-    model = MLXModel("tiny-m")
-    prompts = [prompt.ask(c.task) for c in Ruler.load().gate("full")]
+    model, prompts = subject()
     made = {}
 
     def answer(name, grammar):
-        done = model.generate(prompts, [Decoding(grammar=grammar)] * len(prompts))
+        done = model.generate(prompts, [Decoding(grammar=grammar, max_tokens=NEW)] * len(prompts))
         made[name] = sum(c.generation_tokens for c in done)
 
     def held():
-        answer("held", json.dumps(schema))
+        answer("held", json.dumps(SET))
 
     def free():
         answer("free", "")
 
     held(), free()
-    ratio, slow, fast = median_ratio(7, held, free)
-    note = f"{made['held']} and {made['free']} new tokens, want at most 1.3"
-    yield "30 tasks in one batch: held to a schema / free", slow, fast, ratio, note
+    ratio, slow, fast = median_ratio(3, held, free)
+    note = f"{made['held']} and {made['free']} new tokens, want at most 1.3 a token"
+    yield "30 tasks in one batch, a token: held / free", slow, fast, ratio * made["free"] / made["held"], note
 
 
 MEMORY = """
-import resource
-from lib.agent.pipeline import run
-from lib.agent.steps import build
-from lib.agent.bank import bank
+import resource, sys
 from lib.models.load import load
 from lib.models.model import Decoding
-model, tasks = load("tiny-s"), [(str(i), e.task) for i, e in enumerate(bank(40)[:1000])]
+model = load(sys.argv[1])
 for at in range(0, 1000, 50):
-    run(build([{"step": "ask", "tokens": 60}]), tasks[at : at + 50], model, Decoding())
+    prompts = [[{"role": "user", "content": f"Task: {i}"}] for i in range(at, at + 50)]
+    model.generate(prompts, [Decoding(max_tokens=3)] * 50)
     if at in (50, 950):
         print(at + 50, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -121,10 +189,10 @@ for at in range(0, 1000, 50):
 def memory():
     """Peak memory of a process that answers 1,000 cases, after the first 100 and at the end."""
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", MEMORY, SMOL], check=True, capture_output=True, text=True)
     first, last = (int(line.split()[1]) for line in done.stdout.splitlines())
     note = f"peak memory after 1,000 / after 100: {last / first:.3f}"
-    yield "1,000 cases of tiny-s through a pipeline, in one process", time.perf_counter() - began, None, None, note
+    yield "1,000 short replies in one process", time.perf_counter() - began, None, None, note
 
 
 def running():
@@ -217,7 +285,7 @@ def index():
     )
 
 
-BENCHES = (batching, constraining, memory, running, starting, index)
+BENCHES = (batching, rates, threads, constraining, memory, running, starting, index)
 
 
 def main():

@@ -14,23 +14,24 @@ PACKAGE = Path(lib.__file__).parent
 ORDER = re.findall(r"^    ([a-z_.]+)  +\S", lib.__doc__, re.MULTILINE)
 OWNERS = {
     "mlx": {
+        "models.ragged",
         "models.batching",
         "models.mlx",
         "models.embed",
-        "train.export",
+        "models.gguf",
+        "train.forward",
         "train.lora",
         "train.orpo",
         "train.grpo",
         "train.adapter",
         "train.recipe",
     },
-    "mlx_lm": {"models.batching", "models.mlx", "train.export", "train.lora"},
+    "mlx_lm": {"models.batching", "models.mlx", "train.lora"},
     "llguidance": {"models.grammar"},
     "apple_fm_sdk": {"models.apple"},
     "matplotlib": {"report.figures"},
     "ipywidgets": {"report.panel", "report.supervise"},
     "papermill": {"lab.execute"},
-    "torch": {"train.pretrain"},
     "anthropic": {"measure.claude"},
 }
 

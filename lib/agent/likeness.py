@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lib.agent.bank import content, overlap
+from lib.agent.guard import content, overlap
 from lib.agent.prompt import Draft
 from lib.measure.answer import Answer, normalised, spec_gate
-from lib.models.embed import Embedder
+from lib.models.embed import MiniLM
 
 REPEATS = 0.6  # similarity from which a second question adds nothing (the study's pool dropped from the same Jaccard)
 
@@ -90,7 +90,7 @@ def composite(draft: Draft, task: str) -> float:
     return different + one_thing + concrete + named
 
 
-def dispersion(draft: Draft, embedder: Embedder) -> float:
+def dispersion(draft: Draft, embedder: MiniLM) -> float:
     """How far a set's questions stand apart: 1 minus the mean cosine of their vectors."""
     n = len(draft.questions)
     if n < 2:

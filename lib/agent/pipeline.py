@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lib.agent import prompt
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
 from lib.files import OneLine
@@ -22,10 +23,15 @@ from lib.measure.answer import NoAnswer
 from lib.models.model import FAILED, Capabilities, Completion, Cost, Decoding, Model
 
 MOST_STEPS = 20
+LONGEST = 1500  # letters of a wording
 
 
 class BadPipeline(OneLine, ValueError):
     """A pipeline that cannot run; the message says which step, what came and what was expected."""
+
+
+class Misplaced(BadPipeline):
+    """A step that finds nothing to work on, whatever a model answers; a rehearsal finds it before the run."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,9 @@ class State:
         return replace(self, failed=NoAnswer(reason))
 
     def need(self, step: str) -> Draft:
-        """The draft that a step works on. Raises BadReply where no step has written one."""
+        """The draft that a step works on. Raises Misplaced where no step has written one."""
         if self.draft is None:
-            raise BadReply("no draft to work on; put ask before it")
+            raise Misplaced(f"{step}: no draft to work on; put ask before it")
         return self.draft
 
 
@@ -79,6 +85,7 @@ class Step:
     about: str  # first line of its docstring
     texts: tuple[str, ...]  # free texts among the arguments, for the leak guard
     needs: frozenset[str] = frozenset()  # capabilities of the model that it cannot do without
+    wording: dict[str, str] = field(default_factory=dict)  # a call's name in prompt.CALLS -> other words for it
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,7 @@ def _build_one(place: int, row: Any) -> Step:
     if name not in STEPS:
         raise BadPipeline(f"step {place}: no step {name!r}; there are {', '.join(sorted(STEPS))}")
     made = STEPS[name]
+    wording = _wording(f"step {place} ({name})", args.pop("wording", {}))
     signature = inspect.signature(made.make)
     hints = typing.get_type_hints(made.make)
     for key, value in args.items():
@@ -143,9 +151,46 @@ def _build_one(place: int, row: Any) -> Step:
     except (ValueError, TypeError) as error:
         raise BadPipeline(f"step {place} ({name}): {error}") from error
     about = (inspect.getdoc(made.make) or "").split("\n")[0]
-    return Step(
-        name, made.family, args, run, made.calls(**bound), about, tuple(_texts(args)), frozenset(made.needs(**bound))
-    )
+    told = args | ({"wording": row["wording"]} if wording else {})
+    needs = frozenset(made.needs(**bound))
+    return Step(name, made.family, told, run, made.calls(**bound), about, tuple(_texts(told)), needs, wording)
+
+
+def _wording(where: str, value: Any) -> dict[str, str]:
+    """Other words for a step's calls, by the call's name; one text alone is for its main call. Raises BadPipeline."""
+    named = {"": value} if isinstance(value, str) else value
+    if not isinstance(named, dict) or not all(isinstance(t, str) for t in (*named, *named.values())):
+        raise BadPipeline(f"{where}: wording is {value!r:.60}, expected text, or texts by the name of a call")
+    for call, text in named.items():
+        if call and call not in prompt.CALLS:
+            raise BadPipeline(f"{where}: wording for {call!r:.40}, expected one of {', '.join(prompt.CALLS)}")
+        if len(text.split()) < 3 or len(text) > LONGEST:
+            raise BadPipeline(
+                f"{where}: a wording of {len(text)} letters, expected 3 words or more and {LONGEST} letters at most"
+            )
+    return named
+
+
+def calls_in(messages: Sequence[Message]) -> list[str]:
+    """Names of the calls whose paragraph stands in a conversation, the main one first.
+
+    >>> calls_in(prompt.ask("buy a boat"))
+    ['ask']
+    """
+    text = "\n".join(m["content"] for m in messages)
+    found = [name for name, paragraph in prompt.CALLS.items() if paragraph in text]
+    return sorted(found, key=lambda name: name != "ask")
+
+
+def reworded(call: Call, wording: dict[str, str]) -> Call:
+    """A call with its paragraphs in other words; names of calls that it is not change nothing."""
+    here = calls_in(call.messages)
+    messages = call.messages
+    for name, text in wording.items():
+        target = name or next(iter(here), "")
+        if target in here:
+            messages = [{**m, "content": m["content"].replace(prompt.CALLS[target], text)} for m in messages]
+    return replace(call, messages=messages)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -260,6 +305,8 @@ def _asks(case: _Case, steps: Sequence[Step]) -> bool:
             if lost:
                 raise BadReply(f"{lost.finish_reason} of the model: {lost.text or 'it gave no reason'}"[:300])
             case.asked = next(case.work) if reply is None else case.work.send(reply)
+            if steps[case.place].wording:
+                case.asked = [reworded(call, steps[case.place].wording) for call in case.asked]
             if case.asked:
                 return True
         except StopIteration as stop:

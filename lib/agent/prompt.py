@@ -1,8 +1,8 @@
 """Every call to a model, each beside the parser of its reply.
 
 Knows the words that a model sees and how to read what it answers. Does not know models, cases or scores.
-Written for an instruction model of about 3B parameters; the tiny planner was trained on these same calls, with each
-paragraph below as one token of its vocabulary. So to change a paragraph is to retrain it (`notch doctor` says so).
+Short and plain on purpose: instruction models of 135M to 3B parameters follow these words, and the stock prompt (ROLE,
+ASK, AS_JSON) is also what a frontier model answers. Long instructions make the smallest repeat one question.
 
 A reply is read strictly: whole JSON, nothing before or after it but one code fence. What does not fit raises
 BadReply with the reason; nothing is repaired silently.
@@ -21,98 +21,83 @@ Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content":
 
 # --- paragraphs of the system message ------------------------------------------------------------
 
-ROLE = (
-    "You are a discovery planner. Someone types a task in one line. Before anybody plans it, you find out what the "
-    "plan depends on."
-)
+ROLE = "You help people plan. Before you plan a task, you ask the person what you need to know."
 ASK = (
-    "Restate the task as a short title and write the clarifying questions that the person should answer first. "
-    "Write exactly as many questions as the message asks for."
+    "Write a short title for the task and seven different questions to ask the person, or as many as the message says."
 )
-COACH = (
-    "Ask what an expert in that field would ask first. Each question asks one thing, names the concrete thing that "
-    "it is about and sounds like a person speaking. Ask nothing that the task already says and nothing twice. "
-    "One of the questions must be the one whose answer would change the plan the most."
-)
+COACH = "Ask the person about what they have, what they want and what could stop them. Ask one thing in each question."
 CONTRAST = (
-    'For the task "set up an aquarium" a good question is "How many litres does your tank hold?". '
-    'Bad questions are "What do you need?" (vague), "Which fish and which plants do you want?" (two questions) '
-    'and "Do you want an aquarium?" (already said).'
+    'For "repaint a bicycle" a good question is "What is your frame made of?". "How do I paint a frame?" is bad: ask the '
+    "person, not a search engine."
 )
-ANTIMODAL = (
-    "Leave out the questions that fit every task, such as a bare budget or a bare date. Ask those that only this "
-    "task needs."
-)
+ANTIMODAL = "Ask only what this task needs, not what fits every task."
 FRAMES = {
-    "doer": "Look at the task as the person who has to do the work.",
-    "payer": "Look at the task as the person who pays for it.",
-    "guest": "Look at the task as the person whom the result is for.",
-    "sceptic": "Look at the task as the person who expects it to go wrong.",
+    "doer": "Think like the person who does the work.",
+    "payer": "Think like the person who pays for it.",
+    "guest": "Think like the person it is for.",
+    "sceptic": "Think like a person who expects it to go wrong.",
 }
 AS_JSON = 'Reply with JSON only: {"title": "...", "questions": ["...", "..."]}'
-AS_LINES = "Reply with the title on the first line, then one numbered question on each line."
+AS_LINES = "Write the title on the first line, then one numbered question on each line. Write nothing else."
 AS_SLOTS = (
-    'Reply with JSON only, one question for each slot: {"title": "...", "goal": "...", "scope": "...", "who": "...", '
+    'Reply with JSON only, one question for each name: {"title": "...", "goal": "...", "scope": "...", "who": "...", '
     '"budget": "...", "time": "...", "state": "...", "limits": "..."}'
 )
 AS_UNKNOWNS = (
-    "Reply with JSON only, first the unknowns, then a question for each: "
+    "Reply with JSON only. First list what you do not know yet, then ask one question about each: "
     '{"title": "...", "unknowns": ["...", "..."], "questions": ["...", "..."]}'
 )
 AS_REASONS = (
-    "Reply with JSON only, the reason before each question: "
+    "Reply with JSON only. Say why before each question: "
     '{"title": "...", "questions": [{"why": "...", "question": "..."}]}'
 )
 AS_GIVENS = (
-    "Reply with JSON only, first what the task already says, then questions about the rest: "
+    "Reply with JSON only. First list what the task already says, then ask about the rest: "
     '{"title": "...", "given": ["..."], "questions": ["...", "..."]}'
 )
-NEXT = (
-    "Write the one clarifying question that is still missing most, different from those asked so far. "
-    'Reply with JSON only: {"question": "..."}'
-)
-TITLE = 'Restate the task as a short title. Reply with JSON only: {"title": "..."}'
-BRAINSTORM = (
-    "List everything that the plan could depend on, a few words each, the most important first. "
-    'Reply with JSON only: {"unknowns": ["...", "..."]}'
-)
+NEXT = "Ask the person one more question about the task. It must be new."
+TITLE = "Write a short title for the task."
+BRAINSTORM = "List what you need to know before you can plan this task, a few words each, the most important first."
 SELECT = (
-    "From the numbered questions choose as many as the message asks for: those whose answers would change the plan "
-    'the most, without repeats. Reply with JSON only: {"keep": [1, 2]}'
+    "Choose the best questions from the numbered list, as many as the message says. Choose no two that ask the same."
 )
-FROM_UNKNOWNS = "Write one question for each of the listed unknowns, in their order."
-PLAN = 'Sketch the plan in six short steps. Reply with JSON only: {"steps": ["...", "..."]}'
-ASSUME = (
-    "List what this plan silently assumes about the person, a few words each. "
-    'Reply with JSON only: {"assumptions": ["...", "..."]}'
-)
+FROM_UNKNOWNS = "Ask one question about each of the listed unknowns, in the same order."
+PLAN = "Write a plan for the task in six short steps."
+ASSUME = "List what this plan assumes about the person, a few words each."
 CRITIQUE = (
-    "Find the one question that should go first from this draft and name its fault: vague, two things, given, "
-    'duplicate, or none. Reply with JSON only: {"worst": 1, "fault": "..."}'
+    "Find the worst question in the draft. Give its number and what is wrong with it: vague, two things, given "
+    "(the task already says it), duplicate, or none."
 )
-REVISE = "Improve the draft: keep what is good, replace what is vague, double, repeated or already said."
-COMPARE = (
-    "Which set of questions would help more to make a good plan? "
-    'Reply with JSON only: {"better": "A"} or {"better": "B"} or {"better": "tie"}'
+REVISE = (
+    "Make the draft better. Keep the good questions. Replace those that are vague, ask two things, repeat another or ask "
+    "what the task already says."
 )
-SCENARIOS = (
-    "Describe four clearly different situations that could stand behind this task. "
-    'Reply with JSON only: {"scenarios": ["...", "..."]}'
-)
-ANSWER = (
-    'Answer the question as the person in the situation would, in a few words. Reply with JSON only: {"answer": "..."}'
-)
-ANSWERS = (
-    "Give three different answers that people with this task could give, a few words each. "
-    'Reply with JSON only: {"answers": ["...", "...", "..."]}'
-)
+COMPARE = "Which set of questions helps more to plan the task: A or B?"
+SCENARIOS = "Describe four different people who could have this task, one short sentence each."
+ANSWER = "Answer the question as the person in the situation, in a few words."
+ANSWERS = "Give three different answers that people could give to the question, a few words each."
 CHECK = (
-    "Check the question with yes or no: does it ask one thing, does the task already say it, is it concrete, does it "
-    "repeat one of the others? "
-    'Reply with JSON only: {"one_thing": true, "given": false, "specific": true, "duplicate": false}'
+    "Check the question. Is it about one thing only? Does the task already say the answer? Is it specific? Does "
+    "it ask the same as one of the others?"
 )
-REPAIR = 'Rewrite the question so that the named fault is gone. Reply with JSON only: {"question": "..."}'
-ADAPT = "Adapt the questions of the similar task to this task: same depth, own content."
+REPAIR = "Write the question again without its fault."
+ADAPT = "The similar task has good questions. Write questions like them that fit this task."
+
+# Forms of the replies of the other calls; the wording of a call may change, its form is what the parser reads.
+AS_QUESTION = 'Reply with JSON only: {"question": "..."}'
+AS_TITLE = 'Reply with JSON only: {"title": "..."}'
+AS_LIST_UNKNOWNS = 'Reply with JSON only: {"unknowns": ["...", "..."]}'
+AS_KEEP = 'Reply with their numbers as JSON only: {"keep": [1, 2]}'
+AS_STEPS = 'Reply with JSON only: {"steps": ["...", "..."]}'
+AS_ASSUMPTIONS = 'Reply with JSON only: {"assumptions": ["...", "..."]}'
+AS_WORST = 'Reply with JSON only: {"worst": 1, "fault": "..."}'
+AS_BETTER = 'Reply with JSON only: {"better": "A"} or {"better": "B"} or {"better": "tie"}'
+AS_SCENARIOS = 'Reply with JSON only: {"scenarios": ["...", "..."]}'
+AS_ANSWER = 'Reply with JSON only: {"answer": "..."}'
+AS_ANSWERS = 'Reply with JSON only: {"answers": ["...", "...", "..."]}'
+AS_CHECKS = (
+    'Reply with true or false, as JSON only: {"one_thing": true, "given": false, "specific": true, "duplicate": false}'
+)
 
 SCHEMAS = {
     "json": AS_JSON,
@@ -127,11 +112,12 @@ ADVICE = {"coach": COACH, "contrast": CONTRAST, "antimodal": ANTIMODAL, **FRAMES
 FAULTS = ("vague", "two things", "given", "duplicate", "none")
 
 
-def paragraphs() -> list[str]:
-    """Every fixed paragraph that a system message can hold, in the order of this file."""
-    calls = [NEXT, TITLE, BRAINSTORM, SELECT, FROM_UNKNOWNS, PLAN, ASSUME, CRITIQUE, REVISE, COMPARE, SCENARIOS]
-    calls += [ANSWER, ANSWERS, CHECK, REPAIR, ADAPT]
-    return [ROLE, ASK, COACH, CONTRAST, ANTIMODAL, *FRAMES.values(), *SCHEMAS.values(), *calls]
+# Every call by its name, with the paragraph that a pipeline may put into other words.
+CALLS = {
+    "ask": ASK, "next": NEXT, "title": TITLE, "brainstorm": BRAINSTORM, "select": SELECT, "from_unknowns": FROM_UNKNOWNS,
+    "plan": PLAN, "assume": ASSUME, "critique": CRITIQUE, "revise": REVISE, "compare": COMPARE, "scenarios": SCENARIOS,
+    "answer": ANSWER, "answers": ANSWERS, "check": CHECK, "repair": REPAIR, "adapt": ADAPT,
+}  # fmt: skip
 
 
 # --- building messages ---------------------------------------------------------------------------
@@ -217,67 +203,67 @@ def adapt(task: str, other: str, questions: Sequence[str], n: int = 7) -> list[M
 
 def next_question(task: str, asked: Sequence[str]) -> list[Message]:
     """One more question. Reply: `parse_text(text, "question")`."""
-    return [system(NEXT), user(task, asked_so_far=list(asked))]
+    return [system(NEXT, AS_QUESTION), user(task, asked_so_far=list(asked))]
 
 
 def restate(task: str) -> list[Message]:
     """The title alone. Reply: `parse_text(text, "title")`."""
-    return [system(TITLE), user(task)]
+    return [system(TITLE, AS_TITLE), user(task)]
 
 
 def brainstorm(task: str) -> list[Message]:
     """Names of unknowns. Reply: `parse_list(text, "unknowns")`."""
-    return [system(BRAINSTORM), user(task)]
+    return [system(BRAINSTORM, AS_LIST_UNKNOWNS), user(task)]
 
 
 def select(task: str, pool: Sequence[str], n: int = 7) -> list[Message]:
     """Choose from a pool. Reply: `parse_keep(text, len(pool), n)`."""
-    return [system(SELECT), user(task, n, pool=pool)]
+    return [system(SELECT, AS_KEEP), user(task, n, pool=pool)]
 
 
 def plan(task: str) -> list[Message]:
     """Steps of a plan. Reply: `parse_list(text, "steps")`."""
-    return [system(PLAN), user(task)]
+    return [system(PLAN, AS_STEPS), user(task)]
 
 
 def assume(task: str, steps: Sequence[str]) -> list[Message]:
     """What a plan takes for granted. Reply: `parse_list(text, "assumptions")`."""
-    return [system(ASSUME), user(task, plan=steps)]
+    return [system(ASSUME, AS_ASSUMPTIONS), user(task, plan=steps)]
 
 
 def critique(task: str, draft: Sequence[str]) -> list[Message]:
     """The worst question of a draft. Reply: `parse_critique(text, len(draft))`."""
-    return [system(CRITIQUE), user(task, draft=draft)]
+    return [system(CRITIQUE, AS_WORST), user(task, draft=draft)]
 
 
 def compare(task: str, a: Sequence[str], b: Sequence[str]) -> list[Message]:
     """Two sets, one choice. Reply: `parse_better(text)`."""
-    return [system(COMPARE), user(task, set_a=a, set_b=b)]
+    return [system(COMPARE, AS_BETTER), user(task, set_a=a, set_b=b)]
 
 
 def scenarios(task: str) -> list[Message]:
     """Situations behind a task. Reply: `parse_list(text, "scenarios")`."""
-    return [system(SCENARIOS), user(task)]
+    return [system(SCENARIOS, AS_SCENARIOS), user(task)]
 
 
 def answer(task: str, situation: str, question: str) -> list[Message]:
     """The answer of a person in a situation. Reply: `parse_text(text, "answer")`."""
-    return [system(ANSWER), user(task, situation=situation, question=question)]
+    return [system(ANSWER, AS_ANSWER), user(task, situation=situation, question=question)]
 
 
 def answers(task: str, question: str) -> list[Message]:
     """Three possible answers. Reply: `parse_list(text, "answers")`."""
-    return [system(ANSWERS), user(task, question=question)]
+    return [system(ANSWERS, AS_ANSWERS), user(task, question=question)]
 
 
 def check(task: str, question: str, others: Sequence[str]) -> list[Message]:
     """Four binary checks of a question. Reply: `parse_checks(text)`."""
-    return [system(CHECK), user(task, question=question, others=others)]
+    return [system(CHECK, AS_CHECKS), user(task, question=question, others=others)]
 
 
 def repair(task: str, question: str, fault: str) -> list[Message]:
     """A question without its fault. Reply: `parse_text(text, "question")`."""
-    return [system(REPAIR), user(task, question=question, fault=fault)]
+    return [system(REPAIR, AS_QUESTION), user(task, question=question, fault=fault)]
 
 
 # --- reading replies -----------------------------------------------------------------------------
@@ -324,7 +310,39 @@ def parse_set(text: str, schema: str = "json") -> Draft:
     return Draft(title, _texts(body, "questions"), _texts(body, extra) if extra else ())
 
 
-PATTERNS = {"question": r'^[A-Z][^?"\\]{8,110}\?$', "short": r'^[^"\\?]{3,80}$'}  # a question ends in its only mark
+def parse_first(text: str, n: int, schema: str = "json") -> Draft:
+    """Title and the first n questions of a reply that may go on, or be cut off, after them. Raises BadReply.
+
+    >>> parse_first('{"title": "Buy a boat", "questions": ["Which waters?", "How long?", "How lo', 2).questions
+    ('Which waters?', 'How long?')
+    """
+    if schema == "lines":
+        draft = _parse_lines("\n".join([line for line in text.split("\n") if line.strip()][: n + 1]))
+        return Draft(draft.title, draft.questions[:n])
+    title, questions = re.search(r'"title"\s*:\s*(?=")', text), re.search(r'"questions"\s*:\s*\[', text)
+    if not title or not questions:
+        raise BadReply('no "title" and "questions" in the reply')
+    found: list[str] = []
+    at = questions.end()
+    while len(found) < n:
+        value, at = _string(text, at)
+        found.append(value)
+    return Draft(_string(text, title.end())[0], tuple(found))
+
+
+def _string(text: str, at: int) -> tuple[str, int]:
+    """The JSON text that begins after spaces and a comma at `at`, and where it ends. Raises BadReply."""
+    begin = at + len(text[at:]) - len(text[at:].lstrip(" \t\r\n,"))
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, begin)
+    except ValueError:
+        value, end = None, begin
+    if not isinstance(value, str):
+        raise BadReply(f"the list ends after too few texts, before {clip(text[begin:])}")
+    return _sound(value, "questions"), end
+
+
+PATTERNS = {"question": r'^[A-Z][^?.!:"\\]{8,110}\?$', "short": r'^[^"\\?]{3,80}$'}  # a question ends in its only mark
 
 
 def set_grammar(n: int = 7, schema: str = "json", questions: bool = False) -> str:

@@ -10,8 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.agent import rehearsal
-from lib.agent.bank import Leak
+from lib.agent.guard import JUDGED, ORDERS, Leak
 from lib.agent.pipeline import STEPS, BadPipeline
 from lib.files import runs_at
 from lib.lab import execute
@@ -22,15 +21,6 @@ from lib.lab.steer import Limits, Steering
 from lib.measure.ruler import Protocol
 from lib.models.model import Decoding, NoModel
 
-# Text that gives orders to whoever reads it next, or poses as a tag of theirs: a judge, another proposer, a person.
-ORDERS = re.compile(
-    r"(?i)\b(ignore|disregard|forget|override)\b.{0,40}\b(instruction|prompt|rule|above|previous)|system prompt|"
-    r"</?[a-z]+-[0-9a-f]{4,}>|<\|"
-)
-# A prompt of the planner has no business with the judge: it would reach it through the questions.
-JUDGED = re.compile(
-    r"(?i)\b(judge|grader|rubric|gold answer|reference answer|set [ab]\b|score of|scores? (all|5|five))"
-)
 PATHS = re.compile(
     r"(^|[\s'\"=(])(/\w|~/|\.\.[/\\]|[a-zA-Z]:\\|file:|https?:)|\b(ruler|runs|lib)/|gold\.jsonl|cases\.jsonl"
 )
@@ -43,7 +33,7 @@ CODE = re.compile(
 class Base:
     """What all runs of a loop have in common; a proposal changes the levers alone."""
 
-    model: str = "tiny-m"
+    model: str = "smollm2"
     judge: str = "offline"
     batch: bool = False
     judging: dict[str, Any] = field(default_factory=dict)
@@ -80,7 +70,6 @@ def admit(
     _leave(proposal, experiment, leave)
     _parent(proposal, ledger)
     _lever(proposal, ledger)
-    _shape(experiment)
     _duplicate(experiment, ledger)
     _budget(experiment, limits)
     return parameters
@@ -200,12 +189,6 @@ def _lever(proposal: Proposal, ledger: Ledger) -> None:
         steps = " > ".join(row["step"] for row in proposal.pipeline)
         reason = f"{proposal.lever!r} has nothing to do with {steps[:200]}, which is {', '.join(sorted(allowed))}"
         raise Refused("lever", f"{reason}; name the class of what you change")
-
-
-def _shape(experiment: Experiment) -> None:
-    wrong = rehearsal.fault(experiment.steps, experiment.ruler.protocol.questions)
-    if wrong:
-        raise Refused("shape", f"no model could pass the spec gate with this pipeline: {wrong}")
 
 
 def setup_named(experiment: Experiment) -> str:

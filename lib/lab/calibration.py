@@ -70,7 +70,7 @@ class Calibration:
     damaged: int = 0  # cases whose gold is damaged; 0 is all of the gate
     repeats: int = 5
     pipeline: list[dict[str, Any]] = field(default_factory=lambda: [{"step": "ask"}])
-    model: str = "tiny-m"
+    model: str = "smollm2"
     adapter: str = ""
     decoding: dict[str, Any] = field(default_factory=lambda: {"temp": 0.7, "top_p": 0.95})
     judge: str = "offline"

@@ -16,8 +16,10 @@ from datetime import datetime, timezone
 from functools import cached_property, lru_cache
 from typing import Any
 
-from lib.agent.bank import Example, LeakGuard, bank
-from lib.agent.pipeline import State, Step, require
+from lib.agent import rehearsal
+from lib.agent.bank import Example, bank
+from lib.agent.guard import JUDGED, ORDERS, LeakGuard
+from lib.agent.pipeline import BadPipeline, State, Step, require
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.prompt import PATTERNS
 from lib.agent.steps import build
@@ -31,7 +33,7 @@ from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import GATES, Case, Ruler, Tampered
 from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
 from lib.measure.useful import Useful, useful_all
-from lib.models import load
+from lib.models import load, stored
 from lib.models.model import Cost, Decoding, Model
 
 LEVERS = (
@@ -80,7 +82,7 @@ def _guard_of(tasks: tuple[str, ...], golds: tuple[str, ...]) -> LeakGuard:
 def _check_bank(guard: LeakGuard, examples: tuple[Example, ...]) -> None:
     """Raise Leak; what was clean once is not read again, since a loop checks hundreds of proposals."""
     for example in examples:
-        guard.check(example.texts, f"bank example of {example.source}")
+        guard.check(example.texts, f"bank example {example.id}")
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Experiment:
     min_effect: float = 0.02
     lever: str = "baseline"
     pipeline: list[dict[str, Any]] = field(default_factory=lambda: [{"step": "ask"}])
-    model: str = "tiny-m"
+    model: str = "smollm2"
     adapter: str = ""
     decoding: dict[str, Any] = field(default_factory=dict)
     judge: str = "offline"
@@ -158,6 +160,9 @@ class Experiment:
         require(self.steps, self.model, load.capabilities(self.model))
         for step in self.steps:
             load.check(self.model, step.args.get("adapter", ""))
+        if wrong := rehearsal.fault(self.steps, self.ruler.protocol.questions):
+            raise BadPipeline(f"no model could pass the spec gate with this pipeline: {wrong}")
+        self._as_stored()
         if self.hypothesis.strip() == "":
             raise BadParameters("hypothesis is empty: say what you expect and why before you look")
         if self.lever == "a/a" and self.judge == "claude" and not self.judging.get("replicate"):
@@ -169,6 +174,23 @@ class Experiment:
             self._looks_at()
         self.guard()
         return self
+
+    def _as_stored(self) -> None:
+        """Stored answers stand for the prompt and pipeline that they were written for, as an anchor and nothing else."""
+        if not stored.named(self.model):
+            return
+        about = stored.read(self.model).about
+        if self.lever != "anchor":
+            raise BadParameters(f"model {self.model!r} has lever {self.lever!r}: stored answers are an anchor, never part "
+                                "of the climb; give lever anchor")  # fmt: skip
+        if self.pipeline != about["pipeline"]:
+            raise BadParameters(
+                f"model {self.model!r} answers the pipeline {json.dumps(about['pipeline'])[:200]} and no other"
+            )
+        [call] = rehearsal.calls(self.steps)
+        if stored.prompt_hash(call, rehearsal.TASK[1]) != about["prompt_sha256"]:
+            raise BadParameters(f"model {self.model!r} was asked with another prompt than today's; only the model may "
+                                "differ, so its answers must be written anew")  # fmt: skip
 
     def _looks_at(self) -> None:
         """The sealed gate is for a kept run, as it is."""
@@ -192,6 +214,10 @@ class Experiment:
         guard = _guard_of(tuple(c.task for c in self.ruler.cases), tuple(golds))
         for step in self.steps:
             guard.check(step.texts, f"step {step.name}", meaning=True)
+            odd = next((t for t in step.texts if ORDERS.search(t) or JUDGED.search(t)), "")
+            if odd:
+                raise BadPipeline(f"step {step.name}: {odd[:80]!r} gives orders to a later reader or speaks of the judge; "
+                                  "a wording is for the planner")  # fmt: skip
         guard.check(_strings(self.decoding.get("grammar", "")), "decoding grammar")
         _spelled(self.decoding.get("grammar", ""))
         if any(s.family == "retrieval" or s.args.get("by") in ("neighbours", "corpus") for s in self.steps):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lib.agent.bank import Leak
+from lib.agent.guard import Leak
 from lib.files import OneLine, sha256
 from lib.lab import execute, lessons, state, steer
 from lib.lab.admit import Base

@@ -34,10 +34,10 @@ def named(record: dict[str, Any]) -> str:
 
 
 def split(candidate: str) -> tuple[str, str]:
-    """Model and adapter of a spelling such as `tiny-m+runs/0030-sft/adapter`.
+    """Model and adapter of a spelling such as `smollm2+runs/0030-sft/adapter`.
 
-    >>> split("tiny-m+runs/0030-sft/adapter")
-    ('tiny-m', 'runs/0030-sft/adapter')
+    >>> split("smollm2+runs/0030-sft/adapter")
+    ('smollm2', 'runs/0030-sft/adapter')
     """
     model, _, adapter = candidate.partition("+")
     return model.strip(), adapter.strip()

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lib.agent.pipeline import STEPS
-from lib.files import OneLine, canonical, sha256
+from lib.files import OneLine, canonical, sha256, without_paths
 from lib.lab.experiment import LEVERS
 from lib.lab.ledger import REFERENCE, Ledger, named
 from lib.models.model import Decoding
@@ -164,9 +164,11 @@ def _constant(name: str) -> Any:
 def setup(model: str, pipeline: list[dict[str, Any]], decoding: dict[str, Any], adapter: str, fingerprint: str) -> str:
     """Names what a run does, however it is worded: defaults written out are the same as defaults left out.
 
-    Hypothesis, prediction and gate are not part of it: the same thing under another story is a duplicate.
+    Hypothesis, prediction and gate are not part of it: the same thing under another story is a duplicate. Of a model's
+    own folder only the name counts, as a seal spells it.
     """
-    return sha256(canonical([model, [bound(row) for row in pipeline], _drawn(decoding), adapter, fingerprint]))[:32]
+    spelled = without_paths(model, model)
+    return sha256(canonical([spelled, [bound(row) for row in pipeline], _drawn(decoding), adapter, fingerprint]))[:32]
 
 
 def setup_of(record: dict[str, Any], ledger: Ledger | None = None) -> str:

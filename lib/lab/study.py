@@ -32,7 +32,7 @@ class Entry:
     parameters: dict[str, Any] = field(default_factory=dict)
     confirm: bool = False  # look at the sealed gate for the champion of that moment
     # Change only the model: candidates, the first to compare with. One with an adapter that an earlier row trains is
-    # {model: tiny-m, adapter: {run: NAME}}.
+    # {model: smollm2, adapter: {run: NAME}}.
     models: tuple[str | dict[str, Any], ...] = ()
     template: str = "10_experiment"
 
@@ -81,7 +81,7 @@ def read(path: Path | str) -> Plan:
         models = row.get("models", [])
         if not isinstance(models, list) or not all(isinstance(m, str) or _adapted(m) for m in models):
             raise BadParameters(f"{file}: run {row['name']!r} has models {models!r:.60}, expected a list of models, "
-                                "one with an adapter as {model: tiny-m, adapter: {run: NAME}}")  # fmt: skip
+                                "one with an adapter as {model: smollm2, adapter: {run: NAME}}")  # fmt: skip
         confirm = row.get("confirm", False)
         if not isinstance(confirm, bool):
             raise BadParameters(f"{file}: run {row['name']!r} has confirm {confirm!r}, expected true or false")

@@ -13,16 +13,17 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lib.agent.bank import LeakGuard
+from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
 from lib.files import ROOT, RULER, OneLine, sha256
+from lib.files import replace as write_file
 from lib.lab.experiment import BadParameters, Markdown, judge_named
 from lib.lab.ledger import Decision
 from lib.lab.record import Record, Result, code_state, machine, run_key
@@ -34,7 +35,7 @@ from lib.train import recipe as recipes
 from lib.train.lora import Settings, going_on
 from lib.train.recipe import Recipe
 
-PROGRESS = "NOTCH_PROGRESS"  # file that a training in a kernel writes its progress to, for the bar of `notch train`
+PROGRESS = "NOTCH_PROGRESS"  # file that a training in a kernel writes its progress to, for `notch train`
 
 
 def work_folder() -> Path:
@@ -50,7 +51,7 @@ class Training:
     predicted: float = 0.0
     method: str = "sft"
     data: dict[str, Any] = field(default_factory=dict)
-    model: str = "tiny-m"
+    model: str = "smollm2"
     adapter: str = ""
     merge: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -137,7 +138,7 @@ class Training:
         if not self.hypothesis.strip():
             raise BadParameters("hypothesis is empty: say what you expect and why before you look")
         if not load.capabilities(self.model).adapters:
-            raise BadParameters(f"model {self.model!r:.60} has no weights to train; use tiny-s, tiny-m or an MLX model")
+            raise BadParameters(f"model {self.model!r:.60} has no weights to train; use smollm2 or another MLX model")
         for adapter in ("", self.adapter, *self.merge):
             load.check(self.model, adapter)
         try:
@@ -159,12 +160,11 @@ class Training:
         return self.planned.planned.card.hash if self.method != "merge" else ""
 
     def run(self) -> Trained:
-        """Train, from the last whole epoch where an earlier call was killed. Raises what `lib.train.recipe.train` raises."""
+        """Train, from what an earlier, killed call saved. Raises what `lib.train.recipe.train` raises."""
         self.check()
         started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
-        with _Progress() as told:
-            recipe = replace(self.planned, told=told)
-            outcome = recipes.train(recipe)
+        recipe = replace(self.planned, told=progress())
+        outcome = recipes.train(recipe)
         hashes = recipes.store(recipe, outcome)
         found = {
             "parameters": self.parameters, "method": self.method, "curve": outcome.curve, "epoch": outcome.epoch,
@@ -293,26 +293,26 @@ def _number(value: Any) -> str:
     return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-class _Progress:
-    """A bar with time left and loss; in a kernel that papermill runs, a file that the caller's bar reads."""
+def progress() -> Callable[[dict[str, Any]], None]:
+    """Where a training tells how far it is: a file that `notch train` reads, else a line where a person looks on.
 
-    def __enter__(self) -> Callable[[dict[str, Any]], None]:
-        self.bar: Any = None
-        self.path = os.environ.get(PROGRESS, "")
-        return self.tell
+    Not where papermill runs without a reader: the line would be sealed with the timings of this machine.
+    """
+    if path := os.environ.get(PROGRESS):
+        return lambda told: write_file(Path(path), line(told))
+    if os.environ.get("NOTCH_RUNS") or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        return lambda _: None
+    return lambda told: print(f"\r{line(told)}", end="", file=sys.stderr, flush=True)
 
-    def tell(self, told: dict[str, Any]) -> None:
-        if self.path:
-            Path(self.path).write_text(json.dumps(told), encoding="utf-8")
-            return
-        if os.environ.get("NOTCH_RUNS") or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
-            return  # papermill without a reader: a bar would be sealed with the timings of this machine
-        from tqdm.auto import tqdm
 
-        self.bar = self.bar or tqdm(total=told["total"], unit="step", desc="training", leave=False)
-        self.bar.update(told["done"] - self.bar.n)
-        self.bar.set_postfix(loss=f"{told['loss']:.3f}", epoch=told["epoch"])
+def line(told: Mapping[str, Any]) -> str:
+    """One line about a training under way.
 
-    def __exit__(self, *_: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    >>> line({"done": 3, "total": 12, "epoch": 1, "loss": 2.5, "seconds_left": 130.0})
+    'training ███░░░░░░░░░ 3 of 12 steps, 2 min 10 s left, loss 2.500, epoch 1  '
+    """
+    full, (minutes, seconds) = round(12 * told["done"] / told["total"]), divmod(round(told["seconds_left"]), 60)
+    left = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    steps = f"{told['done']:.0f} of {told['total']} steps, {left} left"
+    # Two spaces at the end cover what a longer line left when it is written over.
+    return f"training {'█' * full}{'░' * (12 - full)} {steps}, loss {told['loss']:.3f}, epoch {told['epoch']}  "

@@ -1,11 +1,11 @@
 """Gold in an answer: which answers hold an expert's questions word for word, and when that is no chance any more.
 
 Knows gold and answers. Does not know how gold got there, nor models or prompts: the guard in front of them is
-`lib.agent.bank`. Exact words alone count, whatever their case and punctuation; gold in other words is not seen here.
+`lib.agent.guard`. Exact words alone count, whatever their case and punctuation; gold in other words is not seen here.
 
 The numbers come from counting. A real 3B model that had never seen gold shared one question with it in 13 of 78
-answers of the published study ("How many people will attend?") and never two; the tiny planners in none of 429. At
-that rate one answer in two thousand holds three by chance, so one such answer is flagged but condemns no run alone.
+answers of the published study ("How many people will attend?") and never two. At that rate one answer in two thousand
+holds three by chance, so one such answer is flagged but condemns no run alone.
 """
 
 from __future__ import annotations

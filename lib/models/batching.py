@@ -3,6 +3,8 @@
 Knows tokens, key-value caches, masks and random keys. Does not know text, prompts or where a model comes from.
 It stands in for mlx-lm's BatchGenerator because that copies the whole cache for every row that ends, calls samplers
 and masks row by row, and reads a prefix again for every row; the cache classes and their arithmetic are mlx-lm's.
+`Batch` runs any model of mlx-lm, `RaggedBatch` a Llama-like one on a CPU; `batch` chooses. Both draw the
+same tokens, but for sampled rows with a grammar: a forced token uses up no random key in `RaggedBatch`.
 """
 
 from __future__ import annotations
@@ -11,10 +13,13 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib.models.grammar import Grammars, Rule
 from lib.models.model import Decoding
+
+if TYPE_CHECKING:
+    from lib.models.ragged import Llama, Rows
 
 PREFILL_TOKENS = 4096  # positions of one forward while prompts are read: bounds memory, not the result
 WORTH = 48  # tokens that a shared prefix must save: below that an extra forward costs more
@@ -33,6 +38,21 @@ class Row:
     end: list[int] = field(default_factory=list)  # the token that ended it; none where it was cut off
     reason: str = ""  # "stop" or "length", once it has ended
     fresh: bool = True  # the next forward reads the last token of its prompt
+    feed: list[int] = field(default_factory=list)  # what the next forward reads, where that may be several tokens
+
+    def take(self, token: int, ends: frozenset[int]) -> None:
+        """Note a token that was drawn, unless the row has ended."""
+        if self.reason:
+            return
+        if token in ends:
+            self.reason, self.end = "stop", [token]
+            return
+        self.made.append(token)
+        self.reason = "length" if len(self.made) >= self.decoding.max_tokens else ""
+
+    def recent(self, *more: int) -> list[int]:
+        """The last tokens of prompt and reply that a repetition penalty looks at, `more` being the newest."""
+        return [*self.ids, *self.made, *more][-self.decoding.repetition_context :]
 
 
 class Prefixes:
@@ -150,8 +170,6 @@ class Batch:
 
     def run(self, rows: Sequence[Row]) -> None:
         """Complete all rows, `width` of them at a time."""
-        import mlx.core as mx
-
         waiting = deque(rows)
         while waiting or self.live:
             room = self.width - len(self.live)
@@ -159,18 +177,30 @@ class Batch:
                 began = time.perf_counter()
                 self._admit([waiting.popleft() for _ in range(min(room, len(waiting)))])
                 self.prompt_seconds += time.perf_counter() - began
-            logits = self.model(self.tokens[:, None], cache=self.cache)[:, -1]
-            if any(row.rule and not row.reason for row in self.live):
-                logits = self._masked(logits)
-            following = self._draw(logits)
-            # One step ahead: the next token is on its way before this one is looked at.
-            mx.async_eval(following, self.keys)
-            self._note(self.tokens.tolist())
-            self.tokens = following
+            self._step()
             ended = sum(bool(row.reason) for row in self.live)
             # To let a row go copies the cache of all others, so rows leave by the quarter.
             if ended * 4 >= len(self.live):
                 self._leave()
+
+    def _step(self) -> None:
+        import mlx.core as mx
+
+        logits = self.model(self.tokens[:, None], cache=self.cache)[:, -1]
+        if any(row.decoding.repetition_penalty > 1 for row in self.live):
+            mx.async_eval(logits)  # the forward runs while the windows are put together
+            newest = [[] if row.fresh else [t] for row, t in zip(self.live, self.tokens.tolist(), strict=True)]
+            logits = penalised(logits, self.live, newest)
+        if any(row.rule and not row.reason for row in self.live):
+            logits = self._masked(logits)
+        following, self.keys = drawn(logits, [row.decoding for row in self.live], self.keys)
+        # One step ahead: the next token is on its way before this one is looked at.
+        mx.async_eval(following, self.keys)
+        for row, token in zip(self.live, self.tokens.tolist(), strict=True):
+            if not row.fresh:
+                row.take(token, self.ends)
+            row.fresh = False
+        self.tokens = following
 
     def _masked(self, logits: Any) -> Any:
         import mlx.core as mx
@@ -182,16 +212,6 @@ class Batch:
         rules = [None if row.reason else row.rule for row in self.live]
         allowed = mx.array(self.grammars.allowed(rules, logits.shape[-1]))  # type: ignore[union-attr]
         return mx.where(allowed, logits, -float("inf"))
-
-    def _note(self, tokens: Sequence[int]) -> None:
-        for row, token in zip(self.live, tokens, strict=True):
-            if row.fresh:
-                row.fresh = False
-            elif not row.reason and token in self.ends:
-                row.reason, row.end = "stop", [token]
-            elif not row.reason:
-                row.made.append(token)
-                row.reason = "length" if len(row.made) >= row.decoding.max_tokens else ""
 
     def _leave(self) -> None:
         keep = [i for i, row in enumerate(self.live) if not row.reason]
@@ -243,29 +263,128 @@ class Batch:
             self.cache, self.tokens, self.keys = cache, last, keys
         self.live += rows
 
-    # --- drawing
 
-    def _draw(self, logits: Any) -> Any:
-        """The next token of every row, greedy or sampled."""
+class RaggedBatch(Batch):
+    """The same for a Llama-like model on a CPU: no padding, no ended rows, and tokens that a grammar forces cost no
+    step of their own. It knows every token before the next forward, so nothing runs ahead."""
+
+    def __init__(self, *told: Any) -> None:
+        from lib.models.ragged import Llama
+
+        super().__init__(*told)
+        self.llama: Llama = Llama(self.model)
+        self.rows: Rows | None = None
+
+    def _step(self) -> None:
+        import mlx.core as mx
+        import numpy as np
+
+        places = [i for i, row in enumerate(self.live) if not row.reason]
+        if not places:  # a grammar that leaves no choice ends a reply before anything is drawn
+            return
+        logits = self.rows.forward([[] if row.reason else row.feed for row in self.live])  # type: ignore[union-attr]
+        going = [self.live[i] for i in places]
+        decodings = [row.decoding for row in going]
+        if any(d.repetition_penalty > 1 for d in decodings):
+            logits = np.array(penalised(mx.array(logits), going))
+        if any(row.rule for row in going):
+            allowed = self.grammars.allowed([row.rule for row in going], logits.shape[-1])  # type: ignore[union-attr]
+            np.putmask(logits, allowed == 0, -np.inf)
+        if not any(d.temp > 0 for d in decodings):
+            following = logits.argmax(axis=-1).tolist()
+        else:
+            at = mx.array(places)
+            tokens, self.keys[at] = drawn(mx.array(logits), decodings, self.keys[at])
+            following = tokens.tolist()
+        for row, token in zip(going, following, strict=True):
+            row.feed = self._forced(row, token)
+
+    def _forced(self, row: Row, *tokens: int) -> list[int]:
+        """Take the tokens that were drawn, and all that the grammar forces after them; returns both."""
+        taken = list(tokens)
+        for token in tokens:
+            row.take(token, self.ends)
+            if row.rule:
+                row.rule.take(token)
+        for token in row.rule.forced() if row.rule else ():
+            if not row.reason:
+                row.take(token, self.ends)
+                row.rule.take(token)  # type: ignore[union-attr]
+                taken.append(token)
+        if row.rule and row.rule.complete and len(self.ends) == 1:
+            row.take(*self.ends, self.ends)  # the one token that is left
+        return taken
+
+    def _leave(self) -> None:
+        keep = [i for i, row in enumerate(self.live) if not row.reason]
+        self.live = [self.live[i] for i in keep]
+        if not keep:
+            self.rows, self.keys = None, None
+            return
+        self.rows.keep(keep)  # type: ignore[union-attr]
+        self.keys = self.keys[keep]
+
+    def _read(self, rows: list[Row], n: int, held: list[Any]) -> None:
         import mlx.core as mx
 
-        greedy = mx.argmax(logits, axis=-1)
-        kinds: dict[tuple[float, float, float, int], list[int]] = {}
-        for i, row in enumerate(self.live):
-            d = row.decoding
-            if d.temp > 0:
-                kinds.setdefault((d.temp, d.top_p, d.min_p, d.top_k), []).append(i)
-        if not kinds:
-            return greedy
-        both = mx.vmap(mx.random.split)(self.keys)
-        self.keys, now = both[:, 0], both[:, 1]
-        drawn = greedy
-        for kind, places in kinds.items():
-            every = len(places) == len(self.live)
-            at = mx.array(places)
-            said = sampled(logits if every else logits[at], now if every else now[at], *kind)
-            drawn = said if every else mx.put_along_axis(drawn, at, said, axis=0)
-        return drawn
+        from lib.models.ragged import Rows
+
+        new = Rows(self.llama, len(rows), held, n)
+        most, step = max(len(row.ids) - n - 1 for row in rows), max(1, PREFILL_TOKENS // len(rows))
+        for at in range(n, n + most, step):
+            new.forward([row.ids[at : min(at + step, len(row.ids) - 1)] for row in rows], logits=False)
+        for row in rows:
+            row.feed = [row.ids[-1], *self._forced(row)]
+        keys = mx.stack([mx.random.key(row.decoding.seed) for row in rows])
+        if self.rows is None:
+            self.rows, self.keys = new, keys
+        else:
+            self.rows.join(new)
+            self.keys = mx.concatenate([self.keys, keys])
+        self.live += rows
+
+
+def batch(model: Any, *told: Any) -> Batch:
+    """The fastest batch that this model can have here; arguments as of `Batch`."""
+    from lib.models import ragged
+
+    return RaggedBatch(model, *told) if ragged.fits(model) else Batch(model, *told)
+
+
+def penalised(logits: Any, rows: Sequence[Row], newest: Sequence[Sequence[int]] = ()) -> Any:
+    """Logits with the tokens of each row's window made less likely, as mlx_lm.sample_utils.make_repetition_penalty
+    does: positive ones over the penalty, negative ones times it, prompt tokens counted too (arXiv 1909.05858)."""
+    import mlx.core as mx
+
+    windows = [row.recent(*more) for row, more in zip(rows, newest or [()] * len(rows), strict=True)]
+    most = max(map(len, windows))
+    # To fill a window up with one of its own tokens writes the same value twice.
+    seen = mx.array([w + w[-1:] * (most - len(w)) for w in windows])
+    penalties = mx.array([row.decoding.repetition_penalty for row in rows], dtype=logits.dtype)[:, None]
+    said = mx.take_along_axis(logits, seen, axis=-1)
+    said = mx.where(said < 0, said * penalties, said / penalties)
+    return mx.put_along_axis(logits, seen, said, axis=-1)
+
+
+def drawn(logits: Any, decodings: Sequence[Decoding], keys: Any) -> tuple[Any, Any]:
+    """The next token of every row, greedy or sampled, and the random keys of the one after it."""
+    import mlx.core as mx
+
+    made = mx.argmax(logits, axis=-1)
+    kinds: dict[tuple[float, float, float, int], list[int]] = {}
+    for i, d in enumerate(decodings):
+        if d.temp > 0:
+            kinds.setdefault((d.temp, d.top_p, d.min_p, d.top_k), []).append(i)
+    if not kinds:
+        return made, keys
+    both = mx.vmap(mx.random.split)(keys)
+    keys, now = both[:, 0], both[:, 1]
+    for kind, places in kinds.items():
+        every = len(places) == len(decodings)
+        at = mx.array(places)
+        said = sampled(logits if every else logits[at], now if every else now[at], *kind)
+        made = said if every else mx.put_along_axis(made, at, said, axis=0)
+    return made, keys
 
 
 def sampled(logits: Any, keys: Any, temp: float, top_p: float, min_p: float, top_k: int) -> Any:

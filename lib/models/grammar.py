@@ -119,3 +119,8 @@ class Rule:
             return
         self.matcher.consume_token(token)
         self.complete = self.matcher.is_stopped()
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next, one after the other, none where there is a choice: what `allowed` would
+        leave alone at each of them. Moves nothing."""
+        return [] if self.complete else list(self.matcher.compute_ff_tokens())

@@ -7,32 +7,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib.models import apple, cloud, grammar, mlx
+from lib.models import apple, cloud, grammar, mlx, stored
 from lib.models.mlx import MLXModel, adapter_folder, resolve
 from lib.models.model import Capabilities, Decoding, Model, NoModel, ToyModel
 
-SAMPLING = ("temp", "top_p", "min_p", "top_k", "seed")
+SAMPLING = ("temp", "top_p", "min_p", "top_k", "seed", "repetition_penalty", "repetition_context")
 
 
 def load(name: str, adapter: str = "") -> Model:
-    """A model by name: `toy`, `tiny-s`, `tiny-m`, `apple`, a Claude model's id, a folder, a hub id (`mlx:` before it
-    if you like). Raises NoModel with what to do."""
+    """A model by name: `smollm2`, `toy`, `apple`, a Claude model's id, answers that were written before
+    (`stored:claude`), an MLX folder, a GGUF file, a hub id (`mlx:` before it if you like). Raises NoModel."""
     check(name, adapter)
     if name == "toy":
         return ToyModel()
     if name == "apple":
         return apple.AppleModel()
+    if stored.named(name):
+        return stored.StoredModel(name)
     return cloud.CloudModel(name) if _in_cloud(name) else MLXModel(name, adapter)
 
 
 def check(name: str, adapter: str = "") -> None:
     """Refuse an unknown model or adapter without loading anything. Raises NoModel, or NoKey for a Claude model."""
     if adapter and not capabilities(name).adapters:
-        raise NoModel(f"model {name!r:.60} takes no adapter; use tiny-s, tiny-m or an MLX model")
+        raise NoModel(f"model {name!r:.60} takes no adapter; use smollm2 or another MLX model")
     if name == "apple":
         apple.check()
     elif _in_cloud(name):
         cloud.check(name)
+    elif stored.named(name):
+        stored.read(name)
     elif name != "toy":
         resolve(name)
     if adapter:
@@ -43,6 +47,8 @@ def capabilities(name: str) -> Capabilities:
     """What the model of this name can do; nothing is loaded, and the name is not checked."""
     if name == "toy":
         return ToyModel().capabilities
+    if stored.named(name):
+        return stored.CAN
     return apple.CAN if name == "apple" else cloud.CAN if _in_cloud(name) else mlx.CAN
 
 

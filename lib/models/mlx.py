@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
-import json
 import os
 import re
 import sys
@@ -23,15 +22,30 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib.files import ROOT, sha256
-from lib.models import provenance
-from lib.models.batching import Batch, Prefixes, Row, mean_logprobs
+from lib import weights
+from lib.files import ROOT, canonical, sha256
+from lib.models import gguf, provenance
+from lib.models.batching import Prefixes, Row, batch, mean_logprobs
 from lib.models.grammar import Grammars, Rule
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
 
-SHIPPED = {name: Path(__file__).parent / "tiny" / name for name in ("tiny-s", "tiny-m")}
+DEFAULT = "smollm2"  # the subject that needs no hub, no key and no GPU
 CAN = Capabilities(logprobs=True, grammar=True, adapters=True)
 MOST_ADAPTERS = 8  # kept on one base; an adapter that is asked for again is read again
+NAMES = (
+    f"{DEFAULT}, toy, apple, stored:NAME, a claude-* id, an MLX folder, a GGUF file, or a hub id such as "
+    "mlx-community/Llama-3.2-3B-Instruct-4bit"
+)
+# What a model is: its weights, how it cuts text, how it is spoken to; of an adapter the file that scales it too.
+PARTS = (
+    "*.safetensors",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "adapter_config.json",
+)
+THREADS = "NOTCH_THREADS"  # the environment variable with the number of BLAS threads, see `use_threads`
 BLAS_HINT = "install OpenBLAS (Debian, Ubuntu: apt-get install libopenblas0-pthread) to be 15 to 40 times faster"
 
 
@@ -40,13 +54,36 @@ def fast_blas() -> str:
     """Load OpenBLAS ahead of mlx where that helps. Returns "openblas", "accelerate" or "reference"."""
     if sys.platform != "linux":
         return "accelerate"
-    # With two threads a busy neighbour makes them spin: 118 s against 12 s was measured for the same work.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get(THREADS, "1"))
     try:
         ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
-        return "openblas"
+        found = "openblas"
     except OSError:
-        return "reference"
+        found = "reference"
+    import numpy  # noqa: F401  # brings an OpenBLAS of its own, which may have been loaded before this was set
+
+    use_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))
+    return found
+
+
+def use_threads(count: int) -> None:
+    """From now on let every OpenBLAS of this process use so many threads; 1 until somebody says more.
+
+    Whoever knows that nothing else runs may ask for 2 (or set NOTCH_THREADS before the start): worth up to a quarter
+    on two idle cores. With a busy neighbour the threads spin while they wait for each other: 118 s against 12 s was
+    measured for the same work. So one worker of several, or one whose machine is shared, keeps 1.
+    """
+    if sys.platform != "linux":
+        return
+    for path in {
+        line.split(maxsplit=5)[5].strip()
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if "openblas" in line
+    }:
+        library = ctypes.CDLL(path)
+        for name in ("openblas_set_num_threads", "scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_"):
+            if hasattr(library, name):
+                getattr(library, name)(count)
 
 
 def engine() -> tuple[bool, str]:
@@ -62,22 +99,29 @@ def engine() -> tuple[bool, str]:
 
 
 def resolve(name: str) -> str:
-    """The folder or hub id behind a model's name. Raises NoModel for a name that is neither."""
-    if name in SHIPPED:
-        return str(SHIPPED[name])
+    """The folder or hub id behind a model's name; pinned weights are fetched, a GGUF file is converted. Raises NoModel."""
     where = name.removeprefix("mlx:")
+    if where == DEFAULT:
+        return str(gguf.folder(_pinned()))
     if not where or len(where) > 200:
-        raise NoModel(
-            f"model {name[:40]!r}: expected {', '.join(SHIPPED)}, toy, apple, a claude-* id, a folder or a hub id"
-        )
-    if Path(where).is_dir() or (ROOT / where).is_dir():
-        return str(Path(where) if Path(where).is_dir() else ROOT / where)
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", where):
+        raise NoModel(f"model {name[:40]!r}: expected {NAMES}")
+    here = next((path for path in (Path(where), ROOT / where) if path.exists()), None)
+    if here and here.is_dir():
+        return str(here)
+    if here and here.suffix == ".gguf":
+        return str(gguf.folder(here))
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", where) and not where.endswith(".gguf"):
         return where
-    raise NoModel(
-        f"model {name!r}: not one of {', '.join(SHIPPED)}, toy, apple, no claude-* id, and neither a folder nor a hub id such as "
-        "mlx-community/Llama-3.2-3B-Instruct-4bit"
-    )
+    raise NoModel(f"model {name!r}: there is no such file or folder, and it is none of {NAMES}")
+
+
+def _pinned() -> Path:
+    pinned = weights.PINNED[DEFAULT]
+    try:
+        with weights.progress(DEFAULT) as tell:
+            return weights.fetch(DEFAULT, tell) / pinned.files[0].name
+    except weights.NoWeights as error:
+        raise NoModel(str(error)) from error
 
 
 def adapter_folder(adapter: str, name: str = "") -> str:
@@ -180,9 +224,9 @@ class MLXModel:
             for p, d in zip(prompts, decodings, strict=True)
         ]
         grammars = self._grammars[0] if self._grammars else None
-        batch = Batch(self.model, self._prefixes, self.tokenizer.eos_token_ids, grammars, self.batch)
+        running = batch(self.model, self._prefixes, self.tokenizer.eos_token_ids, grammars, self.batch)
         with wired(self.model):
-            batch.run(rows)
+            running.run(rows)
         done = [
             Completion(
                 self.tokenizer.decode(row.made, skip_special_tokens=True),
@@ -193,7 +237,7 @@ class MLXModel:
             )
             for row in rows
         ]
-        self._book(done, began, batch.prompt_seconds)
+        self._book(done, began, running.prompt_seconds)
         return done
 
     def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]:
@@ -277,18 +321,12 @@ def _said(error: Exception) -> str:
 
 
 def weights_hash(where: str) -> str:
-    """A short hash of what is in a model's or adapter's folder; the hub id itself when it is not a folder."""
+    """A short hash of every byte that makes a model or an adapter in a folder; a hub id itself where it is none."""
     folder = Path(where)
     if not folder.is_dir():
         return where
-    parts = []
-    for path in sorted(folder.glob("*.safetensors")):
-        # Large checkpoints are named by size and head: hashing gigabytes would cost more than the run.
-        with open(path, "rb") as f:
-            parts.append([path.name, path.stat().st_size, sha256(f.read(4_000_000))])
-    config = folder / "config.json"
-    parts.append(json.loads(config.read_text()) if config.exists() else {})
-    return sha256(json.dumps(parts, sort_keys=True))[:16]
+    files = sorted({path for part in PARTS for path in folder.glob(part)})
+    return sha256(canonical([[path.name, weights.sum_of(path)] for path in files]))[:16]
 
 
 @contextlib.contextmanager

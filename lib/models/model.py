@@ -32,6 +32,8 @@ class Decoding:
     max_tokens: int = 320
     seed: int = 0
     grammar: str = ""  # a JSON schema as text that the reply must fit; "" is free text
+    repetition_penalty: float = 1.0  # 1 is off
+    repetition_context: int = 64  # tokens of prompt and reply that the penalty looks back on
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Decoding:
@@ -50,6 +52,8 @@ class Decoding:
         made = cls(**values)
         if not (0 <= made.temp <= 5 and 0 < made.top_p <= 1 and 0 <= made.min_p < 1 and made.top_k >= 0):
             raise ValueError(f"decoding {values}: temp is 0 to 5, top_p above 0 to 1, min_p 0 to below 1, top_k from 0")
+        if not (1 <= made.repetition_penalty <= 2 and 1 <= made.repetition_context <= 4096):
+            raise ValueError(f"decoding {values}: repetition_penalty is 1 to 2, repetition_context 1 to 4096")
         if not 1 <= made.max_tokens <= 100_000:
             raise ValueError(f"decoding max_tokens is {made.max_tokens}: expected 1 to 100000")
         return made

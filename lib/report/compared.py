@@ -114,7 +114,7 @@ def section(ledger: Ledger, fingerprint: str) -> Markdown:
     """The confirmation experiment of the report: table, dimensions and sentences of one comparison."""
     made = shown(ledger, fingerprint)
     if made is None:
-        return Markdown("Not run yet: `notch confirm --models tiny-m,tiny-s`.")
+        return Markdown("Not run yet: `notch confirm --models smollm2,stored:claude`.")
     found = made["found"]
     said = "\n".join(f"- {text}" for text in moved(found))
     return Markdown(

@@ -27,7 +27,7 @@ from lib.models import load
 from lib.models.model import Decoding, Model
 
 SHOWN = ("dev", "full")  # gates whose texts a person may read; the sealed gate is not among them
-BUILT_IN = ("toy", "tiny-s", "tiny-m")
+BUILT_IN = ("smollm2", "toy")
 BY_HAND = "Tried by hand; nothing is recorded."
 
 
@@ -51,7 +51,7 @@ def cases() -> list[Case]:
 
 
 def models(ledger: Ledger | None = None) -> dict[str, tuple[str, str]]:
-    """What can answer here, by label: the toy, the tiny planners, and every sealed adapter on its base."""
+    """What can answer here, by label: SmolLM2, the toy, and every sealed adapter on its base."""
     found = {name: (name, "") for name in BUILT_IN}
     folder = (ledger or Ledger.read()).folder
     for record in (ledger or Ledger.read()).records:

@@ -23,7 +23,7 @@ from lib.measure.score import score
 if TYPE_CHECKING:
     import pandas as pd
 
-TINY = "Results on the tiny planner say nothing about 3B models."
+SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
 OFFLINE = "The offline judge is a stand-in: it reads words, not meaning. Its agreement with a real judge is measured, not assumed."
 
 
@@ -58,8 +58,8 @@ def frozen() -> Markdown:
 def caveats(ledger: Ledger) -> Markdown:
     """What the numbers on a page do not mean, from what the runs used."""
     told = []
-    if any(r["model"].startswith("tiny") for r in ledger.records):
-        told.append(TINY)
+    if any(r["model"] == "smollm2" for r in ledger.records):
+        told.append(SMALL)
     if any(r["judge"] == "offline" for r in ledger.records):
         told.append(OFFLINE)
     if len(eras(ledger)) > 1:
@@ -379,9 +379,7 @@ def headlines(ledger: Ledger) -> list[str]:
         f"quality {first['scores']['quality']:.3f} ({first['id']}) to {best}: "
         f"{kept} of {changes(climbing)} changes kept by the paired rule; the luckiest run shows {top['scores']['quality']:.3f}",
         f"confirmed on the sealed gate: {told}; looks so far: {len(looks)}",
-        " ".join(
-            [TINY if first["model"].startswith("tiny") else f"Model: {first['model']}.", f"Judge: {first['judge']}."]
-        ),
+        " ".join([SMALL if first["model"] == "smollm2" else f"Model: {first['model']}.", f"Judge: {first['judge']}."]),
     ]
 
 
@@ -405,7 +403,8 @@ def reproduction(ledger: Ledger, reference: Ledger) -> str:
 
 def doctor(folder: Path) -> dict[str, Any]:
     """What this machine has. `ok` is false when something that notch cannot do without is missing."""
-    from lib.models.mlx import BLAS_HINT, SHIPPED, engine, fast_blas
+    from lib import weights
+    from lib.models.mlx import BLAS_HINT, engine, fast_blas
 
     checks: list[dict[str, Any]] = []
 
@@ -418,9 +417,10 @@ def doctor(folder: Path) -> dict[str, Any]:
         add("ruler", True, f"{len(ruler.cases)} cases, seal {ruler.seal[:12]}")
     except (BadRuler, Tampered) as error:
         add("ruler", False, str(error))
-    for name, where in SHIPPED.items():
-        there = (where / "model.safetensors").exists()
-        add(name, there, f"{_size(where):.1f} MB" if there else f"{where} is missing")
+    for name, pinned in weights.PINNED.items():
+        here = weights.there(pinned)
+        missing = f"not fetched yet: {pinned.about}, {pinned.size / 1e6:.0f} MB; `make setup` fetches it"
+        add(name, here, f"{pinned.about}, in {weights.folder(pinned)}" if here else missing)
     blas = fast_blas()
     add(
         "matrix library",
@@ -436,7 +436,3 @@ def doctor(folder: Path) -> dict[str, Any]:
     count = len(sealed_folders(folder)) if folder.exists() else 0
     add("runs", True, f"{count} sealed in {folder}")
     return {"ok": all(c["ok"] for c in checks if c["needed"]), "checks": checks}
-
-
-def _size(folder: Path) -> float:
-    return sum(p.stat().st_size for p in folder.glob("*") if p.is_file()) / 1e6

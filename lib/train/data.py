@@ -1,9 +1,9 @@
 """Pairs to train on, each set with its card: where it comes from, how many, their hashes, that the ruler is not in it.
 
-Knows the knowledge base, files of pairs, and how to make a pair of preference out of two texts. Train and valid never
+Knows the teacher's sets, files of pairs, and how to make a pair of preference out of two texts. Train and valid never
 share a family of tasks. Does not know models beyond `generate`, nor gold: the leak guard comes from outside, and
-every text passes it before anything is trained. Kinds after the published study: sets like gold, sets that must span
-all important unknowns, two styles of good answer, and good answers against the model's own drafts.
+every text passes it before anything is trained. Kinds after the published study: the teacher's sets, sets that must
+span what the task leaves open, two styles of good answer, and good answers against the model's own drafts.
 """
 
 from __future__ import annotations
@@ -17,20 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from lib.agent import prompt
-from lib.agent.bank import LeakGuard
+from lib.agent.bank import Example, bank, split
+from lib.agent.guard import LeakGuard
 from lib.agent.prompt import BadReply, Draft
 from lib.files import OneLine, canonical, rows, sha256
 from lib.measure.answer import normalised
-from lib.models.knowledge import Family, Situation, Unknown, choose, families, fill, situation
+from lib.models.embed import embedder
 from lib.models.model import Decoding, Model
-from lib.train.pretrain import HELD_OUT
 
 KINDS = ("clean", "coverage", "styles", "on-policy")
 PREFERENCE = ("styles", "on-policy")  # kinds whose pairs have a rejected side
 QUESTIONS = 7
-EVERY = 12  # every twelfth family is for validation; those that the base never saw are in neither part
-EVERYDAY = 7  # how often the family of everything else is drawn for each draw of another, as in the base's corpus
-KNOWLEDGE = "the knowledge base"  # a source whose texts nobody typed
+TEACHER = "the teacher"  # sets that were read against the ruler before they came in
 VALID = 48  # pairs of validation, the same for every size of a training set
 
 
@@ -66,7 +64,7 @@ class Card:
     """What a set of pairs is, for whoever reads the run."""
 
     kind: str
-    source: str  # knowledge base, a file's name, or the model that wrote the chosen sets
+    source: str  # the teacher, a file's name, or the model that wrote the chosen sets
     seed: int
     train: int = 0
     valid: int = 0
@@ -122,7 +120,7 @@ class Pairs:
 
     def check(self, guard: LeakGuard) -> Pairs:
         """The set with the guard's result on its card. Raises Leak naming a text of the ruler, BadData on odd pairs."""
-        count, typed = 0, self.card.source != KNOWLEDGE
+        count, typed = 0, self.card.source != TEACHER
         for number, pair in enumerate((*self.train, *self.valid), 1):
             guard.check(pair.texts, f"training pair {number} ({prompt.clip(pair.task)})", typed=typed)
             count += len(pair.texts)
@@ -143,111 +141,78 @@ def same(a: Draft, b: Draft) -> bool:
     return [normalised(t) for t in (a.title, *a.questions)] == [normalised(t) for t in (b.title, *b.questions)]
 
 
-# --- what the knowledge base gives ---------------------------------------------------------------
+# --- what the teacher's sets give ----------------------------------------------------------------
 
 
-def split(all_families: Sequence[Family] | None = None) -> tuple[list[Family], list[Family]]:
-    """Families to train on and families to validate on. Those that the base never saw stay out of both: their loss is
-    ten times that of the others and would decide alone when to stop."""
-    every = [f for f in (families() if all_families is None else all_families) if f.family not in HELD_OUT]
-    valid = every[EVERY - 1 :: EVERY]
-    return [f for f in every if f not in valid], valid
+Writer = Callable[[Sequence[Example], str], list[Draft | None]]  # tasks, kind -> a set each, None: none came
 
 
-def situations(part: Sequence[Family], n: int, seed: int, guard: LeakGuard, skipped: dict[str, int]) -> list[Situation]:
-    """n different task lines, family after family. What comes near the ruler is left out and counted.
+def teacher(found: Sequence[Example], kind: str) -> list[Draft | None]:
+    """The teacher's own set of each task; of kind coverage the seven of its twelve questions that lie farthest apart."""
+    return [spanning(e) if kind == "coverage" else e.draft for e in found]
 
-    A larger n begins with the same lines as a smaller one, so sizes can be compared.
+
+def spanning(example: Example) -> Draft:
+    """The critical question and six more, each the one farthest in meaning from those chosen, in their first order."""
+    questions = [*example.draft.questions, *example.further]
+    vectors = embedder().vectors(questions)
+    # Rounded: the last digits of a matrix product differ between machines and must not decide a tie.
+    close = (vectors @ vectors.T).round(5)
+    chosen = [questions.index(example.critical)]
+    while len(chosen) < QUESTIONS:
+        rest = [i for i in range(len(questions)) if i not in chosen]
+        chosen.append(min(rest, key=lambda i: (max(close[i][j] for j in chosen), i)))
+    return Draft(example.draft.title, tuple(questions[i] for i in sorted(chosen)))
+
+
+def tasks(part: Sequence[Example], n: int, seed: int, guard: LeakGuard, skipped: dict[str, int]) -> list[Example]:
+    """n tasks in an order that the seed draws. What comes near the ruler is left out and counted.
+
+    A larger n begins with the same tasks as a smaller one, so sizes can be compared. Raises BadData where there are
+    fewer.
     """
-    rng, found, seen = random.Random(f"tasks/{seed}"), [], set()
-    # Tasks of no family of their own need practice too, or training on families unlearns them.
-    share = [f for f in part for _ in range(EVERYDAY if f.family == "anything-else" else 1)]
-    order: list[Family] = []
-    for _ in range(50 * n + 50):
+    order = random.Random(f"tasks/{seed}").sample(part, len(part))
+    found = []
+    for example in order:
         if len(found) == n:
-            return found
-        order = order or rng.sample(share, len(share))
-        s = situation(order.pop(), rng)
-        if normalised(s.task) in seen or len(s.open_unknowns()) < QUESTIONS:
-            skipped["repeated"] = skipped.get("repeated", 0) + 1
-        elif any(guard.find(t) for t in (s.task, s.title)):
+            break
+        if any(guard.find(t) for t in (example.task, example.draft.title)):
             skipped["near the ruler"] = skipped.get("near the ruler", 0) + 1
         else:
-            seen.add(normalised(s.task))
-            found.append(s)
-    raise BadData(f"only {len(found)} different tasks in {len(part)} families, {n} were asked for")
+            found.append(example)
+    if len(found) < n:
+        raise BadData(f"{n} pairs were asked for and there are {len(found)} of this kind: ask for fewer")
+    return found
 
 
-def clean(s: Situation, seed: int = 0) -> Draft:
-    """A set like gold: ranked unknowns, nothing given, nothing twice, each in its usual wording."""
-    rng = random.Random(f"clean/{seed}/{s.task}")
-    return _worded(s, choose(s, QUESTIONS, rng, ranked=True))
-
-
-def coverage(s: Situation, seed: int = 0) -> Draft:
-    """A set that must span: the first open unknown of every kind, then the rest by rank, in the order of rank."""
-    return _worded(s, spanning(s))
-
-
-def _worded(s: Situation, unknowns: Sequence[Unknown]) -> Draft:
-    """One question each. Always the first wording that names the object: with five wordings by lot, a model of this
-    size learns a blend of them and repeats itself."""
-    texts = (next((a for a in u.ask if "{x}" in a), u.ask[0]) for u in unknowns)
-    return Draft(s.title, tuple(fill(a, s.thing) for a in texts))
-
-
-def spanning(s: Situation) -> list[Unknown]:
-    """Seven open unknowns of as many kinds as there are, the most decision-critical of each.
-
-    >>> kinds = {u.kind for u in spanning(situation(families()[0], random.Random(0), stated=0.0))}
-    >>> kinds == {u.kind for u in families()[0].unknowns}
-    True
-    """
-    open_ = s.open_unknowns()
-    first = [u for i, u in enumerate(open_) if u.kind not in {o.kind for o in open_[:i]}]
-    rest = [u for u in open_ if u not in first]
-    chosen = (first + rest)[:QUESTIONS]
-    return [u for u in open_ if u in chosen]
-
-
-WRITERS: dict[str, Callable[[Situation, int], Draft]] = {"clean": clean, "coverage": coverage}
-Writer = Callable[[Sequence[Situation], str], list[Draft | None]]  # situations, kind -> a set each, None: none came
-
-
-def knowledge_base(seed: int) -> Writer:
-    """Chosen sets from the knowledge base; `kind` is clean or coverage."""
-    return lambda found, kind: [WRITERS[kind](s, seed) for s in found]
-
-
-def build(
-    kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer | None = None, source: str = KNOWLEDGE
-) -> Pairs:
+def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teacher, source: str = TEACHER) -> Pairs:
     """n pairs of a kind with their validation pairs; on-policy pairs get their rejected side from `drafted`.
 
-    Left out and counted: tasks that repeat or come near the ruler, sets that come near it, sets that never came.
+    Left out and counted: tasks that come near the ruler, sets that come near it, sets that never came.
     """
     skipped: dict[str, int] = {}
     parts = []
-    for part, count, stream in zip(split(), (n, VALID), (seed, 1_000_000), strict=True):
-        found = situations(part, count, stream, guard, skipped)
-        write = writer or knowledge_base(seed)
-        chosen = write(found, "coverage" if kind in ("coverage", "styles") else "clean")
-        other = [clean(s, seed + 1) if kind == "styles" else None for s in found]
-        parts.append(_kept(found, chosen, other, guard, skipped))
+    for part, count, stream in zip(split(bank()), (n, VALID), (seed, "valid"), strict=True):
+        if kind == "styles":
+            part = [e for e in part if e.second]
+            count = min(count, len(part)) if stream == "valid" else count
+        found = tasks(part, count, stream, guard, skipped)
+        other = [e.second if kind == "styles" else None for e in found]
+        parts.append(_kept(found, writer(found, kind), other, guard, skipped))
     return Pairs.of(*parts, Card(kind, source, seed, skipped=skipped))
 
 
 def _kept(
-    found: Sequence[Situation],
+    found: Sequence[Example],
     chosen: Sequence[Draft | None],
     other: Sequence[Draft | None],
     guard: LeakGuard,
     skipped: dict[str, int],
 ) -> list[Pair]:
     kept = []
-    for s, good, bad in zip(found, chosen, other, strict=True):
+    for example, good, bad in zip(found, chosen, other, strict=True):
         why = "without a set" if good is None else "identical" if bad and same(good, bad) else ""
-        pair = Pair(s.task, s.family.family, good, bad) if good else None
+        pair = Pair(example.task, example.family, good, bad) if good else None
         if pair and not why and any(guard.find(t) for t in pair.texts):
             why = "near the ruler"
         if why:

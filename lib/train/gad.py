@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lib.agent.bank import content, overlap
+from lib.agent.guard import content, overlap
 from lib.agent.prompt import Draft
 from lib.measure.answer import normalised
 from lib.train.data import Pair

@@ -21,7 +21,8 @@ from lib.agent.prompt import Draft
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding
 from lib.train.data import Pair, read
-from lib.train.lora import Arrays, Objective, Row, Settings, logprobs, stack
+from lib.train.forward import Forward
+from lib.train.lora import SFT, Objective, Row, Settings
 
 Reward = Callable[[Sequence[Pair], Sequence[Draft]], list[float]]  # a task each, a draft each -> 0 to 1 each
 
@@ -90,7 +91,7 @@ def draw(model: MLXModel, pairs: Sequence[Pair], rules: Rules, reward: Reward, s
 
 
 def grpo_rows(
-    model: MLXModel, drawn: Drawn, settings: Settings, reference: Callable[[Sequence[Row]], list]
+    model: MLXModel, drawn: Drawn, settings: Settings, forward: Forward, reference: Callable[[Sequence[Row]], list]
 ) -> list[Row]:
     """(ids, start, advantage, log-probabilities when drawn, and at the start) of every reply that has an advantage.
 
@@ -103,66 +104,46 @@ def grpo_rows(
         ids = [*start, *tokens]
         if abs(gain) > 1e-6 and len(ids) <= settings.longest:
             plain.append((ids, len(start), gain))
-    now, first = token_logprobs(model.model, plain, settings.batch), reference(plain)
+    now, first = token_logprobs(forward, plain, settings.batch), reference(plain)
     return [(*row, old, ref) for row, old, ref in zip(plain, now, first, strict=True)]
 
 
-def token_logprobs(model: Any, rows: Sequence[Row], size: int) -> list[list[float]]:
-    """The log-probability of every token after the first, by row, in batches of `size`."""
-    model.eval()
+def token_logprobs(forward: Forward, rows: Sequence[Row], size: int) -> list[list[float]]:
+    """The log-probability of every learnt token, by row, in batches of `size`."""
+    forward.model.eval()
     found: list[list[float]] = []
     for at in range(0, len(rows), size):
-        part = rows[at : at + size]
-        told, _ = logprobs(model, *stack([(row[0], row[1]) for row in part]))
-        found += [values[: len(row[0]) - 1] for values, row in zip(told.tolist(), part, strict=True)]
+        part = [(row[0], row[1]) for row in rows[at : at + size]]
+        told, _ = forward(part)
+        found += [values[: len(ids) - start] for values, (ids, start) in zip(told.tolist(), part, strict=True)]
     return found
 
 
-def collate(rows: Sequence[Row]) -> Arrays:
-    """(ids, spans, advantages, log-probabilities when drawn, and at the start) of a batch."""
-    import mlx.core as mx
-    import numpy as np
+def objective(rules: Rules) -> Objective:
+    """GRPO under these rules. Validation reads plain rows, as imitation does: drafts have no fixed rows."""
 
-    ids, spans = stack([(row[0], row[1]) for row in rows])
-    sides = np.zeros((2, len(rows), ids.shape[1] - 1), np.float32)
-    for i, row in enumerate(rows):
-        for side in (0, 1):
-            sides[side, i, : len(row[3 + side])] = row[3 + side]
-    return ids, spans, mx.array([row[2] for row in rows]), mx.array(sides[0]), mx.array(sides[1])
+    def each(told: Any, mask: Any, rows: Sequence[Row]) -> dict[str, Any]:
+        """Loss and KL of every row, each a mean over the tokens of its reply."""
+        import mlx.core as mx
+        import numpy as np
 
-
-def per_row(model: Any, arrays: Arrays, rules: Rules) -> tuple[Any, Any]:
-    """Loss and KL of every row, each a mean over the tokens of its reply."""
-    import mlx.core as mx
-
-    ids, spans, gains, old, first = arrays
-    told, mask = logprobs(model, ids, spans)
-    ratio = mx.exp((told - old) * mask)
-    kept = mx.clip(ratio, 1 - rules.clip, 1 + rules.clip)
-    gain = mx.minimum(ratio * gains[:, None], kept * gains[:, None])
-    away = (first - told) * mask
-    kl = mx.exp(away) - away - 1
-    count = mask.sum(1)
-    return (-(gain * mask).sum(1) + rules.kl * (kl * mask).sum(1)) / count, (kl * mask).sum(1) / count
-
-
-def objective(
-    rules: Rules, read_valid: Callable[..., dict[str, Any]], collate_valid: Callable[..., Arrays]
-) -> Objective:
-    """GRPO under these rules. Validation reads plain rows, with the functions of imitation: drafts have no fixed rows."""
-
-    def loss(model: Any, *arrays: Any) -> tuple[Any, Any]:
-        each, _ = per_row(model, arrays, rules)
-        return each.mean(), (arrays[1][:, 1] - arrays[1][:, 0]).sum()
-
-    def either(rows: Sequence[Row]) -> Arrays:
-        return collate(rows) if len(rows[0]) == 5 else collate_valid(rows)
+        sides = np.zeros((2, *told.shape), np.float32)
+        for i, row in enumerate(rows):
+            for side in (0, 1):
+                sides[side, i, : len(row[3 + side])] = row[3 + side]
+        old, first, gains = mx.array(sides[0]), mx.array(sides[1]), mx.array([[row[2]] for row in rows])
+        ratio = mx.exp(told - old)
+        gain = mx.minimum(ratio * gains, mx.clip(ratio, 1 - rules.clip, 1 + rules.clip) * gains)
+        away = first - told  # 0 where nothing is learnt, like told itself
+        kl = mx.exp(away) - away - 1
+        count = mask.sum(1)
+        return {"loss": (rules.kl * kl.sum(1) - (gain * mask).sum(1)) / count, "kl": kl.sum(1) / count}
 
     # Drafts that ran on are long and earn nothing: together in a batch they would push one way only.
-    return Objective("grpo", either, loss, read_valid, alike=False)
+    return Objective("grpo", lambda rows: [(r[0], r[1]) for r in rows], each, alike=False, valid=SFT)
 
 
-def anchor(model: MLXModel, settings: Settings) -> Callable[[Sequence[Row]], list]:
+def anchor(model: MLXModel, forward: Forward, settings: Settings) -> Callable[[Sequence[Row]], list]:
     """Log-probabilities of rows under the adapter as it is now, whatever it becomes later."""
     from mlx.utils import tree_flatten, tree_unflatten
 
@@ -173,7 +154,7 @@ def anchor(model: MLXModel, settings: Settings) -> Callable[[Sequence[Row]], lis
         now = dict(tree_flatten(model.model.trainable_parameters()))
         model.model.update(tree_unflatten(list(kept.items())))
         try:
-            return token_logprobs(model.model, rows, settings.batch)
+            return token_logprobs(forward, rows, settings.batch)
         finally:
             model.model.update(tree_unflatten(list(now.items())))
 

@@ -1,15 +1,15 @@
-"""Low-rank adapters trained through `mlx_lm.tuner`: epochs, validation, checkpoints, early stop, resume.
+"""Low-rank adapters: epochs, validation, checkpoints, early stop, resume after a kill.
 
-Knows rows of token ids and any loss over batches of them; the losses for preferences and rewards live next door and
-come in as functions. Here is the plain one: imitate the chosen set. Does not know where rows come from, nor what an
-adapter is good for. mlx-lm's own loss also trains one pad token after the end, so masks are made here, exactly.
+Knows rows of token ids and any loss over the log-probabilities of what is learnt from them; the losses for preferences
+and rewards live next door and come in as functions. Here is the plain one: imitate the chosen set. Does not know where
+rows come from, how log-probabilities are computed, nor what an adapter is good for.
 Sources: LoRA, Hu et al. 2021 (arXiv 2106.09685); QLoRA, Dettmers et al. 2023 (arXiv 2305.14314).
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
+import ctypes
 import json
 import math
 import random
@@ -26,12 +26,13 @@ from lib.models.mlx import MLXModel, fast_blas
 from lib.models.model import NoModel
 from lib.models.provenance import CONFIG, WEIGHTS, find
 from lib.train.data import BadData, Pair
+from lib.train.forward import Forward, Learnt
 
 STATE = "state.safetensors"  # adapter, optimiser and curve after the last whole epoch
-PAD = 32  # rows of a batch are padded to a multiple of this, so that few shapes are compiled
+STEP = "step.safetensors"  # adapter, optimiser and losses within an epoch, about once a minute
+SAVE = 60.0  # s between two of them
+PART = 2048  # tokens of a batch that are in memory at a time: 3 GB at 16 layers of 576
 Row = tuple[Any, ...]
-Arrays = tuple[Any, ...]
-Loss = Callable[..., Any]  # (model, *arrays) -> (loss, number of tokens)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Settings:
 
     rank: int = 8
     alpha: float = 16.0  # the update is scaled by alpha / rank
-    layers: int = -1  # the last so many; -1 is all
+    layers: int = 16  # the last so many, or as many as there are; -1 is all
     dropout: float = 0.0
     learning_rate: float = 7e-4
     epochs: int = 2
@@ -53,6 +54,8 @@ class Settings:
     longest: int = 640  # tokens of a row
     # On the tiny planner quality still rose where validation loss did too, so the loss does not choose by default.
     keep: str = "last"  # the last epoch, or the "best": the one with the lowest validation loss
+    # Fixed, because the last bits of a product depend on it: a training must end in the same bytes when it is resumed.
+    threads: int = 2  # of OpenBLAS
     quantised: bool = False  # keep a quantised base as it is (QLoRA); on a CPU it is dequantised otherwise
 
     @classmethod
@@ -68,7 +71,7 @@ class Settings:
                 words = {"int": "a whole number", "bool": "true or false", "float": "a number", "str": "text"}
                 raise ValueError(f"{name} is {value!r:.40}: expected {words[kind]}")
         made = cls(**values)
-        for name in ("rank", "epochs", "batch", "longest"):
+        for name in ("rank", "epochs", "batch", "longest", "threads"):
             if getattr(made, name) < 1:
                 raise ValueError(f"{name} is {getattr(made, name)}: expected 1 or more")
         if made.layers == 0 or made.layers < -1:
@@ -175,18 +178,6 @@ def sft_rows(model: MLXModel, pairs: Sequence[Pair], settings: Settings) -> list
     return [(ids, start if settings.mask_prompt else 1) for ids, start in made]
 
 
-def stack(rows: Sequence[tuple[list[int], int]]) -> Arrays:
-    """Rows as (ids, spans): padded to one width, with where each reply begins and where it ends."""
-    import mlx.core as mx
-    import numpy as np
-
-    width = 1 + PAD * math.ceil((max(len(ids) for ids, _ in rows) - 1) / PAD)
-    grid = np.zeros((len(rows), width), np.int32)
-    for i, (ids, _) in enumerate(rows):
-        grid[i, : len(ids)] = ids
-    return mx.array(grid), mx.array([[start, len(ids)] for ids, start in rows], dtype=mx.int32)
-
-
 def batches(rows: Sequence[Row], size: int, seed: int, alike: bool = True) -> list[list[Row]]:
     """Rows of like length together (`alike`), batches in random order; what does not fill a batch joins the last one.
 
@@ -201,45 +192,31 @@ def batches(rows: Sequence[Row], size: int, seed: int, alike: bool = True) -> li
     return cut
 
 
-# --- losses over tokens --------------------------------------------------------------------------
+# --- losses ----------------------------------------------------------------------------------------
 
 
-def logprobs(model: Any, ids: Any, spans: Any) -> tuple[Any, Any]:
-    """Log-probability of every token after the first, and the mask of those that are learnt; both (rows, width - 1)."""
-    import mlx.core as mx
-    import mlx.nn as nn
-
-    targets = ids[:, 1:]
-    told = -nn.losses.cross_entropy(model(ids[:, :-1]).astype(mx.float32), targets)
-    at = mx.arange(1, ids.shape[1])
-    return told, mx.logical_and(at >= spans[:, :1], at < spans[:, 1:]).astype(mx.float32)
-
-
-def sft_loss(model: Any, ids: Any, spans: Any) -> tuple[Any, Any]:
-    """Cross-entropy of a learnt token, and how many there are."""
-    told, mask = logprobs(model, ids, spans)
-    count = mask.sum()
-    return -(told * mask).sum() / count, count
-
-
-def sft_read(model: Any, ids: Any, spans: Any) -> dict[str, Any]:
-    """What validation shows of imitation, per row: the mean log-probability of a learnt token."""
-    told, mask = logprobs(model, ids, spans)
-    return {"loss": -(told * mask).sum(1) / mask.sum(1)}
+Each = Callable[[Any, Any, Sequence[Row]], dict[str, Any]]  # told, mask, rows -> "loss" and what else shows, by row
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is trained for: how rows become arrays, the loss, and what validation reads from a batch (by row)."""
+    """What is trained for: what is learnt from rows, and the loss of each row given its log-probabilities."""
 
     name: str
-    collate: Callable[[Sequence[Row]], Arrays]
-    loss: Loss
-    read: Callable[..., dict[str, Any]]
+    learnt: Callable[[Sequence[Row]], list[Learnt]]  # one or more sequences a row
+    each: Each
+    weigh: Callable[[Row], float] = lambda _: 1.0  # of a row's loss among those of a batch
     alike: bool = True  # batches of like length; not where length goes with what is learnt from a row
+    valid: Objective | None = None  # what validation reads, where it is something else
 
 
-SFT = Objective("sft", stack, sft_loss, sft_read)
+def sft_each(told: Any, mask: Any, _: Sequence[Row]) -> dict[str, Any]:
+    """Cross-entropy of a learnt token, by row."""
+    return {"loss": -told.sum(1) / mask.sum(1)}
+
+
+# Every token counts the same, so a row counts by its tokens.
+SFT = Objective("sft", list, sft_each, lambda row: len(row[0]) - row[1])
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -249,9 +226,9 @@ SFT = Objective("sft", stack, sft_loss, sft_read)
 class Fit:
     """An adapter being trained in a folder; `curve` has a row a epoch, epoch 0 being the start.
 
-    `rows` gives the rows of an epoch (the same ones, or fresh ones where the model answers between epochs). After each
-    epoch the adapter, the optimiser and the curve are on disk, so a killed training goes on from its last epoch and
-    ends in the same bytes.
+    `rows` gives the rows of an epoch (the same ones, or fresh ones where the model answers between epochs). The
+    adapter, the optimiser and the curve are on disk after each epoch, and about once a minute within one, so a killed
+    training goes on from there and ends in the same bytes.
     """
 
     model: MLXModel
@@ -263,36 +240,59 @@ class Fit:
     seed: int = 0
     told: Callable[[dict[str, Any]], None] = lambda _: None  # called at each step with what a progress bar shows
     extra: Mapping[int, dict[str, float]] = field(default_factory=dict)  # what `rows` found out about an epoch
+    forward: Forward | None = None  # one that has read rows already
+    spent: float = field(default=0.0, init=False)  # s on
+    worked: float = field(default=0.0, init=False)  # so much work, by `Forward.work`
 
     def run(self) -> list[dict[str, Any]]:
         """Train to the last epoch or to the early stop; returns the curve. Raises OSError where the disk is full."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.first = first = self.rows(1)
+        with threads(self.settings.threads):
+            return self._run()
+
+    def _run(self) -> list[dict[str, Any]]:
+        self.first = first = self._drawn(1)
         self.steps = len(batches(first, self.settings.batch, 0))
         optimiser = self._optimiser(self.steps * self.settings.epochs)
-        curve = self._resume(optimiser)
-        self.began, self.done_before = time.perf_counter(), len(curve) - 1
+        curve = self._load(STATE, optimiser).get("curve", [])
+        self.model.forget()  # what it read with other weights would stand in its next drafts
         if not curve:
             curve = [self.read(0, None)]
-            self.done_before = 0
-            self._save(0, optimiser, curve)
+            self._save_epoch(0, optimiser, curve)
         for epoch in range(len(curve), self.settings.epochs + 1):
             if self._should_stop(curve):
                 break
-            loss = self._epoch(epoch, first if epoch == 1 else self.rows(epoch), optimiser)
+            loss = self._epoch(epoch, first if epoch == 1 else self._drawn(epoch), optimiser)
             curve.append({**self.read(epoch, loss), **self.extra.get(epoch, {})})
-            self._save(epoch, optimiser, curve)
+            self._save_epoch(epoch, optimiser, curve)
+            self._tell(epoch, epoch * self.steps, loss, [], valid=False)
         return curve
+
+    def _drawn(self, epoch: int) -> Sequence[Row]:
+        began = time.perf_counter()
+        rows = self.rows(epoch)
+        self.drawing = time.perf_counter() - began
+        return rows
 
     def read(self, epoch: int, loss: float | None) -> dict[str, Any]:
         """What validation shows after an epoch: means over its rows."""
         self.model.model.eval()
         sums: dict[str, float] = {}
+        objective = self.objective.valid or self.objective
         for part in batches(self.valid, self.settings.batch, 0):
-            for name, values in self.objective.read(self.model.model, *self.objective.collate(part)).items():
-                sums[name] = sums.get(name, 0.0) + float(values.sum().item())
+            with self._timed(objective.learnt(part), learns=False):
+                for name, values in self._each(objective, part).items():
+                    sums[name] = sums.get(name, 0.0) + float(values.sum().item())
         means = {f"valid_{k}": round(v / len(self.valid), 6) for k, v in sums.items()}
         return {"epoch": epoch, "train_loss": None if loss is None else round(loss, 6), **means}
+
+    def _each(self, objective: Objective, rows: Sequence[Row]) -> dict[str, Any]:
+        return objective.each(*self._reader()(objective.learnt(rows)), rows)
+
+    def _reader(self) -> Forward:
+        if self.forward is None:
+            self.forward = Forward.of(self.model.model, (self.objective.valid or self.objective).learnt(self.valid))
+        return self.forward
 
     def best(self, curve: Sequence[dict[str, Any]]) -> int:
         """The epoch (from 1) with the lowest validation loss, the earlier one of equals."""
@@ -328,45 +328,68 @@ class Fit:
         return made
 
     def _epoch(self, epoch: int, rows: Sequence[Row], optimiser: Any) -> float:
-        """One pass of `mlx_lm.tuner.train`; returns the mean loss of a step."""
-        from mlx_lm.tuner import TrainingArgs, train
-        from mlx_lm.tuner.callbacks import TrainingCallback
-
-        cut = batches(rows, self.settings.batch, self.seed * 1000 + epoch, self.objective.alike)
-        fit, losses = self, []
-
-        class Tell(TrainingCallback):
-            def on_train_loss_report(self, train_info: dict) -> None:
-                losses.append(float(train_info["train_loss"]))
-                fit._tell(epoch, train_info["iteration"], len(cut), losses[-1])
-
-        def iterate(dataset: Any, **_: Any) -> Iterator[Arrays]:
-            yield from (fit.objective.collate(part) for part in dataset)
-
+        """One pass over the rows, or what a killed one left of it; returns the mean loss of a step."""
         import mlx.core as mx
 
-        # Dropout of an epoch depends on the seed and the epoch alone, so that a resumed training ends in the same bytes.
-        mx.random.seed(self.seed * 1000 + epoch)
-        args = TrainingArgs(
-            iters=len(cut), steps_per_report=1, steps_per_save=len(cut) + 1,
-            adapter_file=str(self.folder / "last.safetensors"),
-        )  # fmt: skip
-        with _quiet(), _disk(self.folder):
-            train(self.model.model, optimiser, cut, args=args, loss=self.objective.loss, iterate_batches=iterate,
-                  training_callback=Tell())  # fmt: skip
-        self.model.forget()  # what it read with the old weights would stand in its next drafts
-        bad = next((x for x in losses if not math.isfinite(x)), None)
-        if bad is not None:
-            raise ValueError(f"the loss became {bad} in epoch {epoch}: lower learning_rate")
+        cut = batches(rows, self.settings.batch, self.seed * 1000 + epoch, self.objective.alike)
+        losses = self._load(STEP, optimiser, epoch).get("losses", [])
+        self.model.model.train()
+        saved = time.perf_counter()
+        for step in range(len(losses), len(cut)):
+            # Dropout of a step depends on seed, epoch and step alone: a resumed training ends in the same bytes.
+            mx.random.seed((self.seed * 1000 + epoch) * 100_003 + step)
+            losses.append(self._step(epoch, cut[step], optimiser))
+            done = (epoch - 1 + (step + 1) / len(cut)) * self.steps
+            self._tell(epoch, done, losses[-1], [row for part in cut[step + 1 :] for row in part])
+            if time.perf_counter() - saved > SAVE:
+                self._save(STEP, optimiser, epoch=epoch, losses=losses)
+                saved = time.perf_counter()
+        self.model.forget()
         return sum(losses) / len(losses)
 
-    def _tell(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        done = (epoch - 1) * self.steps + step * self.steps / steps
+    def _step(self, epoch: int, rows: Sequence[Row], optimiser: Any) -> float:
+        """The mean loss of a batch, and the adapter moved down its slope; in parts where it is large."""
+        import mlx.core as mx
+        import mlx.nn as nn
+        from mlx.utils import tree_map
+
+        total, learnt = sum(map(self.objective.weigh, rows)), self.objective.learnt(rows)
+        size = max(1, PART * len(rows) // sum(len(ids) for ids, _ in learnt))
+        loss, slope = 0.0, None
+        for part in (rows[i : i + size] for i in range(0, len(rows), size)):
+            weights = mx.array([self.objective.weigh(r) / total for r in part])
+            mean = nn.value_and_grad(
+                self.model.model, lambda r=part, w=weights: (self._each(self.objective, r)["loss"] * w).sum()
+            )
+            with self._timed(self.objective.learnt(part), learns=True):
+                value, more = mean()
+                slope = more if slope is None else tree_map(mx.add, slope, more)
+                mx.eval(value, slope)
+            loss += value.item()
+        if not math.isfinite(loss):
+            raise ValueError(f"the loss became {loss} in epoch {epoch}: lower learning_rate")
+        optimiser.update(self.model.model, slope)
+        mx.eval(self.model.model.trainable_parameters(), optimiser.state)
+        return loss
+
+    # --- how much is left
+
+    @contextlib.contextmanager
+    def _timed(self, learnt: Sequence[Learnt], learns: bool) -> Iterator[None]:
+        began, work = time.perf_counter(), self._reader().work(learnt, learns)
+        yield
+        self.spent += time.perf_counter() - began
+        self.worked += work
+
+    def _tell(self, epoch: int, done: float, loss: float, rest: Sequence[Row], valid: bool = True) -> None:
+        """Progress, with the time left by work: tokens times layers, dear where a row is read for the first time."""
+        objective, more, work = self.objective, self.settings.epochs - epoch, self._reader().work
+        read = work((objective.valid or objective).learnt(self.valid), False)
+        left = work(objective.learnt(rest), True) + valid * read
+        left += more * (work(objective.learnt(self.first), True) + read)
+        seconds = self.spent / self.worked * left + more * self.drawing
         total = self.settings.epochs * self.steps
-        spent = time.perf_counter() - self.began
-        new = done - self.done_before * self.steps
-        left = spent / new * (total - done) if new > 0 else 0.0
-        self.told({"epoch": epoch, "done": done, "total": total, "loss": loss, "seconds_left": left})
+        self.told({"epoch": epoch, "done": done, "total": total, "loss": loss, "seconds_left": seconds})
 
     # --- on disk
 
@@ -376,31 +399,35 @@ class Fit:
 
         return dict(tree_flatten(self.model.model.trainable_parameters()))
 
-    def _save(self, epoch: int, optimiser: Any, curve: list[dict[str, Any]]) -> None:
+    def _save_epoch(self, epoch: int, optimiser: Any, curve: list[dict[str, Any]]) -> None:
         """The adapter of an epoch, then in one file everything that it takes to go on from there."""
+        replace(epoch_file(self.folder, epoch), tensors(self.weights(), half=True))
+        self._save(STATE, optimiser, curve=curve)
+        (self.folder / STEP).unlink(missing_ok=True)
+
+    def _save(self, name: str, optimiser: Any, **told: Any) -> None:
         from mlx.utils import tree_flatten
 
         state = {f"adapter.{k}": v for k, v in self.weights().items()}
         state |= {f"optimiser.{k}": v for k, v in tree_flatten(optimiser.state)}
-        replace(epoch_file(self.folder, epoch), tensors(self.weights(), half=True))
-        replace(self.folder / STATE, tensors(state, curve=json.dumps(curve)))
+        replace(self.folder / name, tensors(state, **{k: json.dumps(v) for k, v in told.items()}))
 
-    def _resume(self, optimiser: Any) -> list[dict[str, Any]]:
-        """The curve of an earlier, killed call with its state loaded; empty when there is none that fits."""
+    def _load(self, name: str, optimiser: Any, epoch: int = 0) -> dict[str, Any]:
+        """What an earlier, killed call said with its state, which is loaded; empty when there is none that fits."""
         import mlx.core as mx
         from mlx.utils import tree_unflatten
 
-        if not (self.folder / STATE).exists():
-            return []
-        state, said = mx.load(str(self.folder / STATE), return_metadata=True)
+        if not (self.folder / name).exists():
+            return {}
+        state, said = mx.load(str(self.folder / name), return_metadata=True)
         adapter = [(k.removeprefix("adapter."), v) for k, v in state.items() if k.startswith("adapter.")]
-        if {(k, v.shape) for k, v in adapter} != {(k, v.shape) for k, v in self.weights().items()}:
-            return []
+        shapes = {(k, v.shape) for k, v in adapter}
+        if shapes != {(k, v.shape) for k, v in self.weights().items()} or said.get("epoch", str(epoch)) != str(epoch):
+            return {}
         self.model.model.load_weights(adapter, strict=False)
-        self.model.forget()
         inner = [(k.removeprefix("optimiser."), v) for k, v in state.items() if k.startswith("optimiser.")]
         optimiser.state = tree_unflatten(inner)
-        return json.loads(said["curve"])
+        return {k: json.loads(v) for k, v in said.items() if k != "format"}
 
 
 def epoch_file(folder: Path, epoch: int) -> Path:
@@ -422,31 +449,19 @@ def tensors(named: dict[str, Any], half: bool = False, **told: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without mlx-lm's own table: it would stand in the sealed notebook, a line a step, with this machine's timings.
-
-    A notebook does not see what is printed there as printed, so the table is told that it is not the first process.
-    """
-    from mlx_lm.tuner import trainer
-
-    whole = trainer.TrainUI
-    trainer.TrainUI = lambda iters, **_: whole(iters, rank=1)
+def threads(count: int) -> Iterator[None]:
+    """OpenBLAS with so many threads meanwhile: two pay for large products, not for those of a decoding step."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        trainer.TrainUI = whole
-
-
-@contextlib.contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    """mlx says RuntimeError where a file cannot be written."""
+        blas = ctypes.CDLL("libopenblas.so.0")
+    except OSError:  # Apple's library, or the slow one of the wheel: neither is told
+        yield
+        return
+    before = blas.openblas_get_num_threads()
+    blas.openblas_set_num_threads(count)
     try:
         yield
-    except RuntimeError as error:
-        if "write" in str(error).lower() or "open" in str(error).lower():
-            raise OSError(f"{folder}: cannot be written ({error}); is the disk full?") from error
-        raise
+    finally:
+        blas.openblas_set_num_threads(before)
 
 
 def plain(settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from lib.models.mlx import MLXModel
 from lib.train.data import BadData, Pair
-from lib.train.lora import Arrays, Objective, Row, Settings, encode, logprobs, stack
+from lib.train.forward import Learnt
+from lib.train.lora import Objective, Row, Settings, encode
 
 BETA = 0.2  # weight of the odds-ratio term, as in the published study
 CEILING = -1e-6  # a mean log-probability of 0 has no odds
@@ -33,19 +34,9 @@ def orpo_rows(model: MLXModel, pairs: Sequence[Pair], settings: Settings) -> lis
     return rows
 
 
-def collate(rows: Sequence[Row]) -> Arrays:
+def learnt(rows: Sequence[Row]) -> list[Learnt]:
     """Chosen rows over rejected rows, so that one forward pass reads both."""
-    return stack([(chosen, start) for chosen, _, start, _ in rows] + [(bad, start) for _, bad, _, start in rows])
-
-
-def means(model: Any, ids: Any, spans: Any) -> tuple[Any, Any]:
-    """Mean log-probability of a reply's token, chosen and rejected, by pair."""
-    import mlx.core as mx
-
-    told, mask = logprobs(model, ids, spans)
-    mean = mx.minimum((told * mask).sum(1) / mask.sum(1), CEILING)
-    half = ids.shape[0] // 2
-    return mean[:half], mean[half:]
+    return [(chosen, start) for chosen, _, start, _ in rows] + [(bad, start) for _, bad, _, start in rows]
 
 
 def log_odds(mean: Any) -> Any:
@@ -55,23 +46,16 @@ def log_odds(mean: Any) -> Any:
     return mean - mx.log(-mx.expm1(mean))
 
 
-def per_pair(model: Any, ids: Any, spans: Any, beta: float) -> tuple[Any, Any, Any]:
-    """Loss, chosen and rejected mean log-probability, by pair."""
-    import mlx.nn as nn
-
-    chosen, rejected = means(model, ids, spans)
-    return -chosen - beta * nn.log_sigmoid(log_odds(chosen) - log_odds(rejected)), chosen, rejected
-
-
 def objective(beta: float = BETA) -> Objective:
     """ORPO with a weight of its odds-ratio term."""
 
-    def loss(model: Any, ids: Any, spans: Any) -> tuple[Any, Any]:
-        each, _, _ = per_pair(model, ids, spans, beta)
-        return each.mean(), (spans[:, 1] - spans[:, 0]).sum()
+    def each(told: Any, mask: Any, rows: Sequence[Row]) -> dict[str, Any]:
+        """Loss, mean log-probability of a chosen token, and how far it stands above a rejected one, by pair."""
+        import mlx.core as mx
+        import mlx.nn as nn
 
-    def read(model: Any, ids: Any, spans: Any) -> dict[str, Any]:
-        each, chosen, rejected = per_pair(model, ids, spans, beta)
-        return {"loss": each, "chosen": chosen, "margin": chosen - rejected}
+        chosen, rejected = mx.split(mx.minimum(told.sum(1) / mask.sum(1), CEILING), [len(rows)])
+        loss = -chosen - beta * nn.log_sigmoid(log_odds(chosen) - log_odds(rejected))
+        return {"loss": loss, "chosen": chosen, "margin": chosen - rejected}
 
-    return Objective("orpo", collate, loss, read)
+    return Objective("orpo", learnt, each)

@@ -1,8 +1,8 @@
 """One training from its recipe: pairs, base, method, settings in; curve, data and adapter files out, in a work folder.
 
 Knows the methods and in which order things happen: the leak guard first, then drafts, then training, then files. Does
-not know hypotheses, runs or seals; judge and ruler come in as functions. A killed training goes on from its last
-whole epoch when it is called again with the same recipe, code, base and parents.
+not know hypotheses, runs or seals; judge and ruler come in as functions. A killed training goes on from what it
+saved last when it is called again with the same recipe, code, base and parents.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lib.agent.bank import LeakGuard
+from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
 from lib.files import canonical, locked, sha256, sha256_file
 from lib.files import replace as write_file
@@ -26,13 +26,19 @@ from lib.models.provenance import find as find_adapter
 from lib.train import adapter as adapters
 from lib.train import data, gad, grpo, lora, orpo
 from lib.train.data import BadData, Card, Pairs
+from lib.train.forward import Forward
 from lib.train.lora import Fit, Objective, Row, Settings, epoch_file
 
 METHODS = ("sft", "orpo", "grpo", "gad", "merge")
 DRAWING = ("grpo", "gad")  # methods in which the model answers while it is trained
-SOURCES = ("knowledge base", "claude", "file")
-DATA: dict[str, Any] = {"kind": "clean", "pairs": 288, "seed": 0, "source": "knowledge base", "path": "",
+SOURCES = ("teacher", "claude", "file")
+DATA: dict[str, Any] = {"kind": "clean", "pairs": 288, "seed": 0, "source": "teacher", "path": "",
                         "draft_temp": 0.0, "model": "claude-sonnet-5-5", "dollars": 2.0, "batch": True}  # fmt: skip
+# With which sources a parameter has an effect; with others it is refused, since it would be sealed and say nothing.
+ACTS = {
+    "path": ("file",), "kind": ("teacher", "claude"), "pairs": ("teacher", "claude"), "seed": ("teacher", "claude"),
+    "model": ("claude",), "dollars": ("claude",), "batch": ("claude",),
+}  # fmt: skip
 DATA_PACKED = "data.jsonl.xz"
 
 
@@ -98,6 +104,19 @@ class Recipe:
                 f"data kind {told['kind']!r}, source {told['source']!r}: kinds are {', '.join(data.KINDS)}, sources "
                 f"{', '.join(SOURCES)}"
             )
+        for name in self.data:
+            only = ACTS.get(name)
+            if only and told["source"] not in only:
+                raise BadData(f"data has {name} and source {told['source']!r}: {name} acts with source "
+                              f"{' or '.join(only)} alone; take one of the two out")  # fmt: skip
+        if "draft_temp" in self.data and not self.own_drafts:
+            raise BadData(f"data has draft_temp and kind {told['kind']!r}: only on-policy pairs have own drafts")
+        if told["source"] == "claude" and told["kind"] == "styles":
+            raise BadData(
+                "data kind 'styles' with source 'claude': the second style is the teacher's; take source teacher"
+            )
+        if told["source"] == "file" and not told["path"]:
+            raise BadData("data source 'file' without a path: name the file of pairs")
         prefers = told["kind"] in data.PREFERENCE
         if (self.method == "orpo") != prefers and told["source"] != "file":
             fitting = [k for k in data.KINDS if (k in data.PREFERENCE) == (self.method == "orpo")]
@@ -122,7 +141,7 @@ class Recipe:
         told = self.told_data
         if told["source"] == "file":
             return data.from_file(told["path"], self.method == "orpo").check(self.guard)
-        writer, source = None, "the knowledge base"
+        writer, source = data.teacher, data.TEACHER
         if told["source"] == "claude":
             from lib.train.teacher import teacher
 
@@ -196,8 +215,8 @@ def _trained(recipe: Recipe, began: float) -> Outcome:
     if recipe.own_drafts:
         temp = float(recipe.told_data["draft_temp"])
         pairs = data.drafted(pairs, model, Decoding(temp=temp, seed=recipe.seed)).check(recipe.guard)
-    objective, rows, valid, extra = _plan(recipe, model, pairs)
-    fit = Fit(model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.told, extra)
+    objective, rows, valid, extra, forward = _plan(recipe, model, pairs)
+    fit = Fit(model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.told, extra, forward)
     curve = fit.run()
     epoch = fit.best(curve) if recipe.settings.keep == "best" else curve[-1]["epoch"]
     made = _adapters(recipe, pairs.card, model, epoch, curve)
@@ -211,25 +230,25 @@ Extra = dict[int, dict[str, float]]  # epoch -> what the curve shows beside vali
 
 def _plan(
     recipe: Recipe, model: MLXModel, pairs: Pairs
-) -> tuple[Objective, Callable[[int], list[Row]], list[Row], Extra]:
-    """Objective, rows of an epoch, rows of validation, and a table that fills while it trains."""
+) -> tuple[Objective, Callable[[int], list[Row]], list[Row], Extra, Forward]:
+    """Objective, rows of an epoch, rows of validation, a table that fills while it trains, and the reader of rows."""
     s = recipe.settings
+    make, objective = lora.sft_rows, lora.SFT
     if recipe.method == "orpo":
-        rows = orpo.orpo_rows(model, pairs.train, s)
-        return orpo.objective(recipe._beta()), lambda _: rows, orpo.orpo_rows(model, pairs.valid, s), {}
-    valid = lora.sft_rows(model, pairs.valid, s)
-    if recipe.method == "sft":
-        rows = lora.sft_rows(model, pairs.train, s)
-        return lora.SFT, lambda _: rows, valid, {}
-    lora.sft_rows(model, pairs.train, s)  # says which pair is too long
-    extra: Extra = {}
-    rounds = _rounds(recipe, model, pairs, extra)
-    return grpo.objective(recipe.rules, lora.sft_read, lora.stack), rounds, valid, extra
+        make, objective = orpo.orpo_rows, orpo.objective(recipe._beta())
+    rows, valid, extra = make(model, pairs.train, s), make(model, pairs.valid, s), {}
+    forward = Forward.of(model.model, objective.learnt([*rows, *valid]))
+    if recipe.method not in DRAWING:
+        return objective, lambda _: rows, valid, extra, forward
+    # The rows of imitation said which pair is too long, and how all prompts begin.
+    return grpo.objective(recipe.rules), _rounds(recipe, model, pairs, extra, forward), valid, extra, forward
 
 
-def _rounds(recipe: Recipe, model: MLXModel, pairs: Pairs, extra: Extra) -> Callable[[int], list[Row]]:
+def _rounds(
+    recipe: Recipe, model: MLXModel, pairs: Pairs, extra: Extra, forward: Forward
+) -> Callable[[int], list[Row]]:
     """Rows of a round: fresh drafts of every task, their reward, their advantage within the task."""
-    start = grpo.anchor(model, recipe.settings)
+    start = grpo.anchor(model, forward, recipe.settings)
 
     def rows(epoch: int) -> list[Row]:
         reward, told = recipe.reward, {}
@@ -245,7 +264,7 @@ def _rounds(recipe: Recipe, model: MLXModel, pairs: Pairs, extra: Extra) -> Call
         drawn = grpo.draw(model, pairs.train, recipe.rules, reward, round_seed(recipe.seed, epoch, "policy"))
         told |= {"reward": sum(drawn.rewards) / len(drawn.rewards)}
         extra[epoch] = {k: round(float(v), 6) for k, v in told.items()}
-        made = grpo.grpo_rows(model, drawn, recipe.settings, start)
+        made = grpo.grpo_rows(model, drawn, recipe.settings, forward, start)
         if not made:
             raise BadData("no draft stands out in its group: every one has the same reward, so nothing can be learnt")
         return made
@@ -285,7 +304,7 @@ def _adapters(recipe: Recipe, card: Card, model: MLXModel, epoch: int, curve: li
 def _shape(recipe: Recipe, model: MLXModel) -> tuple[dict[str, Any], int]:
     """(rank, scale, dropout) and layers: of the settings; of an adapter that was continued with which modules it has."""
     count = len(model.model.layers)
-    layers = count if recipe.settings.layers == -1 else recipe.settings.layers
+    layers = count if recipe.settings.layers == -1 else min(count, recipe.settings.layers)
     if recipe.adapter:
         import json
 

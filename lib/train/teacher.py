@@ -1,7 +1,7 @@
 """Chosen sets that Claude writes: the same tasks, the same builders, another author.
 
 Knows the request, the parser of its reply, the store that makes a killed call resume without paying twice, and the
-cap. Does not know the ruler: tasks come from the knowledge base, and what comes back passes the leak guard like any
+cap. Does not know the ruler: tasks come from the bank, and what comes back passes the leak guard like any
 other text. A set that did not come, or has another form, is left out and counted by the builder.
 """
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from lib.agent import prompt
+from lib.agent.bank import Example
 from lib.agent.prompt import Draft
 from lib.files import canonical, sha256
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.claude import Claude, NotAnswered, Reply, WrongModel, check_key
 from lib.measure.spend import CloudError, Request, listed, worst
 from lib.measure.store import BATCH, ENDED, REPLY, Row, Store
-from lib.models.knowledge import Situation
 from lib.train.data import QUESTIONS, Writer
 
 COVER = (
@@ -41,7 +41,7 @@ def teacher(told: Mapping[str, Any], path: Path | None, seed: int, poll: float =
     store = Store(path or Path("teacher.jsonl"))
     client: list[Claude] = []
 
-    def write(found: Sequence[Situation], kind: str) -> list[Draft | None]:
+    def write(found: Sequence[Example], kind: str) -> list[Draft | None]:
         wanted = {_key(told, s, kind, seed): s for s in found}
         if any(store.reply(k) is None for k in wanted):
             check_key()
@@ -55,7 +55,7 @@ def teacher(told: Mapping[str, Any], path: Path | None, seed: int, poll: float =
     return write
 
 
-def _key(told: Mapping[str, Any], s: Situation, kind: str, seed: int) -> str:
+def _key(told: Mapping[str, Any], s: Example, kind: str, seed: int) -> str:
     return sha256(canonical([request(told["model"], s.task, kind), seed]))
 
 

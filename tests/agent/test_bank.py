@@ -1,145 +1,43 @@
-"""The worked examples, the choice of the nearest, and the leak guard on a toy ruler and on the shipped one."""
-
-from dataclasses import replace
-from itertools import product
+"""The teacher's sets as they are shipped, their split, and the choice of the nearest."""
 
 import pytest
 
-from lib.agent import prompt
-from lib.agent.bank import NAMED, Example, Leak, LeakGuard, bank, content, nearest
+from lib.agent.bank import AREAS, SHOWN, Example, bank, nearest, split
+from lib.agent.guard import content
 from lib.agent.prompt import Draft
-from lib.measure.ruler import Ruler
-from lib.models.embed import embedder
-from lib.models.knowledge import families, fill
-
-TASKS = ("paint the hull of a small wooden boat", "teach my parrot to whistle")
-QUESTIONS = ("Which kind of paint is on the hull at present?", "How old is your parrot?")
-EXACT = TASKS + QUESTIONS
+from lib.measure.answer import Answer, spec_gate
+from scripts import check_teacher
 
 
-@pytest.fixture
-def guard():
-    return LeakGuard(TASKS, QUESTIONS)
+def test_the_shipped_sets_pass_their_own_check(capsys):
+    assert check_teacher.main() == 0, capsys.readouterr().out
 
 
-@pytest.fixture(scope="module")
-def shipped_guard():
-    cases = Ruler.load().cases
-    return LeakGuard([c.task for c in cases], [q for c in cases for q in c.gold.questions])
+def test_there_are_a_thousand_sets_in_ten_areas_and_each_could_be_an_answer():
+    examples = bank()
+    assert len(examples) >= 1000 and len({e.id for e in examples}) == len(examples)
+    assert {e.area for e in examples} == set(AREAS)
+    for e in examples:
+        assert isinstance(spec_gate(e.draft.title, e.draft.questions), Answer)
+        assert len(e.further) == 5 and e.critical in e.draft.questions
+    assert sum(e.second is not None for e in examples) >= 280
 
 
-def refused(guard, text):
-    with pytest.raises(Leak) as caught:
-        guard.check(["innocent", text], "step ask")
-    return str(caught.value)
+def test_no_family_is_in_both_parts_and_a_new_set_moves_no_other():
+    train, valid = split(bank())
+    assert not {e.family for e in train} & {e.family for e in valid} and len(valid) >= 48
+    assert split(bank()[::2])[1] == [e for e in bank()[::2] if e in valid]
 
 
-@pytest.mark.parametrize("text", EXACT)
-@pytest.mark.parametrize(
-    "disguise",
-    [
-        str,
-        str.upper,
-        str.title,
-        lambda t: t.rstrip("?") + " !!!",
-        lambda t: "  " + t.replace(" ", "\t ") + "\n",
-        lambda t: "“" + t.replace(" ", ", ") + "”",
-        lambda t: t.replace("a", "\uff41"),  # full-width letters
-    ],
-    ids=["exact", "upper case", "title case", "other end", "other spaces", "commas", "full-width"],
-)
-def test_a_planted_leak_is_found_and_named(guard, text, disguise):
-    said = refused(guard, disguise(text))
-    assert said.startswith("step ask: ") and repr(text) in said and "\n" not in said
+def test_a_set_is_shown_in_the_schemas_that_it_has_the_parts_for():
+    e = bank()[0]
+    assert all(e.shown(schema) is e.draft for schema in SHOWN)
+    with pytest.raises(ValueError, match="no slots to show"):
+        e.shown("slots")
 
 
-@pytest.mark.parametrize(
-    "text, leaked",
-    [
-        ("paint the hull of an old wooden boat", TASKS[0]),
-        ("I want to paint the small wooden hull of our boat", TASKS[0]),
-        ("please help us to teach a parrot to whistle", TASKS[1]),
-        ("Which kind of paint is on the hull at present, please?", QUESTIONS[0]),
-        ("At present, which kind of paint is on the hull?", QUESTIONS[0]),
-    ],
-)
-def test_what_is_nearly_the_same_is_found_and_named(guard, text, leaked):
-    assert guard.find(text) == leaked
-    assert repr(leaked) in refused(guard, text)
-
-
-@pytest.mark.parametrize("text", EXACT)
-@pytest.mark.parametrize(
-    "around",
-    [
-        'For a task like "{}" think of the weather first.',
-        "Think of the weather first. {}\nThen ask about money.",
-        "Here are examples\n{}\nand another line that has nothing to do with it",
-        "Is it urgent? “{}” was asked before! Go on.",
-    ],
-)
-def test_a_leak_inside_a_longer_prompt_is_found_and_named(guard, text, around):
-    assert repr(text) in refused(guard, around.format(text))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "?",
-        "Ask what an expert in that field would ask first.",
-        "paint the kitchen walls",
-        "buy a small boat",
-        "Which colour should the hull of the boat have in the end?",
-        "How old is your tortoise?",
-        "How old is the roof, and is your parrot insured?",
-    ],
-)
-def test_an_innocent_text_passes(guard, text):
-    assert guard.find(text) is None
-    guard.check([text], "step ask")
-
-
-GOLD = [q for c in Ruler.load().cases if c.gold for q in c.gold.questions]
-
-
-@pytest.mark.parametrize("around", ["Before anything else, can you tell me {}", "Well then: {} And why?", "so {} eh"])
-def test_no_gold_question_passes_behind_a_lead_in(shipped_guard, around):
-    texts = [around.format(q[0].lower() + q[1:]) for q in GOLD]
-    assert len(texts) == 490 and [t for t in texts if not list(shipped_guard.leaks([t]))] == []
-
-
-def test_a_gold_question_that_somebody_wrote_on_is_found(shipped_guard):
-    texts = [q.rstrip("?") + ", if you know that by now?" for q in GOLD]
-    assert [t for t in texts if not list(shipped_guard.leaks([t], typed=True))] == []
-
-
-def test_the_words_of_the_calls_do_not_repeat_the_shipped_ruler(shipped_guard):
-    shipped_guard.check(prompt.paragraphs(), "prompt")
-
-
-def test_no_bank_example_repeats_the_shipped_ruler(shipped_guard):
-    for e in bank():
-        shipped_guard.check((e.task, e.draft.title, *e.draft.questions), f"bank example of {e.source}")
-
-
-def test_the_shipped_guard_would_refuse_its_own_tasks(shipped_guard):
-    case = Ruler.load().gate("dev")[0]
-    assert repr(case.task) in refused(shipped_guard, f"Plan this: \n{case.task.upper()}!")
-    assert repr(case.gold.questions[3]) in refused(shipped_guard, case.gold.questions[3].lower())
-
-
-def test_the_bank_is_the_same_each_time_and_has_as_many_as_asked_for():
-    first = bank(2, 5)
-    bank.cache_clear()
-    assert bank(2, 5) == first and bank(2, 6) != first
-    sources = [e.source for e in first]
-    assert {sources.count(s) for s in sources} == {2}
-    assert all(len(e.draft.questions) == 7 and e.draft.title for e in first)
-
-
-def example(task, source="toy"):
-    return Example(task, Draft(task, ("Why?",)), source)
+def example(task):
+    return Example(task, "toy", "home", task, Draft(task, ("Why?",)))
 
 
 def test_nearest_prefers_shared_rare_words_and_goes_from_near_to_far():
@@ -149,6 +47,11 @@ def test_nearest_prefers_shared_rare_words_and_goes_from_near_to_far():
         "repair a roof",
         "repair a bicycle",
     ]
+
+
+def test_nearest_by_meaning_finds_what_shares_no_word():
+    examples = [example(t) for t in ("adopt a puppy", "insulate the attic", "sell a violin")]
+    assert [e.task for e in nearest("get a young dog from the shelter", examples, 1, "embedding")] == ["adopt a puppy"]
 
 
 def test_one_rare_word_counts_more_than_two_frequent_ones():
@@ -164,7 +67,7 @@ def test_nearest_leaves_out_the_same_task_in_other_words():
 
 def test_no_bank_task_is_its_own_neighbour():
     examples = bank()
-    for e in examples[::17]:
+    for e in examples[::97]:
         found = nearest(e.task, examples, 5)
         assert len(found) == 5 and e not in found
         assert all(content(f.task) != content(e.task) for f in found)
@@ -175,150 +78,3 @@ def test_nearest_repeats_exactly_and_breaks_ties_by_place():
     assert nearest("bake bread", examples, 2) == examples[:2]
     assert nearest("mend a hat", bank(), 4) == nearest("mend a hat", bank(), 4)
     assert nearest("mend a hat", examples, 9) == examples
-
-
-def test_no_task_line_of_the_knowledge_base_comes_near_a_task_of_the_ruler():
-    guard = LeakGuard(c.task for c in Ruler.load().cases)
-    near = [fill(p, x) for f in families() for p, x in product(f.tasks, f.objects) if guard.find(fill(p, x))]
-    assert near == []
-
-
-@pytest.mark.parametrize(
-    "around", ["For the task {} ask about money.", "for `{}` ask well", "Ask (say) {} then go.", "A good one is: {}"]
-)
-def test_a_ruler_task_in_the_middle_of_a_sentence_is_found(around):
-    task = Ruler.load().gate("full")[0].task
-    with pytest.raises(Leak):
-        LeakGuard([task]).check([around.format(task)], "prompt")
-
-
-@pytest.mark.parametrize(
-    "text, leaked",
-    [
-        ("paint the hulls of a small wooden boat", TASKS[0]),  # another ending
-        ("teech my parrot to whistle", TASKS[1]),  # a slip of the pen
-        ("Wich kind of paints is on the hull at present?", QUESTIONS[0]),
-    ],
-)
-def test_letters_find_other_endings_and_slips_of_the_pen(guard, text, leaked):
-    assert guard.find(text) == leaked
-
-
-def test_meaning_is_refused_only_where_words_are_shared_too(guard):
-    assert guard.find_meaning("which paint is on the hull now?") in (QUESTIONS[0], None)  # None with TF-IDF alone
-    for innocent in ("", "one two", "instruct a cockatoo in whistling tunes", "How old is your tortoise really, then?"):
-        assert guard.find_meaning(innocent) is None
-    assert LeakGuard([]).find_meaning("paint the hull of a boat") is None
-
-
-@pytest.mark.skipif(embedder().name != "minilm", reason="MiniLM is not installed")
-def test_a_rewording_that_shares_few_letters_is_found_by_meaning(guard):
-    text = "which paint is on the hull now?"
-    assert guard.find(text) is None and guard.find_meaning(text) == QUESTIONS[0]
-    guard.check([text], "prompt")  # only where meaning is asked for
-    with pytest.raises(Leak):
-        guard.check([text], "prompt", meaning=True)
-
-
-def test_every_leak_is_named_up_to_five(guard):
-    with pytest.raises(Leak) as caught:
-        guard.check(["fine", TASKS[0], QUESTIONS[1]], "training set")
-    said = str(caught.value)
-    assert said.startswith("training set: ") and repr(TASKS[0]) in said and repr(QUESTIONS[1]) in said
-    assert said.endswith("take them out") and "\n" not in said
-    with pytest.raises(Leak) as caught:
-        guard.check([f"{TASKS[0]} {i // 2}" for i in range(18)], "training set")
-    assert str(caught.value).count(" of the ruler") == NAMED
-
-
-def test_the_letters_of_different_questions_on_one_thing_stay_apart():
-    """The threshold was measured on pairs like these; it must leave them alone."""
-    for family in families()[::6]:
-        asked = [fill(u.ask[0], family.objects[0]) for u in family.unknowns]
-        guard = LeakGuard([], asked[:1])
-        assert [q for q in asked[1:] if guard.find(q)] == []
-
-
-def planted(text, where):
-    """The bank with a text of the ruler in one example, in one of the places that a model may see."""
-    example = bank()[5]
-    change = {
-        "task": {"task": text},
-        "title": {"draft": replace(example.draft, title=text)},
-        "question": {"draft": replace(example.draft, questions=(text, *example.draft.questions[1:]))},
-        "unknown": {"unknowns": (text,)},
-        "reason": {"reasons": (text,)},
-        "slot": {"slots": (text,)},
-    }[where]
-    return [*bank()[:5], replace(example, **change)]
-
-
-@pytest.mark.parametrize("text", EXACT)
-@pytest.mark.parametrize("where", ["task", "title", "question", "unknown", "reason", "slot"])
-def test_a_leak_planted_anywhere_in_the_bank_is_refused(guard, where, text):
-    with pytest.raises(Leak) as caught:
-        for example in planted(text, where):
-            guard.check(example.texts, f"bank example of {example.source}")
-    assert f"bank example of {bank()[5].source}" in str(caught.value) and repr(text) in str(caught.value)
-
-
-@pytest.mark.parametrize("text", EXACT)
-def test_a_leak_planted_in_a_demonstration_is_refused(guard, text):
-    """What a model sees of the examples is what the guard read: every line of them, in every schema."""
-    example = planted(text, "question")[-1]
-    for schema in ("json", "lines", "unknowns", "reasons", "givens"):
-        shown = prompt.ask("fly a kite", 7, schema, (), [(example.task, example.shown(schema))])
-        with pytest.raises(Leak):
-            guard.check([m["content"].replace('"', "\n") for m in shown], "demonstration")
-
-
-@pytest.mark.parametrize("text", EXACT)
-def test_a_leak_planted_in_a_training_set_is_refused(guard, text):
-    from lib.train.corpus import Writer
-
-    rows = [e.text for e in Writer(3).examples(30)]
-    guard.check(rows, "training set")
-    rows[17] += f"\n2. {text}"
-    with pytest.raises(Leak) as caught:
-        guard.check(rows, "training set")
-    assert repr(text) in str(caught.value)
-
-
-def experiment_on(folder, monkeypatch, **args):
-    from lib.lab import experiment
-
-    monkeypatch.setattr(experiment, "RULER", folder)
-    return experiment.Experiment(hypothesis="x", model="toy", **args)
-
-
-@pytest.mark.parametrize("step", [{"step": "ask", "advice": ["coach", "{}"]}, {"step": "sample", "advice": ["{}"]}])
-@pytest.mark.parametrize(
-    "text", ["How big must it be to build a kite?", "insulate the attic", "Cross the lake by canoe!"]
-)
-def test_a_ruler_text_typed_into_a_prompt_parameter_is_refused(frozen_ruler, monkeypatch, step, text):
-    told = {k: [x.format(f"Ask well. {text} Be kind.") for x in v] if k == "advice" else v for k, v in step.items()}
-    made = experiment_on(frozen_ruler, monkeypatch, pipeline=[told])
-    with pytest.raises(Leak) as caught:
-        made.check()
-    assert str(caught.value).startswith(f"step {step['step']}: ")
-    experiment_on(frozen_ruler, monkeypatch, pipeline=[{**told, "advice": ["Think of the harbour."]}]).check()
-
-
-@pytest.mark.parametrize(
-    "steps",
-    [
-        [{"step": "demos"}, {"step": "ask"}],
-        [{"step": "checklist"}],
-        [{"step": "adapt"}],
-        [{"step": "ask", "n": 8}, {"step": "prune", "by": "neighbours"}],
-        [{"step": "ask", "n": 8}, {"step": "prune", "by": "corpus"}],
-    ],
-    ids=lambda s: s[-1].get("by", s[0]["step"]),
-)
-def test_a_leak_planted_in_the_bank_stops_every_experiment_that_reads_it(frozen_ruler, monkeypatch, steps):
-    from lib.lab import experiment
-
-    monkeypatch.setattr(experiment, "bank", lambda: planted("insulate the attic", "question"))
-    with pytest.raises(Leak, match="bank example of .* repeats 'insulate the attic'"):
-        experiment_on(frozen_ruler, monkeypatch, pipeline=steps).check()
-    experiment_on(frozen_ruler, monkeypatch, pipeline=[{"step": "ask"}]).check()  # shows no example

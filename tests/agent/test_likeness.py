@@ -67,6 +67,6 @@ def test_the_composite_ruler_falls_with_each_fault():
 
 
 def test_dispersion_is_nought_for_one_text_said_again():
-    tool = embedder("tfidf")
+    tool = embedder()
     assert abs(dispersion(Draft("x", (GOOD[0],) * 3), tool)) < 1e-4 < dispersion(Draft("x", GOOD), tool)
     assert dispersion(Draft("x", GOOD[:1]), tool) == 0

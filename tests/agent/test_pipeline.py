@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from lib.agent.pipeline import MOST_STEPS, STEPS, BadPipeline, Call, State, Step, require, row_seed, run
+from lib.agent import prompt
+from lib.agent.pipeline import MOST_STEPS, STEPS, BadPipeline, Call, Misplaced, State, Step, require, row_seed, run
 from lib.agent.steps import build
 from lib.measure.answer import NoAnswer
 from lib.models.model import Capabilities, Completion, Cost, Decoding, ToyModel, quoting
@@ -144,9 +145,53 @@ def test_a_reply_that_hits_the_token_limit_says_so():
     assert "cut off after 5 tokens" in state.failed.reason
 
 
-def test_a_step_without_a_draft_to_work_on_fails_the_case_with_what_to_do():
-    [state] = run(build([{"step": "prune"}]), TASKS[:1], ToyModel(), Decoding())
-    assert "put ask before it" in state.failed.reason and state.calls == ()
+def test_a_step_without_a_draft_to_work_on_says_what_to_do():
+    with pytest.raises(Misplaced, match="prune: no draft to work on; put ask before it"):
+        run(build([{"step": "prune"}]), TASKS[:1], ToyModel(), Decoding())
+
+
+WORDING = "Ask this person what nobody would think of."
+
+
+def test_a_call_is_sent_in_the_wording_that_its_step_names():
+    model = ToyModel()
+    run(build([{"step": "ask", "wording": WORDING}]), TASKS[:1], model, Decoding())
+    [plain] = calls([{"step": "ask"}])
+    assert model.seen[0][0]["content"] == plain[0]["content"].replace(prompt.ASK, WORDING) != plain[0]["content"]
+    assert model.seen[0][0]["content"].endswith(prompt.AS_JSON)
+
+
+def calls(pipeline):
+    from lib.agent.rehearsal import calls as made
+
+    return made(build(pipeline))
+
+
+def test_a_wording_by_name_changes_that_call_and_no_other():
+    model = ToyModel()
+    run(build([{"step": "ask"}, {"step": "revise", "wording": {"revise": WORDING}}]), TASKS[:1], model, Decoding())
+    assert WORDING not in model.seen[0][0]["content"] and WORDING in model.seen[1][0]["content"]
+
+
+@pytest.mark.parametrize(
+    "wording, said",
+    [
+        (7, "expected text"),
+        ({"ask": 7}, "expected text"),
+        ({"sing": "a b c"}, "wording for 'sing', expected one of ask"),
+        ("Why?", "expected 3 words or more"),
+        ("so " * 600, "1500 letters at most"),
+    ],
+)
+def test_a_wording_that_is_none_is_refused(wording, said):
+    with pytest.raises(BadPipeline, match="step 1") as caught:
+        build([{"step": "ask", "wording": wording}])
+    assert said in str(caught.value)
+
+
+def test_a_wording_is_read_by_the_leak_guard_as_every_free_text():
+    assert build([{"step": "ask", "wording": {"ask": WORDING}}])[0].texts == (WORDING,)
+    assert build([{"step": "ask", "wording": WORDING}])[0].args["wording"] == WORDING  # part of the setup
 
 
 def test_a_second_bad_reply_keeps_the_trace_of_the_first_step():

@@ -167,19 +167,42 @@ def test_a_task_with_line_breaks_cannot_pose_as_another_part(name, brk):
     assert not {"Questions: 1", "Draft:", "1. Why?"} & set(lines) - set(plain[-1]["content"].splitlines())
 
 
+FORMS = {v for k, v in vars(prompt).items() if k.startswith("AS_")}
+
+
 @pytest.mark.parametrize("name", CALLS)
-def test_a_call_sends_only_the_paragraphs_that_the_tiny_planner_knows(name):
+def test_a_call_begins_with_the_role_and_sends_only_paragraphs_of_this_file(name):
     [system, *_] = CALLS[name]("buy a boat")
     told = system["content"].split("\n")
-    assert told[0] == prompt.ROLE and set(told) <= set(prompt.paragraphs())
+    assert told[0] == prompt.ROLE and set(told[1:]) <= {
+        *prompt.CALLS.values(),
+        *prompt.SCHEMAS.values(),
+        *prompt.ADVICE.values(),
+        *FORMS,
+    }
 
 
-def test_paragraphs_hold_each_text_of_the_file_once_and_on_one_line():
-    texts = prompt.paragraphs()
+def test_the_stock_prompt_stays_short_and_tells_the_whole_job():
+    [system, asked] = prompt.ask("plan a trip to Paris")
+    assert system["content"].split("\n") == [prompt.ROLE, prompt.ASK, prompt.AS_JSON]
+    assert len(system["content"]) < 350  # long instructions make the smallest model repeat one question
+    assert all(
+        word in system["content"] for word in ("ask the person", "title", "seven different questions", "JSON only")
+    )
+    assert asked["content"] == "Task: plan a trip to Paris\nQuestions: 7"
+
+
+def test_every_paragraph_and_form_stands_there_once_and_on_one_line():
+    texts = [prompt.ROLE, *prompt.CALLS.values(), *prompt.ADVICE.values(), *prompt.SCHEMAS.values()]
     assert len(set(texts)) == len(texts)
-    assert all("\n" not in t and t == t.strip() for t in texts)
+    assert all("\n" not in t and t == t.strip() for t in (*texts, *FORMS))
     constants = {v for k, v in vars(prompt).items() if k.isupper() and isinstance(v, str)}
-    assert constants <= set(texts)
+    assert constants == (set(texts) | FORMS) - set(prompt.FRAMES.values())
+
+
+def test_no_call_holds_the_paragraph_of_another_one():
+    for name, text in prompt.CALLS.items():
+        assert [other for other, its in prompt.CALLS.items() if text in its] == [name]
 
 
 def test_every_call_names_the_parser_of_its_reply():

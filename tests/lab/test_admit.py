@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lib.agent.pipeline import STEPS
+from lib.files import without_paths
 from lib.lab.admit import Base
 from lib.lab.context import View
 from lib.lab.events import Events
@@ -16,6 +17,7 @@ from lib.lab.steer import Limits, Steering
 from lib.measure.ruler import Ruler
 from lib.models.provenance import CONFIG, WEIGHTS
 from tests.lab.test_proposal import GOOD
+from tests.llama import small
 
 BASE = Base(model="toy")
 
@@ -50,8 +52,8 @@ def test_a_good_proposal_becomes_parameters_of_the_full_gate(lab):
         ({"pipeline": [{"step": "ask", "shell": "true"}]}, "bad-pipeline"),
         ({"pipeline": []}, "bad-pipeline"),
         ({"pipeline": [3]}, "bad-pipeline"),
-        ({"pipeline": [{"step": "best"}]}, "shape"),
-        ({"pipeline": [{"step": "ask", "n": 8}]}, "shape"),
+        ({"pipeline": [{"step": "best"}]}, "bad-pipeline"),
+        ({"pipeline": [{"step": "ask", "n": 8}]}, "bad-pipeline"),
         ({"pipeline": [{"step": "ask"}] * 21}, "bad-pipeline"),
         (ask(advice=["Ask good questions. import os; print(1)"]), "code"),
         (ask(advice=["Read ../../ruler/gold.jsonl first, then ask."]), "path"),
@@ -111,7 +113,7 @@ def test_a_run_of_another_ruler_is_no_duplicate(lab):
     assert view(lab).admit(Proposal.of(GOOD))
 
 
-@pytest.mark.parametrize("rule", ["bad-pipeline", "no-adapter", "no-parent", "shape", "banned", "budget"])
+@pytest.mark.parametrize("rule", ["bad-pipeline", "no-adapter", "no-parent", "banned", "budget"])
 def test_what_was_refused_passes_once_its_reason_is_gone(lab, rule):
     refused(Events(lab.folder), GOOD, Refused(rule, "so it was"))
     assert view(lab).admit(Proposal.of(GOOD))
@@ -173,12 +175,13 @@ def test_taking_out_a_step_of_the_parent_belongs_to_the_class_of_that_step(lab):
 # --- adapters
 
 
-MLX = Base(model="tiny-m")
+MLX = Base(model=small())
+SEALED = without_paths(MLX.model, MLX.model)  # as a seal spells it
 
 
 def trained(lab, slug="sft", kind="train", epochs=()):
     """Seal a run with an adapter; returns its id."""
-    record = lab.record_of({}, kind=kind, gate="", model="tiny-m")
+    record = lab.record_of({}, kind=kind, gate="", model=SEALED)
     places = ["adapter", *(f"adapter/epoch-{n:02d}" for n in epochs)]
     files = {f"{p}/{name}": b"{}" for p in places for name in (WEIGHTS, CONFIG)}
 
@@ -229,7 +232,7 @@ def test_an_adapter_that_is_no_sealed_training_is_refused(lab, tmp_path, monkeyp
 def test_the_same_adapter_under_another_name_is_a_duplicate(lab, ran, name):
     trained(lab)
     fingerprint = Experiment(**MLX.baseline).fingerprint
-    told = {"fingerprint": fingerprint, "gate": "dev", "model": "tiny-m"}
+    told = {"fingerprint": fingerprint, "gate": "dev", "model": SEALED}
     run = lab.seal(pipeline=[{"step": "ask"}], adapter=ran, **told)
     again = lab.seal(pipeline=donates(ran), **told)
     for there, change in ((run, {"adapter": name}), (again, {"pipeline": donates(name)})):

@@ -6,6 +6,7 @@ from lib.lab import bases, study
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger, verify
 from lib.models.model import NoModel
+from tests.llama import small
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_fewer_than_two_different_models_are_refused(tmp_path, models):
 
 def test_a_parameter_that_would_be_a_second_variable_is_refused(tmp_path):
     with pytest.raises(BadParameters, match="'gate' cannot be set in a comparison"):
-        list(bases.compare(tmp_path, ["toy", "tiny-s"], {"gate": "dev"}))
+        list(bases.compare(tmp_path, ["toy", "smollm2"], {"gate": "dev"}))
 
 
 def test_a_missing_model_is_refused_before_anything_runs(tmp_path):
@@ -36,7 +37,7 @@ def test_a_missing_model_is_refused_before_anything_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "new, old, said", [("toy", "toy", "is the old base"), ("toy+a", "tiny-m", "a base is a bare model")]
+    "new, old, said", [("toy", "toy", "is the old base"), ("toy+a", "smollm2", "a base is a bare model")]
 )
 def test_a_base_is_another_bare_model(tmp_path, new, old, said):
     with pytest.raises(BadParameters, match=said):
@@ -55,7 +56,7 @@ def test_a_new_base_is_tried_with_stock_champion_and_anchors_each_once(ours):
         status="kept",
     )
     seal(slug="warm", lever="anchor", decoding={"temp": 0.7}, status="reference")
-    seal(slug="small", lever="anchor", model="tiny-s", status="reference")
+    seal(slug="small", lever="anchor", model="smollm2", status="reference")
     tried = bases.harnesses(lab.read(), Experiment().fingerprint, {})
     assert list(tried) == ["stock", "champion", "ask, temp 0.7"]
     assert tried["champion"]["pipeline"][0] == {"step": "ask", "n": 8} and "adapter" not in tried["champion"]
@@ -66,29 +67,29 @@ def test_without_a_climb_the_plain_harness_is_tried(lab):
 
 
 def test_a_plan_can_compare_models_and_hands_on_what_they_share(tmp_path):
-    text = "common: {model: toy, judge: offline, gate: full}\nruns: [{name: c, models: [toy, tiny-s], seed: 2}]\n"
+    text = "common: {model: toy, judge: offline, gate: full}\nruns: [{name: c, models: [toy, smollm2], seed: 2}]\n"
     (tmp_path / "p.yaml").write_text(text)
     [entry] = study.read(tmp_path / "p.yaml").entries
-    assert entry.models == ("toy", "tiny-s") and entry.parameters == {"judge": "offline", "seed": 2}
+    assert entry.models == ("toy", "smollm2") and entry.parameters == {"judge": "offline", "seed": 2}
     (tmp_path / "p.yaml").write_text("runs: [{name: c, models: toy}]\n")
     with pytest.raises(BadParameters, match="expected a list of models"):
         study.read(tmp_path / "p.yaml")
-    (tmp_path / "p.yaml").write_text("runs: [{name: c, models: [toy, {model: tiny-s, adapter: here}]}]\n")
+    (tmp_path / "p.yaml").write_text("runs: [{name: c, models: [toy, {model: smollm2, adapter: here}]}]\n")
     with pytest.raises(BadParameters, match="one with an adapter as"):
         study.read(tmp_path / "p.yaml")
-    (tmp_path / "p.yaml").write_text("runs: [{name: c, models: [toy, {model: tiny-s, adapter: {run: later}}]}]\n")
+    (tmp_path / "p.yaml").write_text("runs: [{name: c, models: [toy, {model: smollm2, adapter: {run: later}}]}]\n")
     with pytest.raises(BadParameters, match="run 'c': adapter {run: later}: no earlier run of this plan"):
         study.check(study.read(tmp_path / "p.yaml"))
 
 
 @pytest.mark.slow
 def test_models_are_run_once_compared_once_and_verified(tmp_path):
-    runs = tmp_path / "runs"
-    first = list(bases.compare(runs, ["toy", "tiny-s"], {}))
+    runs, models = tmp_path / "runs", ["toy", small()]
+    first = list(bases.compare(runs, models, {}))
     assert [(state, r["lever"], r["status"]) for state, r in first[:2]] == [("ran", "anchor", "reference")] * 2
     assert first[2][1]["kind"] == "models" and first[2][1]["status"] == "reference"
-    assert [state for state, _ in bases.compare(runs, ["toy", "tiny-s"], {})] == ["there"] * 3
-    third = list(bases.base(runs, "tiny-s", "toy", {}))
+    assert [state for state, _ in bases.compare(runs, models, {})] == ["there"] * 3
+    third = list(bases.base(runs, small(), "toy", {}))
     assert [state for state, _ in third] == ["there", "there", "ran"]  # the same two runs, another question
     assert Ledger.read(runs).champion(first[0][1]["fingerprint"]) is None
     assert verify(runs) == []

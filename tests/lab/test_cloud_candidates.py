@@ -1,11 +1,14 @@
 """Claude as a candidate beside small models, against a loopback server: one command, sealed, verified, no secret in it."""
 
+from pathlib import Path
+
 import pytest
 
 from lib.lab import bases
 from lib.lab.ledger import Ledger, verify
 from lib.models.model import quoting
 from tests.measure.loopback import Loopback
+from tests.llama import small
 
 KEY = "loopback-key-0123456789"
 
@@ -25,9 +28,10 @@ def test_a_cloud_candidate_runs_in_the_same_harness_and_the_seal_holds_no_key(tm
     told = {"judge": "claude", "judging": {"dollars": 3}}
     with Loopback(planner) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
-        made = [r for _, r in bases.compare(runs, ["tiny-s", "claude-haiku-4-5"], told)]
+        made = [r for _, r in bases.compare(runs, [small(), "claude-haiku-4-5"], told)]
         asked = {b["model"] for b in server.messages}
-    assert [r["model"] for r in made[:2]] == ["tiny-s", "claude-haiku-4-5"] and "claude-haiku-4-5" in asked
+    told = [r["model"] for r in Ledger.read(runs).records[:2]]
+    assert told == [f"…/{Path(small()).name}", "claude-haiku-4-5"] and "claude-haiku-4-5" in asked
     first, other = made[2]["found"]["groups"][0]["runs"]
     assert other["difference"]["n"] == 30 and "difference" not in first
     notebook = (runs / made[2]["id"] / "experiment.ipynb").read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.agent.bank import Leak
+from lib.agent.guard import Leak
 from lib.agent.pipeline import BadPipeline
 from lib.files import NOTEBOOKS, ROOT
 from lib.lab import execute
@@ -55,7 +55,7 @@ REFUSED = [
     (ask(n=0), BadPipeline, "n is 0"),
     ({"decoding": {"temperature": 1}}, BadParameters, "decoding has no 'temperature'"),
     ({"decoding": {"temp": float("nan")}}, BadParameters, "temp"),
-    ({"model": "tiny-xl"}, NoModel, "tiny-xl"),
+    ({"model": "smollm9"}, NoModel, "smollm9"),
     ({"model": ""}, NoModel, "model"),
     ({"adapter": "somewhere"}, NoModel, "toy"),
     ({"gate": "fulll"}, BadParameters, "gate 'fulll'"),

@@ -13,6 +13,7 @@ from lib.lab.experiment import LATER, LOOK, BadParameters, Experiment, useful_se
 from lib.lab.ledger import Ledger, recomputed
 from lib.lab.record import run_key
 from lib.measure.ruler import Ruler
+from tests.llama import small
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +82,12 @@ def grammar(*patterns):
 def test_a_pattern_that_spells_out_an_answer_is_refused_and_short_ones_and_our_own_are_not():
     gold = Ruler.load().gate("full")[0].gold
     with pytest.raises(BadParameters, match="its patterns hold .* at most 24") as stopped:
-        Experiment("h", model="tiny-s", decoding={"grammar": grammar(*map(spelled, gold.questions))}).check()
+        Experiment("h", model=small(), decoding={"grammar": grammar(*map(spelled, gold.questions))}).check()
     assert "\n" not in str(stopped.value)
     with pytest.raises(BadParameters, match="its patterns hold"):
-        Experiment("h", model="tiny-s", decoding={"grammar": grammar(*["^Which[a-z ]{2}$"] * 7)}).check()
+        Experiment("h", model=small(), decoding={"grammar": grammar(*["^Which[a-z ]{2}$"] * 7)}).check()
     for fine in ([r"^.+\?$"] * 7, [*PATTERNS.values()] * 7):
-        Experiment("h", model="tiny-s", decoding={"grammar": grammar(*fine)}).check()
+        Experiment("h", model=small(), decoding={"grammar": grammar(*fine)}).check()
 
 
 @pytest.mark.parametrize("of", ["", "0009-nowhere", "again", "look"])

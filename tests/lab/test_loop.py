@@ -19,8 +19,10 @@ from lib.lab.propose.search import Search
 from lib.lab.steer import Limits
 from tests.lab.kill_loop import torture
 from tests.lab.test_proposal import GOOD
+from tests.llama import small
 
 TOY = Base(model="toy")
+SMALL = small()
 
 
 def loop(folder, ask=None, **told):
@@ -235,11 +237,11 @@ def test_a_loop_killed_at_random_moments_ends_with_the_asked_runs_none_twice_non
 @pytest.mark.parametrize(
     "parameters, state",
     [
-        ({"model": "tiny-s"}, "open"),
-        ({"model": "tiny-s", "data": {"source": "claude"}}, "open"),  # without a key: nothing is bought yet
+        ({"model": SMALL}, "open"),
+        ({"model": SMALL, "data": {"source": "claude"}}, "open"),  # without a key: nothing is bought yet
         ({"method": "magic"}, ""),
         ({"model": "claude-haiku-4-5"}, ""),
-        ({"model": "tiny-s", "adapter": "a" * 1000}, ""),
+        ({"model": SMALL, "adapter": "a" * 1000}, ""),
         ({"x": 1}, ""),
     ],
 )
@@ -265,7 +267,7 @@ def test_a_training_request_waits_for_a_person_and_a_bad_one_is_an_event(tmp_pat
     ]
 
 
-ASKED = {"why": "It copies the object.", "expected": 0.03, "parameters": {"model": "tiny-s", "data": {"pairs": 6}}}
+ASKED = {"why": "It copies the object.", "expected": 0.03, "parameters": {"model": SMALL, "data": {"pairs": 6}}}
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -298,6 +300,6 @@ def test_a_kill_beside_the_opening_of_a_request_neither_loses_nor_doubles_it(tmp
 def test_a_request_that_was_answered_before_events_said_for_whom_is_not_opened_again(tmp_path):
     log = Events(tmp_path / "runs")
     log.append("accepted", proposal=GOOD | {"request": ASKED})
-    log.append("request", opened="0001-sft-tiny-s", why="", request=ASKED)
+    log.append("request", opened="0001-sft", why="", request=ASKED)
     list(loop(tmp_path, total=0).run())
     assert len(Events(log.path.parent).of("request")) == 1 and not (tmp_path / "steer" / "requests").exists()

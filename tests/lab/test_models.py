@@ -126,7 +126,7 @@ def test_a_sealed_run_is_found_by_what_it_does_whatever_was_expected(lab):
 
 
 def test_what_was_not_the_same_is_said():
-    same = {"code": {"sha256": "a"}, "machine": {"python": "3"}, "decoding": {}, "adapter": "", "model": "tiny-m"}
+    same = {"code": {"sha256": "a"}, "machine": {"python": "3"}, "decoding": {}, "adapter": "", "model": "smollm2"}
     assert caveats([same, same]) == []
     cloud = same | {"model": "claude-haiku-4-5", "code": {"sha256": "b"}, "machine": {"python": "4"}}
     told = " ".join(caveats([same, cloud]))
@@ -134,6 +134,6 @@ def test_what_was_not_the_same_is_said():
 
 
 def test_a_candidate_is_a_model_or_a_model_with_an_adapter():
-    assert split("tiny-m") == ("tiny-m", "")
+    assert split("smollm2") == ("smollm2", "")
     assert split("ORG/NAME+runs/0030-sft/adapter") == ("ORG/NAME", "runs/0030-sft/adapter")
-    assert named({"model": "tiny-m", "adapter": "runs/a"}) == "tiny-m + runs/a"
+    assert named({"model": "smollm2", "adapter": "runs/a"}) == "smollm2 + runs/a"

@@ -122,7 +122,7 @@ def test_defaults_written_out_are_the_same_setup():
 def test_what_makes_a_difference_makes_another_setup():
     mine = of([{"step": "ask"}])
     others = [
-        of([{"step": "ask", "n": 8}]), of([{"step": "ask"}], {"temp": 0.5}), of([{"step": "ask"}], model="tiny-m"),
+        of([{"step": "ask", "n": 8}]), of([{"step": "ask"}], {"temp": 0.5}), of([{"step": "ask"}], model="smollm2"),
         of([{"step": "ask"}], adapter="a"), of([{"step": "ask"}], fingerprint="g"),
         of([{"step": "ask"}], {"temp": 0.5, "seed": 1}),
     ]  # fmt: skip

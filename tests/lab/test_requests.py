@@ -3,18 +3,22 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
-from lib.agent.bank import Leak
+from lib.agent.guard import Leak
 from lib.lab import requests
 from lib.lab.experiment import BadParameters
 from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
 from lib.train.data import BadData
+from tests.llama import small
 from tests.measure.loopback import Loopback
 
-SMALL = {"method": "sft", "model": "tiny-s", "data": {"pairs": 8}, "settings": {"epochs": 1}}
+BASE = small()
+FIRST = f"0001-sft-{Path(BASE).name}"
+SMALL = {"method": "sft", "model": BASE, "data": {"pairs": 8}, "settings": {"epochs": 1}}
 
 
 @pytest.fixture
@@ -28,8 +32,8 @@ def one(folder):
 
 
 def test_an_open_request_says_what_is_trained_on_what_and_with_which_command(folder, one):
-    assert (one.id, one.state, one.expected, one.by) == ("0001-sft-tiny-s", "open", 0.05, "a proposer")
-    assert one.command == "notch train --request 0001-sft-tiny-s"
+    assert (one.id, one.state, one.expected, one.by) == (FIRST, "open", 0.05, "a proposer")
+    assert one.command == f"notch train --request {FIRST}"
     assert one.data == one.training.check().data_hash and len(one.data) == 64
     assert requests.requests(folder) == [one] and requests.get(folder, "1") == one
     assert one.training.hypothesis == one.why and one.training.request == one.id
@@ -96,7 +100,7 @@ def test_delivered_and_measured_name_their_run(folder, one):
     [
         ({"method": "dpo"}, BadParameters, "method 'dpo'"),
         ({"data": {"pairs": 1}}, BadData, "1 pairs"),
-        ({"model": "tiny-xl"}, NoModel, "tiny-xl"),
+        ({"model": "smollm9"}, NoModel, "smollm9"),
         ({"model": "claude-haiku-4-5"}, BadParameters, "no weights to train"),
         ({"data": {"source": "elsewhere"}}, BadData, "elsewhere"),
         ({"mehtod": "sft"}, BadParameters, "mehtod"),
@@ -174,7 +178,7 @@ def test_ids_go_up_and_nothing_half_written_stays(folder, one):
 
 
 def test_an_unknown_or_broken_request_is_named(folder, one):
-    with pytest.raises(BadParameters, match="there are: 0001-sft-tiny-s"):
+    with pytest.raises(BadParameters, match=f"there are: {FIRST}"):
         requests.get(folder, "9")
     (folder / "0002-odd.json").write_text("{}")
     with pytest.raises(BadParameters, match="0002-odd.json: not a request"):

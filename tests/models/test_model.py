@@ -28,6 +28,10 @@ WRONG = {
     "min_p of 1": ({"min_p": 1}, "min_p 0 to below 1"),
     "min_p below 0": ({"min_p": -0.01}, "min_p 0 to below 1"),
     "top_k below 0": ({"top_k": -1}, "top_k from 0"),
+    "penalty below 1": ({"repetition_penalty": 0.99}, "repetition_penalty is 1 to 2"),
+    "penalty above 2": ({"repetition_penalty": 2.01}, "repetition_penalty is 1 to 2"),
+    "no context": ({"repetition_context": 0}, "repetition_context 1 to 4096"),
+    "too much context": ({"repetition_context": 4097}, "repetition_context 1 to 4096"),
     "no tokens": ({"max_tokens": 0}, "max_tokens is 0"),
     "too many tokens": ({"max_tokens": 100_001}, "max_tokens is 100001"),
 }
@@ -43,8 +47,10 @@ def test_decoding_refuses_what_it_does_not_know_in_one_line(kind):
 
 def test_decoding_takes_the_ends_of_every_range():
     assert Decoding.of({}) == Decoding()
-    low = {"temp": 0, "top_p": 0.001, "min_p": 0, "top_k": 0, "max_tokens": 1, "seed": 0}
-    high = {"temp": 5, "top_p": 1, "min_p": 0.999, "top_k": 50, "max_tokens": 100_000, "seed": 2**31}
+    low = {"temp": 0, "top_p": 0.001, "min_p": 0, "top_k": 0, "max_tokens": 1, "seed": 0,
+           "repetition_penalty": 1, "repetition_context": 1}  # fmt: skip
+    high = {"temp": 5, "top_p": 1, "min_p": 0.999, "top_k": 50, "max_tokens": 100_000, "seed": 2**31,
+            "repetition_penalty": 2, "repetition_context": 4096}  # fmt: skip
     assert Decoding.of(low).max_tokens == 1 and Decoding.of(high).top_k == 50
 
 
@@ -102,6 +108,6 @@ def test_the_door_opens_the_toy_and_refuses_an_adapter_for_it():
 
 
 def test_the_door_refuses_an_unknown_name_before_it_loads_anything():
-    check("toy"), check("tiny-s"), check("mlx-community/some-model")
-    with pytest.raises(NoModel, match="'tiny-xl'"):
-        check("tiny-xl")
+    check("toy"), check("smollm2"), check("mlx-community/some-model")
+    with pytest.raises(NoModel, match="'smol-xl'"):
+        check("smol-xl")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib.agent.bank import Leak
+from lib.agent.guard import Leak
 from lib.agent.pipeline import BadPipeline
 from lib.files import RULER
 from lib.lab.experiment import BadParameters

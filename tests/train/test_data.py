@@ -5,15 +5,15 @@ import lzma
 import random
 
 import pytest
+from lib.models.knowledge import families, situation
+from lib.train.pretrain import HELD_OUT
 
 from lib.agent.bank import Leak, LeakGuard
 from lib.agent.prompt import Draft, parse_set, write_set
 from lib.measure.ruler import Ruler
-from lib.models.knowledge import families, situation
 from lib.models.model import ToyModel
 from lib.train import data
 from lib.train.data import BadData, Card, Pair, Pairs
-from lib.train.pretrain import HELD_OUT
 
 RULER = Ruler.load()
 GUARD = LeakGuard([c.task for c in RULER.cases], [q for c in RULER.cases if c.gold for q in c.gold.questions])

@@ -11,6 +11,7 @@ from lib.agent.bank import LeakGuard
 from lib.agent.prompt import Draft
 from lib.models.model import Decoding
 from lib.train import data, gad, grpo, lora
+from lib.train.forward import Forward, plain
 from lib.train.grpo import Drawn, Rules
 from lib.train.lora import Fit, Settings
 
@@ -35,7 +36,13 @@ def drawn(model, pairs, rewards=(1.0, 0.0)):
 
 
 def rows_of(model, settings, pairs):
-    return grpo.grpo_rows(model, drawn(model, pairs), settings, grpo.anchor(model, settings))
+    return made(model, drawn(model, pairs), settings)
+
+
+def made(model, told, settings):
+    """Rows of drafts, read by a forward pass of their own."""
+    forward = Forward(model.model)
+    return grpo.grpo_rows(model, told, settings, forward, grpo.anchor(model, forward, settings))
 
 
 def test_advantages_are_taken_within_the_group_of_a_task(ready):
@@ -47,7 +54,7 @@ def test_advantages_are_taken_within_the_group_of_a_task(ready):
 
 def test_a_group_of_equals_teaches_nothing_and_is_left_out(ready):
     model, settings, pairs = ready
-    assert grpo.grpo_rows(model, drawn(model, pairs, (0.5, 0.5)), settings, grpo.anchor(model, settings)) == []
+    assert made(model, drawn(model, pairs, (0.5, 0.5)), settings) == []
 
 
 def test_the_value_is_that_of_the_formula(ready):
@@ -62,14 +69,15 @@ def test_the_value_is_that_of_the_formula(ready):
         for i, s, a, old, ref in rows
     ]  # fmt: skip
     rules = Rules(kl=0.5)
-    each, _ = grpo.per_row(model.model, grpo.collate(moved), rules)
+    objective = grpo.objective(rules)
+    each = objective.each(*plain(model.model, objective.learnt(moved)), moved)["loss"]
     for value, (ids, start, gain, old, ref) in zip(each.tolist(), moved, strict=True):
         logits = np.array(model.model(mx.array([ids[:-1]]))[0].astype(mx.float32), dtype=np.float64)
         logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         total = 0.0
         for t in range(start, len(ids)):
             now = logp[t - 1, ids[t]]
-            q, d = math.exp(now - old[t - 1]), ref[t - 1] - now
+            q, d = math.exp(now - old[t - start]), ref[t - start] - now
             total += -min(q * gain, min(max(q, 0.8), 1.2) * gain) + 0.5 * (math.exp(d) - d - 1)
         assert value == pytest.approx(total / (len(ids) - start), rel=1e-3, abs=1e-4)
 
@@ -81,16 +89,18 @@ def test_the_gradient_is_not_zero_and_a_step_raises_what_was_rewarded(ready, tmp
 
     model, settings, pairs = ready
     rows = rows_of(model, settings, pairs)
-    objective = grpo.objective(Rules(), lora.sft_read, lora.stack)
-    _, gradient = nn.value_and_grad(model.model, lambda m, *a: objective.loss(m, *a)[0])(
-        model.model, *grpo.collate(rows[:4])
-    )
+    objective = grpo.objective(Rules())
+
+    def loss():
+        return objective.each(*plain(model.model, objective.learnt(rows[:4])), rows[:4])["loss"].mean()
+
+    _, gradient = nn.value_and_grad(model.model, loss)()
     assert all(mx.abs(v).max().item() > 0 for k, v in tree_flatten(gradient) if k.endswith("lora_b"))
     valid = lora.sft_rows(model, pairs, settings)
-    before = grpo.token_logprobs(model.model, rows, 4)
+    before = grpo.token_logprobs(Forward(model.model), rows, 4)
     Fit(model, objective, settings, lambda _: rows, valid, tmp_path).run()
-    after = grpo.token_logprobs(model.model, rows, 4)
-    gains = [np.mean(a[r[1] - 1 :]) - np.mean(b[r[1] - 1 :]) for a, b, r in zip(after, before, rows, strict=True)]
+    after = grpo.token_logprobs(Forward(model.model), rows, 4)
+    gains = [np.mean(a) - np.mean(b) for a, b, r in zip(after, before, rows, strict=True)]
     assert np.mean([g for g, r in zip(gains, rows, strict=True) if r[2] > 0]) > np.mean(
         [g for g, r in zip(gains, rows, strict=True) if r[2] < 0]
     )
@@ -103,19 +113,19 @@ def test_the_anchor_keeps_the_policy_nearer_to_its_start(base, tmp_path):
         model = lora.prepare(base, "", settings, 0)
         pairs = data.build("clean", 4, 0, LeakGuard([])).train
         rows, rules = rows_of(model, settings, pairs), Rules(kl=kl)
-        Fit(model, grpo.objective(rules, lora.sft_read, lora.stack), settings, lambda _, r=rows: r,
+        Fit(model, grpo.objective(rules), settings, lambda _, r=rows: r,
             lora.sft_rows(model, pairs, settings), tmp_path / str(kl)).run()  # fmt: skip
-        away[kl] = grpo.per_row(model.model, grpo.collate(rows), rules)[1].mean().item()
+        away[kl] = grpo.objective(rules).each(*plain(model.model, [r[:2] for r in rows]), rows)["kl"].mean().item()
     assert 0 < away[20.0] < away[0.0] / 2
 
 
 def test_the_anchor_reads_the_start_also_after_the_adapter_moved(ready, tmp_path):
     model, settings, pairs = ready
-    start = grpo.anchor(model, settings)
+    start = grpo.anchor(model, Forward(model.model), settings)
     rows = lora.sft_rows(model, pairs, settings)
     before = start(rows)
     Fit(model, lora.SFT, settings, lambda _: rows, rows, tmp_path).run()
-    moved = grpo.token_logprobs(model.model, rows, 4)
+    moved = grpo.token_logprobs(Forward(model.model), rows, 4)
     assert np.allclose(np.concatenate(start(rows)), np.concatenate(before), atol=1e-5)
     assert not np.allclose(np.concatenate(moved), np.concatenate(before), atol=1e-2)
 
@@ -164,7 +174,7 @@ def test_a_draft_is_learnt_token_by_token_as_it_was_drawn_and_one_cut_off_has_no
     rules = Rules(drafts=4, temp=3.0, top_p=1.0)  # so hot that some never end
     drawn = grpo.draw(model, pairs, rules, flat, 3)
     drawn = replace(drawn, rewards=[float(i % 4) for i in range(len(drawn.pairs))])
-    rows = grpo.grpo_rows(model, drawn, settings, grpo.anchor(model, settings))
+    rows = made(model, drawn, settings)
     ends, most = set(model.tokenizer.eos_token_ids), Decoding().max_tokens
     tokens = [t for t, g in zip(drawn.tokens, drawn.advantages, strict=True) if abs(g) > 1e-6]
     assert [ids[start:] for ids, start, *_ in rows] == tokens

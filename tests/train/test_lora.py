@@ -1,14 +1,19 @@
 """The training loop: masks, batches, epochs, early stop, resume after a kill, quantised bases, a full disk."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from lib.agent.prompt import Draft
-from lib.models.mlx import MLXModel
+from lib.files import ROOT
+from lib.models.mlx import MLXModel, fast_blas
 from lib.train import data, lora
 from lib.train.adapter import config, files, provenance, write
 from lib.train.data import BadData
+from lib.train.forward import plain
 from lib.train.lora import Fit, Settings
 
 pytestmark = pytest.mark.slow  # trains a dozen times
@@ -66,6 +71,73 @@ def test_a_killed_training_goes_on_from_its_last_epoch_and_ends_in_the_same_byte
     assert lora.epoch_file(tmp_path / "broken", 3).read_bytes() == lora.epoch_file(tmp_path / "whole", 3).read_bytes()
 
 
+# Drafts that follow the weights at the start of their epoch, as GRPO's do: the first token tells which weights drew them.
+KILLED = """
+import sys
+from pathlib import Path
+from lib.agent.bank import LeakGuard
+from lib.train import lora
+from tests.train.test_lora import fit
+
+lora.SAVE = 0.0  # at every step
+f = fit(sys.argv[1], LeakGuard([]), Path(sys.argv[2]), dropout=0.1)
+same = f.rows(1)
+
+
+def rows(epoch):
+    drawn = abs(float(sum(v.sum().item() for v in f.weights().values())))
+    return [(ids[:-2] + [int(drawn * 1e4) % 900, ids[-1]], start) for ids, start in same]
+
+
+f.rows = rows
+f.told = lambda told: print(told["epoch"], told["done"], flush=True)
+f.run()
+"""
+
+
+def test_a_training_killed_with_signal_9_within_an_epoch_goes_on_from_there_and_ends_in_the_same_bytes(base, tmp_path):
+    def begin(name):
+        command = [sys.executable, "-c", KILLED, base, str(tmp_path / name)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    broken, seen = begin("broken"), []
+    for line in broken.stdout:
+        seen.append(line.split())
+        if seen[-1] == ["2", "3.0"]:  # one step of two in the second epoch is done; it may or may not be saved yet
+            broken.send_signal(signal.SIGKILL)
+    broken.stdout.close()
+    assert broken.wait() == -signal.SIGKILL
+    rest = [line.split() for line in begin("broken").communicate()[0].splitlines()]
+    assert rest[0] in (["2", "3.0"], ["2", "4.0"]) and rest[-1] == ["3", "6"]
+    begin("whole").communicate()
+    names = [lora.STATE, *(f"epoch-0{n}.safetensors" for n in range(4))]
+    assert sorted(p.name for p in (tmp_path / "broken").iterdir() if not p.name.startswith(".tmp")) == sorted(names)
+    for name in names[1:]:  # the state says the same in an order of its own
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_what_was_saved_within_an_epoch_is_taken_up_step_by_step(base, no_guard, tmp_path, monkeypatch):
+    monkeypatch.setattr(lora, "SAVE", 0.0)
+    whole = fit(base, no_guard, tmp_path / "whole", dropout=0.1)
+    curve = whole.run()
+
+    class Killed(Exception):
+        pass
+
+    def kill(told):
+        if told["done"] == 4 and told["epoch"] == 2:
+            raise Killed
+
+    broken = fit(base, no_guard, tmp_path / "broken", dropout=0.1)
+    broken.told = kill
+    with pytest.raises(Killed):
+        broken.run()
+    again, steps = fit(base, no_guard, tmp_path / "broken", dropout=0.1), []
+    again.told = lambda told: steps.append(told["done"])
+    assert again.run() == curve and steps == [4.0, 4, 5.0, 6.0, 6]
+    assert lora.epoch_file(tmp_path / "broken", 3).read_bytes() == lora.epoch_file(tmp_path / "whole", 3).read_bytes()
+
+
 def test_a_training_that_is_done_is_not_done_again(base, no_guard, tmp_path):
     curve = fit(base, no_guard, tmp_path).run()
     again, steps = fit(base, no_guard, tmp_path), []
@@ -109,35 +181,39 @@ def test_only_the_last_layers_learn_when_told_so(base, no_guard, tmp_path):
 
 
 def test_the_prompt_is_masked_unless_told_otherwise(base, no_guard, tmp_path):
-    import mlx.core as mx
-
     f = fit(base, no_guard, tmp_path)
     ids, start = f.rows(1)[0]
-    grid, spans = lora.stack([(ids, start)])
-    _, mask = lora.logprobs(f.model.model, grid, spans)
-    # Position t of the mask is the token t + 1: the first learnt one is the first of the reply, the last one is the end.
-    learnt = [t + 1 for t in range(grid.shape[1] - 1) if mask[0, t].item()]
-    assert learnt == list(range(start, len(ids))) and ids[-1] == f.model.tokenizer.eos_token_id
+    _, mask = plain(f.model.model, [(ids, start), *f.rows(1)[1:3]])
+    assert mask[0].sum().item() == len(ids) - start and ids[-1] == f.model.tokenizer.eos_token_id
     assert f.model.tokenizer.decode(ids[start:]).startswith('{"title"')
     assert {r[1] for r in fit(base, no_guard, tmp_path, mask_prompt=False).rows(1)} == {1}
-    assert mx.array_equal(grid[0, : len(ids)], mx.array(ids))
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_the_learnt_tokens(base, no_guard, tmp_path):
+    import mlx.core as mx
     import numpy as np
 
     f = fit(base, no_guard, tmp_path)
-    rows = f.rows(1)[:3]
-    loss, count = lora.sft_loss(f.model.model, *lora.stack(rows))
-    total, n = 0.0, 0
+    rows, total, n = f.rows(1)[:3], 0.0, 0
     for ids, start in rows:
-        import mlx.core as mx
-
         logits = np.array(f.model.model(mx.array([ids[:-1]]))[0].astype(mx.float32), dtype=np.float64)
         logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         total -= sum(logp[t - 1, ids[t]] for t in range(start, len(ids)))
         n += len(ids) - start
-    assert count.item() == n and loss.item() == pytest.approx(total / n, rel=1e-4)
+    f.settings = Settings.of(QUICK | {"epochs": 1, "batch": 3})
+    f.rows = lambda _: rows
+    assert f.run()[1]["train_loss"] == pytest.approx(total / n, rel=1e-4)
+
+
+@pytest.mark.parametrize("part", [1, 400, 10**6])
+def test_a_large_batch_is_learnt_in_parts_as_it_would_be_at_once(base, no_guard, tmp_path, monkeypatch, part):
+    import mlx.core as mx
+
+    whole, parts = fit(base, no_guard, tmp_path / "a", epochs=1), fit(base, no_guard, tmp_path / "b", epochs=1)
+    whole.run()
+    monkeypatch.setattr(lora, "PART", part)
+    parts.run()
+    assert all(mx.allclose(v, parts.weights()[k], atol=1e-4) for k, v in whole.weights().items())
 
 
 def test_every_row_is_used_once_an_epoch_also_where_batches_do_not_divide():
@@ -160,7 +236,7 @@ def test_a_loss_that_is_no_number_is_said(base, no_guard, tmp_path):
 
     f = fit(base, no_guard, tmp_path)
     f.objective = lora.Objective(
-        "odd", lora.stack, lambda m, i, s: (m(i[:, :-1]).sum() * mx.array(float("nan")), s.sum()), lora.sft_read
+        "odd", list, lambda told, mask, rows: {"loss": told.sum(1) * mx.array(float("nan"))}, valid=lora.SFT
     )
     with pytest.raises(ValueError, match="the loss became nan in epoch 1: lower learning_rate"):
         f.run()
@@ -178,6 +254,7 @@ def test_a_loss_that_is_no_number_is_said(base, no_guard, tmp_path):
         ({"alpha": "16"}, "alpha is '16'"),
         ({"dropout": 1.0}, "dropout"),
         ({"layers": 0}, "layers is 0"),
+        ({"threads": 0}, "threads is 0"),
         ({"mask_prompt": 1}, "true or false"),
         ({"keep": "first"}, "keep is 'first'"),
         ({"batch": True}, "batch is True"),
@@ -209,3 +286,23 @@ def test_progress_says_how_much_is_left(base, no_guard, tmp_path):
     f.run()
     assert told[-1]["done"] == told[-1]["total"] == 6 and told[-1]["seconds_left"] == 0
     assert all(json.dumps(t) for t in told) and told[0]["seconds_left"] > 0
+
+
+def test_the_time_left_counts_work_and_not_steps(base, no_guard, tmp_path):
+    f, told = fit(base, no_guard, tmp_path, epochs=2, layers=1, batch=2), []
+    f.told = lambda t: told.append((t["seconds_left"] * f.worked / f.spent, f.worked))
+    f.run()
+    for left, done in told[4:]:  # once every row was read, what is left is what will have been done
+        assert left == pytest.approx(f.worked - done, rel=1e-3, abs=1)
+
+
+def test_openblas_has_as_many_threads_as_are_told_while_it_trains_and_then_as_before():
+    import ctypes
+
+    if fast_blas() != "openblas":
+        pytest.skip("no OpenBLAS here")
+    blas = ctypes.CDLL("libopenblas.so.0")
+    before = blas.openblas_get_num_threads()
+    with lora.threads(2):
+        assert blas.openblas_get_num_threads() == 2
+    assert blas.openblas_get_num_threads() == before

@@ -9,6 +9,7 @@ import pytest
 from lib.agent.prompt import Draft
 from lib.train import data, lora, orpo
 from lib.train.data import BadData, Card, Pairs
+from lib.train.forward import plain
 from lib.train.lora import Fit, Settings
 
 QUICK = {"rank": 4, "epochs": 4, "batch": 4, "learning_rate": 0.01, "warmup": 0, "patience": 0}
@@ -60,12 +61,11 @@ def reference(model, rows, beta):
 def test_the_value_is_that_of_the_formula(ready, beta):
     model, _, rows, _ = ready
     each, told = reference(model, rows[:4], beta)
-    found = orpo.objective(beta).read(model.model, *orpo.collate(rows[:4]))
+    objective = orpo.objective(beta)
+    found = objective.each(*plain(model.model, objective.learnt(rows[:4])), rows[:4])
     assert found["loss"].tolist() == pytest.approx(each, rel=1e-4)
     assert found["chosen"].tolist() == pytest.approx([c for c, _ in told], rel=1e-4)
     assert found["margin"].tolist() == pytest.approx([c - r for c, r in told], abs=1e-4)
-    loss, _ = orpo.objective(beta).loss(model.model, *orpo.collate(rows[:4]))
-    assert loss.item() == pytest.approx(sum(each) / 4, rel=1e-4)
 
 
 def test_the_gradient_is_not_zero_also_without_imitation(ready):
@@ -75,14 +75,17 @@ def test_the_gradient_is_not_zero_also_without_imitation(ready):
     from mlx.utils import tree_flatten
 
     model, _, rows, _ = ready
-    arrays = orpo.collate(rows[:4])
+    objective = orpo.objective(1.0)
 
-    def term(m, *a):
-        each, chosen, _ = orpo.per_pair(m, *a, 1.0)
-        return (each + chosen).mean()
+    def loss():
+        return objective.each(*plain(model.model, objective.learnt(rows[:4])), rows[:4])["loss"].mean()
 
-    for loss in (lambda m, *a: orpo.objective(0.2).loss(m, *a)[0], term):
-        _, gradient = nn.value_and_grad(model.model, loss)(model.model, *arrays)
+    def term():
+        each = objective.each(*plain(model.model, objective.learnt(rows[:4])), rows[:4])
+        return (each["loss"] + each["chosen"]).mean()
+
+    for one in (loss, term):
+        _, gradient = nn.value_and_grad(model.model, one)()
         sizes = {k: mx.abs(v).max().item() for k, v in tree_flatten(gradient)}
         assert all(v > 0 for k, v in sizes.items() if k.endswith("lora_b")) and sizes
 
@@ -96,11 +99,8 @@ def test_training_raises_the_margin_and_the_curve_shows_the_chosen_side_beside_i
 
 def test_a_batch_holds_both_sides_of_its_pairs(ready):
     _, _, rows, _ = ready
-    ids, spans = orpo.collate(rows[:3])
-    assert ids.shape[0] == 6
-    for i, (chosen, rejected, start, other) in enumerate(rows[:3]):
-        assert ids[i, : len(chosen)].tolist() == chosen and ids[i + 3, : len(rejected)].tolist() == rejected
-        assert spans[i].tolist() == [start, len(chosen)] and spans[i + 3].tolist() == [other, len(rejected)]
+    learnt = orpo.learnt(rows[:3])
+    assert learnt == [(c, s) for c, _, s, _ in rows[:3]] + [(r, o) for _, r, _, o in rows[:3]]
 
 
 def test_a_certain_reply_has_finite_odds():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lib.agent import prompt
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Misplaced, State, Work, step
 from lib.agent.prompt import BadReply
 from lib.agent.steps.asking import read_set
 from lib.agent.steps.choosing import transplanted
@@ -44,7 +44,7 @@ def transplant(most: int = 2):
     def run(state: State) -> Work:
         draft = state.need("transplant")
         if not state.pool:
-            raise BadReply("no pool for transplant to work on; put donor before it")
+            raise Misplaced("transplant: no pool to work on; put donor before it")
         made, swaps = transplanted(draft, state.pool[-1:], most)
         for out, new in swaps:
             state = state.note(f"transplanted: {out} > {new}")

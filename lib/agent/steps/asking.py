@@ -19,10 +19,26 @@ Grammar = Literal["off", "count", "questions"]
 
 
 @step("prompting", calls=lambda **_: 1, needs=lambda grammar, **_: [] if grammar == "off" else ["grammar"])
-def ask(n: int = 7, schema: Schema = "json", advice: list[str] = [], tokens: int = 0, grammar: Grammar = "off"):  # noqa: B006
-    """Write a title and n questions in one call, in a schema, with optional advice and a grammar that fixes the form."""
-    if not 1 <= n <= 20:
-        raise ValueError(f"n is {n}, expected 1 to 20")
+def ask(
+    n: int = 7,
+    schema: Schema = "json",
+    advice: list[str] = [],  # noqa: B006
+    tokens: int = 0,
+    grammar: Grammar = "off",
+    take: int = 0,
+):
+    """Write a title and n questions in one call, in a schema, with optional advice and a grammar that fixes the form.
+
+    With `take`, a reply that goes on after so many questions is read up to there, also where it was cut off later.
+    """
+    if not 1 <= n <= 20 or not 0 <= take <= n:
+        raise ValueError(f"n is {n} and take is {take}, expected 1 to 20, and 0 (all of the reply) to n")
+    if take and schema not in ("json", "lines"):
+        raise ValueError(f"take is {take} and schema {schema}: take reads the schemas json and lines alone")
+    if take and grammar != "off":
+        raise ValueError(
+            f"take is {take} and grammar {grammar}: a grammar fixes the number already; take one of the two out"
+        )
     if schema == "slots" and n != 7:
         raise ValueError(f"n is {n}, but the slots schema has seven slots")
     if not 0 <= tokens <= 100_000:
@@ -37,13 +53,16 @@ def ask(n: int = 7, schema: Schema = "json", advice: list[str] = [], tokens: int
     def run(state: State) -> Work:
         demos = [(e.task, e.shown(schema)) for e in state.demos]
         [reply] = yield [Call(prompt.ask(state.task, n, schema, advice, demos), change)]
-        return replace(state, draft=read_set(reply, schema))
+        return replace(state, draft=read_set(reply, schema, take))
 
     return run
 
 
-def read_set(reply: Completion, schema: str = "json") -> Draft:
-    """The draft of a completion. Raises BadReply, also where the reply was cut off at a place that parses."""
+def read_set(reply: Completion, schema: str = "json", take: int = 0) -> Draft:
+    """The draft of a completion, its first `take` questions if given. Raises BadReply, also where the reply was cut off
+    at a place that parses."""
+    if take:
+        return prompt.parse_first(reply.text, take, schema)
     if reply.finish_reason == "length":
         raise BadReply(f"cut off after {reply.generation_tokens} tokens")
     return prompt.parse_set(reply.text, schema)

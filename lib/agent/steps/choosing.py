@@ -12,22 +12,27 @@ from typing import Literal
 
 from lib.agent import prompt
 from lib.agent.likeness import clusters, composite, dispersion, in_form, round_robin, similarity
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Misplaced, State, Work, step
 from lib.agent.prompt import BadReply, Draft
-from lib.agent.steps.asking import read_set
+from lib.agent.steps.asking import Grammar, read_set
 from lib.models.embed import embedder
 
 
-@step("over-generate and prune", calls=lambda temps, **_: len(temps), needs=lambda **_: ["temperature"])
-def sample(temps: list[float] = [0.4, 0.6, 0.8], n: int = 7, advice: list[str] = []):  # noqa: B006
+@step(
+    "over-generate and prune",
+    calls=lambda temps, **_: len(temps),
+    needs=lambda grammar, **_: ["temperature"] if grammar == "off" else ["temperature", "grammar"],
+)
+def sample(temps: list[float] = [0.4, 0.6, 0.8], n: int = 7, advice: list[str] = [], grammar: Grammar = "off"):  # noqa: B006
     """Draw a set at each temperature into the pool, beside the draft that is there; choose with a step after it."""
     if not 1 <= len(temps) <= 16 or not all(0 <= t <= 5 for t in temps) or not 1 <= n <= 20:
         raise ValueError(f"temps is {temps} and n is {n}, expected 1 to 16 temperatures of 0 to 5 and 1 to 20")
+    form = {} if grammar == "off" else {"grammar": prompt.set_grammar(n, "json", grammar == "questions")}
 
     def run(state: State) -> Work:
         demos = [(e.task, e.shown("json")) for e in state.demos]
         messages = prompt.ask(state.task, n, "json", advice, demos)
-        replies = yield [Call(messages, {"temp": float(t)}) for t in temps]
+        replies = yield [Call(messages, {"temp": float(t), **form}) for t in temps]
         drafts, faults = prompt.parse_each(replies, read_set)
         if faults:
             state = state.note(f"{len(faults)} of {len(temps)} sets left out: {faults[0]}")
@@ -45,7 +50,7 @@ def _own(state: State) -> tuple[Draft, ...]:
 
 def _pool(state: State, name: str, most: int = 16) -> list[Draft]:
     if not state.pool:
-        raise BadReply(f"no pool for {name} to work on; put sample, frames or donor before it")
+        raise Misplaced(f"{name}: no pool to work on; put sample, frames or donor before it")
     return in_form(state.pool)[:most]
 
 
@@ -60,22 +65,21 @@ def best(by: Literal["composite", "dispersion", "agreement", "logprob"] = "compo
         raise ValueError(f"most is {most}, expected 1 to 16")
 
     def run(state: State) -> Work:
-        drafts, tool = _pool(state, "best", most), ""
+        drafts = _pool(state, "best", most)
         if by == "logprob":
             # All are scored as replies to the plain call, so that only the text differs.
             asked = prompt.ask(state.task, len(drafts[0].questions))
             replies = yield [Call(asked, reply=prompt.write_set(d)) for d in drafts]
             scores = [-1e9 if r.logprob is None else r.logprob for r in replies]
         elif by == "dispersion":
-            tool = embedder().name
-            scores = [dispersion(d, embedder(tool)) for d in drafts]
+            scores = [dispersion(d, embedder()) for d in drafts]
         elif by == "agreement":
             scores = [sum(_agree(d, other) for other in drafts) for d in drafts]
         else:
             scores = [composite(d, state.task) for d in drafts]
         won = max(range(len(drafts)), key=lambda i: (scores[i], -i))
         told = ", ".join(f"{s:.3f}" for s in scores)
-        return replace(state, draft=drafts[won]).note(f"set {won + 1} by {by}{tool and f' ({tool})'}: {told}")
+        return replace(state, draft=drafts[won]).note(f"set {won + 1} by {by}: {told}")
 
     return run
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from lib.agent.bank import bank, content, nearest
+from lib.agent.bank import bank, nearest
+from lib.agent.guard import content
 from lib.agent.likeness import similarity
 from lib.agent.pipeline import State, Work, step
 from lib.agent.prompt import Draft
@@ -29,9 +30,9 @@ def prune(to: int = 7, by: By = "redundancy"):
     def run(state: State) -> Work:
         draft = state.need("prune")
         if len(draft.questions) > to:
-            scorer, tool = _scorer(by, state.task, draft.questions)
+            scorer = _scorer(by, state.task, draft.questions)
             draft, dropped = drop(draft, to, scorer)
-            state = state.note(f"pruned by {by}{tool}: " + " | ".join(dropped))
+            state = state.note(f"pruned by {by}: " + " | ".join(dropped))
         return replace(state, draft=draft)
         yield  # makes this a generator, as every step is
 
@@ -55,33 +56,30 @@ def drop(draft: Draft, to: int, scorer: Scorer) -> tuple[Draft, list[str]]:
     return Draft(draft.title, tuple(questions), tuple(extra)), dropped
 
 
-def _scorer(by: str, task: str, all_of: Sequence[str]) -> tuple[Scorer, str]:
-    """How gladly one would drop question i of a list (higher goes first), and the embedder used, if any."""
+def _scorer(by: str, task: str, all_of: Sequence[str]) -> Scorer:
+    """How gladly one would drop question i of a list: higher goes first."""
     if by == "redundancy":
-        return lambda qs, i: max((similarity(qs[i], q) for k, q in enumerate(qs) if k != i), default=0.0), ""
+        return lambda qs, i: max((similarity(qs[i], q) for k, q in enumerate(qs) if k != i), default=0.0)
     if by == "meaning":
-        tool = embedder()
-        vector = dict(zip(all_of, tool.vectors(all_of), strict=True))
-        return (
-            lambda qs, i: max(
-                (round(float(vector[qs[i]] @ vector[q]), 5) for k, q in enumerate(qs) if k != i), default=0
-            )
-        ), f" ({tool.name})"
+        vector = dict(zip(all_of, embedder().vectors(all_of), strict=True))
+        return lambda qs, i: max(
+            (round(float(vector[qs[i]] @ vector[q]), 5) for k, q in enumerate(qs) if k != i), default=0
+        )
     if by == "vagueness":
         # A question that names nothing of its own says little: few content words, few letters.
-        return lambda qs, i: -len(content(qs[i])) - len(qs[i]) / 1000, ""
+        return lambda qs, i: -len(content(qs[i])) - len(qs[i]) / 1000
     if by == "given":
         said = content(task)
-        return lambda qs, i: len(content(qs[i]) & said) / max(1, len(content(qs[i]))), ""
+        return lambda qs, i: len(content(qs[i]) & said) / max(1, len(content(qs[i])))
     if by == "neighbours":
         good = [q for e in nearest(task, bank(), 5) for q in e.draft.questions]
-        return lambda qs, i: -max((similarity(qs[i], g) for g in good), default=0.0), ""
+        return lambda qs, i: -max((similarity(qs[i], g) for g in good), default=0.0)
     if by in ("corpus", "covering"):
         # The one whose loss costs least of what the set covers: questions of near tasks, or the whole first draft.
         wanted = [q for e in nearest(task, bank(), 3) for q in e.draft.questions] if by == "corpus" else list(all_of)
         close = {q: [similarity(q, w) for w in wanted] for q in all_of}
-        return lambda qs, i: _covered([close[q] for k, q in enumerate(qs) if k != i]), ""
-    return lambda qs, i: float(i), ""
+        return lambda qs, i: _covered([close[q] for k, q in enumerate(qs) if k != i])
+    return lambda qs, i: float(i)
 
 
 def _covered(rows: list[list[float]]) -> float:

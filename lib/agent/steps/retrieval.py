@@ -1,7 +1,7 @@
 """Retrieval: worked examples from the bank, shown, taken as a checklist or made over.
 
 Knows the bank and the ways to be near. Examples of the same task are left out (leave-one-out by near-duplicate, not by
-id). Which embedder ran is noted on the state: "embedding" falls back to TF-IDF where MiniLM is not installed.
+id). Which examples were taken is noted on the state.
 """
 
 from __future__ import annotations
@@ -10,30 +10,29 @@ from dataclasses import replace
 from typing import Literal
 
 from lib.agent import prompt
-from lib.agent.bank import SAME_TASK, Example, bank, content, nearest, overlap
+from lib.agent.bank import SAME_TASK, Example, bank, nearest
+from lib.agent.guard import content, overlap
 from lib.agent.likeness import fresh
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.steps.asking import read_set
-from lib.models.embed import embedder
 
-By = Literal["words", "tfidf", "embedding", "diverse", "fixed"]
+By = Literal["words", "embedding", "diverse", "fixed"]
 
 
 def chosen(state: State, k: int, by: str) -> tuple[State, list[Example]]:
     """The k examples nearest to a task, nearest first, and the state with a note of which and how they were found."""
-    tool = embedder("tfidf" if by == "tfidf" else "best").name if by in ("tfidf", "embedding") else ""
     if by == "fixed":
         found = _fixed(state.task, k)
     elif by == "diverse":
         found = _diverse(state.task, k)
     else:
-        found = nearest(state.task, bank(), k, tool or "words")
-    return state.note(f"examples{f' ({tool})' if tool else ''}: " + " | ".join(e.task for e in found)), found
+        found = nearest(state.task, bank(), k, by)
+    return state.note("examples: " + " | ".join(e.task for e in found)), found
 
 
 @step("retrieval")
 def demos(k: int = 2, by: By = "words"):
-    """Show the k nearest worked examples (by words, TF-IDF, embedding; of different families; the same for all)."""
+    """Show the k nearest worked examples (by words, by meaning; of different families; the same for all)."""
     if not 1 <= k <= 8:
         raise ValueError(f"k is {k}, expected 1 to 8")
 
@@ -57,25 +56,23 @@ def _diverse(task: str, k: int) -> list[Example]:
     """The nearest example of each of the k nearest families."""
     first: dict[str, Example] = {}
     for example in nearest(task, bank(), len(bank())):
-        first.setdefault(example.source, example)
+        first.setdefault(example.family, example)
     return list(first.values())[:k]
 
 
 @step("retrieval", calls=lambda **_: 1)
 def checklist(k: int = 3, to: int = 7, by: By = "words"):
-    """Take what the k nearest examples ask about as a checklist and write a question for each of `to` entries."""
+    """Take what the k nearest examples ask as a checklist and write a question for each of `to` entries."""
     if not (1 <= k <= 8 and 1 <= to <= 20):
         raise ValueError(f"k is {k} and to is {to}, expected 1 to 8 and 1 to 20")
 
     def run(state: State) -> Work:
         state, found = chosen(state, k, by)
-        # What most neighbours ask about goes first; of equals, what the nearest asks first.
-        names = [u for row in zip(*(e.unknowns for e in found), strict=True) for u in row]
-        often = {u: names.count(u) for u in names}
+        # First what each of them asks first, the nearest before the others: the most decisive stand first in a set.
         listed: list[str] = []
-        for name in sorted(often, key=lambda u: -often[u]):
-            if len(listed) < to and fresh(name, listed):
-                listed.append(name)
+        for question in (q for row in zip(*(e.draft.questions for e in found), strict=True) for q in row):
+            if len(listed) < to and fresh(question, listed):
+                listed.append(question)
         [reply] = yield [Call(prompt.from_unknowns(state.task, listed))]
         return replace(state.note("checklist: " + " | ".join(listed)), draft=read_set(reply))
 

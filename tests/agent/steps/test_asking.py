@@ -9,7 +9,7 @@ from lib.agent import prompt
 from lib.agent.pipeline import BadPipeline, require, run
 from lib.agent.prompt import Draft
 from lib.agent.steps import build
-from lib.models.model import Capabilities, Decoding
+from lib.models.model import Capabilities, Decoding, ToyModel
 
 TASK = ("boat", "buy a sailing boat")
 
@@ -109,11 +109,39 @@ def test_lines_take_no_grammar():
         build([{"step": "ask", "schema": "lines", "grammar": "count"}])
 
 
-@pytest.mark.parametrize("schema", prompt.SCHEMAS)
-def test_worked_examples_are_shown_in_every_schema(schema, able):
+@pytest.mark.parametrize("schema", ["json", "lines"])
+def test_worked_examples_are_shown_in_the_schemas_that_they_have_the_parts_for(schema, able):
     model = able()
     state = finish([{"step": "demos", "k": 2}, {"step": "ask", "schema": schema}], model)
     assert state.failed is None
     for said in (m["content"] for m in model.seen[0] if m["role"] == "assistant"):
         shown = prompt.parse_set(said, schema)
-        assert len(shown.questions) == 7 and (len(shown.extra) == 7) == (schema in ("unknowns", "reasons"))
+        assert len(shown.questions) == 7
+
+
+TOO_MANY = json.dumps({"title": "Buy a boat", "questions": [f"Which thing {i}?" for i in range(9)]})
+
+
+@pytest.mark.parametrize("text, schema", [(TOO_MANY, "json"), (TOO_MANY[:-30], "json"),
+    ("Buy a boat\n" + "\n\n".join(f"{i + 1}. Which thing {i}?" for i in range(9)), "lines")])  # fmt: skip
+def test_a_reply_that_goes_on_is_read_up_to_the_asked_number_where_the_pipeline_says_so(text, schema):
+    def asked(**more):
+        model = ToyModel(lambda _: text)
+        [state] = run(build([{"step": "ask", "schema": schema, **more}]), [TASK], model, Decoding(max_tokens=999))
+        return state
+
+    assert asked(take=7).draft.questions == tuple(f"Which thing {i}?" for i in range(7))
+    assert asked().failed or len(asked().draft.questions) == 9
+
+
+def test_a_reply_that_ends_before_the_asked_number_is_none():
+    model = ToyModel(lambda _: '{"title": "Buy a boat", "questions": ["Which?", "Wh')
+    [state] = run(build([{"step": "ask", "take": 7}]), [TASK], model, Decoding(max_tokens=999))
+    assert "ends after too few texts" in state.failed.reason
+
+
+@pytest.mark.parametrize("args, said", [({"take": 8}, "take is 8"), ({"take": 7, "schema": "slots"}, "json and lines alone"),
+    ({"take": 7, "grammar": "count"}, "take one of the two out")])  # fmt: skip
+def test_a_take_that_could_have_no_effect_is_refused(args, said):
+    with pytest.raises(BadPipeline, match=said):
+        build([{"step": "ask", **args}])

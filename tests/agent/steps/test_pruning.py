@@ -7,7 +7,6 @@ from lib.agent.bank import bank, nearest
 from lib.agent.pipeline import run
 from lib.agent.prompt import Draft
 from lib.agent.steps import build
-from lib.models.embed import embedder
 from lib.models.model import Decoding
 
 TASK = ("party", "plan a birthday party for my daughter")
@@ -55,8 +54,8 @@ def test_covering_drops_one_of_two_that_say_nearly_the_same(able):
     assert {"Who bakes?", "How old will she be?"} < set(left)
 
 
-def test_meaning_drops_the_repeat_and_notes_the_embedder(able):
+def test_meaning_drops_the_repeat(able):
     questions = ["Who will bake the cake?", "Where is it?", "Who will be baking the cake?", "How many children come?"]
     left, state = pruned(able, questions, to=3, by="meaning")
     assert left == [questions[i] for i in (0, 1, 3)]
-    assert state.notes[-1].startswith(f"pruned by meaning ({embedder().name}): ")
+    assert state.notes[-1].startswith("pruned by meaning: ")

@@ -1,0 +1,170 @@
+"""The leak guard: no text of the ruler where a model could see it; and how much two texts share in words.
+
+Knows word overlap, letters and vectors. Does not know gold answers: the guard is handed the texts to stay away from,
+keeps them to compare, and never shows one to a prompt. Does not cover paraphrases that share few words with the text
+they repeat: no cosine tells those from another question on the same thing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from lib.files import OneLine
+from lib.measure.answer import normalised
+from lib.models.embed import embedder
+
+EVERYDAY = frozenset(
+    "a an the to for of in on at my our your me us with and or i we want need help plan make get set up please would "
+    "like how from by into this that is are do it some new out before after about can you".split()
+)
+SAME_TASK = 0.6  # Jaccard of content words from which two task lines are the same task
+SAME_QUESTION = 0.9  # Jaccard of all words from which two questions of five or more words are the same
+# Jaccard of runs of four letters, for other endings and slips of the pen. Of 1,860 pairs of different questions on
+# one thing none came above 0.46, of 1,860 pairs of one family's tasks on different things 1 in 1,000 above 0.75; but
+# "How many hours a week can you ...?" begins many short questions, so their line stands as high. It stood at 0.65 until
+# the guard named such a pair, a question of the bank and one of the gold.
+SAME_LETTERS = 0.75
+# Cosine from which a text repeats another in meaning, if they share words as well (SHARED, Jaccard of content words).
+# The cosine alone is no line: on the same pairs MiniLM gave different questions up to 0.87 and 99 in 100 rewordings of
+# one question under 0.78; above 0.9 stood 1 in 1,000 tasks on different things and 1 in 9 rewordings of one task.
+SAME_MEANING, SHARED = 0.9, 0.3
+NAMED = 5  # leaks that a refusal names before it stops looking
+# Text that gives orders to whoever reads it next, or poses as a tag of theirs: a judge, another proposer, a person.
+ORDERS = re.compile(
+    r"(?i)\b(ignore|disregard|forget|override)\b.{0,40}\b(instruction|prompt|rule|above|previous)|system prompt|"
+    r"</?[a-z]+-[0-9a-f]{4,}>|<\|"
+)
+# A prompt of the planner has no business with the judge: it would reach it through the questions.
+JUDGED = re.compile(
+    r"(?i)\b(judge|grader|rubric|gold answer|reference answer|set [ab]\b|score of|scores? (all|5|five))"
+)
+
+
+class Leak(OneLine):
+    """A text of the ruler stands where a model could see it; the message names both."""
+
+
+def content(text: str) -> frozenset[str]:
+    """The words of a text that carry its topic.
+
+    >>> sorted(content("Plan a trip to Paris"))
+    ['paris', 'trip']
+    """
+    return frozenset(w for w in normalised(text).split() if w not in EVERYDAY)
+
+
+def overlap(a: frozenset[str], b: frozenset[str]) -> float:
+    """Jaccard similarity of two word sets, 0 to 1."""
+    return len(a & b) / len(a | b) if a | b else 0.0
+
+
+class _Index:
+    """Texts by their words, so that a look-up touches only those that share one."""
+
+    def __init__(self, texts: Iterable[tuple[str, frozenset[str]]]) -> None:
+        self.texts = list(texts)
+        self.by_word: dict[str, list[int]] = {}
+        for i, (_, words) in enumerate(self.texts):
+            for word in words:
+                self.by_word.setdefault(word, []).append(i)
+
+    def near(self, words: frozenset[str], jaccard: float, least: int) -> str | None:
+        """The first text whose words overlap by at least `jaccard`; short texts (under `least` words) never match."""
+        if len(words) < least:
+            return None
+        # Two texts that overlap this much must share one of their rarest words (prefix filtering).
+        rare = sorted(words, key=lambda w: len(self.by_word.get(w, ())))[: int((1 - jaccard) * len(words) + 1e-9) + 1]
+        for i in sorted({i for w in rare for i in self.by_word.get(w, ())}):
+            text, its = self.texts[i]
+            if len(its) >= least and overlap(words, its) >= jaccard:
+                return text
+        return None
+
+
+class LeakGuard:
+    """Refuses texts that repeat a task or a gold question of the ruler: word for word, normalised, or nearly."""
+
+    def __init__(self, tasks: Iterable[str], questions: Iterable[str] = ()) -> None:
+        tasks, questions = list(tasks), list(questions)
+        self._content = [(t, content(t)) for t in [*tasks, *questions]]
+        self._exact = {normalised(t): t for t, _ in self._content}
+        # A short stock question may stand inside a longer one by chance; a task of four words hardly does.
+        long = [t for t in tasks if len(t.split()) >= 4] + [q for q in questions if len(q.split()) >= 8]
+        self._whole = [(f" {normalised(t)} ", t) for t in long]
+        # Behind other words every gold question counts: a lead-in changes nothing. At the start a short one may go on
+        # honestly: "How much do you still owe on the loan?"
+        self._behind = [(f" {normalised(q)} ", q) for q in questions if 5 <= len(normalised(q).split())]
+        # In a prompt that a person typed, three words of a task in a row are enough, and a gold question at the start;
+        # among thousands of sets they are chance.
+        self._typed = self._whole + self._behind + [(f" {normalised(t)} ", t) for t in tasks if len(t.split()) == 3]
+        self._tasks = _Index((t, content(t)) for t in tasks)
+        self._questions = _Index((q, frozenset(normalised(q).split())) for q in questions)
+        self._letters = _Index((t, letters(t)) for t, _ in self._content)
+
+    def find(self, text: str) -> str | None:
+        """The text of the ruler that `text` repeats in its words or letters, or None."""
+        flat = normalised(text)
+        if flat in self._exact:
+            return self._exact[flat]
+        words = frozenset(flat.split())
+        return (
+            self._tasks.near(words - EVERYDAY, SAME_TASK, 2)
+            or self._questions.near(words, SAME_QUESTION, 5)
+            or self._letters.near(letters(flat), SAME_LETTERS, 12)
+        )
+
+    def find_meaning(self, text: str) -> str | None:
+        """The text of the ruler that comes nearest to `text` in meaning, where it is near enough and shares words."""
+        mine = content(text)
+        # Only what shares words can be refused, so only that is turned into vectors.
+        near = [t for t, words in self._content if overlap(mine, words) >= SHARED] if len(text.split()) >= 4 else []
+        if not near:
+            return None
+        here, *there = embedder().vectors([text, *near])
+        cosine, found = max((float(v @ here), t) for v, t in zip(there, near, strict=True))
+        return found if cosine >= SAME_MEANING else None
+
+    def leaks(self, texts: Iterable[str], meaning: bool = False, typed: bool = False) -> Iterator[tuple[str, str]]:
+        """(part, text of the ruler that it repeats). Free text is also read sentence by sentence.
+
+        `typed` texts are few and of unknown origin, so chance is no excuse. `meaning` looks at vectors as well where
+        words are shared: for prompts, which are typed too, not for a whole corpus.
+        """
+        for text in texts:
+            flat = f" {normalised(text)} "
+            inside = self._inside(flat, typed or meaning)
+            for part in (text, *_sentences(text)):
+                found = inside or self.find(part) or (self.find_meaning(part) if meaning else None)
+                if found is not None:
+                    yield part.strip(), found
+                    break
+
+    def _inside(self, flat: str, typed: bool) -> str | None:
+        """A text of the ruler that stands whole among other words."""
+        if typed:
+            return next((whole for start, whole in self._typed if start in flat), None)
+        long = next((whole for start, whole in self._whole if start in flat), None)
+        return long or next((whole for start, whole in self._behind if flat.find(start) > 0), None)
+
+    def check(self, texts: Iterable[str], where: str, meaning: bool = False, typed: bool = False) -> None:
+        """Raise Leak naming the texts (the first five) that repeat the ruler."""
+        found: dict[tuple[str, str], None] = {}  # each once, in the order of the texts
+        for leak in self.leaks(texts, meaning, typed):
+            found[leak] = None
+            if len(found) == NAMED:
+                break
+        if found:
+            named = "; ".join(f"{part!r} repeats {text!r} of the ruler" for part, text in found)
+            raise Leak(f"{where}: {named}; take {'it' if len(found) == 1 else 'them'} out")
+
+
+def letters(text: str) -> frozenset[str]:
+    """Every run of four letters of a text, over the ends of words too."""
+    flat = normalised(text)
+    return frozenset(flat[i : i + 4] for i in range(len(flat) - 3))
+
+
+def _sentences(text: str) -> list[str]:
+    parts = [p.strip(" \"'") for p in re.split(r"(?<=[.?!])\s+|[\n:;()`\"“”‘’–—]|\s['-]|['-]\s", text)]
+    return [p for p in parts if p and p != text]

@@ -1,0 +1,80 @@
+"""Answers that were written before, played back: a frontier model as an anchor where there is no key.
+
+Knows files of `ruler/answers`: a first line that says who wrote them, how and for which prompt, then a line a case.
+Does not know prompts: the hash of the prompt stands in the file, and a call that asks in other words gets no answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.files import RULER, canonical, rows, sha256
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
+
+PREFIX = "stored:"
+CAN = Capabilities(greedy=False, seed=False, temperature=False)
+ELSE = "{task}"  # stands for the task in the prompt that is hashed
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A file of answers."""
+
+    name: str
+    about: dict[str, Any]  # its first line: who wrote it, how, when, `prompt_sha256`, `pipeline`
+    replies: dict[str, str]  # task -> reply as the prompt asks for it
+
+
+def named(name: str) -> bool:
+    """Whether a model's name asks for stored answers."""
+    return name.startswith(PREFIX)
+
+
+def read(name: str) -> Answers:
+    """The answers behind a name such as `stored:claude`. Raises NoModel."""
+    folder = RULER / "answers"
+    path = folder / f"{name.removeprefix(PREFIX)}.jsonl"
+    known = sorted(p.stem for p in folder.glob("*.jsonl"))
+    if path.stem not in known or path.parent != folder:
+        raise NoModel(f"model {name!r:.60}: this ruler stores answers of {', '.join(known) or 'nobody'}")
+    try:
+        about, *lines = (json.loads(line) for line in rows(path.read_text(encoding="utf-8")))
+        about["prompt_sha256"], about["pipeline"]  # noqa: B018  there, or not such a file
+        replies = {row["task"]: json.dumps(row["reply"], ensure_ascii=False) for row in lines}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NoModel(f"{path}: cannot be read as stored answers ({error})") from error
+    return Answers(name, about, replies)
+
+
+def prompt_hash(messages: Sequence[Message], task: str) -> str:
+    """The hash of a prompt with the task taken out, so that it is one hash for all tasks."""
+    blank = [{**m, "content": m["content"].replace(task, ELSE)} for m in messages]
+    return sha256(canonical(blank))
+
+
+class StoredModel:
+    """A model that answers one prompt of one pipeline with what stands in a file. Costs nothing."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.answers = name, read(name)
+        path: Path = RULER / "answers" / f"{name.removeprefix(PREFIX)}.jsonl"
+        self.identity: dict[str, Any] = {"name": name, "answers": sha256(path.read_bytes())[:16]}
+        self.capabilities = CAN
+        self.cost = Cost()
+
+    def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
+        """The stored reply to each prompt; a prompt that it was not written for is an error of that case."""
+        done = [self._reply(messages) for messages in prompts]
+        self.cost += Cost(calls=len(done))
+        return done
+
+    def _reply(self, messages: Sequence[Message]) -> Completion:
+        wanted = self.answers.about["prompt_sha256"]
+        for task, reply in self.answers.replies.items():
+            if task in messages[-1]["content"] and prompt_hash(messages, task) == wanted:
+                return Completion(reply, 0, 0, "stop")
+        return Completion("stored answers are for another prompt or task", 0, 0, "error")

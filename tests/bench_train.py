@@ -1,0 +1,89 @@
+"""Training beside mlx-lm's own loop: the same rows, layers, rank and batch, in one process, in turns.
+
+`python -m tests.bench_train FOLDER` names another base than a random one of SmolLM2's shape. Measures steps after the
+first epoch has read the frozen layers, and says what reading them cost. Does not cover what is learnt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+SHAPE = {
+    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+    "num_key_value_heads": 3, "vocab_size": 49152,
+}  # fmt: skip
+ROWS, BATCH, ROUNDS = 16, 8, 2
+
+
+def train_tokens(base: str = ""):
+    """Tokens a second: mlx_lm.tuner.train with its default loss, and this project's step."""
+    with tempfile.TemporaryDirectory(prefix="notch-") as temp:
+        yield from _train_tokens(base or _random(Path(temp) / "base"), Path(temp))
+
+
+def _random(folder):
+    from tests.train.conftest import write_base
+
+    return write_base(folder, **SHAPE)
+
+
+def _train_tokens(base, folder):
+    from lib.agent.bank import LeakGuard
+    from lib.train import data, lora
+
+    settings = lora.Settings(batch=BATCH, epochs=1, warmup=0)
+    model = lora.prepare(base, "", settings, 0)
+    rows = lora.sft_rows(model, data.build("clean", ROWS, 0, LeakGuard([])).train, settings)
+    tokens = sum(len(ids) for ids, _ in rows)
+    fit = lora.Fit(model, lora.SFT, settings, lambda _: rows, rows[:2], folder)
+    fit.steps, optimiser = 1, fit._optimiser(100)
+    with lora.threads(settings.threads):
+        fit.forward = lora.Forward.of(model.model, rows)
+        cut = lora.batches(rows, BATCH, 0)
+        _mlx_lm(model, rows, 1, folder), fit._step(1, cut[0], optimiser)  # compile, once
+        fit.forward.kept.clear()
+        began = time.perf_counter()
+        for ids, _ in rows:
+            fit.forward._lower(ids)
+        reading = time.perf_counter() - began
+        theirs = lambda: _mlx_lm(model, rows, len(cut), folder)  # noqa: E731
+        ours = lambda: [fit._step(1, part, optimiser) for part in cut]  # noqa: E731
+        told = [(_seconds(theirs), _seconds(ours)) for _ in range(ROUNDS)]
+    slow, fast = (median(t) for t in zip(*told, strict=True))
+    first = slow / (fast + reading)
+    yield (
+        f"{ROWS} rows of {tokens // ROWS} tokens, last {settings.layers} layers: mlx_lm.tuner.train / ours",
+        slow, fast, median(a / b for a, b in told),
+        f"{tokens / slow:.0f} and {tokens / fast:.0f} tokens a second, {first:.1f}x in the first epoch, want 1.5x",
+    )  # fmt: skip
+
+
+def _mlx_lm(model, rows, steps, folder):
+    import mlx.optimizers as opt
+    from mlx_lm.tuner import TrainingArgs, train
+
+    args = TrainingArgs(
+        batch_size=BATCH, iters=steps, steps_per_report=10**6, steps_per_save=10**6,
+        adapter_file=str(folder / "theirs.safetensors"),
+    )  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        train(model.model, opt.AdamW(learning_rate=1e-5), rows, args=args)
+
+
+def _seconds(work):
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+BENCHES = (train_tokens,)
+
+if __name__ == "__main__":
+    for what, slow, fast, ratio, note in train_tokens(*sys.argv[1:]):
+        print(f"{what}: {slow:.1f} s, {fast:.1f} s, ratio {ratio:.2f}; {note}")

@@ -1,0 +1,140 @@
+"""The cheap forward pass says what the model says, and its slope is the model's slope."""
+
+import pytest
+
+from lib.train import data, grpo, lora, orpo
+from lib.train.forward import Forward, plain
+from lib.train.lora import Settings
+from tests.train.conftest import write_base
+
+CHANGES = {"layers": 2, "rank": 2}
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    return write_base(tmp_path_factory.mktemp("deep") / "base", seed=3, num_hidden_layers=4)
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory):
+    return write_base(
+        tmp_path_factory.mktemp("untied") / "base", seed=4, num_hidden_layers=3, tie_word_embeddings=False
+    )
+
+
+def ready(base, no_guard, **changes):
+    """A model whose adapter is somewhere, not at its start where B is zero; settings and pairs."""
+    import mlx.core as mx
+    from mlx.utils import tree_map
+
+    settings = Settings.of(CHANGES | changes)
+    model = lora.prepare(base, "", settings, 0)
+    mx.random.seed(5)
+    model.model.update(tree_map(lambda v: mx.random.normal(v.shape) * 0.1, model.model.trainable_parameters()))
+    return model, settings, data.build("clean", 6, 0, no_guard).train
+
+
+def slopes(model, told, objective, rows):
+    import mlx.core as mx
+    import mlx.nn as nn
+    from mlx.utils import tree_flatten
+
+    weights = mx.array([float(objective.weigh(r)) for r in rows])
+
+    def mean():
+        return (objective.each(*told(objective.learnt(rows)), rows)["loss"] * weights).sum() / weights.sum()
+
+    value, slope = nn.value_and_grad(model.model, mean)()
+    return value.item(), dict(tree_flatten(slope))
+
+
+def agree(model, objective, rows, forward=None):
+    import mlx.core as mx
+
+    forward = forward or Forward.of(model.model, objective.learnt(rows))
+    for _ in range(2):  # the second time the frozen layers are not read
+        value, slope = slopes(model, forward, objective, rows)
+        want, exact = slopes(model, lambda s: plain(model.model, s), objective, rows)
+        assert value == pytest.approx(want, abs=1e-5) and not forward.plainly
+        assert slope.keys() == exact.keys() and any(mx.abs(v).max().item() > 1e-3 for v in exact.values())
+        for name, told in exact.items():
+            assert mx.abs(slope[name] - told).max().item() < 1e-5, name
+    return forward
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_loss_and_slope_of_imitation_are_those_of_the_plain_model(deep, no_guard, layers):
+    model, settings, pairs = ready(deep, no_guard, layers=layers)
+    forward = agree(model, lora.SFT, lora.sft_rows(model, pairs, settings))
+    assert len(forward.low) == 4 - layers and len(forward.prefix) > 50
+    assert len(forward.kept) == (6 if layers < 4 else 0)  # with an adapter on every layer nothing is kept
+
+
+def test_also_where_the_prompt_is_learnt_and_so_nothing_can_be_shared(deep, no_guard):
+    model, settings, pairs = ready(deep, no_guard, mask_prompt=False)
+    assert agree(model, lora.SFT, lora.sft_rows(model, pairs, settings)).prefix == ()
+
+
+def test_also_with_a_head_of_its_own(untied, no_guard):
+    model, settings, pairs = ready(untied, no_guard)
+    agree(model, lora.SFT, lora.sft_rows(model, pairs, settings))
+
+
+def test_also_of_a_preference(deep, no_guard):
+    model, settings, pairs = ready(deep, no_guard)
+    ids = lora.sft_rows(model, pairs, settings)
+    rows = [(a, b, start, other) for (a, start), (b, other) in zip(ids[:3], ids[3:], strict=True)]
+    agree(model, orpo.objective(0.5), rows)
+
+
+def test_also_of_a_reward(deep, no_guard):
+    model, settings, pairs = ready(deep, no_guard)
+    ids = lora.sft_rows(model, pairs, settings)
+    forward = Forward.of(model.model, ids)
+    drawn = [(i, s, (-1.0) ** n, [-7.0] * (len(i) - s), [-6.8] * (len(i) - s)) for n, (i, s) in enumerate(ids)]
+    agree(model, grpo.objective(grpo.Rules()), drawn, forward)
+
+
+def test_a_row_that_begins_unlike_the_others_is_read_alone(deep, no_guard):
+    model, settings, pairs = ready(deep, no_guard)
+    rows = lora.sft_rows(model, pairs, settings)
+    forward = Forward.of(model.model, rows)
+    agree(model, lora.SFT, [*rows[:2], ([5, *rows[2][0]], rows[2][1] + 1)], forward)
+
+
+def test_rows_make_way_when_there_is_no_room_for_more(deep, no_guard):
+    model, settings, pairs = ready(deep, no_guard)
+    rows = lora.sft_rows(model, pairs, settings)
+    forward = Forward.of(model.model, rows)
+    forward.most = 2 * 4 * 64 * (max(len(ids) for ids, _ in rows) - len(forward.prefix))
+    agree(model, lora.SFT, rows, forward)
+    assert 1 <= len(forward.kept) <= 3 and forward.size == sum(v.nbytes for v in forward.kept.values())
+    assert forward.size <= forward.most
+
+
+def test_a_model_of_another_kind_is_read_plainly(deep, no_guard):
+    import mlx.core as mx
+
+    model, settings, pairs = ready(deep, no_guard)
+    rows = lora.sft_rows(model, pairs, settings)
+    embed = model.model.model.embed_tokens
+    inner = type(model.model.model)
+
+    class Scaled(inner):
+        def __call__(self, ids, cache=None, input_embeddings=None):
+            return super().__call__(ids, cache, embed(ids) * 8)
+
+    model.model.model.__class__ = Scaled
+    forward = Forward.of(model.model, rows)
+    told, mask = forward(rows)
+    assert forward.plainly and mx.array_equal(told, plain(model.model, rows)[0])
+    assert mask.sum(1).tolist() == [len(ids) - start for ids, start in rows]
+
+
+def test_work_is_dear_where_a_row_is_new_and_where_it_is_learnt_from(deep, no_guard):
+    model, settings, pairs = ready(deep, no_guard)
+    rows = lora.sft_rows(model, pairs, settings)
+    forward = Forward.of(model.model, rows)
+    new = forward.work(rows, False)
+    forward(rows)
+    assert forward.work(rows, True) > new > forward.work(rows, False) > 0
