@@ -370,13 +370,3 @@ def test_a_training_goes_on_from_a_run_and_says_so(trained, tmp_path):
     assert more["adapter"] == record["id"] == more["found"]["provenance"]["parents"][0]["adapter"]
     refused = call("--from-run", "9", *where)
     assert isinstance(refused.exception, KeyError)
-
-
-@pytest.mark.slow
-def test_the_shipped_plans_can_run_as_far_as_that_is_known_before_anything_is_trained():
-    for name in ("quick", "train"):
-        plan = study.read(name)
-        assert any(e.template == "11_train" for e in plan.entries)
-        assert study.check(plan).keys() == {
-            e.name for e in plan.entries if not e.confirm and not e.models and e.template != "13_rejudge"
-        }
