@@ -28,13 +28,13 @@ def train_tokens(base: str = ""):
 
 
 def _random(folder):
-    from tests.train.conftest import write_base
+    from tests.llama import write_base
 
     return write_base(folder, **SHAPE)
 
 
 def _train_tokens(base, folder):
-    from lib.agent.bank import LeakGuard
+    from lib.agent.guard import LeakGuard
     from lib.train import data, lora
 
     settings = lora.Settings(batch=BATCH, epochs=1, warmup=0)

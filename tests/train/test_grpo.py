@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib.agent import prompt
-from lib.agent.bank import LeakGuard
+from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
 from lib.models.model import Decoding
 from lib.train import data, gad, grpo, lora

@@ -3,7 +3,7 @@
 import pytest
 
 from lib.agent import prompt
-from lib.agent.bank import LeakGuard
+from lib.agent.guard import LeakGuard
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding
 from lib.train import data, grpo, recipe
