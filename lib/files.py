@@ -27,6 +27,10 @@ class OneLine(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+class Tampered(OneLine):
+    """Something that was sealed has changed; the message names each file."""
+
+
 def runs_folder() -> Path:
     """The folder of sealed runs: `NOTCH_RUNS` if set (the CLI sets it from --runs), else `runs` of the project."""
     return Path(os.environ.get("NOTCH_RUNS") or ROOT / "runs")
@@ -97,14 +101,6 @@ def _complete(folder: Path, data: bytes | str, mode: int) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temp)
-
-
-def append(path: Path, line: str) -> None:
-    """Append one line and wait until it is on disk."""
-    with open(path, "ab") as out:
-        out.write(line.encode() + b"\n")
-        out.flush()
-        os.fsync(out.fileno())
 
 
 def rows(text: str) -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+from lib.claude.paid import Fault
 from lib.measure.answer import Answer
 from lib.measure.judge import Judgment, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
@@ -53,14 +54,6 @@ PROTOCOLS = {
     "balanced": (Call("rubric"), Call("pairwise"), Call("pairwise", gold_first=False)),
     "seed": (Call("seed"),),
 }
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A reply that is no judgment, and why."""
-
-    reason: str
-    again: bool = True  # whether asking once more can help
 
 
 # --- what is asked -------------------------------------------------------------------------------

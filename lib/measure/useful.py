@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lib.claude.paid import Fault
 from lib.measure.answer import Answer
 from lib.measure.judge import Unscored
-from lib.measure.judge_calls import USEFUL, Call, Fault
+from lib.measure.judge_calls import USEFUL, Call
 from lib.measure.offline_judge import ALIKE, VAGUE, Question, likeness, parse
 from lib.measure.ruler import Case
 

@@ -15,18 +15,18 @@ from dataclasses import replace
 
 import pytest
 
+from lib.claude.client import WrongModel
+from lib.claude.prices import BudgetSpent, UnknownModel
+from lib.claude.store import Store
 from lib.cli import main
 from lib.lab.experiment import BadParameters, Experiment, judge_named
 from lib.measure import judge_calls as calls
 from lib.measure.answer import Answer
-from lib.measure.claude import WrongModel
 from lib.measure.claude_judge import ClaudeJudge
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.judge_calls import PROTOCOLS, Call, Fault
 from lib.measure.ruler import Case, Gold, Ruler
-from lib.measure.spend import BudgetSpent, UnknownModel
-from lib.measure.store import Store
-from tests.measure.loopback import Loopback, texts
+from tests.claude.loopback import Loopback, texts
 
 KEY = "sk-ant-planted-4f1d9c"
 RULER = Ruler.load()

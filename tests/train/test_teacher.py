@@ -5,11 +5,11 @@ import json
 import pytest
 
 from lib.agent.guard import LeakGuard
-from lib.measure.claude import NoKey, WrongModel
-from lib.measure.spend import BudgetSpent
-from lib.measure.store import BATCH, Store
+from lib.claude.client import NoKey, WrongModel
+from lib.claude.prices import BudgetSpent
+from lib.claude.store import BATCH, Store
 from lib.train import data, teacher
-from tests.measure.loopback import Loopback
+from tests.claude.loopback import Loopback
 
 TOLD = {"model": "claude-sonnet-5-5", "dollars": 2.0, "batch": False}
 

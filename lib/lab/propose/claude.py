@@ -1,7 +1,7 @@
 """The proposer `claude`: one call a proposal, everything it knows rebuilt from disk.
 
 Knows the instructions, how the state becomes data that cannot give orders, and the form of the reply. Does not know
-HTTP (lib.measure.claude does) nor whether the proposal is any good. The reply is data too: nothing of it is executed.
+HTTP (lib.claude.client does) nor whether the proposal is any good. The reply is data too: nothing of it is executed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from lib.claude.client import Claude
+from lib.claude.prices import Request, Spent, listed
 from lib.lab.context import Asked, View
 from lib.lab.proposal import PROPOSABLE
-from lib.measure.claude import Claude
 from lib.measure.judge_calls import data
-from lib.measure.spend import Request, Spent, listed
 
 MODEL = "claude-sonnet-5-5"
 MAX_TOKENS = 6000

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from lib.measure import store as stores
+from lib.claude import store as stores
+from lib.claude.store import Store, key_of, line_of, row_of
 from lib.measure.ruler import Tampered
-from lib.measure.store import Store, key_of, line_of, row_of
 
 KEY = ("fingerprint", "case", "text", "rubric", "gold_first", 0)
 
@@ -124,7 +124,7 @@ def test_processes_that_write_at_once_lose_and_mix_nothing(path):
 
 
 def test_a_process_killed_while_it_writes_leaves_a_store_that_reads(path):
-    code = f"from tests.measure.test_store import reply, Store\nwhile True: Store({str(path)!r}).append(reply('a', 'x' * 9000))"
+    code = f"from tests.claude.test_store import reply, Store\nwhile True: Store({str(path)!r}).append(reply('a', 'x' * 9000))"
     child = subprocess.Popen([sys.executable, "-c", code])
     until = time.time() + 60
     while time.time() < until and (not path.exists() or path.stat().st_size < 100_000):

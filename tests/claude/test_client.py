@@ -10,11 +10,10 @@ import traceback
 
 import pytest
 
-from lib.measure import claude as cloud
-from lib.measure import spend
-from lib.measure.claude import Claude, NoKey, NotAnswered
-from lib.measure.spend import BudgetSpent, CloudError, Spent, UnknownModel, dollars, worst
-from tests.measure.loopback import Loopback
+from lib.claude import client as cloud
+from lib.claude.client import Claude, NoKey, NotAnswered
+from lib.claude.prices import BudgetSpent, CloudError, Spent, UnknownModel, dollars, worst
+from tests.claude.loopback import Loopback
 
 KEY = "sk-ant-planted-4f1d9c"
 MODEL = "claude-sonnet-5-5"

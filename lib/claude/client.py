@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from lib.measure.spend import Budget, CloudError, Request, Spent, dollars, input_tokens, listed, worst
+from lib.claude.prices import Budget, CloudError, Request, Spent, dollars, input_tokens, listed, worst
 
 API_VERSION = "2026-10-21"  # sent by name, so that another SDK cannot change what a judge is
 RETRIES = 6  # of the SDK: 429, 529, 5xx and lost connections, with `retry-after` obeyed
@@ -68,6 +68,30 @@ def _wrong_key() -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         return "ANTHROPIC_API_KEY holds a space, a line break or another sign that no key has; set it again"
     return ""
+
+
+def request(
+    model: str,
+    max_tokens: int,
+    system: list[Request],
+    content: str,
+    form: Request,
+    effort: str = "",
+    thinking: str = "between_tools",
+) -> Request:
+    """The parameters of a call that answers in JSON of a form. Settings that the model does not take are not sent.
+
+    There are no tools, so "between_tools" means no thinking before the reply.
+    """
+    takes = listed(model)
+    output: Request = {"format": {"type": "json_schema", "schema": form}}
+    if effort and takes.effort:
+        output["effort"] = effort
+    messages = [{"role": "user", "content": content}]
+    parameters: Request = {"model": model, "max_tokens": max_tokens, "system": system, "messages": messages}
+    if thinking and takes.thinking:
+        parameters["thinking"] = {"type": thinking}
+    return parameters | {"output_config": output}
 
 
 def schema(form: Any) -> dict[str, Any]:
