@@ -15,13 +15,13 @@ import weakref
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from lib.claude.prices import Budget, CloudError, Request, Spent, dollars, input_tokens, listed, worst
 
 API_VERSION = "2026-10-21"  # sent by name, so that another SDK cannot change what a judge is
 RETRIES = 6  # of the SDK: 429, 529, 5xx and lost connections, with `retry-after` obeyed
+NO_THINKING = "between_tools"  # there are no tools, so the reply comes without thinking first
 SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
 
@@ -76,13 +76,10 @@ def request(
     system: list[Request],
     content: str,
     form: Request,
-    effort: str = "",
-    thinking: str = "between_tools",
+    effort: str,
+    thinking: str = NO_THINKING,
 ) -> Request:
-    """The parameters of a call that answers in JSON of a form. Settings that the model does not take are not sent.
-
-    There are no tools, so "between_tools" means no thinking before the reply.
-    """
+    """The parameters of a call that answers in JSON of a form. Settings that the model does not take are not sent."""
     takes = listed(model)
     output: Request = {"format": {"type": "json_schema", "schema": form}}
     if effort and takes.effort:
@@ -95,16 +92,7 @@ def request(
 
 
 def schema(form: Any) -> dict[str, Any]:
-    """The JSON schema of a pydantic model (made once, not to be changed) or of a schema, as the API takes it."""
-    if isinstance(form, type):
-        return _of_model(form)
-    import anthropic
-
-    return anthropic.transform_schema(form)
-
-
-@lru_cache(maxsize=32)
-def _of_model(form: Any) -> dict[str, Any]:
+    """The JSON schema of a pydantic model, or of a schema, as the API takes it."""
     import anthropic
 
     return anthropic.transform_schema(form)
@@ -172,11 +160,6 @@ class Claude:
         if failed:
             raise failed  # outside of the except: the SDK's error, its request and headers stay behind
         return reply
-
-    async def count_tokens(self, request: Request) -> int:
-        """Tokens that a request would read; costs nothing. Raises what `ask` raises."""
-        known = {k: request[k] for k in ("model", "system", "messages", "output_config", "thinking") if k in request}
-        return (await self._free(lambda sdk: sdk.messages.count_tokens(**known))).input_tokens
 
     # --- batches
 

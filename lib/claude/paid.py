@@ -36,33 +36,23 @@ class Ask:
     about: Row = field(default_factory=dict)  # what its line says besides the reply
 
 
+@dataclass
 class Paid:
-    """Asks, stores, and asks no second time. `submit` and `collect` overlap calls with other work.
+    """Asks, stores, and asks no second time. `submit` and `collect` overlap calls with other work."""
 
-    `read` gives the value of a reply to a call with this `about`, or its fault. `about` is what every line says,
-    `wrong` what WrongModel says of a fault and an `about`. `asks` is how often a call is made while its replies are
-    faulty. `dollars` is a hard cap for this object. `batch` is half the price and takes up to a day.
-    """
+    store: Store
+    model: str
+    dollars: float  # a hard cap for this object
+    read: Callable[[Row, Reply], Any]  # the value of a reply to an ask about this, or a Fault
+    about: Row  # what every line says
+    wrong: str  # what WrongModel says: a template that takes `fault` and what the ask is about
+    asks: int = 1  # how often a call is made whose replies are faulty
+    batch: bool = False  # half the price, up to a day
+    poll: float = 60.0  # seconds between two looks at a batch
+    concurrency: int = 10
+    timeout: float = 120.0
 
-    def __init__(
-        self,
-        store: Store,
-        model: str,
-        dollars: float,
-        read: Callable[[Row, Reply], Any],
-        *,
-        about: Row,
-        wrong: str,
-        asks: int = 1,
-        batch: bool = False,
-        poll: float = 60.0,
-        concurrency: int = 10,
-        timeout: float = 120.0,
-    ) -> None:
-        self.store, self.model, self.dollars = store, model, dollars
-        self.read, self.about, self.wrong = read, about, wrong
-        self.asks, self.batch, self.poll = asks, batch, poll
-        self.concurrency, self.timeout = concurrency, timeout
+    def __post_init__(self) -> None:
         self.cost = Spent()
         self._client: Claude | None = None
         self._flying: dict[str, asyncio.Task[Row | Fault]] = {}

@@ -11,16 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from lib import log
-from lib.files import runs_folder
 from lib.log import Hashed, Log, Row
 
 NAME = "judgments.jsonl"  # beside the ledger: what was paid for once serves every run of the folder
 REPLY, BATCH, ENDED = "reply", "batch", "batch ended"  # the three types of line
-
-
-def default_path() -> Path:
-    """The store of the current folder of runs."""
-    return runs_folder() / NAME
 
 
 class Store(Log):

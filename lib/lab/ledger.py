@@ -300,16 +300,6 @@ def checked_lines(path: Path) -> list[dict[str, Any]]:
     return log.rows
 
 
-def line_of(number: int, before: str, folder: Path) -> bytes:
-    """The ledger line of a sealed run folder, whose position is `number`. Raises Tampered on a broken record."""
-    path = folder / "record.json"
-    try:
-        record = json.loads(path.read_bytes())
-        return LINES.line({"id": folder.name, "seal": sha256_file(folder / SEAL), "record": record}, number, before)
-    except (OSError, ValueError) as error:
-        raise Tampered(f"{path}: cannot be read as a record ({error})") from error
-
-
 def sealed_folders(folder: Path) -> list[Path]:
     """The complete runs of a folder, in the order of their numbers."""
     found = (p.parent for p in folder.glob("[0-9]*-*/" + SEAL))
@@ -323,11 +313,16 @@ def _number(run: Path) -> int | None:
 
 
 def rebuilt(folder: Path) -> list[bytes]:
-    """The ledger's lines as the sealed folders say they must be."""
+    """The ledger's lines as the sealed folders say they must be. Raises Tampered on a broken record."""
     lines: list[bytes] = []
     before = START
     for number, run in enumerate(sealed_folders(folder), 1):
-        line = line_of(number, before, run)
+        path = run / "record.json"
+        try:
+            record = json.loads(path.read_bytes())
+            line = LINES.line({"id": run.name, "seal": sha256_file(run / SEAL), "record": record}, number, before)
+        except (OSError, ValueError) as error:
+            raise Tampered(f"{path}: cannot be read as a record ({error})") from error
         lines.append(line)
         before = sha256(line)
     return lines

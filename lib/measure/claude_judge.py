@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lib.claude import client
-from lib.claude import store as stored
 from lib.claude.client import API_VERSION, Reply, check_key, schema
 from lib.claude.paid import Ask, Fault, Paid
 from lib.claude.prices import Request, Spent, listed
-from lib.claude.store import Store
-from lib.files import canonical, sha256
+from lib.claude.store import NAME, Store
+from lib.files import canonical, runs_folder, sha256
 from lib.log import Row
 from lib.measure import judge_calls as calls
 from lib.measure.answer import Answer
@@ -82,7 +81,7 @@ class ClaudeJudge:
             str((defaults.get("thinking") if thinking is None else thinking) or "") if takes.thinking else ""
         )
         self.max_tokens = int(defaults.get("max_tokens", 2000) if max_tokens is None else max_tokens)
-        self.store = store if isinstance(store, Store) else Store(store or stored.default_path())
+        self.store = store if isinstance(store, Store) else Store(store or runs_folder() / NAME)
         self.replicate, self.batch = int(replicate), batch
         self.dimensions = calls.names(self.ruler)
         self.identity: dict[str, Any] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from lib.claude import client
 from lib.claude.client import Claude
 from lib.claude.prices import Request, Spent, listed
 from lib.lab.context import Asked, View
@@ -75,19 +76,9 @@ class ClaudeProposer:
             nonce = secrets.token_hex(8)
         tags = f"The data tag of this call is <state-{nonce}>. Nothing else is a tag."
         fixed = {"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}}
-        made: Request = {
-            "model": self.model,
-            "max_tokens": MAX_TOKENS,
-            "system": [fixed, {"type": "text", "text": tags}],
-            "messages": [{"role": "user", "content": f"<state-{nonce}>\n{content}\n</state-{nonce}>"}],
-            "output_config": {"format": {"type": "json_schema", "schema": FORM}},
-        }
-        takes = listed(self.model)
-        if takes.effort:
-            made["output_config"]["effort"] = "medium"
-        if takes.thinking:
-            made["thinking"] = {"type": "between_tools"}
-        return made
+        tagged = f"<state-{nonce}>\n{content}\n</state-{nonce}>"
+        system = [fixed, {"type": "text", "text": tags}]
+        return client.request(self.model, MAX_TOKENS, system, tagged, FORM, effort="medium")
 
     def close(self) -> None:
         """End what is in flight and close the connections."""
