@@ -145,23 +145,23 @@ def check_sums(folder: Path, text: str, seal: str) -> list[str]:
 
     Names changed, missing and added files. `seal` is the name of the file that holds the lines.
     """
-    said: dict[str, str] = {}
+    sealed: dict[str, str] = {}
     wrong = []
     for line in text.splitlines():
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name:
             return [f"{folder / seal}: not a list of sha256 sums"]
-        said[name] = digest
-    found = {
+        sealed[name] = digest
+    present = {
         p.relative_to(folder).as_posix()
         for p in folder.rglob("*")
         if not p.is_dir() and (name := p.relative_to(folder).as_posix()) != seal and not hidden(name)
     }
-    for name in sorted(said.keys() - found):
+    for name in sorted(sealed.keys() - present):
         wrong.append(f"{folder / name}: missing")
-    for name in sorted(found - said.keys()):
+    for name in sorted(present - sealed.keys()):
         wrong.append(f"{folder / name}: not part of the seal (added later)")
-    for name in sorted(said.keys() & found):
-        if not (folder / name).is_file() or sha256_file(folder / name) != said[name]:
+    for name in sorted(sealed.keys() & present):
+        if not (folder / name).is_file() or sha256_file(folder / name) != sealed[name]:
             wrong.append(f"{folder / name}: changed since it was sealed (its sum in {folder / seal} is another)")
     return wrong

@@ -90,7 +90,7 @@ class Log:
         return iter(self.rows)
 
     def catch_up(self) -> list[Row]:
-        """Read the whole lines that were written since the last look, by whomever; returns their rows."""
+        """Read the whole lines that were written since the last look, by whomever; returns their rows. Raises Tampered."""
         with self._lock, _no_collecting():
             data, rows, head = self._unread(), [], self.head
             *lines, rest = data.split(b"\n")
@@ -116,10 +116,11 @@ class Log:
             fcntl.flock(out, fcntl.LOCK_EX)  # it dies with the process
             self.catch_up()
             self._repair(out)
-            first, data, before = not self._end, b"", self.head
+            first, lines, before = not self._end, [], self.head
             for number, row in enumerate(rows, len(self.rows) + 1):
-                line = self.scheme.line(row, number, before)
-                data, before = data + line + b"\n", sha256(line)
+                lines.append(self.scheme.line(row, number, before) + b"\n")
+                before = sha256(lines[-1][:-1])
+            data = b"".join(lines)
             if out.write(data) != len(data):
                 raise OSError(f"{self.path}: the disk took only part of what was written")
             os.fsync(out.fileno())

@@ -188,16 +188,16 @@ class Claude:
         async def read(sdk: Any) -> list[Any]:
             return [entry async for entry in await sdk.messages.batches.results(batch)]
 
-        found: list[tuple[str, Reply | str]] = []
+        results: list[tuple[str, Reply | str]] = []
         for entry in await self._free(read):
             kind = entry.result.type
             if kind == "succeeded":
-                found.append((entry.custom_id, self._reply(entry.result.message, batch=True)))
+                results.append((entry.custom_id, self._reply(entry.result.message, batch=True)))
             else:
                 error = getattr(getattr(entry.result, "error", None), "error", None)
-                said = f": {getattr(error, 'type', '')} {getattr(error, 'message', '')}" if error else ""
-                found.append((entry.custom_id, scrub(f"its batch entry {kind}{said}")[:300]))
-        return found
+                detail = f": {getattr(error, 'type', '')} {getattr(error, 'message', '')}" if error else ""
+                results.append((entry.custom_id, scrub(f"its batch entry {kind}{detail}")[:300]))
+        return results
 
     async def _free(self, call: Any) -> Any:
         sdk, failed = self.sdk, None
@@ -226,8 +226,8 @@ def _failure(error: Exception) -> tuple[CloudError, bool]:
     import anthropic
 
     name, status = type(error).__name__, getattr(error, "status_code", None)
-    said = getattr(error, "api_message", None) or (str(error) if isinstance(error, anthropic.APIError) else "")
-    text = scrub(f"{name}{f' {status}' if status else ''}: {' '.join(str(said).split())}")[:300]
+    message = getattr(error, "api_message", None) or (str(error) if isinstance(error, anthropic.APIError) else "")
+    text = scrub(f"{name}{f' {status}' if status else ''}: {' '.join(str(message).split())}")[:300]
     if status in (401, 403):
         return NoKey(f"the API refused the key ({text})"), True
     if status in (402, 404):

@@ -334,10 +334,10 @@ def sync(folder: Path) -> list[str]:
     Adds missing last lines and completes a torn one; returns what was done, in words. Raises Tampered where lines
     and folders contradict each other. Call it with the lock held.
     """
-    said = []
+    done = []
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        said.append(f"cleared {leftover.name}, left by an interrupted run")
+        done.append(f"cleared {leftover.name}, left by an interrupted run")
     path = folder / LEDGER
     want = rebuilt(folder)
     *have, torn = (path.read_bytes() if path.exists() else b"").split(b"\n")
@@ -348,8 +348,8 @@ def sync(folder: Path) -> list[str]:
     if torn or missing:
         Log(path, LINES).extend(missing)
     if torn:
-        said.append("cut off a torn last line of the ledger")
-    return said + [f"added {row['id']} to the ledger" for row in missing]
+        done.append("cut off a torn last line of the ledger")
+    return done + [f"added {row['id']} to the ledger" for row in missing]
 
 
 def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str], dict[str, bytes]]) -> str:
@@ -419,19 +419,19 @@ def verify_ledger(folder: Path) -> list[str]:
     """What is wrong between the ledger's lines and the sealed runs."""
     path = folder / LEDGER
     try:
-        found = checked_lines(path)
+        lines = checked_lines(path)
         want = [json.loads(line) for line in rebuilt(folder)]
     except Tampered as error:
         return [str(error)]
     wrong = []
-    for number, (mine, run) in enumerate(zip_longest(found, want), 1):
-        if mine is None:
+    for number, (line, run) in enumerate(zip_longest(lines, want), 1):
+        if line is None:
             wrong.append(f"{path}: {run['id']} is sealed but not listed; `notch verify --repair` adds it")
-        elif run is None or mine.get("id") != run["id"]:
-            wrong.append(f"{path}:{number}: lists {mine.get('id')}, but there is no such sealed run at this place")
-        elif mine.get("seal") != run["seal"]:
+        elif run is None or line.get("id") != run["id"]:
+            wrong.append(f"{path}:{number}: lists {line.get('id')}, but there is no such sealed run at this place")
+        elif line.get("seal") != run["seal"]:
             wrong.append(f"{path}:{number} and {folder / run['id'] / SEAL}: one of the two has changed")
-        elif mine != run:
+        elif line != run:
             wrong.append(f"{path}:{number}: differs from what the sealed run says")
     return wrong
 
