@@ -16,18 +16,7 @@ from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
-from lib.files import (
-    Tampered,
-    canonical,
-    check_sums,
-    locked,
-    rows,
-    runs_folder,
-    sha256,
-    sha256_file,
-    sums,
-    sync_folder,
-)
+from lib.files import Tampered, canonical, check_sums, locked, rows, runs_folder, sha256, sha256_file, sums, sync_folder
 from lib.log import START, Chain, Log
 from lib.measure import blind, calibrate, compare, noise
 from lib.measure.answer import Answer, NoAnswer
@@ -40,11 +29,8 @@ from lib.measure.stats import paired
 ALPHA = 0.05
 SEAL = "SEALED"
 LEDGER = "ledger.jsonl"
-BESIDE = (
-    LEDGER,
-    "judgments.jsonl",
-    "events.jsonl",
-)  # files that may lie beside the runs: ledger, paid replies, the loop's log
+# What may lie beside the runs: the ledger, paid replies, the loop's events.
+BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl")
 LINES = Chain("record")
 REFERENCE = ("anchor", "a/a")  # levers that are measured beside the climb and never part of it
 # Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
