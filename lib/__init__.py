@@ -1,17 +1,19 @@
 """notch: can a small on-device language model do one narrow job as well as a frontier cloud model?
 
-The package is a house of six rooms and a floor. This is the order to read it in; a file imports only from files
+The package is a house of seven rooms and a floor. This is the order to read it in; a file imports only from files
 above it, and tests/test_order.py holds that.
 
     files                       folders, canonical JSON, hashes, files written once
+    log                         lines that are appended and prove themselves
     weights                     pinned weights, fetched once into the cache
+    claude.prices               what the cloud costs, and the cap
+    claude.client               Claude through the SDK
+    claude.store                every reply that was paid for, once
+    claude.paid                 live and batch calls, resumed after a kill
     measure.ruler               cases, gold, rubric, protocol; the seal and the fingerprint
     measure.answer              an answer that can be judged, or why there is none
     measure.judge               what a judge is
     measure.offline_judge       the judge that needs no key
-    measure.store               every judgment that was paid for, once
-    measure.spend               what the cloud costs, and the cap
-    measure.claude              Claude through the SDK
     measure.judge_calls         the cloud judge's prompts and parsers
     measure.claude_judge        the judge by Claude
     measure.useful              does a set enable a good plan? without gold

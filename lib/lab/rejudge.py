@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
+from lib.claude.prices import dollars
 from lib.files import RULER
 from lib.lab.calibration import TYPICAL, stored
 from lib.lab.experiment import BadParameters, Experiment, Markdown, judge_named
@@ -22,7 +23,6 @@ from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.judge import DIMENSIONS, Judge
 from lib.measure.ruler import Case, Ruler
-from lib.measure.spend import dollars
 
 CAP = 5.0  # dollars for both judges together, unless `judging` says otherwise
 

@@ -8,11 +8,11 @@ import subprocess
 
 import pytest
 
-from lib.files import canonical, locked, sha256
+from lib.files import Tampered, canonical, locked, sha256
 from lib.lab import ledger
-from lib.lab.ledger import SEAL, START, Ledger, rebuilt, sealed_folders, sync, verify
+from lib.lab.ledger import SEAL, Ledger, rebuilt, sealed_folders, sync, verify
+from lib.log import START
 from lib.measure.judge import DIMENSIONS, Judgment
-from lib.measure.ruler import Tampered
 from lib.measure.score import case_quality, score
 
 
@@ -158,7 +158,7 @@ def test_numbers_go_on_past_9999(lab):
         run.mkdir()
         os.link(first / SEAL, run / SEAL)
         os.link(first / "record.json", run / "record.json")
-    lab.path.write_text("".join(line + "\n" for line in rebuilt(lab.folder)))
+    lab.path.write_bytes(b"".join(line + b"\n" for line in rebuilt(lab.folder)))
     assert lab.seal(slug="next", status="kept") == "10000-next"
     assert [p.name for p in sealed_folders(lab.folder)[-2:]] == ["9999-run", "10000-next"]
     found = lab.read()
