@@ -21,6 +21,7 @@ from lib.measure import blind
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.judge import DIMENSIONS, Judge
+from lib.measure.keep import ALPHA
 from lib.measure.ruler import Case, Ruler
 from lib.measure.spend import dollars
 
@@ -193,7 +194,7 @@ class Rejudged:
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says what removing the dimension did."""
         runs = {k: v for k, v in self.found["runs"].items() if v["cases"]}
-        moved = [k for k, v in runs.items() if v["p"] < 0.05]
+        moved = [k for k, v in runs.items() if v["p"] < ALPHA]
         before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
         without = self.rejudge.without.replace("_", "-")
         told = f"without {without} the losses to gold go from {before} to {after} in {len(runs)} run{'s' * (len(runs) != 1)}; "

@@ -262,18 +262,6 @@ def test_no_price_is_negative_and_every_price_has_its_fault():
         assert set(PRICES[dimension]) <= set(amounts)
 
 
-def test_the_judge_reaches_the_floor_on_real_verdicts_it_was_not_fitted_to():
-    folder = Path(__file__).parents[2].parent / "shared" / "reference" / "fmdiscovery"
-    if not folder.exists():
-        pytest.skip(f"no real verdicts at {folder}")
-    from lib.measure.fit_offline import left_out, load
-
-    table = dict(line.split()[:2] for line in left_out(load(folder)).splitlines()[1:7])
-    assert float(table["quality"]) >= 0.62
-    assert float(table["atomicity"]) >= 0.5
-    assert float(table["coverage"]) >= 0.5
-
-
 # --- questions of another task
 
 
