@@ -197,9 +197,11 @@ class Rejudged:
         moved = [k for k, v in runs.items() if v["p"] < ALPHA]
         before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
         without = self.rejudge.without.replace("_", "-")
-        told = f"without {without} the losses to gold go from {before} to {after} in {len(runs)} run{'s' * (len(runs) != 1)}; "
-        told += f"quality moves beyond chance in {', '.join(moved)}" if moved else "quality moves beyond chance in none"
-        return Decision("reference", told)
+        effect = f"without {without} the losses to gold go from {before} to {after} in {len(runs)} run{'s' * (len(runs) != 1)}; "
+        effect += (
+            f"quality moves beyond chance in {', '.join(moved)}" if moved else "quality moves beyond chance in none"
+        )
+        return Decision("reference", effect)
 
     @property
     def result(self) -> Result:

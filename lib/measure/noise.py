@@ -125,32 +125,35 @@ def null_world(
     return keep.null_world(open_, sealed, floor)
 
 
-def floor_of(found: dict[str, Any], sampled: bool = True) -> float | None:
-    """The A/A floor of a calibration for two greedy runs, or where one of them samples. `found` is what its record holds.
+def floor_of(readings: dict[str, Any], sampled: bool = True) -> float | None:
+    """The A/A floor of a calibration for two greedy runs, or where one of them samples. `readings` are what its record holds.
 
     A calibration from before the two were told apart has the greedy one in its answers judged again.
     """
-    floors = found.get("floors") or {"sampled": found.get("floor"), "greedy": (found.get("same") or {}).get("floor")}
+    floors = readings.get("floors") or {
+        "sampled": readings.get("floor"),
+        "greedy": (readings.get("same") or {}).get("floor"),
+    }
     floor = floors["sampled" if sampled else "greedy"]
-    return found.get("floor") if floor is None else floor  # the larger one is safe where one was not measured
+    return readings.get("floor") if floor is None else floor  # the larger one is safe where one was not measured
 
 
-def world_of(found: dict[str, Any], sampled: bool = True) -> dict[str, Any] | None:
+def world_of(readings: dict[str, Any], sampled: bool = True) -> dict[str, Any] | None:
     """The null world of the keep rule with that floor, None where none was simulated."""
-    if sampled or floor_of(found, True) == floor_of(found, False):
-        return found.get("null_world")
-    return found.get("greedy_world")
+    if sampled or floor_of(readings, True) == floor_of(readings, False):
+        return readings.get("null_world")
+    return readings.get("greedy_world")
 
 
-def detectable_in(found: dict[str, Any], sampled: bool = True) -> float | None:
+def detectable_in(readings: dict[str, Any], sampled: bool = True) -> float | None:
     """The smallest gain that a calibration says the rule finds with that floor, None where it does not say."""
-    same = sampled or floor_of(found, True) == floor_of(found, False)
-    return found.get("detectable") if same else (found.get("greedy_world") or {}).get("detectable")
+    same = sampled or floor_of(readings, True) == floor_of(readings, False)
+    return readings.get("detectable") if same else (readings.get("greedy_world") or {}).get("detectable")
 
 
-def sentence(found: dict[str, Any], sampled: bool = True) -> str:
+def sentence(readings: dict[str, Any], sampled: bool = True) -> str:
     """Floor and false-keep rate of a calibration in one plain sentence; `sampled`: whether a run of the two samples."""
-    floor, world = floor_of(found, sampled), world_of(found, sampled)
+    floor, world = floor_of(readings, sampled), world_of(readings, sampled)
     if floor is None or (not world and floor):
         return "How often this rule keeps a change that changes nothing is not measured here yet: `notch calibrate`."
     what = "where one of them samples" if sampled else "both greedy"

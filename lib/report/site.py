@@ -58,33 +58,34 @@ def page_path(runs: Path, name: str) -> Path:
 def write(runs: Path, html: Path | None = None) -> None:
     """Execute and render the index notebooks; with `html`, also a page a run and an index page."""
     home(runs).mkdir(parents=True, exist_ok=True)
-    names = [*INDEXES, *[PUBLISHED.stem] * (home(runs) == NOTEBOOKS)]
+    own = [PUBLISHED.stem] if home(runs) == NOTEBOOKS else []
+    names = [*INDEXES, *own]
     for name in names:
-        out, rendered, own = notebook_path(runs, name), page_path(runs, name), name == PUBLISHED.stem
-        if own and current(rendered):
+        out, target = notebook_path(runs, name), page_path(runs, name)
+        if name in own and current(target):
             continue
         # As in JupyterLab: a page in a folder of its own imports the code beside it.
-        render(out if own else NOTEBOOKS / out.name, out, runs, out.parent if own else None)
-        rendered.parent.mkdir(parents=True, exist_ok=True)
-        replace(rendered, page(out, [(n, f"{n}.html") for n in names]))
+        render(out if name in own else NOTEBOOKS / out.name, out, runs, out.parent if name in own else None)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace(target, page(out, [(n, f"{n}.html") for n in names]))
     if html is None:
         return
     html.mkdir(parents=True, exist_ok=True)
-    links = [("report", "index.html"), ("runs", "21_runs.html"), *[(n, f"{n}.html") for n in names[len(INDEXES) :]]]
+    links = [("report", "index.html"), ("runs", "21_runs.html"), *[(n, f"{n}.html") for n in own]]
     replace(html / "index.html", page(notebook_path(runs, "20_report"), links))
     entries = [(r["id"], f"{r['id']}.html", r["status"]) for r in Ledger.read(runs).records]
     listing = "<h2>Every run</h2><ul>" + "".join(f'<li><a href="{h}">{n}</a> {s}</li>' for n, h, s in entries) + "</ul>"
     replace(html / "21_runs.html", page(notebook_path(runs, "21_runs"), links, listing))
-    for name in names[len(INDEXES) :]:
+    for name in own:
         replace(html / f"{name}.html", page(notebook_path(runs, name), links))
     for run in sealed_folders(runs):
         replace(html / f"{run.name}.html", page(run / "experiment.ipynb", links))
 
 
-def current(rendered: Path) -> bool:
+def current(target: Path) -> bool:
     """Whether the published study's page is newer than its notebook, code, data and this shell."""
-    made_of = [p for p in (*PUBLISHED.parent.iterdir(), Path(__file__)) if p.is_file()]
-    return rendered.exists() and rendered.stat().st_mtime >= max(p.stat().st_mtime for p in made_of)
+    parts = [p for p in (*PUBLISHED.parent.iterdir(), Path(__file__)) if p.is_file()]
+    return target.exists() and target.stat().st_mtime >= max(p.stat().st_mtime for p in parts)
 
 
 def page(path: Path, links: list[tuple[str, str]], tail: str = "") -> str:
