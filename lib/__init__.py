@@ -21,11 +21,11 @@ above it, and tests/test_order.py holds that.
     measure.score               from judgments to numbers
     measure.leak                gold in an answer, and when that is no chance any more
     measure.damage              gold with one thing broken, gold in other words, answers made to fool a judge
-    measure.noise               how far repeats differ, what luck alone would keep
+    measure.keep                the one keep rule, and what it keeps where nothing works
+    measure.noise               how far repeats differ, and what can be seen above it
     measure.calibrate           a judge on texts whose faults are known
     measure.blind               a judge without one dimension
     measure.compare             models side by side on the same cases
-    measure.fit_offline         how the offline judge's constants were fitted (a script)
     measure.against             a judge beside stored verdicts of another
     models.model                what a model is; ToyModel
     models.gguf                 a GGUF file as a folder that mlx-lm loads
@@ -99,8 +99,6 @@ above it, and tests/test_order.py holds that.
     report.tiles                every run as a small diagram
     report.explore              one task tried by hand
     report.panel                the same with menus (ipywidgets)
-    report.published            the published study read again
-    report.luck                 what each keep rule does where nothing works
     report.site                 notebooks -> pages
     report.memory               what the loop remembers, as tables
     report.supervise            a loop watched and steered from a notebook

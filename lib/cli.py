@@ -299,10 +299,10 @@ def _against(judge: str, files: tuple[Path, ...], parameters: Any) -> int:
         if hasattr(the_judge, "check"):
             the_judge.check()
         pairs, unscored = against.compare(the_judge, rows)
-    click.echo(against.told(against.agreement(pairs), left, unscored))
+    click.echo(against.text(against.agreement(pairs), left, unscored))
     if judge == "offline":
         click.echo("The offline judge was fitted to 78 verdicts of the published study: on those this is flattery, and "
-                   "`python -m lib.measure.fit_offline` leaves each run out of the fit.")  # fmt: skip
+                   "`python -m scripts.fit_offline_judge` leaves each run out of the fit.")  # fmt: skip
     return OK
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from lib.files import Tampered, canonical, check_sums, locked, rows, runs_folder, sha256, sha256_file, sums, sync_folder
 from lib.log import START, Chain, Log
-from lib.measure import blind, calibrate, compare, noise
+from lib.measure import blind, calibrate, compare, keep, noise
 from lib.measure.answer import Answer, NoAnswer
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.leak import copies, leaks
@@ -26,7 +26,6 @@ from lib.measure.ruler import RULER, BadRuler, Ruler
 from lib.measure.score import Outcome, case_quality, score, usefulness
 from lib.measure.stats import paired
 
-ALPHA = 0.05
 SEAL = "SEALED"
 LEDGER = "ledger.jsonl"
 # What may lie beside the runs: the ledger, paid replies, the loop's events.
@@ -58,9 +57,10 @@ class Decision:
     def _repr_markdown_(self) -> str:
         if self.delta is None:
             return f"**{self.status}**: {self.reason}"
+        floor = "not measured" if self.floor is None else f"{self.floor:.4f}"
         return (
             f"**{self.status}**: {self.reason}\n\n| against | difference | 95 % interval | p | A/A floor |\n|---|---|---|---|---|\n"
-            f"| {self.against} | {self.delta:+.4f} | {self.low:+.3f} to {self.high:+.3f} | {self.p:.3g} | {self.floor:.4f} |"
+            f"| {self.against} | {self.delta:+.4f} | {self.low:+.3f} to {self.high:+.3f} | {self.p:.3g} | {floor} |"
         ) + (f"\n\n{self.noise}" if self.noise else "")
 
 
@@ -227,7 +227,7 @@ class Ledger:
         looks, sampled = 1, samples(record) or samples(rival)
         if record["of"] and record["gate"] == "full" and record["kind"] == "experiment" and lever not in REFERENCE:
             qualities, looks = self.pooled(record, qualities)
-        test, floor = paired(qualities, other), self.floor(fingerprint, sampled) or 0.0
+        test, floor = paired(qualities, other), self.floor(fingerprint, sampled)
         numbers = {
             "against": rival["id"],
             **{k: getattr(test, k) for k in ("delta", "p", "low", "high")},
@@ -236,7 +236,12 @@ class Ledger:
         }
         if lever in REFERENCE:
             return Decision("reference", "measured beside the climb, never part of it", **numbers)
-        status, reason = _rule(test.delta, test.p, test.high, floor, record, ALPHA / looks)
+        status, reason = keep.decide(test, floor, record["min_effect"], looks)
+        if status == "kept" and record["gate"] == "dev":
+            status, reason = (
+                "indecisive",
+                "better on the dev gate, which screens and never keeps; run it on the full gate",
+            )
         return Decision(status, reason, **numbers)
 
 
@@ -259,20 +264,6 @@ def _leak(record: dict[str, Any]) -> str:
         f"gold stands word for word in the answers of {len(found)} cases{where}; find where the model saw it, "
         "then run again"
     )
-
-
-def _rule(
-    delta: float, p: float, high: float, floor: float, record: dict[str, Any], alpha: float = ALPHA
-) -> tuple[str, str]:
-    least = record["min_effect"]
-    if p < alpha and delta > floor:
-        if record["gate"] == "dev":
-            return "indecisive", "better on the dev gate, which screens and never keeps; run it on the full gate"
-        return "kept", f"better, p = {p:.3g} below {alpha:.3g}, and the difference is above the floor {floor:.4f}"
-    if high >= least:
-        why = "the difference is within the A/A floor" if p < alpha and delta > 0 else f"p = {p:.3g}"
-        return "indecisive", f"{why}; the interval still admits a gain of {least:+.3f}, so it is not ruled out"
-    return "discarded", f"the interval rules out a gain of {least:+.3f}"
 
 
 # --- lines and folders ---------------------------------------------------------------------------

@@ -401,6 +401,16 @@ def test_the_measured_floor_blocks_a_gain_that_a_repeat_also_showed(lab):
     assert lab.decide(up(lab.full, 0.15)).status == "kept"
 
 
+def test_a_floor_that_nobody_measured_is_absent_and_never_shown_as_0(lab):
+    lab.seal()
+    better = lab.decide(up(lab.full, 0.1))
+    assert (better.status, better.floor) == ("kept", None) and better.as_dict()["floor"] is None
+    assert "no A/A floor is measured yet" in better.reason
+    assert "| not measured |" in better._repr_markdown_() and "0.0000" not in better._repr_markdown_()
+    lab.seal(lab.full, slug="again", lever="a/a", of="0001-run")
+    assert "| 0.0000 |" in lab.decide(up(lab.full, 0.1))._repr_markdown_()
+
+
 def test_a_run_with_another_fingerprint_starts_anew(lab):
     lab.seal(up(lab.full, 0.15))
     found = lab.decide(lab.full, fingerprint="e" * 64)
