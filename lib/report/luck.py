@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from lib.lab.experiment import Markdown
 from lib.lab.ledger import ALPHA
+from lib.lab.show import Markdown
 from lib.measure.stats import paired
 from lib.report.published import REPORTED, climb, new_bests, pools, qualities, verdicts
 

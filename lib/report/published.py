@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from lib.files import NOTEBOOKS
-from lib.lab.experiment import Markdown
 from lib.lab.ledger import ALPHA
+from lib.lab.show import Markdown
 from lib.measure.judge import DIMENSIONS
 from lib.measure.score import VALUE, quality
 from lib.measure.stats import paired
