@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,8 +113,12 @@ class Ledger:
 
         `quality`, `low`, `high` are the run's own, `delta`, `p`, `delta_low`, `delta_high` those of its comparison. What a
         run does not have is missing. `competes` are the scored experiments of the climb; a run whose pipeline never came
-        to ask the model says nothing about its lever and is not among them.
+        to ask the model is `idle`, says nothing about its lever and is not among them.
         """
+        return self._frame.copy()
+
+    @cached_property
+    def _frame(self) -> pd.DataFrame:
         import pandas as pd
 
         texts = [*FIELDS, "against", "reason", "wtl", "method", "weights", "harness"]
@@ -298,8 +303,8 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
         **{k: record[k] for k in (*FIELDS, "seed", "predicted", "min_effect", "seconds")},
         **{k: s.get(k) for k in ("quality", "low", "high", *COUNTS)}, **s.get("dims", {}),
         **{k: d.get(k) for k in ("delta", "p")}, "delta_low": d.get("low"), "delta_high": d.get("high"),
-        "wtl": f"{s['wins']}/{s['ties']}/{s['losses']}" if s else "", "against": d.get("against", ""), "reason": d.get("reason", ""), "calls": cost.get("calls"),
-        "new_tokens": cost.get("generation_tokens"),
+        "wtl": f"{s['wins']}/{s['ties']}/{s['losses']}" if s else "", "against": d.get("against", ""),
+        "reason": d.get("reason", ""), "calls": cost.get("calls"), "new_tokens": cost.get("generation_tokens"),
         "dollars": cost.get("judge_dollars", 0.0) + cost.get("dollars", 0.0),
         # Without a real judge usefulness measures nothing: the offline one rates gold of another task above gold.
         "useful": found.get("useful", {}).get("mean") if judged else None, "method": found.get("method", ""),

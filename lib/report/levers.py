@@ -24,15 +24,16 @@ def methods(f: pd.DataFrame) -> pd.Series:
     """
     import pandas as pd
 
-    own = f[f.kind == "train"].set_index("id")
-    own = own.method.where(own.method != "", own.slug)  # one that crashed has no method, but a name
+    own = {r.id: r.method or r.slug for r in f[f.kind == "train"].itertuples()}  # one that crashed has a name alone
 
-    def spelled(run: str, adapter: str) -> str:
-        return next((own[i] for i in [run, *re.findall(r"\d{4,}-[a-z0-9-]+", adapter)] if i in own.index), adapter)
+    def method(run: str, adapter: str) -> str:
+        if not adapter and run not in own:
+            return ""
+        named = (own[i] for i in [run, *re.findall(r"\d{4,}-[a-z0-9-]+", adapter)] if i in own)
+        text = next(named, adapter).lower()
+        return next((m for m in METHODS if re.search(rf"(?<![a-z]){m}", text)), "")
 
-    texts = [spelled(*row).lower() for row in zip(f.id, f.adapter, strict=True)]
-    names = [next((m for m in METHODS if re.search(rf"(?<![a-z]){m}", text)), "") for text in texts]
-    return pd.Series(names, index=f.index, dtype=str)
+    return pd.Series(list(map(method, f.id, f.adapter)), f.index, dtype=str)
 
 
 def experiments(ledger: Ledger, fingerprint: str) -> pd.DataFrame:

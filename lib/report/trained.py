@@ -56,13 +56,15 @@ def measured(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     `_beside`). What `goes_on` from another adapter owes its base to that one and is compared with it alone; `size` is the
     number of pairs behind an adapter, those of its parents included.
     """
+    import pandas as pd
+
     f, known = ledger.frame(), trainings(ledger)
     whole = f.quality.notna() & f.unscored.eq(0).fillna(False) & (f.status != "invalid")
     f = f[whole & (f.kind == "experiment") & (f.fingerprint == fingerprint) & (f.gate == "full")]
     bare = f[f.adapter == ""].drop_duplicates("harness").set_index("harness").id
     f = f[(f.adapter != "") & ~f.lever.isin(REFERENCE)]
-    weights = [source(adapter, known) for adapter in f.adapter]
-    f = f.assign(training=[w[0] for w in weights], epoch=[w[1] for w in weights], base=f.harness.map(bare))
+    weights = pd.DataFrame([source(adapter, known) for adapter in f.adapter], f.index, ["training", "epoch"])
+    f = f.assign(training=weights.training.astype(object), epoch=weights.epoch, base=f.harness.map(bare))
     f = f.drop(columns="method").join(known, on="training", how="inner").dropna(subset="base")
     f = f.drop_duplicates(["weights", "harness"])  # the same weights in the same pipeline, measured again
     f = f.assign(
