@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOTHING = "Nothing here yet."
-HEADS = {"id": "run", "wtl": "W/T/L", "interval": "95 %"}  # columns whose heading is not their name
+# Columns whose heading is not their name.
+HEADS = {"id": "run", "wtl": "W/T/L", "interval": "95 %", "non_redundancy": "non-redundancy"}
 # By a column's first word; other fractions have three decimals.
 FORMATS = {"delta": "+.3f", "predicted": "+.3f", "to": "+.3f", "seconds": ".1f", "calls": ".1f", "new": ".0f",
            "loss": ".4f"}  # fmt: skip
