@@ -4,14 +4,16 @@ The package is a house of seven rooms and a floor. This is the order to read it 
 above it, and tests/test_order.py holds that.
 
     files                       folders, canonical JSON, hashes, files written once
+    log                         lines that are appended and prove themselves
     weights                     pinned weights, fetched once into the cache
+    claude.prices               what the cloud costs, and the cap
+    claude.client               Claude through the SDK
+    claude.store                every reply that was paid for, once
+    claude.paid                 live and batch calls, resumed after a kill
     measure.ruler               cases, gold, rubric, protocol; the seal and the fingerprint
     measure.answer              an answer that can be judged, or why there is none
     measure.judge               what a judge is
     measure.offline_judge       the judge that needs no key
-    measure.store               every judgment that was paid for, once
-    measure.spend               what the cloud costs, and the cap
-    measure.claude              Claude through the SDK
     measure.judge_calls         the cloud judge's prompts and parsers
     measure.claude_judge        the judge by Claude
     measure.useful              does a set enable a good plan? without gold
@@ -19,11 +21,11 @@ above it, and tests/test_order.py holds that.
     measure.score               from judgments to numbers
     measure.leak                gold in an answer, and when that is no chance any more
     measure.damage              gold with one thing broken, gold in other words, answers made to fool a judge
-    measure.noise               how far repeats differ, what luck alone would keep
+    measure.keep                the one keep rule, and what it keeps where nothing works
+    measure.noise               how far repeats differ, and what can be seen above it
     measure.calibrate           a judge on texts whose faults are known
     measure.blind               a judge without one dimension
     measure.compare             models side by side on the same cases
-    measure.fit_offline         how the offline judge's constants were fitted (a script)
     measure.against             a judge beside stored verdicts of another
     models.model                what a model is; ToyModel
     models.gguf                 a GGUF file as a folder that mlx-lm loads
@@ -56,7 +58,7 @@ above it, and tests/test_order.py holds that.
     agent.rehearsal             a pipeline tried on a stand-in: can it end in a set at all?
     train.data                  pairs to train on, with their card
     train.teacher               chosen sets that Claude writes
-    train.forward               log-probabilities of what is learnt, for a fifth of the price
+    train.forward               log-probabilities of what is learnt, at less cost
     train.lora                  low-rank adapters, epoch by epoch
     train.orpo                  a loss on pairs of preference
     train.grpo                  rewards within a group, near the start
@@ -96,8 +98,6 @@ above it, and tests/test_order.py holds that.
     report.trained              what training gave, beside the base and imitation -> tables
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
-    report.published            the published study read again
-    report.luck                 what each keep rule does where nothing works
     report.site                 notebooks -> pages
     report.memory               what the loop remembers, as tables
     desk.doctor                 what this machine has, and what is missing

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from lib.files import ROOT, RULER, runs_at, runs_folder
+from lib.files import ROOT, RULER, Tampered, runs_at, runs_folder
 
 OK, FAILED, USAGE, MISSING, RUN_FAILED, TAMPERED = range(6)
 
@@ -48,12 +48,12 @@ def exit_code(error: Exception) -> int | None:
     """The exit code of an expected error; None for one that is a defect of notch."""
     from lib.agent.guard import Leak
     from lib.agent.pipeline import BadPipeline
+    from lib.claude.client import NoKey
+    from lib.claude.prices import CloudError, UnknownModel
     from lib.lab.execute import RunFailed
     from lib.lab.experiment import BadParameters
     from lib.measure.against import BadVerdicts
-    from lib.measure.claude import NoKey
-    from lib.measure.ruler import BadRuler, Tampered
-    from lib.measure.spend import CloudError, UnknownModel
+    from lib.measure.ruler import BadRuler
     from lib.models.model import NoModel
     from lib.train.data import BadData
 
@@ -299,10 +299,10 @@ def _against(judge: str, files: tuple[Path, ...], parameters: Any) -> int:
         if hasattr(the_judge, "check"):
             the_judge.check()
         pairs, unscored = against.compare(the_judge, rows)
-    click.echo(against.told(against.agreement(pairs), left, unscored))
+    click.echo(against.text(against.agreement(pairs), left, unscored))
     if judge == "offline":
         click.echo("The offline judge was fitted to 78 verdicts of the published study: on those this is flattery, and "
-                   "`python -m lib.measure.fit_offline` leaves each run out of the fit.")  # fmt: skip
+                   "`python -m scripts.fit_offline_judge` leaves each run out of the fit.")  # fmt: skip
     return OK
 
 
@@ -368,10 +368,10 @@ def report(runs: Path, html: Path | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify(runs: Path, repair: bool, as_json: bool) -> int:
     """Check every byte of ruler and runs against the seals, and compute every score again."""
+    from lib.claude import store
     from lib.files import locked
     from lib.lab import events, ledger
-    from lib.measure import store
-    from lib.measure.ruler import Ruler, Tampered
+    from lib.measure.ruler import Ruler
 
     wrong = []
     try:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lib import weights
+from lib.files import Tampered
 from lib.lab.ledger import sealed_folders
-from lib.measure.ruler import RULER, BadRuler, Ruler, Tampered
+from lib.measure.ruler import RULER, BadRuler, Ruler
 from lib.models.mlx import BLAS_HINT, engine, fast_blas
 
 

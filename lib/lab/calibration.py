@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
+from lib.claude.prices import BudgetSpent, dollars
 from lib.lab.experiment import BadParameters, Experiment, judge_named
 from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import Record, Result, code_state, machine, run_key
@@ -22,7 +23,6 @@ from lib.measure.answer import Answer
 from lib.measure.damage import texts
 from lib.measure.judge import Judge
 from lib.measure.ruler import Case
-from lib.measure.spend import BudgetSpent, dollars
 
 TYPICAL = {"input_tokens": 2000, "output_tokens": 500}  # of one call of the judge by Claude
 GREEDY = 2  # greedy repeats beside the sampled ones: they only have to show whether anything moves

@@ -23,7 +23,7 @@ from lib.agent.pipeline import BadPipeline, State, Step, require
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.prompt import PATTERNS
 from lib.agent.steps import build
-from lib.files import RULER, OneLine
+from lib.files import RULER, OneLine, Tampered
 from lib.lab.ledger import Decision, Ledger
 from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.lab.show import Markdown, cell, grid, interval
@@ -31,7 +31,7 @@ from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
 from lib.measure.leak import copies, leaked, leaks
 from lib.measure.offline_judge import OfflineJudge
-from lib.measure.ruler import GATES, Case, Ruler, Tampered
+from lib.measure.ruler import GATES, Case, Ruler
 from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
 from lib.measure.useful import Useful, useful_all
 from lib.models import load, stored

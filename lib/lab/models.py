@@ -15,13 +15,14 @@ from typing import Any, ClassVar
 
 from lib.files import RULER, canonical, without_paths
 from lib.lab.experiment import BadParameters, Experiment, judge_named
-from lib.lab.ledger import ALPHA, Decision, Ledger, outcome_of
+from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.lab.show import Markdown
 from lib.measure import compare
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.judge import DIMENSIONS
+from lib.measure.keep import ALPHA
 from lib.measure.ruler import Ruler
 
 SAME = ("pipeline", "decoding", "judge", "gate", "seed", "fingerprint")  # what the runs of a group share

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
+from lib.claude.prices import dollars
 from lib.files import RULER
 from lib.lab.calibration import TYPICAL, stored
 from lib.lab.experiment import BadParameters, Experiment, judge_named
@@ -22,8 +23,8 @@ from lib.measure import blind
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.judge import DIMENSIONS, Judge
+from lib.measure.keep import ALPHA
 from lib.measure.ruler import Case, Ruler
-from lib.measure.spend import dollars
 
 CAP = 5.0  # dollars for both judges together, unless `judging` says otherwise
 
@@ -194,12 +195,14 @@ class Rejudged:
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says what removing the dimension did."""
         runs = {k: v for k, v in self.found["runs"].items() if v["cases"]}
-        moved = [k for k, v in runs.items() if v["p"] < 0.05]
+        moved = [k for k, v in runs.items() if v["p"] < ALPHA]
         before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
         without = self.rejudge.without.replace("_", "-")
-        told = f"without {without} the losses to gold go from {before} to {after} in {len(runs)} run{'s' * (len(runs) != 1)}; "
-        told += f"quality moves beyond chance in {', '.join(moved)}" if moved else "quality moves beyond chance in none"
-        return Decision("reference", told)
+        effect = f"without {without} the losses to gold go from {before} to {after} in {len(runs)} run{'s' * (len(runs) != 1)}; "
+        effect += (
+            f"quality moves beyond chance in {', '.join(moved)}" if moved else "quality moves beyond chance in none"
+        )
+        return Decision("reference", effect)
 
     @property
     def result(self) -> Result:

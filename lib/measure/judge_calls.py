@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+from lib.claude.paid import Fault
 from lib.measure.answer import Answer
 from lib.measure.judge import Judgment, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
@@ -53,14 +54,6 @@ PROTOCOLS = {
     "balanced": (Call("rubric"), Call("pairwise"), Call("pairwise", gold_first=False)),
     "seed": (Call("seed"),),
 }
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A reply that is no judgment, and why."""
-
-    reason: str
-    again: bool = True  # whether asking once more can help
 
 
 # --- what is asked -------------------------------------------------------------------------------
@@ -162,13 +155,13 @@ def names(ruler: Ruler) -> tuple[str, ...]:
     return tuple(d.name for d in ruler.rubric)
 
 
-def wording(ruler: Ruler, asked: Sequence[Call]) -> list[Any]:
+def wording(ruler: Ruler, calls: Sequence[Call]) -> list[Any]:
     """Everything that calls say besides the case, for the judge's identity."""
     case, answer = Case("id", "task", Gold("title", ("question",), "critical")), Answer("title", ("question",))
     return [
         [c.kind, c.order, system(c, ruler), tags(c, "0"), user(c, case, answer, "0"),
          _schema(c.kind, names(ruler))]
-        for c in asked
+        for c in calls
     ]  # fmt: skip
 
 
@@ -202,23 +195,23 @@ def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> dict[str, Any] |
     if not isinstance(value, dict) or value.keys() != wanted.keys():
         return Fault(f"the reply does not have exactly the fields {', '.join(wanted)}")
     for name in wanted:
-        said = value[name]
+        part = value[name]
         if name == "reason":
-            good = isinstance(said, str)
+            good = isinstance(part, str)
         elif name in ("verdict", "better"):
-            good = isinstance(said, str) and said in ("A", "B", "tie")
+            good = isinstance(part, str) and part in ("A", "B", "tie")
         else:
-            good = type(said) is int and 1 <= said <= 5  # pydantic takes true for 1 and 3.0 for 3 in a Literal
+            good = type(part) is int and 1 <= part <= 5  # pydantic takes true for 1 and 3.0 for 3 in a Literal
         if not good:
-            return Fault(f"{name} is {said!r:.40}, not one of the allowed values")
+            return Fault(f"{name} is {part!r:.40}, not one of the allowed values")
     return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise ValueError("a field stands there twice")
-    return found
+    return fields
 
 
 def _refuse(name: str) -> Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lib.lab.ledger import ALPHA, Ledger
+from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, bullets, interval, plural
+from lib.measure.keep import ALPHA
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from lib.lab.ledger import ALPHA, REFERENCE, Ledger
+from lib.lab.ledger import REFERENCE, Ledger
 from lib.lab.show import Markdown, bullets, interval, number, plural, spelled
+from lib.measure.keep import ALPHA
 from lib.measure.stats import paired
 
 if TYPE_CHECKING:

@@ -214,7 +214,7 @@ def _trained(recipe: Recipe, began: float) -> Outcome:
     model = lora.prepare(recipe.model, recipe.adapter, recipe.settings, recipe.seed)
     if recipe.own_drafts:
         temp = float(recipe.told_data["draft_temp"])
-        pairs = data.drafted(pairs, model, Decoding(temp=temp, seed=recipe.seed)).check(recipe.guard)
+        pairs = data.drafted(pairs, model, Decoding(temp=temp, seed=recipe.seed, grammar=data.FORM)).check(recipe.guard)
     objective, rows, valid, extra, forward = _plan(recipe, model, pairs)
     fit = Fit(model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.told, extra, forward)
     curve = fit.run()

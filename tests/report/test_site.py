@@ -1,10 +1,11 @@
 """Notebooks as pages: whole, without scripts of others, without an outside request."""
 
 import json
+import os
 
 import pytest
 
-from lib.report.site import STYLE, crash, page
+from lib.report.site import PUBLISHED, STYLE, crash, current, page, page_path
 from tests.report.test_tables import made
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -64,3 +65,16 @@ def test_a_run_that_came_to_its_end_speaks_for_itself(tmp_path):
 def test_only_the_first_column_of_a_table_keeps_its_words_on_one_line():
     rules = [rule for rule in STYLE.split("}") if "white-space:nowrap" in rule]
     assert [rule.rpartition("{")[0].strip() for rule in rules] == ["td:first-child,th:first-child"]
+
+
+def test_the_page_of_the_published_study_is_made_again_only_when_something_of_it_is_newer(tmp_path):
+    rendered = tmp_path / "published.html"
+    assert not current(rendered)
+    rendered.write_text("")
+    assert current(rendered)
+    os.utime(rendered, times=(0, (PUBLISHED.parent / "verdicts.jsonl").stat().st_mtime - 1))
+    assert not current(rendered)
+
+
+def test_pages_of_other_runs_lie_beside_them(tmp_path):
+    assert page_path(tmp_path / "runs", "20_report") == tmp_path / "figures" / "20_report.html"
