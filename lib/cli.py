@@ -97,15 +97,15 @@ def notch() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(runs: Path, as_json: bool) -> int:
     """Say what this machine has, what is missing and what to do about it."""
-    from lib.report import tables
+    from lib.desk.doctor import doctor
 
-    found = tables.doctor(runs)
+    told = doctor(runs)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        click.echo(json.dumps(told, indent=1))
     else:
-        for row in found["checks"]:
+        for row in told["checks"]:
             click.echo(f"{'ok ' if row['ok'] else '-- '} {row['what']}: {row['found']}")
-    return OK if found["ok"] else MISSING
+    return OK if told["ok"] else MISSING
 
 
 @notch.command()

@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import Any
 
 from lib.claude.prices import BudgetSpent, dollars
-from lib.lab.experiment import BadParameters, Experiment, Markdown, judge_named
+from lib.lab.experiment import BadParameters, Experiment, judge_named
 from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.lab.show import Markdown
 from lib.measure import calibrate, noise
 from lib.measure.answer import Answer
 from lib.measure.damage import texts

@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from lib.files import RULER, canonical, without_paths
-from lib.lab.experiment import BadParameters, Experiment, Markdown, judge_named
+from lib.lab.experiment import BadParameters, Experiment, judge_named
 from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.lab.show import Markdown
 from lib.measure import compare
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
@@ -220,7 +221,8 @@ def _told(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "candidate": named(record), "model": record["model"], "adapter": record["adapter"], "lever": record["lever"],
         "calls": cost.get("calls", 0), "generation_tokens": cost.get("generation_tokens", 0),
-        "dollars": cost.get("dollars", 0.0), "useful": (record.get("found") or {}).get("useful", {}),
+        "dollars": cost.get("dollars", 0.0),
+        "useful": record["found"].get("useful", {}) if record["judge"] == "claude" else {},
     }  # fmt: skip
 
 

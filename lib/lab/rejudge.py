@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 from lib.claude.prices import dollars
 from lib.files import RULER
 from lib.lab.calibration import TYPICAL, stored
-from lib.lab.experiment import BadParameters, Experiment, Markdown, judge_named
+from lib.lab.experiment import BadParameters, Experiment, judge_named
 from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.lab.show import Markdown
 from lib.measure import blind
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
