@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib.lab.ledger import REFERENCE, Ledger
 from lib.lab.proposal import setup_of
-from lib.lab.show import plural, spelled
+from lib.lab.show import attempt, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def dead_ends(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     f, champion = ledger.frame(), ledger.champion(fingerprint)
     f = f[(f.fingerprint == fingerprint) & (f.kind == "experiment") & f.status.isin(["discarded", "crashed"])]
     f = f[~f.lever.isin(REFERENCE)]
-    single = f.assign(run=f.id, what=list(map(_what, f.pipeline, f.decoding)), why=f.reason)
+    single = f.assign(run=f.id, what=[text[:200] for text in map(attempt, f.pipeline, f.decoding)], why=f.reason)
     single = single.assign(revive=[_revive(row) for row in f.itertuples()])
     tired = lessons(ledger, fingerprint)
     tired = tired.assign(count=tired.runs + tired.screened_out, run="", what=[f"the class {x!r}" for x in tired.lever])
@@ -91,10 +91,6 @@ def dead_ends(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     ]
     revive = f"a champion other than {champion['id'] if champion else 'no champion'}, model or adapter"
     return pd.concat([single, tired.assign(why=why, revive=revive)])[["run", "what", "why", "revive"]]
-
-
-def _what(pipeline: list[dict[str, Any]], decoding: dict[str, Any]) -> str:
-    return f"{spelled(pipeline)}{f' [{spelled(decoding)}]' if decoding else ''}"[:200]
 
 
 def _revive(run: Any) -> str:

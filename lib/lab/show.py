@@ -67,6 +67,15 @@ def spelled(plain: Any) -> str:
     return f"{head}({rest})" if head and rest else head or rest
 
 
+def attempt(pipeline: list[dict[str, Any]], decoding: dict[str, Any]) -> str:
+    """What was run, in words.
+
+    >>> attempt([{"step": "ask"}], {"temp": 0.7})
+    'ask [temp=0.7]'
+    """
+    return spelled(pipeline) + (f" [{spelled(decoding)}]" if decoding else "")
+
+
 def interval(low: float, high: float, sign: str = "+") -> str:
     """Two bounds that stay on one line, with their signs; `sign=""` for what is never below 0. Missing ones give "".
 

@@ -236,7 +236,8 @@ def dims(ledger: Ledger) -> Picture:
     figure, ax = canvas(8, 2.8)
     names = list(table.columns[2:])
     palette = [INK, KEPT, PROVEN, ANCHOR, "#8a6d3b", "#4a6fa5"]
-    table = table.head(len(palette))  # more lines than colours say nothing; the table beside the figure has every row
+    # More lines than colours say nothing; the table beside the figure has every row, those without a judged case too.
+    table = table.dropna(subset=names, how="all").head(len(palette))
     lines = []
     for colour, (run, _, *values) in zip(palette, table.itertuples(index=False), strict=False):
         ax.plot(values, range(len(names)), "o-", color=colour, linewidth=0.8, markersize=5, label=run)
@@ -304,7 +305,7 @@ def training(ledger: Ledger) -> Picture:
     left.set_ylim(0, 1.45 * f.high.max())  # room for the legend
     left.set_ylabel("quality, mean of all cases, 95 % interval")
     right.text(0.98, base["quality"], f"bare base {base['quality']:.3f}", transform=right.get_yaxis_transform(),
-               ha="right", va="top", fontsize=7, color=ANCHOR)  # fmt: skip
+               ha="right", va="bottom", fontsize=7, color=ANCHOR)  # fmt: skip
     counts = [f", {n} pairs" if n else "" for n in f.pairs.fillna(0)]
     lines = [f"{m.label}{n}, epoch {m.epoch}: {m.quality:.3f}" for m, n in zip(f.itertuples(), counts, strict=True)]
     return picture(
@@ -323,14 +324,16 @@ def draw_pairs(f: pd.DataFrame, ax: Axes) -> Axes:
         x = mine["size"].astype(float) * 1.03**i  # a little aside, so that intervals at one size stay apart
         around, look = [mine.quality - mine.low, mine.high - mine.quality], {"color": palette[i % 6], "label": name}
         ax.errorbar(x, mine.quality, yerr=around, fmt="osD^vP"[i % 6], markersize=5, linewidth=0.8, **look)
-    line = f[(f.label == "SFT") & (f.epoch == 2)].sort_values("size").drop_duplicates("size", keep="last")
+    sft = f[f.label == "SFT"]
+    sft = sft[sft.epoch == sft.epoch.mode().max()]  # others of that size had another schedule
+    line = sft.sort_values("size", kind="stable").drop_duplicates("size", keep="last")
     ax.plot(line["size"].astype(float), line.quality, color=KEPT, linewidth=1.2)
     ax.set_xscale("log")
     sizes = {*f["size"][f.method == "sft"]} or {*f["size"]}  # a number at each would cover others
     sizes = sorted(sizes | {n for n in f["size"] if not min(sizes) <= n <= max(sizes)})
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()
-    ax.set_xlabel("pairs behind the adapter (log scale); line: SFT, two epochs")
+    ax.set_xlabel("pairs behind the adapter (log scale); line: SFT of as many epochs")
     ax.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
     return ax
 

@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 
 from lib.lab.ledger import REFERENCE, Ledger
-from lib.lab.show import Markdown, bullets, chance, interval, plural, spelled
+from lib.lab.show import Markdown, attempt, bullets, chance, interval, plural
 from lib.measure.keep import ALPHA
 from lib.measure.stats import paired
 
-PLAIN = [{"step": "ask"}]
 TESTED = ("delta", "low", "high", "p")
 
 
@@ -49,11 +48,11 @@ def source(adapter: str, known: pd.DataFrame) -> tuple[str, int]:
 
 
 def measured(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
-    """A row a whole experiment of an era's full gate on a sealed adapter with a bare base to compare with, in order.
+    """A row a whole experiment of an era's full gate on a sealed adapter with something to compare it with, in order.
 
     `base` is the same pipeline, decoding and seed on the bare model, `beside` what else a run is compared with (see
     `_beside`). What `goes_on` from another adapter owes its base to that one and is compared with it alone; `size` is the
-    number of pairs behind an adapter, those of its parents included.
+    number of pairs behind an adapter, those of its parents included; `plain` is a greedy call and nothing else.
     """
     f, known = ledger.frame(), trainings(ledger)
     whole = f.quality.notna() & f.unscored.eq(0).fillna(False) & (f.status != "invalid")
@@ -61,14 +60,15 @@ def measured(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     bare = f[f.adapter == ""].drop_duplicates("harness").set_index("harness").id
     f = f[(f.adapter != "") & ~f.lever.isin(REFERENCE)]
     weights = pd.DataFrame([source(adapter, known) for adapter in f.adapter], f.index, ["training", "epoch"])
-    f = f.assign(training=weights.training.astype(object), epoch=weights.epoch, base=f.harness.map(bare))
-    f = f.drop(columns="method").join(known, on="training", how="inner").dropna(subset="base")
+    f = f.assign(training=weights.training.astype(object), epoch=weights.epoch, base=f.harness.map(bare).fillna(""))
+    f = f.drop(columns="method").join(known, on="training", how="inner")
     f = f.drop_duplicates(["weights", "harness"])  # the same weights in the same pipeline, measured again
-    f = f.assign(
-        goes_on=(f.method != "merge") & f.parents.map(bool).astype(bool), plain=[p == PLAIN for p in f.pipeline]
-    )
+    f = f.assign(goes_on=(f.method != "merge") & f.parents.map(bool).astype(bool))
     f = f.assign(label=[_label(t, known) for t in f.training], size=[_size(t, known) for t in f.training])
-    return f.assign(beside=[_beside(run, f, known) for run in f.itertuples()])
+    f = f.assign(
+        beside=[_beside(run, f, known) for run in f.itertuples()], what=list(map(attempt, f.pipeline, f.decoding))
+    )
+    return f[(f.base != "") | (f.goes_on & (f.beside != ""))].assign(plain=f.what == "ask")
 
 
 def _label(training: str, known: pd.DataFrame) -> str:
@@ -119,9 +119,7 @@ def table(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """A row a measured adapter: how it was trained, its quality, and its paired difference to base and `beside` it."""
     f = measured(ledger, fingerprint)
     base, it = against(ledger, f, "base"), against(ledger, f, "beside")
-    f = f.assign(
-        training=f.label, pipeline=["" if plain else spelled(p) for plain, p in zip(f.plain, f.pipeline, strict=True)]
-    )
+    f = f.assign(training=f.label, pipeline=f.what.where(~f.plain, ""))
     for name, t in (("base", base), ("it", it)):
         f[f"to {name}"], f[f"95 % to {name}"], f[f"p to {name}"] = t.delta, list(map(interval, t.low, t.high)), t.p
     return f[["id", "training", "pairs", "epoch", "pipeline", "quality", "no_answer", "to base", "95 % to base", "p to base",

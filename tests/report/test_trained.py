@@ -1,6 +1,7 @@
 """Adapters beside the bare base and beside imitation, from sealed trainings and the cases of the runs that used them."""
 
 import json
+import math
 import random
 
 import pytest
@@ -119,6 +120,25 @@ def test_what_goes_on_from_an_adapter_is_counted_against_it_and_drawn_at_its_siz
     figure, ax = figures.canvas()
     figures.draw_pairs(trained.measured(ledger, ERA), ax)
     assert [t.get_text() for t in ax.get_xticklabels()] == ["288"]
+
+
+def test_an_adapter_that_goes_on_needs_no_bare_base_and_is_drawn_only_in_the_plain_call(tmp_path):
+    """As 0023-orpo-on-policy: measured with a penalty, like the SFT that it goes on from and unlike the bare model."""
+    warm = {"decoding": {"repetition_penalty": 1.1}}
+    records = [
+        made(1, "kept", 0.3, "stock", lever="baseline"),
+        training(2, "sft", pairs=288), measured(3, 0.1, "0002-sft"), measured(4, 0.1, "runs/0002-sft/adapter", **warm),
+        training(5, "orpo", "orpo", 96, "on-policy", adapter="0002-sft"), measured(6, 0.0, "0005-orpo", **warm),
+    ]  # fmt: skip
+    ledger = sealed(tmp_path, records)
+    row = trained.table(ledger, ERA).set_index("id").loc["0006-on"]
+    assert row[["training", "pipeline", "beside"]].tolist() == [
+        "ORPO on-policy after SFT",
+        "ask [repetition_penalty=1.1]",
+        "0004-on",
+    ]
+    assert row["to it"] == pytest.approx(-0.1) and math.isnan(row["to base"])
+    assert "Quality of 1 adapter beside" in figures.training(ledger).alt and "ORPO" not in figures.training(ledger).alt
 
 
 def test_the_sentences_name_what_is_beyond_chance(ledger):
