@@ -4,6 +4,7 @@ The package is a house of six rooms and a floor. This is the order to read it in
 above it, and tests/test_order.py holds that.
 
     files                       folders, canonical JSON, hashes, files written once
+    forms                       checked dataclasses, and one line about what is wrong with a value
     weights                     pinned weights, fetched once into the cache
     measure.ruler               cases, gold, rubric, protocol; the seal and the fingerprint
     measure.answer              an answer that can be judged, or why there is none
@@ -68,6 +69,7 @@ above it, and tests/test_order.py holds that.
     lab.rescore                 scores again, in a process of its own
     lab.events                  the loop's own log
     lab.guard                   the measure out of reach
+    lab.base                    what can run and what comes out: parameters, keys, records
     lab.experiment              ruler x pipeline x judge -> record
     lab.calibration             a judge and a decoding measured -> record
     lab.rejudge                 stored answers judged without one dimension -> record

@@ -15,14 +15,14 @@ from lib.lab.events import Events
 from lib.measure import store
 from lib.measure.ruler import BadRuler, Ruler, Tampered
 
-LAB = ("ledger", "rescore", "guard", "record", "experiment", "execute")  # of lib/lab: what decides and seals
+LAB = ("ledger", "rescore", "guard", "record", "base", "experiment", "execute")  # of lib/lab: what decides and seals
 
 
 def measuring() -> dict[str, str]:
     """Hash by file of everything that measures, decides or seals."""
     lib = ROOT / "lib"
     files = [p for p in (lib / "measure").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    files += [lib / "files.py", *(lib / "lab" / f"{name}.py" for name in LAB)]
+    files += [lib / "files.py", lib / "forms.py", *(lib / "lab" / f"{name}.py" for name in LAB)]
     return {p.relative_to(ROOT).as_posix(): sha256_file(p) if p.exists() else "" for p in sorted(files)}
 
 

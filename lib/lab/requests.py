@@ -104,7 +104,9 @@ def open_request(
     except TypeError as error:
         raise BadParameters(f"request: {error}; parameters are those of 11_train") from error
     data, unchecked = _data(training)
-    slug = re.sub(r"[^a-z0-9]+", "-", (name or f"{training.method}-{Path(training.model).name}").lower()).strip("-")[:40]
+    slug = re.sub(r"[^a-z0-9]+", "-", (name or f"{training.method}-{Path(training.model).name}").lower()).strip("-")[
+        :40
+    ]
     where.mkdir(parents=True, exist_ok=True)
     with locked(where / ".lock"):
         numbers = [int(p.name.split("-")[0]) for p in where.glob("[0-9]*-*.json")]

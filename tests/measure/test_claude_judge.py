@@ -16,7 +16,8 @@ from dataclasses import replace
 import pytest
 
 from lib.cli import main
-from lib.lab.experiment import BadParameters, Experiment, judge_named
+from lib.lab.base import judge_named
+from lib.lab.experiment import BadParameters, Experiment
 from lib.measure import judge_calls as calls
 from lib.measure.answer import Answer
 from lib.measure.claude import WrongModel
