@@ -19,11 +19,11 @@ from typing_extensions import dataclass_transform
 from lib.files import OneLine
 
 EXPECTED = {
-    "string_type": "text", "int_type": "a whole number", "float_type": "a number", "finite_number": "a finite number",
+    "string_type": "text", "int_type": "a whole number", "float_type": "a number",
     "bool_type": "true or false", "list_type": "a list", "dict_type": "a mapping",
 }  # fmt: skip
 NO_FIELD = ("unexpected_keyword_argument", "extra_forbidden")  # kinds of pydantic's errors
-LIMITS = {"ge": "{} or more", "gt": "above {}", "le": "up to {}", "lt": "below {}"}
+LIMITS = {"ge": "{}", "gt": "above {}", "le": "{}", "lt": "below {}"}
 Made = TypeVar("Made")
 
 
@@ -38,9 +38,16 @@ def _whole(text: str) -> str:
     return text
 
 
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
 # A whole number stays one where any number will do: 1 and 1.0 are two keys of a run.
 Number = Annotated[float, Field(allow_inf_nan=False), WrapValidator(_as_given)]
 Text = Annotated[str, AfterValidator(_whole)]
+Filled = Annotated[str, AfterValidator(_filled)]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -91,7 +98,7 @@ def fault(
         return error(
             f"{where} is {first['input']!r:.60}: expected one of {', '.join(known)}{_near(first['input'], known)}"
         )
-    expected = EXPECTED.get(kind) or span(fields[path[0]].metadata) or first["msg"]
+    expected = EXPECTED.get(kind) or span(fields[path[0]].metadata) or first["msg"].removeprefix("Input should be ")
     return error(f"{where} is {first['input']!r:.60}: expected {expected}")
 
 
@@ -99,13 +106,12 @@ def span(limits: Iterable[Any]) -> str:
     """A range in words, "" where there is none.
 
     >>> from annotated_types import Ge, Gt, Le, Lt
-    >>> [span(x) for x in ([Ge(0), Le(5)], [Gt(0), Le(1)], [Ge(0), Lt(1)], [Ge(1)], [Gt(0)])]
-    ['0 to 5', 'above 0, up to 1', '0 or more, below 1', '1 or more', 'above 0']
+    >>> [span(x) for x in ([Ge(0), Le(5)], [Gt(0), Le(1)], [Ge(0), Lt(1)], [Ge(1)], [Gt(0)], [Le(9)])]
+    ['0 to 5', 'above 0 to 1', '0 to below 1', '1 or more', 'above 0', '9 or less']
     """
     at = {name: getattr(limit, name) for name in LIMITS for limit in limits if hasattr(limit, name)}
-    if at.keys() == {"ge", "le"}:
-        return f"{at['ge']} to {at['le']}"
-    return ", ".join(LIMITS[name].format(value) for name, value in at.items())
+    alone = {"ge": " or more", "le": " or less"}.get(*at, "") if len(at) == 1 else ""
+    return " to ".join(LIMITS[name].format(value) for name, value in at.items()) + alone
 
 
 def unknown(start: str, name: Any, known: Iterable[str]) -> str:

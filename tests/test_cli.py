@@ -111,7 +111,7 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(notch, tmp_path, 
 def test_a_number_in_scientific_notation_is_a_number(notch, tmp_path):
     # papermill's own -p reads 1e-3 as a number; YAML 1.1 does not.
     found = notch("run", *TOY, "-p", "predicted", "1e-3", "-p", "lever", "magic")
-    assert found.code == 2 and "lever 'magic'" in found.err
+    assert found.code == 2 and "lever is 'magic'" in found.err
 
 
 def test_bytes_in_an_argument_that_are_no_text_are_refused_in_one_line(tmp_path):

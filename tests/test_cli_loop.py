@@ -30,7 +30,7 @@ def proposal(folder, **change):
         (("-p", "modle", "toy"), "-p modle"),
         (("-p", "lever", "schema"), "-p lever"),
         (("-p", "seed", "x"), "seed"),
-        (("--dollars", "-1", *TOY), "dollars is -1: expected a number from 0"),
+        (("--dollars", "-1", *TOY), "dollars is -1.0: expected 0 or more"),
         (("--dollars", "nan", *TOY), "dollars is nan"),
         (("--minutes", "-0.5", *TOY), "minutes is -0.5"),
         (("--crashes", "-1", *TOY), "crashes is -1"),
@@ -55,7 +55,7 @@ def test_runs_is_a_number_once_and_a_folder_once(notch, args):  # noqa: F811
 def test_a_limit_below_zero_in_the_budget_file_is_one_line(notch, tmp_path, text):  # noqa: F811
     steer.write(tmp_path / "steer", "budget.yaml", text)
     found = notch("loop", "--runs", "0", "--runs", tmp_path / "runs", *TOY)
-    assert found.code == 2 and one_line(found.err) and f"{text.replace(':', ' is')}; expected" in found.err
+    assert found.code == 2 and one_line(found.err) and f"{text.replace(':', ' is')}: expected" in found.err
 
 
 def test_a_number_is_a_count_and_anything_else_a_folder(notch, tmp_path):  # noqa: F811

@@ -18,6 +18,7 @@ class Bad(OneLine, ValueError):
 class Boat:
     name: Text
     length: Annotated[Number, Field(gt=0, le=30)] = 5.0
+    draught: Number = 1.0
     crew: Annotated[int, Field(ge=1)] = 1
     sail: Literal["lateen", "square"] = "square"
     load: list[str] = field(default_factory=list)
@@ -37,8 +38,9 @@ class Boat:
         ({"name": "Titanic"}, "not again"),
         ({"length": "5"}, "boat length is '5': expected a number"),
         ({"length": True}, "boat length is True: expected a number"),
-        ({"length": 0}, "boat length is 0: expected above 0, up to 30"),
-        ({"length": float("nan")}, "boat length is nan: expected a finite number"),
+        ({"length": 0}, "boat length is 0: expected above 0 to 30"),
+        ({"length": float("nan")}, "boat length is nan: expected above 0 to 30"),
+        ({"draught": float("inf")}, "boat draught is inf: expected a finite number"),
         ({"crew": 1.0}, "boat crew is 1.0: expected a whole number"),
         ({"crew": False}, "boat crew is False: expected a whole number"),
         ({"crew": 0}, "boat crew is 0: expected 1 or more"),
@@ -48,7 +50,7 @@ class Boat:
         ({"load": ["salt", 3]}, "boat load[1] is 3: expected text"),
         ({"more": []}, "boat more is []: expected a mapping"),
         ({"sound": 1}, "boat sound is 1: expected true or false"),
-        ({"lenght": 5}, "boat has no 'lenght', did you mean 'length'? there are name, length, crew"),
+        ({"lenght": 5}, "boat has no 'lenght', did you mean 'length'? there are name, length, draught"),
         ({3: 5}, "boat has no '3'; there are name, length"),
     ],
     ids=lambda x: str(x)[:30],
@@ -62,7 +64,7 @@ def test_what_does_not_fit_is_refused_in_one_line(odd, said):
 def test_a_misspelt_name_is_said_before_the_one_that_is_missing_for_it():
     with pytest.raises(Bad, match="no 'nmae', did you mean 'name'"):
         fill(Boat, {"nmae": "Kon-Tiki"})
-    with pytest.raises(Bad, match="boat name is missing; expected name, length"):
+    with pytest.raises(Bad, match="boat name is missing; expected name, length, draught"):
         fill(Boat, {})
 
 

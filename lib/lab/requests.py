@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import locked, replace, runs_folder, write_new
-from lib.lab.experiment import BadParameters
+from lib.forms import fill
+from lib.lab.base import BadParameters
 from lib.lab.training import Training
 from lib.train.data import BadData
+from lib.train.recipe import ByClaude, FromFile
 
 STATES = ("open", "approved", "running", "delivered", "measured", "closed", "rejected")
 MAY = {
@@ -54,10 +56,7 @@ class Request:
     @property
     def training(self) -> Training:
         """The training that is asked for. Raises BadParameters."""
-        try:
-            return Training(**{**self.parameters, "request": self.id})
-        except TypeError as error:
-            raise BadParameters(f"request {self.id}: {error}") from error
+        return fill(Training, {**self.parameters, "request": self.id})
 
     def _repr_markdown_(self) -> str:
         steps = " → ".join(h["state"] for h in self.history)
@@ -99,10 +98,7 @@ def open_request(
     where = folder or default_folder()
     if not why.strip():
         raise BadParameters("a request says why: what the training should teach, and which runs speak for it")
-    try:
-        training = Training(**{"hypothesis": why, "predicted": expected, **parameters}).check_told()
-    except TypeError as error:
-        raise BadParameters(f"request: {error}; parameters are those of 11_train") from error
+    training = fill(Training, {"hypothesis": why, "predicted": expected, **parameters}).check_parameters()
     data, unchecked = _data(training)
     slug = re.sub(r"[^a-z0-9]+", "-", (name or f"{training.method}-{Path(training.model).name}").lower()).strip("-")[
         :40
@@ -121,16 +117,18 @@ def open_request(
 
 def _data(training: Training) -> tuple[str, str]:
     """The hash of a request's pairs, "" where nobody has made them yet; and what that leaves open, in a sentence."""
-    told = training.recipe().told_data
-    source, later = told["source"], "until then they have no hash and the leak guard has not read them."
     if training.method == "merge":
         return "", ""
-    if source == "claude":
-        return "", f"Its pairs are bought when it is trained, for ${told['dollars']:.2f} at most; {later}"
-    path = Path(told["path"])
-    if source == "file" and path.exists() and not path.is_file():
-        raise BadData(f"{path}: expected a file of pairs")  # a device or a pipe could be read for ever
-    small = told["pairs"] <= PLANNED if source != "file" else not path.exists() or path.stat().st_size <= MOST_BYTES
+    origin, later = training.recipe().origin, "until then they have no hash and the leak guard has not read them."
+    if isinstance(origin, ByClaude):
+        return "", f"Its pairs are bought when it is trained, for ${origin.dollars:.2f} at most; {later}"
+    if isinstance(origin, FromFile):
+        path = Path(origin.path)
+        if path.exists() and not path.is_file():
+            raise BadData(f"{path}: expected a file of pairs")  # a device or a pipe could be read for ever
+        small = not path.exists() or path.stat().st_size <= MOST_BYTES
+    else:
+        small = origin.pairs <= PLANNED
     return (training.check().data_hash, "") if small else ("", f"Its pairs are made when it is trained; {later}")
 
 

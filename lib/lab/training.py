@@ -84,7 +84,7 @@ class Training(Runnable):
             if self.adapter and self.method != "merge":
                 settings = Settings.of(going_on(self.adapter, self.settings))
         except ValueError as error:
-            raise BadParameters(f"settings: {error}") from error
+            raise BadParameters(str(error)) from error
         return Recipe(
             self.method, self.model, work_folder(), self.guard, code_state()["sha256"], self.data, self.adapter,
             tuple(self.merge), settings, self.objective, tuple(self.checkpoints), self.seed, self._reward(),
@@ -102,9 +102,9 @@ class Training(Runnable):
         """
         return self._checked(lambda: self.planned)
 
-    def check_told(self) -> Training:
+    def check_parameters(self) -> Training:
         """The same without the data: names, types, model, method, source. Nothing is built or bought."""
-        return self._checked(lambda: self.recipe().check_told())
+        return self._checked(lambda: self.recipe().check_parameters())
 
     def _checked(self, recipe: Callable[[], Recipe]) -> Training:
         super().check()

@@ -117,7 +117,7 @@ def test_a_folder_is_not_a_plan(tmp_path):
 @pytest.mark.parametrize(
     "entry, said",
     [
-        ("{name: odd, model: toy, hypothesis: x, lever: magic}", "lever 'magic'"),
+        ("{name: odd, model: toy, hypothesis: x, lever: magic}", "lever is 'magic'"),
         ("{name: odd, model: toy, hypothesis: x, sede: 1}", "did you mean 'seed'"),
         ("{name: odd, model: toy, hypothesis: x, api_key: abc}", "looks like a secret"),
         ("{name: odd, model: nosuch, hypothesis: x}", "nosuch"),

@@ -669,7 +669,7 @@ def test_bad_settings_of_the_judge_are_refused_before_anything_runs(serve, runs,
 
 def test_a_judge_is_known_by_its_name(runs):
     assert judge_named("claude", RULER, True, {"replicate": 2}).replicate == 2
-    with pytest.raises(BadParameters, match="'offline' or 'claude'"):
+    with pytest.raises(BadParameters, match="judge is 'gpt': expected offline or claude"):
         judge_named("gpt")
     assert Call("rubric").order == "gold_first" and Gold("t", ("q",)).critical == ""
 
