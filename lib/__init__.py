@@ -57,7 +57,7 @@ above it, and tests/test_order.py holds that.
     agent.rehearsal             a pipeline tried on a stand-in: can it end in a set at all?
     train.data                  pairs to train on, with their card
     train.teacher               chosen sets that Claude writes
-    train.forward               log-probabilities of what is learnt, for a fifth of the price
+    train.forward               log-probabilities of what is learnt, at less cost
     train.lora                  low-rank adapters, epoch by epoch
     train.orpo                  a loss on pairs of preference
     train.grpo                  rewards within a group, near the start

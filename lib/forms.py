@@ -20,7 +20,7 @@ from lib.files import OneLine
 
 EXPECTED = {
     "string_type": "text", "int_type": "a whole number", "float_type": "a number",
-    "bool_type": "true or false", "list_type": "a list", "dict_type": "a mapping",
+    "bool_type": "true or false", "list_type": "a list", "dict_type": "a mapping", "too_short": "one or more",
 }  # fmt: skip
 NO_FIELD = ("unexpected_keyword_argument", "extra_forbidden")  # kinds of pydantic's errors
 LIMITS = {"ge": "{}", "gt": "above {}", "le": "{}", "lt": "below {}"}

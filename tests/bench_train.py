@@ -1,6 +1,6 @@
 """Training beside mlx-lm's own loop: the same rows, layers, rank and batch, in one process, in turns.
 
-`python -m tests.bench_train FOLDER` names another base than a random one of SmolLM2's shape. Measures steps after the
+`python -m tests.bench_train MODEL` names another base than SmolLM2. Measures steps after the
 first epoch has read the frozen layers, and says what reading them cost. Does not cover what is learnt.
 """
 
@@ -14,27 +14,17 @@ import time
 from pathlib import Path
 from statistics import median
 
-SHAPE = {
-    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
-    "num_key_value_heads": 3, "vocab_size": 49152,
-}  # fmt: skip
 ROWS, BATCH, ROUNDS = 16, 8, 2
 
 
-def train_tokens(base: str = ""):
+def train_tokens(base: str = "smollm2"):
     """Tokens a second: mlx_lm.tuner.train with its default loss, and this project's step."""
     with tempfile.TemporaryDirectory(prefix="notch-") as temp:
-        yield from _train_tokens(base or _random(Path(temp) / "base"), Path(temp))
-
-
-def _random(folder):
-    from tests.train.conftest import write_base
-
-    return write_base(folder, **SHAPE)
+        yield from _train_tokens(base, Path(temp))
 
 
 def _train_tokens(base, folder):
-    from lib.agent.bank import LeakGuard
+    from lib.agent.guard import LeakGuard
     from lib.train import data, lora
 
     settings = lora.Settings(batch=BATCH, epochs=1, warmup=0)
@@ -81,8 +71,6 @@ def _seconds(work):
     work()
     return time.perf_counter() - began
 
-
-BENCHES = (train_tokens,)
 
 if __name__ == "__main__":
     for what, slow, fast, ratio, note in train_tokens(*sys.argv[1:]):

@@ -11,6 +11,7 @@ import pytest
 from lib import cli
 from lib.files import ROOT, RULER
 from lib.lab.ledger import Ledger, sealed_folders, verify
+from tests.llama import small
 
 TOY = ("-p", "model", "toy", "-p", "hypothesis", "x")
 COMMANDS = sorted(cli.notch.commands)
@@ -386,13 +387,13 @@ def test_a_file_that_is_no_file_of_verdicts_fails_the_check(notch, tmp_path):
 @pytest.mark.parametrize(
     "args, said",
     [
-        (["3", "--models", "toy,tiny-s"], "three different questions"),
-        (["--models", "toy,tiny-s", "--base", "toy"], "three different questions"),
+        (["3", "--models", "toy,smollm2"], "three different questions"),
+        (["--models", "toy,smollm2", "--base", "toy"], "three different questions"),
         (["--models", "toy"], "expected two or more"),
         (["--models", "toy,no-such-model"], "no-such-model"),
-        (["--models", "toy,tiny-s", "-p", "gate", "dev"], "'gate' cannot be set"),
-        (["--models", "toy,tiny-s", "-p", "pipeline", "[{step: nope}]"], "no step 'nope'"),
-        (["--base", "tiny-m"], "is the old base"),
+        (["--models", "toy,smollm2", "-p", "gate", "dev"], "'gate' cannot be set"),
+        (["--models", "toy,smollm2", "-p", "pipeline", "[{step: nope}]"], "no step 'nope'"),
+        (["--base", "smollm2"], "is the old base"),
         (["-p", "seed", "1"], "go with --models or --base"),
     ],
 )
@@ -404,9 +405,10 @@ def test_a_comparison_that_cannot_be_made_is_refused_before_anything_runs(notch,
 
 @pytest.mark.slow
 def test_models_are_compared_by_one_command_and_the_second_time_from_the_seal(notch, tmp_path):
-    first = notch("confirm", "--models", "toy,tiny-s", "--name", "sizes", "-p", "useful", "true")
+    two = f"toy,{small()}"
+    first = notch("confirm", "--models", two, "--name", "sizes", "-p", "useful", "true")
     assert first.code == cli.OK and "0003-sizes: reference" in first.out
-    again = notch("confirm", "--models", "toy,tiny-s")
+    again = notch("confirm", "--models", two)
     assert again.out.count("(sealed already)") == 3
     assert notch("verify").code == cli.OK
     record = Ledger.read(tmp_path / "runs").get("sizes")

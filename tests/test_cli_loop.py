@@ -1,6 +1,7 @@
 """notch loop, log, propose, next: options, exit codes, one line an error."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from lib.lab.ledger import Ledger, verify
 from lib.lab.proposal import Proposal
 from tests.lab.conftest import seal_run
 from tests.lab.test_proposal import GOOD
+from tests.llama import small
 from tests.test_cli import notch, one_line  # noqa: F401  the fixture
 
 TOY = ("-p", "model", "toy")
@@ -119,11 +121,11 @@ def test_a_bad_proposal_is_refused_by_name_and_recorded(notch, tmp_path):  # noq
 
 def test_a_training_that_cannot_be_made_is_a_line_and_stands_with_the_refused(notch, tmp_path):  # noqa: F811
     for method in ("stf", "sft"):
-        asked = {"why": "It copies.", "expected": 0.03, "parameters": {"method": method, "model": "tiny-s"}}
+        asked = {"why": "It copies.", "expected": 0.03, "parameters": {"method": method, "model": small()}}
         Events(tmp_path / "runs").append("accepted", by="me", proposal=GOOD | {"request": asked})
     said = [line for line in notch("loop", "--runs", "0", *TOY, "--no-report").out.splitlines() if "request " in line]
     assert len(said) == 2 and said[0].startswith("request   me: training not opened: ") and "'stf'" in said[0]
-    assert said[1].startswith("request   me: training opened 0001-sft-tiny-s")
+    assert said[1].startswith(f"request   me: training opened 0001-sft-{Path(small()).name}")
     assert [line[: len("- me: request: ")] for line in notch("log", *TOY).out.splitlines() if "stf" in line] == [
         "- me: request: "
     ]

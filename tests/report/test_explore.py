@@ -128,9 +128,9 @@ def test_a_sealed_adapter_is_offered_on_its_base(tmp_path):
     from tests.report.test_tables import ledger_of, made
 
     (tmp_path / "0001-sft" / "adapter").mkdir(parents=True)
-    found = explore.models(ledger_of(tmp_path, made(1, slug="sft", model="tiny-m"), made(2, slug="none")))
-    assert found["tiny-m + 0001-sft"] == ("tiny-m", str(tmp_path / "0001-sft" / "adapter"))
-    assert list(found) == ["toy", "tiny-s", "tiny-m", "tiny-m + 0001-sft"]
+    found = explore.models(ledger_of(tmp_path, made(1, slug="sft", model="smollm2"), made(2, slug="none")))
+    assert found["smollm2 + 0001-sft"] == ("smollm2", str(tmp_path / "0001-sft" / "adapter"))
+    assert list(found) == ["smollm2", "toy", "smollm2 + 0001-sft"]
 
 
 def test_the_first_shown_text_survives_markdown():

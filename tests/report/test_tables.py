@@ -318,12 +318,12 @@ def test_usefulness_is_a_column_of_its_own_only_where_it_was_asked(tmp_path, cli
 
 
 def test_the_verdict_says_what_a_change_of_the_model_did(tmp_path):
-    reason = {"reason": "ask: against tiny-m quality moves beyond chance for 0 of 1"}
+    reason = {"reason": "ask: against smollm2 quality moves beyond chance for 0 of 1"}
     found = {"groups": [{"group": "ask", "runs": []}]}
     ledger = ledger_of(
         tmp_path, made(1), made(2, "reference", None, "models", kind="models", decision=reason, found=found)
     )
-    assert "With only the model changed (0002-models), ask: against tiny-m" in tables.verdict(ledger).text
+    assert "With only the model changed (0002-models), ask: against smollm2" in tables.verdict(ledger).text
 
 
 def test_the_frozen_ruler_is_told_with_its_gates_and_seal():

@@ -1,69 +1,9 @@
-"""A base that is a real llama with random weights, so small that training it takes no time; plain and 8 bit."""
-
-import json
-from functools import lru_cache
+"""Bases that are real llamas with random weights, so small that training them takes no time; plain and 8 bit."""
 
 import pytest
 
-from lib.agent import prompt
-from lib.agent.bank import LeakGuard
-from lib.models.mlx import fast_blas
-from lib.train import data
-
-CONFIG = {
-    "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 64,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-    "tie_word_embeddings": True, "max_position_embeddings": 1024,
-}  # fmt: skip
-ROLES = ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
-CHAT = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
-
-@lru_cache(maxsize=1)
-def tokenizer():
-    """About a thousand pieces, learnt from the prompts and sets that the tests train on; any other text goes by bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    pairs = data.build("clean", 40, 0, LeakGuard([])).train
-    texts = [m["content"] for p in pairs for m in prompt.ask(p.task)] + [prompt.write_set(p.chosen) for p in pairs]
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=1024, special_tokens=list(ROLES), initial_alphabet=alphabet, show_progress=False
-        ),
-    )
-    return made
-
-
-def write_base(folder, seed=0, quantised=False, **changes):
-    """A folder with a model of random weights and its tokenizer."""
-    fast_blas()
-    import mlx.core as mx
-    from mlx.utils import tree_flatten
-    from mlx_lm.models.llama import Model, ModelArgs
-    from mlx_lm.utils import quantize_model
-
-    mx.random.seed(seed)
-    told = CONFIG | {"vocab_size": tokenizer().get_vocab_size(), "eos_token_id": 0} | changes
-    model = Model(ModelArgs.from_dict(told))
-    if quantised:
-        model, told = quantize_model(model, told, group_size=32, bits=8)
-    folder.mkdir(parents=True)
-    tokenizer().save(str(folder / "tokenizer.json"))
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": ROLES[0], "pad_token": ROLES[0]}
-    about |= {"clean_up_tokenization_spaces": False, "chat_template": CHAT, "model_max_length": 1024}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about))
-    (folder / "config.json").write_text(json.dumps(told))
-    mx.save_safetensors(
-        str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())), metadata={"format": "mlx"}
-    )
-    return str(folder)
+from lib.agent.guard import LeakGuard
+from tests.llama import write_base
 
 
 @pytest.fixture(scope="session")

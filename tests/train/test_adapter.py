@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def made(base, tmp_path_factory):
     """A function that trains a small adapter on the micro base and returns its folder."""
-    from lib.agent.bank import LeakGuard
+    from lib.agent.guard import LeakGuard
 
     def make(name, seed=0, **changes):
         settings = Settings.of({"rank": 2, "epochs": 1, "batch": 4, "learning_rate": 0.02, "warmup": 0} | changes)

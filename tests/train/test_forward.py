@@ -5,7 +5,7 @@ import pytest
 from lib.train import data, grpo, lora, orpo
 from lib.train.forward import Forward, plain
 from lib.train.lora import Settings
-from tests.train.conftest import write_base
+from tests.llama import write_base
 
 CHANGES = {"layers": 2, "rank": 2}
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from lib.agent import prompt
-from lib.agent.bank import LeakGuard
+from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
 from lib.models.model import Decoding
 from lib.train import data, gad, grpo, lora
 from lib.train.forward import Forward, plain
 from lib.train.grpo import Drawn, Rules
 from lib.train.lora import Fit, Settings
+from tests.llama import small
 
 QUICK = {"rank": 4, "epochs": 1, "batch": 4, "learning_rate": 0.01, "warmup": 0, "patience": 0}
 
@@ -144,7 +145,7 @@ def flat(pairs, drafts):
 def planner():
     """The small planner ready to train: its drafts are texts that differ when its weights do."""
     settings = Settings.of(QUICK | {"epochs": 2})
-    model = lora.prepare("tiny-s", "", settings, 0)
+    model = lora.prepare(small(), "", settings, 0)
     return model, settings, data.build("clean", 4, 0, LeakGuard([])).train
 
 

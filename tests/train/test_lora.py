@@ -75,7 +75,7 @@ def test_a_killed_training_goes_on_from_its_last_epoch_and_ends_in_the_same_byte
 KILLED = """
 import sys
 from pathlib import Path
-from lib.agent.bank import LeakGuard
+from lib.agent.guard import LeakGuard
 from lib.train import lora
 from tests.train.test_lora import fit
 

@@ -17,7 +17,7 @@ QUICK = {"rank": 4, "epochs": 4, "batch": 4, "learning_rate": 0.01, "warmup": 0,
 
 @pytest.fixture(scope="module")
 def pairs():
-    from lib.agent.bank import LeakGuard
+    from lib.agent.guard import LeakGuard
 
     made = data.build("clean", 8, 0, LeakGuard([]))
     backwards = [[replace(p, rejected=reverse(p.chosen)) for p in part] for part in (made.train, made.valid)]

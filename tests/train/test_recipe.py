@@ -1,29 +1,34 @@
-"""Whole trainings of the shipped small planner, in miniature: its own drafts, a reward, a critic."""
+"""Whole trainings of a random llama, in miniature: its own drafts, a reward, a critic."""
 
 import pytest
 
 from lib.agent import prompt
-from lib.agent.bank import LeakGuard
+from lib.agent.guard import LeakGuard
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding
 from lib.train import data, grpo, recipe
 from lib.train.data import BadData
 from lib.train.lora import Settings
 from lib.train.recipe import Recipe
+from tests.llama import small
 
 pytestmark = pytest.mark.slow
+SHORT = data.FORM.replace("{8,110}", "{2,9}").replace("{3,80}", "{3,9}")
 QUICK = {"rank": 2, "epochs": 1, "batch": 4, "learning_rate": 0.001, "warmup": 0}
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     monkeypatch.setattr(data, "VALID", 4)
+    # A random model writes on until the form stops it: short questions, so that a draft ends within its tokens.
+    for module in (data, grpo):
+        monkeypatch.setattr(module, "FORM", SHORT)
 
 
 def made(tmp_path, method, pairs, kind="clean", **changes):
     told = {"kind": kind, "pairs": pairs}
     return Recipe(
-        method, "tiny-s", tmp_path, LeakGuard([]), "code", told, settings=Settings.of(QUICK | changes.pop("settings", {})),
+        method, small(), tmp_path, LeakGuard([]), "code", told, settings=Settings.of(QUICK | changes.pop("settings", {})),
         **changes,
     )  # fmt: skip
 
@@ -35,11 +40,11 @@ def length(task, chosen, draft):
 
 def test_own_drafts_are_the_rejected_side_and_every_pair_is_accounted_for(tmp_path):
     done = recipe.train(made(tmp_path, "orpo", 6, "on-policy"))
-    card, model = done.card, MLXModel("tiny-s")
+    card, model = done.card, MLXModel(small())
     assert card.train + card.valid + sum(card.skipped.values()) == 10 and card.kind == "on-policy"
-    pairs = data.drafted(data.build("on-policy", 6, 0, LeakGuard([])), model)
+    pairs = data.drafted(data.build("on-policy", 6, 0, LeakGuard([])), model, Decoding(grammar=SHORT))
     for pair in pairs.train:
-        [reply] = model.generate([prompt.ask(pair.task)], [Decoding()])
+        [reply] = model.generate([prompt.ask(pair.task)], [Decoding(grammar=SHORT)])
         assert pair.rejected == prompt.parse_set(reply.text)
     assert pairs.card.hash == card.hash == done.provenance["data"]["hash"]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib.agent.bank import LeakGuard
+from lib.agent.guard import LeakGuard
 from lib.measure.claude import NoKey, WrongModel
 from lib.measure.spend import BudgetSpent
 from lib.measure.store import BATCH, Store

@@ -31,7 +31,7 @@ from lib.models.model import Decoding
 
 # Values worth trying by the name of an argument; what is not here is varied by its type.
 VALUES: dict[str, list[Any]] = {
-    "n": [8, 9, 10, 12], "to": [7], "k": [1, 2, 3, 4], "tokens": [0], "max_tokens": [0], "temp": [0.3, 0.6, 0.9],
+    "n": [8, 9, 10, 12], "to": [7], "take": [7], "k": [1, 2, 3, 4], "tokens": [0], "max_tokens": [0], "temp": [0.3, 0.6, 0.9],
     "top_p": [0.9, 0.95], "min_p": [0.05, 0.1], "samples": [3, 5], "drafts": [3, 5], "rounds": [1, 2], "seed": [0],
 }  # fmt: skip
 DECODINGS = (
