@@ -20,7 +20,9 @@ from lib.files import OneLine
 
 EXPECTED = {
     "string_type": "text", "int_type": "a whole number", "float_type": "a number",
-    "bool_type": "true or false", "list_type": "a list", "dict_type": "a mapping", "too_short": "one or more",
+    "bool_type": "true or false", "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping",
+    "string_unicode": "text in UTF-8",
+    "too_short": "one or more",
 }  # fmt: skip
 NO_FIELD = ("unexpected_keyword_argument", "extra_forbidden")  # kinds of pydantic's errors
 LIMITS = {"ge": "{}", "gt": "above {}", "le": "{}", "lt": "below {}"}
@@ -98,7 +100,8 @@ def fault(
         return error(
             f"{where} is {first['input']!r:.60}: expected one of {', '.join(known)}{_near(first['input'], known)}"
         )
-    expected = EXPECTED.get(kind) or span(fields[path[0]].metadata) or first["msg"].removeprefix("Input should be ")
+    limits = fields[path[0]].metadata if path and path[0] in fields else ()
+    expected = EXPECTED.get(kind) or span(limits) or first["msg"].removeprefix("Input should be ")
     return error(f"{where} is {first['input']!r:.60}: expected {expected}")
 
 

@@ -272,7 +272,7 @@ def test_a_plan_says_which_adapter_it_does_not_have(tmp_path):
     for text, said in (
         ("adapter: {run: nothing}", "no earlier run of this plan that trains is called so"),
         ("adapter: {run: one, epoch: 7}", "that run keeps the epochs [1]"),
-        ("train: 5", "has train 5"),
+        ("train: 5", "train is 5: expected a mapping"),
         ("train: {method: dpo}", "method is 'dpo'"),
         ("train: {gate: dev}", "no parameter 'gate'"),
     ):
