@@ -104,9 +104,13 @@ above it, and tests/test_order.py holds that.
     report.site                 notebooks -> pages
     report.memory               what the loop remembers, as tables
     report.supervise            a loop watched and steered from a notebook
-    cli_loop                    notch loop, log, propose, next
-    cli_train                   notch train
+    cli.options                 exit codes, options, the line about a run
+    cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
+    cli.study                   notch study, confirm
+    cli.loop                    notch loop, log, propose, next
+    cli.train                   notch train
     cli                         notch
+    cli.__main__                python -m lib.cli
 """
 
 from __future__ import annotations

@@ -65,8 +65,9 @@ def form(error: Callable[[str], Exception] = ValueError, what: str = "") -> Call
 
         @wraps(check)
         def init(self: Any, *args: Any, **values: Any) -> None:
+            named = dict(zip(made.__pydantic_fields__, args, strict=False))  # else a fault would name a position
             try:
-                check(self, *args, **values)
+                check(self, *args[len(named) :], **named, **values)
             except ValidationError as wrong:
                 raise fault(wrong, made.__pydantic_fields__, error, what) from None
 

@@ -75,3 +75,10 @@ def test_values_stay_what_they_are_and_cannot_be_changed():
         boat.crew = 2
     with pytest.raises(Bad, match="crew is 0"):
         replace(boat, crew=0)
+
+
+def test_a_value_that_is_given_by_its_place_is_named_too():
+    with pytest.raises(Bad, match="boat length is 31: expected above 0 to 30"):
+        Boat("Kon-Tiki", 31)
+    with pytest.raises(TypeError):
+        Boat("Kon-Tiki", name="Ra")

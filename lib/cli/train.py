@@ -9,71 +9,65 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lib.cli.options import AS_JSON, OK, PARAMETERS, RUNS, YAML, values
 from lib.files import ROOT
 
-OK, FAILED, USAGE = 0, 1, 2
 MINUTE = 60.0  # s between two lines where there is no terminal
 
 
-def register(
-    notch: click.Group, runs_option: Callable[[Any], Any], value: Callable[[str, str], Any], line: Callable[[Any], str]
-) -> None:
-    """Add `train` to the commands. The helpers come from the command line's own file, which stands below this one."""
+@click.command()
+@PARAMETERS
+@YAML
+@click.option("--name", default="", help="Slug of the run (default: from method and data).")
+@click.option("--from-run", default="", metavar="RUN", help="Go on from the adapter of this run.")
+@click.option("--request", default="", metavar="ID", help="Train what was asked for, once a person approved it.")
+@click.option("--approve", is_flag=True, help="With --request: say yes to it. Trains nothing yet.")
+@click.option("--reject", default="", metavar="WHY", help="With --request: say no, and why.")
+@click.option("--who", default="", help="Who approves or rejects (default: you).")
+@click.option("--requests", "listed", is_flag=True, help="List what was asked for.")
+@click.option("--steer", type=click.Path(file_okay=False, path_type=Path), default=None,
+              help="Folder of requests (default: steer/requests beside the runs).")  # fmt: skip
+@RUNS
+@AS_JSON
+def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str, approve: bool, reject: str,
+          who: str, listed: bool, steer: Path | None, runs: Path, as_json: bool) -> int:  # fmt: skip
+    """Train an adapter and seal it as a run. It is measured by experiments that use it (`-p adapter RUN`)."""
+    from lib.lab import requests
+    from lib.lab.base import BadParameters
 
-    @notch.command()
-    @click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
-                  help="A parameter of 11_train, as papermill spells it.")  # fmt: skip
-    @click.option("-y", "--yaml", "as_yaml", multiple=True, metavar="YAML", help="Parameters as a YAML mapping.")
-    @click.option("--name", default="", help="Slug of the run (default: from method and data).")
-    @click.option("--from-run", default="", metavar="RUN", help="Go on from the adapter of this run.")
-    @click.option("--request", default="", metavar="ID", help="Train what was asked for, once a person approved it.")
-    @click.option("--approve", is_flag=True, help="With --request: say yes to it. Trains nothing yet.")
-    @click.option("--reject", default="", metavar="WHY", help="With --request: say no, and why.")
-    @click.option("--who", default="", help="Who approves or rejects (default: you).")
-    @click.option("--requests", "listed", is_flag=True, help="List what was asked for.")
-    @click.option("--steer", type=click.Path(file_okay=False, path_type=Path), default=None,
-                  help="Folder of requests (default: steer/requests beside the runs).")  # fmt: skip
-    @runs_option
-    @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-    def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str, approve: bool, reject: str,
-              who: str, listed: bool, steer: Path | None, runs: Path, as_json: bool) -> int:  # fmt: skip
-        """Train an adapter and seal it as a run. It is measured by experiments that use it (`-p adapter RUN`)."""
-        from lib.lab import requests
-        from lib.lab.experiment import BadParameters
-
-        if (approve or reject) and not request:
-            raise BadParameters("--approve and --reject go with --request ID")
-        if listed:
-            for one in requests.requests(steer):
-                click.echo(
-                    f"{one.id}: {one.state}, expected {one.expected:+.3f}, {' '.join(one.why.split())} {one.unchecked}".rstrip()
-                )
-            return OK
-        if approve or reject:
-            who = who or getpass.getuser()
-            made = requests.reject(steer, request, reject, who) if reject else requests.approve(steer, request, who)
-            click.echo(f"{made.id} is {made.state}" + (f"; now: {made.command}" if approve else ""))
-            return OK
-        told = _told(parameters, as_yaml, value)
-        if from_run:
-            from lib.lab.ledger import Ledger
-
-            record = Ledger.read(runs).get(from_run)
-            if not (runs / record["id"] / "adapter").is_dir():
-                raise BadParameters(f"{record['id']} has no adapter; --from-run names a run of `notch train`")
-            told = {"model": record["model"], **told, "adapter": record["id"]}
-        record = _asked(request, told, name, steer, runs) if request else _train(told, name, runs)
-        click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else said(record, runs))
+    if (approve or reject) and not request:
+        raise BadParameters("--approve and --reject go with --request ID")
+    if listed:
+        for one in requests.requests(steer):
+            click.echo(
+                f"{one.id}: {one.state}, expected {one.expected:+.3f}, {' '.join(one.why.split())} {one.unchecked}".rstrip()
+            )
         return OK
+    if approve or reject:
+        who = who or getpass.getuser()
+        made = requests.reject(steer, request, reject, who) if reject else requests.approve(steer, request, who)
+        click.echo(f"{made.id} is {made.state}" + (f"; now: {made.command}" if approve else ""))
+        return OK
+    given = values(parameters, as_yaml)
+    if from_run:
+        from lib.lab.ledger import Ledger
+
+        record = Ledger.read(runs).get(from_run)
+        if not (runs / record["id"] / "adapter").is_dir():
+            raise BadParameters(f"{record['id']} has no adapter; --from-run names a run of `notch train`")
+        given = {"model": record["model"], **given, "adapter": record["id"]}
+    record = _asked(request, given, name, steer, runs) if request else _train(given, name, runs)
+    click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else summary(record, runs))
+    return OK
 
 
-def said(record: dict[str, Any], runs: Path) -> str:
+def summary(record: dict[str, Any], runs: Path) -> str:
     """One line about a training, and one with the command that measures it."""
     found = record["found"]
     where = "" if runs.resolve() == (ROOT / "runs").resolve() else f" --runs {runs}"
@@ -88,26 +82,13 @@ def said(record: dict[str, Any], runs: Path) -> str:
     )
 
 
-def _told(parameters: Any, as_yaml: Any, value: Callable[[str, str], Any]) -> dict[str, Any]:
-    from lib.lab.experiment import BadParameters
-
-    told: dict[str, Any] = {}
-    for text in as_yaml:
-        given = value("-y", text)
-        if not isinstance(given, dict):
-            raise BadParameters(f"-y {text!r}: expected a mapping such as '{{method: sft}}'")
-        told |= given
-    plain = ("hypothesis", "adapter", "model", "method")
-    return told | {key: text if key in plain else value(key, text) for key, text in parameters}
-
-
-def _asked(request: str, told: dict[str, Any], name: str, steer: Path | None, runs: Path) -> dict[str, Any]:
+def _asked(request: str, given: dict[str, Any], name: str, steer: Path | None, runs: Path) -> dict[str, Any]:
     """Train an approved request; its state follows what happens."""
     from lib.lab import requests
-    from lib.lab.experiment import BadParameters
+    from lib.lab.base import BadParameters
 
     one = requests.get(steer, request)
-    if told:
+    if given:
         raise BadParameters(f"request {one.id} has its own parameters; -p and -y would train something else")
     if one.state != "approved":
         raise BadParameters(
@@ -129,11 +110,11 @@ def _asked(request: str, told: dict[str, Any], name: str, steer: Path | None, ru
     return record
 
 
-def _train(told: dict[str, Any], name: str, runs: Path) -> dict[str, Any]:
+def _train(parameters: dict[str, Any], name: str, runs: Path) -> dict[str, Any]:
     from lib.lab import execute
 
     with bar():
-        return execute.run("11_train", told, name, runs)
+        return execute.run("11_train", parameters, name, runs)
 
 
 @contextlib.contextmanager
@@ -147,8 +128,8 @@ def bar() -> Iterator[None]:
         def follow() -> None:
             while not done.wait(0.5 if terminal else MINUTE):
                 if path.exists():
-                    told = path.read_text(encoding="utf-8")
-                    click.echo(f"\r{told}" if terminal else told.rstrip(), err=True, nl=not terminal)
+                    state = path.read_text(encoding="utf-8")
+                    click.echo(f"\r{state}" if terminal else state.rstrip(), err=True, nl=not terminal)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()

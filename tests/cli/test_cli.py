@@ -11,41 +11,17 @@ import pytest
 from lib import cli
 from lib.files import ROOT, RULER
 from lib.lab.ledger import Ledger, sealed_folders, verify
+from tests.cli.conftest import one_line
 from tests.llama import small
 
 TOY = ("-p", "model", "toy", "-p", "hypothesis", "x")
 COMMANDS = sorted(cli.notch.commands)
 
 
-class Said:
-    """What a call of the command line answered."""
-
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def notch(tmp_path, monkeypatch, capsys):
-    """Call `notch` in this process, as its entry point does."""
-    monkeypatch.setenv("NOTCH_RUNS", str(tmp_path / "runs"))
-
-    def call(*args):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(list(map(str, args)))
-        told = capsys.readouterr()
-        return Said(stopped.value.code, told.out, told.err)
-
-    return call
-
-
 def child(*args, **options):
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "lib.cli", *map(str, args)]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, **options)
-
-
-def one_line(text):
-    return text.startswith("notch: ") and len(text.strip().splitlines()) == 1 and "Traceback" not in text
 
 
 def sealed(folder):
