@@ -55,4 +55,4 @@ report: weights
 	@$(BIN)/notch report
 
 demo-cloud: $(READY)
-	@$(BIN)/python -m tests.measure.loopback demo
+	@$(BIN)/python -m tests.claude.loopback demo

@@ -1,18 +1,20 @@
 """notch: can a small on-device language model do one narrow job as well as a frontier cloud model?
 
-The package is a house of six rooms and a floor. This is the order to read it in; a file imports only from files
+The package is a house of seven rooms and a floor. This is the order to read it in; a file imports only from files
 above it, and tests/test_order.py holds that.
 
     files                       folders, canonical JSON, hashes, files written once
     forms                       checked dataclasses, and one line about what is wrong with a value
+    log                         lines that are appended and prove themselves
     weights                     pinned weights, fetched once into the cache
+    claude.prices               what the cloud costs, and the cap
+    claude.client               Claude through the SDK
+    claude.store                every reply that was paid for, once
+    claude.paid                 live and batch calls, resumed after a kill
     measure.ruler               cases, gold, rubric, protocol; the seal and the fingerprint
     measure.answer              an answer that can be judged, or why there is none
     measure.judge               what a judge is
     measure.offline_judge       the judge that needs no key
-    measure.store               every judgment that was paid for, once
-    measure.spend               what the cloud costs, and the cap
-    measure.claude              Claude through the SDK
     measure.judge_calls         the cloud judge's prompts and parsers
     measure.claude_judge        the judge by Claude
     measure.useful              does a set enable a good plan? without gold
@@ -20,11 +22,11 @@ above it, and tests/test_order.py holds that.
     measure.score               from judgments to numbers
     measure.leak                gold in an answer, and when that is no chance any more
     measure.damage              gold with one thing broken, gold in other words, answers made to fool a judge
-    measure.noise               how far repeats differ, what luck alone would keep
+    measure.keep                the one keep rule, and what it keeps where nothing works
+    measure.noise               how far repeats differ, and what can be seen above it
     measure.calibrate           a judge on texts whose faults are known
     measure.blind               a judge without one dimension
     measure.compare             models side by side on the same cases
-    measure.fit_offline         how the offline judge's constants were fitted (a script)
     measure.against             a judge beside stored verdicts of another
     models.model                what a model is; ToyModel
     models.gguf                 a GGUF file as a folder that mlx-lm loads
@@ -99,8 +101,6 @@ above it, and tests/test_order.py holds that.
     report.tiles                every run as a small diagram
     report.explore              one task tried by hand
     report.panel                the same with menus (ipywidgets)
-    report.published            the published study read again
-    report.luck                 what each keep rule does where nothing works
     report.site                 notebooks -> pages
     report.memory               what the loop remembers, as tables
     report.supervise            a loop watched and steered from a notebook

@@ -27,6 +27,10 @@ class OneLine(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+class Tampered(OneLine):
+    """Something that was sealed has changed; the message names each file."""
+
+
 def runs_folder() -> Path:
     """The folder of sealed runs: `NOTCH_RUNS` if set (the CLI sets it from --runs), else `runs` of the project."""
     return Path(os.environ.get("NOTCH_RUNS") or ROOT / "runs")
@@ -99,14 +103,6 @@ def _complete(folder: Path, data: bytes | str, mode: int) -> Iterator[str]:
             os.unlink(temp)
 
 
-def append(path: Path, line: str) -> None:
-    """Append one line and wait until it is on disk."""
-    with open(path, "ab") as out:
-        out.write(line.encode() + b"\n")
-        out.flush()
-        os.fsync(out.fileno())
-
-
 def rows(text: str) -> list[str]:
     """The lines of a JSONL text. Only a line feed ends one: a text inside may hold any other separator."""
     return text.removesuffix("\n").split("\n") if text else []
@@ -149,23 +145,23 @@ def check_sums(folder: Path, text: str, seal: str) -> list[str]:
 
     Names changed, missing and added files. `seal` is the name of the file that holds the lines.
     """
-    said: dict[str, str] = {}
+    sealed: dict[str, str] = {}
     wrong = []
     for line in text.splitlines():
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name:
             return [f"{folder / seal}: not a list of sha256 sums"]
-        said[name] = digest
-    found = {
+        sealed[name] = digest
+    present = {
         p.relative_to(folder).as_posix()
         for p in folder.rglob("*")
         if not p.is_dir() and (name := p.relative_to(folder).as_posix()) != seal and not hidden(name)
     }
-    for name in sorted(said.keys() - found):
+    for name in sorted(sealed.keys() - present):
         wrong.append(f"{folder / name}: missing")
-    for name in sorted(found - said.keys()):
+    for name in sorted(present - sealed.keys()):
         wrong.append(f"{folder / name}: not part of the seal (added later)")
-    for name in sorted(said.keys() & found):
-        if not (folder / name).is_file() or sha256_file(folder / name) != said[name]:
+    for name in sorted(sealed.keys() & present):
+        if not (folder / name).is_file() or sha256_file(folder / name) != sealed[name]:
             wrong.append(f"{folder / name}: changed since it was sealed (its sum in {folder / seal} is another)")
     return wrong

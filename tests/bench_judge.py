@@ -24,7 +24,7 @@ def main():
     from lib.measure.ruler import Ruler
 
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.measure.loopback", "serve", "--delay", str(DELAY)],
+        [sys.executable, "-m", "tests.claude.loopback", "serve", "--delay", str(DELAY)],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -90,12 +90,6 @@ def test_a_replacement_that_fails_leaves_nothing_behind(tmp_path):
     assert names(tmp_path) == ["f"]
 
 
-def test_appending_adds_one_line_after_the_others(tmp_path):
-    for line in ("one", "zwölf"):
-        files.append(tmp_path / "log", line)
-    assert (tmp_path / "log").read_bytes() == "one\nzwölf\n".encode()
-
-
 def test_a_lock_is_held_by_one_at_a_time(tmp_path):
     said = []
 

@@ -12,6 +12,7 @@ import click
 
 from lib.cli import loop, runs, study, train
 from lib.cli.options import FAILED, MISSING, OK, RUN_FAILED, TAMPERED, USAGE
+from lib.files import Tampered
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,12 +56,12 @@ def exit_code(error: Exception) -> int | None:
     """The exit code of an expected error; None for one that is a defect of notch."""
     from lib.agent.guard import Leak
     from lib.agent.pipeline import BadPipeline
+    from lib.claude.client import NoKey
+    from lib.claude.prices import CloudError, UnknownModel
     from lib.lab.base import BadParameters
     from lib.lab.execute import RunFailed
     from lib.measure.against import BadVerdicts
-    from lib.measure.claude import NoKey
-    from lib.measure.ruler import BadRuler, Tampered
-    from lib.measure.spend import CloudError, UnknownModel
+    from lib.measure.ruler import BadRuler
     from lib.models.model import NoModel
     from lib.train.data import BadData
 

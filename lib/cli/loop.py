@@ -148,8 +148,8 @@ def _proposer(
     if (plan is not None) != (name == "plan"):
         raise BadParameters("--plan FILE goes with --proposer plan, and the other way round")
     if name == "claude":
+        from lib.claude.client import check_key
         from lib.lab.propose.claude import CAP, MODEL, ClaudeProposer
-        from lib.measure.claude import check_key
 
         check_key()
         made = ClaudeProposer(model or MODEL, dollars or CAP)

@@ -22,7 +22,7 @@ from lib.cli.options import (
     say_report,
     values,
 )
-from lib.files import ROOT, RULER, runs_at
+from lib.files import ROOT, RULER, Tampered, locked, runs_at
 
 
 @click.command()
@@ -140,10 +140,10 @@ def _against(judge: str, files: tuple[Path, ...], parameters: Any) -> int:
         if hasattr(the_judge, "check"):
             the_judge.check()
         pairs, unscored = against.compare(the_judge, rows)
-    click.echo(against.told(against.agreement(pairs), left, unscored))
+    click.echo(against.text(against.agreement(pairs), left, unscored))
     if judge == "offline":
         click.echo("The offline judge was fitted to 78 verdicts of the published study: on those this is flattery, and "
-                   "`python -m lib.measure.fit_offline` leaves each run out of the fit.")  # fmt: skip
+                   "`python -m scripts.fit_offline_judge` leaves each run out of the fit.")  # fmt: skip
     return OK
 
 
@@ -167,10 +167,9 @@ def report(runs: Path, html: Path | None) -> int:
 @AS_JSON
 def verify(runs: Path, repair: bool, as_json: bool) -> int:
     """Check every byte of ruler and runs against the seals, and compute every score again."""
-    from lib.files import locked
+    from lib.claude import store
     from lib.lab import events, ledger
-    from lib.measure import store
-    from lib.measure.ruler import Ruler, Tampered
+    from lib.measure.ruler import Ruler
 
     wrong, repaired = [], []
     try:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from lib.claude.prices import BudgetSpent, dollars
 from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named
 from lib.lab.experiment import Experiment
@@ -23,7 +24,6 @@ from lib.measure.answer import Answer
 from lib.measure.damage import texts
 from lib.measure.judge import Judge
 from lib.measure.ruler import Case
-from lib.measure.spend import BudgetSpent, dollars
 
 TYPICAL = {"input_tokens": 2000, "output_tokens": 500}  # of one call of the judge by Claude
 GREEDY = 2  # greedy repeats beside the sampled ones: they only have to show whether anything moves

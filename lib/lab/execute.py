@@ -139,9 +139,9 @@ def run(
 
 
 def execute(
-    path: Path, parameters: dict[str, Any], folder: Path, timeout: float | None = None
+    path: Path, parameters: dict[str, Any], folder: Path, timeout: float | None = None, cwd: Path | None = None
 ) -> tuple[dict[str, Any], str]:
-    """Run a notebook in a fresh kernel. Returns it as it came out, and what stopped it ("" if nothing)."""
+    """Run a notebook in a fresh kernel, in `cwd` or here. Returns it as it came out, and what stopped it ("" if nothing)."""
     # jsonschema pulls a grammar that is built at import, 1.3 s; without it papermill starts in a third of the time.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import logging
@@ -160,7 +160,7 @@ def execute(
                 papermill.execute_notebook(
                     str(path), str(out), parameters, kernel_name="python3", progress_bar=False, log_output=False,
                     request_save_on_cell_execute=False, shutdown_kernel="immediate", execution_timeout=timeout,
-                    kernel_manager_class=_kernel_over_ipc(temp), iopub_timeout=PATIENCE,
+                    kernel_manager_class=_kernel_over_ipc(temp), iopub_timeout=PATIENCE, cwd=cwd,
                 )  # fmt: skip
         except Exception as failed:  # a crash of any kind is a result: it is sealed with its reason
             if isinstance(failed, OSError) and failed.errno is not None:
@@ -356,14 +356,12 @@ def tidy(notebook: dict[str, Any], cases: bytes, model: str = "") -> str:
     return without_paths(json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False), model) + "\n"
 
 
-def render(path: Path, out: Path, folder: Path, change: Callable[[dict[str, Any]], None] | None = None) -> None:
+def render(path: Path, out: Path, folder: Path, cwd: Path | None = None) -> None:
     """Execute an index notebook against a folder of runs and write it, with outputs, to `out`. Raises RunFailed."""
     from lib.files import replace
 
-    notebook, error = execute(path, {}, folder)
+    notebook, error = execute(path, {}, folder, cwd=cwd)
     wrong = error if not error.endswith("result records instead of one") else ""
     if wrong:
         raise RunFailed(f"{path.name}: {without_paths(wrong)}")
-    if change:
-        change(notebook)
     replace(out, tidy(notebook, b""))

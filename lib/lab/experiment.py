@@ -22,7 +22,7 @@ from lib.agent.pipeline import BadPipeline, State, Step, require
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.prompt import PATTERNS
 from lib.agent.steps import build
-from lib.files import RULER
+from lib.files import RULER, Tampered
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Markdown, Runnable, cell
 from lib.lab.ledger import Decision, Ledger
@@ -30,7 +30,7 @@ from lib.lab.record import code_state
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
 from lib.measure.leak import copies, leaked, leaks
-from lib.measure.ruler import GATES, Case, Ruler, Tampered
+from lib.measure.ruler import GATES, Case, Ruler
 from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
 from lib.measure.useful import Useful, useful_all
 from lib.models import load, stored

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lib.files import ROOT, RULER, check_sums, locked, sha256, sha256_file
+from lib.claude import store
+from lib.files import ROOT, RULER, Tampered, check_sums, locked, sha256, sha256_file
 from lib.lab import ledger, rescore
 from lib.lab.events import Events
-from lib.measure import store
-from lib.measure.ruler import BadRuler, Ruler, Tampered
+from lib.measure.ruler import BadRuler, Ruler
 
 LAB = ("ledger", "rescore", "guard", "record", "base", "experiment", "execute")  # of lib/lab: what decides and seals
 
@@ -21,8 +21,10 @@ LAB = ("ledger", "rescore", "guard", "record", "base", "experiment", "execute") 
 def measuring() -> dict[str, str]:
     """Hash by file of everything that measures, decides or seals."""
     lib = ROOT / "lib"
-    files = [p for p in (lib / "measure").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    files += [lib / "files.py", lib / "forms.py", *(lib / "lab" / f"{name}.py" for name in LAB)]
+    rooms = (p for room in ("claude", "measure") for p in (lib / room).rglob("*"))
+    files = [p for p in rooms if p.is_file() and "__pycache__" not in p.parts]
+    files += [lib / f"{name}.py" for name in ("files", "forms", "log")]
+    files += [lib / "lab" / f"{name}.py" for name in LAB]
     return {p.relative_to(ROOT).as_posix(): sha256_file(p) if p.exists() else "" for p in sorted(files)}
 
 

@@ -6,7 +6,6 @@ the hash of the line before, and can always be rebuilt from the folders. Does no
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import re
@@ -17,36 +16,21 @@ from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
-from lib.files import (
-    append,
-    canonical,
-    check_sums,
-    locked,
-    replace,
-    rows,
-    runs_folder,
-    sha256,
-    sha256_file,
-    sums,
-    sync_folder,
-)
-from lib.measure import blind, calibrate, compare, noise
+from lib.files import Tampered, canonical, check_sums, locked, rows, runs_folder, sha256, sha256_file, sums, sync_folder
+from lib.log import START, Chain, Log
+from lib.measure import blind, calibrate, compare, keep, noise
 from lib.measure.answer import Answer, NoAnswer
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.leak import copies, leaks
-from lib.measure.ruler import RULER, BadRuler, Ruler, Tampered
+from lib.measure.ruler import RULER, BadRuler, Ruler
 from lib.measure.score import Outcome, case_quality, score, usefulness
 from lib.measure.stats import paired
 
-ALPHA = 0.05
 SEAL = "SEALED"
 LEDGER = "ledger.jsonl"
-BESIDE = (
-    LEDGER,
-    "judgments.jsonl",
-    "events.jsonl",
-)  # files that may lie beside the runs: ledger, paid replies, the loop's log
-START = "0" * 64
+# What may lie beside the runs: the ledger, paid replies, the loop's events.
+BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl")
+LINES = Chain("record")
 REFERENCE = ("anchor", "a/a")  # levers that are measured beside the climb and never part of it
 # Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
 READINGS = {"calibrate": calibrate.readings, "rejudge": blind.readings, "models": compare.readings}
@@ -73,9 +57,10 @@ class Decision:
     def _repr_markdown_(self) -> str:
         if self.delta is None:
             return f"**{self.status}**: {self.reason}"
+        floor = "not measured" if self.floor is None else f"{self.floor:.4f}"
         return (
             f"**{self.status}**: {self.reason}\n\n| against | difference | 95 % interval | p | A/A floor |\n|---|---|---|---|---|\n"
-            f"| {self.against} | {self.delta:+.4f} | {self.low:+.3f} to {self.high:+.3f} | {self.p:.3g} | {self.floor:.4f} |"
+            f"| {self.against} | {self.delta:+.4f} | {self.low:+.3f} to {self.high:+.3f} | {self.p:.3g} | {floor} |"
         ) + (f"\n\n{self.noise}" if self.noise else "")
 
 
@@ -90,10 +75,7 @@ class Ledger:
     def read(cls, folder: Path | None = None) -> Ledger:
         """The runs that `ledger.jsonl` lists. Raises Tampered naming the line where the chain breaks."""
         folder = folder or runs_folder()
-        path = folder / LEDGER
-        if not path.exists():
-            return cls(folder)
-        return cls(folder, [row["record"] for row in checked_lines(path)])
+        return cls(folder, [row["record"] for row in checked_lines(folder / LEDGER)])
 
     # --- looking things up
 
@@ -245,7 +227,7 @@ class Ledger:
         looks, sampled = 1, samples(record) or samples(rival)
         if record["of"] and record["gate"] == "full" and record["kind"] == "experiment" and lever not in REFERENCE:
             qualities, looks = self.pooled(record, qualities)
-        test, floor = paired(qualities, other), self.floor(fingerprint, sampled) or 0.0
+        test, floor = paired(qualities, other), self.floor(fingerprint, sampled)
         numbers = {
             "against": rival["id"],
             **{k: getattr(test, k) for k in ("delta", "p", "low", "high")},
@@ -254,7 +236,12 @@ class Ledger:
         }
         if lever in REFERENCE:
             return Decision("reference", "measured beside the climb, never part of it", **numbers)
-        status, reason = _rule(test.delta, test.p, test.high, floor, record, ALPHA / looks)
+        status, reason = keep.decide(test, floor, record["min_effect"], looks)
+        if status == "kept" and record["gate"] == "dev":
+            status, reason = (
+                "indecisive",
+                "better on the dev gate, which screens and never keeps; run it on the full gate",
+            )
         return Decision(status, reason, **numbers)
 
 
@@ -279,63 +266,15 @@ def _leak(record: dict[str, Any]) -> str:
     )
 
 
-def _rule(
-    delta: float, p: float, high: float, floor: float, record: dict[str, Any], alpha: float = ALPHA
-) -> tuple[str, str]:
-    least = record["min_effect"]
-    if p < alpha and delta > floor:
-        if record["gate"] == "dev":
-            return "indecisive", "better on the dev gate, which screens and never keeps; run it on the full gate"
-        return "kept", f"better, p = {p:.3g} below {alpha:.3g}, and the difference is above the floor {floor:.4f}"
-    if high >= least:
-        why = "the difference is within the A/A floor" if p < alpha and delta > 0 else f"p = {p:.3g}"
-        return "indecisive", f"{why}; the interval still admits a gain of {least:+.3f}, so it is not ruled out"
-    return "discarded", f"the interval rules out a gain of {least:+.3f}"
-
-
 # --- lines and folders ---------------------------------------------------------------------------
 
 
 def checked_lines(path: Path) -> list[dict[str, Any]]:
     """The ledger's rows after a check of the hash chain. Raises Tampered naming the first bad line."""
-    raw = path.read_bytes()
-    lines = raw.split(b"\n")
-    if lines.pop() != b"":
+    log = Log(path, LINES)
+    if log.torn:
         raise Tampered(f"{path}: the last line is cut off; `notch verify --repair` rebuilds it from the sealed runs")
-    before, found = START, []
-    # Thousands of small objects that all stay: the collector would look at them again and again, half of the time.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return _rows_of(path, lines, before, found)
-    finally:
-        gc.enable() if collecting else None
-
-
-def _rows_of(path: Path, lines: list[bytes], before: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from pydantic_core import from_json  # twice as fast as json on ten thousand lines
-
-    for number, line in enumerate(lines, 1):
-        # The chain is checked on the bytes: parsing comes only after they are known to be whole.
-        if f'"prev":"{before}"'.encode() not in line:
-            raise Tampered(f"{path}:{number}: does not follow the line before it")
-        try:
-            found.append(from_json(line, allow_inf_nan=False))
-        except ValueError as error:
-            raise Tampered(f"{path}:{number}: changed since it was written (not JSON: {error})") from error
-        before = sha256(line)
-    return found
-
-
-def line_of(number: int, before: str, folder: Path) -> str:
-    """The ledger line of a sealed run folder, whose position is `number`. Raises Tampered on a broken record."""
-    path = folder / "record.json"
-    try:
-        record = json.loads(path.read_bytes())
-        seal = sha256_file(folder / SEAL)
-        return canonical({"n": number, "prev": before, "id": folder.name, "seal": seal, "record": record})
-    except (OSError, ValueError) as error:
-        raise Tampered(f"{path}: cannot be read as a record ({error})") from error
+    return log.rows
 
 
 def sealed_folders(folder: Path) -> list[Path]:
@@ -350,12 +289,17 @@ def _number(run: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def rebuilt(folder: Path) -> list[str]:
-    """The ledger's lines as the sealed folders say they must be."""
-    lines: list[str] = []
+def rebuilt(folder: Path) -> list[bytes]:
+    """The ledger's lines as the sealed folders say they must be. Raises Tampered on a broken record."""
+    lines: list[bytes] = []
     before = START
     for number, run in enumerate(sealed_folders(folder), 1):
-        line = line_of(number, before, run)
+        path = run / "record.json"
+        try:
+            record = json.loads(path.read_bytes())
+            line = LINES.line({"id": run.name, "seal": sha256_file(run / SEAL), "record": record}, number, before)
+        except (OSError, ValueError) as error:
+            raise Tampered(f"{path}: cannot be read as a record ({error})") from error
         lines.append(line)
         before = sha256(line)
     return lines
@@ -367,26 +311,22 @@ def sync(folder: Path) -> list[str]:
     Adds missing last lines and completes a torn one; returns what was done, in words. Raises Tampered where lines
     and folders contradict each other. Call it with the lock held.
     """
-    said = []
+    done = []
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        said.append(f"cleared {leftover.name}, left by an interrupted run")
+        done.append(f"cleared {leftover.name}, left by an interrupted run")
     path = folder / LEDGER
     want = rebuilt(folder)
-    raw = path.read_bytes() if path.exists() else b""
-    whole = raw[: raw.rfind(b"\n") + 1]
-    have = whole.split(b"\n")[:-1]
-    expected = [line.encode() for line in want]
-    if have != expected[: len(have)]:
-        number = next((i for i, (a, b) in enumerate(zip(have, expected, strict=False)) if a != b), len(want)) + 1
+    *have, torn = (path.read_bytes() if path.exists() else b"").split(b"\n")
+    if have != want[: len(have)]:
+        number = next((i for i, (a, b) in enumerate(zip(have, want, strict=False)) if a != b), len(want)) + 1
         raise Tampered(f"{path}:{number}: differs from the sealed run; nothing was written")
-    if whole != raw:
-        replace(path, whole)
-        said.append("cut off a torn last line of the ledger")
-    for line in want[len(have) :]:
-        append(path, line)
-        said.append(f"added {json.loads(line)['id']} to the ledger")
-    return said
+    missing = [json.loads(line) for line in want[len(have) :]]
+    if torn or missing:
+        Log(path, LINES).extend(missing)
+    if torn:
+        done.append("cut off a torn last line of the ledger")
+    return done + [f"added {row['id']} to the ledger" for row in missing]
 
 
 def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str], dict[str, bytes]]) -> str:
@@ -456,19 +396,19 @@ def verify_ledger(folder: Path) -> list[str]:
     """What is wrong between the ledger's lines and the sealed runs."""
     path = folder / LEDGER
     try:
-        found = checked_lines(path) if path.exists() else []
+        lines = checked_lines(path)
         want = [json.loads(line) for line in rebuilt(folder)]
     except Tampered as error:
         return [str(error)]
     wrong = []
-    for number, (mine, run) in enumerate(zip_longest(found, want), 1):
-        if mine is None:
+    for number, (line, run) in enumerate(zip_longest(lines, want), 1):
+        if line is None:
             wrong.append(f"{path}: {run['id']} is sealed but not listed; `notch verify --repair` adds it")
-        elif run is None or mine.get("id") != run["id"]:
-            wrong.append(f"{path}:{number}: lists {mine.get('id')}, but there is no such sealed run at this place")
-        elif mine.get("seal") != run["seal"]:
+        elif run is None or line.get("id") != run["id"]:
+            wrong.append(f"{path}:{number}: lists {line.get('id')}, but there is no such sealed run at this place")
+        elif line.get("seal") != run["seal"]:
             wrong.append(f"{path}:{number} and {folder / run['id'] / SEAL}: one of the two has changed")
-        elif mine != run:
+        elif line != run:
             wrong.append(f"{path}:{number}: differs from what the sealed run says")
     return wrong
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from lib.agent.guard import Leak
-from lib.files import OneLine, sha256
+from lib.claude.client import NotAnswered
+from lib.claude.prices import BudgetSpent
+from lib.files import OneLine, Tampered, sha256
 from lib.lab import execute, lessons, state, steer
 from lib.lab.admit import Base
 from lib.lab.context import Ask, Asked, View
-from lib.lab.events import PROPOSAL, Event, Events, now
+from lib.lab.events import PROPOSAL, Event, Events
 from lib.lab.execute import RunFailed
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.guard import Watch
@@ -27,9 +29,7 @@ from lib.lab.ledger import Ledger
 from lib.lab.proposal import Proposal, Refused
 from lib.lab.state import Action, Rules
 from lib.lab.steer import Limits
-from lib.measure.claude import NotAnswered
-from lib.measure.ruler import Tampered
-from lib.measure.spend import BudgetSpent
+from lib.log import now
 
 DONE, GAVE_UP, FAILED = 0, 1, 4  # exit codes of an end
 REQUESTS = "requests"  # of a training, in the steering folder

@@ -15,12 +15,13 @@ from lib.files import canonical, without_paths
 from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import ALPHA, Decision, Ledger, outcome_of
+from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import Record
 from lib.measure import compare
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.judge import DIMENSIONS
+from lib.measure.keep import ALPHA
 
 SAME = ("pipeline", "decoding", "judge", "gate", "seed", "fingerprint")  # what the runs of a group share
 CLOUD = "claude-"  # models whose service takes no temperature

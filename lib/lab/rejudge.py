@@ -19,6 +19,7 @@ from lib.measure import blind
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.judge import DIMENSIONS, Judge
+from lib.measure.keep import ALPHA
 from lib.measure.ruler import Case
 
 
@@ -144,12 +145,14 @@ class Rejudged(Finding):
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says what removing the dimension did."""
         runs = {k: v for k, v in self.found["runs"].items() if v["cases"]}
-        moved = [k for k, v in runs.items() if v["p"] < 0.05]
+        moved = [k for k, v in runs.items() if v["p"] < ALPHA]
         before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
         without = self.runnable.without.replace("_", "-")
-        told = f"without {without} the losses to gold go from {before} to {after} in {len(runs)} run{'s' * (len(runs) != 1)}; "
-        told += f"quality moves beyond chance in {', '.join(moved)}" if moved else "quality moves beyond chance in none"
-        return Decision("reference", told)
+        effect = f"without {without} the losses to gold go from {before} to {after} in {len(runs)} run{'s' * (len(runs) != 1)}; "
+        effect += (
+            f"quality moves beyond chance in {', '.join(moved)}" if moved else "quality moves beyond chance in none"
+        )
+        return Decision("reference", effect)
 
     def _repr_markdown_(self) -> str:
         lines = []

@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib.files import ROOT, RULER, canonical
+from lib.files import ROOT, RULER, Tampered, canonical
 from lib.lab.ledger import outcome_of, recomputed
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.leak import copies, leaked
-from lib.measure.ruler import BadRuler, Case, Ruler, Tampered
+from lib.measure.ruler import BadRuler, Case, Ruler
 
 
 def check(record: dict[str, Any], cases: list[dict[str, Any]], folder: Path) -> list[str]:
@@ -97,7 +97,8 @@ def _offline(ruler: Ruler) -> Any:
 
 def _stored(record: dict[str, Any], ruler: Ruler, folder: Path) -> Any:
     """Judgments as the store's paid replies say them; nothing is asked and nothing is spent."""
-    from lib.measure import judge_calls, store
+    from lib.claude import store
+    from lib.measure import judge_calls
     from lib.measure.claude_judge import ClaudeJudge
 
     asked = ClaudeJudge(ruler, store=folder / store.NAME, **record["judging"])

@@ -14,13 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lib.claude import store
 from lib.lab.context import View
 from lib.lab.events import PROPOSAL, Event
 from lib.lab.ledger import SETUP, Ledger
 from lib.lab.lessons import outcomes
 from lib.lab.proposal import bound
 from lib.lab.study import look
-from lib.measure import store
 
 LIMITED = re.compile(r"\b(429|529)\b|RateLimit|Overloaded|rate.?limit", re.I)  # somebody's usage limit, not a defect
 ATTEMPTS = 3  # sealed tries of one action that a usage limit or a missing judgment left without a result

@@ -49,20 +49,20 @@ def read(path: Path) -> tuple[list[Stored], int]:
     if not folder.exists():
         raise BadVerdicts(f"{path}: no gold.jsonl beside it or in the folder above")
     gold = {g["id"]: g for _, g in _rows(folder)}
-    found, left = [], 0
+    judged, unjudged = [], 0
     for number, row in _rows(path):
         try:
             if row["pairwise"] is None:
-                left += 1
+                unjudged += 1
                 continue
             g = gold[row["id"]]
             case = Case(row["id"], g.get("input") or g.get("task") or "", Gold(g["title"], tuple(g["questions"])))
             scores = {d: float(row["nonRedundancy" if d == "non_redundancy" else d]) for d in DIMENSIONS}
             answer = Answer(row["title"], tuple(row["questions"]))
-            found.append(Stored(path.stem, case, answer, Judgment(scores, VERDICTS[row["pairwise"]])))
+            judged.append(Stored(path.stem, case, answer, Judgment(scores, VERDICTS[row["pairwise"]])))
         except (KeyError, TypeError, ValueError) as error:
             raise BadVerdicts(f"{path}:{number}: not a row of verdicts ({type(error).__name__}: {error})") from error
-    return found, left
+    return judged, unjudged
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -83,14 +83,22 @@ def compare(judge: Judge, rows: Sequence[Stored]) -> tuple[list[Pair], int]:
     return pairs, len(rows) - len(pairs)
 
 
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Rank correlation; 0.0 where one of the two never varies, and so ranks nothing.
+
+    >>> spearman([1, 2, 3], [1, 4, 9]), spearman([1, 2, 3], [5, 5, 5])
+    (1.0, 0.0)
+    """
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic) if min(len(set(a)), len(set(b))) > 1 else 0.0
+
+
 def agreement(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Spearman of quality and dimensions, agreement of verdicts, and the runs in the order of each judge."""
-    from lib.measure.fit_offline import spearman
 
     def rho(ours: list[float], stored: list[float]) -> float:
-        import numpy as np
-
-        return round(spearman(np.array(ours), np.array(stored)), 4) if len(ours) > 2 else 0.0
+        return round(spearman(ours, stored), 4) if len(ours) > 2 else 0.0
 
     ours = [quality(p.ours.scores, p.ours.verdict) for p in pairs]
     stored = [quality(p.stored.scores, p.stored.verdict) for p in pairs]
@@ -113,21 +121,23 @@ def _same(pairs: Sequence[Pair]) -> float:
     return sum(p.ours.verdict == p.stored.verdict for p in pairs) / len(pairs) if pairs else 0.0
 
 
-def told(found: dict[str, Any], unjudged: int = 0, unscored: int = 0) -> str:
+def text(agreed: dict[str, Any], unjudged: int = 0, unscored: int = 0) -> str:
     """Agreement as text for a terminal."""
-    left = [f"{unjudged} rows have no verdict"] * bool(unjudged) + [f"{unscored} were unscored here"] * bool(unscored)
-    lines = [f"{found['cases']} answers judged by both" + (f" ({', '.join(left)})" if left else "")]
-    lines += [f"Spearman of case quality   {found['quality']:.3f}"]
-    lines += [f"            {d.replace('_', '-'):15s}{v:.3f}" for d, v in found["dims"].items()]
-    lines.append(f"same verdict {found['same']:.2f} ({found['always']:.2f} by always saying the commonest one)")
-    for name, run in found["runs"].items():
+    left_out = [f"{unjudged} rows have no verdict"] * bool(unjudged) + [f"{unscored} were unscored here"] * bool(
+        unscored
+    )
+    lines = [f"{agreed['cases']} answers judged by both" + (f" ({', '.join(left_out)})" if left_out else "")]
+    lines += [f"Spearman of case quality   {agreed['quality']:.3f}"]
+    lines += [f"            {d.replace('_', '-'):15s}{v:.3f}" for d, v in agreed["dims"].items()]
+    lines.append(f"same verdict {agreed['same']:.2f} ({agreed['always']:.2f} by always saying the commonest one)")
+    for name, run in agreed["runs"].items():
         lines.append(
             f"{name}: {run['cases']} cases, quality {run['ours']:.3f} (stored {run['stored']:.3f}), Spearman "
             f"{run['spearman']:.3f}, same verdict {run['same']:.2f}"
         )
-    if len(found["runs"]) > 1:
-        same = "the same order" if found["order"]["ours"] == found["order"]["stored"] else "another order"
+    if len(agreed["runs"]) > 1:
+        same = "the same order" if agreed["order"]["ours"] == agreed["order"]["stored"] else "another order"
         lines.append(
-            f"runs, best first: {', '.join(found['order']['ours'])} (stored: {', '.join(found['order']['stored'])}; {same})"
+            f"runs, best first: {', '.join(agreed['order']['ours'])} (stored: {', '.join(agreed['order']['stored'])}; {same})"
         )
     return "\n".join(lines)

@@ -1,43 +1,42 @@
-"""The judge by Claude: asks, stores, asks once more, and says Unscored where nothing came of it.
+"""The judge by Claude: three calls a case, asked and stored once, and Unscored where nothing came of it.
 
-Knows how a case becomes calls, in which order paid things reach the disk, and how batches resume. Does not know HTTP,
-prices or prompts, nor which model or lever answered. A reply that is in the store is never asked for again; a fault
-is (it answers nothing, and a run with something unscored cannot be kept).
+Knows how a case becomes calls, what names a call in the store, and what a case's replies add up to. Does not know
+HTTP, prices or prompts, how a paid reply reaches the disk (lib.claude.paid does), nor which model or lever answered.
+A fault answers nothing, and a run with something unscored cannot be kept.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, wait
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib.files import canonical, sha256
+from lib.claude import client
+from lib.claude.client import API_VERSION, Reply, check_key, schema
+from lib.claude.paid import Ask, Fault, Paid
+from lib.claude.prices import Request, Spent, listed
+from lib.claude.store import NAME, Store
+from lib.files import canonical, runs_folder, sha256
+from lib.log import Row
 from lib.measure import judge_calls as calls
-from lib.measure import store as stored
 from lib.measure.answer import Answer
-from lib.measure.claude import API_VERSION, Claude, NotAnswered, Reply, WrongModel, check_key, schema
 from lib.measure.judge import Judgment, Unscored
-from lib.measure.judge_calls import Call, Fault
+from lib.measure.judge_calls import Call
 from lib.measure.ruler import Case, Ruler
-from lib.measure.spend import CloudError, Request, Spent, listed, worst
-from lib.measure.store import Store
 
 ASKS = 2  # the first ask and one more, after a reply that cannot be used
 Outcome = Judgment | Unscored
 
 
-@dataclass(frozen=True)
-class Ask:
-    """One call about one answer."""
+def key_of(fingerprint: str, case: str, text: str, kind: str, order: str, replicate: int) -> str:
+    """Names one question to a judge, 64 hex characters: cache key, resume key and batch `custom_id` in one.
 
-    call: Call
-    case: Case
-    answer: Answer
-    key: str
+    `text` is the candidate's, `kind` and `order` say which call it is, `replicate` asks the same thing afresh.
+    """
+    plain = text.encode("utf-8", "backslashreplace").decode()  # half a character has no UTF-8 of its own
+    return sha256(canonical([fingerprint, case, plain, kind, order, replicate]))
 
 
 class ClaudeJudge:
@@ -67,21 +66,23 @@ class ClaudeJudge:
         poll: float = 60.0,
     ) -> None:
         self.ruler = ruler or Ruler.load()
-        said = self.ruler.protocol.judge
+        defaults = self.ruler.protocol.judge
         if protocol not in calls.PROTOCOLS:
             raise ValueError(f"protocol {protocol!r}: expected one of {', '.join(calls.PROTOCOLS)}")
         if not dollars > 0 or concurrency < 1 or replicate < 0:
-            raise ValueError("dollars is above 0, concurrency from 1, replicate from 0")
+            got = f"{dollars}, {concurrency} and {replicate}"
+            raise ValueError(f"dollars is above 0, concurrency 1 or more, replicate 0 or more, not {got}")
         self.protocol, self.calls = protocol, calls.PROTOCOLS[protocol]
-        self.model = str(said.get("model", "") if model is None else model)
+        self.model = str(defaults.get("model", "") if model is None else model)
         takes = listed(self.model)
         # What a model does not take is not sent, and what is not sent does not stand in the identity.
-        self.effort = str((said.get("effort") if effort is None else effort) or "") if takes.effort else ""
-        self.thinking = str((said.get("thinking") if thinking is None else thinking) or "") if takes.thinking else ""
-        self.max_tokens = int(said.get("max_tokens", 2000) if max_tokens is None else max_tokens)
-        self.store = store if isinstance(store, Store) else Store(store or stored.default_path())
-        self.dollars, self.concurrency, self.replicate = float(dollars), int(concurrency), int(replicate)
-        self.batch, self.timeout, self.poll = batch, timeout, poll
+        self.effort = str((defaults.get("effort") if effort is None else effort) or "") if takes.effort else ""
+        self.thinking = (
+            str((defaults.get("thinking") if thinking is None else thinking) or "") if takes.thinking else ""
+        )
+        self.max_tokens = int(defaults.get("max_tokens", 2000) if max_tokens is None else max_tokens)
+        self.store = store if isinstance(store, Store) else Store(store or runs_folder() / NAME)
+        self.replicate, self.batch = int(replicate), batch
         self.dimensions = calls.names(self.ruler)
         self.identity: dict[str, Any] = {
             "kind": "claude", "protocol": protocol, "model": self.model, "effort": self.effort,
@@ -89,16 +90,29 @@ class ClaudeJudge:
             "wording": sha256(canonical(calls.wording(self.ruler, self.calls))),
         }  # fmt: skip
         self.fingerprint = self.ruler.fingerprint(self.identity)
-        self.cost = Spent()
+        self.paid = Paid(
+            self.store,
+            self.model,
+            float(dollars),
+            partial(_read, self.dimensions),
+            about={"fingerprint": self.fingerprint},
+            wrong="case {case!r}: {fault}; the run is invalid, its judgments are not used",
+            asks=ASKS,
+            batch=batch,
+            poll=poll,
+            concurrency=int(concurrency),
+            timeout=timeout,
+        )
         self._own = {c.id: c for c in self.ruler.cases}
-        self._flying: dict[str, asyncio.Task[Any]] = {}
         self._queue: list[tuple[Case, Answer, Future[Outcome]]] = []
-        self._client: Claude | None = None
-        self._made: dict[Call, tuple[str, dict[str, Any]]] = {}
-        self._arrived: list[tuple[stored.Row, asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._instructions: dict[Call, tuple[str, dict[str, Any]]] = {}
 
     # --- the interface
+
+    @property
+    def cost(self) -> Spent:
+        """What this judge's calls took so far."""
+        return self.paid.cost
 
     def judge(self, case: Case, answer: Answer) -> Outcome:
         """One judgment. Raises what `collect` raises, and ValueError on a case without gold."""
@@ -115,33 +129,21 @@ class ClaudeJudge:
             future: Future[Outcome] = Future()
             self._queue.append((case, answer, future))
             return future
-        return self.claude.submit(self._judge(case, answer))
+        return self.paid.submit(self._judge(case, answer))
 
     def collect(self, futures: Sequence[Future[Outcome]]) -> list[Outcome]:
         """Wait for judgments. Raises BudgetSpent, NoKey, WrongModel, CloudError or Tampered; what was paid is stored."""
+        waiting: list[Future[Any]] = [*futures]
         if self._queue:
             queue, self._queue = self._queue, []
-            futures = [*futures, self.claude.submit(self._judge_batch(queue))]
-        try:
-            wait(futures)
-        except KeyboardInterrupt:
-            self.claude.stop = CloudError("stopped")
-            for future in futures if self.batch else ():
-                future.cancel()
-            wait(futures, timeout=10)  # what is in flight is paid for, so it may still arrive
-            raise
-        finally:
-            stop, self.claude.stop = self.claude.stop, None
-        if stop:
-            raise stop
-        found = [f.result() for f in futures]
-        return [o for o in found if o is not None]
+            waiting.append(self.paid.submit(self._judge_queue(queue)))
+        return self.paid.collect(waiting)[: len(futures)]
 
-    def ask_all(self, call: Call, pairs: Iterable[tuple[Case, Answer]]) -> list[stored.Row | Fault]:
+    def ask_all(self, call: Call, pairs: Iterable[tuple[Case, Answer]]) -> list[Row | Fault]:
         """One more call about each answer, stored and paid from the cap as any other. Raises what `collect` raises."""
-        asks = [Ask(call, case, answer, self.key(call, case, answer)) for case, answer in pairs]
-        [found] = self.collect([self.claude.submit(self._answer_all(asks))])
-        return found  # type: ignore[return-value]
+        asks = [self._ask(call, case, answer) for case, answer in pairs]
+        [rows] = self.paid.collect([self.paid.submit(self.paid.answer(asks))])
+        return rows  # type: ignore[no-any-return]
 
     def check(self) -> None:
         """Refuse to start without a key, unless the store can answer for this judge. Raises NoKey."""
@@ -150,17 +152,7 @@ class ClaudeJudge:
 
     def close(self) -> None:
         """Let calls in flight end and close the connections; the judge can be used again."""
-        if self._client:
-            self._client.close()
-
-    @property
-    def claude(self) -> Claude:
-        """The client; it spends from this judge's cap, also when it is opened again."""
-        if self._client is None or not self._client.close.alive:
-            spent = self._client.budget.spent if self._client else 0.0
-            self._client = Claude(self.model, self.dollars, self.concurrency, self.timeout)
-            self._client.budget.spent = spent
-        return self._client
+        self.paid.close()
 
     # --- a request
 
@@ -177,221 +169,51 @@ class ClaudeJudge:
             gold = calls.gold_of(case)
             content = [case.task, gold.title, list(gold.questions), gold.critical]
             name += "@" + sha256(calls.data(content))[:16]
-        return stored.key_of(self.fingerprint, name, answer.text, kind, call.order, self.replicate)
+        return key_of(self.fingerprint, name, answer.text, kind, call.order, self.replicate)
 
     def request(self, call: Call, case: Case, answer: Answer) -> Request:
         """The parameters of one call, as the API gets them."""
+        if call not in self._instructions:
+            form = schema(calls.form(call.kind, self.dimensions))
+            self._instructions[call] = calls.system(call, self.ruler), form
+        text, form = self._instructions[call]
         nonce, content = calls.fresh(call, case, answer)
-        text, form = self._fixed(call)
-        instructions = {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
-        made: Request = {
-            "model": self.model,
-            "max_tokens": self.max_tokens,
-            "system": [instructions, {"type": "text", "text": calls.tags(call, nonce)}],
-            "messages": [{"role": "user", "content": content}],
-            "output_config": {"format": {"type": "json_schema", "schema": form}},
-        }
-        if self.effort:
-            made["output_config"]["effort"] = self.effort
-        if self.thinking:
-            made["thinking"] = {"type": self.thinking}
-        return made
+        system = [
+            {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}},
+            {"type": "text", "text": calls.tags(call, nonce)},
+        ]
+        return client.request(self.model, self.max_tokens, system, content, form, self.effort, self.thinking)
 
-    def _fixed(self, call: Call) -> tuple[str, dict[str, Any]]:
-        if call not in self._made:
-            self._made[call] = calls.system(call, self.ruler), schema(calls.form(call.kind, self.dimensions))
-        return self._made[call]
+    def _ask(self, call: Call, case: Case, answer: Answer) -> Ask:
+        about = {"case": case.id, "kind": call.kind, "order": call.order, "replicate": self.replicate}
+        return Ask(self.key(call, case, answer), partial(self.request, call, case, answer), about)
 
-    # --- one case, live
+    # --- what comes of it
 
     async def _judge(self, case: Case, answer: Answer) -> Outcome:
-        asks = [Ask(c, case, answer, self.key(c, case, answer)) for c in self.calls]
-        return self._outcome(dict(zip(asks, await self._answer_live(asks), strict=True)))
+        return self._outcome(await self.paid.answer([self._ask(c, case, answer) for c in self.calls]))
 
-    async def _answer_live(self, asks: Sequence[Ask]) -> list[stored.Row | Fault]:
-        # All of them run to their end, so that no paid reply is dropped because another call failed.
-        found = await asyncio.gather(*map(self._once, asks), return_exceptions=True)
-        for failed in found:
-            if isinstance(failed, BaseException):
-                raise failed
-        return found  # type: ignore[return-value]
-
-    async def _answer_all(self, asks: Sequence[Ask]) -> list[stored.Row | Fault]:
-        """Rows or faults of any asks, live or as a batch."""
-        if not self.batch:
-            return await self._answer_live(asks)
-        wanted = {ask.key: ask for ask in asks}
-        self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
-        faults = await self._answer_batch(wanted)
-        return [self.store.reply(a.key) or faults.get(a.key, Fault("no reply in its batch")) for a in asks]
-
-    async def _once(self, ask: Ask) -> stored.Row | Fault:
-        """The stored row of an ask, or its fault; the same ask twice at a time is one call."""
-        if ask.key not in self._flying:
-            task = self._flying[ask.key] = asyncio.ensure_future(self._ask(ask))
-            task.add_done_callback(lambda _: self._flying.pop(ask.key, None))
-        return await self._flying[ask.key]
-
-    async def _ask(self, ask: Ask) -> stored.Row | Fault:
-        row = self._from_store(ask)
-        if row:
-            return row
-        fault = Fault("never asked")
-        for attempt in range(ASKS):
-            try:
-                reply = await self.claude.ask(self.request(ask.call, ask.case, ask.answer))
-            except NotAnswered as error:
-                return Fault(f"no reply ({error})")
-            except Exception as error:
-                self._halt(error)
-                raise
-            got = await self._keep(ask.key, self._about(ask), reply, attempt)
-            if not isinstance(got, Fault):
-                return got
-            fault = got
-            if not fault.again:
-                break
-        return fault
-
-    def _halt(self, error: Exception) -> None:
-        """Stop what is not in flight yet: a run that cannot end well must not go on paying."""
-        self.claude.stop = self.claude.stop or error
-
-    def _from_store(self, ask: Ask) -> stored.Row | None:
-        row = self.store.reply(ask.key)
-        if row:
-            self.cost += Spent(stored=1)
-        return row
-
-    async def _keep(
-        self, key: str, about: stored.Row, reply: Reply, attempt: int, batch: str = ""
-    ) -> stored.Row | Fault:
-        """Put a reply on disk, then say what it is worth. Raises WrongModel."""
-        call = Call(about["kind"], about["order"] == "gold_first")
-        wrong = reply.model != self.model
-        value: Any = calls.read(call, self.dimensions, reply.stop_reason, reply.text)
-        if wrong:
-            value = Fault(f"answered by {reply.model}, asked was {self.model}")
-        said = {"fault": value.reason} if isinstance(value, Fault) else {"value": value}
-        row = {
-            "type": stored.REPLY, "key": key, **about, "fingerprint": self.fingerprint, "attempt": attempt,
-            "model": reply.model, "message_id": reply.message_id, "request_id": reply.request_id, "batch": batch,
-            "stop_reason": reply.stop_reason, "usage": reply.usage, "dollars": reply.dollars, "text": reply.text,
-            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"), **said,
-        }  # fmt: skip
-        self.cost += reply.spent
-        error = WrongModel(
-            f"case {about['case']!r}: {said.get('fault')}; the run is invalid, its judgments are not used"
-        )
-        if wrong:
-            self._halt(error)  # before the disk is waited for: the next call would start meanwhile
-        await self._write(row)
-        if wrong:
-            raise error
-        return value if isinstance(value, Fault) else row
-
-    async def _write(self, row: stored.Row) -> None:
-        """Wait until a row is on disk. Replies that come while the disk is busy share the next wait for it."""
-        done = asyncio.get_running_loop().create_future()
-        self._arrived.append((row, done))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.ensure_future(self._write_arrived())
-        await done
-
-    async def _write_arrived(self) -> None:
-        while self._arrived:
-            now, self._arrived = self._arrived, []
-            try:
-                await asyncio.to_thread(self.store.append, *(row for row, _ in now))
-            except Exception as error:
-                self._halt(error)  # what cannot be kept must not be bought
-                for done in (d for _, d in now if not d.done()):
-                    done.set_exception(error)
-            else:
-                for done in (d for _, d in now if not d.done()):
-                    done.set_result(None)
-
-    def _about(self, ask: Ask) -> stored.Row:
-        return {
-            "case": ask.case.id, "kind": ask.call.kind, "order": ask.call.order, "replicate": self.replicate,
-        }  # fmt: skip
-
-    def _outcome(self, found: dict[Ask, stored.Row | Fault]) -> Outcome:
-        for ask, row in found.items():
-            if isinstance(row, Fault):
-                return Unscored(f"{ask.call.kind} call, {ask.call.order.replace('_', ' ')}: {row.reason}")
-        rows = {ask.call: row for ask, row in found.items() if not isinstance(row, Fault)}
-        paid = sum(row["dollars"] for row in rows.values())
-        return calls.judgment({c: row["value"] for c, row in rows.items()}, self.dimensions, paid)
-
-    # --- many cases, as message batches
-
-    async def _judge_batch(self, queue: list[tuple[Case, Answer, Future[Outcome]]]) -> None:
+    async def _judge_queue(self, queue: list[tuple[Case, Answer, Future[Outcome]]]) -> None:
         """Judge everything queued and fulfil its futures, with what the judgments are or with what went wrong."""
         try:
-            asks = {
-                (i, c): Ask(c, case, a, self.key(c, case, a))
-                for i, (case, a, _) in enumerate(queue)
-                for c in self.calls
-            }
-            wanted = {ask.key: ask for ask in asks.values()}
-            self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
-            faults = await self._answer_batch(wanted)
+            rows = await self.paid.answer([self._ask(c, case, answer) for case, answer, _ in queue for c in self.calls])
             for i, (_, _, future) in enumerate(queue):
-                mine = [asks[i, c] for c in self.calls]
-                found = {a: self.store.reply(a.key) or faults.get(a.key, Fault("no reply in its batch")) for a in mine}
-                future.set_result(self._outcome(found))
+                future.set_result(self._outcome(rows[i * len(self.calls) : (i + 1) * len(self.calls)]))
         except BaseException as error:
             for _, _, future in queue:
                 if not future.done():
                     future.set_exception(error)
 
-    async def _answer_batch(self, wanted: dict[str, Ask]) -> dict[str, Fault]:
-        """Bring a usable reply for every key into the store, as far as it goes; returns what is wrong with the rest."""
-        for sent in self.store.pending():
-            if any(about["key"] in wanted for about in sent["calls"]):
-                await self._finish(sent)
-        faults: dict[str, Fault] = {}
-        for attempt in range(ASKS):
-            missing = [a for k, a in wanted.items() if not self.store.reply(k) and faults.get(k, Fault("")).again]
-            if not missing:
-                break
-            requests = {a.key: self.request(a.call, a.case, a.answer) for a in missing}
-            most = sum(worst(request, batch=True) for request in requests.values())
-            await self.claude.budget.hold(most)
-            before = self.cost.dollars
-            try:
-                # The id is on disk before anything else happens: from here on a kill loses nothing.
-                about = [{"key": a.key, **self._about(a)} for a in missing]
-                batch = await self.claude.start_batch(requests)
-                sent = {"type": stored.BATCH, "batch": batch, "model": self.model, "attempt": attempt, "calls": about}
-                await self._write(sent)
-                faults |= await self._finish(sent)
-            finally:
-                await self.claude.budget.settle(most, self.cost.dollars - before)
-        return faults
+    def _outcome(self, rows: Sequence[Row | Fault]) -> Outcome:
+        values, dollars = {}, 0.0
+        for call, row in zip(self.calls, rows, strict=True):
+            if isinstance(row, Fault):
+                return Unscored(f"{call.kind} call, {call.order.replace('_', ' ')}: {row.reason}")
+            values[call] = row["value"]
+            dollars += row["dollars"]
+        return calls.judgment(values, self.dimensions, dollars)
 
-    async def _finish(self, sent: stored.Row) -> dict[str, Fault]:
-        """Wait for a sent batch, store its replies and close it; returns the faults by key."""
-        batch, pause = sent["batch"], min(1.0, self.poll)
-        faults: dict[str, Fault] = {}
-        try:
-            while not await self.claude.batch_ended(batch):
-                await asyncio.sleep(pause)
-                pause = min(self.poll, pause * 2)
-            results = await self.claude.batch_results(batch)
-        except CloudError as error:
-            if type(error) is not CloudError:
-                raise
-            results = []  # the API no longer knows it: its calls are asked again
-        about = {a["key"]: {k: v for k, v in a.items() if k != "key"} for a in sent["calls"]}
-        have = {r["key"] for r in self.store if r["batch"] == batch}  # a kill can come between two results
-        for key, reply in results:
-            if isinstance(reply, str):
-                faults[key] = Fault(reply, again=False)
-            elif key in about and key not in have:
-                got = await self._keep(key, about[key], reply, sent["attempt"], batch)
-                if isinstance(got, Fault):
-                    faults[key] = got
-        await self._write({"type": stored.ENDED, "batch": batch})
-        return faults
+
+def _read(dimensions: tuple[str, ...], about: Row, reply: Reply) -> dict[str, Any] | Fault:
+    call = Call(about["kind"], about["order"] == "gold_first")
+    return calls.read(call, dimensions, reply.stop_reason, reply.text)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 
+from lib.claude.paid import Fault
 from lib.forms import fault
 from lib.measure.answer import Answer
 from lib.measure.judge import Judgment, Verdict
@@ -56,14 +57,6 @@ PROTOCOLS = {
     "balanced": (Call("rubric"), Call("pairwise"), Call("pairwise", gold_first=False)),
     "seed": (Call("seed"),),
 }
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A reply that is no judgment, and why."""
-
-    reason: str
-    again: bool = True  # whether asking once more can help
 
 
 # --- what is asked -------------------------------------------------------------------------------
@@ -165,13 +158,13 @@ def names(ruler: Ruler) -> tuple[str, ...]:
     return tuple(d.name for d in ruler.rubric)
 
 
-def wording(ruler: Ruler, asked: Sequence[Call]) -> list[Any]:
+def wording(ruler: Ruler, calls: Sequence[Call]) -> list[Any]:
     """Everything that calls say besides the case, for the judge's identity."""
     case, answer = Case("id", "task", Gold("title", ("question",), "critical")), Answer("title", ("question",))
     return [
         [c.kind, c.order, system(c, ruler), tags(c, "0"), user(c, case, answer, "0"),
          _schema(c.kind, names(ruler))]
-        for c in asked
+        for c in calls
     ]  # fmt: skip
 
 
@@ -210,10 +203,10 @@ def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> dict[str, Any] |
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise ValueError("a field stands there twice")
-    return found
+    return fields
 
 
 def _refuse(name: str) -> Any:

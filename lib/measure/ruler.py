@@ -11,16 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.files import RULER, OneLine, canonical, check_sums, hidden, sha256, sums, write_new
+from lib.files import RULER, OneLine, Tampered, canonical, check_sums, hidden, sha256, sums, write_new
 
 GATES = ("full", "dev", "confirm")
 AREAS = ("travel", "health", "admin", "home", "social", "career", "creative", "learning", "shopping", "finance")
 SEAL = "FROZEN"
 FILES = ("cases.jsonl", "gold.jsonl", "rubric.json", "judge_rubric.md", "judge_pairwise.md", "protocol.json")
-
-
-class Tampered(OneLine):
-    """Something that was sealed has changed; the message names each file."""
 
 
 class BadRuler(OneLine, ValueError):

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lib.claude.paid import Fault
+from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.judge import Unscored
-from lib.measure.judge_calls import USEFUL, Call, Fault
+from lib.measure.judge_calls import USEFUL, Call
 from lib.measure.offline_judge import ALIKE, VAGUE, Question, likeness, parse
 from lib.measure.ruler import Case
 
@@ -43,14 +45,14 @@ def useful_all(judge: Any, pairs: Iterable[tuple[Case, Answer]]) -> list[Useful 
     pairs = list(pairs)
     if not hasattr(judge, "ask_all"):
         return [estimate(case.task, answer) for case, answer in pairs]
-    return [_told(found) for found in judge.ask_all(Call(USEFUL), pairs)]
+    return [_useful(row) for row in judge.ask_all(Call(USEFUL), pairs)]
 
 
-def _told(found: dict[str, Any] | Fault) -> Useful | Unscored:
-    if isinstance(found, Fault):
-        return Unscored(f"usefulness call: {found.reason}")
-    value = found["value"]
-    return Useful(float(value["usefulness"]), str(value["reason"]), found["dollars"])
+def _useful(row: Row | Fault) -> Useful | Unscored:
+    if isinstance(row, Fault):
+        return Unscored(f"usefulness call: {row.reason}")
+    value = row["value"]
+    return Useful(float(value["usefulness"]), str(value["reason"]), row["dollars"])
 
 
 # --- without a key -------------------------------------------------------------------------------

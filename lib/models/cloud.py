@@ -1,4 +1,4 @@
-"""Claude as a candidate: the model that the small one is measured against. Asks through `measure.claude`.
+"""Claude as a candidate: the model that the small one is measured against. Asks through `claude.client`.
 
 Knows messages in, text out, tokens and dollars. Greedy decoding is not to be had there and no sampling parameter is
 ever sent, so a run on it is one draw and repeats only roughly. A grammar goes out as far as the API holds schemas;
@@ -15,8 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from lib.measure.claude import Claude, NotAnswered, check_key, schema
-from lib.measure.spend import CloudError, UnknownModel, listed
+from lib.claude.client import Claude, NotAnswered, check_key, schema
+from lib.claude.prices import BudgetSpent, CloudError, UnknownModel, listed
 from lib.models.grammar import BadGrammar
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
 
@@ -67,7 +67,7 @@ class CloudModel:
         try:
             return self._claude.submit(self._all(requests)).result()
         except CloudError as error:
-            hint = f"; {CAP} sets the cap" if "BudgetSpent" in type(error).__name__ else ""
+            hint = f"; {CAP} sets the cap" if isinstance(error, BudgetSpent) else ""
             # Outside of the SDK's frames, which hold the key.
             failed = NoModel(f"model {self.name!r}: {error}{hint}")
         finally:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lib.lab.experiment import Markdown
-from lib.lab.ledger import ALPHA, REFERENCE, Ledger
+from lib.lab.ledger import REFERENCE, Ledger
+from lib.measure.keep import ALPHA
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,8 @@ from lib.lab.execute import render
 from lib.lab.ledger import Ledger, sealed_folders
 
 INDEXES = ("20_report", "21_runs")
-OWN = ("24_published",)  # pages that read no run: they belong to the project and are rendered with its own runs only
+# Reads no run: it belongs to the project and is rendered with its own runs only.
+PUBLISHED = NOTEBOOKS / "published" / "published.ipynb"
 STYLE = """
 :root{color-scheme:light dark}body{margin:0 auto;max-width:80rem;padding:1rem;font:16px/1.55 system-ui,sans-serif;
 background:#fbfaf7;color:#1a1a1a}a{color:#8f3517}nav{font-size:.9rem;margin-bottom:1.5rem}main main{padding:0}
@@ -47,36 +48,44 @@ def home(runs: Path) -> Path:
 
 
 def notebook_path(runs: Path, name: str) -> Path:
-    return home(runs) / f"{name}.ipynb"
+    return PUBLISHED if name == PUBLISHED.stem else home(runs) / f"{name}.ipynb"
 
 
 def page_path(runs: Path, name: str) -> Path:
-    own = runs.resolve() == (ROOT / "runs").resolve()
-    return (ROOT / "figures" if own else runs.resolve().parent / "figures") / f"{name}.html"
+    return (ROOT if home(runs) == NOTEBOOKS else home(runs)) / "figures" / f"{name}.html"
 
 
 def write(runs: Path, html: Path | None = None) -> None:
     """Execute and render the index notebooks; with `html`, also a page a run and an index page."""
     home(runs).mkdir(parents=True, exist_ok=True)
-    names = INDEXES + (OWN if home(runs) == NOTEBOOKS else ())
+    own = [PUBLISHED.stem] if home(runs) == NOTEBOOKS else []
+    names = [*INDEXES, *own]
     for name in names:
-        out = notebook_path(runs, name)
-        render(NOTEBOOKS / f"{name}.ipynb", out, runs)
-        page_path(runs, name).parent.mkdir(parents=True, exist_ok=True)
-        replace(page_path(runs, name), page(out, [(n, f"{n}.html") for n in names]))
+        out, target = notebook_path(runs, name), page_path(runs, name)
+        if name in own and current(target):
+            continue
+        # As in JupyterLab: a page in a folder of its own imports the code beside it.
+        render(out if name in own else NOTEBOOKS / out.name, out, runs, out.parent if name in own else None)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace(target, page(out, [(n, f"{n}.html") for n in names]))
     if html is None:
         return
     html.mkdir(parents=True, exist_ok=True)
-    links = [("report", "index.html"), ("runs", "21_runs.html")]
-    links += [(n.partition("_")[2], f"{n}.html") for n in names if n in OWN]
+    links = [("report", "index.html"), ("runs", "21_runs.html"), *[(n, f"{n}.html") for n in own]]
     replace(html / "index.html", page(notebook_path(runs, "20_report"), links))
     entries = [(r["id"], f"{r['id']}.html", r["status"]) for r in Ledger.read(runs).records]
     listing = "<h2>Every run</h2><ul>" + "".join(f'<li><a href="{h}">{n}</a> {s}</li>' for n, h, s in entries) + "</ul>"
     replace(html / "21_runs.html", page(notebook_path(runs, "21_runs"), links, listing))
-    for name in (n for n in names if n in OWN):
+    for name in own:
         replace(html / f"{name}.html", page(notebook_path(runs, name), links))
     for run in sealed_folders(runs):
         replace(html / f"{run.name}.html", page(run / "experiment.ipynb", links))
+
+
+def current(target: Path) -> bool:
+    """Whether the published study's page is newer than its notebook, code, data and this shell."""
+    parts = [p for p in (*PUBLISHED.parent.iterdir(), Path(__file__)) if p.is_file()]
+    return target.exists() and target.stat().st_mtime >= max(p.stat().st_mtime for p in parts)
 
 
 def page(path: Path, links: list[tuple[str, str]], tail: str = "") -> str:

@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.files import runs_folder
+from lib.files import Tampered, runs_folder
 from lib.lab import state, steer
 from lib.lab.events import Event, Events
 from lib.lab.experiment import Markdown
 from lib.lab.ledger import Ledger
 from lib.lab.loop import REQUESTS
-from lib.measure.ruler import Tampered
 from lib.report import figures, memory, tables
 from lib.report.figures import Picture
 

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.files import canonical
+from lib.files import Tampered, canonical
 from lib.lab.experiment import Experiment, Markdown
 from lib.lab.ledger import READINGS, Ledger, sealed_folders
 from lib.lab.models import SAME, named
 from lib.measure.judge import DIMENSIONS
-from lib.measure.ruler import GATES, RULER, BadRuler, Ruler, Tampered
+from lib.measure.ruler import GATES, RULER, BadRuler, Ruler
 from lib.measure.score import score
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lib.files import canonical
 from lib.lab.experiment import Markdown
-from lib.lab.ledger import ALPHA, REFERENCE, Ledger
+from lib.lab.ledger import REFERENCE, Ledger
+from lib.measure.keep import ALPHA
 from lib.measure.stats import Paired, paired
 
 if TYPE_CHECKING:

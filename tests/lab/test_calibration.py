@@ -7,6 +7,7 @@ import pytest
 
 from lib.agent import pipeline
 from lib.agent.prompt import Draft
+from lib.claude.prices import BudgetSpent
 from lib.files import canonical
 from lib.lab import execute, ledger
 from lib.lab.calibration import Calibration, Judges
@@ -18,7 +19,6 @@ from lib.measure.calibrate import row_of
 from lib.measure.judge import DIMENSIONS
 from lib.measure.noise import null_world
 from lib.measure.ruler import Ruler
-from lib.measure.spend import BudgetSpent
 from lib.report import measured, tables
 
 SMALL = {"model": "toy", "repeats": 2, "damaged": 2, "gate": "dev"}

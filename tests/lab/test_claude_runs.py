@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
+from lib.claude.store import Store
 from lib.files import ROOT
 from lib.lab.ledger import Ledger, verify
 from lib.measure.judge import DIMENSIONS
-from lib.measure.store import Store
-from tests.measure import loopback
-from tests.measure.loopback import Loopback
+from tests.claude import loopback
+from tests.claude.loopback import Loopback
 
 KEY = "sk-ant-planted-e2e-7c31"
 

@@ -7,8 +7,8 @@ import pytest
 from lib.lab import bases
 from lib.lab.ledger import Ledger, verify
 from lib.models.model import quoting
+from tests.claude.loopback import Loopback
 from tests.llama import small
-from tests.measure.loopback import Loopback
 
 KEY = "loopback-key-0123456789"
 

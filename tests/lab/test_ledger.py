@@ -8,11 +8,11 @@ import subprocess
 
 import pytest
 
-from lib.files import canonical, locked, sha256
+from lib.files import Tampered, canonical, locked, sha256
 from lib.lab import ledger
-from lib.lab.ledger import SEAL, START, Ledger, rebuilt, sealed_folders, sync, verify
+from lib.lab.ledger import SEAL, Ledger, rebuilt, sealed_folders, sync, verify
+from lib.log import START
 from lib.measure.judge import DIMENSIONS, Judgment
-from lib.measure.ruler import Tampered
 from lib.measure.score import case_quality, score
 
 
@@ -158,7 +158,7 @@ def test_numbers_go_on_past_9999(lab):
         run.mkdir()
         os.link(first / SEAL, run / SEAL)
         os.link(first / "record.json", run / "record.json")
-    lab.path.write_text("".join(line + "\n" for line in rebuilt(lab.folder)))
+    lab.path.write_bytes(b"".join(line + b"\n" for line in rebuilt(lab.folder)))
     assert lab.seal(slug="next", status="kept") == "10000-next"
     assert [p.name for p in sealed_folders(lab.folder)[-2:]] == ["9999-run", "10000-next"]
     found = lab.read()
@@ -399,6 +399,16 @@ def test_the_measured_floor_blocks_a_gain_that_a_repeat_also_showed(lab):
     found = lab.decide(up(lab.full, 0.1))
     assert found.status == "indecisive" and "floor" in found.reason and found.p < 0.05
     assert lab.decide(up(lab.full, 0.15)).status == "kept"
+
+
+def test_a_floor_that_nobody_measured_is_absent_and_never_shown_as_0(lab):
+    lab.seal()
+    better = lab.decide(up(lab.full, 0.1))
+    assert (better.status, better.floor) == ("kept", None) and better.as_dict()["floor"] is None
+    assert "no A/A floor is measured yet" in better.reason
+    assert "| not measured |" in better._repr_markdown_() and "0.0000" not in better._repr_markdown_()
+    lab.seal(lab.full, slug="again", lever="a/a", of="0001-run")
+    assert "| 0.0000 |" in lab.decide(up(lab.full, 0.1))._repr_markdown_()
 
 
 def test_a_run_with_another_fingerprint_starts_anew(lab):

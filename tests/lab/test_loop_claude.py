@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from lib.claude.store import Store
 from lib.lab import events, ledger, state, steer
 from lib.lab.admit import Base
 from lib.lab.context import View
@@ -15,9 +16,8 @@ from lib.lab.loop import DONE, FAILED, Loop, Settings
 from lib.lab.propose.claude import FORM, ClaudeProposer
 from lib.lab.steer import Limits, Steering
 from lib.measure.ruler import Ruler
-from lib.measure.store import Store
+from tests.claude.loopback import Loopback
 from tests.lab.test_proposal import GOOD
-from tests.measure.loopback import Loopback
 
 TOY = Base(model="toy")
 RULER = Ruler.load()
@@ -123,7 +123,7 @@ def test_what_others_wrote_is_data_in_tags_of_this_call_alone(lab, key):
 
 
 def test_no_call_without_a_key(tmp_path, monkeypatch):
-    from lib.measure.claude import NoKey
+    from lib.claude.client import NoKey
 
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     monkeypatch.delenv("ANTHROPIC_AUTH_TOKEN", raising=False)
@@ -194,9 +194,9 @@ def test_the_cost_of_every_ask_is_kept(fought):
 
 @pytest.mark.slow
 def test_a_usage_limit_is_waited_out_and_ends_hard(tmp_path, key, monkeypatch):
-    from lib.measure import claude
+    from lib.claude import client
 
-    monkeypatch.setattr(claude, "RETRIES", 0)
+    monkeypatch.setattr(client, "RETRIES", 0)
     busy = {"status": 429, "message": "slow down", "headers": {"retry-after-ms": "1"}}
     with Loopback(served([busy, busy, {"text": asks(8)}, busy])) as server:
         key(server)

@@ -75,7 +75,7 @@ EDITS = {
     "the ledger": (lambda c: edit(c / "work" / "runs" / "ledger.jsonl", "0001-", "0007-"), "ledger.jsonl"),
     "the events": (lambda c: edit(c / "work" / "runs" / "events.jsonl", "started", "begun"), "events.jsonl"),
     "the scoring code": (lambda c: edit(c / "lib" / "measure" / "score.py", '"loss": 0.0', '"loss": 1.0'), "score.py"),
-    "the keep rule": (lambda c: edit(c / "lib" / "lab" / "ledger.py", "ALPHA = 0.05", "ALPHA = 0.95"), "ledger.py"),
+    "the keep rule": (lambda c: edit(c / "lib" / "measure" / "keep.py", "ALPHA = 0.05", "ALPHA = 0.95"), "keep.py"),
 }  # fmt: skip
 
 

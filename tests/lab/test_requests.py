@@ -13,8 +13,8 @@ from lib.lab.experiment import BadParameters
 from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
 from lib.train.data import BadData
+from tests.claude.loopback import Loopback
 from tests.llama import small
-from tests.measure.loopback import Loopback
 
 BASE = small()
 FIRST = f"0001-sft-{Path(BASE).name}"

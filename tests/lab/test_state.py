@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from lib.claude import store
+from lib.claude.store import Store
 from lib.lab import state
 from lib.lab.admit import Base
 from lib.lab.context import View
@@ -12,8 +14,6 @@ from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger
 from lib.lab.state import Rules, next_action
 from lib.lab.steer import Limits, Steering
-from lib.measure import store
-from lib.measure.store import Store
 from tests.lab.test_lessons import mixed, up
 from tests.lab.test_proposal import GOOD
 

@@ -61,7 +61,7 @@ def test_a_judge_that_agrees_has_all_ranks_and_verdicts(verdicts):
     assert unscored == 0 and found["cases"] == 6
     assert found["quality"] == 1 and found["dims"]["coverage"] == 1 and found["same"] == 1
     assert found["order"]["ours"] == found["order"]["stored"] == ["one", "two"]
-    assert "the same order" in against.told(found, 2)
+    assert "the same order" in against.text(found, 2)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_verdicts_without_gold_are_refused(verdicts):
 
 def test_nothing_to_compare_is_no_crash():
     found = against.agreement([])
-    assert found["cases"] == 0 and "0 answers" in against.told(found)
+    assert found["cases"] == 0 and "0 answers" in against.text(found)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the study's texts are not here")

@@ -15,21 +15,23 @@ from dataclasses import replace
 
 import pytest
 
+from lib.claude.client import WrongModel
+from lib.claude.paid import Fault
+from lib.claude.prices import BudgetSpent, UnknownModel
+from lib.claude.store import Store
 from lib.cli import main
 from lib.lab.base import judge_named
 from lib.lab.experiment import BadParameters, Experiment
 from lib.measure import judge_calls as calls
 from lib.measure.answer import Answer
-from lib.measure.claude import WrongModel
-from lib.measure.claude_judge import ClaudeJudge
+from lib.measure.claude_judge import ClaudeJudge, key_of
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
-from lib.measure.judge_calls import PROTOCOLS, Call, Fault
+from lib.measure.judge_calls import PROTOCOLS, Call
 from lib.measure.ruler import Case, Gold, Ruler
-from lib.measure.spend import BudgetSpent, UnknownModel
-from lib.measure.store import Store
-from tests.measure.loopback import Loopback, texts
+from tests.claude.loopback import Loopback, texts
 
 KEY = "sk-ant-planted-4f1d9c"
+PARTS = ("fingerprint", "case", "text", "rubric", "gold_first", 0)
 RULER = Ruler.load()
 CASES = RULER.gate("dev")
 RUBRIC, FORWARD, SWAPPED = PROTOCOLS["balanced"]
@@ -83,6 +85,20 @@ def judge(tmp_path):
 def kind_of(body):
     fields = body["output_config"]["format"]["schema"]["properties"]
     return "pairwise" if "verdict" in fields else "seed" if "better" in fields else "rubric"
+
+
+# --- the key
+
+
+def test_a_key_fits_the_custom_id_of_a_batch():
+    assert len(key_of(*PARTS)) == 64 and key_of(*PARTS).isalnum() and key_of("f", "c", "half \ud83d", "k", "o", 0)
+
+
+@pytest.mark.parametrize("part", range(6))
+def test_each_part_of_a_key_counts(part):
+    changed = [*PARTS]
+    changed[part] = 1 if part == 5 else PARTS[part] + " "
+    assert key_of(*changed) != key_of(*PARTS) == key_of(*PARTS)
 
 
 # --- what is asked
@@ -601,10 +617,10 @@ def test_a_closed_judge_leaves_no_thread_opens_again_and_keeps_its_cap(serve, ju
     before = threading.active_count()
     j = judge()
     j.judge(*pairs()[0])
-    spent = j.claude.budget.spent
+    spent = j.paid.client.budget.spent
     j.close()
     assert threading.active_count() <= before and spent > 0
-    assert j.claude.budget.spent == spent and isinstance(j.judge(*pairs(2)[1]), Judgment)
+    assert j.paid.client.budget.spent == spent and isinstance(j.judge(*pairs(2)[1]), Judgment)
 
 
 # --- in an experiment

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lib.measure import against, damage, fit_offline
+from lib.measure import against, damage
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS
-from lib.measure.offline_judge import PRICES, TIE, WIN, OfflineJudge, find
+from lib.measure.offline_judge import PRICES, OfflineJudge, find
 from lib.measure.ruler import Case, Gold, Ruler
 from lib.measure.score import quality
 from tests.measure.test_against import FITTED, REAL
@@ -269,13 +269,6 @@ def test_no_price_is_negative_and_every_price_has_its_fault():
 # and to see a copy is no judgment.
 UNSEEN = ("adapter_e1", "adapter_v2a_e1", "adapter_v2b_e2", "exp028", "exp078")
 real = pytest.mark.skipif(not REAL.is_dir(), reason="the study's texts are not here")
-
-
-@real
-def test_the_prices_are_what_the_fit_finds_on_the_runs_that_they_were_fitted_to():
-    rows = [r for r in fit_offline.load(REAL.parent) if r.run in FITTED]
-    prices = fit_offline.fit(rows)
-    assert prices == PRICES and fit_offline.thresholds(fit_offline.predict(rows, prices)) == (WIN, TIE)
 
 
 @real

@@ -34,7 +34,7 @@ def judged(points, verdict):
 @pytest.fixture(scope="module")
 def published():
     """The published runs by name; the first line of the file is its header."""
-    header, *runs = map(json.loads, (NOTEBOOKS / "data" / "published.jsonl").read_text().splitlines())
+    header, *runs = map(json.loads, (NOTEBOOKS / "published" / "verdicts.jsonl").read_text().splitlines())
     assert tuple(header["dimensions"]) == DIMENSIONS
     return {run["run"]: run for run in runs}
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from lib.claude.prices import BudgetSpent
+from lib.claude.store import Store
 from lib.measure import damage
 from lib.measure.answer import Answer
 from lib.measure.claude_judge import ClaudeJudge
@@ -12,10 +14,8 @@ from lib.measure.judge import Unscored
 from lib.measure.judge_calls import Call, parse
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Ruler
-from lib.measure.spend import BudgetSpent
-from lib.measure.store import Store
 from lib.measure.useful import Useful, useful_all
-from tests.measure.loopback import Loopback, texts
+from tests.claude.loopback import Loopback, texts
 
 RULER = Ruler.load()
 CASES = RULER.gate("dev")

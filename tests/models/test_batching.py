@@ -3,7 +3,6 @@ change no text, on the path for a CPU and on mlx-lm's own."""
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -11,7 +11,7 @@ from lib.models.cloud import CAP, CloudModel
 from lib.models.grammar import BadGrammar
 from lib.models.load import load
 from lib.models.model import Decoding, NoModel
-from tests.measure.loopback import Loopback
+from tests.claude.loopback import Loopback
 
 KEY = "sk-ant-planted-4f1d9c"
 NAME = "claude-haiku-4-5"

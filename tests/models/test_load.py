@@ -3,8 +3,8 @@
 import pytest
 
 from lib.agent.pipeline import BadPipeline
+from lib.claude.client import NoKey
 from lib.lab.experiment import BadParameters, Experiment
-from lib.measure.claude import NoKey
 from lib.models import apple, cloud, mlx
 from lib.models.load import capabilities, check, check_decoding, load
 from lib.models.model import Capabilities, NoModel

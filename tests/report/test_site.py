@@ -1,10 +1,11 @@
 """Notebooks as pages: whole, without scripts of others, without an outside request."""
 
 import json
+import os
 
 import pytest
 
-from lib.report.site import page
+from lib.report.site import PUBLISHED, current, page, page_path
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 
@@ -33,3 +34,16 @@ def test_a_page_is_whole_titled_linked_and_asks_nobody(tmp_path):
     assert made.startswith("<!doctype html>") and made.endswith("</html>") and "<title>a</title>" in made
     assert 'alt="one dot"' in made and '<a href="b.html">runs &amp; more</a>' in made
     assert "http://" not in made.replace("http://www.w3.org", "") and "https://" not in made
+
+
+def test_the_page_of_the_published_study_is_made_again_only_when_something_of_it_is_newer(tmp_path):
+    rendered = tmp_path / "published.html"
+    assert not current(rendered)
+    rendered.write_text("")
+    assert current(rendered)
+    os.utime(rendered, times=(0, (PUBLISHED.parent / "verdicts.jsonl").stat().st_mtime - 1))
+    assert not current(rendered)
+
+
+def test_pages_of_other_runs_lie_beside_them(tmp_path):
+    assert page_path(tmp_path / "runs", "20_report") == tmp_path / "figures" / "20_report.html"

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from lib.agent.guard import LeakGuard
-from lib.measure.claude import NoKey, WrongModel
-from lib.measure.spend import BudgetSpent
-from lib.measure.store import BATCH, Store
+from lib.claude.client import NoKey, WrongModel
+from lib.claude.prices import BudgetSpent
+from lib.claude.store import BATCH, Store
 from lib.train import data, teacher
-from tests.measure.loopback import Loopback
+from tests.claude.loopback import Loopback
 
-TOLD = {"model": "claude-sonnet-5-5", "dollars": 2.0, "batch": False}
+SETTINGS = {"model": "claude-sonnet-5-5", "dollars": 2.0, "batch": False}
 
 
 def honest(n, body, headers):
@@ -30,9 +30,9 @@ def server(monkeypatch):
 
 
 def build(path, n=5, guard=None, kind="clean", **changes):
-    told = TOLD | changes
-    writer = teacher.teacher(told, path, 0, poll=0.01)
-    return data.build(kind, n, 0, guard or LeakGuard([]), writer, told["model"])
+    settings = SETTINGS | changes
+    writer = teacher.teacher(settings, path, 0, poll=0.01)
+    return data.build(kind, n, 0, guard or LeakGuard([]), writer, settings["model"])
 
 
 @pytest.fixture(autouse=True)
@@ -56,17 +56,22 @@ def test_what_was_paid_for_is_not_asked_again_also_without_a_key(server, tmp_pat
     assert build(tmp_path / "t.jsonl", batch=batch).card.hash == first.card.hash and len(server.requests) == asked
 
 
-def test_a_batch_that_was_sent_before_a_kill_is_picked_up(server, tmp_path, monkeypatch):
-    async def killed(*_):
-        raise KeyError("killed")
+def test_a_batch_that_was_sent_before_a_kill_is_picked_up(server, tmp_path):
+    whole, path = build(tmp_path / "t.jsonl", batch=True), tmp_path / "killed.jsonl"
+    path.write_bytes((tmp_path / "t.jsonl").read_bytes().splitlines(keepends=True)[0])  # what a kill would leave
+    [sent] = Store(path).rows
+    assert sent["type"] == BATCH and [len(key) for key in sent["calls"]] == [64] * 5
+    assert build(path, batch=True).card.hash == whole.card.hash
+    assert len(server.batches) == 3  # one for each part and the second part again: the first was not sent again
 
-    with monkeypatch.context() as patch:
-        patch.setattr(teacher, "_finish", killed)
-        with pytest.raises(KeyError):
-            build(tmp_path / "t.jsonl", batch=True)
-    assert [r["type"] for r in Store(tmp_path / "t.jsonl").rows] == [BATCH]
-    build(tmp_path / "t.jsonl", batch=True)
-    assert len(server.batches) == 2  # one for each part: the first one was not sent again
+
+def test_a_line_says_what_it_always_said(server, tmp_path):
+    build(tmp_path / "t.jsonl")
+    row = next(iter(Store(tmp_path / "t.jsonl")))
+    assert set(row) == {"type", "key", "batch", "fingerprint", "replicate", "model", "message_id", "request_id",
+                        "stop_reason", "usage", "dollars", "text", "at", "value"}  # fmt: skip
+    assert (row["type"], row["fingerprint"], row["replicate"]) == ("reply", "teacher", 0)
+    assert set(row["value"]) == {"title", "questions"} and row["model"] == SETTINGS["model"]
 
 
 def test_the_cap_holds_and_what_was_answered_stays(server, tmp_path):

@@ -1,7 +1,7 @@
 """The proposer `claude`: one call a proposal, everything it knows rebuilt from disk.
 
 Knows the instructions, how the state becomes data that cannot give orders, and the form of the reply. Does not know
-HTTP (lib.measure.claude does) nor whether the proposal is any good. The reply is data too: nothing of it is executed.
+HTTP (lib.claude.client does) nor whether the proposal is any good. The reply is data too: nothing of it is executed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from lib.claude import client
+from lib.claude.client import Claude
+from lib.claude.prices import Request, Spent, listed
 from lib.lab.context import Asked, View
 from lib.lab.proposal import PROPOSABLE
-from lib.measure.claude import Claude
 from lib.measure.judge_calls import data
-from lib.measure.spend import Request, Spent, listed
 
 MODEL = "claude-sonnet-5-5"
 MAX_TOKENS = 6000
@@ -75,19 +76,9 @@ class ClaudeProposer:
             nonce = secrets.token_hex(8)
         tags = f"The data tag of this call is <state-{nonce}>. Nothing else is a tag."
         fixed = {"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}}
-        made: Request = {
-            "model": self.model,
-            "max_tokens": MAX_TOKENS,
-            "system": [fixed, {"type": "text", "text": tags}],
-            "messages": [{"role": "user", "content": f"<state-{nonce}>\n{content}\n</state-{nonce}>"}],
-            "output_config": {"format": {"type": "json_schema", "schema": FORM}},
-        }
-        takes = listed(self.model)
-        if takes.effort:
-            made["output_config"]["effort"] = "medium"
-        if takes.thinking:
-            made["thinking"] = {"type": "between_tools"}
-        return made
+        tagged = f"<state-{nonce}>\n{content}\n</state-{nonce}>"
+        system = [fixed, {"type": "text", "text": tags}]
+        return client.request(self.model, MAX_TOKENS, system, tagged, FORM, effort="medium")
 
     def close(self) -> None:
         """End what is in flight and close the connections."""

@@ -4,10 +4,12 @@ import ast
 import json
 import re
 
+import drawing
+import luck
 import pytest
+import study
 
-from lib.files import NOTEBOOKS
-from lib.report import figures, luck, published
+from lib.report.site import PUBLISHED
 
 # Quality over judged and over all cases, as the study's own files give them.
 QUALITIES = {
@@ -29,12 +31,12 @@ NINE = QUALITIES.keys() - {"exp078", "adapter_orpo_e2", "adapter_orpo_op_e2"}
 
 @pytest.fixture(scope="module")
 def bests():
-    return published.new_bests().set_index("run")
+    return study.new_bests().set_index("run")
 
 
 @pytest.mark.parametrize("run", QUALITIES)
 def test_both_denominators_come_out_of_the_verdicts(run):
-    row = published.recomputed().set_index("run").loc[run]
+    row = study.recomputed().set_index("run").loc[run]
     judged, tasks, over_judged, over_all = QUALITIES[run]
     assert (row.judged, row.tasks) == (judged, tasks)
     assert row["over judged"] == pytest.approx(over_judged, abs=1e-4)
@@ -42,22 +44,22 @@ def test_both_denominators_come_out_of_the_verdicts(run):
 
 
 def test_every_logged_quality_follows_from_its_verdicts_and_its_denominator():
-    for row in published.recomputed().to_dict("records"):
+    for row in study.recomputed().to_dict("records"):
         assert row["logged"] == pytest.approx(row[f"over {row['divided by']}"], abs=1e-9)
 
 
 def test_the_log_agrees_with_the_verdicts_on_quality_tally_and_denominator():
-    log = published.log().set_index("run")
-    for run, row in published.verdicts().items():
+    log = study.log().set_index("run")
+    for run, row in study.verdicts().items():
         tally = [sum(c["verdict"] == v for c in row["cases"]) for v in ("win", "tie", "loss")]
         assert [log.wins[run], log.ties[run], log.losses[run]] == tally
         assert log.quality[run] == row["logged"]
-        assert log.over_all[run] == pytest.approx(sum(published.qualities(run).values()) / len(row["cases"]))
+        assert log.over_all[run] == pytest.approx(sum(study.qualities(run).values()) / len(row["cases"]))
 
 
 def test_the_data_files_hold_numbers_and_labels_only():
     short = re.compile(r"[A-Za-z0-9_]{1,24}")
-    for path in (published.VERDICTS, published.LOG):
+    for path in (study.VERDICTS, study.LOG):
         for line in path.read_text(encoding="utf-8").splitlines()[1:]:
             row = json.loads(line)
             for case in row.pop("cases", []):
@@ -79,7 +81,7 @@ def test_one_step_is_supported(bests):
 
 
 def test_the_three_climbs_begin_anew_on_the_second_gate_and_end_apart():
-    table = published.climb()
+    table = study.climb()
     assert len(table) == 71
     first = table[table.gate == "full"].iloc[0]
     assert first.running == first.running_all == first.supported == pytest.approx(0.2742, abs=1e-4)
@@ -88,12 +90,12 @@ def test_the_three_climbs_begin_anew_on_the_second_gate_and_end_apart():
 
 
 def test_a_struck_run_lifts_no_running_best():
-    table = published.climb()
+    table = study.climb()
     assert table.quality[table.invalid].max() > table.running.max()
 
 
 def test_the_lever_table_of_the_report_is_explained_to_the_last_run():
-    told = published.claims().set_index("the report")["its data"]["71 experiments: 1 + 29 + 34 + 2 + 2"]
+    told = study.claims().set_index("the report")["its data"]["71 experiments: 1 + 29 + 34 + 2 + 2"]
     parts = r"has (\d+) runs.* (\d+) of fine.*\((\d+) on ten.* (\d+) on thirty, (\d+) of.* (\d+) of ORPO"
     untuned, tuned, dev, full, struck, orpo = map(int, re.search(parts, told).groups())
     assert untuned + tuned + orpo == 71 and dev + full == tuned
@@ -101,19 +103,19 @@ def test_the_lever_table_of_the_report_is_explained_to_the_last_run():
 
 
 def test_coverage_is_not_three_unrounded():
-    cover = published.dimensions().set_index("run").coverage
+    cover = study.dimensions().set_index("run").coverage
     assert (cover.idxmin(), cover.idxmax()) == ("baseline", "exp078")
     assert [cover.min(), cover.max()] == pytest.approx([2.6, 3.4667], abs=1e-4)
 
 
 def test_scores_and_verdicts_add_up_to_the_quality_over_judged_cases():
-    table = published.dimensions().set_index("run")
+    table = study.dimensions().set_index("run")
     for run, (_, _, over_judged, _) in QUALITIES.items():
         assert table["from scores"][run] + table["from verdicts"][run] == pytest.approx(over_judged, abs=1e-4)
 
 
 def test_the_verdict_is_half_explained_by_the_scores():
-    found = published.explained()
+    found = study.explained()
     assert found["cases"] == 272
     assert 0.4 < found["r2"] < 0.6 and 0.5 < found["first"] < 0.6
 
@@ -124,9 +126,9 @@ def test_the_verdict_is_half_explained_by_the_scores():
 @pytest.mark.parametrize(
     "draw, table",
     [
-        (figures.published_climb, published.climb),
-        (figures.published_steps, published.new_bests),
-        (figures.published_luck, luck.luck_paths),
+        (drawing.climb, study.climb),
+        (drawing.steps, study.new_bests),
+        (drawing.luck, luck.luck_paths),
     ],
 )
 def test_each_picture_says_its_numbers(draw, table):
@@ -136,7 +138,7 @@ def test_each_picture_says_its_numbers(draw, table):
 
 
 def cells(kind):
-    found = json.loads((NOTEBOOKS / "24_published.ipynb").read_text(encoding="utf-8"))["cells"]
+    found = json.loads(PUBLISHED.read_text(encoding="utf-8"))["cells"]
     return [c for c in found if c["cell_type"] == kind]
 
 
@@ -150,7 +152,7 @@ def test_the_page_is_short_cells_of_calls():
 
 def test_the_committed_page_shows_what_the_code_says_now():
     shown = ["".join(o["data"].get("text/markdown", "")) for c in cells("code") for o in c["outputs"]]
-    for told in (luck.in_short(), luck.after_the_step(), published.later(), published.shared()):
+    for told in (luck.in_short(), luck.after_the_step(), study.later(), study.shared()):
         assert told.text in shown
 
 
@@ -158,12 +160,12 @@ def test_the_numbers_in_its_prose_are_those_of_the_tables(bests):
     prose = "\n".join("".join(c["source"]) for c in cells("markdown"))
     assert f"fell from {bests.logged['adapter_e1']:.3f} to {bests.logged['adapter_e1_full']:.3f}" in prose
     assert f"seven times its p is {7 * bests.p['adapter_e1_g']:.2f}" in prose
-    log = published.log().set_index("run")
+    log = study.log().set_index("run")
     assert f"0.274 to {log.quality['adapter_e1_g']:.3f} is 0.274 to {log.over_all['adapter_e1_g']:.3f}" in prose
-    dims = published.dimensions().set_index("run")
+    dims = study.dimensions().set_index("run")
     moved = dims.loc["exp056"] - dims.loc["adapter_e1_g"]
     assert (
         f"({moved.coverage:+.2f}; specificity {moved.specificity:+.2f}, naturalness {moved.naturalness:+.2f})" in prose
     )
     assert f"add {moved['from scores']:.2f} to the quality" in prose
-    assert len(published.qualities("baseline").keys() & published.qualities("exp056").keys()) == 10
+    assert len(study.qualities("baseline").keys() & study.qualities("exp056").keys()) == 10

@@ -1,7 +1,7 @@
-"""A loopback server that speaks enough of the Anthropic API for the real SDK: messages, count_tokens, batches.
+"""A loopback server that speaks enough of the Anthropic API for the real SDK: messages and batches.
 
-    python -m tests.measure.loopback serve [--delay S]     serves until it is stopped, and prints its address
-    python -m tests.measure.loopback demo                  two toy cases through ClaudeJudge, then it stops
+    python -m tests.claude.loopback serve [--delay S]     serves until it is stopped, and prints its address
+    python -m tests.claude.loopback demo                  two toy cases through ClaudeJudge, then it stops
 
 Knows what the API of 2026-10-21 refuses (temperature, a missing Bearer key, a loose schema, a doubled custom_id) and
 how to fail on demand. Judges by counting words, the same every time. Does not know `lib`, but for the demo.
@@ -115,8 +115,6 @@ class Loopback:
             return _error(400, f"anthropic-version {headers.get('anthropic-version')}")
         if (method, path) == ("POST", "/v1/messages"):
             return await self._message(headers, body)
-        if (method, path) == ("POST", "/v1/messages/count_tokens"):
-            return 200, {"input_tokens": tokens(body)}, {}
         if (method, path) == ("POST", "/v1/messages/batches"):
             return self._new_batch(headers, body)
         found = re.fullmatch(r"/v1/messages/batches/([^/]+)(/results)?", path)

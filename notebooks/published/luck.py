@@ -1,7 +1,8 @@
 """What luck alone would show: studies in a world where no experiment changes anything, under each keep rule.
 
-Knows the outcomes of the published study and draws its noise from them. Does not know the project's own runs. Every
-function is seeded: same arguments, same numbers. What it takes for granted is said in notebooks/24_published.ipynb.
+Knows the outcomes of the published study and draws its noise from them; the rule and its simulation are those of
+`lib.measure.keep`. Does not know the project's own runs. Every function is seeded: same arguments, same numbers. What
+it takes for granted is said in published.ipynb.
 """
 
 from __future__ import annotations
@@ -9,27 +10,17 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from study import REPORTED, climb, new_bests, pools, qualities, verdicts
+
 from lib.lab.experiment import Markdown
-from lib.lab.ledger import ALPHA
+from lib.measure.keep import Course, accepts, alike, if_better, play
 from lib.measure.stats import paired
-from lib.report.published import REPORTED, climb, new_bests, pools, qualities, verdicts
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 FAMILY = ("adapter_v2a_e1", "exp046", "exp056")  # one adapter, greedy: the nearest thing to "nothing changed"
 STUDIES = 2000
-SIGNS = 4000  # random sign patterns a test: enough for a rate over many tests, where `paired` draws 100,000 for one
-
-
-def null_world(rng: np.random.Generator, studies: int, runs: int, tasks: int, pool: np.ndarray) -> np.ndarray:
-    """Studies x runs x tasks of outcomes in which no run differs from another but by chance.
-
-    Each study draws its tasks from the thirty; each run takes, for each task, one of that task's recorded outcomes.
-    """
-    task = rng.integers(0, pool.shape[0], (studies, 1, tasks))
-    return pool[task, rng.integers(0, pool.shape[1], (studies, runs, tasks))]
 
 
 def by_luck(runs: int) -> float:
@@ -41,72 +32,25 @@ def by_luck(runs: int) -> float:
     return sum(1 / k for k in range(2, runs + 1))
 
 
-def beats(d: np.ndarray, floor: np.ndarray | float, signs: np.ndarray) -> np.ndarray:
-    """Which rows of paired differences the keep rule accepts: mean above the floor and sign-flip p < 0.05."""
-    import numpy as np
-
-    total = d.sum(axis=1)
-    scale = np.sqrt((d**2).sum(axis=1))
-    # A sum within 1.5 of its null deviation cannot reach 0.05, and most tests end here.
-    at = np.flatnonzero((total / d.shape[1] > floor) & (total > 1.5 * scale))
-    if len(at):
-        far = np.abs(d[at] @ signs[: d.shape[1]]) >= total[at, None] - 1e-6
-        at = at[(far.sum(axis=1) + 1) / (signs.shape[1] + 1) < ALPHA]
-    return np.isin(np.arange(len(d)), at)
-
-
-def play(world: np.ndarray, sealed: np.ndarray, floor: np.ndarray | float, rng: np.random.Generator) -> dict[str, Any]:
-    """notch's rule in a world: champion's and last confirmed run's mean after each run, and how many there were.
-
-    As in lab.ledger: a run is tested against the last kept one; a kept run is tested on the sealed tasks against
-    the last confirmed one, the first run being the first of both. Means are those of the open tasks.
-    """
-    import numpy as np
-
-    studies, runs, tasks = world.shape
-    signs = (rng.integers(0, 2, (max(tasks, sealed.shape[2]), SIGNS)) * 2 - 1).astype(np.float32)
-    means, every = world.mean(axis=2), np.arange(studies)
-    world, sealed, floor = world.astype(np.float32), sealed.astype(np.float32), np.broadcast_to(floor, studies)
-    champion, proven = np.zeros(studies, int), np.zeros(studies, int)
-    out = {"kept": np.zeros(studies, int), "confirmed": np.zeros(studies, int)}
-    path, sure = np.empty((studies, runs)), np.empty((studies, runs))
-    path[:, 0] = sure[:, 0] = means[:, 0]
-    for r in range(1, runs):
-        kept = np.flatnonzero(beats(world[:, r] - world[every, champion], floor, signs))
-        champion[kept] = r
-        again = kept[beats(sealed[kept, r] - sealed[kept, proven[kept]], floor[kept], signs)] if len(kept) else kept
-        proven[again] = r
-        out["kept"][kept] += 1
-        out["confirmed"][again] += 1
-        path[:, r], sure[:, r] = means[every, champion], means[every, proven]
-    return out | {"champion": path, "proven": sure}
-
-
 @lru_cache
-def null_studies(
-    tasks: int = 30, runs: int = REPORTED, studies: int = STUDIES, seed: int = 0, of: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """What each rule does in a null world: per study, how many runs are kept and the gain after each run.
+def null_studies(tasks: int = 30, runs: int = REPORTED, studies: int = STUDIES, seed: int = 0) -> dict[str, Course]:
+    """How studies go in a null world under four rules.
 
-    Four rules: keep if better; a paired p below 0.05; that and a floor from one A/A repeat of the first run; that and
-    a second paired test on as many other tasks. Keys: rule -> {"kept": by study, "gain": studies x runs}.
+    Keep if better; a paired p below 0.05; that and a floor from one A/A repeat of the first run; that and a second
+    paired test on as many other tasks.
     """
     import numpy as np
 
-    rng, pool = np.random.default_rng(seed), pools(of)
-    world = null_world(rng, studies, runs + 1, tasks, pool)
+    rng = np.random.default_rng(seed)
+    world = alike(pools(), (studies, runs + 1, tasks), rng)
     world, repeat = world[:, :runs], world[:, runs]
-    sealed = null_world(rng, studies, runs, tasks, pool)
-    means = world.mean(axis=2)
-    best = np.maximum.accumulate(means, axis=1)
-    start = means[:, :1]
-    plain = play(world, sealed, 0.0, rng)
-    floored = play(world, sealed, np.abs(repeat.mean(axis=1) - means[:, 0]), rng)
+    sealed = alike(pools(), (studies, runs, tasks), rng)
+    rule, sure = play(world, sealed, np.abs((repeat - world[:, 0]).mean(axis=1)))
     return {
-        "keep if better": {"kept": (np.diff(best, axis=1) > 1e-12).sum(axis=1), "gain": best - start},
-        "paired": {"kept": plain["kept"], "gain": plain["champion"] - start},
-        "+ A/A floor": {"kept": floored["kept"], "gain": floored["champion"] - start},
-        "+ confirmed": {"kept": floored["confirmed"], "gain": floored["proven"] - start},
+        "keep if better": if_better(world),
+        "paired": play(world, sealed)[0],
+        "+ A/A floor": rule,
+        "+ confirmed": sure,
     }
 
 
@@ -116,12 +60,12 @@ def luck(tasks: int = 30, runs: int = REPORTED, studies: int = STUDIES, seed: in
     import pandas as pd
 
     rows = []
-    for rule, seen in null_studies(tasks, runs, studies, seed).items():
-        last, kept = seen["gain"][:, -1], seen["kept"]
+    for rule, course in null_studies(tasks, runs, studies, seed).items():
+        last = course.gain[:, -1]
         rows.append(
             {
-                "rule": rule, f"kept of {runs}": float(kept.mean()),
-                "studies fooled, %": 100 * float((kept > 0).mean()),
+                "rule": rule, f"kept of {runs}": float(course.keeps.mean()),
+                "studies fooled, %": 100 * float((course.keeps > 0).mean()),
                 "climb": float(last.mean()), "climb, 1 study in 20": float(np.quantile(last, 0.95)),
             }
         )  # fmt: skip
@@ -134,15 +78,15 @@ def luck_paths(tasks: int = 30, runs: int = REPORTED, studies: int = STUDIES, se
     import pandas as pd
 
     world = null_studies(tasks, runs, studies, seed)
-    gain = world["keep if better"]["gain"]
+    gain = world["keep if better"].gain
     table = climb()
     own = table[(table.gate == "full") & ~table.invalid].running_all.to_numpy()
     low, high = np.quantile(gain, [0.05, 0.95], axis=0)
     return pd.DataFrame(
         {
             "run": range(1, runs + 1), "luck": gain.mean(axis=0), "low": low, "high": high,
-            "rule": world["+ A/A floor"]["gain"].mean(axis=0),
-            "confirmed": world["+ confirmed"]["gain"].mean(axis=0),
+            "rule": world["+ A/A floor"].gain.mean(axis=0),
+            "confirmed": world["+ confirmed"].gain.mean(axis=0),
             "study": pd.Series(own - own[0]).reindex(range(runs)),
         }
     )  # fmt: skip
@@ -160,15 +104,14 @@ def noises(seed: int = 0, studies: int = STUDIES) -> pd.DataFrame:
         pool, climbs = pools(runs), []
         for tasks in (30, 10):
             # One run more than is used, as null_studies draws it: the same seed is the same world.
-            world = null_world(np.random.default_rng(seed), studies, REPORTED + 1, tasks, pool)
-            means = world[:, :REPORTED].mean(axis=2)
-            climbs.append(float((means.max(axis=1) - means[:, 0]).mean()))
+            world = alike(pool, (studies, REPORTED + 1, tasks), np.random.default_rng(seed))
+            climbs.append(float(if_better(world[:, :REPORTED]).gain[:, -1].mean()))
         # Run and task means taken out: the spread that is left when nothing systematic is.
         left = pool - pool.mean(axis=0) - pool.mean(axis=1, keepdims=True) + pool.mean()
         freedom = (pool.shape[0] - 1) * (pool.shape[1] - 1)
         sd = float(np.sqrt((left**2).sum() / freedom))
-        drawn = float(np.sqrt(pool.var(axis=1).mean()))
-        rows.append((name, pool.shape[1], drawn, sd, *climbs))
+        drawn = float(np.sqrt(pool.var(axis=0).mean()))
+        rows.append((name, len(pool), drawn, sd, *climbs))
     names = ["noise taken from", "runs", "spread drawn", "spread unbiased", "climb on 30", "climb on 10"]
     return pd.DataFrame(rows, columns=names)
 
@@ -178,16 +121,15 @@ def power(seed: int = 0, looks: int = 1000) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    rng, pool, rows = np.random.default_rng(seed), pools(), []
-    signs = (rng.integers(0, 2, (300, SIGNS // 2)) * 2 - 1).astype(np.float32)
+    rng, rows = np.random.default_rng(seed), []
     for gain in (0.0, 0.02, 0.05, 0.10):
         row: dict[str, Any] = {"true gain": f"{gain:+.2f}"}
         for tasks in (30, 100, 300):
-            a, b = null_world(rng, looks, 2, tasks, pool).transpose(1, 0, 2)
-            d = (a + gain - b).astype(np.float32)
+            runs = alike(pools(), (looks, 2, tasks), rng)
+            gains = runs[:, 0] + gain - runs[:, 1]
             if tasks == 30:
-                row["keep if better, 30 tasks"] = float((d.mean(axis=1) > 0).mean())
-            row[f"paired, {tasks} tasks"] = float(beats(d, 0.0, signs).mean())
+                row["keep if better, 30 tasks"] = float((gains.mean(axis=1) > 0).mean())
+            row[f"paired, {tasks} tasks"] = float(accepts(gains).mean())
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -202,7 +144,7 @@ def in_short() -> Markdown:
     [held] = tested[tested.reading == "supported"].itertuples()
     rest = tested[tested.reading != "supported"]
     dev, full = [int((~g.invalid).sum()) for _, g in table.groupby("gate", sort=False)]
-    world, gains = luck(), null_studies()["keep if better"]["gain"][:, full - 1]
+    world, gains = luck(), null_studies()["keep if better"].gain[:, full - 1]
     whole = paired(qualities("exp056"), qualities("adapter_e1_full"))
     plain, rule, sure = world.iloc[0], world.iloc[2], world.iloc[3]
     return Markdown(
@@ -228,7 +170,7 @@ def after_the_step() -> Markdown:
     full = table[(table.gate == "full") & ~table.invalid].reset_index(drop=True)
     at = int(full.index[full.run == "adapter_e1_g"][0])
     gained, left = full.running_all.iloc[-1] - full.running_all[at], len(full) - at
-    gains = null_studies()["keep if better"]["gain"][:, left - 1]
+    gains = null_studies()["keep if better"].gain[:, left - 1]
     test = paired(qualities("exp056"), qualities("adapter_e1_g"))
     return Markdown(
         f"After that step the running best rises by {gained:.3f} in {left - 1} further runs. In a world where nothing "

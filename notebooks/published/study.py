@@ -1,6 +1,6 @@
 """The published study, read again from its own numbers: what its climb, its scores and its report hold.
 
-Knows two files of numbers in notebooks/data: the study's log (97 runs) and the verdicts, case by case, of twelve runs.
+Knows the two files of numbers beside it: the study's log (97 runs) and the verdicts, case by case, of twelve runs.
 Does not know a text of that study, how a table is drawn, what luck alone would show, or the project's own runs.
 """
 
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.files import NOTEBOOKS
 from lib.lab.experiment import Markdown
-from lib.lab.ledger import ALPHA
 from lib.measure.judge import DIMENSIONS
+from lib.measure.keep import passes
 from lib.measure.score import VALUE, quality
 from lib.measure.stats import paired
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-VERDICTS = NOTEBOOKS / "data" / "published.jsonl"
-LOG = NOTEBOOKS / "data" / "published_runs.jsonl"
+VERDICTS = Path(__file__).with_name("verdicts.jsonl")
+LOG = Path(__file__).with_name("log.jsonl")
 REPORTED = 71  # runs that the report covers; the log goes on to 97
 REPEATED = 0.415  # exp056 judged again with all five scores: the table of the report's section 5
 
@@ -39,13 +39,13 @@ def verdicts() -> dict[str, dict[str, Any]]:
 
 def qualities(run: str, refused: float | None = 0.0) -> dict[int, float]:
     """Quality by case of a run with verdicts; a refused case is 0, or left out with `refused=None`."""
-    found = {}
+    cases = {}
     for c in verdicts()[run]["cases"]:
         if c["verdict"] is not None:
-            found[c["case"]] = quality(dict(zip(DIMENSIONS, c["scores"], strict=True)), c["verdict"])
+            cases[c["case"]] = quality(dict(zip(DIMENSIONS, c["scores"], strict=True)), c["verdict"])
         elif refused is not None:
-            found[c["case"]] = refused
-    return found
+            cases[c["case"]] = refused
+    return cases
 
 
 def log() -> pd.DataFrame:
@@ -64,11 +64,11 @@ def log() -> pd.DataFrame:
 
 
 def pools(runs: tuple[str, ...] = ()) -> np.ndarray:
-    """Qualities by task (rows) and run (columns) of the full gate: what a task's outcomes have been."""
+    """Qualities by run (rows) and task (columns) of the full gate: what a task's outcomes have been."""
     import numpy as np
 
     chosen = runs or tuple(r for r, row in verdicts().items() if row["gate"] == "full")
-    return np.array([[qualities(r)[c] for r in chosen] for c in sorted(qualities(chosen[0]))])
+    return np.array([[qualities(r)[c] for c in sorted(qualities(chosen[0]))] for r in chosen])
 
 
 def recomputed() -> pd.DataFrame:
@@ -111,8 +111,8 @@ def new_bests() -> pd.DataFrame:
             test = paired(qualities(r.run), qualities(before[r.gate]))
             to = paired(qualities(r.run), qualities(supported[r.gate]))
             row |= {k: getattr(test, k) for k in ("delta", "low", "high", "p")} | {"p to supported": to.p}
-            reading = "supported" if test.p < ALPHA and test.delta > 0 else "not supported"
-            supported[r.gate] = r.run if to.p < ALPHA and to.delta > 0 else supported[r.gate]
+            reading = "supported" if passes(test.delta, test.p) else "not supported"
+            supported[r.gate] = r.run if passes(to.delta, to.p) else supported[r.gate]
         before[r.gate] = r.run
         rows.append(row | {"reading": reading})
     return pd.DataFrame(rows)
@@ -193,7 +193,7 @@ def claims() -> pd.DataFrame:
     full = tuned[tuned.gate == "full"]
     best, other = runs.loc["exp056"], runs.loc["adapter_v2a_e1"]
     both = qualities("baseline").keys() & qualities("exp056").keys()
-    told = [
+    rows = [
         ("coverage was 3 in every run",
          f"{cover.min():.2f} to {cover.max():.2f} in the {len(cover)} reported runs with verdicts; single tasks from "
          f"{min(single)} to {max(single)}. The log rounds each mean to a whole number."),
@@ -211,7 +211,7 @@ def claims() -> pd.DataFrame:
         ("30 held-out tasks",
          f"{len(both)} of them are also the development gate, on which the first 32 runs were compared."),
     ]  # fmt: skip
-    return pd.DataFrame(told, columns=["the report", "its data"])
+    return pd.DataFrame(rows, columns=["the report", "its data"])
 
 
 def _scores() -> tuple[np.ndarray, np.ndarray]:

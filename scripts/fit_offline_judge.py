@@ -1,27 +1,24 @@
 """Fit the prices of the offline judge to real verdicts, and say how well it does on runs that it was not fitted to.
 
-    python -m lib.measure.fit_offline PATH_TO_reference
+usage: python -m scripts.fit_offline_judge PATH_TO_reference
 
 Knows the folder of the published study's verdicts (`fmdiscovery/`: gold.jsonl, verdicts/*.jsonl), whose texts stay out
-of this repository; only the numbers printed here go into `offline_judge`. Writes nothing.
+of this repository; only the numbers printed here go into `lib/measure/offline_judge.py`. Writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from pprint import pformat
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.measure.answer import Answer
+from lib.measure.against import read, spearman
 from lib.measure.judge import DIMENSIONS, Verdict
 from lib.measure.offline_judge import find, score, verdict
-from lib.measure.ruler import Gold
 from lib.measure.score import quality
 
 Floats = NDArray[np.float64]
@@ -84,18 +81,13 @@ class Row:
 
 
 def load(folder: Path) -> list[Row]:
-    """Every judged answer below `folder`, with its faults counted."""
-    gold = {g["id"]: g for g in _jsonl(folder / "gold.jsonl")}
-    verdicts: dict[str, Verdict] = {"fmBetter": "win", "tie": "tie", "goldBetter": "loss"}
+    """Every judged answer below `folder`, with its faults counted. Raises BadVerdicts, OSError."""
     rows = []
-    for path in sorted((folder / "verdicts").glob("*.jsonl")):
-        for r in _jsonl(path):
-            if r["pairwise"]:
-                g = Gold(gold[r["id"]]["title"], gold[r["id"]]["questions"])
-                answer = Answer(r["title"], r["questions"])
-                scores = tuple(float(r["nonRedundancy" if d == "non_redundancy" else d]) for d in DIMENSIONS)
-                length = len(answer.text) / len("\n".join([g.title, *g.questions]))
-                rows.append(Row(path.stem, find(g, answer).amount, scores, verdicts[r["pairwise"]], length))
+    for stored in (s for path in sorted((folder / "verdicts").glob("*.jsonl")) for s in read(path)[0]):
+        gold, judgment = stored.case.gold, stored.judgment
+        length = len(stored.answer.text) / len("\n".join([gold.title, *gold.questions]))
+        amount, scores = find(gold, stored.answer).amount, tuple(judgment.scores[d] for d in DIMENSIONS)
+        rows.append(Row(stored.run, amount, scores, judgment.verdict, length))
     return rows
 
 
@@ -133,51 +125,46 @@ def verdicts_of(rows: list[Row], scores: Floats, cuts: tuple[float, float]) -> l
     return [verdict(r.amount, r.length, list(s), cuts) for r, s in zip(rows, scores, strict=True)]
 
 
-def spearman(a: Floats, b: Floats) -> float:
-    """Rank correlation with mean ranks for ties."""
-    ranks = [np.array([(x < v).sum() + ((x == v).sum() - 1) / 2 for v in x]) for x in (a, b)]
-    flat = any(r.std() == 0 for r in ranks)
-    return 0.0 if flat else float(np.corrcoef(*ranks)[0, 1])
-
-
 def left_out(rows: list[Row]) -> str:
     """Leave one run out: agreement on runs that the prices were not fitted to, over all and a run, as a table."""
     runs = sorted({r.run for r in rows})
     order = [r for run in runs for r in rows if r.run == run]
-    scores, called = [], []
+    scores, verdicts = [], []
     for run in runs:
         seen, unseen = [r for r in rows if r.run != run], [r for r in rows if r.run == run]
         prices = fit(seen)
         cuts = thresholds(predict(seen, prices))
         scores.append(predict(unseen, prices))
-        called += verdicts_of(unseen, scores[-1], cuts)
-    return agreement(order, np.vstack(scores), called)
+        verdicts += verdicts_of(unseen, scores[-1], cuts)
+    return agreement(order, np.vstack(scores), verdicts)
 
 
-def agreement(rows: list[Row], guess: Floats, called: list[Verdict]) -> str:
+def agreement(rows: list[Row], scores: Floats, verdicts: list[Verdict]) -> str:
     """How predicted scores and verdicts agree with the real ones: Spearman over all and by run, and verdict counts."""
     real = np.array([r.scores for r in rows])
-    ours = np.array([quality(dict(zip(DIMENSIONS, s, strict=True)), v) for s, v in zip(guess, called, strict=True)])
+    ours = np.array([quality(dict(zip(DIMENSIONS, s, strict=True)), v) for s, v in zip(scores, verdicts, strict=True)])
     true = np.array([quality(dict(zip(DIMENSIONS, r.scores, strict=True)), r.verdict) for r in rows])
     run = np.array([r.run for r in rows])
     names = sorted(set(run))
     lines = [f"{'Spearman':16s}{'all':>8s}" + "".join(f"{n[:16]:>18s}" for n in names)]
-    for name, a, b in [("quality", ours, true), *((d, guess[:, k], real[:, k]) for k, d in enumerate(DIMENSIONS))]:
+    for name, a, b in [("quality", ours, true), *((d, scores[:, k], real[:, k]) for k, d in enumerate(DIMENSIONS))]:
         per = "".join(f"{spearman(a[run == n], b[run == n]):18.2f}" for n in names)
         lines.append(f"{name:16s}{spearman(a, b):8.3f}{per}")
     for name in names:
         of = [i for i in range(len(rows)) if run[i] == name]
         counts = [
-            f"{sum(v[i] == w for i in of)}" for v in (called, [r.verdict for r in rows]) for w in ("win", "tie", "loss")
+            f"{sum(v[i] == w for i in of)}"
+            for v in (verdicts, [r.verdict for r in rows])
+            for w in ("win", "tie", "loss")
         ]
-        same = np.mean([called[i] == rows[i].verdict for i in of])
+        same = np.mean([verdicts[i] == rows[i].verdict for i in of])
         lines.append(
             f"{name}: quality {ours[of].mean():.3f} (real {true[of].mean():.3f}), W/T/L {'/'.join(counts[:3])} "
             f"(real {'/'.join(counts[3:])}), same verdict {same:.2f}"
         )
-    same = np.mean([c == r.verdict for c, r in zip(called, rows, strict=True)])
+    same = np.mean([c == r.verdict for c, r in zip(verdicts, rows, strict=True)])
     always = np.mean([r.verdict == "loss" for r in rows])
-    hits = sum(c != "loss" and r.verdict != "loss" for c, r in zip(called, rows, strict=True))
+    hits = sum(c != "loss" and r.verdict != "loss" for c, r in zip(verdicts, rows, strict=True))
     return "\n".join(
         [*lines, f"same verdict {same:.2f}, {always:.2f} by calling all a loss; {hits} of the non-losses found"]
     )
@@ -189,6 +176,8 @@ def main() -> None:
     parser.add_argument("reference", type=Path, help="the folder that has fmdiscovery/, or that folder itself")
     folder = parser.parse_args().reference
     rows = load(folder / "fmdiscovery" if (folder / "fmdiscovery").is_dir() else folder)
+    if not rows:
+        parser.error(f"{folder}: no judged answer in verdicts/*.jsonl, here or in fmdiscovery/")
     prices = fit(rows)
     scores = predict(rows, prices)
     cuts = thresholds(scores)
@@ -196,10 +185,6 @@ def main() -> None:
     print(f"Fitted to all {len(rows)} answers, judged on the same (too good):")
     print(agreement(rows, scores, verdicts_of(rows, scores, cuts)))
     print(f"\nLeave one run out:\n{left_out(rows)}")
-
-
-def _jsonl(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Spent:
 def listed(model: str) -> Listed:
     """Price and settings of a model. Raises UnknownModel."""
     if model not in MODELS:
-        raise UnknownModel(f"model {model!r} has no price of {PRICED} in lib/measure/claude.py, so nothing is spent "
+        raise UnknownModel(f"model {model!r} has no price of {PRICED} in lib/claude/prices.py, so nothing is spent "
                            f"on it; there are {', '.join(MODELS)}")  # fmt: skip
     return MODELS[model]
 

@@ -15,13 +15,13 @@ import weakref
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from lib.measure.spend import Budget, CloudError, Request, Spent, dollars, input_tokens, listed, worst
+from lib.claude.prices import Budget, CloudError, Request, Spent, dollars, input_tokens, listed, worst
 
 API_VERSION = "2026-10-21"  # sent by name, so that another SDK cannot change what a judge is
 RETRIES = 6  # of the SDK: 429, 529, 5xx and lost connections, with `retry-after` obeyed
+NO_THINKING = "between_tools"  # there are no tools, so the reply comes without thinking first
 SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
 
@@ -70,17 +70,29 @@ def _wrong_key() -> str:
     return ""
 
 
+def request(
+    model: str,
+    max_tokens: int,
+    system: list[Request],
+    content: str,
+    form: Request,
+    effort: str,
+    thinking: str = NO_THINKING,
+) -> Request:
+    """The parameters of a call that answers in JSON of a form. Settings that the model does not take are not sent."""
+    takes = listed(model)
+    output: Request = {"format": {"type": "json_schema", "schema": form}}
+    if effort and takes.effort:
+        output["effort"] = effort
+    messages = [{"role": "user", "content": content}]
+    parameters: Request = {"model": model, "max_tokens": max_tokens, "system": system, "messages": messages}
+    if thinking and takes.thinking:
+        parameters["thinking"] = {"type": thinking}
+    return parameters | {"output_config": output}
+
+
 def schema(form: Any) -> dict[str, Any]:
-    """The JSON schema of a pydantic model (made once, not to be changed) or of a schema, as the API takes it."""
-    if isinstance(form, type):
-        return _of_model(form)
-    import anthropic
-
-    return anthropic.transform_schema(form)
-
-
-@lru_cache(maxsize=32)
-def _of_model(form: Any) -> dict[str, Any]:
+    """The JSON schema of a pydantic model, or of a schema, as the API takes it."""
     import anthropic
 
     return anthropic.transform_schema(form)
@@ -149,11 +161,6 @@ class Claude:
             raise failed  # outside of the except: the SDK's error, its request and headers stay behind
         return reply
 
-    async def count_tokens(self, request: Request) -> int:
-        """Tokens that a request would read; costs nothing. Raises what `ask` raises."""
-        known = {k: request[k] for k in ("model", "system", "messages", "output_config", "thinking") if k in request}
-        return (await self._free(lambda sdk: sdk.messages.count_tokens(**known))).input_tokens
-
     # --- batches
 
     async def start_batch(self, requests: Mapping[str, Request]) -> str:
@@ -181,16 +188,16 @@ class Claude:
         async def read(sdk: Any) -> list[Any]:
             return [entry async for entry in await sdk.messages.batches.results(batch)]
 
-        found: list[tuple[str, Reply | str]] = []
+        results: list[tuple[str, Reply | str]] = []
         for entry in await self._free(read):
             kind = entry.result.type
             if kind == "succeeded":
-                found.append((entry.custom_id, self._reply(entry.result.message, batch=True)))
+                results.append((entry.custom_id, self._reply(entry.result.message, batch=True)))
             else:
                 error = getattr(getattr(entry.result, "error", None), "error", None)
-                said = f": {getattr(error, 'type', '')} {getattr(error, 'message', '')}" if error else ""
-                found.append((entry.custom_id, scrub(f"its batch entry {kind}{said}")[:300]))
-        return found
+                detail = f": {getattr(error, 'type', '')} {getattr(error, 'message', '')}" if error else ""
+                results.append((entry.custom_id, scrub(f"its batch entry {kind}{detail}")[:300]))
+        return results
 
     async def _free(self, call: Any) -> Any:
         sdk, failed = self.sdk, None
@@ -219,8 +226,8 @@ def _failure(error: Exception) -> tuple[CloudError, bool]:
     import anthropic
 
     name, status = type(error).__name__, getattr(error, "status_code", None)
-    said = getattr(error, "api_message", None) or (str(error) if isinstance(error, anthropic.APIError) else "")
-    text = scrub(f"{name}{f' {status}' if status else ''}: {' '.join(str(said).split())}")[:300]
+    message = getattr(error, "api_message", None) or (str(error) if isinstance(error, anthropic.APIError) else "")
+    text = scrub(f"{name}{f' {status}' if status else ''}: {' '.join(str(message).split())}")[:300]
     if status in (401, 403):
         return NoKey(f"the API refused the key ({text})"), True
     if status in (402, 404):

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import json
 import logging
 import threading
 import time
@@ -10,11 +9,10 @@ import traceback
 
 import pytest
 
-from lib.measure import claude as cloud
-from lib.measure import spend
-from lib.measure.claude import Claude, NoKey, NotAnswered
-from lib.measure.spend import BudgetSpent, CloudError, Spent, UnknownModel, dollars, worst
-from tests.measure.loopback import Loopback
+from lib.claude import client as cloud
+from lib.claude.client import Claude, NoKey, NotAnswered
+from lib.claude.prices import PRICED, BudgetSpent, CloudError, UnknownModel, dollars, worst
+from tests.claude.loopback import Loopback
 
 KEY = "sk-ant-planted-4f1d9c"
 MODEL = "claude-sonnet-5-5"
@@ -68,46 +66,23 @@ def first(change):
     return lambda n, body, headers: change if n == 1 else {}
 
 
-# --- prices
-
-
-def test_a_price_counts_every_kind_of_token():
-    usage = {"input_tokens": 1000, "cache_read_input_tokens": 1000, "cache_creation_input_tokens": 3000,
-             "cache_creation": {"ephemeral_1h_input_tokens": 1000, "ephemeral_5m_input_tokens": 2000},
-             "output_tokens": 100, "service_tier": "standard"}  # fmt: skip
-    expected = ((1000 + 0.1 * 1000 + 1.25 * 2000 + 2 * 1000) * 2 + 100 * 10) / 1e6
-    assert dollars(MODEL, usage) == pytest.approx(expected)
-    assert dollars(MODEL, usage, batch=True) == pytest.approx(expected / 2)
-    assert cloud.input_tokens(usage) == 5000
-
-
-@pytest.mark.parametrize(
-    "model, read, written", [(MODEL, 2, 10), ("claude-sonnet-4-6", 3, 15), ("claude-haiku-4-5", 1, 5)]
-)
-def test_the_prices_of_the_table(model, read, written):
-    assert dollars(model, {"input_tokens": 10**6, "output_tokens": 0}) == read
-    assert dollars(model, {"input_tokens": 0, "output_tokens": 10**6}) == written
+# --- what goes over the wire
 
 
 @pytest.mark.parametrize("model", ["claude-sonnet-4-5", "claude-sonnet-latest", "claude-sonnet-5-5-20260101", ""])
 def test_a_model_without_a_price_is_never_asked(model):
-    with pytest.raises(UnknownModel, match=spend.PRICED):
+    with pytest.raises(UnknownModel, match=PRICED):
         Claude(model, 1.0)
 
 
-def test_costs_add_and_subtract():
-    a, b = Spent(1, 2, 30, 4, 0.5), Spent(1, 0, 10, 1, 0.25)
-    assert a + b - b == a and (a - b).input_tokens == 20
-
-
-def test_the_worst_case_is_above_what_any_usage_can_cost():
-    made = request(max_tokens=50)
-    size = len(json.dumps(made).encode())
-    dearest = {"input_tokens": 0, "cache_creation_input_tokens": size, "output_tokens": 50}
-    assert worst(made) >= dollars(MODEL, dearest) and worst(made, batch=True) == worst(made) / 2
-
-
-# --- what goes over the wire
+@pytest.mark.parametrize(
+    ("model", "effort", "thinking"),
+    [(MODEL, "low", {"type": "between_tools"}), ("claude-sonnet-4-6", "low", None), ("claude-haiku-4-5", None, None)],
+)
+def test_settings_that_a_model_does_not_take_are_not_sent(model, effort, thinking):
+    made = cloud.request(model, 100, [], "paint", FORM, effort="low")
+    assert (made["output_config"].get("effort"), made.get("thinking")) == (effort, thinking)
+    assert made["output_config"]["format"]["schema"] == FORM and made["messages"][0]["content"] == "paint"
 
 
 def test_a_call_is_what_the_api_of_today_takes(serve, client):
@@ -125,12 +100,6 @@ def test_the_pinned_version_is_the_one_that_the_sdk_speaks():
     from anthropic._constants import ANTHROPIC_API_VERSION
 
     assert cloud.API_VERSION == ANTHROPIC_API_VERSION
-
-
-def test_tokens_can_be_counted_before_anything_is_spent(serve, client):
-    server, c = serve(), client()
-    assert c.submit(c.count_tokens(request())).result(60) > 0
-    assert server.messages == [] and c.budget.spent == 0
 
 
 def test_no_more_calls_are_in_flight_than_asked_for(serve, client):
@@ -217,22 +186,6 @@ def test_a_call_that_may_pass_the_cap_is_not_made(serve, client):
     with pytest.raises(BudgetSpent, match=r"the cap is \$0.00.*raise `dollars`"):
         ask(client(cap=1e-6))
     assert server.requests == []
-
-
-def test_a_budget_without_calls_in_flight_never_waits():
-    async def use():
-        budget = spend.Budget(1.0)
-        await budget.hold(0.7)
-        waiting = asyncio.ensure_future(budget.hold(0.7))
-        await asyncio.sleep(0.01)
-        assert not waiting.done()
-        await budget.settle(0.7, 0.1)
-        await waiting
-        await budget.settle(0.7, 0.7)
-        with pytest.raises(BudgetSpent):
-            await budget.hold(0.7)
-
-    asyncio.run(use())
 
 
 # --- keys

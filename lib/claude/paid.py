@@ -1,0 +1,240 @@
+"""Calls that are paid for once: live or as a message batch, on disk before they count, resumed after a kill.
+
+Knows in which order paid things reach the disk, how a batch that was sent is picked up, and when to buy no more. A
+reply that is in the store is never asked for again; a faulty one answers nothing. Does not know what is asked: a
+request is handed in, and so is what makes a reply usable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.claude.client import Claude, NotAnswered, Reply, WrongModel
+from lib.claude.prices import CloudError, Request, Spent, worst
+from lib.claude.store import BATCH, ENDED, REPLY, Store
+from lib.log import Row, now
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A reply that cannot be used, or none, and why."""
+
+    reason: str
+    again: bool = True  # whether asking once more can help
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One call that may have been paid for already."""
+
+    key: str  # names it in the store and in a batch
+    request: Callable[[], Request]  # made when it is sent
+    about: Row = field(default_factory=dict)  # what its line says besides the reply
+
+
+@dataclass
+class Paid:
+    """Asks, stores, and asks no second time. `submit` and `collect` overlap calls with other work."""
+
+    store: Store
+    model: str
+    dollars: float  # a hard cap for this object
+    read: Callable[[Row, Reply], Any]  # the value of a reply to an ask about this, or a Fault
+    about: Row  # what every line says
+    wrong: str  # what WrongModel says: a template that takes `fault` and what the ask is about
+    asks: int = 1  # how often a call is made whose replies are faulty
+    batch: bool = False  # half the price, up to a day
+    poll: float = 60.0  # seconds between two looks at a batch
+    concurrency: int = 10
+    timeout: float = 120.0
+
+    def __post_init__(self) -> None:
+        self.cost = Spent()
+        self._client: Claude | None = None
+        self._flying: dict[str, asyncio.Task[Row | Fault]] = {}
+        self._arrived: list[tuple[Row, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    @property
+    def client(self) -> Claude:
+        """The client; it spends from the one cap, also when it is opened again."""
+        if self._client is None or not self._client.close.alive:
+            spent = self._client.budget.spent if self._client else 0.0
+            self._client = Claude(self.model, self.dollars, self.concurrency, self.timeout)
+            self._client.budget.spent = spent
+        return self._client
+
+    def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Start a coroutine that awaits `answer`."""
+        return self.client.submit(work)
+
+    def collect(self, futures: Sequence[Future[Any]]) -> list[Any]:
+        """Wait for results. Raises BudgetSpent, NoKey, WrongModel, CloudError or Tampered; what was paid is stored."""
+        try:
+            wait(futures)
+        except KeyboardInterrupt:
+            self.client.stop = CloudError("stopped")
+            for future in futures if self.batch else ():
+                future.cancel()
+            wait(futures, timeout=10)  # what is in flight is paid for, so it may still arrive
+            raise
+        finally:
+            stop, self.client.stop = self.client.stop, None
+        if stop:
+            raise stop
+        return [future.result() for future in futures]
+
+    def close(self) -> None:
+        """Let calls in flight end and close the connections; this object can be used again."""
+        if self._client:
+            self._client.close()
+
+    async def answer(self, asks: Sequence[Ask]) -> list[Row | Fault]:
+        """The stored row of every ask, or its fault."""
+        if self.batch:
+            return await self._answer_batch(asks)
+        # All of them run to their end, so that no paid reply is dropped because another call failed.
+        outcomes = await asyncio.gather(*map(self._once, asks), return_exceptions=True)
+        for failed in outcomes:
+            if isinstance(failed, BaseException):
+                raise failed
+        return outcomes  # type: ignore[return-value]
+
+    # --- live
+
+    async def _once(self, ask: Ask) -> Row | Fault:
+        """The same ask twice at a time is one call."""
+        if ask.key not in self._flying:
+            task = self._flying[ask.key] = asyncio.ensure_future(self._answer(ask))
+            task.add_done_callback(lambda _: self._flying.pop(ask.key, None))
+        return await self._flying[ask.key]
+
+    async def _answer(self, ask: Ask) -> Row | Fault:
+        row = self.store.reply(ask.key)
+        if row:
+            self.cost += Spent(stored=1)
+            return row
+        outcome: Row | Fault = Fault("never asked")
+        for attempt in range(self.asks):
+            try:
+                reply = await self.client.ask(ask.request())
+            except NotAnswered as error:
+                return Fault(f"no reply ({error})")
+            except Exception as error:
+                self._halt(error)
+                raise
+            outcome = await self._keep(ask.key, ask.about, reply, attempt)
+            if not isinstance(outcome, Fault) or not outcome.again:
+                break
+        return outcome
+
+    # --- as message batches
+
+    async def _answer_batch(self, asks: Sequence[Ask]) -> list[Row | Fault]:
+        wanted = {ask.key: ask for ask in asks}
+        self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
+        for sent in self.store.pending():
+            if any(key in wanted and not self.store.reply(key) for key in _abouts(sent)):
+                await self._finish(sent)
+        faults: dict[str, Fault] = {}
+        for attempt in range(self.asks):
+            missing = {k: a for k, a in wanted.items() if not self.store.reply(k) and faults.get(k, Fault("")).again}
+            if missing:
+                faults |= await self._send(missing, attempt)
+        return [self.store.reply(a.key) or faults.get(a.key, Fault("no reply in its batch")) for a in asks]
+
+    async def _send(self, asks: Mapping[str, Ask], attempt: int) -> dict[str, Fault]:
+        """Send one batch and store its replies; returns the faults by key."""
+        requests = {key: ask.request() for key, ask in asks.items()}
+        most = sum(worst(request, batch=True) for request in requests.values())
+        await self.client.budget.hold(most)
+        before = self.cost.dollars
+        try:
+            # The id is on disk before anything else happens: from here on a kill loses nothing.
+            batch = await self.client.start_batch(requests)
+            calls = [{"key": key, **ask.about} if ask.about else key for key, ask in asks.items()]
+            sent = {"type": BATCH, "batch": batch, "model": self.model, "calls": calls, **self._attempt(attempt)}
+            await self._write(sent)
+            return await self._finish(sent)
+        finally:
+            await self.client.budget.settle(most, self.cost.dollars - before)
+
+    async def _finish(self, sent: Row) -> dict[str, Fault]:
+        """Wait for a sent batch, store its replies and close it; returns the faults by key."""
+        batch, pause = sent["batch"], min(1.0, self.poll)
+        try:
+            while not await self.client.batch_ended(batch):
+                await asyncio.sleep(pause)
+                pause = min(self.poll, pause * 2)
+            results = await self.client.batch_results(batch)
+        except CloudError as error:
+            if type(error) is not CloudError:
+                raise
+            results = []  # the API no longer knows it: its calls are asked again
+        abouts, faults = _abouts(sent), {}
+        stored = {row["key"] for row in self.store if row["batch"] == batch}  # a kill can come between two results
+        for key, reply in results:
+            if isinstance(reply, str):
+                faults[key] = Fault(reply, again=False)
+            elif key in abouts and key not in stored:
+                outcome = await self._keep(key, abouts[key], reply, sent.get("attempt", 0), batch)
+                if isinstance(outcome, Fault):
+                    faults[key] = outcome
+        await self._write({"type": ENDED, "batch": batch})
+        return faults
+
+    # --- to the disk
+
+    async def _keep(self, key: str, about: Row, reply: Reply, attempt: int, batch: str = "") -> Row | Fault:
+        """Put a reply on disk, then say what it is worth. Raises WrongModel."""
+        value, error = self.read(about, reply), None
+        if reply.model != self.model:
+            value = Fault(f"answered by {reply.model}, asked was {self.model}")
+            error = WrongModel(self.wrong.format(fault=value.reason, **about))
+            self._halt(error)  # before the disk is waited for: the next call would start meanwhile
+        worth = {"fault": value.reason} if isinstance(value, Fault) else {"value": value}
+        row = {"type": REPLY, "key": key, "batch": batch, **self.about, **about, **self._attempt(attempt)}
+        row |= {**vars(reply), "at": now(), **worth}
+        self.cost += reply.spent
+        await self._write(row)
+        if error:
+            raise error
+        return value if isinstance(value, Fault) else row
+
+    async def _write(self, row: Row) -> None:
+        """Wait until a row is on disk. Replies that come while the disk is busy share the next wait for it."""
+        done = asyncio.get_running_loop().create_future()
+        self._arrived.append((row, done))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.ensure_future(self._write_arrived())
+        await done
+
+    async def _write_arrived(self) -> None:
+        while self._arrived:
+            arrived, self._arrived = self._arrived, []
+            error = None
+            try:
+                await asyncio.to_thread(self.store.append, *(row for row, _ in arrived))
+            except Exception as failed:
+                error = failed
+                self._halt(error)  # what cannot be kept must not be bought
+            for done in (done for _, done in arrived if not done.done()):
+                done.set_exception(error) if error else done.set_result(None)
+
+    def _halt(self, error: Exception) -> None:
+        """Stop what is not in flight yet: a run that cannot end well must not go on paying."""
+        self.client.stop = self.client.stop or error
+
+    def _attempt(self, attempt: int) -> Row:
+        """Where a call is made once, no line counts attempts."""
+        return {"attempt": attempt} if self.asks > 1 else {}
+
+
+def _abouts(sent: Row) -> dict[str, Row]:
+    """What is known of each call of a sent batch, by key; a call of which nothing is known is its key alone."""
+    calls = [{"key": call} if isinstance(call, str) else call for call in sent["calls"]]
+    return {call["key"]: {k: v for k, v in call.items() if k != "key"} for call in calls}

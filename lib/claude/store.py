@@ -1,0 +1,87 @@
+"""The store of replies: each one that was paid for, a line of its own, never written twice.
+
+Knows keys, replies and sent batches: a line is on disk before its reply is used, and proves itself by its own sha256.
+Does not know what a reply means nor who asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from lib import log
+from lib.log import Hashed, Log, Row
+
+NAME = "judgments.jsonl"  # beside the ledger: what was paid for once serves every run of the folder
+REPLY, BATCH, ENDED = "reply", "batch", "batch ended"  # the three types of line
+
+
+class Store(Log):
+    """Replies by key. Opening reads the file and raises Tampered naming the first line that was changed.
+
+    Several processes may append to one file; each sees the others' lines when it next looks something up.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._values: dict[str, Row] = {}
+        self._batches: dict[str, Row] = {}
+        super().__init__(Path(path), Hashed())
+
+    def reply(self, key: str) -> Row | None:
+        """The newest reply under a key that holds a value; a faulty reply was paid for but answers nothing."""
+        self.catch_up()
+        return self._values.get(key)
+
+    def has(self, fingerprint: str, replicate: int) -> bool:
+        """Whether any reply of this ruler, judge and replicate is here."""
+        with self._lock:
+            self.catch_up()
+            return any(r["fingerprint"] == fingerprint and r["replicate"] == replicate for r in self._values.values())
+
+    def pending(self) -> list[Row]:
+        """Batches that were sent and whose results are not all here yet, oldest first."""
+        with self._lock:
+            self.catch_up()
+            return list(self._batches.values())
+
+    def append(self, *rows: Row) -> None:
+        """Add rows; on return they are on disk. Raises OSError, ValueError on what JSON does not have."""
+        self.extend(rows)
+
+    def catch_up(self) -> list[Row]:
+        """Read what was written since the last look, by this process or another. Raises Tampered."""
+        with self._lock:
+            rows = super().catch_up()
+            for row in rows:
+                if row["type"] == REPLY and "value" in row:
+                    self._values[row["key"]] = row
+                elif row["type"] == BATCH:
+                    self._batches[row["batch"]] = row
+                elif row["type"] == ENDED:
+                    self._batches.pop(row["batch"], None)
+            return rows
+
+    def __len__(self) -> int:
+        return sum(r["type"] == REPLY for r in self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter([r for r in self.rows if r["type"] == REPLY])
+
+
+def paid(path: Path) -> float:
+    """Dollars that the replies of a store cost, those of runs that crashed among them. Raises Tampered."""
+    if not path.exists():
+        return 0.0
+    about = path.stat()
+    return _paid(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _paid(path: Path, size: int, changed: int) -> float:
+    return sum(row["dollars"] for row in Store(path))
+
+
+def verify(path: Path) -> list[str]:
+    """What is wrong with a store, one sentence, or nothing."""
+    return log.verify(path, Hashed())

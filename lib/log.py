@@ -1,0 +1,193 @@
+"""The one append-only log: a line of JSON a row, on disk before anything is done about it.
+
+Knows lines, how one is proved, the lock and the disk. A line that a kill cut off counts for nothing and the next
+append repairs it; any other change is Tampered. Does not know what a row means. Does not cover whole lines taken out
+where each vouches for itself alone, nor the last lines of a chain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import io
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+
+from lib.files import Tampered, canonical, sha256, sync_folder
+
+START = "0" * 64  # what the first line of a chain follows
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Every line holds its number and the hash of the line before, so the newest vouches for all."""
+
+    field: str  # without it a row of this log is none
+    chained = True
+
+    def line(self, row: Row, number: int, before: str) -> bytes:
+        return canonical({"n": number, "prev": before, **row}).encode("utf-8", "backslashreplace")
+
+    def row(self, line: bytes, number: int, before: str) -> Row:
+        # The chain is checked on the bytes: parsing comes only after they are known to be whole.
+        if f'"prev":"{before}"'.encode() not in line:
+            raise ValueError("does not follow the line before it")
+        try:
+            row = _parsed(line)
+            if row["n"] != number or self.field not in row:
+                raise ValueError(f"expected number {number} and a {self.field}")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"changed since it was written (not a row: {error})") from error
+        return row
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """Every line ends in the sha256 of the rest of it."""
+
+    chained = False
+
+    def line(self, row: Row, number: int, before: str) -> bytes:
+        try:
+            body = canonical(row).encode()
+        except UnicodeEncodeError:  # half a character
+            body = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        return body[:-1] + f',"sha256":"{sha256(body)}"}}'.encode()
+
+    def row(self, line: bytes, number: int, before: str) -> Row:
+        body = line.rpartition(b',"sha256":"')[0] + b"}"
+        if line[len(body) - 1 :] != f',"sha256":"{sha256(body)}"}}'.encode():
+            raise ValueError("changed since it was written")
+        row: Row = json.loads(body)
+        return row
+
+
+class Log:
+    """All rows of one file, oldest first. Raises Tampered naming the first line that was changed.
+
+    Several threads and processes may append; each sees the others' lines when it next catches up.
+    """
+
+    def __init__(self, path: Path, scheme: Chain | Hashed) -> None:
+        self.path, self.scheme = path, scheme
+        self.rows: list[Row] = []
+        self.head = START  # hash of the last whole line
+        self.torn = False  # whether something without its end follows that line
+        self._end = 0  # bytes read so far: always the end of a whole line
+        self._seen = hashlib.sha256()  # of those bytes
+        self._lock = threading.RLock()
+        self.catch_up()
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def catch_up(self) -> list[Row]:
+        """Read the whole lines that were written since the last look, by whomever; returns their rows. Raises Tampered."""
+        with self._lock, _no_collecting():
+            data, rows, head = self._unread(), [], self.head
+            *lines, rest = data.split(b"\n")
+            for number, line in enumerate(lines, len(self.rows) + 1):
+                try:
+                    rows.append(self.scheme.row(line, number, head))
+                except ValueError as error:
+                    raise Tampered(f"{self.path}:{number}: {error}") from error
+                head = sha256(line)
+            whole = data[: len(data) - len(rest)]
+            self.rows += rows
+            self.head, self.torn = head, bool(rest)
+            self._end += len(whole)
+            self._seen.update(whole)
+            return rows
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Add rows; on return they are on disk. Raises OSError, Tampered, ValueError on what JSON does not have."""
+        import fcntl
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock, open(self.path, "ab+", buffering=0) as out:
+            fcntl.flock(out, fcntl.LOCK_EX)  # it dies with the process
+            self.catch_up()
+            self._repair(out)
+            first, lines, before = not self._end, [], self.head
+            for number, row in enumerate(rows, len(self.rows) + 1):
+                lines.append(self.scheme.line(row, number, before) + b"\n")
+                before = sha256(lines[-1][:-1])
+            data = b"".join(lines)
+            if out.write(data) != len(data):
+                raise OSError(f"{self.path}: the disk took only part of what was written")
+            os.fsync(out.fileno())
+            if first:
+                sync_folder(self.path.parent)
+            self.catch_up()
+
+    def _unread(self) -> bytes:
+        """What follows the last whole line. Raises Tampered where the lines before it are not as they were."""
+        with open(self.path, "rb") if self.path.exists() else io.BytesIO() as file:
+            missing = self._end - file.seek(0, os.SEEK_END)
+            if missing > 0:
+                raise Tampered(f"{self.path}: {missing} bytes shorter than a moment ago")
+            if self.scheme.chained:
+                file.seek(0)
+                if sha256(file.read(self._end)) != self._seen.hexdigest():
+                    raise Tampered(f"{self.path}: changed since it was read a moment ago")
+            file.seek(self._end)
+            return file.read()
+
+    def _repair(self, out: IO[bytes]) -> None:
+        """With the lock held: finish a last line that lacks only its end, cut off one that lacks more.
+
+        Of a chain even that one goes: whoever decided since then has decided without it.
+        """
+        if not self.torn:
+            return
+        try:
+            self.scheme.row(self._unread(), 0, "")  # no line of a chain is number 0
+        except ValueError:
+            out.truncate(self._end)
+        else:
+            out.write(b"\n")
+        self.catch_up()
+
+
+def verify(path: Path, scheme: Chain | Hashed) -> list[str]:
+    """What is wrong with a log, one sentence, or nothing. A torn last line is not wrong: nothing was done about it."""
+    try:
+        Log(path, scheme)
+    except Tampered as error:
+        return [str(error)]
+    return []
+
+
+def now() -> str:
+    """The time as rows hold it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _parsed(line: bytes) -> Row:
+    from pydantic_core import from_json  # twice as fast as json on ten thousand lines
+
+    try:
+        row: Row = from_json(line, allow_inf_nan=False)
+    except ValueError:
+        row = json.loads(line)  # it knows half a character
+    return row
+
+
+@contextlib.contextmanager
+def _no_collecting() -> Iterator[None]:
+    """Thousands of small objects that all stay: the collector would look at them again and again, half of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
