@@ -66,15 +66,11 @@ PARAMETERS = click.option(
 
 def base_of(parameters: tuple[tuple[str, str], ...]) -> Any:
     """The common parameters. Raises BadParameters on another name or a wrong type."""
+    from lib.forms import fill
     from lib.lab.admit import Base
-    from lib.lab.base import BadParameters
     from lib.lab.experiment import Experiment
 
-    given = values(parameters)
-    odd = next((name for name in given if name not in BASE), None)
-    if odd:
-        raise BadParameters(f"-p {odd}: a loop has {', '.join(BASE)} in common; the rest is the proposer's")
-    base = Base(**given)
+    base = fill(Base, values(parameters))
     Experiment(**base.baseline).check()
     return base
 
@@ -152,8 +148,8 @@ def _proposer(
         from lib.lab.propose.claude import CAP, MODEL, ClaudeProposer
 
         check_key()
-        made = ClaudeProposer(model or MODEL, dollars or CAP)
-        return made, made.close
+        claude = ClaudeProposer(model or MODEL, dollars or CAP)
+        return claude, claude.close
     if name == "plan":
         from lib.lab.propose.plan import Plan
 

@@ -51,8 +51,8 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
         return OK
     if approve or reject:
         who = who or getpass.getuser()
-        made = requests.reject(steer, request, reject, who) if reject else requests.approve(steer, request, who)
-        click.echo(f"{made.id} is {made.state}" + (f"; now: {made.command}" if approve else ""))
+        decided = requests.reject(steer, request, reject, who) if reject else requests.approve(steer, request, who)
+        click.echo(f"{decided.id} is {decided.state}" + (f"; now: {decided.command}" if approve else ""))
         return OK
     given = values(parameters, as_yaml)
     if from_run:

@@ -194,12 +194,12 @@ class Calibrated(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept: later runs read their floor here."""
-        told = noise.sentence(self.found)
+        sentence = noise.sentence(self.found)
         if noise.floor_of(self.found, False) != self.found["floor"]:
-            told = f"{told} {noise.sentence(self.found, False)}"
+            sentence = f"{sentence} {noise.sentence(self.found, False)}"
         if self.found["unscored"]:
-            told = f"{self.found['unscored']} judgments are missing. {told}"
-        return Decision("reference", told, floor=self.found["floor"])
+            sentence = f"{self.found['unscored']} judgments are missing. {sentence}"
+        return Decision("reference", sentence, floor=self.found["floor"])
 
     def _repr_markdown_(self) -> str:
         f = self.found
@@ -241,6 +241,6 @@ def stored(ledger: Ledger, run: str, cases: Sequence[Case]) -> list[tuple[Case, 
 def _judgments(ledger: Ledger, fingerprint: str, rows: Sequence[calibrate.Row]) -> list[dict[str, Any]]:
     """Stored judgments of every open run of this ruler and judge, and of the answers made here."""
     runs = [r for r in ledger.records if r["fingerprint"] == fingerprint and r["kind"] == "experiment" and r["scores"]]
-    told = [row["judgment"] for r in runs for row in ledger.cases(r["id"]) if row["judgment"]]
-    made = next((p for p in ("fresh", "greedy") if any(r["part"] == p for r in rows)), "")
-    return told + [r["judgment"] for r in rows if r["part"] == made and r["judgment"]]
+    judgments = [row["judgment"] for r in runs for row in ledger.cases(r["id"]) if row["judgment"]]
+    part = next((p for p in ("fresh", "greedy") if any(r["part"] == p for r in rows)), "")
+    return judgments + [r["judgment"] for r in rows if r["part"] == part and r["judgment"]]

@@ -228,11 +228,11 @@ class Experiment(Runnable):
         judging: list[Any] = []
         for at in range(0, len(cases), size):
             group = cases[at : at + size]
-            made = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages)
-            told = [answer_of(s, self.ruler.protocol) for s in made]
-            states, answers = states + made, answers + told
+            group_states = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages)
+            group_answers = [answer_of(s, self.ruler.protocol) for s in group_states]
+            states, answers = states + group_states, answers + group_answers
             if submit:
-                judging += [submit(c, a) for c, a in zip(group, told, strict=True) if isinstance(a, Answer)]
+                judging += [submit(c, a) for c, a in zip(group, group_answers, strict=True) if isinstance(a, Answer)]
             if any(f.done() and f.exception() for f in judging):
                 self.the_judge.collect(judging)  # raises: no more answers are made for a judge that cannot judge
         return states, answers, judging if submit else None
@@ -305,8 +305,8 @@ class Run(Finding):
         return f"Run of {len(self.cases)} cases, quality {self.scores.quality:.4f}"
 
     def _repr_markdown_(self) -> str:
-        told = [self.scores._repr_markdown_(), useful_sentence(self.record.found.get("useful", {})), self._cost()]
-        return "\n\n".join(t for t in told if t)
+        parts = [self.scores._repr_markdown_(), useful_sentence(self.record.found.get("useful", {})), self._cost()]
+        return "\n\n".join(t for t in parts if t)
 
     def _cost(self) -> str:
         c, n = self.record.cost, len(self.cases)
@@ -353,8 +353,8 @@ def _patterns(node: Any) -> list[str]:
 
 
 def _stage(cost: Cost) -> dict[str, float]:
-    told = {k: getattr(cost, k) for k in ("calls", "prompt_tokens", "generation_tokens", "seconds", "generation_tps")}
-    return {k: round(v, 4) for k, v in told.items() if v is not None}
+    parts = {k: getattr(cost, k) for k in ("calls", "prompt_tokens", "generation_tokens", "seconds", "generation_tps")}
+    return {k: round(v, 4) for k, v in parts.items() if v is not None}
 
 
 def _speed(cost: dict[str, Any]) -> str:
@@ -406,14 +406,14 @@ def _judge(
 
 
 def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> dict[str, Any]:
-    told = {"title": answer.title, "questions": list(answer.questions)} if isinstance(answer, Answer) else None
+    plain = {"title": answer.title, "questions": list(answer.questions)} if isinstance(answer, Answer) else None
     quality = case_quality(outcome, blend)
     return {
         "case": case.id,
         "task": case.task,
         "calls": list(state.calls),
         "notes": list(state.notes),
-        "answer": told,
+        "answer": plain,
         "no_answer": outcome.reason if isinstance(outcome, NoAnswer) else None,
         "judgment": dict(outcome.__dict__) if isinstance(outcome, Judgment) else None,
         "unscored": outcome.reason if isinstance(outcome, Unscored) else None,
@@ -428,9 +428,9 @@ def _with_usefulness(
 ) -> list[dict[str, Any]]:
     """The rows with what the judge says of each set when it sees no gold."""
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
-    said = iter(useful_all(judge, pairs))
+    ratings = iter(useful_all(judge, pairs))
     return [
-        r | {"useful": _useful(next(said)) if isinstance(a, Answer) else None}
+        r | {"useful": _useful(next(ratings)) if isinstance(a, Answer) else None}
         for r, a in zip(rows, answers, strict=True)
     ]
 
@@ -459,8 +459,8 @@ def side_by_side(row: dict[str, Any], case: Case) -> str:
     assert gold is not None
     head = f"**{case.task}**: quality {row['quality'] if row['quality'] is not None else 'unscored'!s:.6}"
     if row["answer"] is None:
-        said = row["calls"][-1]["text"] if row["calls"] else ""
-        return f"{head}. No answer: {cell(row['no_answer'] or '')}\n\n> {cell(said[:300])}\n\nGold: " + " · ".join(
+        text = row["calls"][-1]["text"] if row["calls"] else ""
+        return f"{head}. No answer: {cell(row['no_answer'] or '')}\n\n> {cell(text[:300])}\n\nGold: " + " · ".join(
             gold.questions
         )
     judgment = row["judgment"] or {"verdict": "unscored", "notes": {}}

@@ -45,8 +45,8 @@ def split(candidate: str) -> tuple[str, str]:
 
 def sealed(ledger: Ledger, experiment: Experiment) -> dict[str, Any] | None:
     """The newest whole run that did what an experiment would do, whatever was expected of it."""
-    told = {k: getattr(experiment, k) for k in (*SAME, "model", "adapter")} | {"judging": _judging(experiment.judging)}
-    want = json.loads(without_paths(json.dumps(told), experiment.model))  # as a seal spells it
+    setup = {k: getattr(experiment, k) for k in (*SAME, "model", "adapter")} | {"judging": _judging(experiment.judging)}
+    want = json.loads(without_paths(json.dumps(setup), experiment.model))  # as a seal spells it
     for r in reversed(ledger.records):
         have = {k: r[k] for k in (*SAME, "model", "adapter")} | {"judging": _judging(r["judging"])}
         sound = r["kind"] == "experiment" and r["status"] not in ("invalid", "crashed")
@@ -74,13 +74,13 @@ class Models(Runnable):
         return Ledger.read()
 
     @cached_property
-    def found_runs(self) -> dict[str, list[dict[str, Any]]]:
+    def members(self) -> dict[str, list[dict[str, Any]]]:
         """The records of every group, each run once, in the order given."""
-        made = {}
+        groups = {}
         for name, runs in self.groups.items():
             records = [self._get(r) for r in runs]
-            made[str(name)] = list({r["id"]: r for r in records}.values())
-        return made
+            groups[str(name)] = list({r["id"]: r for r in records}.values())
+        return groups
 
     def _get(self, run: str) -> dict[str, Any]:
         try:
@@ -90,7 +90,7 @@ class Models(Runnable):
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        return list({r["id"]: r for some in self.found_runs.values() for r in some}.values())
+        return list({r["id"]: r for some in self.members.values() for r in some}.values())
 
     @property
     def fingerprint(self) -> str:
@@ -99,14 +99,14 @@ class Models(Runnable):
     @property
     def keyed(self) -> dict[str, Any]:
         # What is compared, not what was expected of it: the same question is asked once.
-        return {"groups": {name: [r["id"] for r in some] for name, some in self.found_runs.items()}}
+        return {"groups": {name: [r["id"] for r in some] for name, some in self.members.items()}}
 
     def check(self) -> Models:
         """Refuse runs that are not whole, that another ruler judged, or that differ in more than the model."""
         super().check()
         if not self.groups:
             raise BadParameters("groups is empty: name the runs that are compared, such as {ask: [1, 3]}")
-        for name, records in self.found_runs.items():
+        for name, records in self.members.items():
             _check(name, records)
         if len({r["fingerprint"] for r in self.records}) > 1:
             raise BadParameters("the groups were made with different rulers or judges; compare each era for itself")
@@ -116,13 +116,13 @@ class Models(Runnable):
         """Read the sealed judgments and compare. No model and no paid judge is asked."""
         self.check()
         clock = Clock()
-        rows = [row for name, some in self.found_runs.items() for r in some for row in self._rows(name, r["id"])]
+        rows = [row for name, some in self.members.items() for r in some for row in self._rows(name, r["id"])]
         rows += self._ceiling()
-        told = {r["id"]: _told(r) for r in self.records}
-        found = {**compare.readings(rows), "candidates": told, "parameters": self.parameters}
+        candidates = {r["id"]: _candidate(r) for r in self.records}
+        findings = {**compare.readings(rows), "candidates": candidates, "parameters": self.parameters}
         judge = self.records[0]["identity"].get("judge", {})
         cost = {"calls": 0, "generation_tokens": 0}
-        record = self.record(found=found, cost=cost, identity={"judge": judge}, **clock.times)
+        record = self.record(found=findings, cost=cost, identity={"judge": judge}, **clock.times)
         return Compared(self, record, rows)
 
     def _rows(self, group: str, run: str) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ class Models(Runnable):
 
     def _repr_markdown_(self) -> str:
         lines = []
-        for name, records in self.found_runs.items():
+        for name, records in self.members.items():
             r = records[0]
             who = ", ".join(f"{named(x)} ({x['id']})" for x in records)
             lines.append(
@@ -188,7 +188,7 @@ def _check(name: str, records: list[dict[str, Any]]) -> None:
         raise BadParameters(f"group {name!r} has {twice} twice; each candidate stands once")
 
 
-def _told(record: dict[str, Any]) -> dict[str, Any]:
+def _candidate(record: dict[str, Any]) -> dict[str, Any]:
     cost = record["cost"]
     return {
         "candidate": named(record), "model": record["model"], "adapter": record["adapter"], "lever": record["lever"],
@@ -199,16 +199,20 @@ def _told(record: dict[str, Any]) -> dict[str, Any]:
 
 def caveats(records: list[dict[str, Any]]) -> list[str]:
     """What, against the intention, was not the same in all runs."""
-    told = []
+    sentences = []
     if len({r["code"].get("sha256") for r in records}) > 1:
-        told.append("The runs were made by different states of the code; where prompts changed in between, so did more "
+        sentences.append("The runs were made by different states of the code; where prompts changed in between, so did more "
                     "than the model.")  # fmt: skip
     free = [named(r) for r in records if r["model"].startswith(CLOUD)]
     if free:
-        told.append(f"{', '.join(free)} cannot decode greedily: asked for the same, it samples as its service does.")
+        sentences.append(
+            f"{', '.join(free)} cannot decode greedily: asked for the same, it samples as its service does."
+        )
     if len({canonical(r["machine"]) for r in records}) > 1:
-        told.append("The runs were made on different machines or library versions; last digits can differ with them.")
-    return told
+        sentences.append(
+            "The runs were made on different machines or library versions; last digits can differ with them."
+        )
+    return sentences
 
 
 @dataclass(frozen=True, repr=False)
@@ -218,17 +222,17 @@ class Compared(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says how far quality moved when only the model did."""
-        told = []
+        sentences = []
         for group in self.found["groups"]:
             first, *others = group["runs"]
             changed = [
                 f"{self._name(r)} {r['difference']['delta']:+.3f}" for r in others if _beyond_chance(r["difference"])
             ]
-            told.append(
+            sentences.append(
                 f"{group['group']}: against {self._name(first)} quality moves beyond chance for {len(changed)} of "
                 f"{len(others)}" + (f" ({', '.join(changed)})" if changed else "")
             )
-        return Decision("reference", "; ".join(told))
+        return Decision("reference", "; ".join(sentences))
 
     def _name(self, run: dict[str, Any]) -> str:
         return self.found["candidates"][run["run"]]["candidate"]
@@ -243,17 +247,17 @@ def _beyond_chance(test: dict[str, Any]) -> bool:
 
 def moved(found: dict[str, Any]) -> list[str]:
     """What changed with the model and what did not, in sentences made from the numbers."""
-    told = []
+    sentences = []
     for group in found["groups"]:
         first, *others = group["runs"]
         names = {r["run"]: found["candidates"][r["run"]]["candidate"] for r in group["runs"]}
         base = names[first["run"]]
-        told += [_sentence(group["group"], base, names[r["run"]], first, r) for r in others]
-        told.append(_coverage(group["group"], base, {names[r["run"]]: r for r in others}))
-    told.append(
+        sentences += [_sentence(group["group"], base, names[r["run"]], first, r) for r in others]
+        sentences.append(_coverage(group["group"], base, {names[r["run"]]: r for r in others}))
+    sentences.append(
         "Dimensions are compared on the cases that both answered; of twenty such tests one moves by luck alone."
     )
-    return told
+    return sentences
 
 
 def _sentence(group: str, base: str, other: str, first: dict[str, Any], mine: dict[str, Any]) -> str:

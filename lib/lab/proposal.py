@@ -164,8 +164,8 @@ def setup(model: str, pipeline: list[dict[str, Any]], decoding: dict[str, Any], 
 
 def setup_of(record: dict[str, Any], ledger: Ledger | None = None) -> str:
     """The setup of a sealed run; with a ledger, whatever it calls its adapters."""
-    told = with_adapters(record, lambda name: ledger and adapter_id(name, ledger) or name)
-    return setup(*({**record, **told}[k] for k in ("model", "pipeline", "decoding", "adapter", "fingerprint")))
+    renamed = with_adapters(record, lambda name: ledger and adapter_id(name, ledger) or name)
+    return setup(*({**record, **renamed}[k] for k in ("model", "pipeline", "decoding", "adapter", "fingerprint")))
 
 
 def adapter_id(name: str, ledger: Ledger) -> str:
@@ -182,23 +182,23 @@ def adapter_id(name: str, ledger: Ledger) -> str:
     return ""
 
 
-def with_adapters(told: Mapping[str, Any], name: Callable[[str], str]) -> dict[str, Any]:
+def with_adapters(setup: Mapping[str, Any], name: Callable[[str], str]) -> dict[str, Any]:
     """`adapter` and `pipeline` of plain data, each adapter in them under another name; "" stays, it is the bare base."""
 
     def row(one: Any) -> Any:
         has = isinstance(one, dict) and isinstance(one.get("adapter"), str) and one["adapter"]
         return {**one, "adapter": name(one["adapter"])} if has else one
 
-    adapter = told["adapter"]
-    return {"adapter": name(adapter) if adapter else adapter, "pipeline": [row(one) for one in told["pipeline"]]}
+    adapter = setup["adapter"]
+    return {"adapter": name(adapter) if adapter else adapter, "pipeline": [row(one) for one in setup["pipeline"]]}
 
 
 def bound(row: dict[str, Any]) -> dict[str, Any]:
     """A step with its defaults written out; an unknown one as it is."""
-    made = STEPS.get(str(row.get("step")))
-    if made is None:
+    step = STEPS.get(str(row.get("step")))
+    if step is None:
         return row
-    defaults = {k: p.default for k, p in inspect.signature(made.make).parameters.items()}
+    defaults = {k: p.default for k, p in inspect.signature(step.make).parameters.items()}
     return {"step": row["step"], **{k: _plain(v) for k, v in {**defaults, **row}.items() if k != "step"}}
 
 
@@ -211,10 +211,10 @@ def _plain(value: Any) -> Any:
 
 def _drawn(decoding: dict[str, Any]) -> dict[str, Any]:
     defaults = Decoding().__dict__
-    told = {k: _plain(v) for k, v in decoding.items() if v != defaults.get(k)}
-    if not told.get("temp"):  # greedy: how it would have been drawn changes nothing
-        told = {k: v for k, v in told.items() if k not in ("temp", "top_p", "min_p", "top_k", "seed")}
-    return told
+    drawn = {k: _plain(v) for k, v in decoding.items() if v != defaults.get(k)}
+    if not drawn.get("temp"):  # greedy: how it would have been drawn changes nothing
+        drawn = {k: v for k, v in drawn.items() if k not in ("temp", "top_p", "min_p", "top_k", "seed")}
+    return drawn
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -107,12 +107,12 @@ def open_request(
     with locked(where / ".lock"):
         numbers = [int(p.name.split("-")[0]) for p in where.glob("[0-9]*-*.json")]
         run = f"{max(numbers, default=0) + 1:04d}-{slug}"
-        told = {k: v for k, v in training.parameters.items() if k != "request"}
+        parameters = {k: v for k, v in training.parameters.items() if k != "request"}
         command = shlex.join(["notch", "train", "--request", run])
-        made = Request(run, "open", why, float(expected), told, data, command, unchecked, by)
-        made = changed(made, history=(_step("open", by, why),))
-        write_new(where / f"{run}.json", _text(made), 0o644)
-    return made
+        request = Request(run, "open", why, float(expected), parameters, data, command, unchecked, by)
+        request = changed(request, history=(_step("open", by, why),))
+        write_new(where / f"{run}.json", _text(request), 0o644)
+    return request
 
 
 def _data(training: Training) -> tuple[str, str]:
@@ -160,12 +160,12 @@ def advance(
             raise BadParameters(f"request {now.id} is {now.state}: after that comes {may}, not {state}")
         if state == "delivered" and not run or state == "measured" and not measured:
             raise BadParameters(f"request {now.id}: {state} needs the run that did it")
-        made = changed(
+        request = changed(
             now, state=state, run=run or now.run, history=(*now.history, _step(state, who, why)),
             measured=(*now.measured, *([measured] if measured else [])),
         )  # fmt: skip
-        replace(where / f"{now.id}.json", _text(made))
-    return made
+        replace(where / f"{now.id}.json", _text(request))
+    return request
 
 
 def _step(state: str, who: str, why: str) -> dict[str, str]:
@@ -180,9 +180,9 @@ def _text(request: Request) -> str:
 def _read(path: Path) -> Request:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        made = Request(**{**raw, "measured": tuple(raw["measured"]), "history": tuple(raw["history"])})
-        if made.state not in STATES or made.id != path.stem:
-            raise ValueError(f"state {made.state!r}, id {made.id!r}")
-        return made
+        request = Request(**{**raw, "measured": tuple(raw["measured"]), "history": tuple(raw["history"])})
+        if request.state not in STATES or request.id != path.stem:
+            raise ValueError(f"state {request.state!r}, id {request.id!r}")
+        return request
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadParameters(f"{path}: not a request for a training ({type(error).__name__}: {error})") from error

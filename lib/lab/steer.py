@@ -92,9 +92,9 @@ def read(folder: Path) -> Steering:
 
 
 def _bans(text: str, path: Path) -> tuple[frozenset[str], list[str]]:
-    known = {*LEVERS, *STEPS, *(made.family for made in STEPS.values())}
-    said = [line.split("#")[0].strip() for line in text.splitlines()]
-    words = [w for w in said if w]
+    known = {*LEVERS, *STEPS, *(step.family for step in STEPS.values())}
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    words = [w for w in lines if w]
     return frozenset(words), [f"{path}: {w!r} is no lever class, family or step" for w in words if w not in known]
 
 

@@ -150,7 +150,7 @@ def resolve(value: Any, adapter: Callable[[str, int | None], str]) -> Any:
 
 def check(plan: Plan) -> dict[str, Runnable]:
     """Every run of a plan, refused by name before the first one runs. Adapters that are yet to be trained are left out."""
-    made: dict[str, Runnable] = {}
+    runnables: dict[str, Runnable] = {}
     trains: dict[str, Entry] = {}
 
     def planned(run: str, epoch: int | None) -> str:
@@ -169,20 +169,23 @@ def check(plan: Plan) -> dict[str, Runnable]:
                 resolve(list(entry.models), planned)
                 continue
             if entry.template == "13_rejudge":  # what it judges is not there yet: its place is checked
-                resolve(entry.parameters, lambda run, _: _earlier(run, made))
+                resolve(entry.parameters, lambda run, _: _earlier(run, runnables))
                 execute.known(entry.template, entry.parameters)
                 Rejudge(**{**entry.parameters, "runs": []})
                 continue
-            told = resolve(entry.parameters, planned)
-            if told != entry.parameters:  # something is yet to be trained: its place is checked, not its weights
-                told = {**told, **({"method": "sft", "merge": []} if told.get("method") == "merge" else {})}
-                told = {k: v for k, v in told.items() if not (k == "objective" and "weights" in v)}
-            made[entry.name] = execute.accept(entry.template, told)
+            parameters = resolve(entry.parameters, planned)
+            if parameters != entry.parameters:  # something is yet to be trained: its place is checked, not its weights
+                parameters = {
+                    **parameters,
+                    **({"method": "sft", "merge": []} if parameters.get("method") == "merge" else {}),
+                }
+                parameters = {k: v for k, v in parameters.items() if not (k == "objective" and "weights" in v)}
+            runnables[entry.name] = execute.accept(entry.template, parameters)
         except Exception as error:
             raise type(error)(f"plan {plan.name!r}, run {entry.name!r}: {error}") from error
         if entry.template == "11_train":
             trains[entry.name] = entry
-    return made
+    return runnables
 
 
 @dataclass(frozen=True)
@@ -226,14 +229,14 @@ def _run(plan: Plan, folder: Path, pool: Workers) -> Iterator[Progress]:
             yield from compare(folder, entry, ids)
             continue
         try:
-            told = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
+            parameters = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
             with runs_at(folder):  # an adapter by its run's id lies there
-                have = ledger.by_key(execute.accept(entry.template, told).key)
+                have = ledger.by_key(execute.accept(entry.template, parameters).key)
                 begun = ahead.pop(entry.name, None)
                 if begun and not have:
                     record = execute.adopt(*begun[1].result(), begun[0], entry.name, folder)
                 else:
-                    record = have or execute.run(entry.template, told, entry.name, folder)
+                    record = have or execute.run(entry.template, parameters, entry.name, folder)
             ids[entry.name] = record["id"]
             yield Progress(entry, "there" if have else "ran", record)
         except RunFailed as error:
@@ -249,17 +252,17 @@ def _start(
         if entry.confirm or entry.models or entry.name in ahead or entry.name in ids:
             continue
         try:
-            told = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
+            parameters = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
         except RunFailed:  # what it needs is not there yet
             continue
         with runs_at(folder):
-            experiment = execute.accept(entry.template, told)
+            experiment = execute.accept(entry.template, parameters)
         if ledger.by_key(experiment.key) is None and experiment.key not in {e.key for e, _ in ahead.values()}:
-            ahead[entry.name] = experiment, pool.start(entry.template, told, folder)
+            ahead[entry.name] = experiment, pool.start(entry.template, parameters, folder)
 
 
-def _earlier(run: str, made: dict[str, Runnable]) -> str:
-    if run not in made:
+def _earlier(run: str, runnables: dict[str, Runnable]) -> str:
+    if run not in runnables:
         raise BadParameters(f"runs {{run: {run}}}: no earlier run of this plan is called so")
     return ""
 
@@ -267,8 +270,8 @@ def _earlier(run: str, made: dict[str, Runnable]) -> str:
 def compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progress]:
     """Change only the model: what is missing of the candidates, then the comparison."""
     try:
-        told = resolve(list(entry.models), lambda run, epoch: _adapter(ids, run, epoch))
-        candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in told]
+        models = resolve(list(entry.models), lambda run, epoch: _adapter(ids, run, epoch))
+        candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in models]
         for state, record in bases.compare(folder, candidates, entry.parameters, entry.name):
             if state == "ran" or record["kind"] == "models":  # a candidate that is there already is no news
                 yield Progress(entry, state, record)
@@ -311,8 +314,8 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
             yield Progress(entry, "there", seen)
             continue
         with runs_at(ledger.folder):
-            made = execute.run("12_confirm", look(target), f"confirm-{target['slug']}", ledger.folder)
-        yield Progress(entry, "ran", made)
+            record = execute.run("12_confirm", look(target), f"confirm-{target['slug']}", ledger.folder)
+        yield Progress(entry, "ran", record)
 
 
 def look(record: dict[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Training(Runnable):
         path = Path(str(self.data.get("path") or ""))
         return parameters | ({"file": sha256(path.read_bytes())} if path.is_file() else {})
 
-    def recipe(self, told: Callable[[dict[str, Any]], None] = lambda _: None) -> Recipe:
+    def recipe(self, progress: Callable[[dict[str, Any]], None] = lambda _: None) -> Recipe:
         """The same for the training room. Raises BadParameters."""
         try:
             settings = Settings.of(self.settings)
@@ -88,7 +88,7 @@ class Training(Runnable):
         return Recipe(
             self.method, self.model, work_folder(), self.guard, code_state()["sha256"], self.data, self.adapter,
             tuple(self.merge), settings, self.objective, tuple(self.checkpoints), self.seed, self._reward(),
-            work_folder() / "teacher.jsonl", told,
+            work_folder() / "teacher.jsonl", progress,
         )  # fmt: skip
 
     def _reward(self) -> Any:
@@ -134,7 +134,7 @@ class Training(Runnable):
         """Train, from what an earlier, killed call saved. Raises what `lib.train.recipe.train` raises."""
         self.check()
         clock = Clock()
-        recipe = replace(self.planned, told=progress())
+        recipe = replace(self.planned, progress=progress())
         outcome = recipes.train(recipe)
         hashes = recipes.store(recipe, outcome)
         found = {
@@ -235,8 +235,10 @@ class Trained(Finding):
         lines = ["| " + " | ".join(_number(row.get(k)) for k in names) + " |" for row in curve]
         head = "| " + " | ".join(n.replace("_", " ") for n in names) + " |\n" + "|---" * len(names) + "|\n"
         stopped = curve[-1]["epoch"] < self.runnable.planned.settings.epochs
-        told = f"Epoch {self.outcome.epoch} is the adapter of this run{', training stopped early' if stopped else ''}."
-        return head + "\n".join(lines) + f"\n\n{told}"
+        chosen = (
+            f"Epoch {self.outcome.epoch} is the adapter of this run{', training stopped early' if stopped else ''}."
+        )
+        return head + "\n".join(lines) + f"\n\n{chosen}"
 
 
 def _number(value: Any) -> str:
@@ -249,20 +251,20 @@ def progress() -> Callable[[dict[str, Any]], None]:
     Not where papermill runs without a reader: the line would be sealed with the timings of this machine.
     """
     if path := os.environ.get(PROGRESS):
-        return lambda told: write_file(Path(path), line(told))
+        return lambda state: write_file(Path(path), line(state))
     if os.environ.get("NOTCH_RUNS") or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         return lambda _: None
-    return lambda told: print(f"\r{line(told)}", end="", file=sys.stderr, flush=True)
+    return lambda state: print(f"\r{line(state)}", end="", file=sys.stderr, flush=True)
 
 
-def line(told: Mapping[str, Any]) -> str:
+def line(state: Mapping[str, Any]) -> str:
     """One line about a training under way.
 
     >>> line({"done": 3, "total": 12, "epoch": 1, "loss": 2.5, "seconds_left": 130.0})
     'training ███░░░░░░░░░ 3 of 12 steps, 2 min 10 s left, loss 2.500, epoch 1  '
     """
-    full, (minutes, seconds) = round(12 * told["done"] / told["total"]), divmod(round(told["seconds_left"]), 60)
+    full, (minutes, seconds) = round(12 * state["done"] / state["total"]), divmod(round(state["seconds_left"]), 60)
     left = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    steps = f"{told['done']:.0f} of {told['total']} steps, {left} left"
+    steps = f"{state['done']:.0f} of {state['total']} steps, {left} left"
     # Two spaces at the end cover what a longer line left when it is written over.
-    return f"training {'█' * full}{'░' * (12 - full)} {steps}, loss {told['loss']:.3f}, epoch {told['epoch']}  "
+    return f"training {'█' * full}{'░' * (12 - full)} {steps}, loss {state['loss']:.3f}, epoch {state['epoch']}  "

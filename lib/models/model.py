@@ -142,10 +142,10 @@ class ToyModel:
             words = self._reply(messages).split(" ")
             text = " ".join(words[: decoding.max_tokens])
             read = sum(len(m["content"].split()) for m in messages)
-            made = min(len(words), decoding.max_tokens)
-            done.append(Completion(text, read, made, "stop" if made == len(words) else "length"))
-        read, made = sum(c.prompt_tokens for c in done), sum(c.generation_tokens for c in done)
-        self.cost += Cost(len(done), read, made)
+            count = min(len(words), decoding.max_tokens)
+            done.append(Completion(text, read, count, "stop" if count == len(words) else "length"))
+        read, written = sum(c.prompt_tokens for c in done), sum(c.generation_tokens for c in done)
+        self.cost += Cost(len(done), read, written)
         return done
 
 

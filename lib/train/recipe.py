@@ -81,7 +81,7 @@ def origin_of(values: Mapping[str, Any]) -> Origin:
     source = values.get("source", "teacher")
     if source not in [*SOURCES]:
         raise BadData(f"data source is {source!r:.40}: expected one of {', '.join(SOURCES)}")
-    having = {name: [s for s, made in SOURCES.items() if name in made.__dataclass_fields__] for name in values}
+    having = {name: [s for s, cls in SOURCES.items() if name in cls.__dataclass_fields__] for name in values}
     for name, sources in having.items():
         if sources and source not in sources:
             raise BadData(f"data has {name} and source {source!r}: {name} acts with source {' or '.join(sources)} alone; "
@@ -103,7 +103,7 @@ class Preference:
 
 @form(what="objective")
 class Shares:
-    """Of a merge: one weight an adapter, equal ones where none is told."""
+    """Of a merge: one weight an adapter, equal ones where none is given."""
 
     weights: list[Number] | None = None
 
@@ -113,7 +113,7 @@ TERMS: dict[str, Any] = {"sft": Plain, "orpo": Preference, "grpo": grpo.Rules, "
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained. `told` gets what a progress bar shows, at each step."""
+    """What is trained. `progress` gets what a progress bar shows, at each step."""
 
     method: str
     model: str
@@ -129,7 +129,7 @@ class Recipe:
     seed: int = 0
     reward: grpo.Reward | None = None  # of grpo
     store: Path | None = None  # of what Claude was paid for
-    told: Callable[[dict[str, Any]], None] = lambda _: None
+    progress: Callable[[dict[str, Any]], None] = lambda _: None
 
     def check(self) -> Recipe:
         """Refuse what cannot be trained before anything is loaded. Raises ValueError, BadData, NoModel or Leak."""
@@ -213,9 +213,9 @@ class Recipe:
     def folder(self) -> Path:
         """The work folder of exactly this training: other code, base, parents or data, another folder."""
         parents = [sha256_file(find_adapter(a) / WEIGHTS) for a in (*self.merge, *([self.adapter] or [])) if a]
-        told = [self.method, self.base, self.data, parents, lora.plain(self.settings), self.objective, self.seed]
+        parts = [self.method, self.base, self.data, parents, lora.plain(self.settings), self.objective, self.seed]
         known = self.planned.card.hash if self.method != "merge" else ""
-        return self.work / sha256(canonical([self.code, known, *told]))[:24]
+        return self.work / sha256(canonical([self.code, known, *parts]))[:24]
 
 
 @dataclass(frozen=True)
@@ -249,13 +249,15 @@ def _trained(recipe: Recipe, began: float) -> Outcome:
         temp = float(recipe.origin.draft_temp)  # type: ignore[union-attr]
         pairs = data.drafted(pairs, model, Decoding(temp=temp, seed=recipe.seed, grammar=data.FORM)).check(recipe.guard)
     objective, rows, valid, extra, forward = _plan(recipe, model, pairs)
-    fit = Fit(model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.told, extra, forward)
+    fit = Fit(
+        model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.progress, extra, forward
+    )
     curve = fit.run()
     epoch = fit.best(curve) if recipe.settings.keep == "best" else curve[-1]["epoch"]
-    made = _adapters(recipe, pairs.card, model, epoch, curve)
+    adapter_files, provenance = _adapters(recipe, pairs.card, model, epoch, curve)
     tokens = sum(len(ids) for row in fit.first for ids in row if isinstance(ids, list) and ids and type(ids[0]) is int)
-    files = {DATA_PACKED: pairs.packed, **made[0]}
-    return Outcome(curve, pairs.card, epoch, files, made[1], tokens, time.perf_counter() - began)
+    files = {DATA_PACKED: pairs.packed, **adapter_files}
+    return Outcome(curve, pairs.card, epoch, files, provenance, tokens, time.perf_counter() - began)
 
 
 Extra = dict[int, dict[str, float]]  # epoch -> what the curve shows beside validation
@@ -284,7 +286,7 @@ def _rounds(
     start = grpo.anchor(model, forward, recipe.settings)
 
     def rows(epoch: int) -> list[Row]:
-        reward, told = recipe.reward, {}
+        reward, shown = recipe.reward, {}
         if recipe.method == "gad":
             two, flat = replace(recipe.terms, drafts=2), similar(lambda *_: 0.0)
             own = grpo.draw(model, pairs.train, two, flat, round_seed(recipe.seed, epoch, "critic"))
@@ -292,15 +294,15 @@ def _rounds(
             if len(sound) < 8:
                 raise BadData(f"only {len(sound)} drafts have the form of a set; a critic needs 8 or more")
             critic = gad.critic([p for p, _ in sound], [d for _, d in sound])
-            reward, told = critic, {"auc": critic.auc}
+            reward, shown = critic, {"auc": critic.auc}
         assert reward is not None, "grpo is given a reward"
         drawn = grpo.draw(model, pairs.train, recipe.terms, reward, round_seed(recipe.seed, epoch, "policy"))
-        told |= {"reward": sum(drawn.rewards) / len(drawn.rewards)}
-        extra[epoch] = {k: round(float(v), 6) for k, v in told.items()}
-        made = grpo.grpo_rows(model, drawn, recipe.settings, forward, start)
-        if not made:
+        shown |= {"reward": sum(drawn.rewards) / len(drawn.rewards)}
+        extra[epoch] = {k: round(float(v), 6) for k, v in shown.items()}
+        learnt = grpo.grpo_rows(model, drawn, recipe.settings, forward, start)
+        if not learnt:
             raise BadData("no draft stands out in its group: every one has the same reward, so nothing can be learnt")
-        return made
+        return learnt
 
     return rows
 
@@ -315,7 +317,7 @@ def _adapters(recipe: Recipe, card: Card, model: MLXModel, epoch: int, curve: li
     """Files of the chosen epoch's adapter and of the epochs that are kept beside it, and the chosen one's provenance."""
     lora_config, layers = _shape(recipe, model)
     files: dict[str, bytes] = {}
-    told: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
     there = {row["epoch"] for row in curve}
     parents = [adapters.about(recipe.adapter, recipe.model)] if recipe.adapter else []
     for number in sorted({epoch, *recipe.checkpoints} & there):
@@ -323,15 +325,15 @@ def _adapters(recipe: Recipe, card: Card, model: MLXModel, epoch: int, curve: li
             recipe.method, recipe.base, card.as_dict(), recipe.code, recipe.seed,
             {**lora.plain(recipe.settings), **recipe.objective}, parents, epoch=number,
         )  # fmt: skip
-        made = adapters.files(
+        written = adapters.files(
             epoch_file(recipe.folder, number).read_bytes(), about, adapters.config(layers, lora_config)
         )
         if number == epoch:
-            files |= {f"adapter/{k}": v for k, v in made.items()}
-            told = about
+            files |= {f"adapter/{k}": v for k, v in written.items()}
+            provenance = about
         if number in recipe.checkpoints and number != epoch:
-            files |= {f"adapter/epoch-{number:02d}/{k}": v for k, v in made.items()}
-    return files, told
+            files |= {f"adapter/epoch-{number:02d}/{k}": v for k, v in written.items()}
+    return files, provenance
 
 
 def _shape(recipe: Recipe, model: MLXModel) -> tuple[dict[str, Any], int]:
@@ -343,8 +345,8 @@ def _shape(recipe: Recipe, model: MLXModel) -> tuple[dict[str, Any], int]:
 
         from lib.models.provenance import CONFIG
 
-        told = json.loads((find_adapter(recipe.adapter) / CONFIG).read_text(encoding="utf-8"))
-        return told["lora_parameters"], layers
+        config = json.loads((find_adapter(recipe.adapter) / CONFIG).read_text(encoding="utf-8"))
+        return config["lora_parameters"], layers
     return recipe.settings.lora, layers
 
 
@@ -355,8 +357,8 @@ def _merged(recipe: Recipe, began: float) -> Outcome:
     about = adapters.provenance(
         "merge", recipe.base, hashes, recipe.code, recipe.seed, {"weights": recipe.weights}, parents
     )
-    made = adapters.files(weights, about, config)
-    files = {f"adapter/{k}": v for k, v in made.items()}
+    written = adapters.files(weights, about, config)
+    files = {f"adapter/{k}": v for k, v in written.items()}
     return Outcome([], None, 0, files, about, 0, time.perf_counter() - began)
 
 

@@ -29,9 +29,9 @@ def proposal(folder, **change):
     "args, said",
     [
         (("--proposer", "plan"), "--plan FILE goes with"),
-        (("-p", "modle", "toy"), "-p modle"),
-        (("-p", "lever", "schema"), "-p lever"),
-        (("-p", "seed", "x"), "seed"),
+        (("-p", "modle", "toy"), "loop has no 'modle', did you mean 'model'?"),
+        (("-p", "lever", "schema"), "loop has no 'lever'; there are model, judge"),
+        (("-p", "seed", "x"), "loop seed is 'x': expected a whole number"),
         (("--dollars", "-1", *TOY), "dollars is -1.0: expected 0 or more"),
         (("--dollars", "nan", *TOY), "dollars is nan"),
         (("--minutes", "-0.5", *TOY), "minutes is -0.5"),

@@ -229,7 +229,7 @@ def test_a_training_killed_with_signal_9_goes_on_from_its_last_epoch(tmp_path, w
     from lib.train import recipe
 
     one = Training(**told).planned
-    recipe.train(recipe.replace(one, told=lambda t: seen.append(t["epoch"])))
+    recipe.train(recipe.replace(one, progress=lambda t: seen.append(t["epoch"])))
     assert seen[0] >= 3 and seen[-1] == 12
 
 
