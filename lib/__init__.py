@@ -66,6 +66,7 @@ above it, and tests/test_order.py holds that.
     train.gad                   a critic that tells drafts from gold-like sets
     train.adapter               an adapter as files; two merged into one
     train.recipe                one training, from its recipe to its files
+    lab.show                    text, numbers and tables as a notebook shows them
     lab.record                  what one run was and found
     lab.ledger                  sealed runs, the keep rule, the champion
     lab.rescore                 scores again, in a process of its own
@@ -99,11 +100,12 @@ above it, and tests/test_order.py holds that.
     report.trained              what training gave, beside the base and imitation -> tables
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
-    report.explore              one task tried by hand
-    report.panel                the same with menus (ipywidgets)
     report.site                 notebooks -> pages
     report.memory               what the loop remembers, as tables
-    report.supervise            a loop watched and steered from a notebook
+    desk.doctor                 what this machine has, and what is missing
+    desk.explore                one task tried by hand
+    desk.panel                  the same with menus (ipywidgets)
+    desk.supervise              a loop watched and steered from a notebook
     cli.options                 exit codes, options, the line about a run
     cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
     cli.study                   notch study, confirm
@@ -139,12 +141,12 @@ _HOME = {
     "Training": "lib.lab.training",
     "Ledger": "lib.lab.ledger",
     "compared": "lib.report",
-    "explore": "lib.report",
+    "explore": "lib.desk",
     "figures": "lib.report",
     "levers": "lib.report",
     "measured": "lib.report",
     "memory": "lib.report",
-    "panel": "lib.report",
+    "panel": "lib.desk",
     "tables": "lib.report",
     "tiles": "lib.report",
     "trained": "lib.report",
@@ -157,6 +159,6 @@ def __getattr__(name: str) -> Any:
 
     if name not in _HOME:
         raise AttributeError(f"module 'lib' has no attribute {name!r}")
-    if _HOME[name] == "lib.report":
-        return import_module(f"lib.report.{name}")
+    if _HOME[name] in ("lib.report", "lib.desk"):
+        return import_module(f"{_HOME[name]}.{name}")
     return getattr(import_module(_HOME[name]), name)

@@ -30,7 +30,7 @@ OWNERS = {
     "llguidance": {"models.grammar"},
     "apple_fm_sdk": {"models.apple"},
     "matplotlib": {"report.figures"},
-    "ipywidgets": {"report.panel", "report.supervise"},
+    "ipywidgets": {"desk.panel", "desk.supervise"},
     "papermill": {"lab.execute"},
     "anthropic": {"claude.client"},
 }
@@ -126,7 +126,7 @@ def test_no_import_hides_in_a_string(name):
 def test_every_name_of_the_root_leads_to_a_listed_file():
     for name, home in lib._HOME.items():
         assert getattr(lib, name) is not None
-        assert home.removeprefix("lib.") in [*ORDER, "report"]
+        assert home.removeprefix("lib.") in [*ORDER, "desk", "report"]
     with pytest.raises(AttributeError, match="qualty"):
         lib.qualty  # noqa: B018
 

@@ -189,8 +189,8 @@ def _closing(folder: Path, report: bool) -> None:
     from lib.report import site, tables
 
     ledger = Ledger.read(folder)
-    for lesson in lessons.lessons(ledger, tables.latest(ledger)):
-        click.echo(f"  {lesson.sentence}")
+    for sentence in lessons.sentences(ledger, tables.latest(ledger)):
+        click.echo(f"  {sentence}")
     click.echo(f"cost so far: ${dollars(ledger, Events(folder).rows):.2f}")
     if report and ledger.records:
         site.write(folder, None)

@@ -30,15 +30,15 @@ from lib.files import ROOT, RULER, Tampered, locked, runs_at
 @AS_JSON
 def doctor(runs: Path, as_json: bool) -> int:
     """Say what this machine has, what is missing and what to do about it."""
-    from lib.report import tables
+    from lib.desk import doctor
 
-    found = tables.doctor(runs)
+    machine = doctor.doctor(runs)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        click.echo(json.dumps(machine, indent=1))
     else:
-        for row in found["checks"]:
+        for row in machine["checks"]:
             click.echo(f"{'ok ' if row['ok'] else '-- '} {row['what']}: {row['found']}")
-    return OK if found["ok"] else MISSING
+    return OK if machine["ok"] else MISSING
 
 
 @click.command()

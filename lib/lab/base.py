@@ -17,6 +17,7 @@ from lib.files import RULER, OneLine
 from lib.forms import Text, form, unknown
 from lib.lab.ledger import Decision
 from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.lab.show import Markdown, cell
 from lib.measure.judge import Judge
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Ruler
@@ -28,24 +29,6 @@ SETUP = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline", "
 
 class BadParameters(OneLine, ValueError):
     """Parameters that cannot run; the message says which, what came and what was expected."""
-
-
-@dataclass(frozen=True, repr=False)
-class Markdown:
-    """Text that a notebook renders."""
-
-    text: str
-
-    def _repr_markdown_(self) -> str:
-        return self.text
-
-
-def cell(text: str) -> str:
-    """Text that cannot break out of a Markdown table or pose as HTML."""
-    flat = " ".join(text.split())
-    for a, b in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("$", "\\$")):
-        flat = flat.replace(a, b)
-    return flat
 
 
 def judge_named(

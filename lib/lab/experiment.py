@@ -24,9 +24,10 @@ from lib.agent.prompt import PATTERNS
 from lib.agent.steps import build
 from lib.files import RULER, Tampered
 from lib.forms import Number, form
-from lib.lab.base import BadParameters, Clock, Finding, Markdown, Runnable, cell
+from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.ledger import Decision, Ledger
 from lib.lab.record import code_state
+from lib.lab.show import Markdown, cell, grid, interval
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
 from lib.measure.leak import copies, leaked, leaks
@@ -241,13 +242,13 @@ class Experiment(Runnable):
 
     def _repr_markdown_(self) -> str:
         calls = sum(s.calls for s in self.steps)
-        rows = [f"| {i} | {s.name} | {s.about} | {_args(s.args)} | {s.calls:g} |" for i, s in enumerate(self.steps, 1)]
-        table = "\n".join(rows)
+        rows = [(str(i), s.name, s.about, _args(s.args), f"{s.calls:g}") for i, s in enumerate(self.steps, 1)]
+        table = grid(("", "step", "what it does", "arguments", "calls a case"), rows)
         return (
             f"Model **{self.model}**{' + adapter ' + self.adapter if self.adapter else ''}, gate **{self.gate}** "
             f"({len(self.ruler.gate(self.gate))} cases), judge **{self.judge}**, decoding {_args(self.decoding) or 'greedy'}, "
-            f"seed {self.seed}.\n\n| | step | what it does | arguments | calls a case |\n|---|---|---|---|---|\n{table}\n\n"
-            f"{calls:g} model calls a case. Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`. "
+            f"seed {self.seed}.\n\n{table}\n\n"
+            f"{calls:g} model call{'s' * (calls != 1)} a case. Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`. "
             f"{Ledger.read().sees(self.fingerprint, bool(self._decoding().temp))}"
         )
 
@@ -361,28 +362,22 @@ def _speed(cost: dict[str, Any]) -> str:
     """Tokens a second and what each stage took, where the record has them."""
     words = {"prompt_tps": "prompt", "generation_tps": "new"}
     tps = [f"{cost[k]:,.0f} {word} tokens a second" for k, word in words.items() if k in cost]
-    asked = {name: s for name, s in cost.get("stages", {}).items() if s["calls"]}
     rows = [
-        f"| {name} | {s['calls']} | {s['prompt_tokens']} | {s['generation_tokens']} | {s['seconds']:.2f} |"
-        for name, s in asked.items()
-    ]
-    table = "\n\n| stage | calls | prompt tokens | new tokens | seconds |\n|---|---|---|---|---|\n" + "\n".join(rows)
-    return (f" {'; '.join(tps)}." if tps else "") + (table if rows else "")
+        (name, str(s["calls"]), str(s["prompt_tokens"]), str(s["generation_tokens"]), f"{s['seconds']:.2f}")
+        for name, s in cost.get("stages", {}).items() if s["calls"]
+    ]  # fmt: skip
+    table = "\n\n" + grid(("stage", "calls", "prompt tokens", "new tokens", "seconds"), rows) if rows else ""
+    return (f" {'; '.join(tps)}." if tps else "") + table
 
 
 def _beside(rows: list[tuple[str, dict[str, Any]]]) -> str:
     lines = [
-        f"| {name} | {s['quality']:.3f} | {s['low']:.3f} to {s['high']:.3f} | {s['wins']}/{s['ties']}/{s['losses']} | {s['no_answer']} | "
-        + " | ".join(f"{s['dims'][d]:.2f}" if s["dims"] else "" for d in DIMENSIONS)
-        + " |"
+        (name, f"{s['quality']:.3f}", interval(s["low"], s["high"], ""), f"{s['wins']}/{s['ties']}/{s['losses']}",
+         str(s["no_answer"]), *(f"{s['dims'][d]:.2f}" if s["dims"] else "" for d in DIMENSIONS))
         for name, s in rows
-    ]
-    head = (
-        "| | quality | 95 % interval | W/T/L | no answer | "
-        + " | ".join(d.replace("_", "-") for d in DIMENSIONS)
-        + " |\n"
-    )
-    return head + "|---" * (5 + len(DIMENSIONS)) + "|\n" + "\n".join(lines)
+    ]  # fmt: skip
+    dims = (d.replace("_", "-") for d in DIMENSIONS)
+    return grid(("", "quality", "95 % interval", "W/T/L", "no answer", *dims), lines)
 
 
 def _args(args: dict[str, Any]) -> str:
@@ -464,10 +459,8 @@ def side_by_side(row: dict[str, Any], case: Case) -> str:
             gold.questions
         )
     judgment = row["judgment"] or {"verdict": "unscored", "notes": {}}
-    lines = [f"| {i} | {cell(a)} | {cell(g)}{' **(critical)**' if g == gold.critical else ''} |"
-             for i, (a, g) in enumerate(zip(row["answer"]["questions"], gold.questions, strict=False), 1)]  # fmt: skip
+    asked = zip(row["answer"]["questions"], gold.questions, strict=False)
+    lines = [(str(i), cell(a), cell(g) + " **(critical)**" * (g == gold.critical)) for i, (a, g) in enumerate(asked, 1)]
+    table = grid(("", cell(row["answer"]["title"]), f"gold: {cell(gold.title)}"), lines)
     notes = "; ".join(f"{d.replace('_', '-')}: {n}" for d, n in judgment["notes"].items() if n)
-    return (
-        f"{head}, {judgment['verdict']} against gold.\n\n| | {cell(row['answer']['title'])} | gold: {cell(gold.title)} |\n"
-        f"|---|---|---|\n" + "\n".join(lines) + (f"\n\n*{cell(notes)}*" if notes else "")
-    )
+    return f"{head}, {judgment['verdict']} against gold.\n\n{table}" + (f"\n\n*{cell(notes)}*" if notes else "")

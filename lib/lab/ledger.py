@@ -12,19 +12,24 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import takewhile, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib.files import Tampered, canonical, check_sums, locked, rows, runs_folder, sha256, sha256_file, sums, sync_folder
+from lib.lab import show
 from lib.log import START, Chain, Log
 from lib.measure import blind, calibrate, compare, keep, noise
 from lib.measure.answer import Answer, NoAnswer
-from lib.measure.judge import Judgment, Unscored
+from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.leak import copies, leaks
 from lib.measure.ruler import RULER, BadRuler, Ruler
 from lib.measure.score import Outcome, case_quality, score, usefulness
 from lib.measure.stats import paired
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SEAL = "SEALED"
 LEDGER = "ledger.jsonl"
@@ -35,6 +40,14 @@ REFERENCE = ("anchor", "a/a")  # levers that are measured beside the climb and n
 # Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
 READINGS = {"calibrate": calibrate.readings, "rejudge": blind.readings, "models": compare.readings}
 SETUP = ("model", "pipeline", "decoding", "adapter", "seed")  # what makes two runs of one gate the same attempt
+HARNESS = ("model", "pipeline", "decoding", "judge", "gate", "seed", "fingerprint")  # all of a run but its adapter
+# Columns of `Ledger.frame`: texts and plain data as the record has them, whole numbers, fractions.
+FIELDS = ("id", "slug", "kind", "status", "lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "of",
+          "fingerprint", "hypothesis", "error")  # fmt: skip
+COUNTS = ("wins", "ties", "losses", "no_answer", "unscored")
+WHOLE = ("seed", *COUNTS, "cases", "calls", "new_tokens")
+FRACTIONS = ("quality", "low", "high", *DIMENSIONS, "delta", "p", "delta_low", "delta_high", "predicted", "min_effect",
+             "seconds", "dollars", "useful", "calls_a_case", "new_tokens_a_case")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,10 +71,15 @@ class Decision:
         if self.delta is None:
             return f"**{self.status}**: {self.reason}"
         floor = "not measured" if self.floor is None else f"{self.floor:.4f}"
-        return (
-            f"**{self.status}**: {self.reason}\n\n| against | difference | 95 % interval | p | A/A floor |\n|---|---|---|---|---|\n"
-            f"| {self.against} | {self.delta:+.4f} | {self.low:+.3f} to {self.high:+.3f} | {self.p:.3g} | {floor} |"
-        ) + (f"\n\n{self.noise}" if self.noise else "")
+        numbers = (
+            self.against,
+            f"{self.delta:+.4f}",
+            show.interval(self.low, self.high),
+            show.number(self.p, "p"),
+            floor,
+        )
+        table = show.grid(("against", "difference", "95 % interval", "p", "A/A floor"), [numbers])
+        return "\n\n".join(filter(None, (f"**{self.status}**: {self.reason}", table, self.noise)))
 
 
 @dataclass
@@ -76,6 +94,30 @@ class Ledger:
         """The runs that `ledger.jsonl` lists. Raises Tampered naming the line where the chain breaks."""
         folder = folder or runs_folder()
         return cls(folder, [row["record"] for row in checked_lines(folder / LEDGER)])
+
+    def frame(self) -> pd.DataFrame:
+        """A row a run, oldest first, as tables want it: texts, whole numbers and fractions, all in one level.
+
+        `quality`, `low`, `high` are the run's own, `delta`, `p`, `delta_low`, `delta_high` those of its comparison. What a
+        run does not have is missing. `competes` are the scored experiments of the climb; a run whose pipeline never came
+        to ask the model is `idle`, says nothing about its lever and is not among them.
+        """
+        return self._frame.copy()
+
+    @cached_property
+    def _frame(self) -> pd.DataFrame:
+        import pandas as pd
+
+        texts = [*FIELDS, "against", "reason", "wtl", "method", "weights", "harness"]
+        f = pd.DataFrame([_flat(r) for r in self.records], columns=[*texts, *WHOLE, *FRACTIONS])
+        f = f.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(FRACTIONS, "float64"))
+        f["cases"] = f[list(COUNTS)].sum(axis=1, skipna=False)
+        f["calls_a_case"], f["new_tokens_a_case"] = (
+            (f[k] / f.cases).astype("float64") for k in ("calls", "new_tokens")
+        )
+        f["idle"] = ((f.calls == 0) & (f.no_answer == f.cases)).fillna(False).astype(bool)
+        mine = (f.kind == "experiment") & ~f.lever.isin(REFERENCE) & (f.status != "invalid")
+        return f.assign(competes=mine & f.quality.notna() & ~f.idle)
 
     # --- looking things up
 
@@ -243,6 +285,24 @@ class Ledger:
                 "better on the dev gate, which screens and never keeps; run it on the full gate",
             )
         return Decision(status, reason, **numbers)
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """A record in one level, as a row of `Ledger.frame`."""
+    s, d, cost = record["scores"], record["decision"], record["cost"]
+    found, judged = record.get("found") or {}, record["judge"] == "claude"
+    return {
+        **{k: record[k] for k in (*FIELDS, "seed", "predicted", "min_effect", "seconds")},
+        **{k: s.get(k) for k in ("quality", "low", "high", *COUNTS)}, **s.get("dims", {}),
+        **{k: d.get(k) for k in ("delta", "p")}, "delta_low": d.get("low"), "delta_high": d.get("high"),
+        "wtl": f"{s['wins']}/{s['ties']}/{s['losses']}" if s else "", "against": d.get("against", ""),
+        "reason": d.get("reason", ""), "calls": cost.get("calls"), "new_tokens": cost.get("generation_tokens"),
+        "dollars": cost.get("judge_dollars", 0.0) + cost.get("dollars", 0.0),
+        # Without a real judge usefulness measures nothing: the offline one rates gold of another task above gold.
+        "useful": found.get("useful", {}).get("mean") if judged else None, "method": found.get("method", ""),
+        "weights": (record["identity"].get("model") or {}).get("adapter") or record["adapter"],
+        "harness": canonical([record[k] for k in HARNESS]),
+    }  # fmt: skip
 
 
 def named(record: dict[str, Any], run: str) -> bool:

@@ -1,174 +1,123 @@
 """What the runs taught, by lever class: predicted against measured effect, and dead ends with what would revive them.
 
-A pure function of the ledger. Does not know proposers, nor how a lesson is shown.
+Tables made from the ledger. Does not know proposers, nor how a lesson is shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib.lab.ledger import REFERENCE, Ledger
 from lib.lab.proposal import setup_of
+from lib.lab.show import plural, spelled
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 READINGS = ("hit", "over", "under", "wrong sign")
 MANY = 0.25  # share of cases without an answer from which a run failed by its form, not by its questions
 TIRED = 3  # runs of a class without a keep and without a gain from which the class is a dead end
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A prediction beside what came of it, on the full gate or, for a screened-out run, on the dev gate."""
+def reading(predicted: float, delta: float, low: float, high: float) -> str:
+    """hit: the interval holds the prediction. over, under: the prediction lies above or below it. Else wrong sign.
 
-    run: str
-    lever: str
-    gate: str
-    status: str
-    predicted: float
-    delta: float
-    low: float
-    high: float
-
-    @property
-    def reading(self) -> str:
-        """hit: the interval holds the prediction. over, under: the prediction lies above or below it. Else wrong sign.
-
-        >>> Outcome("r", "prompting", "full", "discarded", 0.05, -0.02, -0.04, 0.0).reading
-        'wrong sign'
-        >>> Outcome("r", "prompting", "full", "kept", 0.02, 0.06, 0.03, 0.09).reading
-        'under'
-        """
-        if self.low - 1e-9 <= self.predicted <= self.high + 1e-9:
-            return "hit"
-        if self.predicted * self.delta < 0:
-            return "wrong sign"
-        return "over" if self.predicted > self.high else "under"
+    >>> reading(0.05, -0.02, -0.04, 0.0), reading(0.02, 0.06, 0.03, 0.09)
+    ('wrong sign', 'under')
+    """
+    if low - 1e-9 <= predicted <= high + 1e-9:
+        return "hit"
+    if predicted * delta < 0:
+        return "wrong sign"
+    return "over" if predicted > high else "under"
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What one lever class has shown so far."""
+def outcomes(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """A row a tested prediction, oldest first: what was predicted and came, on the full gate or, screened out, on dev.
 
-    lever: str
-    runs: int  # on the full gate
-    screened_out: int  # on the dev gate alone
-    kept: int
-    predicted: float  # mean over all of them
-    delta: float
-    best: str  # the run with the largest gain
-    readings: dict[str, int]
-
-    @property
-    def sentence(self) -> str:
-        told = ", ".join(f"{n} {name}" for name, n in self.readings.items() if n)
-        return (
-            f"{self.lever}: {self.runs} runs and {self.screened_out} screened out, {self.kept} kept; predicted "
-            f"{self.predicted:+.3f}, came {self.delta:+.3f} on average ({told}); best {self.best}"
-        )
-
-
-@dataclass(frozen=True)
-class DeadEnd:
-    """What need not be tried again, and what would change that."""
-
-    run: str  # "" for a whole class
-    what: str
-    why: str
-    revive: str
-
-
-def outcomes(ledger: Ledger, fingerprint: str) -> list[Outcome]:
-    """Every prediction that was tested, oldest first."""
-    found = []
+    A run whose pipeline never came to ask the model tested nothing.
+    """
+    f = ledger.frame()
+    f = f[
+        (f.fingerprint == fingerprint) & (f.kind == "experiment") & f.delta.notna() & ~f.lever.isin(REFERENCE) & ~f.idle
+    ]
     # By what was run, not by its text: proposers reuse their words, and a decision may come under other ones.
-    tried = {setup_of(r, ledger) for r in ledger.climb(fingerprint) if r["decision"].get("delta") is not None}
-    for r in ledger.records:
-        d = r["decision"]
-        if r["kind"] != "experiment" or r["fingerprint"] != fingerprint or d.get("delta") is None:
-            continue
-        screened_out = r["gate"] == "dev" and r["status"] == "discarded" and setup_of(r, ledger) not in tried
-        if r["lever"] in (*REFERENCE, "baseline") or not (r["gate"] == "full" or screened_out):
-            continue
-        found.append(
-            Outcome(r["id"], r["lever"], r["gate"], r["status"], r["predicted"], d["delta"], d["low"], d["high"])
+    f = f.assign(setup=[setup_of(ledger.records[i], ledger) for i in f.index])
+    out = (f.gate == "dev") & (f.status == "discarded") & ~f.setup.isin(f.setup[f.gate == "full"])
+    f = f[(f.lever != "baseline") & ((f.gate == "full") | out)]
+    return f.assign(reading=list(map(reading, f.predicted, f.delta, f.delta_low, f.delta_high)))
+
+
+def lessons(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """A row a lever class, in the order of their first runs: runs, keeps, mean effects, how the predictions did."""
+    o = outcomes(ledger, fingerprint)
+    full = o.gate == "full"
+    counts = {"runs": full, "screened_out": ~full, "kept": full & (o.status == "kept")}
+    counts |= {name: o.reading == name for name in READINGS}
+    by = o.groupby("lever", sort=False)
+    table = by[["predicted", "delta"]].mean()
+    table = table.assign(**{k: v.groupby(o.lever, sort=False).sum() for k, v in counts.items()})
+    order = ["runs", "screened_out", "kept", "predicted", "delta", *READINGS]
+    return table[order].assign(best=o.id.loc[by.delta.idxmax()].values).reset_index()
+
+
+def sentences(ledger: Ledger, fingerprint: str) -> list[str]:
+    """The lessons in words, one a class."""
+    lines = []
+    for row in lessons(ledger, fingerprint).to_dict("records"):
+        counts = ", ".join(f"{row[name]} {name}" for name in READINGS if row[name])
+        lines.append(
+            f"{row['lever']}: {plural(row['runs'], 'run')} and {row['screened_out']} screened out, {row['kept']} kept; "
+            f"predicted {row['predicted']:+.3f}, came {row['delta']:+.3f} on average ({counts}); best {row['best']}"
         )
-    return found
+    return lines
 
 
-def lessons(ledger: Ledger, fingerprint: str) -> list[Lesson]:
-    """A lesson a lever class, in the order of their first runs."""
-    every = outcomes(ledger, fingerprint)
-    return [_lesson(lever, [o for o in every if o.lever == lever]) for lever in dict.fromkeys(o.lever for o in every)]
+def dead_ends(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """What need not be tried again, why, and what would revive it: single runs, then classes, whose `run` is empty."""
+    import pandas as pd
+
+    f, champion = ledger.frame(), ledger.champion(fingerprint)
+    f = f[(f.fingerprint == fingerprint) & (f.kind == "experiment") & f.status.isin(["discarded", "crashed"])]
+    f = f[~f.lever.isin(REFERENCE)]
+    single = f.assign(run=f.id, what=list(map(_what, f.pipeline, f.decoding)), why=f.reason)
+    single = single.assign(revive=[_revive(row) for row in f.itertuples()])
+    tired = lessons(ledger, fingerprint)
+    tired = tired.assign(count=tired.runs + tired.screened_out, run="", what=[f"the class {x!r}" for x in tired.lever])
+    tired = tired[(tired["count"] >= TIRED) & (tired.kept == 0) & (tired.delta <= 0)]
+    why = [
+        f"{n} attempts, none kept, {delta:+.3f} on average"
+        for n, delta in zip(tired["count"], tired.delta, strict=True)
+    ]
+    revive = f"a champion other than {champion['id'] if champion else 'no champion'}, model or adapter"
+    return pd.concat([single, tired.assign(why=why, revive=revive)])[["run", "what", "why", "revive"]]
 
 
-def _lesson(lever: str, mine: list[Outcome]) -> Lesson:
-    full = [o for o in mine if o.gate == "full"]
-    return Lesson(
-        lever,
-        runs=len(full),
-        screened_out=len(mine) - len(full),
-        kept=sum(o.status == "kept" for o in full),
-        predicted=_mean(o.predicted for o in mine),
-        delta=_mean(o.delta for o in mine),
-        best=max(mine, key=lambda o: o.delta).run,
-        readings={name: sum(o.reading == name for o in mine) for name in READINGS},
-    )
+def _what(pipeline: list[dict[str, Any]], decoding: dict[str, Any]) -> str:
+    return f"{spelled(pipeline)}{f' [{spelled(decoding)}]' if decoding else ''}"[:200]
 
 
-def _mean(values: Iterable[float]) -> float:
-    told = list(values)
-    return sum(told) / len(told) if told else 0.0
-
-
-def dead_ends(ledger: Ledger, fingerprint: str) -> list[DeadEnd]:
-    """Single attempts that are ruled out, then whole classes that gained nothing."""
-    champion = ledger.champion(fingerprint)
-    found = []
-    for r in ledger.records:
-        gone = r["status"] in ("discarded", "crashed") and r["kind"] == "experiment"
-        if gone and r["fingerprint"] == fingerprint and r["lever"] not in REFERENCE:
-            found.append(DeadEnd(r["id"], _what(r), r["decision"].get("reason", ""), _revive(r)))
-    against = champion["id"] if champion else "no champion"
-    for lesson in lessons(ledger, fingerprint):
-        count = lesson.runs + lesson.screened_out
-        if count >= TIRED and not lesson.kept and lesson.delta <= 0:
-            why = f"{count} attempts, none kept, {lesson.delta:+.3f} on average"
-            found.append(
-                DeadEnd("", f"the class {lesson.lever!r}", why, f"a champion other than {against}, model or adapter")
-            )
-    return found
-
-
-def _what(record: dict[str, Any]) -> str:
-    steps = " > ".join(
-        row["step"] + (f"({', '.join(f'{k}={v}' for k, v in row.items() if k != 'step')})" if len(row) > 1 else "")
-        for row in record["pipeline"]
-    )
-    drawn = ", ".join(f"{k}={v}" for k, v in record["decoding"].items())
-    return f"{steps}{f' [{drawn}]' if drawn else ''}"[:200]
-
-
-def _revive(record: dict[str, Any]) -> str:
-    if record["status"] == "crashed":
-        return f"its error is gone ({record['error'][:100]})"
-    s = record["scores"]
-    cases = sum(s.get(k, 0) for k in ("wins", "ties", "losses", "no_answer"))
-    if cases and s["no_answer"] / cases >= MANY:
-        return f"replies that fit the form: {s['no_answer']} of {cases} cases had no answer"
-    return f"another model or adapter than {record['model']}{record['adapter'] and ' + ' + record['adapter']}"
+def _revive(run: Any) -> str:
+    if run.status == "crashed":
+        return f"its error is gone ({run.error[:100]})"
+    if run.quality == run.quality and run.no_answer >= MANY * run.cases:
+        return f"replies that fit the form: {run.no_answer} of {run.cases} cases had no answer"
+    return f"another model or adapter than {run.model}{run.adapter and ' + ' + run.adapter}"
 
 
 def as_text(ledger: Ledger, fingerprint: str) -> str:
     """Lessons and dead ends as Markdown lists, for a file or a prompt."""
-    told = [f"- {lesson.sentence}" for lesson in lessons(ledger, fingerprint)] or ["- nothing yet"]
-    ends = [f"- {e.run or 'class'}: {e.what}. {e.why}. Revive: {e.revive}." for e in dead_ends(ledger, fingerprint)]
-    return "\n".join(["# Lessons", "", *told, "", "# Dead ends", "", *(ends or ["- none yet"]), ""])
+    lines = [f"- {text}" for text in sentences(ledger, fingerprint)] or ["- nothing yet"]
+    ends = [
+        f"- {e.run or 'class'}: {e.what}. {e.why}. Revive: {e.revive}."
+        for e in dead_ends(ledger, fingerprint).itertuples()
+    ]
+    return "\n".join(["# Lessons", "", *lines, "", "# Dead ends", "", *(ends or ["- none yet"]), ""])
 
 
 def as_data(ledger: Ledger, fingerprint: str) -> dict[str, Any]:
     """Lessons and dead ends as plain data."""
     return {
-        "lessons": [asdict(x) for x in lessons(ledger, fingerprint)],
-        "dead_ends": [asdict(x) for x in dead_ends(ledger, fingerprint)],
+        name: make(ledger, fingerprint).to_dict("records")
+        for name, make in (("lessons", lessons), ("dead_ends", dead_ends))
     }

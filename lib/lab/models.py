@@ -193,7 +193,8 @@ def _candidate(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "candidate": named(record), "model": record["model"], "adapter": record["adapter"], "lever": record["lever"],
         "calls": cost.get("calls", 0), "generation_tokens": cost.get("generation_tokens", 0),
-        "dollars": cost.get("dollars", 0.0), "useful": (record.get("found") or {}).get("useful", {}),
+        "dollars": cost.get("dollars", 0.0),
+        "useful": record["found"].get("useful", {}) if record["judge"] == "claude" else {},
     }  # fmt: skip
 
 

@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from lib.forms import Text, form
-from lib.lab.base import BadParameters, Clock, Finding, Markdown, Runnable, judge_named
+from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named
 from lib.lab.calibration import CAP, price, stored
 from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import Record
+from lib.lab.show import Markdown
 from lib.measure import blind
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of

@@ -176,7 +176,7 @@ def stale(ledger: Ledger, fingerprint: str) -> int:
     """Attempts since the last keep."""
     champion = ledger.champion(fingerprint)
     at = champion["id"] if champion else ""
-    return sum(o.run > at for o in outcomes(ledger, fingerprint))
+    return int((outcomes(ledger, fingerprint).id > at).sum())
 
 
 def leave(ledger: Ledger, fingerprint: str, rules: Rules) -> str:

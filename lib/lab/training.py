@@ -22,9 +22,10 @@ from lib.agent.prompt import Draft
 from lib.files import ROOT, OneLine, sha256
 from lib.files import replace as write_file
 from lib.forms import Number, form
-from lib.lab.base import BadParameters, Clock, Finding, Markdown, Runnable
+from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.ledger import Decision
 from lib.lab.record import Record, code_state
+from lib.lab.show import Markdown, grid, number
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Case, Gold
@@ -182,9 +183,7 @@ class Training(Runnable):
         s = {k: v for k, v in self.planned.settings.__dict__.items()}
         start = f", going on from adapter **{self.adapter}**" if self.adapter else ""
         what = f"merge of {', '.join(self.merge)}" if self.method == "merge" else f"method **{self.method}**"
-        table = "" if self.method == "merge" else (
-            "\n\n| " + " | ".join(s) + " |\n" + "|---" * len(s) + "|\n| " + " | ".join(map(str, s.values())) + " |"
-        )  # fmt: skip
+        table = "" if self.method == "merge" else f"\n\n{grid(s, [map(str, s.values())])}"
         terms = f" Objective: {json.dumps(self.objective)}." if self.objective else ""
         return f"Base **{self.model}**{start}, {what}, seed {self.seed}.{terms}{table}"
 
@@ -220,7 +219,7 @@ class Trained(Finding):
             "parents": parents, "code": p["code"][:12], "seed": p["seed"], "epoch": p.get("epoch", ""),
             "weights on disk": f"{self.found['adapter_bytes'] / 1000:.0f} kB in float16",
         }  # fmt: skip
-        return Markdown("| | |\n|---|---|\n" + "\n".join(f"| {k} | {v} |" for k, v in rows.items()))
+        return Markdown(grid(("", ""), ((k, str(v)) for k, v in rows.items())))
 
     @property
     def decision(self) -> Decision:
@@ -232,17 +231,11 @@ class Trained(Finding):
         if not curve:
             return "Two adapters became one; nothing was trained."
         names = list(dict.fromkeys(k for row in curve for k in row))
-        lines = ["| " + " | ".join(_number(row.get(k)) for k in names) + " |" for row in curve]
-        head = "| " + " | ".join(n.replace("_", " ") for n in names) + " |\n" + "|---" * len(names) + "|\n"
+        heads = [n.replace("_", " ") for n in names]
+        table = grid(heads, ([number(row.get(k), "loss") for k in names] for row in curve))
         stopped = curve[-1]["epoch"] < self.runnable.planned.settings.epochs
-        chosen = (
-            f"Epoch {self.outcome.epoch} is the adapter of this run{', training stopped early' if stopped else ''}."
-        )
-        return head + "\n".join(lines) + f"\n\n{chosen}"
-
-
-def _number(value: Any) -> str:
-    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
+        early = ", training stopped early" if stopped else ""
+        return f"{table}\n\nEpoch {self.outcome.epoch} is the adapter of this run{early}."
 
 
 def progress() -> Callable[[dict[str, Any]], None]:

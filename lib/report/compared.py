@@ -7,126 +7,98 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lib.lab.experiment import Markdown
-from lib.lab.ledger import Ledger
+from lib.lab.ledger import COUNTS, Ledger
 from lib.lab.models import moved
+from lib.lab.show import Markdown, bullets, interval, table
 from lib.measure.judge import DIMENSIONS
-from lib.report import tables
+from lib.report.tables import DIMS, widest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Found = dict[str, Any]
-TO = "\u00a0to\u00a0"  # an interval stays on one line
 
 
-def each(found: Found) -> list[tuple[str, Found]]:
-    """Every run of a comparison with the name of its group, in order."""
-    return [(group["group"], run) for group in found["groups"] for run in group["runs"]]
+def each(found: Found) -> list[tuple[str, Found, Found]]:
+    """Every run of a comparison in order: the name of its group, who answered, its scores and difference."""
+    return [(g["group"], found["candidates"][run["run"]], run) for g in found["groups"] for run in g["runs"]]
+
+
+def _rows(found: Found) -> list[tuple[str, Found, Found]]:
+    gold = ("ceiling", {"candidate": "gold against itself", "model": ""}, {"scores": found["ceiling"]})
+    return each(found) + ([gold] if found["ceiling"] else [])
+
+
+def _frame(rows: list[Found], found: Found) -> pd.DataFrame:
+    """Rows as a table; `pipeline` only where there are several."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows)
+    return frame.drop(columns="pipeline") if len(found["groups"]) == 1 and rows else frame
 
 
 def models(found: Found) -> pd.DataFrame:
     """A row a candidate: quality with its interval, W/T/L over all cases, and the difference to the first of its group."""
-    import pandas as pd
-
-    rows = [_row(g, found["candidates"][v["run"]], v) for g, v in each(found)]
-    if found["ceiling"]:
-        gold = {"candidate": "gold against itself", "model": ""}
-        rows.append(_row("ceiling", gold, {"scores": found["ceiling"]}))
-    table = pd.DataFrame(rows)
-    idle = {
-        "pipeline": len(found["groups"]) == 1,
-        "where": len(set(table["where"]) - {""}) == 1,
-        "useful": table["useful"].isna().all(),
-    }
-    return table.drop(columns=[c for c, told in idle.items() if told])
+    frame = _frame([_row(*row) for row in _rows(found)], found)
+    idle = {"where": len({*frame["where"]} - {""}) == 1, "useful": frame["useful"].isna().all()}
+    return frame.drop(columns=[column for column, drop in idle.items() if drop])
 
 
-def _row(group: str, told: Found, v: Found) -> Found:
-    s, d = v["scores"], v.get("difference") or {}
-    n = s["wins"] + s["ties"] + s["losses"] + s["no_answer"] + s["unscored"]
-    where = ("cloud" if told["model"].startswith("claude-") else "on-device") if told["model"] else ""
+def _row(group: str, candidate: Found, run: Found) -> Found:
+    s, d = run["scores"], run.get("difference") or {}
+    n = sum(s[k] for k in COUNTS)
+    where = ("cloud" if candidate["model"].startswith("claude-") else "on-device") if candidate["model"] else ""
     return {
-        "pipeline": group, "candidate": told["candidate"], "where": where, "quality": s["quality"],
-        "95 %": f"{s['low']:.3f}{TO}{s['high']:.3f}", "coverage": s["dims"].get("coverage"),
-        "W/T/L": f"{s['wins']}/{s['ties']}/{s['losses']}", "no answer": s["no_answer"], "cases": n,
-        "delta": d.get("delta"), "p": d.get("p"),
-        "95 % of delta": f"{d['low']:+.3f}{TO}{d['high']:+.3f}" if d.get("delta") is not None else "",
-        "useful": (told.get("useful") or {}).get("mean"),
-        "calls a case": told["calls"] / n if "calls" in told else None,
-        "new tokens a case": told["generation_tokens"] / n if "generation_tokens" in told else None,
+        "pipeline": group, "candidate": candidate["candidate"], "where": where, "quality": s["quality"],
+        "interval": interval(s["low"], s["high"], ""), "coverage": s["dims"].get("coverage"),
+        "wtl": f"{s['wins']}/{s['ties']}/{s['losses']}", "no_answer": s["no_answer"], "cases": n,
+        "delta": d.get("delta"), "p": d.get("p"), "95 % of delta": interval(d.get("low"), d.get("high")),
+        "useful": (candidate.get("useful") or {}).get("mean"),
+        "calls_a_case": candidate["calls"] / n if "calls" in candidate else None,
+        "new_tokens_a_case": candidate["generation_tokens"] / n if "generation_tokens" in candidate else None,
     }  # fmt: skip
 
 
 def dimensions(found: Found) -> pd.DataFrame:
     """The five dimensions of every candidate, unrounded means of the judged cases, gold below them."""
-    import pandas as pd
-
     rows = [
-        {"pipeline": g, "candidate": found["candidates"][v["run"]]["candidate"]} | _dims(v["scores"])
-        for g, v in each(found)
+        {"pipeline": group, "candidate": candidate["candidate"]} | {DIMS[d]: run["scores"]["dims"].get(d) for d in DIMS}
+        for group, candidate, run in _rows(found)
     ]
-    if found["ceiling"]:
-        rows.append({"pipeline": "ceiling", "candidate": "gold against itself"} | _dims(found["ceiling"]))
-    table = pd.DataFrame(rows)
-    return table.drop(columns="pipeline") if len(found["groups"]) == 1 else table
-
-
-def _dims(scores: Found) -> Found:
-    return {d.replace("_", "-"): scores["dims"].get(d) for d in DIMENSIONS}
+    return _frame(rows, found)
 
 
 def differences(found: Found) -> pd.DataFrame:
     """Of every candidate and dimension the paired difference to the first of its group, with p and interval."""
-    import pandas as pd
-
-    rows = []
-    for group, v in each(found):
-        if "difference" in v:
-            for name, t in {"quality": v["difference"], **{d: v["dims"][d] for d in DIMENSIONS}}.items():
-                rows.append(
-                    {
-                        "pipeline": group, "candidate": found["candidates"][v["run"]]["candidate"], "of": name.replace("_", "-"),
-                        "delta": t["delta"], "p": t["p"], "low": t["low"], "high": t["high"], "cases": t["n"],
-                    }
-                )  # fmt: skip
-    table = pd.DataFrame(rows)
-    return table.drop(columns="pipeline") if len(found["groups"]) == 1 and rows else table
+    rows = [
+        {"pipeline": group, "candidate": candidate["candidate"], "of": name.replace("_", "-"), "delta": t["delta"],
+         "p": t["p"], "interval": interval(t["low"], t["high"]), "cases": t["n"]}
+        for group, candidate, run in each(found) if "difference" in run
+        for name, t in {"quality": run["difference"], **{d: run["dims"][d] for d in DIMENSIONS}}.items()
+    ]  # fmt: skip
+    return _frame(rows, found)
 
 
 # --- in the report -------------------------------------------------------------------------------
 
 
-def comparisons(ledger: Ledger, fingerprint: str) -> list[Found]:
-    """The sealed comparisons of one ruler and judge, oldest first."""
-    return [r for r in ledger.records if r["kind"] == "models" and r["fingerprint"] == fingerprint and r["found"]]
-
-
-def shown(ledger: Ledger, fingerprint: str, which: str = "models") -> Found | None:
-    """The comparison with the most candidates in one harness, or ("base") of a new base with an old one in several.
-
-    Of equals the newest.
-    """
-    return tables.widest(ledger, fingerprint, which == "base")
-
-
 def section(ledger: Ledger, fingerprint: str) -> Markdown:
     """The confirmation experiment of the report: table, dimensions and sentences of one comparison."""
-    made = shown(ledger, fingerprint)
-    if made is None:
+    record = widest(ledger, fingerprint)
+    if record is None:
         return Markdown("Not run yet: `notch confirm --models smollm2,stored:claude`.")
-    found = made["found"]
-    said = "\n".join(f"- {text}" for text in moved(found))
-    return Markdown(
-        f"From {made['id']}; every candidate is a sealed run of its own, and none of this is part of the climb.\n\n"
-        f"{tables.show(models(found)).text}\n\n{said}\n\nThe dimensions, unrounded:\n\n{tables.show(dimensions(found)).text}"
-    )
+    found = record["found"]
+    parts = [
+        f"From {record['id']}; every candidate is a sealed run of its own, and none of this is part of the climb.",
+        table(models(found)).text, bullets(moved(found)).text, "The dimensions, unrounded:",
+        table(dimensions(found)).text,
+    ]  # fmt: skip
+    return Markdown("\n\n".join(parts))
 
 
 def regression(ledger: Ledger, fingerprint: str) -> Markdown:
     """The newest base beside the old one, a row a pipeline and base."""
-    made = shown(ledger, fingerprint, "base")
-    if made is None:
+    record = widest(ledger, fingerprint, base=True)
+    if record is None:
         return Markdown("No other base was tried yet: `notch confirm --base MODEL`.")
-    found = made["found"]
-    return Markdown(f"From {made['id']}: {made['decision']['reason']}.\n\n{tables.show(models(found)).text}")
+    return Markdown(f"From {record['id']}: {record['decision']['reason']}.\n\n{table(models(record['found'])).text}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lib.files import ROOT, replace, runs_folder
 from lib.lab.experiment import Experiment, Run
 from lib.lab.ledger import Ledger
+from lib.lab.show import plural
 from lib.lab.training import Trained
 from lib.report import compared, tables, trained
 
@@ -73,6 +74,14 @@ def picture(figure: Any, alt: str) -> Picture:
     return Picture(out.getvalue(), alt)
 
 
+def empty(what: str) -> Picture:
+    """A figure that says why nothing is drawn."""
+    figure, ax = canvas(8, 1)
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, what, ha="center", transform=ax.transAxes)
+    return picture(figure, f"An empty chart: {what}.")
+
+
 # --- one run -------------------------------------------------------------------------------------
 
 
@@ -107,18 +116,13 @@ def pipeline(experiment: Experiment) -> Picture:
     ax.set_xlim(-0.5, len(boxes) - 0.5)
     ax.set_ylim(-0.55, 0.55)
     for i, (name, detail, calls) in enumerate(boxes):
-        style = {
-            "boxstyle": "round,pad=0.5",
-            "facecolor": KEPT if calls else "white",
-            "edgecolor": INK,
-            "linewidth": 0.8,
-        }
+        face = KEPT if calls else "white"
+        style = {"boxstyle": "round,pad=0.5", "facecolor": face, "edgecolor": INK, "linewidth": 0.8}
         ax.text(i, 0.14, name, ha="center", va="center", bbox=style, color="white" if calls else INK)
         ax.text(i, -0.36, detail, ha="center", va="center", fontsize=7, color=ANCHOR, wrap=True)
         if i:
-            ax.annotate(
-                "", (i - 0.36, 0.14), (i - 0.64, 0.14), arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 0.8}
-            )
+            arrow = {"arrowstyle": "->", "color": INK, "linewidth": 0.8}
+            ax.annotate("", (i - 0.36, 0.14), (i - 0.64, 0.14), arrowprops=arrow)
     return picture(figure, "Pipeline: " + ", then ".join(f"{n} ({d})" for n, d, _ in boxes) + ".")
 
 
@@ -157,70 +161,33 @@ def fitting(labels: list[Label], high: float) -> list[Label]:
 
 def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes:
     """Every run as a dot in run order; the running best as a faint step, the confirmed best as a strong one."""
-    x = list(range(1, len(table) + 1))
-    kept = table["status"] == "kept"
-    for keep, colour, size in ((False, FAINT, 18), (True, KEPT, 34)):
-        at = [i for i, k in zip(x, kept, strict=True) if k == keep]
-        ax.scatter(
-            at,
-            table["quality"][kept == keep],
-            s=size,
-            color=colour,
-            zorder=3 + keep,
-            label="kept" if keep else "not kept",
-        )
-    ax.step(
-        x,
-        table["running"],
-        where="post",
-        color=FAINT,
-        linewidth=1.2,
-        linestyle="--",
-        label="running best, luck included",
-    )
-    if table["champion"].notna().any():
-        ax.step(
-            x,
-            table["champion"].astype(float),
-            where="post",
-            color=KEPT,
-            linewidth=1.2,
-            label="champion by the paired rule",
-        )
-    if table["confirmed"].notna().any():
+    table = table.assign(x=range(1, len(table) + 1))
+    kept, count = table[table.status == "kept"], len(table)
+    others = table[table.status != "kept"]
+    ax.scatter(others.x, others.quality, s=18, color=FAINT, zorder=3, label="not kept")
+    ax.scatter(kept.x, kept.quality, s=34, color=KEPT, zorder=4, label="kept")
+    ax.step(table.x, table.running, "--", where="post", color=FAINT, linewidth=1.2, label="running best, luck included")
+    if table.champion.notna().any():
+        ax.step(table.x, table.champion.astype(float), where="post", color=KEPT, linewidth=1.2,
+                label="champion by the paired rule")  # fmt: skip
+    if table.confirmed.notna().any():
         # Up to the edge: what was confirmed after the last run would otherwise be a point without a line.
-        ends = [*x, len(x) + 0.5]
+        ends = [*table.x, count + 0.5]
         value, low, high = ([*table[c].astype(float), float(table[c].iloc[-1])] for c in ("confirmed", "low", "high"))
         ax.step(ends, value, where="post", color=PROVEN, linewidth=2.0, label="confirmed on the sealed gate")
         ax.fill_between(ends, low, high, step="post", color=PROVEN, alpha=0.15, linewidth=0)
-    top = max(0.2, 1.45 * table["quality"].max())  # a ceiling far above would press the climb into a corner
-    far = {name: value for name, value in anchors.items() if value > top}
-    anchors = {name: value for name, value in anchors.items() if value <= top}
-    for k, (name, value) in enumerate(far.items()):
-        ax.text(
-            len(x) + 0.45, top * (0.97 - 0.05 * k), f"{name[:40]} {value:.2f}, above the chart ↑",
-            fontsize=7, va="top", ha="right", color=ANCHOR,
-        )  # fmt: skip
-    labels = [
-        _label(i, row.quality, row.run.partition("-")[2][:24], len(x))
-        for i, row in zip(x, table.itertuples(), strict=True)
-        if row.status == "kept"
-    ]
+    top = max(0.2, 1.45 * table.quality.max())  # a ceiling far above would press the climb into a corner
+    _draw_anchors(anchors, count, top, ax)
+    names = [run.partition("-")[2][:24] for run in kept.id]
+    labels = [_label(*at, count) for at in zip(kept.x, kept.quality, names, strict=True)]
     for label in fitting(labels, 0.05 * top):
         at = (label.x, label.y)
         ax.annotate(label.text, at, xytext=(0, 7), textcoords="offset points", fontsize=7, ha=label.side)
-    told = [Label(0, value, name, "right", 0, 1) for name, value in anchors.items()]
-    labelled = {label.text for label in fitting(told, 0.04 * top)}
-    for name, value in anchors.items():
-        ax.axhline(value, color=ANCHOR, linewidth=0.7, linestyle=":")
-        if name in labelled:
-            ax.text(
-                len(x) + 0.6, value, f"{name[:28]} {value:.2f}", fontsize=7, va="center", ha="left", color=ANCHOR
-            )  # beside the chart: inside, dots stand on it
-    ax.set_xlim(0.5, len(x) + 0.5)
-    every = -(-len(x) // 30)  # more labels than this run together, and a tick a run takes seconds to draw
-    ax.set_xticks(x[:: max(1, every)])
-    ax.set_xticklabels([r.partition("-")[0].lstrip("0") for r in table["run"]][:: max(1, every)], fontsize=7)
+    ax.set_xlim(0.5, count + 0.5)
+    ticks = table[
+        :: max(1, -(-count // 30))
+    ]  # more labels than this run together, and a tick a run takes seconds to draw
+    ax.set_xticks(ticks.x, [run.partition("-")[0].lstrip("0") for run in ticks.id], fontsize=7)
     ax.set_ylim(0, top)
     ax.set_xlabel("runs on the full gate, in order (number in the ledger)")
     ax.set_ylabel("quality, mean of all cases")
@@ -228,76 +195,70 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
     return ax
 
 
+def _draw_anchors(anchors: dict[str, float], count: int, top: float, ax: Axes) -> None:
+    """Lines to read the climb against, labelled beside the chart (inside, dots stand on them); far ones as a note."""
+    small = {"fontsize": 7, "color": ANCHOR}
+    for k, (name, value) in enumerate((n, v) for n, v in anchors.items() if v > top):
+        text = f"{name[:40]} {value:.2f}, above the chart ↑"
+        ax.text(count + 0.45, top * (0.97 - 0.05 * k), text, va="top", ha="right", **small)
+    near = [Label(0, value, name, "right", 0, 1) for name, value in anchors.items() if value <= top]
+    for label in near:
+        ax.axhline(label.y, color=ANCHOR, linewidth=0.7, linestyle=":")
+    for label in fitting(near, 0.04 * top):
+        ax.text(count + 0.6, label.y, f"{label.text[:28]} {label.y:.2f}", va="center", ha="left", **small)
+
+
 def climb(ledger: Ledger) -> Picture:
     """The running-best chart of the newest era."""
     fingerprint = tables.latest(ledger)
-    table, lines = tables.climb(ledger, fingerprint), tables.anchors(ledger, fingerprint)
-    figure, ax = canvas(8, 4.4)
+    table = tables.climb(ledger, fingerprint)
     if table.empty:
-        ax.text(0.5, 0.5, "no runs yet", ha="center", transform=ax.transAxes)
-        return picture(figure, "An empty chart: there are no runs yet.")
-    draw_climb(table, lines, ax)
-    era = len(tables.eras(ledger))
-    ax.set_title(
-        f"The climb (era {era}, ruler and judge {fingerprint[:8]}; offline judge unless said)", fontsize=9, loc="left"
-    )
+        return empty("there are no runs yet")
+    figure, ax = canvas(8, 4.4)
+    draw_climb(table, tables.anchors(ledger, fingerprint), ax)
+    era, judge = len(tables.eras(ledger)), ledger.get(table.id.iloc[0])["judge"]
+    ax.set_title(f"The climb (era {era}, ruler and judge {fingerprint[:8]}; judge: {judge})", fontsize=9, loc="left")
     last = table.iloc[-1]
-    proven = (
-        f", confirmed best {last.confirmed:.3f}"
-        if last.confirmed == last.confirmed and last.confirmed is not None
-        else ""
+    held = f"the champion {last.champion:.3f}" if last.champion == last.champion else "nothing kept"
+    proven = f", confirmed best {last.confirmed:.3f}" if last.confirmed == last.confirmed else ""
+    return picture(
+        figure,
+        f"Running-best chart over {plural(len(table), 'run')}: from {table.quality.iloc[0]:.3f}, the running best reaches "
+        f"{last.running:.3f}, {held}{proven}.",
     )
-    held = (
-        f"the champion {last.champion:.3f}"
-        if last.champion == last.champion and last.champion is not None
-        else "nothing kept"
-    )
-    alt = (
-        f"Running-best chart over {len(table)} runs: from {table.quality.iloc[0]:.3f}, the running best reaches "
-        f"{last.running:.3f}, {held}{proven}."
-    )
-    return picture(figure, alt)
 
 
 def dims(ledger: Ledger) -> Picture:
     """The five dimensions of baseline, champion and anchors, as dots on the 1 to 5 scale."""
     table = tables.dimensions(ledger, tables.latest(ledger))
-    figure, ax = canvas(8, 2.8)
     if table.empty:
-        return picture(figure, "An empty chart: there are no runs yet.")
+        return empty("there are no runs yet")
+    figure, ax = canvas(8, 2.8)
     names = list(table.columns[2:])
     palette = [INK, KEPT, PROVEN, ANCHOR, "#8a6d3b", "#4a6fa5"]
-    table = table.head(6)  # more lines than colours say nothing; the table beside the figure has every row
-    for i, row in enumerate(table.itertuples(index=False)):
-        values = [float("nan") if v is None else v for v in row[2:]]
-        ax.plot(values, range(len(names)), "o-", color=palette[i % 6], linewidth=0.8, markersize=5, label=row[0])
-    ax.set_yticks(range(len(names)))
-    ax.set_yticklabels(names)
+    table = table.head(len(palette))  # more lines than colours say nothing; the table beside the figure has every row
+    lines = []
+    for colour, (run, _, *values) in zip(palette, table.itertuples(index=False), strict=False):
+        ax.plot(values, range(len(names)), "o-", color=colour, linewidth=0.8, markersize=5, label=run)
+        lines.append(f"{run}: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(names, values, strict=True) if v == v))
+    ax.set_yticks(range(len(names)), names)
     ax.set_xlim(1, 5.05)
     ax.invert_yaxis()
     ax.set_xlabel("mean score of the judged cases, unrounded")
     ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    told = "; ".join(f"{r[0]}: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(names, r[2:], strict=True) if v is not None and v == v)
-                     for r in table.itertuples(index=False))  # fmt: skip
-    return picture(figure, f"Five dimensions. {told}.")
+    return picture(figure, f"Five dimensions. {'; '.join(lines)}.")
 
 
 def comparison(ledger: Ledger) -> Picture:
     """The comparison of models that the report shows."""
-    made = compared.shown(ledger, tables.latest(ledger))
-    if made:
-        return candidates(made["found"])
-    figure, ax = canvas(8, 1)
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, "no comparison of models yet", ha="center", transform=ax.transAxes)
-    return picture(figure, "An empty chart: models were not compared yet.")
+    record = tables.widest(ledger, tables.latest(ledger))
+    return candidates(record["found"]) if record else empty("models were not compared yet")
 
 
 def candidates(found: dict[str, Any]) -> Picture:
     """Quality of each candidate with its interval, a row each, grouped; gold against itself as a line."""
-    rows = [(g, found["candidates"][v["run"]]["candidate"], v["scores"]) for g, v in compared.each(found)]
+    rows = [(group, candidate["candidate"], run["scores"]) for group, candidate, run in compared.each(found)]
     figure, ax = canvas(8, 0.9 + 0.32 * len(rows))
-    several = len(found["groups"]) > 1
     for y, (group, _, s) in enumerate(rows):
         first = y == 0 or rows[y - 1][0] != group
         colour = INK if first else KEPT
@@ -306,20 +267,19 @@ def candidates(found: dict[str, Any]) -> Picture:
         ax.text(s["high"] + 0.01, y, f"{s['quality']:.3f}", va="center", fontsize=8, color=colour)
         if first and y:
             ax.axhline(y - 0.5, color=FAINT, linewidth=0.6)
-    top = max(s["high"] for _, _, s in rows)
-    if found["ceiling"]:
-        top = max(top, found["ceiling"]["quality"])
-        ax.axvline(found["ceiling"]["quality"], color=ANCHOR, linewidth=0.8, linestyle=":")
-        ax.text(found["ceiling"]["quality"], -0.62, "gold against itself ", ha="right", fontsize=7, color=ANCHOR)
-    ax.set_yticks(range(len(rows)))
-    ax.set_yticklabels([f"{name}, {group}" if several else name for group, name, _ in rows])
+    ceiling = found["ceiling"]["quality"] if found["ceiling"] else None
+    if ceiling is not None:
+        ax.axvline(ceiling, color=ANCHOR, linewidth=0.8, linestyle=":")
+        ax.text(ceiling, -0.62, "gold against itself ", ha="right", fontsize=7, color=ANCHOR)
+    several = len(found["groups"]) > 1
+    ax.set_yticks(range(len(rows)), [f"{name}, {group}" if several else name for group, name, _ in rows])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(rows) - 0.4, -0.8)
-    ax.set_xlim(0, min(1.0, top + 0.1))
+    ax.set_xlim(0, min(1.0, max(ceiling or 0.0, *(s["high"] for _, _, s in rows)) + 0.1))
     ax.set_xlabel("quality, 95 % interval; dark: what the others are compared with")
-    told = "; ".join(f"{n} ({g}) {s['quality']:.3f}, {s['low']:.3f} to {s['high']:.3f}" for g, n, s in rows)
-    ceiling = f" Gold against itself {found['ceiling']['quality']:.3f}." if found["ceiling"] else ""
-    return picture(figure, f"Quality of {len(rows)} candidates: {told}.{ceiling}")
+    lines = "; ".join(f"{n} ({g}) {s['quality']:.3f}, {s['low']:.3f} to {s['high']:.3f}" for g, n, s in rows)
+    parity = f" Gold against itself {ceiling:.3f}." if ceiling is not None else ""
+    return picture(figure, f"Quality of {len(rows)} candidates: {lines}.{parity}")
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -327,105 +287,88 @@ def candidates(found: dict[str, Any]) -> Picture:
 
 def training(ledger: Ledger) -> Picture:
     """Quality of every adapter in the plain call: left by the number of pairs, right by epoch, beside the bare base."""
-    plain = [m for m in trained.measured(ledger, tables.latest(ledger)) if m.plain]
-    if not plain:
-        figure, ax = canvas(8, 1)
-        ax.set_axis_off()
-        ax.text(0.5, 0.5, "no adapter was measured yet", ha="center", transform=ax.transAxes)
-        return picture(figure, "An empty chart: no adapter was measured yet.")
+    f = trained.measured(ledger, tables.latest(ledger))
+    f = f[f.plain]
+    if f.empty:
+        return empty("no adapter was measured yet")
     figure, left = canvas(8, 3.6)
     left.remove()
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
-    draw_pairs([m for m in plain if m.pairs], left)
-    draw_epochs(plain, right)
-    base = plain[0].base["scores"]
+    draw_pairs(f[f["size"].notna() & (f.epoch == f["last"])], left)
+    draw_epochs(f, right)
+    base = ledger.get(f.base.iloc[0])["scores"]
     for ax in (left, right):
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
+        ax.spines[["top", "right"]].set_visible(False)
         ax.axhline(base["quality"], color=ANCHOR, linewidth=0.8, linestyle=":")
         ax.axhspan(base["low"], base["high"], color=ANCHOR, alpha=0.08, linewidth=0)
-    left.set_ylim(0, 1.45 * max(m.run["scores"]["high"] for m in plain))  # room for the legend
+    left.set_ylim(0, 1.45 * f.high.max())  # room for the legend
     left.set_ylabel("quality, mean of all cases, 95 % interval")
     right.text(0.98, base["quality"], f"bare base {base['quality']:.3f}", transform=right.get_yaxis_transform(),
                ha="right", va="top", fontsize=7, color=ANCHOR)  # fmt: skip
-    told = "; ".join(
-        f"{_trained_as(m)}, {m.pairs} pairs, epoch {m.epoch}: {m.run['scores']['quality']:.3f}" for m in plain
+    counts = [f", {n} pairs" if n else "" for n in f.pairs.fillna(0)]
+    lines = [f"{m.label}{n}, epoch {m.epoch}: {m.quality:.3f}" for m, n in zip(f.itertuples(), counts, strict=True)]
+    return picture(
+        figure, f"Quality of {len(f)} adapters beside the bare base at {base['quality']:.3f}. {'; '.join(lines)}."
     )
-    return picture(figure, f"Quality of {len(plain)} adapters beside the bare base at {base['quality']:.3f}. {told}.")
 
 
-def _trained_as(m: trained.Measured) -> str:
-    return m.method.upper() + (f" {m.kind}" if m.kind and m.kind != "clean" else "") if m.method != "merge" else "merge"
+def draw_pairs(f: pd.DataFrame, ax: Axes) -> Axes:
+    """Quality against the number of pairs behind an adapter, a colour and a mark for each way of training.
 
-
-def draw_pairs(some: list[trained.Measured], ax: Axes) -> Axes:
-    """Quality against the number of pairs, a colour and a mark for each way of training, the last epoch of each."""
-    last = [m for m in some if m.epoch == m.training["found"]["epoch"]]
+    What goes on from another adapter stands at that one's number: its own few pairs are not what made it.
+    """
     palette = [KEPT, PROVEN, "#4a6fa5", "#8a6d3b", "#7a4a7d", INK]
-    for i, name in enumerate(dict.fromkeys(map(_trained_as, last))):
-        mine = sorted((m for m in last if _trained_as(m) == name), key=lambda m: m.pairs)
-        x = [m.pairs * 1.03**i for m in mine]  # a little aside, so that intervals at one size stay apart
-        s = [m.run["scores"] for m in mine]
-        y = [v["quality"] for v in s]
-        around = [[v["quality"] - v["low"] for v in s], [v["high"] - v["quality"] for v in s]]
-        ax.errorbar(
-            x, y, yerr=around, fmt="osD^vP"[i % 6], color=palette[i % 6], markersize=5, linewidth=0.8, label=name
-        )
-        if name == "SFT":
-            best = {m.pairs: m for m in mine if m.training["found"]["epoch"] == 2}
-            ax.plot(
-                list(best), [m.run["scores"]["quality"] for m in best.values()], color=palette[i % 6], linewidth=1.2
-            )
+    for i, (name, mine) in enumerate(f.sort_values("size", kind="stable").groupby("label", sort=False)):
+        x = mine["size"].astype(float) * 1.03**i  # a little aside, so that intervals at one size stay apart
+        around, look = [mine.quality - mine.low, mine.high - mine.quality], {"color": palette[i % 6], "label": name}
+        ax.errorbar(x, mine.quality, yerr=around, fmt="osD^vP"[i % 6], markersize=5, linewidth=0.8, **look)
+    line = f[(f.label == "SFT") & (f.epoch == 2)].sort_values("size").drop_duplicates("size", keep="last")
+    ax.plot(line["size"].astype(float), line.quality, color=KEPT, linewidth=1.2)
     ax.set_xscale("log")
-    sizes = {m.pairs for m in last if m.method == "sft"} or {m.pairs for m in last}
-    sizes = sorted(sizes | {m.pairs for m in last if not min(sizes) <= m.pairs <= max(sizes)})
+    sizes = {*f["size"][f.method == "sft"]} or {*f["size"]}  # a number at each would cover others
+    sizes = sorted(sizes | {n for n in f["size"] if not min(sizes) <= n <= max(sizes)})
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()
-    ax.set_xlabel("pairs trained on (log scale); line: SFT, two epochs")
+    ax.set_xlabel("pairs behind the adapter (log scale); line: SFT, two epochs")
     ax.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
     return ax
 
 
-def draw_epochs(some: list[trained.Measured], ax: Axes) -> Axes:
+def draw_epochs(f: pd.DataFrame, ax: Axes) -> Axes:
     """Quality against the epoch whose weights are worn, a line for each training of which several were measured."""
-    runs: dict[str, list[trained.Measured]] = {}
-    for m in some:
-        runs.setdefault(m.training["id"], []).append(m)
-    several = [sorted(v, key=lambda m: m.epoch) for v in runs.values() if len({m.epoch for m in v}) > 1]
-    for i, mine in enumerate(several):
-        x, y = [m.epoch for m in mine], [m.run["scores"]["quality"] for m in mine]
-        name = f"{_trained_as(mine[0])}, {mine[0].pairs} pairs"
-        ax.plot(x, y, "o-", color=[KEPT, PROVEN, "#4a6fa5"][i % 3], markersize=5, linewidth=1.2, label=name)
-    ax.set_xticks(sorted({m.epoch for mine in several for m in mine}) or [1])
+    several = [
+        m.sort_values("epoch", kind="stable") for _, m in f.groupby("training", sort=False) if m.epoch.nunique() > 1
+    ]
+    for mine, colour in zip(several, [KEPT, PROVEN, "#4a6fa5"] * len(several), strict=False):
+        name = f"{mine.label.iloc[0]}, {mine.pairs.iloc[0]} pairs"
+        ax.plot(mine.epoch, mine.quality, "o-", color=colour, markersize=5, linewidth=1.2, label=name)
+    ax.set_xticks(sorted({int(e) for mine in several for e in mine.epoch}) or [1])
     ax.set_xlabel("epoch of the adapter")
     if several:
         ax.legend(fontsize=7, frameon=False, loc="upper left")
     return ax
 
 
-def curves(trained: Trained) -> Picture:
+def curves(run: Trained) -> Picture:
     """Loss of training and validation by epoch; with them, where there are any, margin, chosen log-probability, reward."""
-    curve = trained.outcome.curve
-    others = [k for k in ("valid_margin", "valid_chosen", "reward", "auc") if any(k in row for row in curve)]
+    import pandas as pd
+
+    curve = pd.DataFrame(run.outcome.curve)
     figure, ax = canvas(8, 2.8)
-    for name, colour in (("train_loss", FAINT), ("valid_loss", INK)):
-        points = [(row["epoch"], row[name]) for row in curve if row.get(name) is not None]
-        ax.plot(*zip(*points, strict=True) if points else ([], []), color=colour, marker="o", markersize=3,
-                label=name.replace("_", " "))  # fmt: skip
-    for name, colour in zip(others, (KEPT, PROVEN, ANCHOR), strict=False):
-        points = [(row["epoch"], row[name]) for row in curve if row.get(name) is not None]
-        ax.plot(*zip(*points, strict=True), color=colour, marker="s", markersize=3, linestyle="--",
-                label=name.replace("_", " "))  # fmt: skip
-    if curve:
-        ax.axvline(trained.outcome.epoch, color=KEPT, linewidth=0.6)
-        ax.set_xticks([row["epoch"] for row in curve])
-        ax.legend(frameon=False, fontsize=8)
     ax.set_xlabel("epoch; 0 is the start, the line marks the epoch that is kept")
-    if not curve:
+    if curve.empty:
         return picture(figure, "A merge has no curve: nothing was trained.")
-    told = [
-        f"{n.replace('_', ' ')} from {curve[0][n]:.3f} to {curve[-1][n]:.3f}" for n in curve[0] if n.startswith("valid")
-    ]
+    others = [k for k in ("valid_margin", "valid_chosen", "reward", "auc") if k in curve]
+    looks = [("train_loss", FAINT, "o-"), ("valid_loss", INK, "o-")]
+    looks += [(name, colour, "s--") for name, colour in zip(others, (KEPT, PROVEN, ANCHOR), strict=False)]
+    for name, colour, look in looks:
+        points = curve[["epoch", name]].dropna()
+        ax.plot(points.epoch, points[name], look, color=colour, markersize=3, label=name.replace("_", " "))
+    ax.axvline(run.outcome.epoch, color=KEPT, linewidth=0.6)
+    ax.set_xticks(curve.epoch)
+    ax.legend(frameon=False, fontsize=8)
+    ends = [(n, curve[n].iloc[0], curve[n].iloc[-1]) for n in run.outcome.curve[0] if n.startswith("valid")]
+    lines = ", ".join(f"{name.replace('_', ' ')} from {first:.3f} to {last:.3f}" for name, first, last in ends)
     return picture(
-        figure, f"{len(curve) - 1} epochs of training: {', '.join(told)}; epoch {trained.outcome.epoch} is kept."
+        figure, f"{plural(len(curve) - 1, 'epoch')} of training: {lines}; epoch {run.outcome.epoch} is kept."
     )

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lib.lab.experiment import Markdown
 from lib.lab.ledger import Ledger
+from lib.lab.show import Markdown, bullets, grid, interval
 from lib.measure import noise as measure
-from lib.measure.judge import DIMENSIONS
-from lib.report import tables
+from lib.report.tables import DIMS, latest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,14 +22,10 @@ def response(found: Found) -> Markdown:
     """The 5 x 5 response matrix: damaged dimension by row, mean change of each score by column, own one in bold."""
     rows = []
     for damaged, changes in found["matrix"].items():
-        cells = [f"**{changes[d]:+.2f}**" if d == damaged else f"{changes[d]:+.2f}" for d in DIMENSIONS if changes]
-        rows.append(f"| {_name(damaged)} | " + " | ".join(cells or [""] * 5) + f" | {_yes(found, damaged)} |")
-    head = "| damaged | " + " | ".join(map(_name, DIMENSIONS)) + " | own falls most |\n" + "|---" * 7 + "|\n"
-    return Markdown(head + "\n".join(rows))
-
-
-def _yes(found: Found, dimension: str) -> str:
-    return "yes" if found["own_falls_most"][dimension] else "**no**"
+        cells = [f"**{changes[d]:+.2f}**" if d == damaged else f"{changes[d]:+.2f}" for d in DIMS if changes]
+        falls = "yes" if found["own_falls_most"][damaged] else "**no**"
+        rows.append([DIMS[damaged], *(cells or [""] * len(DIMS)), falls])
+    return Markdown(grid(["damaged", *DIMS.values(), "own falls most"], rows))
 
 
 def strengths(found: Found) -> pd.DataFrame:
@@ -40,11 +35,12 @@ def strengths(found: Found) -> pd.DataFrame:
     rows = []
     for kind, s in found["strengths"].items():
         own, by = s["dimension"], s["change"]
-        others = [(v, d) for c in by.values() for d, v in c.items() if d != own]
-        worst, name = min(others, default=(0.0, ""))
-        row: dict[str, Any] = {"damage": kind, "lowers": _name(own)}
-        row |= {f"{n} questions" if n != "1" else "1 question": c.get(own) for n, c in by.items()}
-        rows.append(row | {"worst other": f"{worst:+.2f} {_name(name)}"})
+        worst, name = min(((v, d) for c in by.values() for d, v in c.items() if d != own), default=(0.0, ""))
+        rows.append({
+            "damage": kind, "lowers": DIMS[own],
+            **{f"{n} questions" if n != "1" else "1 question": c.get(own) for n, c in by.items()},
+            "worst other": f"{worst:+.2f} {DIMS.get(name, '')}",
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -61,7 +57,7 @@ def checks(found: Found) -> pd.DataFrame:
         ("gold against itself: five in everything", f"all {same['cases']}", str(same["fives"])),
         ("gold in other words: same verdict as gold", f"all {other['cases']}", str(other["same_verdict"])),
         ("gold in other words: change of quality", "0", f"{other['quality']:+.3f}"),
-        *((f"gold in other words: {_name(d)}", "0", f"{v:+.2f}") for d, v in other["dims"].items()),
+        *((f"gold in other words: {DIMS[d]}", "0", f"{v:+.2f}") for d, v in other["dims"].items()),
         ("verdicts that flip with the order", "few", flips),
         ("judgments missing", "0", str(found["unscored"])),
     ]
@@ -111,22 +107,19 @@ def floors(found: Found) -> Markdown:
 
 def null_world(found: Found) -> Markdown:
     """What luck does in studies where nothing works, and which gain can be seen, in sentences."""
-    world = found["null_world"]
+    world, same, lines = found["null_world"], found["same"], []
     if world is None:
         return Markdown("Not measured: there are no repeats.")
-    same = found["same"]
-    told = ["Judging the same answers again changed nothing: this judge is deterministic."] * bool(
-        same and not same["sd"]
-    )
+    if same and not same["sd"]:
+        lines.append("Judging the same answers again changed nothing: this judge is deterministic.")
     if not found["floor"]:
-        told.append("No repeat differed, so these repeats say nothing about luck; use sampled decoding.")
-        return Markdown("\n".join(f"- {t}" for t in told))
-    told += _world(found["detectable"], world)
+        return bullets([*lines, "No repeat differed, so these repeats say nothing about luck; use sampled decoding."])
+    lines += _world(found["detectable"], world)
     greedy = measure.world_of(found, False)
     if greedy and greedy is not world:
-        told.append("The same with the floor of greedy runs, for changes that only reshuffle what is asked:")
-        told += _world(measure.detectable_in(found, False), greedy)
-    return Markdown("\n".join(f"- {t}" for t in told))
+        lines.append("The same with the floor of greedy runs, for changes that only reshuffle what is asked:")
+        lines += _world(measure.detectable_in(found, False), greedy)
+    return bullets(lines)
 
 
 def _world(gain: float | None, world: Found) -> list[str]:
@@ -144,7 +137,7 @@ def halo(found: Found) -> pd.DataFrame:
     import pandas as pd
 
     table = found["halo"]["correlation"]
-    return pd.DataFrame([{"": _name(a), **{_name(b): row[b] for b in DIMENSIONS}} for a, row in table.items()])
+    return pd.DataFrame([{"": DIMS[a], **{DIMS[b]: row[b] for b in DIMS}} for a, row in table.items()])
 
 
 def adherence(found: Found) -> Markdown:
@@ -162,19 +155,16 @@ def blind(found: Found) -> pd.DataFrame:
     """The published report's table of section 5: a row a run, with what it left out, the interval and the power."""
     import pandas as pd
 
-    name = _name(found["without"])
-    rows = []
-    for run, v in found["runs"].items():
-        if not v["cases"]:
-            continue
-        rows.append(
-            {
-                "candidate": run, "logged": v["stored"], "quality, 5-dim": v["placebo"], f"quality, {name}-blind": v["blind"],
-                "delta": v["delta"], "95 %": f"{v['low']:+.3f} to {v['high']:+.3f}", "p": v["p"],
-                f"loses to gold (of {v['cases']})": f"{v['losses'][0]} → {v['losses'][1]}",
-                "could have seen": v["detectable"] or "any difference",
-            }
-        )  # fmt: skip
+    rows = [
+        {
+            "candidate": run, "logged": v["stored"], "quality, 5-dim": v["placebo"],
+            f"quality, {DIMS[found['without']]}-blind": v["blind"], "delta": v["delta"],
+            "interval": interval(v["low"], v["high"]), "p": v["p"],
+            f"loses to gold (of {v['cases']})": f"{v['losses'][0]} → {v['losses'][1]}",
+            "could have seen": v["detectable"] or "any difference",
+        }
+        for run, v in found["runs"].items() if v["cases"]
+    ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -183,19 +173,15 @@ def candidates(found: Found) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(
-        [{"scored as candidate": run, **{_name(d): v["dims"].get(d) for d in DIMENSIONS}}
+        [{"scored as candidate": run, **{DIMS[d]: v["dims"].get(d) for d in DIMS}}
          for run, v in found["runs"].items() if v["cases"]]
     )  # fmt: skip
 
 
 def rule(ledger: Ledger) -> Markdown:
     """How often luck passes the keep rule, in one sentence for each of its floors, for the newest era."""
-    era = tables.latest(ledger)
-    told = ledger.noise(era)
+    era = latest(ledger)
+    lines = [ledger.noise(era)]
     if ledger.floor(era, sampled=False) != ledger.floor(era):
-        told += f" {ledger.noise(era, sampled=False)}"
-    return Markdown(told)
-
-
-def _name(dimension: str) -> str:
-    return dimension.replace("_", "-")
+        lines.append(ledger.noise(era, sampled=False))
+    return Markdown(" ".join(lines))

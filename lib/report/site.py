@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import html as escape
 from pathlib import Path
+from typing import Any
 
 from lib.files import NOTEBOOKS, ROOT, replace
 from lib.lab.execute import render
-from lib.lab.ledger import Ledger, sealed_folders
+from lib.lab.ledger import Ledger
 
 INDEXES = ("20_report", "21_runs")
 # Reads no run: it belongs to the project and is rendered with its own runs only.
@@ -22,7 +23,7 @@ background:#fbfaf7;color:#1a1a1a}a{color:#8f3517}nav{font-size:.9rem;margin-bott
 h1,h2,h3{line-height:1.2;font-weight:600}table{border-collapse:collapse;display:block;overflow-x:auto;font-size:.86rem}
 td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd6ca;text-align:left;vertical-align:top}img{max-width:100%;height:auto;background:#fff}
 pre{overflow-x:auto;font-size:.85rem;background:#f2efe8;padding:.6rem}blockquote{margin-left:0;padding-left:1rem;border-left:3px solid #b5482a}
-p,ul,ol,blockquote{max-width:46rem}td:first-child,th:first-child,td:last-child{white-space:nowrap}
+p,ul,ol,blockquote{max-width:46rem}td:first-child,th:first-child{white-space:nowrap}
 .jp-InputPrompt,.jp-OutputPrompt,.anchor-link,.prompt{display:none}
 @media(prefers-color-scheme:dark){body{background:#191816;color:#e9e4da}pre{background:#262420}td,th{border-color:#3b372f}a{color:#e58b6b}}
 """
@@ -73,13 +74,22 @@ def write(runs: Path, html: Path | None = None) -> None:
     html.mkdir(parents=True, exist_ok=True)
     links = [("report", "index.html"), ("runs", "21_runs.html"), *[(n, f"{n}.html") for n in own]]
     replace(html / "index.html", page(notebook_path(runs, "20_report"), links))
-    entries = [(r["id"], f"{r['id']}.html", r["status"]) for r in Ledger.read(runs).records]
-    listing = "<h2>Every run</h2><ul>" + "".join(f'<li><a href="{h}">{n}</a> {s}</li>' for n, h, s in entries) + "</ul>"
+    records = Ledger.read(runs).records
+    entries = "".join(f'<li><a href="{r["id"]}.html">{r["id"]}</a> {r["status"]}</li>' for r in records)
+    listing = f"<h2>Every run</h2><ul>{entries}</ul>"
     replace(html / "21_runs.html", page(notebook_path(runs, "21_runs"), links, listing))
     for name in own:
         replace(html / f"{name}.html", page(notebook_path(runs, name), links))
-    for run in sealed_folders(runs):
-        replace(html / f"{run.name}.html", page(run / "experiment.ipynb", links))
+    for r in records:
+        replace(html / f"{r['id']}.html", page(runs / r["id"] / "experiment.ipynb", links, lead=crash(r)))
+
+
+def crash(record: dict[str, Any]) -> str:
+    """What the record of a crashed run says, as its notebook broke off before it could; "" for any other run."""
+    if record["status"] != "crashed":
+        return ""
+    hypothesis, error = (escape.escape(record[k]) for k in ("hypothesis", "error"))
+    return f"<h1>{record['id']} crashed</h1><blockquote>{hypothesis}</blockquote><p>Status: <b>crashed</b>.</p><pre>{error}</pre>"
 
 
 def current(target: Path) -> bool:
@@ -88,7 +98,7 @@ def current(target: Path) -> bool:
     return target.exists() and target.stat().st_mtime >= max(p.stat().st_mtime for p in parts)
 
 
-def page(path: Path, links: list[tuple[str, str]], tail: str = "") -> str:
+def page(path: Path, links: list[tuple[str, str]], tail: str = "", lead: str = "") -> str:
     """One notebook as a complete page. Raises ValueError when a picture has no alt text."""
     body = _body(path.read_text(encoding="utf-8"))
     if "No description has been provided for this image" in body:
@@ -97,7 +107,7 @@ def page(path: Path, links: list[tuple[str, str]], tail: str = "") -> str:
     title = escape.escape(path.stem if path.stem != "experiment" else path.parent.name)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,'
-        f'initial-scale=1"><title>{title}</title><style>{STYLE}</style></head><body><nav>{nav}</nav>{body}{tail}</body></html>'
+        f'initial-scale=1"><title>{title}</title><style>{STYLE}</style></head><body><nav>{nav}</nav>{lead}{body}{tail}</body></html>'
     )
 
 

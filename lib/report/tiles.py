@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from lib.agent.pipeline import BadPipeline
 from lib.agent.steps import build
 from lib.lab.ledger import Ledger
+from lib.lab.show import plural
 from lib.report.figures import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, picture
-from lib.report.levers import cases, method
+from lib.report.levers import methods
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,47 +39,39 @@ class Tile:
 
 def tiles(ledger: Ledger) -> list[Tile]:
     """The experiments and trainings of a ledger in the order in which they ran."""
-    found = []
-    for r in ledger.records:
-        if r["kind"] in KINDS:
-            trains = r["kind"] == "train"
-            how = method(ledger, {**r, "adapter": r["adapter"] or r["slug"]}) if trains else method(ledger, r)
-            rows = () if trains else _rows(r)
-            found.append(Tile(r["id"], r["status"], rows, how, bool(r["adapter"]) and not trains, trains))
-    return found
+    f = ledger.frame()
+    f = f.assign(how=methods(f))
+    return [_tile(run, run.kind == "train") for run in f[f.kind.isin(KINDS)].itertuples()]
 
 
-def _rows(record: dict[str, Any]) -> tuple[int, ...]:
+def _tile(run: Any, trains: bool) -> Tile:
+    return Tile(run.id, run.status, () if trains else _rows(run), run.how, bool(run.adapter) and not trains, trains)
+
+
+def _rows(run: Any) -> tuple[int, ...]:
     """Calls a case of each step; of a pipeline that this code no longer knows, one row with the calls that it made."""
     try:
-        return tuple(round(s.calls) for s in build(record["pipeline"]))
+        return tuple(round(s.calls) for s in build(run.pipeline))
     except BadPipeline:
-        return (round(record["cost"].get("calls", 0) / max(cases(record), 1)) if record["scores"] else 0,)
+        return (round(run.calls_a_case) if run.calls_a_case == run.calls_a_case else 0,)
 
 
 def table(ledger: Ledger) -> pd.DataFrame:
     """The tiles in words: a row a run."""
-    import pandas as pd
-
-    made = {t.run: t for t in tiles(ledger)}
-    rows = []
-    for r in ledger.records:
-        if r["id"] in made:
-            t, n = made[r["id"]], cases(r) if r["scores"] else 0
-            steps = " → ".join(s["step"] + (f" ×{c}" if c > 1 else "") for s, c in _named(r, t))
-            rows.append(
-                {
-                    "run": r["id"], "lever": r["lever"], "status": r["status"], "steps": "training" if t.trains else steps,
-                    "adapter": (t.method.upper() or "yes") if t.adapter else "",
-                    "calls a case": r["cost"].get("calls", 0) / n if n else None, "quality": r["scores"].get("quality"),
-                }
-            )  # fmt: skip
-    return pd.DataFrame(rows)
+    f, drawn = ledger.frame(), tiles(ledger)
+    f = f[f.kind.isin(KINDS)]
+    f = f.assign(
+        steps=[_steps(tile, pipeline) for tile, pipeline in zip(drawn, f.pipeline, strict=True)],
+        adapter=[(tile.method.upper() or "yes") if tile.adapter else "" for tile in drawn],
+    )
+    return f[["id", "lever", "status", "steps", "adapter", "calls_a_case", "quality"]]
 
 
-def _named(record: dict[str, Any], tile: Tile) -> list[tuple[dict[str, Any], int]]:
-    steps = record["pipeline"]
-    return list(zip(steps, tile.rows if len(tile.rows) == len(steps) else [0] * len(steps), strict=True))
+def _steps(tile: Tile, pipeline: list[dict[str, Any]]) -> str:
+    if tile.trains:
+        return f"training ({tile.method.upper()})" if tile.method else "training"
+    calls = tile.rows if len(tile.rows) == len(pipeline) else [0] * len(pipeline)
+    return " → ".join(s["step"] + (f" ×{c}" if c > 1 else "") for s, c in zip(pipeline, calls, strict=True))
 
 
 def draw(made: list[Tile], ax: Any) -> Any:
@@ -86,25 +79,22 @@ def draw(made: list[Tile], ax: Any) -> Any:
     dots: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for i, tile in enumerate(made):
         x, y = i % ACROSS, -(i // ACROSS)
-        kept = tile.status == "kept"
-        edge = KEPT if kept else FAINT
         left, right, low, high = x - 0.44, x + 0.44, y - 0.44, y + 0.44
-        ax.plot(
-            [left, right, right, left, left], [low, low, high, high, low], color=edge, linewidth=1.4 if kept else 0.6
-        )
+        frame = (KEPT, 1.4) if tile.status == "kept" else (FAINT, 0.6)
+        ax.plot([left, right, right, left, left], [low, low, high, high, low], color=frame[0], linewidth=frame[1])
         ax.text(left + 0.05, low + 0.04, tile.run.partition("-")[0].lstrip("0"), fontsize=6, color=ANCHOR)
         for shape, colour, at in _shapes(tile, x, y):
             dots.setdefault((shape, colour), []).append(at)
     for (shape, colour), at in dots.items():
-        hollow = shape == "s"
-        ax.scatter(
-            [p[0] for p in at], [p[1] for p in at], marker=shape, s=14 if shape != "D" else 20,
-            facecolors="white" if hollow else colour, edgecolors=colour, linewidths=0.8, zorder=3,
-        )  # fmt: skip
+        ax.scatter(*zip(*at, strict=True), marker=shape, s=20 if shape == "D" else 14, zorder=3, **_look(shape, colour))
     ax.set_axis_off()
     ax.set_xlim(-0.55, ACROSS - 0.45)
     ax.set_ylim(-((len(made) - 1) // ACROSS) - 0.5, 0.5)
     return ax
+
+
+def _look(shape: str, colour: str) -> dict[str, Any]:
+    return {"facecolors": "white" if shape == "s" else colour, "edgecolors": colour, "linewidths": 0.8}
 
 
 def _shapes(tile: Tile, x: float, y: float) -> list[tuple[str, str, tuple[float, float]]]:
@@ -113,34 +103,31 @@ def _shapes(tile: Tile, x: float, y: float) -> list[tuple[str, str, tuple[float,
     if tile.trains:
         return [("D", colour, (x, y + 0.05))]
     middle = x + 0.12 if tile.adapter else x
-    found = [("D", colour, (x - 0.26, y + 0.33))] if tile.adapter else []
+    shapes = [("D", colour, (x - 0.26, y + 0.33))] if tile.adapter else []
     gap = min(0.17, 0.68 / max(len(tile.rows), 1))
     for step, calls in enumerate(tile.rows):
         high = y + 0.33 - step * gap
         if calls < 1:
-            found.append(("s", ANCHOR, (middle, high)))
+            shapes.append(("s", ANCHOR, (middle, high)))
         count = min(calls, WIDEST)
-        found += [("o", colour, (middle + (k - (count - 1) / 2) * 0.115, high)) for k in range(count)]
-    return found
+        shapes += [("o", colour, (middle + (k - (count - 1) / 2) * 0.115, high)) for k in range(count)]
+    return shapes
 
 
 def at_a_glance(ledger: Ledger) -> Picture:
     """The grid of tiles with its legend."""
     made = tiles(ledger)
-    rows = (len(made) + ACROSS - 1) // ACROSS
-    figure, ax = canvas(8.8, 0.75 * max(rows, 1) + 0.5)
+    figure, ax = canvas(8.8, 0.75 * max(-(-len(made) // ACROSS), 1) + 0.5)
     if not made:
         return picture(figure, "An empty grid: there are no runs yet.")
     draw(made, ax)
     used = list(dict.fromkeys(t.method for t in made if t.adapter or t.trains))
-    keys: list[tuple[str, str, str]] = [("o", INK, "model call, bare base"), ("s", ANCHOR, "step without a model")]
-    keys += [
-        ("o", COLOURS[m], f"call on {m.upper() if m != 'merge' else 'merged'} adapter".replace("  ", " ")) for m in used
-    ]
-    keys += [("D", COLOURS[m], f"{'merged' if m == 'merge' else m.upper() or 'adapter'} training") for m in used]
+    names = {m: "merged" if m == "merge" else m.upper() for m in used}
+    keys = [("o", INK, "model call, bare base"), ("s", ANCHOR, "step without a model")]
+    keys += [("o", COLOURS[m], " ".join(f"call on {names[m]} adapter".split())) for m in used]
+    keys += [("D", COLOURS[m], f"{names[m] or 'adapter'} training") for m in used]
     for shape, colour, name in keys:
-        face = "white" if shape == "s" else colour
-        ax.scatter([], [], marker=shape, s=18, facecolors=face, edgecolors=colour, linewidths=0.8, label=name)
+        ax.scatter([], [], marker=shape, s=18, label=name, **_look(shape, colour))
     ax.plot([], [], color=KEPT, linewidth=1.4, label="kept")
     ax.legend(loc="upper left", bbox_to_anchor=(0, 0.0), ncols=4, fontsize=7, frameon=False)
     return picture(figure, _alt(made))
@@ -150,11 +137,9 @@ def _alt(made: list[Tile]) -> str:
     single = sum(t.rows == (1,) for t in made)
     wide = sum(max(t.rows, default=0) > 1 for t in made)
     tall = sum(sum(c > 0 for c in t.rows) > 1 for t in made)
-    adapters, trained, kept = (
-        sum(t.adapter for t in made), sum(t.trains for t in made), sum(t.status == "kept" for t in made)
-    )  # fmt: skip
     return (
-        f"{len(made)} tiles, one a run in order: {single} with a single call and no other step, {wide} with several calls in a step, "
-        f"{tall} with calls in several steps, {adapters} on an adapter, {trained} trainings; {kept} are framed as kept. "
-        "The table below says the same in words."
+        f"{plural(len(made), 'tile')}, one a run in order: {single} with a single call and no other step, {wide} with several "
+        f"calls in a step, {tall} with calls in several steps, {sum(t.adapter for t in made)} on an adapter, "
+        f"{plural(sum(t.trains for t in made), 'training')}; {sum(t.status == 'kept' for t in made)} are framed as kept. The "
+        "table below says the same in words."
     )

@@ -1,4 +1,4 @@
-"""What training gave: every measured adapter beside the bare base and beside imitation.
+"""What training gave: every measured adapter beside the bare base, and beside imitation or the adapter it began from.
 
 Knows sealed trainings and the experiments that used them. Differences are paired on the cases of the full gate, anew
 from sealed judgments: an experiment's own decision compares it with the champion of its moment. Trains nothing.
@@ -7,161 +7,162 @@ from sealed judgments: an experiment's own decision compares it with the champio
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from math import log
 from typing import TYPE_CHECKING, Any
 
-from lib.files import canonical
-from lib.lab.experiment import Markdown
 from lib.lab.ledger import REFERENCE, Ledger
+from lib.lab.show import Markdown, bullets, interval, number, plural, spelled
 from lib.measure.keep import ALPHA
-from lib.measure.stats import Paired, paired
+from lib.measure.stats import paired
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Record = dict[str, Any]
 PLAIN = [{"step": "ask"}]
+TESTED = ("delta", "low", "high", "p")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """An experiment on an adapter, the training of that adapter, and what both are compared with."""
+def trainings(ledger: Ledger) -> pd.DataFrame:
+    """A row a training that came to its end, by its id.
 
-    run: Record
-    training: Record
-    epoch: int
-    base: Record  # the same pipeline, decoding and seed on the bare model
-    imitation: Record | None  # the adapter that the training began from, else SFT of about as many sets
+    `sets` is what kind its sets were (clean, coverage, styles, on-policy), empty for a merge; `parents` are the adapters
+    that it went on from or merged, `last` is the epoch that it chose.
+    """
+    import pandas as pd
 
-    @property
-    def method(self) -> str:
-        return self.training["found"]["method"]
-
-    @property
-    def kind(self) -> str:
-        """What the sets were: clean, coverage, styles, on-policy; of a merge and of rewarded drafts, nothing."""
-        return self.training["found"]["data"].get("kind", "")
-
-    @property
-    def pairs(self) -> int:
-        return self.training["found"]["data"].get("train", 0)
-
-    @property
-    def plain(self) -> bool:
-        return self.run["pipeline"] == PLAIN
+    rows = []
+    for r in (r for r in ledger.records if r["kind"] == "train" and r["found"]):
+        found, parameters = r["found"], r["found"]["parameters"]
+        data, parents = found["data"], [r["adapter"], *parameters.get("merge", ())]
+        asked = parameters.get("data", {}).get("pairs", data.get("train"))
+        rows.append([r["id"], found["method"], found["epoch"], data.get("kind", ""), data.get("train"), asked,
+                     [p for p in parents if p], r["seconds"]])  # fmt: skip
+    names = ["training", "method", "last", "sets", "pairs", "asked", "parents", "seconds_to_train"]
+    frame = pd.DataFrame(rows, columns=names).set_index("training")
+    whole = dict.fromkeys(["last", "pairs", "seconds_to_train"], "Int64")
+    return frame.round({"seconds_to_train": 0}).astype(whole | {"asked": "float64"})
 
 
-def measured(ledger: Ledger, fingerprint: str) -> list[Measured]:
-    """Every whole experiment of an era's full gate on a sealed adapter with a base to compare with, in their order."""
-    mine = [
-        r for r in ledger.records
-        if r["kind"] == "experiment" and r["fingerprint"] == fingerprint and r["gate"] == "full"
-        and r["scores"] and not r["scores"]["unscored"] and r["status"] != "invalid"
-    ]  # fmt: skip
-    used = [
-        (r, *found) for r in mine if r["adapter"] and r["lever"] not in REFERENCE and (found := _trained(ledger, r))
+def source(adapter: str, known: pd.DataFrame) -> tuple[str, int]:
+    """The training of an adapter and the epoch whose weights it is, ("", 0) where it is none of a sealed training."""
+    name = re.search(r"(\d{4,}-[a-z0-9-]+)(?:.*epoch-(\d+))?", adapter)
+    if not name or name[1] not in known.index:
+        return "", 0
+    return name[1], int(name[2] or known["last"][name[1]])
+
+
+def measured(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """A row a whole experiment of an era's full gate on a sealed adapter with a bare base to compare with, in order.
+
+    `base` is the same pipeline, decoding and seed on the bare model, `beside` what else a run is compared with (see
+    `_beside`). What `goes_on` from another adapter owes its base to that one and is compared with it alone; `size` is the
+    number of pairs behind an adapter, those of its parents included.
+    """
+    import pandas as pd
+
+    f, known = ledger.frame(), trainings(ledger)
+    whole = f.quality.notna() & f.unscored.eq(0).fillna(False) & (f.status != "invalid")
+    f = f[whole & (f.kind == "experiment") & (f.fingerprint == fingerprint) & (f.gate == "full")]
+    bare = f[f.adapter == ""].drop_duplicates("harness").set_index("harness").id
+    f = f[(f.adapter != "") & ~f.lever.isin(REFERENCE)]
+    weights = pd.DataFrame([source(adapter, known) for adapter in f.adapter], f.index, ["training", "epoch"])
+    f = f.assign(training=weights.training.astype(object), epoch=weights.epoch, base=f.harness.map(bare))
+    f = f.drop(columns="method").join(known, on="training", how="inner").dropna(subset="base")
+    f = f.drop_duplicates(["weights", "harness"])  # the same weights in the same pipeline, measured again
+    f = f.assign(
+        goes_on=(f.method != "merge") & f.parents.map(bool).astype(bool), plain=[p == PLAIN for p in f.pipeline]
+    )
+    f = f.assign(label=[_label(t, known) for t in f.training], size=[_size(t, known) for t in f.training])
+    return f.assign(beside=[_beside(run, f, known) for run in f.itertuples()])
+
+
+def _label(training: str, known: pd.DataFrame) -> str:
+    """How an adapter came about: SFT, ORPO styles, GRPO after SFT, merge."""
+    t = known.loc[training]
+    if t.method == "merge":
+        return "merge"
+    parent = source(t.parents[0], known)[0] if t.parents else ""
+    after = f" after {known.method[parent].upper()}" if parent else " after another" if t.parents else ""
+    return t.method.upper() + (f" {t.sets}" if t.sets not in ("", "clean") else "") + after
+
+
+def _size(training: str, known: pd.DataFrame) -> Any:
+    """Pairs trained on, of a training that goes on from another those of its first beginning; missing for a merge."""
+    parents = known.parents[training]
+    parent = source(parents[0], known)[0] if parents and known.method[training] != "merge" else ""
+    return _size(parent, known) if parent else known.pairs[training]
+
+
+def _beside(run: Any, f: pd.DataFrame, known: pd.DataFrame) -> str:
+    """The run that measured the adapter from which a training began, else SFT of about as many sets.
+
+    "" for SFT from the bare base, and where that adapter was not measured in the same harness.
+    """
+    import numpy as np
+
+    same = f[f.harness == run.harness]
+    for training, epoch in (source(parent, known) for parent in run.parents):
+        start = same.id[(same.training == training) & (same.epoch == epoch)]
+        if len(start):
+            return start.iloc[0]
+    sft = same[(same.label == "SFT") & (same.epoch == same["last"])]
+    if run.goes_on or run.method == "sft" or sft.empty:
+        return ""
+    # What asked for no number of sets stands beside the most.
+    far = np.log(sft.asked / run.asked).abs() if run.asked == run.asked else -sft.asked
+    return sft.id[far.idxmin()]
+
+
+def against(ledger: Ledger, f: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Each run's paired difference to the run that a column names, missing where it names none."""
+    import pandas as pd
+
+    tests = [
+        paired(ledger.qualities(run), ledger.qualities(other)) if other else None
+        for run, other in zip(f.id, f[column], strict=True)
     ]
-    made, seen = [], set()
-    for r, training, epoch in used:
-        weights = (r["identity"].get("model") or {}).get("adapter") or (training["id"], epoch)
-        if (weights, canonical(_harness(r))) in seen:  # the same weights in the same pipeline, measured again
-            continue
-        seen.add((weights, canonical(_harness(r))))
-        base = next((b for b in mine if not b["adapter"] and _harness(b) == _harness(r)), None)
-        if base:
-            made.append(Measured(r, training, epoch, base, _imitation(r, training, used)))
-    return made
-
-
-def _trained(ledger: Ledger, record: Record) -> tuple[Record, int] | None:
-    """The sealed training of a run's adapter and the epoch whose weights it wears."""
-    name = re.search(r"(\d{4,}-[a-z0-9-]+)(?:.*epoch-(\d+))?", record["adapter"])
-    made = name and next((t for t in ledger.records if t["id"] == name[1] and t["kind"] == "train"), None)
-    if not made or not made["found"]:
-        return None
-    return made, int(name[2] or made["found"]["epoch"])  # type: ignore[index]
-
-
-def _harness(record: Record) -> dict[str, Any]:
-    return {k: record[k] for k in ("model", "pipeline", "decoding", "judge", "seed")}
-
-
-def _imitation(run: Record, training: Record, used: list[tuple[Record, Record, int]]) -> Record | None:
-    told = training["found"]["parameters"]
-    if training["found"]["method"] == "sft" and not told.get("adapter"):
-        return None
-    sft = [
-        (r, t) for r, t, epoch in used
-        if t["found"]["method"] == "sft" and t["found"]["data"]["kind"] == "clean" and _harness(r) == _harness(run)
-        and epoch == t["found"]["epoch"]
-    ]  # fmt: skip
-    asked = told.get("data", {}).get("pairs")
-    parents = [a for a in (told.get("adapter"), *told.get("merge", ())) if a]
-    start = [r for r, t in sft if any(a.startswith(t["id"]) for a in parents)]
-
-    def far(t: Record) -> float:
-        pairs = t["found"]["parameters"]["data"].get("pairs") or 1
-        return abs(log(pairs / asked)) if asked else -pairs  # what asked for none stands beside the most
-
-    near = [r for r, _ in sorted(sft, key=lambda x: far(x[1]))]
-    return (start or near or [None])[0]
-
-
-def against(ledger: Ledger, run: Record, other: Record | None) -> Paired | None:
-    """The paired difference of two runs of one gate, None without another."""
-    return paired(ledger.qualities(run["id"]), ledger.qualities(other["id"])) if other else None
+    return pd.DataFrame([[getattr(t, k, None) for k in TESTED] for t in tests], f.index, TESTED, "float64")
 
 
 def table(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
-    """A row a measured adapter: how it was trained, its quality, and its paired difference to base and to imitation."""
-    import pandas as pd
-
-    return pd.DataFrame([_row(ledger, m) for m in measured(ledger, fingerprint)])
-
-
-def _row(ledger: Ledger, m: Measured) -> dict[str, Any]:
-    to_base, to_sft = against(ledger, m.run, m.base), against(ledger, m.run, m.imitation)
-    steps = "" if m.plain else ", ".join(s["step"] for s in m.run["pipeline"])
-    return {
-        "run": m.run["id"], "method": m.method.upper() if m.method != "merge" else "merge", "sets": m.kind,
-        "pairs": m.pairs or None, "epoch": m.epoch or None, "pipeline": steps,
-        "quality": m.run["scores"]["quality"], "no answer": m.run["scores"]["no_answer"],
-        **_difference("base", to_base), **_difference("SFT", to_sft),
-        "beside": m.imitation["id"] if m.imitation else "", "seconds to train": round(m.training["seconds"]),
-    }  # fmt: skip
-
-
-def _difference(name: str, test: Paired | None) -> dict[str, Any]:
-    if test is None:
-        return {f"to {name}": None, f"95 % to {name}": "", f"p to {name}": None}
-    return {
-        f"to {name}": test.delta, f"95 % to {name}": f"{test.low:+.3f}\u00a0to\u00a0{test.high:+.3f}",
-        f"p to {name}": test.p,
-    }  # fmt: skip
+    """A row a measured adapter: how it was trained, its quality, and its paired difference to base and `beside` it."""
+    f = measured(ledger, fingerprint)
+    base, it = against(ledger, f, "base"), against(ledger, f, "beside")
+    f = f.assign(
+        training=f.label, pipeline=["" if plain else spelled(p) for plain, p in zip(f.plain, f.pipeline, strict=True)]
+    )
+    for name, t in (("base", base), ("it", it)):
+        f[f"to {name}"], f[f"95 % to {name}"], f[f"p to {name}"] = t.delta, list(map(interval, t.low, t.high)), t.p
+    return f[["id", "training", "pairs", "epoch", "pipeline", "quality", "no_answer", "to base", "95 % to base", "p to base",
+              "beside", "to it", "95 % to it", "p to it", "seconds_to_train"]]  # fmt: skip
 
 
 def summary(ledger: Ledger, fingerprint: str) -> Markdown:
-    """In sentences: which adapters beat the bare base beyond chance, and which beat imitation."""
-    some = measured(ledger, fingerprint)
-    if not some:
+    """In sentences: which adapters beat the bare base beyond chance, and which beat where they began or imitation."""
+    f = measured(ledger, fingerprint)
+    if f.empty:
         return Markdown("No adapter was measured on the full gate yet. `notch study train` trains and measures them.")
-    tests = [(m, against(ledger, m.run, m.base)) for m in some]
-    better = [(m, t) for m, t in tests if t and t.p < ALPHA and t.delta > 0]
-    worse = [(m, t) for m, t in tests if t and t.p < ALPHA and t.delta < 0]
-    adapters = len({(m.training["id"], m.epoch) for m in some})
-    told = [f"{adapters} adapters in {len(some)} measurements; beyond chance, {len(better)} beat the bare base in the same pipeline and "
-            f"{len(worse)} fall behind it." + _names(better) + _names(worse)]  # fmt: skip
-    rewarded = [(m, against(ledger, m.run, m.imitation)) for m in some if m.imitation]
-    above = [(m, t) for m, t in rewarded if t and t.p < ALPHA and t.delta > 0]
-    if rewarded:
-        told.append(f"Of {len(rewarded)} that can be compared with imitation, {len(above)} beat it beyond chance."
-                    + _names(above))  # fmt: skip
-    if len(tests) > 5:
-        told.append(f"With {len(tests)} tests at {ALPHA:g}, about {len(tests) * ALPHA:.1f} come out so by luck alone; a "
-                    "run is kept by the keep rule, not by this table.")  # fmt: skip
-    return Markdown("\n".join(f"- {t}" for t in told))
+    new, more, rest = f[~f.goes_on], f[f.goes_on & (f.beside != "")], f[~f.goes_on & (f.beside != "")]
+    count = len(new.drop_duplicates(["training", "epoch"]))
+    lines = [f"{plural(count, 'adapter')} trained from the bare base or merged, in {plural(len(new), 'measurement')}: beyond "
+             f"chance, {_beyond(ledger, new, 'base', 'the bare base in the same pipeline')}"]  # fmt: skip
+    if len(more):
+        lines.append(f"{plural(len(more), 'measurement')} of adapters that go on from another one, compared with that one: "
+                     f"beyond chance, {_beyond(ledger, more, 'beside', 'it')}")  # fmt: skip
+    if len(rest):
+        lines.append(f"{plural(len(rest), 'measurement')} can be compared with imitation: beyond chance, "
+                     f"{_beyond(ledger, rest, 'beside', 'it')}")  # fmt: skip
+    if len(f) > 5:
+        lines.append(f"With {len(f)} tests at {ALPHA:g}, about {len(f) * ALPHA:.1f} come out so by luck alone; a run is kept by "
+                     "the keep rule, not by this table.")  # fmt: skip
+    return bullets(lines)
 
 
-def _names(some: list[tuple[Measured, Paired]]) -> str:
-    return "".join(f" {m.run['id']} {t.delta:+.3f} (p = {t.p:.2g})." for m, t in some)
+def _beyond(ledger: Ledger, f: pd.DataFrame, column: str, other: str) -> str:
+    """How many runs beat what a column names and how many fall behind it, by name with difference and p."""
+    t = against(ledger, f, column).assign(id=f.id)
+    t = t[t.p < ALPHA]
+    names = "".join(
+        f" {r.id} {r.delta:+.3f} (p = {number(r.p, 'p')})."
+        for r in t.sort_values("delta", ascending=False, kind="stable").itertuples()
+    )
+    return f"{sum(t.delta > 0)} beat {other} and {sum(t.delta < 0)} fell behind it.{names}"

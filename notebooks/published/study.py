@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.lab.experiment import Markdown
+from lib.lab.show import Markdown
 from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import passes
 from lib.measure.score import VALUE, quality

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lib.report import compared, figures
+from lib.report import compared, figures, tables
 from tests.measure.test_compare import found as readings  # noqa: F401  a fixture
 from tests.report.test_tables import ERA, ledger_of, made
 
@@ -22,9 +22,9 @@ def test_each_candidate_has_quality_interval_coverage_and_counts_that_add_up(fou
     table = compared.models(found).set_index("candidate")
     assert list(table.index) == ["smollm2", "claude-haiku-4-5", "gold against itself"]
     for _, row in table.iterrows():
-        assert sum(map(int, row["W/T/L"].split("/"))) + row["no answer"] == row["cases"] == 12
+        assert sum(map(int, row["wtl"].split("/"))) + row["no_answer"] == row["cases"] == 12
     assert list(table["where"]) == ["on-device", "cloud", ""]
-    assert table.loc["claude-haiku-4-5", "calls a case"] == 2 and "useful" not in table
+    assert table.loc["claude-haiku-4-5", "calls_a_case"] == 2 and "useful" not in table
     assert re.fullmatch(r"\+\d\.\d{3}\sto\s\+\d\.\d{3}", table.loc["claude-haiku-4-5", "95 % of delta"])
 
 
@@ -62,7 +62,7 @@ def test_of_two_comparisons_the_wider_is_shown_and_of_equals_the_newer(tmp_path,
     wider = {**found, "groups": [group, {**group, "group": "again"}]}
     rows = [made(n, "reference", None, s, kind="models", found=f) for n, s, f in
             ((1, "wide", wider), (2, "wide-again", wider), (3, "narrow", found))]  # fmt: skip
-    assert compared.shown(ledger_of(tmp_path, *rows), ERA)["id"] == "0002-wide-again"
+    assert tables.widest(ledger_of(tmp_path, *rows), ERA)["id"] == "0002-wide-again"
 
 
 def test_before_any_comparison_the_page_says_which_command_makes_one(tmp_path):

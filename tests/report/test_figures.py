@@ -14,7 +14,7 @@ def climb_of(qualities, kept):
     names = [f"{i:04d}-a-rather-long-name-{i}" for i in range(1, n + 1)]
     return pd.DataFrame(
         {
-            "n": range(1, n + 1), "run": names, "lever": "prompting", "quality": qualities,
+            "n": range(1, n + 1), "id": names, "lever": "prompting", "quality": qualities,
             "status": ["kept" if k else "discarded" for k in kept], "running": np.maximum.accumulate(qualities),
             "champion": np.maximum.accumulate(qualities), "confirmed": [None] * n, "low": [None] * n, "high": [None] * n,
         }

@@ -17,7 +17,7 @@ def ledger(tmp_path):
         made(1, "kept", 0.30, "stock", lever="baseline"),
         made(2, "discarded", 0.20, "worse", decision=against(-0.10, 0.001)),
         made(3, "indecisive", 0.31, "chance", predicted=0.0, decision=against(0.01, 0.7)),
-        made(4, "reference", None, "sft", kind="train", lever="adapter"),
+        made(4, "reference", None, "sft", kind="train", lever="training", found={"method": "sft"}),
         made(
             5, "kept", 0.41, "on-sft", lever="adapter", adapter="runs/0004-sft/adapter", decision=against(0.11, 0.004)
         ),
@@ -37,24 +37,43 @@ def test_a_class_has_a_row_for_each_gate_and_names_its_cases(ledger):
 
 
 def test_an_adapter_is_named_by_the_run_that_trained_it(ledger):
-    assert [levers.method(ledger, r) for r in ledger.records] == ["", "", "", "", "sft", "", "", "", ""]
+    assert list(levers.methods(ledger.frame())) == ["", "", "", "sft", "sft", "", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    "slug, changes, method",
+    [
+        ("train-grpo", {"adapter": "0004-train-sft", "found": {"method": "grpo"}}, "grpo"),  # its adapter is its parent
+        ("train-coverage", {"found": {"method": "sft"}}, "sft"),
+        ("train-orpo-styles", {"status": "crashed"}, "orpo"),  # no method was found: its name has one
+    ],
+)
+def test_a_training_is_of_its_own_method_whatever_it_goes_on_from(tmp_path, slug, changes, method):
+    parent = made(4, "reference", None, "train-sft", kind="train", lever="training", found={"method": "sft"})
+    training = made(
+        5, **{"status": "reference", "quality": None, "slug": slug, "kind": "train", "lever": "training"} | changes
+    )
+    user = made(6, slug="on", lever="adapter", adapter=f"runs/0005-{slug}/adapter/epoch-01")
+    ledger = ledger_of(tmp_path, parent, training, user)
+    assert list(levers.methods(ledger.frame())) == ["sft", method, method]
+    assert levers.classes(ledger, ERA).lever.iloc[0] == f"adapter ({method.upper()})"
 
 
 def test_an_invalid_run_counts_nowhere_and_is_said(ledger):
-    assert "1 more crashed or are invalid" in levers.summary(ledger, ERA).text
+    assert "Left out: 1 run that crashed, broke a rule" in levers.summary(ledger, ERA).text
     assert "0009-leaked" not in set(levers.classes(ledger, ERA)["best run"])
 
 
 def test_negatives_stand_worst_first_and_say_what_is_beyond_chance(ledger):
     found = levers.negatives(ledger, ERA)
-    assert list(found.run) == ["0002-worse", "0007-on-unknown", "0003-chance"]
+    assert list(found.id) == ["0002-worse", "0007-on-unknown", "0003-chance"]
     assert list(found.reading) == ["worse beyond chance", "indecisive", "indecisive"]
 
 
 def test_the_sentences_count_empty_classes_and_broken_promises(ledger):
     told = levers.failed(ledger, ERA).text
-    assert "Nothing was kept in: prompting, adapter." in told
-    assert "1 of 3 runs that were not kept are worse" in told
+    assert "Nothing was kept in: prompting; adapter." in told
+    assert "Not kept: 3 runs, of which 1 fell behind the champion" in told
     assert (
         "Of 3 hypotheses that promised a gain, 2 promised more" in told
     )  # 0.01 predicted by all but one; -0.10 and -0.02 came
@@ -65,7 +84,30 @@ def test_the_summary_gives_the_range_of_coverage_with_its_runs(tmp_path):
     low["dims"] = low["dims"] | {"coverage": 2.63}
     high["dims"] = high["dims"] | {"coverage": 3.47}
     told = levers.summary(ledger_of(tmp_path, made(1, scores=low), made(2, scores=high)), ERA).text
-    assert "2.63 (0001-run) and 3.47 (0002-run)" in told and "2 experiments in 1 lever classes" in told
+    assert (
+        "2.63 (0001-run) and 3.47 (0002-run)" in told and "2 experiments in 1 lever class: 2 on the full gate" in told
+    )
+
+
+def test_names_of_classes_with_a_comma_stay_apart(tmp_path):
+    """`over-generate and prune` kept a run; its class on an adapter did not, and the list must not say otherwise."""
+    lever, training = (
+        "over-generate and prune",
+        made(1, "reference", None, "sft", kind="train", found={"method": "sft"}),
+    )
+    records = [made(2, "kept", slug="kept", lever=lever), made(3, "discarded", slug="schema", lever="schema"),
+               made(4, "discarded", slug="on", lever=lever, adapter="0001-sft")]  # fmt: skip
+    text = levers.failed(ledger_of(tmp_path, training, *records), ERA).text
+    assert "Nothing was kept in: schema; over-generate and prune, on an adapter." in text
+
+
+def test_a_run_that_never_came_to_ask_the_model_is_no_evidence_against_its_lever(tmp_path):
+    silent = scores(0.0, wins=0, ties=0, losses=0, no_answer=10)
+    idle = made(2, "discarded", 0.0, "idle", gate="dev", scores=silent, cost={"calls": 0, "generation_tokens": 0})
+    mute = made(3, "discarded", 0.0, "mute", gate="dev", scores=silent)  # asked and never right: that is evidence
+    ledger = ledger_of(tmp_path, made(1), idle, mute)
+    assert list(levers.classes(ledger, ERA)["best run"]) == ["0001-run", "0003-mute"]
+    assert "Left out: 1 run that" in levers.summary(ledger, ERA).text
 
 
 @pytest.mark.parametrize("table", [levers.classes, levers.negatives])

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from lib.report.site import PUBLISHED, current, page, page_path
+from lib.report.site import PUBLISHED, STYLE, crash, current, page, page_path
+from tests.report.test_tables import made
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 
@@ -34,6 +35,36 @@ def test_a_page_is_whole_titled_linked_and_asks_nobody(tmp_path):
     assert made.startswith("<!doctype html>") and made.endswith("</html>") and "<title>a</title>" in made
     assert 'alt="one dot"' in made and '<a href="b.html">runs &amp; more</a>' in made
     assert "http://" not in made.replace("http://www.w3.org", "") and "https://" not in made
+
+
+def sealed(folder, number, status, **changes):
+    record = made(number, status, None, **changes)
+    run = folder / record["id"]
+    run.mkdir(parents=True)
+    return notebook(run / "experiment.ipynb", {"text/markdown": "## Result", "text/plain": "x"}), record
+
+
+def test_a_crashed_run_shows_hypothesis_status_and_error_at_its_head(tmp_path):
+    """As 0073-train-orpo-styles: the notebook broke off before its hypothesis was shown; the record has it."""
+    said = {
+        "hypothesis": "Rejected sides in another <style> teach more.",
+        "error": "CellTimeoutError: no output for 120 s & more",
+    }
+    path, record = sealed(tmp_path, 73, "crashed", slug="train-orpo-styles", kind="train", lever="training", **said)
+    text = page(path, [], lead=crash(record))
+    head = text[: text.index("Result")]
+    assert "0073-train-orpo-styles crashed" in head and "another &lt;style&gt; teach" in head
+    assert "CellTimeoutError: no output for 120 s &amp; more" in head
+
+
+def test_a_run_that_came_to_its_end_speaks_for_itself(tmp_path):
+    path, record = sealed(tmp_path, 1, "kept")
+    assert crash(record) == "" and page(path, [], lead=crash(record)) == page(path, [])
+
+
+def test_only_the_first_column_of_a_table_keeps_its_words_on_one_line():
+    rules = [rule for rule in STYLE.split("}") if "white-space:nowrap" in rule]
+    assert [rule.rpartition("{")[0].strip() for rule in rules] == ["td:first-child,th:first-child"]
 
 
 def test_the_page_of_the_published_study_is_made_again_only_when_something_of_it_is_newer(tmp_path):

@@ -12,7 +12,7 @@ def ledger(tmp_path):
         tmp_path,
         made(1, slug="stock"),
         made(2, "discarded", slug="pruned", pipeline=[{"step": "ask", "n": 8}, {"step": "prune"}]),
-        made(3, "reference", None, "orpo", kind="train", lever="adapter", pipeline=[]),
+        made(3, "reference", None, "orpo", kind="train", lever="training", pipeline=[], found={"method": "orpo"}),
         made(4, "kept", slug="on-orpo", lever="adapter", adapter="runs/0003-orpo/adapter"),
         made(5, "crashed", None, "gone", pipeline=[{"step": "no-such-step"}]),
         made(6, "kept", slug="look", kind="confirm", gate="confirm"),
@@ -33,6 +33,16 @@ def test_trainings_have_a_tile_and_looks_and_calibrations_have_none(ledger):
     assert run.adapter and run.method == "orpo" and not run.trains
 
 
+def test_a_training_has_the_colour_of_its_own_method_and_not_of_its_parent(tmp_path):
+    """As sealed: lever `training`, `adapter` is the parent that it goes on from, `found` names the method."""
+    plain = {"kind": "train", "lever": "training", "pipeline": []}
+    sft = made(1, "reference", None, "train-sft", found={"method": "sft"}, **plain)
+    grpo = made(2, "reference", None, "train-kl", adapter="0001-train-sft", found={"method": "grpo"}, **plain)
+    user = made(3, slug="on", lever="adapter", adapter="0002-train-kl")
+    shapes = [tiles._shapes(t, 0, 0)[0][:2] for t in tiles.tiles(ledger_of(tmp_path, sft, grpo, user))]
+    assert shapes == [("D", tiles.COLOURS["sft"]), ("D", tiles.COLOURS["grpo"]), ("D", tiles.COLOURS["grpo"])]
+
+
 def test_an_adapter_run_has_a_column_more_and_its_own_colour(ledger):
     stock, run = tiles.tiles(ledger)[0], tiles.tiles(ledger)[3]
     assert [(s, c) for s, c, _ in tiles._shapes(stock, 0, 0)] == [("o", tiles.INK)]
@@ -51,16 +61,16 @@ def test_a_pipeline_that_this_code_no_longer_knows_still_has_a_tile(ledger):
 
 
 def test_the_words_count_the_calls_and_name_the_steps(ledger):
-    table = tiles.table(ledger).set_index("run")
-    assert table.loc["0002-pruned", "steps"] == "ask → prune" and table.loc["0001-stock", "calls a case"] == 2
-    assert table.loc["0003-orpo", "steps"] == "training" and table.loc["0004-on-orpo", "adapter"] == "ORPO"
+    table = tiles.table(ledger).set_index("id")
+    assert table.loc["0002-pruned", "steps"] == "ask → prune" and table.loc["0001-stock", "calls_a_case"] == 2
+    assert table.loc["0003-orpo", "steps"] == "training (ORPO)" and table.loc["0004-on-orpo", "adapter"] == "ORPO"
 
 
 @pytest.mark.parametrize("count", [0, 1, 80])
 def test_the_grid_is_drawn_for_any_number_of_runs_and_says_how_many(tmp_path, count):
     picture = tiles.at_a_glance(ledger_of(tmp_path, *[made(i, slug="r") for i in range(1, count + 1)]))
     assert picture.png.startswith(b"\x89PNG")
-    assert picture.alt.startswith(f"{count} tiles" if count else "An empty grid")
+    assert picture.alt.startswith({0: "An empty grid", 1: "1 tile, ", 80: "80 tiles, "}[count])
 
 
 def test_every_way_of_training_has_a_colour():

@@ -68,7 +68,8 @@ class Search:
     def __call__(self, view: View) -> Asked:
         done = len(view.ledger.records), len(view.events.of("accepted", "refused"))
         rng = random.Random(f"{self.seed}/{done}")
-        ends = {e.what for e in lessons.dead_ends(view.ledger, view.fingerprint) if not e.run}
+        ends = lessons.dead_ends(view.ledger, view.fingerprint)
+        ends = {*ends.what[ends.run == ""]}
         open_ = [c for c in fresh(view) if f"the class {c.lever!r}" not in ends or view.leave]
         for candidate in ranked(open_, view, rng)[:TRIES]:
             proposal = written(candidate, view)
@@ -102,8 +103,8 @@ def experience(view: View) -> dict[str, tuple[float, int]]:
     """Mean paired difference and count, by lever class, step and setting."""
     found: dict[str, list[float]] = {}
     records = {r["id"]: r for r in view.ledger.records}
-    for outcome in lessons.outcomes(view.ledger, view.fingerprint):
-        r = records[outcome.run]
+    for outcome in lessons.outcomes(view.ledger, view.fingerprint).itertuples():
+        r = records[outcome.id]
         for part in [r["lever"], *_parts(r["pipeline"], r["decoding"])]:
             found.setdefault(part, []).append(outcome.delta)
     return {k: (sum(v) / len(v), len(v)) for k, v in found.items()}

@@ -1,15 +1,17 @@
 """The menus without a browser: what they say is what is tried, and what cannot run is said in one line."""
 
+import inspect
+
 import pytest
 
 pytest.importorskip("ipywidgets")
 
-from lib.report.panel import Panel  # noqa: E402
+from lib.desk.panel import Panel, show  # noqa: E402
 
 
 @pytest.fixture
 def panel():
-    return Panel()
+    return Panel(model="toy")
 
 
 def shown(panel, tab):
@@ -69,3 +71,7 @@ def test_no_menu_holds_a_task_of_the_sealed_gate(panel):
 
     sealed = {c.task for c in Ruler.load(RULER).gate("confirm")}
     assert not sealed & {value for _, value in panel.case.options}
+
+
+def test_the_first_answer_is_of_the_real_model():
+    assert inspect.signature(show).parameters["model"].default == "smollm2"

@@ -16,9 +16,9 @@ from typing import Any
 from lib.files import Tampered, runs_folder
 from lib.lab import state, steer
 from lib.lab.events import Event, Events
-from lib.lab.experiment import Markdown
 from lib.lab.ledger import Ledger
 from lib.lab.loop import REQUESTS
+from lib.lab.show import Markdown, bullets, cell, plural, table
 from lib.report import figures, memory, tables
 from lib.report.figures import Picture
 
@@ -52,24 +52,19 @@ class Desk:
             ledger, events = self.ledger, Events(self.runs)
         except Tampered as error:
             return Markdown(f"**Something was changed that must not be:** {error}")
-        told = steer.read(self.steer)
         era = tables.latest(ledger)
-        champion = ledger.champion(era)
-        end = events.last("stopped", "tampered")
-        lines = [f"**{_doing(self.steer)}** {len(ledger.records)} runs are sealed."]
+        champion, proven, end = ledger.champion(era), ledger.confirmed(era), events.last("stopped", "tampered")
+        lines = [f"**{_doing(self.steer)}** Sealed: {plural(len(ledger.records), 'run')}."]
         if champion:
-            lines.append(
-                f"Champion: {champion['id']} at {champion['scores']['quality']:.3f}; attempts since: {state.stale(ledger, era)}."
-            )
-        proven = ledger.confirmed(era)
-        lines.append(
-            f"Confirmed on the sealed gate: {proven['of'] if proven else 'nothing'}, after {len(ledger.looks(era))} looks."
-        )
+            quality = champion["scores"]["quality"]
+            lines.append(f"Champion: {champion['id']} at {quality:.3f}; attempts since: {state.stale(ledger, era)}.")
+        lines.append(f"Confirmed on the sealed gate: {proven['of'] if proven else 'nothing'}, after "
+                     f"{plural(len(ledger.looks()), 'look')}.")  # fmt: skip
         lines.append(f"Cost so far: ${state.dollars(ledger, events.rows):.2f}.")
         if end:
             lines.append(f"The last end: {end.get('why') or end.get('what')} ({end['at']}).")
-        lines += [f"**{text}**" for text in told.odd]
-        return Markdown("\n".join(f"- {_cell(t)}" for t in lines))
+        lines += [f"**{text}**" for text in steer.read(self.steer).odd]
+        return bullets(map(cell, lines))
 
     @property
     def chart(self) -> Picture:
@@ -82,15 +77,13 @@ class Desk:
         import pandas as pd
 
         rows = [{"file": p.name, **_waiting(p)} for p in steer.queued(self.steer)]
-        return tables.show(pd.DataFrame(rows))
+        return table(pd.DataFrame(rows))
 
     @property
     def events(self) -> Markdown:
         """The last events, newest first."""
-        rows = list(reversed(Events(self.runs).rows[-SHOWN:]))
-        return Markdown(
-            "\n".join(f"- {e['at']} **{e['kind']}** {_cell(_about(e))}" for e in rows) or "Nothing here yet."
-        )
+        rows = reversed(Events(self.runs).rows[-SHOWN:])
+        return bullets(f"{e['at']} **{e['kind']}** {cell(_about(e))}" for e in rows)
 
     @property
     def lessons(self) -> Markdown:
@@ -102,28 +95,37 @@ class Desk:
         import pandas as pd
 
         rows = [
-            {"id": r["id"], "state": r["state"], "expected": r["expected"], "by": r["by"], "why": _cell(r["why"])[:160]}
+            {
+                "request": r["id"],
+                "state": r["state"],
+                "expected": r["expected"],
+                "by": r["by"],
+                "why": cell(r["why"])[:160],
+            }
             for r in training_requests(self.steer)
         ]
-        return tables.show(pd.DataFrame(rows))
+        return table(pd.DataFrame(rows))
 
     # --- what is done: steering files and nothing else
 
+    def _write(self, name: str, text: str) -> None:
+        steer.write(self.steer, name, text.strip() + "\n" if text.strip() else None)
+
     def wish(self, text: str) -> None:
         """Steer the next proposal, once."""
-        steer.write(self.steer, steer.NEXT, text.strip() + "\n" if text.strip() else None)
+        self._write(steer.NEXT, text)
 
     def stand(self, text: str) -> None:
         """Steer every proposal from now on."""
-        steer.write(self.steer, steer.STANDING, text.strip() + "\n" if text.strip() else None)
+        self._write(steer.STANDING, text)
 
     def ban(self, text: str) -> None:
         """Ban lever classes, families and steps, one a line."""
-        steer.write(self.steer, steer.BANS, text.strip() + "\n" if text.strip() else None)
+        self._write(steer.BANS, text)
 
     def budget(self, text: str) -> None:
         """Set limits, as `dollars: 5` a line."""
-        steer.write(self.steer, steer.BUDGET, text.strip() + "\n" if text.strip() else None)
+        self._write(steer.BUDGET, text)
 
     def pause(self, on: bool = True) -> None:
         """Hold the loop before its next run, or let it go on."""
@@ -160,19 +162,16 @@ def training_requests(folder: Path) -> list[dict[str, Any]]:
 def _doing(folder: Path) -> str:
     """What live.json says, and whether the process behind it is still there."""
     try:
-        told = json.loads((folder / steer.LIVE).read_text(encoding="utf-8"))
-        phase, since, total = told["phase"], told["since"], told.get("of")
-        alive = _alive(int(told["pid"]))
+        live = json.loads((folder / steer.LIVE).read_text(encoding="utf-8"))
+        phase, since, alive = live["phase"], live["since"], _alive(int(live["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
         return "No loop has run here yet."
-    if phase == "stopped" or not alive:
-        return (
-            "No loop is running."
-            if phase == "stopped"
-            else f"The loop that was at {phase!r} since {since} is gone; call it again to go on."
-        )
-    what = f" {told['slug']}" if told.get("slug") else ""
-    return f"The loop is at {phase!r}{what} since {since}, on its way to {total} runs."
+    if phase == "stopped":
+        return "No loop is running."
+    if not alive:
+        return f"The loop that was at {phase!r} since {since} is gone; call it again to go on."
+    what = f" {live['slug']}" if live.get("slug") else ""
+    return f"The loop is at {phase!r}{what} since {since}, on its way to {live.get('of')} runs."
 
 
 def _alive(pid: int) -> bool:
@@ -187,12 +186,9 @@ def _alive(pid: int) -> bool:
 
 def _waiting(path: Path) -> dict[str, str]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            "by": str(told["by"]),
-            "lever": str(told["proposal"]["lever"]),
-            "hypothesis": _cell(told["proposal"]["hypothesis"])[:160],
-        }
+        waiting = json.loads(path.read_text(encoding="utf-8"))
+        by, lever, hypothesis = waiting["by"], waiting["proposal"]["lever"], waiting["proposal"]["hypothesis"]
+        return {"by": str(by), "lever": str(lever), "hypothesis": cell(hypothesis)[:160]}
     except (OSError, ValueError, KeyError, TypeError):
         return {"by": "?", "lever": "?", "hypothesis": "cannot be read"}
 
@@ -206,35 +202,25 @@ def _about(event: Event) -> str:
     return f"{event.get('file', '')} {event.get('change', '')}".strip()
 
 
-def _cell(text: str) -> str:
-    """Text of others that cannot become a table, a link or HTML of this page."""
-    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return flat.replace("|", "\\|").replace("[", "\\[").replace("`", "'").replace("$", "\\$")
-
-
 # --- widgets -------------------------------------------------------------------------------------
 
 
 def _panel(desk: Desk, every: float) -> Any:
     import ipywidgets as w
 
-    told = steer.read(desk.steer)
+    steering = steer.read(desk.steer)
     shown = {name: w.Output() for name in ("now", "chart", "queue", "requests", "lessons", "events")}
     refresh = _refresher(desk, shown)
+    once = "the next proposal sees it, then it is archived with its run"
+    bans, budget = (steering.texts.get(name, "") for name in (steer.BANS, steer.BUDGET))
     boxes = [
-        _box(
-            "next wish (once)",
-            told.wish,
-            desk.wish,
-            refresh,
-            "the next proposal sees it, then it is archived with its run",
-        ),
-        _box("standing wish", told.standing, desk.stand, refresh, "every proposal sees it"),
-        _box("bans", told.texts.get(steer.BANS, ""), desk.ban, refresh, "a lever class, family or step a line"),
-        _box("budget", told.texts.get(steer.BUDGET, ""), desk.budget, refresh, "dollars: 5"),
+        _box("next wish (once)", steering.wish, desk.wish, refresh, once),
+        _box("standing wish", steering.standing, desk.stand, refresh, "every proposal sees it"),
+        _box("bans", bans, desk.ban, refresh, "a lever class, family or step a line"),
+        _box("budget", budget, desk.budget, refresh, "dollars: 5"),
     ]
-    pause = _switch("pause", told.pause, desk.pause, refresh)
-    stop = _switch("stop after this run", told.stop, desk.stop, refresh)
+    pause = _switch("pause", steering.pause, desk.pause, refresh)
+    stop = _switch("stop after this run", steering.stop, desk.stop, refresh)
     look = w.Button(description="look again")
     look.on_click(lambda _: refresh())
     refresh()
@@ -259,15 +245,12 @@ def _refresher(desk: Desk, shown: dict[str, Any]) -> Callable[[], None]:
             try:
                 part = getattr(desk, name)
             except Tampered as error:
-                part = Markdown(f"**{_cell(str(error))}**")
+                part = Markdown(f"**{cell(str(error))}**")
             if before.get(name) == part:
                 continue
             before[name] = part
-            data = (
-                part._repr_mimebundle_()[0]
-                if isinstance(part, Picture)
-                else {"text/markdown": part.text, "text/plain": part.text}
-            )
+            picture = isinstance(part, Picture)
+            data = part._repr_mimebundle_()[0] if picture else {"text/markdown": part.text, "text/plain": part.text}
             output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
 
     return refresh
@@ -277,9 +260,8 @@ def _box(label: str, text: str, act: Callable[[str], None], refresh: Callable[[]
     """A text with a button that writes it."""
     import ipywidgets as w
 
-    area = w.Textarea(
-        value=text, placeholder=hint, description=label, layout=w.Layout(width="100%"), style={"description_width": "8em"}
-    )  # fmt: skip
+    wide, style = w.Layout(width="100%"), {"description_width": "8em"}
+    area = w.Textarea(value=text, placeholder=hint, description=label, layout=wide, style=style)
     button = w.Button(description="write")
     button.on_click(lambda _: (act(area.value), refresh()))
     return w.HBox([area, button])

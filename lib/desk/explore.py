@@ -15,14 +15,15 @@ from typing import Any
 from lib.agent.pipeline import STEPS, State
 from lib.agent.pipeline import run as run_pipeline
 from lib.files import RULER
-from lib.lab.experiment import BadParameters, Experiment, Markdown, answer_of, case_row, cell, side_by_side
+from lib.lab.base import BadParameters
+from lib.lab.experiment import Experiment, answer_of, case_row, side_by_side
 from lib.lab.ledger import Ledger
+from lib.lab.show import Markdown, cell, grid, plural
 from lib.measure.answer import Answer, NoAnswer, normalised
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Case, Ruler
 from lib.measure.score import case_quality
-from lib.measure.useful import useful_all
 from lib.models import load
 from lib.models.model import Decoding, Model
 
@@ -52,13 +53,13 @@ def cases() -> list[Case]:
 
 def models(ledger: Ledger | None = None) -> dict[str, tuple[str, str]]:
     """What can answer here, by label: SmolLM2, the toy, and every sealed adapter on its base."""
-    found = {name: (name, "") for name in BUILT_IN}
-    folder = (ledger or Ledger.read()).folder
-    for record in (ledger or Ledger.read()).records:
-        where = folder / record["id"] / "adapter"
+    ledger = ledger or Ledger.read()
+    names = {name: (name, "") for name in BUILT_IN}
+    for record in ledger.records:
+        where = ledger.folder / record["id"] / "adapter"
         if where.is_dir():
-            found[f"{record['model']} + {record['id']}"] = (record["model"], str(where))
-    return found
+            names[f"{record['model']} + {record['id']}"] = (record["model"], str(where))
+    return names
 
 
 def steps() -> dict[str, list[Argument]]:
@@ -126,7 +127,7 @@ class Choice:
 
     task: str
     pipeline: list[dict[str, Any]] = field(default_factory=lambda: [{"step": "ask"}])
-    model: str = "toy"
+    model: str = "smollm2"
     adapter: str = ""
     decoding: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -134,8 +135,8 @@ class Choice:
     @cached_property
     def experiment(self) -> Experiment:
         """The experiment that would try this on a whole gate; it does the refusing."""
-        told = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "decoding", "seed")}
-        return Experiment(hypothesis=BY_HAND, **told)
+        setup = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "decoding", "seed")}
+        return Experiment(hypothesis=BY_HAND, **setup)
 
     def attempt(self) -> Tried:
         """Answer the one task. Raises what the check of an experiment raises (BadPipeline, NoModel, Leak, ...)."""
@@ -147,8 +148,8 @@ class Choice:
         before = model.cost
         decoding = replace(Decoding.of(self.decoding), seed=self.seed)
         [state] = run_pipeline(experiment.steps, [(case.id, case.task)], model, decoding)
-        made = model.cost.generation_tokens - before.generation_tokens
-        return Tried(self, case, state, answer_of(state, experiment.ruler.protocol), made)
+        tokens = model.cost.generation_tokens - before.generation_tokens
+        return Tried(self, case, state, answer_of(state, experiment.ruler.protocol), tokens)
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,14 +178,10 @@ class Tried:
         """Every stage in order: what it decided, what it asked the model, what came back."""
         from itertools import groupby
 
-        told = [f"*{cell(n)}*" for n in self.state.notes]
-        number = 0
-        for step, calls in groupby(self.state.calls, key=lambda c: c["step"]):
-            told.append(f"#### {step}")
-            for call in calls:
-                number += 1
-                told.append(_call(number, call))
-        return Markdown("\n\n".join(told) or "No step called the model.")
+        parts = [f"*{cell(n)}*" for n in self.state.notes]
+        for step, calls in groupby(enumerate(self.state.calls, 1), key=lambda numbered: numbered[1]["step"]):
+            parts += [f"#### {step}", *(_call(number, call) for number, call in calls)]
+        return Markdown("\n\n".join(parts) or "No step called the model.")
 
     @property
     def beside(self) -> Markdown:
@@ -201,31 +198,19 @@ class Tried:
 
     @property
     def judgment(self) -> Markdown:
-        """Quality and what lowered each score; for a task without gold the spec gate and usefulness alone."""
-        told = [self._against_gold(), self._useful()]
-        calls = len(self.state.calls)
-        told.append(f"{calls} model call{'s' * (calls != 1)}, {self.tokens} new tokens. {BY_HAND}")
-        return Markdown("\n\n".join(t for t in told if t))
+        """Quality and what lowered each score; for a task without gold the spec gate alone."""
+        cost = f"{plural(len(self.state.calls), 'model call')}, {plural(self.tokens, 'new token')}. {BY_HAND}"
+        return Markdown(f"{self._against_gold()}\n\n{cost}")
 
     def _against_gold(self) -> str:
         if isinstance(self.answer, NoAnswer):
             return f"**No answer**: {cell(self.answer.reason)}. Such a case scores 0."
         if not isinstance(self.outcome, Judgment):
-            return (
-                "**Spec gate passed.** This task has no gold answer, so there is no quality; only usefulness is asked."
-            )
+            return "**Spec gate passed.** This task has no gold answer, so there is no quality."
         j = self.outcome
-        lines = [f"| {d.replace('_', '-')} | {j.scores[d]:.2f} | {cell(j.notes.get(d, ''))} |" for d in j.scores]
+        rows = [(d.replace("_", "-"), f"{j.scores[d]:.2f}", cell(j.notes.get(d, ""))) for d in j.scores]
         head = f"**Quality {self.quality:.3f}**: {j.verdict} against gold, by the offline judge, which reads words, not meaning."
-        return f"{head}\n\n| dimension | score of 5 | what lowered it |\n|---|---|---|\n" + "\n".join(lines)
-
-    def _useful(self) -> str:
-        if isinstance(self.answer, NoAnswer):
-            return ""
-        [found] = useful_all(OfflineJudge(), [(self.case, self.answer)])
-        if isinstance(found, Unscored):
-            return f"Usefulness: not rated, {cell(found.reason)}."
-        return f"**Useful {found.score:.1f} of 5**, asked without gold in sight: {cell(found.reason)}"
+        return f"{head}\n\n{grid(('dimension', 'score of 5', 'what lowered it'), rows)}"
 
     def __repr__(self) -> str:
         return f"Tried {self.case.task!r}: {type(self.answer).__name__}"

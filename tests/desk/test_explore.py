@@ -1,19 +1,21 @@
 """One task by hand: what is offered, what is shown, and that nothing of the sealed gate and no file comes out."""
 
 import json
+from functools import partial
 
 import pytest
 
 from lib.agent.guard import Leak
 from lib.agent.pipeline import BadPipeline
+from lib.desk import explore
+from lib.desk.explore import Choice
 from lib.files import RULER
 from lib.lab.experiment import BadParameters
 from lib.measure.answer import NoAnswer
 from lib.measure.ruler import Ruler
 from lib.models.model import ToyModel
-from lib.report import explore
-from lib.report.explore import Choice
 
+toy = partial(Choice, model="toy")  # answers at once
 TWO = [{"step": "ask", "n": 8}, {"step": "prune", "by": "last"}]
 
 
@@ -41,26 +43,27 @@ def test_no_case_of_the_sealed_gate_is_offered_or_found():
 
 def test_a_task_of_the_sealed_gate_typed_by_hand_shows_no_gold():
     case = Ruler.load(RULER).gate("confirm")[0]
-    tried = Choice(case.task).attempt()
+    tried = toy(case.task).attempt()
     assert tried.outcome is None and case.gold.questions[0] not in tried._repr_markdown_()
 
 
 def test_a_shown_case_is_judged_beside_its_gold(full_case):
-    tried = Choice(full_case.task.upper()).attempt()
+    tried = toy(full_case.task.upper()).attempt()
     assert tried.case.id == full_case.id and 0 <= tried.quality <= 1
     assert full_case.gold.questions[2].split("?")[0] in tried.beside.text
-    assert "what lowered it" in tried.judgment.text and "Useful" in tried.judgment.text
+    assert "what lowered it" in tried.judgment.text and "Useful" not in tried.judgment.text
 
 
-def test_a_typed_task_has_the_form_checked_and_usefulness_and_no_quality():
-    tried = Choice("teach my parrot to whistle", TWO).attempt()
+def test_a_typed_task_has_the_form_checked_and_no_quality():
+    tried = toy("teach my parrot to whistle", TWO).attempt()
     assert tried.quality is None
-    assert "Spec gate passed" in tried.judgment.text and "Useful" in tried.judgment.text
+    assert "Spec gate passed" in tried.judgment.text
+    assert "1 model call, " in tried.judgment.text
     assert tried.beside.text.count("\n") >= 7
 
 
 def test_every_call_and_every_decision_of_a_step_is_shown():
-    tried = Choice("teach my parrot to whistle", TWO).attempt()
+    tried = toy("teach my parrot to whistle", TWO).attempt()
     assert "pruned by last" in tried.calls.text and "#### ask" in tried.calls.text
     assert "Task: teach my parrot to whistle" in tried.calls.text and "Call 1" in tried.calls.text
 
@@ -68,24 +71,24 @@ def test_every_call_and_every_decision_of_a_step_is_shown():
 def test_a_reply_that_is_no_set_is_no_answer_and_no_crash(model, full_case):
     model("I would rather not.")
     for task in ("teach my parrot to whistle", full_case.task):
-        tried = Choice(task).attempt()
+        tried = toy(task).attempt()
         assert isinstance(tried.answer, NoAnswer) and "No answer" in tried.beside.text
         assert "No answer" in tried.judgment.text and "I would rather not." in tried.calls.text
 
 
 def test_a_reply_cannot_break_out_of_its_block(model):
     model("```\n# not a heading\n```` and on")
-    text = Choice("teach my parrot to whistle").attempt().calls.text
+    text = toy("teach my parrot to whistle").attempt().calls.text
     assert "`````text\n```\n# not a heading" in text
 
 
 @pytest.mark.parametrize(
     "choice, error",
     [
-        (Choice("  "), BadParameters),
-        (Choice("a task", [{"step": "nope"}]), BadPipeline),
-        (Choice("a task", [{"step": "ask", "n": 99}]), BadPipeline),
-        (Choice("a task", decoding={"temp": 9}), BadParameters),
+        (toy("  "), BadParameters),
+        (toy("a task", [{"step": "nope"}]), BadPipeline),
+        (toy("a task", [{"step": "ask", "n": 99}]), BadPipeline),
+        (toy("a task", decoding={"temp": 9}), BadParameters),
     ],
 )
 def test_what_cannot_be_tried_is_refused(choice, error):
@@ -95,12 +98,12 @@ def test_what_cannot_be_tried_is_refused(choice, error):
 
 def test_a_gold_question_as_advice_is_refused(full_case):
     with pytest.raises(Leak):
-        Choice("a task", [{"step": "ask", "advice": [full_case.gold.questions[0]]}]).attempt()
+        toy("a task", [{"step": "ask", "advice": [full_case.gold.questions[0]]}]).attempt()
 
 
 def test_trying_writes_no_file(tmp_path, monkeypatch):
     monkeypatch.setenv("NOTCH_RUNS", str(tmp_path / "runs"))
-    Choice("teach my parrot to whistle", TWO).attempt()._repr_markdown_()
+    toy("teach my parrot to whistle", TWO).attempt()._repr_markdown_()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -133,6 +136,11 @@ def test_a_sealed_adapter_is_offered_on_its_base(tmp_path):
     assert list(found) == ["smollm2", "toy", "smollm2 + 0001-sft"]
 
 
+def test_the_real_model_answers_where_none_is_named():
+    """The toy's questions are nonsense: nobody's first look may be at them."""
+    assert Choice("a task").model == next(iter(explore.models())) == "smollm2"
+
+
 def test_the_first_shown_text_survives_markdown():
-    json.dumps(Choice("a | b <c> `d`").attempt()._repr_markdown_())
-    assert "a \\| b &lt;c>" in Choice("a | b <c> `d`").attempt().beside.text
+    json.dumps(toy("a | b <c> `d`").attempt()._repr_markdown_())
+    assert "a \\| b &lt;c>" in toy("a | b <c> `d`").attempt().beside.text

@@ -1,7 +1,7 @@
 """The explore page's menus: pick a task, build a pipeline, choose a model, read what comes out.
 
 The one owner of `ipywidgets`. Knows menus and where the answer is shown; everything that a menu offers and all that
-happens on "Answer" lives in `lib.report.explore`. Writes nothing.
+happens on "Answer" lives in `lib.desk.explore`. Writes nothing.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from lib.desk import explore
+from lib.desk.explore import Argument, Choice, Tried
 from lib.files import OneLine
-from lib.report import explore
-from lib.report.explore import Argument, Choice, Tried
 
 TYPED = "type a task of your own"
 WIDE = {"description_width": "7rem"}
 
 
-def show(task: str = "", model: str = "toy") -> Any:
+def show(task: str = "", model: str = "smollm2") -> Any:
     """The panel as one widget. It answers the first task at once, so that there is something to read."""
     return Panel(task, model).box
 
@@ -25,7 +25,7 @@ def show(task: str = "", model: str = "toy") -> Any:
 class Panel:
     """The menus and the answer below them."""
 
-    def __init__(self, task: str = "", model: str = "toy") -> None:
+    def __init__(self, task: str = "", model: str = "smollm2") -> None:
         import ipywidgets as w
 
         shown = explore.cases()
@@ -40,14 +40,7 @@ class Panel:
         self.case = w.Dropdown(options=options, value=picked, **plain("task"))
         self.task = w.Text(value=task, placeholder="plan a trip to Paris", **plain("your task"))
         self.model = w.Dropdown(options=list(self.models), value=model, **plain("model"))
-        self.temp = w.FloatSlider(
-            value=0.0,
-            min=0.0,
-            max=1.5,
-            step=0.1,
-            readout_format=".1f",
-            **plain("temperature"),
-        )
+        self.temp = w.FloatSlider(value=0.0, min=0.0, max=1.5, step=0.1, readout_format=".1f", **plain("temperature"))
         self.seed = w.BoundedIntText(value=0, min=0, max=9999, description="seed", style=WIDE)
         self.stages = w.VBox([])
         self.add = w.Button(description="add a step")

@@ -1,0 +1,53 @@
+"""What this machine has, what is missing and what to do about it.
+
+Knows the ruler, the weights, the engine and the disk. Runs nothing and fetches nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from lib import weights
+from lib.files import Tampered
+from lib.lab.ledger import sealed_folders
+from lib.measure.ruler import RULER, BadRuler, Ruler
+from lib.models.mlx import BLAS_HINT, engine, fast_blas
+
+
+def doctor(folder: Path) -> dict[str, Any]:
+    """The checks of a machine and a folder of runs. `ok` is false when something is missing that notch cannot do without."""
+    blas, key = fast_blas(), bool(os.environ.get("ANTHROPIC_API_KEY"))
+    free = shutil.disk_usage(folder if folder.exists() else RULER.parent).free / 1e9
+    count = len(sealed_folders(folder)) if folder.exists() else 0
+    library = f"reference BLAS: {BLAS_HINT}" if blas == "reference" else blas
+    secret = "set" if key else "not set; everything but judge=claude works without"
+    rows = [
+        ("python", sys.version_info >= (3, 10), sys.version.split()[0], True),
+        ("ruler", *_ruler(), True),
+        *((name, *_weights(pinned), True) for name, pinned in weights.PINNED.items()),
+        ("matrix library", blas != "reference", library, False),
+        ("mlx", *engine(), True),
+        ("ANTHROPIC_API_KEY", key, secret, False),
+        ("disk", free > 1, f"{free:.1f} GB free", True),
+        ("runs", True, f"{count} sealed in {folder}", True),
+    ]
+    checks = [dict(zip(("what", "ok", "found", "needed"), row, strict=True)) for row in rows]
+    return {"ok": all(c["ok"] for c in checks if c["needed"]), "checks": checks}
+
+
+def _ruler() -> tuple[bool, str]:
+    try:
+        ruler = Ruler.load(RULER)
+    except (BadRuler, Tampered) as error:
+        return False, str(error)
+    return True, f"{len(ruler.cases)} cases, seal {ruler.seal[:12]}"
+
+
+def _weights(pinned: weights.Pinned) -> tuple[bool, str]:
+    if weights.there(pinned):
+        return True, f"{pinned.about}, in {weights.folder(pinned)}"
+    return False, f"not fetched yet: {pinned.about}, {pinned.size / 1e6:.0f} MB; `make setup` fetches it"

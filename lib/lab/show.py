@@ -1,0 +1,121 @@
+"""Text, numbers and tables as a notebook shows them.
+
+Knows Markdown and the kinds of columns. Does not know what is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOTHING = "Nothing here yet."
+# Columns whose heading is not their name.
+HEADS = {"id": "run", "wtl": "W/T/L", "interval": "95 %", "non_redundancy": "non-redundancy"}
+# By a column's first word; other fractions have three decimals.
+FORMATS = {"delta": "+.3f", "predicted": "+.3f", "to": "+.3f", "seconds": ".1f", "calls": ".1f", "new": ".0f",
+           "loss": ".4f"}  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class Markdown:
+    """Text that a notebook renders."""
+
+    text: str
+
+    def _repr_markdown_(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        # Short: the long form would put every table into the notebook a second time.
+        return f"Markdown, {plural(self.text.count(chr(10)) + 1, 'line')}"
+
+
+def cell(text: str) -> str:
+    """Text of others that cannot break out of a Markdown table, nor pose as HTML, a link or a formula.
+
+    >>> cell("a | b <c> [d]")
+    'a \\\\| b &lt;c> \\\\[d]'
+    """
+    flat = " ".join(text.split())
+    for a, b in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("[", "\\["), ("`", "'"), ("$", "\\$")):
+        flat = flat.replace(a, b)
+    return flat
+
+
+def plural(n: int, noun: str, more: str = "") -> str:
+    """A number with its noun.
+
+    >>> plural(1, "run"), plural(2, "class", "classes")
+    ('1 run', '2 classes')
+    """
+    return f"{n} {noun if n == 1 else more or noun + 's'}"
+
+
+def spelled(plain: Any) -> str:
+    """A pipeline, one step of it or a decoding in words.
+
+    >>> spelled([{"step": "ask", "n": 8}, {"step": "prune"}]), spelled({"temp": 0.7})
+    ('ask(n=8) → prune', 'temp=0.7')
+    """
+    if isinstance(plain, list):
+        return " → ".join(map(spelled, plain))
+    head, rest = str(plain.get("step", "")), ", ".join(f"{k}={v}" for k, v in plain.items() if k != "step")
+    return f"{head}({rest})" if head and rest else head or rest
+
+
+def interval(low: float, high: float, sign: str = "+") -> str:
+    """Two bounds that stay on one line, with their signs; `sign=""` for what is never below 0. Missing ones give "".
+
+    >>> interval(-0.01, 0.25), interval(0.1, 0.2, "")
+    ('-0.010\\xa0to\\xa0+0.250', '0.100\\xa0to\\xa00.200')
+    """
+    return f"{low:{sign}.3f}\u00a0to\u00a0{high:{sign}.3f}" if low is not None and low == low else ""
+
+
+def number(value: Any, column: str = "") -> str:
+    """A value by the kind of its column: p, a difference with its sign, seconds, whole numbers, else three decimals.
+
+    >>> [number(0.0554, "p"), number(1e-05, "p to base"), number(0.02, "delta"), number(72, "pairs"), number(None)]
+    ['0.0554', '<0.0001', '+0.020', '72', '']
+    """
+    kind = column.partition(" ")[0]
+    if value is None or value != value:
+        return ""
+    if kind == "p" and not isinstance(value, str):
+        return f"{value:.3g}" if value >= 1e-4 else "<0.0001"
+    if isinstance(value, float) or (kind in ("delta", "predicted", "to") and not isinstance(value, str)):
+        return f"{value:{FORMATS.get(kind, '.3f')}}"
+    return str(value).replace("|", "\\|")
+
+
+def grid(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table of texts."""
+    heads = list(heads)
+    return "\n".join(
+        ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *(f"| {' | '.join(r)} |" for r in rows)]
+    )
+
+
+def table(frame: pd.DataFrame) -> Markdown:
+    """A table for a notebook: numbers by the kind of their column, no index, readable where it is rendered."""
+    if frame.empty:
+        return Markdown(NOTHING)
+    heads = [HEADS.get(c, str(c).replace("_", " ")) for c in frame.columns]
+    plain = frame.astype(object).where(frame.notna(), None)
+    rows = plain.itertuples(index=False, name=None)
+    return Markdown(grid(heads, ([number(v, h) for v, h in zip(row, heads, strict=True)] for row in rows)))
+
+
+def bullets(lines: Iterable[str], nothing: str = NOTHING) -> Markdown:
+    """Sentences as a list."""
+    return Markdown("\n".join(f"- {line}" for line in lines) or nothing)
+
+
+def fold(content: pd.DataFrame | Markdown, summary: str) -> Markdown:
+    """A long table or text behind one line that opens it: the page stays readable, and nothing is left out."""
+    text = (content if isinstance(content, Markdown) else table(content)).text
+    return Markdown(f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>")
