@@ -6,7 +6,6 @@ Knows options and lines. Does not know what a loop does.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,46 +13,27 @@ from typing import Any
 
 import click
 
-from lib.cli.options import AS_JSON, FAILED, OK, RUNS, line, say_report, values
-from lib.files import runs_folder
+from lib.cli.options import AS_JSON, FAILED, OK, RUNS, line, say_report, store_runs, values
 
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
 
 
-class CountOrFolder(click.ParamType):
+def _store_runs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[Path, int]:
     """A whole number is a count of runs, anything else a folder; `./20` is a folder of that name."""
-
-    name = "N|DIR"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | Path:
-        if isinstance(value, int):
-            return value
-        if str(value).isdigit():
-            return int(value)
-        if Path(value).exists() and not Path(value).is_dir():
-            self.fail(f"{value!r} is a file; expected a number of runs or a folder", param, ctx)
-        return Path(value)
+    counts = [int(text) for text in given if text.isdigit()]
+    folders = [Path(text) for text in given if not text.isdigit()]
+    if len(counts) > 1 or len(folders) > 1:
+        raise click.BadParameter("give it once with a number and once with a folder", ctx, param)
+    if folders and folders[0].is_file():
+        raise click.BadParameter(f"{folders[0]} is a file; expected a number of runs or a folder", ctx, param)
+    return store_runs(ctx, param, folders[0] if folders else None), counts[0] if counts else 20
 
 
-def runs_and_count(command: Any) -> Any:
-    """--runs N and --runs DIR under one name: the first is the total of sealed runs, the second their folder."""
-
-    def store(ctx: Any, param: Any, given: tuple[int | Path, ...]) -> tuple[Path, int]:
-        counts = [v for v in given if isinstance(v, int)]
-        folders = [v for v in given if isinstance(v, Path)]
-        if len(counts) > 1 or len(folders) > 1:
-            raise click.BadParameter("give it once with a number and once with a folder", ctx, param)
-        if folders:
-            os.environ["NOTCH_RUNS"] = str(folders[0].resolve())
-        return runs_folder(), counts[0] if counts else 20
-
-    return click.option(
-        "--runs", multiple=True, type=CountOrFolder(), callback=store,
-        help="A number: how many sealed runs the folder shall hold in the end, so that calling it again resumes "
-        "(default: 20). A folder: where they are (default: runs). Give it twice for both; a folder called 20 is ./20.",
-    )(command)  # fmt: skip
-
-
+RUNS_AND_COUNT = click.option(
+    "--runs", multiple=True, metavar="N|DIR", callback=_store_runs,
+    help="A number: how many sealed runs the folder shall hold in the end, so that calling it again resumes "
+    "(default: 20). A folder: where they are (default: runs). Give it twice for both; a folder called 20 is ./20.",
+)  # fmt: skip
 STEER = click.option(
     "--steer", "steering", type=click.Path(file_okay=False, path_type=Path), default=None,
     help="Folder of the steering files (default: steer, beside the folder of runs).",
@@ -76,7 +56,7 @@ def base_of(parameters: tuple[tuple[str, str], ...]) -> Any:
 
 
 @click.command()
-@runs_and_count
+@RUNS_AND_COUNT
 @STEER
 @click.option("--proposer", type=click.Choice(["search", "claude", "plan", "none"]), default="search", show_default=True,
               help="Who proposes; none: only what `notch propose` queues.")  # fmt: skip

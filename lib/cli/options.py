@@ -16,14 +16,15 @@ OK, FAILED, USAGE, MISSING, RUN_FAILED, TAMPERED = range(6)
 TEXTS = ("hypothesis", "of", "adapter", "model", "method", "request")  # parameters whose value is not read as YAML
 
 
-def _store_runs(_: Any, __: Any, value: Path | None) -> Path:
+def store_runs(_: Any, __: Any, value: Path | None) -> Path:
+    """The folder of runs, in the environment so that kernels see it."""
     if value:
-        os.environ["NOTCH_RUNS"] = str(value.resolve())  # so that kernels see it
+        os.environ["NOTCH_RUNS"] = str(value.resolve())
     return runs_folder()
 
 
 RUNS = click.option(
-    "--runs", type=click.Path(file_okay=False, path_type=Path), callback=_store_runs,
+    "--runs", type=click.Path(file_okay=False, path_type=Path), callback=store_runs,
     help="Folder of sealed runs (default: runs).",
 )  # fmt: skip
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

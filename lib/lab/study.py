@@ -27,17 +27,29 @@ PLANS = NOTEBOOKS / "plans"
 TEMPLATES = {"train": "11_train", "rejudge": "13_rejudge"}  # rows that are no experiment, by their key
 
 
-@dataclass(frozen=True)
+def _candidate(value: Any) -> Any:
+    if not isinstance(value, str) and not _adapted(value):
+        raise ValueError(f"is {value!r:.60}: expected a model, one with an adapter as "
+                         "{model: smollm2, adapter: {run: NAME}}")  # fmt: skip
+    return value
+
+
+@form(BadParameters)
 class Entry:
     """One line of a plan."""
 
-    name: str
-    parameters: dict[str, Any] = field(default_factory=dict)
+    name: Filled
+    parameters: dict[Any, Any] = field(default_factory=dict)
     confirm: bool = False  # look at the sealed gate for the champion of that moment
     # Change only the model: candidates, the first to compare with. One with an adapter that an earlier row trains is
     # {model: smollm2, adapter: {run: NAME}}.
-    models: tuple[str | dict[str, Any], ...] = ()
+    models: list[Annotated[Any, AfterValidator(_candidate)]] = field(default_factory=list)
     template: str = "10_experiment"
+
+    def __post_init__(self) -> None:
+        if self.confirm and (self.parameters or self.models):
+            odd = min(map(str, self.parameters), default="models")
+            raise BadParameters(f"it only confirms, {odd!r} has no meaning there")
 
 
 @dataclass(frozen=True)
@@ -49,13 +61,6 @@ class Plan:
     entries: tuple[Entry, ...]
 
 
-def _candidate(value: Any) -> Any:
-    if not isinstance(value, str) and not _adapted(value):
-        raise ValueError(f"is {value!r:.60}: expected a model, one with an adapter as "
-                         "{model: smollm2, adapter: {run: NAME}}")  # fmt: skip
-    return value
-
-
 @form(BadParameters, "plan")
 class Written:
     """A plan as its file has it."""
@@ -64,17 +69,6 @@ class Written:
     name: str = ""
     about: str = ""
     common: dict[Any, Any] | None = None
-
-
-@form(BadParameters)
-class Row:
-    """What a row says beside the parameters of an experiment."""
-
-    name: Filled
-    confirm: bool = False
-    models: list[Annotated[Any, AfterValidator(_candidate)]] = field(default_factory=list)
-    train: dict[Any, Any] = field(default_factory=dict)
-    rejudge: dict[Any, Any] = field(default_factory=dict)
 
 
 def read(path: Path | str) -> Plan:
@@ -106,26 +100,24 @@ def read(path: Path | str) -> Plan:
     return Plan(plan.name or file.stem, plan.about, tuple(entries))
 
 
-def _entry(number: int, given: dict[Any, Any], common: dict[Any, Any]) -> Entry:
+def _entry(number: int, row: dict[Any, Any], common: dict[Any, Any]) -> Entry:
     """A row with what the plan has in common. One such as `train: {method: sft}` is for another template, and takes of
     what is common what that knows."""
+    own = {k: v for k, v in row.items() if k in ("name", "confirm", "models")}
+    rest = {k: v for k, v in row.items() if k not in own}
+    key = next((k for k in TEMPLATES if k in rest), "")
+    template, known = "10_experiment", bases.FREE if "models" in own else common
     try:
-        row = fill(Row, {k: v for k, v in given.items() if k in Row.__dataclass_fields__})
+        if key:
+            template = TEMPLATES[key]
+            inner, known = rest.pop(key), execute.defaults_of(template)
+            if not isinstance(inner, dict):
+                raise BadParameters(f"{key} is {inner!r:.60}: expected a mapping of parameters of {template}")
+            rest = {**inner, **rest}
+        shared = {k: v for k, v in common.items() if k in known and not row.get("confirm")}
+        return fill(Entry, {"name": None, **own, "parameters": {**shared, **rest}, "template": template})
     except BadParameters as error:
-        raise BadParameters(f"run {given.get('name', number)!r}: {error}") from None
-    rest = {k: v for k, v in given.items() if k not in ("name", "confirm", "models")}
-    if row.confirm:
-        if rest or row.models:
-            odd = min(map(str, rest), default="models")
-            raise BadParameters(f"run {row.name!r} only confirms; {odd!r} has no meaning there")
-        return Entry(row.name, confirm=True)
-    special = next((k for k in TEMPLATES if k in rest), None)
-    if special:
-        template, own = TEMPLATES[special], rest.pop(special)
-        known = execute.defaults_of(template)
-        return Entry(row.name, {k: v for k, v in common.items() if k in known} | own | rest, template=template)
-    shared = {k: v for k, v in common.items() if not row.models or k in bases.FREE}
-    return Entry(row.name, {**shared, **rest}, models=tuple(row.models))
+        raise BadParameters(f"run {row.get('name', number)!r}: {error}") from None
 
 
 def _refers(value: Any) -> bool:
@@ -166,7 +158,7 @@ def check(plan: Plan) -> dict[str, Runnable]:
             continue
         try:
             if entry.models:
-                resolve(list(entry.models), planned)
+                resolve(entry.models, planned)
                 continue
             if entry.template == "13_rejudge":  # what it judges is not there yet: its place is checked
                 resolve(entry.parameters, lambda run, _: _earlier(run, runnables))
@@ -270,7 +262,7 @@ def _earlier(run: str, runnables: dict[str, Runnable]) -> str:
 def compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progress]:
     """Change only the model: what is missing of the candidates, then the comparison."""
     try:
-        models = resolve(list(entry.models), lambda run, epoch: _adapter(ids, run, epoch))
+        models = resolve(entry.models, lambda run, epoch: _adapter(ids, run, epoch))
         candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in models]
         for state, record in bases.compare(folder, candidates, entry.parameters, entry.name):
             if state == "ran" or record["kind"] == "models":  # a candidate that is there already is no news

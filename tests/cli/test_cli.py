@@ -302,8 +302,14 @@ def test_a_ledger_line_that_a_full_disk_cut_off_is_made_whole_by_the_next_seal(t
     assert verify(tmp_path / "runs") == []
 
 
+def test_the_entry_point_is_a_function_of_the_package_and_the_package_runs_by_its_name():
+    command = [sys.executable, "-c", "from lib.cli import main; main(['--version'])"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == child("--version").stdout
+
+
 def test_importing_the_command_line_is_cheap():
-    text = "import sys, lib.cli; print([m for m in ('papermill', 'mlx', 'pandas', 'matplotlib', 'numpy') if m in sys.modules])"
+    text = "import sys, lib.cli; print([m for m in ('papermill', 'mlx', 'pandas', 'matplotlib', 'numpy', 'pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -70,7 +70,7 @@ def test_a_plan_is_found_by_its_name():
     "text, said",
     [
         ("runs: [{name: a}, {name: a}]", "two runs are called 'a'"),
-        ("runs: [{name: a}, {model: toy}]", "run 2: name is missing"),
+        ("runs: [{name: a}, {model: toy}]", "run 2: name is None: expected text"),
         ("runs: [{name: 5}]", "run 5: name is 5: expected text"),
         ("runs: [{name: ''}]", "run '': name is empty"),
         ("runs: [a]", "plan runs[0] is 'a': expected a mapping"),
