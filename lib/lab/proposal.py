@@ -99,7 +99,8 @@ class Proposal:
     def of(cls, value: Any) -> Proposal:
         """A proposal from plain data. Raises Refused: malformed, too-large, not-finite, unknown-lever, budget."""
         if not isinstance(value, Mapping):
-            raise Refused("malformed", f"a proposal is {value!r:.60}: expected a mapping")
+            known = ", ".join(cls.__dataclass_fields__)
+            raise Refused("malformed", f"a proposal is {value!r:.60}: expected a mapping with {known}")
         try:
             size = len(json.dumps(value).encode())
         except (TypeError, ValueError, RecursionError) as error:
@@ -123,11 +124,11 @@ def _sound(name: str, value: Any) -> None:
     """Raise Refused on numbers without end, and on texts that are too long or no text, however deep they lie."""
     for leaf in _leaves(value):
         if isinstance(leaf, float) and not math.isfinite(leaf):
-            raise Refused("not-finite", f"{name} has {leaf}: expected finite numbers")
+            raise Refused("not-finite", f"{name!s:.60} has {leaf}: expected finite numbers")
         if isinstance(leaf, str) and len(leaf) > MOST_TEXT:
-            raise Refused("too-large", f"{name} has a text of {len(leaf)} characters; at most {MOST_TEXT} are allowed")
+            raise Refused("too-large", f"{name!s:.60} has a text of {len(leaf)} characters; at most {MOST_TEXT} are allowed")
         if isinstance(leaf, str) and any(ord(c) < 32 and c not in "\n\t" or "\ud800" <= c <= "\udfff" for c in leaf):
-            raise Refused("malformed", f"{name} has control characters or halves of characters")
+            raise Refused("malformed", f"{name!s:.60} has control characters or halves of characters")
 
 
 def parse(text: str) -> Any:
