@@ -1,7 +1,7 @@
 """A calibration: a judge and a decoding measured before anybody believes a difference; what comes out is a record.
 
-Knows where texts and repeats come from: gold damaged, a run's stored answers judged again, the same pipeline answered
-again with other seeds. Does not know how texts are damaged nor what noise means for the keep rule (`lib.measure`).
+Knows where texts and repeats come from: gold damaged, the controls, a run's stored answers judged again, the same pipeline
+answered again with other seeds. Does not know how texts are damaged nor what noise means for the keep rule (`lib.measure`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
+from lib.agent.prompt import BadReply, ask, parse_set
 from lib.claude.prices import BudgetSpent, dollars
+from lib.files import RULER
 from lib.lab.experiment import BadParameters, Experiment, judge_named
 from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.lab.show import Markdown
 from lib.measure import calibrate, noise
-from lib.measure.answer import Answer
+from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.damage import texts
 from lib.measure.judge import Judge
 from lib.measure.ruler import Case
+from lib.models.model import quoting
+from lib.models.stored import PREFIX, read
 
 TYPICAL = {"input_tokens": 2000, "output_tokens": 500}  # of one call of the judge by Claude
 GREEDY = 2  # greedy repeats beside the sampled ones: they only have to show whether anything moves
@@ -134,7 +138,8 @@ class Calibration:
     @property
     def judgments(self) -> int:
         """How many judgments it takes at most."""
-        answers = len(self.base.ruler.gate(self.gate)) * (2 * self.repeats + GREEDY)
+        controls = len(self._others()) + 3  # and gold, gold of another task, the any-task set
+        answers = len(self.base.ruler.gate(self.gate)) * (2 * self.repeats + GREEDY + controls)
         return len(texts(self.cases[:1])) * len(self.cases) + answers
 
     def run(self) -> Calibrated:
@@ -147,6 +152,7 @@ class Calibration:
         for repeat in range(self.repeats):
             rows += calibrate.again(judges.of(repeat), pairs, repeat)
         rows += calibrate.placed(judges.of(0), self.cases)
+        rows += calibrate.control(judges.of(0), self.base.ruler.gate(self.gate), self._others())
         judges._settle()
         found = calibrate.readings(rows)
         found |= calibrate.worlds(rows, found["floors"], self.seed)
@@ -184,6 +190,22 @@ class Calibration:
         part = "greedy" if any(r["part"] == "greedy" for r in rows) else "fresh"
         first = [r for r in rows if r["part"] == part and r["repeat"] == 0 and r["answer"]]
         return [(case[r["case"]], Answer(r["answer"]["title"], tuple(r["answer"]["questions"]))) for r in first]
+
+    def _others(self) -> dict[str, list[Answer | NoAnswer]]:
+        """An answer a case of the gate from every frontier that the ruler stores answers of, and from the toy."""
+        cases = self.base.ruler.gate(self.gate)
+        names = [f"{PREFIX}{path.stem}" for path in sorted((RULER / "answers").glob("*.jsonl"))]
+        replies = {name: read(name).replies for name in names}
+        written = {name: [self._read(own.get(c.task)) for c in cases] for name, own in replies.items()}
+        return written | {calibrate.TOY: [self._read(quoting(ask(c.task))) for c in cases]}
+
+    def _read(self, reply: str | None) -> Answer | NoAnswer:
+        protocol = self.base.ruler.protocol
+        try:
+            draft = parse_set(reply or "")
+        except BadReply as error:
+            return NoAnswer(str(error) if reply else "nothing is stored for this task")
+        return spec_gate(draft.title, draft.questions, protocol.questions, protocol.generic_titles)
 
     def _stored(self) -> list[tuple[Case, Answer]]:
         return stored(Ledger.read(), self.of, self.base.ruler.cases)

@@ -1,26 +1,31 @@
 """Calibration: what a judge says about texts whose faults are known, and what repeats say about its noise.
 
 Knows how texts become rows (a judgment each) and rows become readings: the response matrix, identity, paraphrase,
-attacks, halo, the A/A floor. Works with any judge. Does not know which judge it is, nor where answers come from. Every
+attacks, the controls at both ends of the scale, halo, the A/A floor. Works with any judge. Does not know which judge it is, nor where answers come from. Every
 reading follows from the rows alone, so `notch verify` computes it again.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lib.measure import noise
 from lib.measure.answer import Answer, NoAnswer, spec_gate
-from lib.measure.damage import STRENGTHS, Text, texts
+from lib.measure.damage import STRENGTHS, Text, plain, texts
 from lib.measure.judge import DIMENSIONS, Judge, Judgment
 from lib.measure.leak import leaked
 from lib.measure.ruler import Case
 from lib.measure.score import VALUE, Outcome, case_quality
+from lib.measure.stats import bca
 
 Row = dict[str, Any]
 NOISE = ("same", "greedy", "fresh")  # judged again; answered again greedily; answered again by sampling
 HAIR = 1e-9  # of rounding
+# Controls: answers whose worth is known. Those at the bottom know nothing of the task but its words, or not even them.
+GOLD, DAMAGED, OTHER, TOY, PLAIN = "gold", "damaged gold", "gold of another task", "toy template", "any-task set"
+BOTTOM = (OTHER, TOY, PLAIN)
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -62,6 +67,39 @@ def again(judge: Judge, pairs: Sequence[tuple[Case, Answer]], repeat: int) -> li
     return [row_of("same", case.id, o, repeat=repeat) for (case, _), o in zip(pairs, found, strict=True)]
 
 
+def control(judge: Judge, cases: Sequence[Case], others: Mapping[str, Sequence[Answer | NoAnswer]]) -> list[Row]:
+    """Answers whose worth is known beforehand, judged: a row each. `others`, by name an answer a case, come from outside."""
+    sets: dict[str, Sequence[Answer | NoAnswer]] = {
+        GOLD: [_gold(c) for c in cases], **others,
+        OTHER: [_gold(c) for c in deranged(cases)], PLAIN: [plain(c) for c in cases],
+    }  # fmt: skip
+    every = [(name, c, a) for name, answers in sets.items() for c, a in zip(cases, answers, strict=True)]
+    judged = iter(judge.judge_all([(c, a) for _, c, a in every if isinstance(a, Answer)]))  # one batch for all of them
+    return [row_of("control", c.id, next(judged) if isinstance(a, Answer) else a, kind=name) for name, c, a in every]
+
+
+def _gold(case: Case) -> Answer:
+    if case.gold is None:
+        raise ValueError(f"case {case.id!r} has no gold answer, and a calibration starts from gold")
+    return Answer(case.gold.title, case.gold.questions)
+
+
+def deranged(cases: Sequence[Case], seed: int = 0) -> list[Case]:
+    """For each case another one, each taken once, of another area wherever no area has more than half of the cases.
+
+    >>> [c.id for c in deranged([Case("a", "x"), Case("b", "y")])]
+    ['b', 'a']
+    """
+    order = list(range(len(cases)))
+    random.Random(seed).shuffle(order)
+    order.sort(key=lambda i: cases[i].area)
+    areas = [c.area for c in cases]
+    # Areas stand in blocks: turned on by the largest block, none meets itself.
+    turn = max(map(areas.count, areas)) % len(cases) or 1
+    taken = dict(zip(order, order[turn:] + order[:turn], strict=True))
+    return [cases[taken[i]] for i in range(len(cases))]
+
+
 # --- readings ------------------------------------------------------------------------------------
 
 
@@ -78,6 +116,7 @@ def readings(rows: Sequence[Row]) -> dict[str, Any]:
         "strengths": _strengths(rows, gold),
         "paraphrase": _paraphrase(rows, gold),
         "attacks": _attacks(rows, gold),
+        "controls": _controls(rows),
     }
     found["own_falls_most"] = {d: _falls_most(d, changes) for d, changes in found["matrix"].items()}
     for part in NOISE:
@@ -156,6 +195,36 @@ def _attacks(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, A
             "leaks": sum(bool(r["leak"]) for r in mine), "refused": sum(bool(r["refused"]) for r in mine),
         }  # fmt: skip
     return found
+
+
+def _controls(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Each control as a run is scored: over its cases, where one case may have several texts (gold, damaged in all ways)."""
+    by: dict[str, list[Row]] = {}
+    for r in rows:
+        if r["part"] in ("control", "damage"):
+            by.setdefault(r["kind"] if r["part"] == "control" else DAMAGED, []).append(r)
+    return [_control(name, mine) for name, mine in by.items()]
+
+
+def _control(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    judged, values = [r["judgment"] for r in rows if r["judgment"]], list(qualities(rows).values())
+    low, high = bca(values) if values else (0.0, 0.0)
+    wins, ties, losses = (sum(j["verdict"] == v for j in judged) for v in VALUE)
+    return {
+        "name": name, "quality": _mean(values), "low": low, "high": high, "wins": wins, "ties": ties, "losses": losses,
+        "no_answer": sum(r["no_answer"] is not None for r in rows),
+        "unscored": sum(r["unscored"] is not None for r in rows),
+        "dims": {d: _mean([j["scores"][d] for j in judged]) for d in DIMENSIONS} if judged else {},
+    }  # fmt: skip
+
+
+def qualities(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean quality of each case's rows, without the unscored."""
+    by: dict[str, list[float]] = {}
+    for r in rows:
+        if r["quality"] is not None:
+            by.setdefault(r["case"], []).append(r["quality"])
+    return {case: _mean(values) for case, values in by.items()}
 
 
 def repeats_of(rows: Sequence[Row], part: str) -> list[list[float]]:
