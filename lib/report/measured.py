@@ -1,4 +1,4 @@
-"""What a calibration or a re-judge found, as tables.
+"""What a calibration or a re-judge found, as tables; the controls beside the climb.
 
 Knows the readings of `lib.measure.calibrate` and `lib.measure.blind`. Does not know how they were made.
 """
@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from lib.lab.ledger import Ledger
-from lib.lab.show import Markdown, bullets, grid, interval
+from lib.lab.show import Markdown, bullets, grid, interval, table
 from lib.measure import noise as measure
+from lib.report import tables
 from lib.report.tables import DIMS, latest
 
 Readings = dict[str, Any]
@@ -70,6 +71,39 @@ def attacks(readings: Readings) -> pd.DataFrame:
         for name, a in readings["attacks"].items()
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def controls(readings: Readings) -> pd.DataFrame:
+    """Answers whose worth is known, best first: what any quality of this ruler and judge is to be read between."""
+    rows = [
+        {
+            "control": c["name"], "quality": c["quality"], "interval": interval(c["low"], c["high"], ""),
+            "wtl": f"{c['wins']}/{c['ties']}/{c['losses']}", **{DIMS[d]: c["dims"].get(d) for d in DIMS},
+        }
+        for c in sorted(readings.get("controls", []), key=lambda c: -c["quality"])
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def scale(ledger: Ledger) -> Markdown:
+    """Where the climb stands between a set that fits any task and the frontier: a sentence, and the controls as a table."""
+    era = latest(ledger)
+    f, record = tables.climbing(ledger, era), tables.calibrated(ledger, era)
+    far, level = tables.headline(ledger, era), tables.unbeaten(ledger, era)
+    lines = [f"{far[:1].upper()}{far[1:]}.", f"**{level}.**" if level else ""]
+    judged = int(f[["wins", "ties", "losses"]].sum().sum())
+    if judged:
+        better = int(f.wins.sum() + f.ties.sum())
+        lines.append(f"Half of quality is the verdict against gold: of {judged} judged answers of this climb {better} won or "
+                     "tied" + ("." if better else ", so that half is 0 in every run."))  # fmt: skip
+    parts = [bullets(filter(None, lines)).text]
+    if record:
+        frame = controls({"controls": list(tables.controls(ledger, era).values())})
+        tests = tables.against_bottom(ledger, era)
+        frame["delta of the champion"] = [tests[n].delta if n in tests else None for n in frame.control]
+        frame["p"] = [tests[n].p if n in tests else None for n in frame.control]
+        parts.append(f"From {record['id']}, on the same cases:\n\n{table(frame).text}")
+    return Markdown("\n\n".join(parts))
 
 
 def noise(readings: Readings) -> pd.DataFrame:
