@@ -242,7 +242,7 @@ class Calibration:
         source = f"run {self.of}" if self.of else "the first of these (a greedy one, where there is one)"
         return (
             f"Judge **{self.judge}**, gate **{self.gate}**. Gold of {len(self.cases)} cases is damaged, reworded and "
-            f"attacked. **{self.model}** answers the gate {self.repeats} times with seeds from {self.seed}, decoding "
+            f"attacked; the controls are judged on the whole gate. **{self.model}** answers the gate {self.repeats} times with seeds from {self.seed}, decoding "
             f"{self.decoding or 'greedy'}, and greedily; the answers of {source} are judged {self.repeats} times.\n\n{self.plan}\n\n"
             f"Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`."
         )

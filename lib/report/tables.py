@@ -101,7 +101,7 @@ def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
     """Qualities to read the chart against: anchor runs, of the frontiers the stronger, and gold against itself."""
     lines: dict[str, float] = {}
     f, best = measured_beside(ledger, fingerprint), frontier(ledger, fingerprint)
-    for r in f[~f.model.map(stored)].to_dict("records"):
+    for r in f[~f.model.map(stored).astype(bool)].to_dict("records"):
         steps = "" if r["pipeline"] == [{"step": "ask"}] else f", {' '.join(s['step'] for s in r['pipeline'])}"
         name = re.sub(r"\+ .*?(\d{4,})-.*", r"+ \1", named(r)) + steps  # an adapter by its run's number
         lines[f"{name} ({r['id'][:4]})" if name in lines else name] = r["quality"]
@@ -140,7 +140,7 @@ def frontier(ledger: Ledger, fingerprint: str) -> tuple[str, float] | None:
     """The stronger frontier's own answers: of the controls, without those of the anchors that were sealed as runs."""
     own = [(name, c["quality"]) for name, c in controls(ledger, fingerprint).items() if stored(name)]
     f = measured_beside(ledger, fingerprint)
-    runs = f[f.model.map(stored)]
+    runs = f[f.model.map(stored).astype(bool)]
     return max(own or zip(runs.model, runs.quality, strict=True), key=lambda line: line[1], default=None)
 
 
