@@ -1,7 +1,8 @@
 """A calibration: a judge and a decoding measured before anybody believes a difference; what comes out is a record.
 
-Knows where texts and repeats come from: gold damaged, the controls, a run's stored answers judged again, the same pipeline
-answered again with other seeds. Does not know how texts are damaged nor what noise means for the keep rule (`lib.measure`).
+Knows where texts and repeats come from: gold damaged, the controls, a run's stored answers judged again, the same
+pipeline answered again with other seeds. Does not know how texts are damaged nor what noise means for the keep rule
+(`lib.measure`).
 """
 
 from __future__ import annotations
@@ -203,9 +204,9 @@ class Calibration(Runnable):
         source = f"run {self.of}" if self.of else "the first of these (a greedy one, where there is one)"
         return (
             f"Judge **{self.judge}**, gate **{self.gate}**. Gold of {len(self.cases)} cases is damaged, reworded and "
-            f"attacked; the controls are judged on the whole gate. **{self.model}** answers the gate {self.repeats} times with "
-            f"seeds from {self.seed}, decoding "
-            f"{self.decoding or 'greedy'}, and greedily; the answers of {source} are judged {self.repeats} times.\n\n{self.plan}\n\n"
+            f"attacked; the controls are judged on the whole gate. **{self.model}** answers the gate {self.repeats} "
+            f"times with seeds from {self.seed}, decoding {self.decoding or 'greedy'}, and greedily; "
+            f"the answers of {source} are judged {self.repeats} times.\n\n{self.plan}\n\n"
             f"Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`."
         )
 

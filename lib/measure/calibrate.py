@@ -1,8 +1,8 @@
 """Calibration: what a judge says about texts whose faults are known, and what repeats say about its noise.
 
 Knows how texts become rows (a judgment each) and rows become readings: the response matrix, identity, paraphrase,
-attacks, the controls at both ends of the scale, halo, the A/A floor. Works with any judge. Does not know which judge it is, nor where answers come from. Every
-reading follows from the rows alone, so `notch verify` computes it again.
+attacks, the controls at both ends of the scale, halo, the A/A floor. Works with any judge. Does not know which judge it
+is, nor where answers come from. Every reading follows from the rows alone, so `notch verify` computes it again.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def again(judge: Judge, pairs: Sequence[tuple[Case, Answer]], repeat: int) -> li
 
 
 def control(judge: Judge, cases: Sequence[Case], others: Mapping[str, Sequence[Answer | NoAnswer]]) -> list[Row]:
-    """Answers whose worth is known beforehand, judged: a row each. `others`, by name an answer a case, come from outside."""
+    """Answers whose worth is known beforehand, judged: a row each. `others`: more of them by name, an answer a case."""
     sets: dict[str, Sequence[Answer | NoAnswer]] = {
         GOLD: [_gold(c) for c in cases], **others,
         OTHER: [_gold(c) for c in deranged(cases)], PLAIN: [plain(c) for c in cases],
@@ -198,7 +198,7 @@ def _attacks(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, A
 
 
 def _controls(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Each control as a run is scored: over its cases, where one case may have several texts (gold, damaged in all ways)."""
+    """Each control scored as a run is, over its cases; a case may have several texts (gold damaged in all ways)."""
     by: dict[str, list[Row]] = {}
     for r in rows:
         if r["part"] in ("control", "damage"):

@@ -86,16 +86,16 @@ def controls(readings: Readings) -> pd.DataFrame:
 
 
 def scale(ledger: Ledger) -> Markdown:
-    """Where the climb stands between a set that fits any task and the frontier: a sentence, and the controls as a table."""
+    """Where the climb stands between a set that fits any task and the frontier: sentences, and the controls."""
     era = latest(ledger)
-    f, record = tables.climbing(ledger, era), tables.calibrated(ledger, era)
+    f, record = tables.climbing(ledger, era), tables.calibration(ledger, era)
     far, level = tables.headline(ledger, era), tables.unbeaten(ledger, era)
     lines = [f"{far[:1].upper()}{far[1:]}.", f"**{level}.**" if level else ""]
     judged = int(f[["wins", "ties", "losses"]].sum().sum())
     if judged:
         better = int(f.wins.sum() + f.ties.sum())
-        lines.append(f"Half of quality is the verdict against gold: of {judged} judged answers of this climb {better} won or "
-                     "tied" + ("." if better else ", so that half is 0 in every run."))  # fmt: skip
+        lines.append(f"Half of quality is the verdict against gold: of {judged} judged answers of this climb {better} "
+                     "won or tied" + ("." if better else ", so that half is 0 in every run."))  # fmt: skip
     parts = [bullets(filter(None, lines)).text]
     if record:
         frame = controls({"controls": list(tables.controls(ledger, era).values())})

@@ -123,21 +123,21 @@ def measured_beside(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 # --- the two ends of the scale -------------------------------------------------------------------
 
 
-def calibrated(ledger: Ledger, fingerprint: str) -> dict[str, Any] | None:
+def calibration(ledger: Ledger, fingerprint: str) -> dict[str, Any] | None:
     """The newest calibration that judged the controls on the full gate, where the climb is."""
     every = (r for r in reversed(ledger.records) if r["kind"] == "calibrate" and r["fingerprint"] == fingerprint)
     return next((r for r in every if r["gate"] == "full" and (r.get("found") or {}).get("controls")), None)
 
 
 def controls(ledger: Ledger, fingerprint: str) -> dict[str, dict[str, Any]]:
-    """The controls of an era by name, best first: quality, interval, counts, dimensions. Empty where none were judged."""
-    record = calibrated(ledger, fingerprint)
+    """The controls of an era by name, best first: quality, interval, counts, dimensions. Empty where none is sealed."""
+    record = calibration(ledger, fingerprint)
     every = sorted(record["found"]["controls"] if record else [], key=lambda c: -c["quality"])
     return {c["name"]: c for c in every}
 
 
 def frontier(ledger: Ledger, fingerprint: str) -> tuple[str, float] | None:
-    """The stronger frontier's own answers: of the controls, without those of the anchors that were sealed as runs."""
+    """The stronger frontier's own answers: a control of the calibration, else an anchor that was sealed."""
     own = [(name, c["quality"]) for name, c in controls(ledger, fingerprint).items() if stored(name)]
     f = measured_beside(ledger, fingerprint)
     runs = f[f.model.map(stored).astype(bool)]
@@ -146,20 +146,21 @@ def frontier(ledger: Ledger, fingerprint: str) -> tuple[str, float] | None:
 
 def against_bottom(ledger: Ledger, fingerprint: str) -> dict[str, Paired]:
     """The champion paired with every control at the bottom, on the same cases. Empty without a champion or controls."""
-    record, champion = calibrated(ledger, fingerprint), ledger.champion(fingerprint)
+    record, champion = calibration(ledger, fingerprint), ledger.champion(fingerprint)
     if not record or not champion:
         return {}
     rows, own = ledger.cases(record["id"]), ledger.qualities(champion["id"])
-    found = {}
+    tests = {}
     for name in (n for n in controls(ledger, fingerprint) if n in calibrate.BOTTOM):
         other = calibrate.qualities([r for r in rows if r["part"] == "control" and r["kind"] == name])
         both = own.keys() & other.keys()  # a judge may have failed on a case of either
-        found[name] = paired({c: own[c] for c in both}, {c: other[c] for c in both})
-    return found
+        if both:
+            tests[name] = paired({c: own[c] for c in both}, {c: other[c] for c in both})
+    return tests
 
 
 def unbeaten(ledger: Ledger, fingerprint: str) -> str:
-    """That the champion is no better than a template, where the paired rule does not put it above every control; else ""."""
+    """That the champion is no better than a template, unless the paired rule puts it above every control; then ""."""
     tests, champion = against_bottom(ledger, fingerprint), ledger.champion(fingerprint)
     floor = ledger.floor(fingerprint, samples(champion)) if champion else None
     level = [f"{t.delta:+.3f}, {chance(t.p)}, to the {name}" for name, t in tests.items()
@@ -178,13 +179,13 @@ def way(ledger: Ledger, fingerprint: str) -> float | None:
 
 def headline(ledger: Ledger, fingerprint: str) -> str:
     """How far the champion has come from a set that fits any task to the frontier's own answers, in a sentence."""
-    found, best, share = controls(ledger, fingerprint), frontier(ledger, fingerprint), way(ledger, fingerprint)
-    if calibrate.PLAIN not in found:
+    ends, best, share = controls(ledger, fingerprint), frontier(ledger, fingerprint), way(ledger, fingerprint)
+    if calibrate.PLAIN not in ends:
         return (
             "how far the champion has come from a set that fits any task to the frontier's own answers is not known: "
             "`notch calibrate` measures it"
         )
-    plain = found[calibrate.PLAIN]["quality"]
+    plain = ends[calibrate.PLAIN]["quality"]
     if not best:
         return f"a set that fits any task gets {plain:.3f}; this ruler stores no frontier's answers"
     if share is None:
@@ -289,7 +290,7 @@ def widest(ledger: Ledger, fingerprint: str, base: bool = False) -> dict[str, An
 
 
 def headlines(ledger: Ledger) -> list[str]:
-    """Lines: the climb, where it stands between the two ends of the scale, what is confirmed, what the numbers are not."""
+    """Lines: the climb, where it stands between both ends of the scale, what is confirmed, what the numbers are not."""
     fingerprint = latest(ledger)
     f = climbing(ledger, fingerprint)
     if f.empty:
