@@ -7,6 +7,8 @@ worn out.
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any
 
 from lib.files import RULER
@@ -59,36 +61,35 @@ def _section(ledger: Ledger, name: str, run: str, frontier: str, cases: dict[str
     rest = [row for row in rows if row not in worst]  # where all score the same, six cases and not three twice
     best = sorted(rest, key=lambda r: (-r["quality"], r["case"]))[:EACH]
     silent = sum(row["answer"] is None for row in rows)
-    all_fail = silent == len(rows)
-    none = (
-        " Not one is valid, so there is no best and no worst: the first six by case id show what it wrote." * all_fail
-    )
+    none = " So there is no best and no worst: the first six by case id show what it wrote." * (silent == len(rows))
     lines = [f"**{name}, {run}**: {plural(len(rows) - silent, 'valid answer')} to {plural(len(rows), 'task')}.{none}"]
     for end, chosen in (("worst", worst), ("best", best)):
         for row in chosen:
             sources = {run: row} | ({frontier: beside[row["case"]]} if row["case"] in beside else {})
-            lines.append(_case("failure" if all_fail else end, row, sources, cases[row["case"]]))
+            lines.append(_case(end, row, sources, cases[row["case"]]))
     return "\n\n".join(lines)
 
 
 def _case(end: str, row: Row, sources: dict[str, Row], case: Case) -> str:
-    """One task as a fold: a column a source, title and questions down."""
-    columns = [[cell(run), number(r["quality"], "quality"), *_lines(r)] for run, r in sources.items()]
+    """One task as a fold: a column a source, title and questions down, above them what came where no answer did."""
+    failures = [_failure(run, r) for run, r in sources.items() if not r["answer"]]
+    given = {run: (r["quality"], r["answer"]) for run, r in sources.items() if r["answer"]}
+    columns = {run: [number(q, "quality"), *_texts(a["title"], a["questions"])] for run, (q, a) in given.items()}
     if case.gold:
-        columns.append(["gold", "", *map(cell, [case.gold.title, *case.gold.questions])])
-    height = max(map(len, columns))
-    labels = ["", "quality", "title", *map(str, range(1, height - 2))]
-    padded = [column + [""] * (height - len(column)) for column in columns]
-    heads, *body = zip(labels, *padded, strict=True)
-    score = f"{row['quality']:.3f}" if row["answer"] else "no answer"
-    task = html.escape(f"{end}, {score}: {case.task} ({case.id})", quote=False)
-    return fold(Markdown(grid(heads, body)), task).text
+        columns["gold"] = ["", *_texts(case.gold.title, case.gold.questions)]
+    labels = ["quality", "title", *map(str, range(1, max(map(len, columns.values()), default=2) - 1))]
+    table = grid(["", *map(cell, columns)], zip_longest(labels, *columns.values(), fillvalue=""))
+    score = f"{end}, {row['quality']:.3f}" if row["answer"] else "no answer"
+    summary = html.escape(f"{score}: {case.task} ({case.id})", quote=False)
+    return fold(Markdown("\n\n".join([*failures, table])), summary).text
 
 
-def _lines(row: Row) -> list[str]:
-    """Title and questions of an answer; without one the reason, and the model's last words cut to a line."""
-    if row["answer"]:
-        return [cell(text) for text in (row["answer"]["title"], *row["answer"]["questions"])]
+def _texts(title: str, questions: Iterable[str]) -> list[str]:
+    return [cell(text) for text in (title, *questions)]
+
+
+def _failure(run: str, row: Row) -> str:
+    """Why a case has no answer, and the last that the model wrote, cut to a line."""
     text = next((" ".join(c["text"].split()) for c in reversed(row["calls"]) if c.get("text")), "")
     wrote = f"It wrote: “{cell(text[:LINE])}{'…' * (len(text) > LINE)}”" if text else "It wrote nothing."
-    return [f"**no answer**: {cell(row['no_answer'] or '')}", wrote]
+    return f"{cell(run)} has **no answer** ({cell(row['no_answer'] or '')}), so it scores 0. {wrote}"

@@ -207,7 +207,7 @@ def _dropped(ledger: Ledger, record: dict[str, Any]) -> str:
         + ", ".join(f"{v['from_dropping']:+.3f} ({run})" for run, v in runs.items())
         + ". That says nothing about a reason: a mean rises wherever its lowest part goes.",
         f"Judgment: blind to it, the judge calls {after} losses instead of {before} in {plural(sum(v['cases'] for v in runs.values()), 'case')}, "
-        f"and {plural(sum(v['verdicts_changed'] for v in runs.values()), 'verdict')} of them change; with the other scores that moves quality by "
+        f"and {plural(sum(v['verdicts_changed'] for v in runs.values()), 'verdict')} change; with the scores that remain that moves quality by "
         + ", ".join(f"{v['judged']['delta']:+.3f} ({run}, {chance(v['judged']['p'])})" for run, v in runs.items()) + ".",
         f"Beyond chance the judgment eases for {', '.join(eased)}: there {name} is a part of why it loses."
         if eased else f"For no run does the judgment ease beyond chance: these answers lose without {name} too.",

@@ -151,8 +151,8 @@ def table(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     )
     for name, t in tests.items():
         f[f"to {name}"], f[f"95 % to {name}"], f[f"p to {name}"] = t.delta, list(map(interval, t.low, t.high)), t.p
-    return f[["id", "training", "pairs", "epoch", "pipeline", "quality", "no_answer", "to base", "95 % to base", "p to base",
-              "beside", "to it", "95 % to it", "p to it", "to prompting", "95 % to prompting", "p to prompting",
+    return f[["id", "training", "pairs", "epoch", "pipeline", "quality", "no_answer", "to prompting", "95 % to prompting",
+              "p to prompting", "to base", "95 % to base", "p to base", "beside", "to it", "95 % to it", "p to it",
               "seconds_to_train"]]  # fmt: skip
 
 
@@ -174,30 +174,32 @@ def summary(ledger: Ledger, fingerprint: str) -> Markdown:
         lines.append(f"{plural(len(rest), 'measurement')} can be compared with imitation: beyond chance, "
                      f"{_beyond(ledger, rest, 'beside', 'it')}")  # fmt: skip
     if prompting:
-        all_of_them = _beyond(ledger, every.assign(prompting=prompting), "prompting", "it")
-        lines += [
-            duel(ledger, fingerprint),
-            f"{plural(len(every), 'adapter run')} beside {prompting}: beyond chance, {all_of_them}",
-        ]
+        beside = _beyond(ledger, every.assign(prompting=prompting), "prompting", "it")
+        lines += duel(ledger, fingerprint)
+        lines.append(f"{plural(len(every), 'adapter run')} beside {prompting}: beyond chance, {beside}")
     tests = len(new) + len(more) + len(rest) + len(every) * bool(prompting)
     if tests > 5:
         lines.append(f"With {tests} tests at {ALPHA:g}, about {tests * ALPHA:.1f} come out so by luck alone; a run is kept by "
                      "the keep rule, not by this table.")  # fmt: skip
-    return bullets(lines)
+    return bullets(
+        lines, "No run stands beside an adapter yet: neither its bare base nor any other without an adapter."
+    )
 
 
-def duel(ledger: Ledger, fingerprint: str) -> str:
-    """Whether the best adapter run beats the best run without an adapter, in a sentence, either way."""
+def duel(ledger: Ledger, fingerprint: str) -> list[str]:
+    """Whether the best adapter run beats the best run without an adapter, in a sentence either way; [] without both."""
     adapter, prompting = best(ledger, fingerprint, adapter=True), best(ledger, fingerprint, adapter=False)
+    if not adapter or not prompting:
+        return []
     test = paired(ledger.qualities(adapter), ledger.qualities(prompting))
     beyond = "beats" if test.delta > 0 else "falls behind"
     verb = f"**{beyond}**" if test.p < ALPHA else "**is not told from**"
     of_adapter, of_prompting = (ledger.get(run)["scores"]["quality"] for run in (adapter, prompting))
-    return (
+    return [
         f"Training against prompting: the best adapter run, {adapter} ({of_adapter:.3f}), {verb} the best run without one, "
         f"{prompting} ({of_prompting:.3f}): {test.delta:+.3f} (95 % {interval(test.low, test.high)}, {chance(test.p)}). Each "
         "is the highest of several, so a part of both is luck."
-    )
+    ]
 
 
 def openings(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
