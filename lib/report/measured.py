@@ -201,13 +201,15 @@ def _dropped(ledger: Ledger, record: dict[str, Any]) -> str:
         return f"{record['id']} left out {name}, and nothing was scored."
     lowest = [run for run, v in runs.items() if v["dims"] and min(v["dims"], key=v["dims"].get) == readings["without"]]
     before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
+    missing = sum(v["no_answer"] for v in runs.values())
+    silent = f" ({plural(missing, 'case')} without an answer count as lost in both)" if missing else ""
     eased = [run for run, v in runs.items() if v["judged"]["p"] < ALPHA and v["judged"]["delta"] > 0]
     lines = [
         f"Arithmetic: with {name} left out of the mean of the scores that the judge gave with all five, quality moves by "
         + ", ".join(f"{v['from_dropping']:+.3f} ({run})" for run, v in runs.items())
         + ". That says nothing about a reason: a mean rises wherever its lowest part goes.",
         f"Judgment: blind to it, the judge calls {after} losses instead of {before} in {plural(sum(v['cases'] for v in runs.values()), 'case')}, "
-        f"and {plural(sum(v['verdicts_changed'] for v in runs.values()), 'verdict')} change; with the scores that remain that moves quality by "
+        f"and {plural(sum(v['verdicts_changed'] for v in runs.values()), 'verdict')} change{silent}; with the scores that remain that moves quality by "
         + ", ".join(f"{v['judged']['delta']:+.3f} ({run}, {chance(v['judged']['p'])})" for run, v in runs.items()) + ".",
         f"Beyond chance the judgment eases for {', '.join(eased)}: there {name} is a part of why it loses."
         if eased else f"For no run does the judgment ease beyond chance: these answers lose without {name} too.",
