@@ -97,7 +97,8 @@ above it, and tests/test_order.py holds that.
     report.measured             calibration and re-judge -> tables
     report.compared             a comparison of models -> tables
     report.levers               what each class of lever did, its negatives included -> tables
-    report.trained              what training gave, beside the base and imitation -> tables
+    report.trained              what training gave, beside the base, imitation and prompting -> tables
+    report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
     report.site                 notebooks -> pages
@@ -141,6 +142,7 @@ _HOME = {
     "Training": "lib.lab.training",
     "Ledger": "lib.lab.ledger",
     "compared": "lib.report",
+    "examples": "lib.report",
     "explore": "lib.desk",
     "figures": "lib.report",
     "levers": "lib.report",
