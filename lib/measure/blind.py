@@ -7,11 +7,13 @@ not know where the answers come from. A judge may still be led by what it was to
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import fsum
+from statistics import fmean
 from typing import Any
 
+from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.noise import detectable_of
@@ -41,7 +43,7 @@ def without(ruler: Ruler, dimension: str) -> Ruler:
     The cases and the seal stay, so judgments of both can be paired; the wording is part of a judge's identity, so
     their fingerprints differ. Raises ValueError on an unknown dimension.
     """
-    [gone] = [d for d in ruler.rubric if d.name == dimension] or [None]
+    gone = next((d for d in ruler.rubric if d.name == dimension), None)
     if gone is None:
         raise ValueError(f"no dimension {dimension!r}: expected one of {', '.join(d.name for d in ruler.rubric)}")
     name = dimension.replace("_", "-")
@@ -49,14 +51,12 @@ def without(ruler: Ruler, dimension: str) -> Ruler:
         f"\n\nLeave one thing out of account altogether: {name}. ({gone.description}) A set that is better or worse "
         "only in that is neither better nor worse."
     )
-    prompts = {kind: _cut(text, dimension).rstrip() + order for kind, text in ruler.prompts.items()}
+    prompts = dict(ruler.prompts)
+    for kind in prompts:
+        for old, new in CLAUSES.get(dimension, ()):
+            prompts[kind] = prompts[kind].replace(old, new)
+        prompts[kind] = prompts[kind].rstrip() + order
     return replace(ruler, rubric=tuple(d for d in ruler.rubric if d.name != dimension), prompts=prompts)
-
-
-def _cut(prompt: str, dimension: str) -> str:
-    for old, new in CLAUSES.get(dimension, ()):
-        prompt = prompt.replace(old, new)
-    return prompt
 
 
 class BlindOfflineJudge:
@@ -82,8 +82,8 @@ class BlindOfflineJudge:
         assert gold is not None  # the offline judge has refused it
         scores = {d: s for d, s in full.scores.items() if d != self.without}
         length = len(answer.text) / max(1, len("\n".join([gold.title, *gold.questions])))
-        said = verdict(find(gold, answer).amount, length, list(scores.values()))
-        return Judgment(scores, said, {d: n for d, n in full.notes.items() if d != self.without})
+        blind = verdict(find(gold, answer).amount, length, list(scores.values()))
+        return Judgment(scores, blind, {d: n for d, n in full.notes.items() if d != self.without})
 
     def judge_all(self, pairs: Iterable[tuple[Case, Answer]]) -> list[Judgment]:
         return [self.judge(case, answer) for case, answer in pairs]
@@ -92,7 +92,7 @@ class BlindOfflineJudge:
 # --- what it changes -----------------------------------------------------------------------------
 
 
-def readings(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def readings(rows: Sequence[Row]) -> dict[str, Any]:
     """By run: qualities with and without the dimension, their paired difference, losses before and after.
 
     Rows have `run`, `case`, `part` (stored, placebo, blind) and a judgment. The difference has two parts: the rubric
@@ -101,45 +101,36 @@ def readings(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"runs": {run: _run([r for r in rows if r["run"] == run]) for run in dict.fromkeys(r["run"] for r in rows)}}
 
 
-def _run(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    part = {p: {r["case"]: r for r in rows if r["part"] == p} for p in ("stored", "placebo", "blind")}
-    both = [
-        c for c, r in part["placebo"].items() if r["quality"] is not None and _quality(part["blind"], c) is not None
-    ]
-    stored = [c for c in both if _quality(part["stored"], c) is not None]
+def _run(rows: Sequence[Row]) -> dict[str, Any]:
+    scored = [r for r in rows if r["quality"] is not None]
+    stored, placebo, blind = ({r["case"]: r for r in scored if r["part"] == p} for p in ("stored", "placebo", "blind"))
+    judged_again = sum(r["part"] == "placebo" for r in rows)
+    both = [c for c in placebo if c in blind]
     if not both:
-        return {"cases": 0, "unscored": len(part["placebo"])}
-    a, b = ({c: part[p][c]["quality"] for c in both} for p in ("blind", "placebo"))
-    test = paired(a, b)
-    verdicts = math.fsum(_won(part["blind"][c]) - _won(part["placebo"][c]) for c in both) / (2 * len(both))
-    judged = [r["judgment"] for c in both if (r := part["placebo"][c])["judgment"]]
+        return {"cases": 0, "unscored": judged_again}
+    known = [c for c in both if c in stored]
+    before, after = [placebo[c] for c in both], [blind[c] for c in both]
+    test = paired({r["case"]: r["quality"] for r in after}, {r["case"]: r["quality"] for r in before})
+    verdicts = fsum(_won(a) - _won(b) for a, b in zip(after, before, strict=True)) / (2 * len(both))
+    scores = [r["judgment"]["scores"] for r in before if r["judgment"]]
     return {
-        "cases": len(both), "unscored": len(part["placebo"]) - len(both),
-        "no_answer": sum(part["placebo"][c]["no_answer"] is not None for c in both),
-        "stored": _mean(part["stored"][c]["quality"] for c in stored) if len(stored) == len(both) else None,
-        "placebo": _mean(b.values()), "blind": _mean(a.values()),
+        "cases": len(both), "unscored": judged_again - len(both),
+        "no_answer": sum(r["no_answer"] is not None for r in before),
+        "stored": fmean(stored[c]["quality"] for c in known) if known == both else None,
+        "placebo": fmean(r["quality"] for r in before), "blind": fmean(r["quality"] for r in after),
         "delta": test.delta, "p": test.p, "low": test.low, "high": test.high,
         "from_verdicts": verdicts, "from_rubric": test.delta - verdicts,
-        "losses": [_losses(part["placebo"], both), _losses(part["blind"], both)],
-        "moved": sum(part["placebo"][c]["quality"] != part["stored"][c]["quality"] for c in stored),
-        "detectable": detectable_of([a[c] - b[c] for c in both]),
-        "dims": {d: _mean(j["scores"][d] for j in judged) for d in DIMENSIONS} if judged else {},
+        "losses": [_losses(before), _losses(after)],
+        "moved": sum(placebo[c]["quality"] != stored[c]["quality"] for c in known),
+        "detectable": detectable_of([a["quality"] - b["quality"] for a, b in zip(after, before, strict=True)]),
+        "dims": {d: fmean(s[d] for s in scores) for d in DIMENSIONS} if scores else {},
     }  # fmt: skip
 
 
-def _quality(rows: dict[str, dict[str, Any]], case: str) -> float | None:
-    return rows[case]["quality"] if case in rows else None
-
-
-def _won(row: dict[str, Any]) -> float:
+def _won(row: Row) -> float:
     return VALUE[row["judgment"]["verdict"]] if row["judgment"] else 0.0
 
 
-def _losses(rows: dict[str, dict[str, Any]], cases: Sequence[str]) -> int:
+def _losses(rows: Sequence[Row]) -> int:
     """Losses to gold; no answer has lost too."""
-    return sum(not r["judgment"] or r["judgment"]["verdict"] == "loss" for c in cases if (r := rows[c]))
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return math.fsum(found) / len(found) if found else 0.0
+    return sum(not r["judgment"] or r["judgment"]["verdict"] == "loss" for r in rows)

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib.measure import noise
+import numpy as np
+
+from lib.log import Row
+from lib.measure import keep, noise
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.damage import STRENGTHS, Text, texts
 from lib.measure.judge import DIMENSIONS, Judge, Judgment
@@ -18,9 +21,7 @@ from lib.measure.leak import leaked
 from lib.measure.ruler import Case
 from lib.measure.score import VALUE, Outcome, case_quality
 
-Row = dict[str, Any]
 NOISE = ("same", "greedy", "fresh")  # judged again; answered again greedily; answered again by sampling
-HAIR = 1e-9  # of rounding
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -58,8 +59,8 @@ def _placed(text: Text, outcome: Outcome) -> Row:
 
 def again(judge: Judge, pairs: Sequence[tuple[Case, Answer]], repeat: int) -> list[Row]:
     """The same stored answers judged once more: a row each."""
-    found = judge.judge_all(pairs)
-    return [row_of("same", case.id, o, repeat=repeat) for (case, _), o in zip(pairs, found, strict=True)]
+    outcomes = judge.judge_all(pairs)
+    return [row_of("same", case.id, o, repeat=repeat) for (case, _), o in zip(pairs, outcomes, strict=True)]
 
 
 # --- readings ------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ def _attacks(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, A
         found[kind] = {
             "against": mine[0]["honest"] if mine else "", "cases": len(mine),
             "quality": _mean([a for a, _ in values]), "honest": _mean([b for _, b in values]),
-            "above": sum(g > HAIR for g in gains), "most": max(gains, default=0.0),
+            "above": sum(g > keep.HAIR for g in gains), "most": max(gains, default=0.0),
             "leaks": sum(bool(r["leak"]) for r in mine), "refused": sum(bool(r["refused"]) for r in mine),
         }  # fmt: skip
     return found
@@ -199,30 +200,20 @@ def halo(judgments: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Takes stored judgments (`scores`, `verdict`) of any runs. `r2` is of the verdict (1, 0.5, 0) on the scores by least
     squares; None stands where nothing varies or too little is there. Above 0.93 dimensions collapse (arXiv 2509.20293).
     """
-    import numpy as np
+    import pandas as pd
 
     full = [j for j in judgments if all(d in j["scores"] for d in DIMENSIONS)]
-    x = np.array([[j["scores"][d] for d in DIMENSIONS] for j in full], dtype=float).reshape(-1, len(DIMENSIONS))
+    x = pd.DataFrame([j["scores"] for j in full], columns=list(DIMENSIONS), dtype=float)
     y = np.array([VALUE[j["verdict"]] for j in full], dtype=float)
-    table: dict[str, dict[str, float | None]] = {}
-    for i, a in enumerate(DIMENSIONS):
-        table[a] = {b: _correlation(x[:, i], x[:, k]) for k, b in enumerate(DIMENSIONS)}
     r2 = None
     if len(y) > len(DIMENSIONS) + 1 and np.ptp(y) > 0:
         design = np.column_stack([np.ones(len(y)), x])
         left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
         r2 = round(float(1 - left.var() / y.var()), 6)
-    pairs = [table[a][b] for i, a in enumerate(DIMENSIONS) for b in DIMENSIONS[:i]]
-    seen = [p for p in pairs if p is not None]
-    return {"judgments": len(full), "correlation": table, "mean": _mean(seen) if seen else None, "r2": r2}
-
-
-def _correlation(a: Any, b: Any) -> float | None:
-    import numpy as np
-
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    return round(float(np.corrcoef(a, b)[0, 1]), 6)
+    r = x.corr(min_periods=3).round(6)
+    pairs = [float(p) for p in r.to_numpy()[np.tril_indices(len(r), -1)] if np.isfinite(p)]
+    table = r.astype(object).where(r.notna(), None).to_dict("index")
+    return {"judgments": len(full), "correlation": table, "mean": _mean(pairs) if pairs else None, "r2": r2}
 
 
 def _mean(values: Sequence[float]) -> float:
