@@ -244,35 +244,18 @@ def attacks(case: Case, honest: Answer) -> dict[str, tuple[Answer, str]]:
 
 def texts(cases: Sequence[Case]) -> list[Text]:
     """Every text of a calibration on these cases, in order. Raises ValueError on a case without gold."""
-    found = []
+    every = []
     for case in cases:
         gold = case.gold
         if gold is None:
             raise ValueError(f"case {case.id!r} has no gold answer, and a calibration starts from gold")
         honest = plain(case)
-        found.append(Text("gold", "gold", case, Answer(gold.title, gold.questions)))
-        found.append(Text("paraphrase", "paraphrase", case, paraphrase(gold)))
+        every.append(Text("gold", "gold", case, Answer(gold.title, gold.questions)))
+        every.append(Text("paraphrase", "paraphrase", case, paraphrase(gold)))
         for kind, (dimension, damage) in DAMAGES.items():
             for n in STRENGTHS:
-                found.append(Text("damage", kind, case, Answer(gold.title, damage(gold, n)), dimension, n))
-        found.append(Text("honest", "plain", case, honest))
+                every.append(Text("damage", kind, case, Answer(gold.title, damage(gold, n)), dimension, n))
+        every.append(Text("honest", "plain", case, honest))
         for kind, (answer, than) in attacks(case, honest).items():
-            found.append(Text("attack", kind, case, answer, honest=than))
-    return found
-
-
-def frozen(cases: Sequence[Case]) -> list[dict[str, object]]:
-    """The texts that a ruler keeps in calibration.jsonl: of every damage the lightest, with what a judge must do.
-
-    `must`: gold ties at the top; damage lowers its own dimension; an attack stays at or under its honest text.
-    """
-    must = {"gold": "tie", "paraphrase": "tie or near", "damage": "lower its dimension", "attack": "not beat `than`"}
-    return [
-        {
-            "case": t.case.id, "part": t.part, "kind": t.kind, "dimension": t.dimension, "strength": t.strength,
-            "than": t.honest, "must": must.get(t.part, "be an honest, plain set"), "title": t.answer.title,
-            "questions": list(t.answer.questions),
-        }
-        for t in texts(cases)
-        if t.strength in (0, 1)
-    ]  # fmt: skip
+            every.append(Text("attack", kind, case, answer, honest=than))
+    return every
