@@ -69,14 +69,15 @@ def again(judge: Judge, pairs: Sequence[tuple[Case, Answer]], repeat: int) -> li
 def readings(rows: Sequence[Row]) -> dict[str, Any]:
     """Everything that follows from the rows without simulation. Plain data, for a record."""
     gold = {r["case"]: r for r in rows if r["part"] == "gold"}
+    damaged = [r for r in rows if r["part"] == "damage"]
     judged = [r["judgment"] for r in rows if r["judgment"]]
     found: dict[str, Any] = {
         "judged": len(judged),
         "unscored": sum(r["unscored"] is not None for r in rows),
         "flips": sum(j["flipped"] for j in judged) / len(judged) if judged else None,
         "identity": _identity(list(gold.values())),
-        "matrix": matrix(rows, gold),
-        "strengths": _strengths(rows, gold),
+        "matrix": {d: _change([r for r in damaged if r["dimension"] == d], gold) for d in DIMENSIONS},
+        "strengths": _strengths(damaged, gold),
         "paraphrase": _paraphrase(rows, gold),
         "attacks": _attacks(rows, gold),
     }
@@ -96,12 +97,8 @@ def _floor(found: dict[str, Any], parts: Sequence[str]) -> float | None:
     return max((found[p]["floor"] for p in parts if found[p]), default=None)
 
 
-def matrix(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, float]]:
-    """Mean change of each dimension against gold, by the dimension that was damaged."""
-    return {d: _change([r for r in rows if r["part"] == "damage" and r["dimension"] == d], gold) for d in DIMENSIONS}
-
-
 def _change(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, float]:
+    """Mean change of each dimension against gold."""
     both = [(r["judgment"]["scores"], gold[r["case"]]["judgment"]["scores"]) for r in rows if _paired(r, gold)]
     return {d: _mean([a[d] - b[d] for a, b in both]) for d in DIMENSIONS} if both else {}
 
@@ -114,15 +111,14 @@ def _falls_most(dimension: str, changes: dict[str, float]) -> bool:
     return bool(changes) and changes[dimension] < 0 and min(changes, key=lambda d: changes[d]) == dimension
 
 
-def _strengths(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, Any]]:
+def _strengths(damaged: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, Any]]:
     """By kind of damage: its dimension, and the mean change of all five for 1, 2 and 3 questions."""
-    damaged = [r for r in rows if r["part"] == "damage"]
-    found = {}
-    for kind in dict.fromkeys(r["kind"] for r in damaged):
+    strengths = {}
+    for kind, dimension in {r["kind"]: r["dimension"] for r in damaged}.items():
         mine = [r for r in damaged if r["kind"] == kind]
-        by = {str(n): _change([r for r in mine if r["strength"] == n], gold) for n in STRENGTHS}
-        found[kind] = {"dimension": mine[0]["dimension"], "change": by}
-    return found
+        change = {str(n): _change([r for r in mine if r["strength"] == n], gold) for n in STRENGTHS}
+        strengths[kind] = {"dimension": dimension, "change": change}
+    return strengths
 
 
 def _identity(rows: Sequence[Row]) -> dict[str, Any]:
@@ -179,13 +175,11 @@ def worlds(rows: Sequence[Row], floors: Mapping[str, float | None], seed: int = 
     """
     repeats = next((r for part in ("fresh", "greedy", "same") if (r := repeats_of(rows, part))), [])
     found: dict[str, Any] = {"detectable": None, "null_world": None, "greedy_world": None}
-    if not repeats:
-        return found
     floor = floors["sampled"] if floors["sampled"] is not None else floors["greedy"]
-    if floor is not None:
+    if repeats and floor is not None:
         found["detectable"] = noise.detectable(repeats, floor, seed=seed)
         found["null_world"] = noise.null_world(repeats, floor, seed=seed).as_dict()
-    if floors["greedy"] is not None:
+    if repeats and floors["greedy"] is not None:
         seen = noise.detectable(repeats, floors["greedy"], seed=seed)
         found["greedy_world"] = noise.null_world(repeats, floors["greedy"], seed=seed).as_dict() | {"detectable": seen}
     return found
