@@ -114,8 +114,7 @@ class Paid:
         return await self._flying[ask.key]
 
     async def _answer(self, ask: Ask) -> Row | Fault:
-        row = self.store.reply(ask.key)
-        if row:
+        if row := self.store.reply(ask.key):
             self.cost += Spent(stored=1)
             return row
         outcome: Row | Fault = Fault("never asked")

@@ -52,8 +52,8 @@ def _placed(text: Text, outcome: Outcome) -> Row:
         more |= {"dimension": text.dimension, "strength": text.strength}
     if text.part == "attack":
         gate = spec_gate(text.answer.title, text.answer.questions)
-        refused = gate.reason if isinstance(gate, NoAnswer) else ""
-        more |= {"honest": text.honest, "leak": leaked(text.case, text.answer), "refused": refused}
+        more |= {"honest": text.honest, "leak": leaked(text.case, text.answer)}
+        more["refused"] = gate.reason if isinstance(gate, NoAnswer) else ""
     return row_of(text.part, text.case.id, outcome, **more)
 
 

@@ -27,6 +27,7 @@ from lib.measure.judge_calls import Call
 from lib.measure.ruler import Case, Ruler
 
 ASKS = 2  # the first ask and one more, after a reply that cannot be used
+WRONG = "case {case!r}: {fault}; the run is invalid, its judgments are not used"
 Outcome = Judgment | Unscored
 
 
@@ -62,7 +63,6 @@ class ClaudeJudge:
         concurrency: int = 10,
         replicate: int = 0,
         batch: bool = False,
-        timeout: float = 120.0,
         poll: float = 60.0,
     ) -> None:
         self.ruler = ruler or Ruler.load()
@@ -88,19 +88,9 @@ class ClaudeJudge:
             "wording": sha256(canonical(calls.wording(self.ruler, self.calls))),
         }  # fmt: skip
         self.fingerprint = self.ruler.fingerprint(self.identity)
-        self.paid = Paid(
-            self.store,
-            self.model,
-            float(dollars),
-            partial(_read, self.dimensions),
-            about={"fingerprint": self.fingerprint},
-            wrong="case {case!r}: {fault}; the run is invalid, its judgments are not used",
-            asks=ASKS,
-            batch=batch,
-            poll=poll,
-            concurrency=int(concurrency),
-            timeout=timeout,
-        )
+        read, about = partial(_read, self.dimensions), {"fingerprint": self.fingerprint}
+        how = {"asks": ASKS, "batch": batch, "poll": poll, "concurrency": int(concurrency)}
+        self.paid = Paid(self.store, self.model, float(dollars), read, about, WRONG, **how)
         self._own = {c.id: c for c in self.ruler.cases}
         self._queue: list[tuple[Case, Answer, Future[Outcome]]] = []
 

@@ -140,9 +140,7 @@ def read(folder: Path, seal: str = "") -> Ruler:
         rubric = json.loads((folder / "rubric.json").read_text(encoding="utf-8"))
         dims = tuple(Dimension(d["name"], d["description"], tuple(d["anchors"])) for d in rubric["dimensions"])
         protocol = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
-        protocol["blend"] = tuple(protocol["blend"])
-        protocol["generic_titles"] = tuple(protocol["generic_titles"])
-        rules = Protocol(**protocol)
+        rules = Protocol(**protocol | {k: tuple(protocol[k]) for k in ("blend", "generic_titles")})
     except (ValueError, KeyError, TypeError) as error:
         raise BadRuler(f"{folder}: rubric.json or protocol.json cannot be read ({error})") from error
     # Rulers frozen before usefulness was asked for have no prompt for it and stay readable.

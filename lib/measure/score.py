@@ -85,18 +85,11 @@ def score(outcomes: Sequence[Outcome], blend: tuple[float, float] = (0.5, 0.5)) 
     low, high = bca(values) if values else (0.0, 0.0)
     seen = [d for d in DIMENSIONS if judged and all(d in j.scores for j in judged)]  # a re-judge may leave one out
     dims = {d: sum(j.scores[d] for j in judged) / len(judged) for d in seen}
-    count = {v: sum(j.verdict == v for j in judged) for v in VALUE}
-    return Scores(
-        quality=sum(values) / len(values) if values else 0.0,
-        low=low,
-        high=high,
-        dims=dims,
-        wins=count["win"],
-        ties=count["tie"],
-        losses=count["loss"],
-        no_answer=sum(isinstance(o, NoAnswer) for o in outcomes),
-        unscored=sum(isinstance(o, Unscored) for o in outcomes),
-    )
+    verdicts = {"wins": "win", "ties": "tie", "losses": "loss"}
+    count = {name: sum(j.verdict == verdict for j in judged) for name, verdict in verdicts.items()}
+    count |= {"no_answer": sum(isinstance(o, NoAnswer) for o in outcomes)}
+    count |= {"unscored": sum(isinstance(o, Unscored) for o in outcomes)}
+    return Scores(sum(values) / len(values) if values else 0.0, low, high, dims, **count)
 
 
 # --- absolute usefulness, beside quality and never in it ------------------------------------------

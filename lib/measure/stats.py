@@ -41,16 +41,15 @@ def paired(a: Qualities, b: Qualities) -> Paired:
     >>> paired([1.0, 1.0, 1.0], [0.0, 0.0, 0.0]).p
     0.25
     """
-    x, y = _aligned(a, b)
-    first, second = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if not (np.all(np.isfinite(first)) and np.all(np.isfinite(second))):
+    first, second = (np.asarray(side, dtype=float) for side in _aligned(a, b))
+    if not np.isfinite([first, second]).all():
         raise ValueError("a quality is not a finite number; leave unscored cases out of both runs before pairing")
     d = first - second
     low, high = bca(d)
     return Paired(float(d.mean()), sign_flip(d), low, high, len(d))
 
 
-def _aligned(a: Qualities, b: Qualities) -> tuple[list[float], list[float]]:
+def _aligned(a: Qualities, b: Qualities) -> tuple[Sequence[float], Sequence[float]]:
     if isinstance(a, Mapping) != isinstance(b, Mapping):
         raise ValueError("one run has case ids and the other has none; give both as mappings or both as sequences")
     if isinstance(a, Mapping) and isinstance(b, Mapping):
