@@ -85,29 +85,28 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
 
 def agreement(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Spearman of quality and dimensions, agreement of verdicts, and the runs in the order of each judge."""
-
-    def rho(ours: list[float], stored: list[float]) -> float:
-        return round(spearman(ours, stored), 4) if len(ours) > 2 else 0.0
-
-    ours = [quality(p.ours.scores, p.ours.verdict) for p in pairs]
-    stored = [quality(p.stored.scores, p.stored.verdict) for p in pairs]
-    runs = {}
-    for run in dict.fromkeys(p.run for p in pairs):
-        at = [i for i, p in enumerate(pairs) if p.run == run]
-        mine, theirs = [ours[i] for i in at], [stored[i] for i in at]
-        runs[run] = {"cases": len(at), "ours": sum(mine) / len(at), "stored": sum(theirs) / len(at),
-                     "spearman": rho(mine, theirs), "same": _same([pairs[i] for i in at])}  # fmt: skip
+    overall = _run(pairs)
+    runs = {run: _run([p for p in pairs if p.run == run]) for run in dict.fromkeys(p.run for p in pairs)}
     most = max((sum(p.stored.verdict == v for p in pairs) for v in VERDICTS.values()), default=0)
     return {
-        "cases": len(pairs), "quality": rho(ours, stored),
-        "dims": {d: rho([p.ours.scores[d] for p in pairs], [p.stored.scores[d] for p in pairs]) for d in DIMENSIONS},
-        "same": _same(pairs), "always": most / len(pairs) if pairs else 0.0, "runs": runs,
+        "cases": len(pairs), "quality": overall["spearman"],
+        "dims": {d: _rho([p.ours.scores[d] for p in pairs], [p.stored.scores[d] for p in pairs]) for d in DIMENSIONS},
+        "same": overall["same"], "always": most / max(1, len(pairs)), "runs": runs,
         "order": {w: sorted(runs, key=lambda r: -runs[r][w]) for w in ("ours", "stored")},
     }  # fmt: skip
 
 
-def _same(pairs: Sequence[Pair]) -> float:
-    return sum(p.ours.verdict == p.stored.verdict for p in pairs) / len(pairs) if pairs else 0.0
+def _run(pairs: Sequence[Pair]) -> dict[str, Any]:
+    ours = [quality(p.ours.scores, p.ours.verdict) for p in pairs]
+    stored = [quality(p.stored.scores, p.stored.verdict) for p in pairs]
+    n = max(1, len(pairs))
+    same = sum(p.ours.verdict == p.stored.verdict for p in pairs) / n
+    return {"cases": len(pairs), "ours": sum(ours) / n, "stored": sum(stored) / n,
+            "spearman": _rho(ours, stored), "same": same}  # fmt: skip
+
+
+def _rho(ours: list[float], stored: list[float]) -> float:
+    return round(spearman(ours, stored), 4) if len(ours) > 2 else 0.0
 
 
 def text(agreed: dict[str, Any], unjudged: int = 0, unscored: int = 0) -> str:

@@ -71,7 +71,7 @@ def readings(rows: Sequence[Row]) -> dict[str, Any]:
     gold = {r["case"]: r for r in rows if r["part"] == "gold"}
     damaged = [r for r in rows if r["part"] == "damage"]
     judged = [r["judgment"] for r in rows if r["judgment"]]
-    found: dict[str, Any] = {
+    reading: dict[str, Any] = {
         "judged": len(judged),
         "unscored": sum(r["unscored"] is not None for r in rows),
         "flips": sum(j["flipped"] for j in judged) / len(judged) if judged else None,
@@ -81,20 +81,20 @@ def readings(rows: Sequence[Row]) -> dict[str, Any]:
         "paraphrase": _paraphrase(rows, gold),
         "attacks": _attacks(rows, gold),
     }
-    found["own_falls_most"] = {d: _falls_most(d, changes) for d, changes in found["matrix"].items()}
+    reading["own_falls_most"] = {d: _falls_most(d, changes) for d, changes in reading["matrix"].items()}
     for part in NOISE:
         repeats = repeats_of(rows, part)
-        found[part] = noise.noise(repeats).as_dict() if repeats else None
-    found["floors"] = {
-        "greedy": _floor(found, ("same", "greedy")),  # what judging again and answering greedily again move
-        "sampled": _floor(found, NOISE) if found["fresh"] else None,  # and what drawing other answers moves
+        reading[part] = noise.noise(repeats).as_dict() if repeats else None
+    reading["floors"] = {
+        "greedy": _floor(reading, ("same", "greedy")),  # what judging again and answering greedily again move
+        "sampled": _floor(reading, NOISE) if reading["fresh"] else None,  # and what drawing other answers moves
     }
-    found["floor"] = _floor(found, NOISE)
-    return found
+    reading["floor"] = _floor(reading, NOISE)
+    return reading
 
 
-def _floor(found: dict[str, Any], parts: Sequence[str]) -> float | None:
-    return max((found[p]["floor"] for p in parts if found[p]), default=None)
+def _floor(reading: dict[str, Any], parts: Sequence[str]) -> float | None:
+    return max((reading[p]["floor"] for p in parts if reading[p]), default=None)
 
 
 def _change(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, float]:
@@ -141,18 +141,18 @@ def _attacks(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, A
     """By attack: its mean quality beside that of its honest text, and on how many cases it is above it."""
     honest = {"gold": gold, "plain": {r["case"]: r for r in rows if r["part"] == "honest"}}
     tricks = [r for r in rows if r["part"] == "attack"]
-    found = {}
+    attacks = {}
     for kind in dict.fromkeys(r["kind"] for r in tricks):
         mine = [r for r in tricks if r["kind"] == kind and _paired(r, honest[r["honest"]])]
         values = [(r["quality"], honest[r["honest"]][r["case"]]["quality"]) for r in mine]
         gains = [a - b for a, b in values]
-        found[kind] = {
+        attacks[kind] = {
             "against": mine[0]["honest"] if mine else "", "cases": len(mine),
             "quality": _mean([a for a, _ in values]), "honest": _mean([b for _, b in values]),
             "above": sum(g > keep.HAIR for g in gains), "most": max(gains, default=0.0),
             "leaks": sum(bool(r["leak"]) for r in mine), "refused": sum(bool(r["refused"]) for r in mine),
         }  # fmt: skip
-    return found
+    return attacks
 
 
 def repeats_of(rows: Sequence[Row], part: str) -> list[list[float]]:
@@ -174,15 +174,15 @@ def worlds(rows: Sequence[Row], floors: Mapping[str, float | None], seed: int = 
     change that does no good still reshuffles answers. Without them, judging again is all that is known.
     """
     repeats = next((r for part in ("fresh", "greedy", "same") if (r := repeats_of(rows, part))), [])
-    found: dict[str, Any] = {"detectable": None, "null_world": None, "greedy_world": None}
+    result: dict[str, Any] = {"detectable": None, "null_world": None, "greedy_world": None}
     floor = floors["sampled"] if floors["sampled"] is not None else floors["greedy"]
     if repeats and floor is not None:
-        found["detectable"] = noise.detectable(repeats, floor, seed=seed)
-        found["null_world"] = noise.null_world(repeats, floor, seed=seed).as_dict()
+        result["detectable"] = noise.detectable(repeats, floor, seed=seed)
+        result["null_world"] = noise.null_world(repeats, floor, seed=seed).as_dict()
     if repeats and floors["greedy"] is not None:
-        seen = noise.detectable(repeats, floors["greedy"], seed=seed)
-        found["greedy_world"] = noise.null_world(repeats, floors["greedy"], seed=seed).as_dict() | {"detectable": seen}
-    return found
+        result["greedy_world"] = noise.null_world(repeats, floors["greedy"], seed=seed).as_dict()
+        result["greedy_world"]["detectable"] = noise.detectable(repeats, floors["greedy"], seed=seed)
+    return result
 
 
 # --- halo ----------------------------------------------------------------------------------------

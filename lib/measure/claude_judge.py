@@ -89,7 +89,7 @@ class ClaudeJudge:
         }  # fmt: skip
         self.fingerprint = self.ruler.fingerprint(self.identity)
         read, about = partial(_read, self.dimensions), {"fingerprint": self.fingerprint}
-        how = {"asks": ASKS, "batch": batch, "poll": poll, "concurrency": int(concurrency)}
+        how: dict[str, Any] = {"asks": ASKS, "batch": batch, "poll": poll, "concurrency": int(concurrency)}
         self.paid = Paid(self.store, self.model, float(dollars), read, about, WRONG, **how)
         self._own = {c.id: c for c in self.ruler.cases}
         self._queue: list[tuple[Case, Answer, Future[Outcome]]] = []
