@@ -231,7 +231,8 @@ STYLE = """<style>
   box-shadow: 0 0 0 1px var(--jp-brand-color1, #1976d2)}
 .notch-sets h4 {margin: 0 0 2px; color: var(--jp-ui-font-color2, #666); font-weight: 600}
 .notch-sets b {font-size: 1.08em} .notch-sets ol {margin: 6px 0 0; padding-left: 1.4em} .notch-sets li {margin: 3px 0}
-.notch-task {font-size: 1.35em; margin: 4px 0 8px} .notch-task small, .notch-dim small {color: var(--jp-ui-font-color2, #666)}
+.notch-task {font-size: 1.35em; margin: 4px 0 8px} .notch-task small, .notch-due small {color: var(--jp-ui-font-color2, #666)}
+.notch-due {margin: 10px 0 4px} .notch-due b {font-size: 1.15em; margin-right: 6px}
 .notch-marks td, .notch-marks th {padding: 1px 10px; text-align: center} .notch-marks th:first-child {text-align: left}
 .notch-marks td.due {outline: 2px solid var(--jp-brand-color1, #1976d2); border-radius: 3px}
 .notch-keys input {color: transparent !important; caret-color: var(--jp-ui-font-color1, #000)}
@@ -249,35 +250,31 @@ class Panel:
         import ipywidgets as w
 
         self.session, self.read = session, ""
-        wide = w.Layout(width="100%")
         self.keys = w.Text(placeholder="click here, then type", description="keys", layout=w.Layout(width="17rem"))
         self.keys.style.description_width = "2.5rem"
         self.keys.add_class("notch-keys")
         self.begin = w.Button(description="Start", button_style="primary")
         self.undo = _button("undo", BACK, "7rem")
         self.done = w.Button(description="How far do the judges agree?", layout=w.Layout(width="16rem"))
-        self.choices = {key: _button(text, key, "12rem") for key, text in CHOICES.items()}
+        self.choices = {key: _button(text, key, "31%") for key, text in CHOICES.items()}
         self.scores = {key: w.Button(description=key, layout=w.Layout(width="3rem")) for key in SCORES}
         self.anchors = {key: w.HTML() for key in SCORES}
-        self.task, self.sets, self.due, self.marks, self.said = (w.HTML(layout=wide) for _ in range(5))
+        self.task, self.sets, self.due, self.marks, self.state = (w.HTML() for _ in range(5))
         for key, button in {**self.choices, **self.scores, BACK: self.undo}.items():
             button.on_click(lambda _, key=key: self.press(key))
         self.begin.on_click(lambda _: self.start())
         self.done.on_click(lambda _: self.agree())
         self.keys.observe(self._typed, names="value")
-        self.verdict = w.HBox(list(self.choices.values()))
+        self.verdict = w.HBox(list(self.choices.values()), layout=w.Layout(justify_content="space-between"))
         rows = [w.HBox([self.scores[key], self.anchors[key]]) for key in SCORES]
-        self.rubric = w.VBox([self.due, w.HBox([w.VBox(rows, layout=w.Layout(flex="1")), self.marks_box(w)])])
+        self.rubric = w.HBox([w.VBox(rows), self.marks], layout=w.Layout(justify_content="space-between"))
         self.out = w.Output()
         self.box = w.VBox([
-            w.HTML(STYLE), w.HBox([self.keys, self.begin, self.undo, self.done]), self.said, self.task, self.sets,
-            self.verdict, self.rubric, self.out,
-        ])  # fmt: skip
+            w.HTML(STYLE), w.HBox([self.keys, self.begin, self.undo, self.done]), self.state, self.task, self.sets,
+            self.due, self.verdict, self.rubric, self.out,
+        ], layout=w.Layout(padding="0 12px 8px 0"))  # fmt: skip
         self.started = False
         self.draw()
-
-    def marks_box(self, w: Any) -> Any:
-        return w.VBox([self.marks], layout=w.Layout(width="18rem"))
 
     # --- what is done
 
@@ -314,33 +311,32 @@ class Panel:
     def draw(self) -> None:
         s = self.session
         item, asked = s.item, s.asked
+        self.out.outputs = ()  # what was said of the judges is of before
         showing = self.started and item is not None
         left = len(s.items) - len({r.item for r in s.rated} & {i.id for i in s.items})
-        self.said.value = f"<small>{html.escape(s.who)}: {len(s.rated)} rated, {left} left. {self._state()}</small>"
-        for part, shown in ((self.task, showing), (self.sets, showing), (self.verdict, showing and not asked),
-                            (self.rubric, showing and bool(asked)), (self.begin, not self.started and item is not None)):  # fmt: skip
-            part.layout.display = "" if shown else "none"
+        self.state.value = f"<small>{html.escape(s.who)}: {len(s.rated)} rated, {left} left. {self._state()}</small>"
+        for part, shown in ((self.task, showing), (self.sets, showing), (self.due, showing),
+                            (self.verdict, showing and not asked), (self.rubric, showing and bool(asked)),
+                            (self.begin, not self.started and item is not None)):  # fmt: skip
+            part.layout.display = None if shown else "none"
         if not showing or item is None:
             return
         self.task.value = f"<div class='notch-task'><small>task</small> {html.escape(item.case.task)}</div>"
         sets = "".join(_set(side, shown, bool(asked) and asked[1] == side) for side, shown in item.sets.items())
         self.sets.value = f"<div class='notch-sets'>{sets}</div>"
+        head, text = "Which set would help you more to plan this task?", ""
         if asked:
             [dimension] = [d for d in s.frozen.rubric if d.name == asked[0]]
-            self.due.value = (
-                f"<div class='notch-dim'><b>{_plain(dimension.name)} of set {asked[1]}</b> "
-                f"<small>{html.escape(dimension.description)}</small></div>"
-            )
+            head, text = f"{_plain(dimension.name)} of set {asked[1]}", dimension.description
             for key, anchor in zip(SCORES, dimension.anchors, strict=True):
                 self.anchors[key].value = html.escape(anchor)
             self.marks.value = _marks(s.marks)
+        self.due.value = f"<div class='notch-due'><b>{head}</b> <small>{html.escape(text)}</small></div>"
 
     def _state(self) -> str:
         if self.session.item is None:
             return "Nothing is left to rate." if self.session.items else "No sealed experiment has an answer to rate."
-        if not self.started:
-            return "Press Start: the time of the first case runs from there."
-        return "Type a score, 1 to 5." if self.session.asked else "Which set would help you more to plan this task?"
+        return "" if self.started else "Press Start: the time of the first case runs from there."
 
 
 def _button(text: str, key: str, width: str) -> Any:

@@ -498,7 +498,9 @@ def _check_rating(folder: Path, row: dict[str, Any], answers: dict[str, dict[str
     if row.get("kind") == "undo" and isinstance(row["item"], str) and isinstance(row.get("who"), str):
         return
     if row.get("kind") != "rating":
-        raise ValueError(f"kind is {row.get('kind')!r}, who {row.get('who')!r}: expected a rating, or an undo with both")
+        raise ValueError(
+            f"kind is {row.get('kind')!r}, who {row.get('who')!r}: expected a rating, or an undo with both"
+        )
     rating = Rating.of(row)
     if Path(rating.run).name != rating.run or not (folder / rating.run / SEAL).exists():
         raise ValueError(f"{rating.run!r} is no sealed run here")
