@@ -94,14 +94,14 @@ class Session:
     def items(self) -> list[Item]:
         """All answers, each once, in the order of the seed: an item's place follows from its own words alone."""
         cases = {c.id: c for c in self.frozen.cases if c.gate in RATABLE}
-        drawn: dict[str, Item] = {}
+        items: dict[str, Item] = {}
         for record in self.records:
             for row in (r for r in self.answers[record["id"]] if r["case"] in cases):
                 name, answer = item_of(row), Answer(row["answer"]["title"], row["answer"]["questions"])
                 gold = SIDES[int(self._draw(name, "side"), 16) % len(SIDES)]
                 item = Item(name, cases[row["case"]], record["id"], record["fingerprint"], answer, gold)
-                drawn.setdefault(name, item)
-        return sorted(drawn.values(), key=lambda item: self._draw(item.id, "place"))
+                items.setdefault(name, item)
+        return sorted(items.values(), key=lambda item: self._draw(item.id, "place"))
 
     def _draw(self, name: str, what: str) -> str:
         return sha256(f"{self.seed} {what} {name}")
@@ -207,14 +207,14 @@ class Session:
         named = Counter(judges.values())
         lines = []
         for fingerprint, judge in judges.items():
-            name = f"The {judge} judge" + (f" `{fingerprint[:12]}`" if named[judge] > 1 else "")
+            name = f"{judge} judge" + (f" `{fingerprint[:12]}`" if named[judge] > 1 else "")
             pairs = self.pairs(fingerprint)
             missing = ENOUGH - len(pairs)
-            lines.append(
-                f"{plural(len(pairs), 'rating')} beside {name[0].lower()}{name[1:]}; {missing} more until its agreement is shown."
-                if missing > 0
-                else f"**{name} agrees with you** in {agreement(pairs)}."
-            )
+            if missing > 0:
+                count = plural(len(pairs), "rating")
+                lines.append(f"{count} beside the {name}; {missing} more until its agreement is shown.")
+            else:
+                lines.append(f"**The {name} agrees with you** in {agreement(pairs)}.")
         return bullets(lines, "Nothing to rate here yet: seal an experiment first (`notch run`).")
 
     def panel(self) -> Any:
@@ -230,10 +230,13 @@ STYLE = """<style>
 .notch-sets section.due {border-color: var(--jp-brand-color1, #1976d2);
   box-shadow: 0 0 0 1px var(--jp-brand-color1, #1976d2)}
 .notch-sets h4 {margin: 0 0 2px; color: var(--jp-ui-font-color2, #666); font-weight: 600}
-.notch-sets b {font-size: 1.08em} .notch-sets ol {margin: 6px 0 0; padding-left: 1.4em} .notch-sets li {margin: 3px 0}
-.notch-task {font-size: 1.35em; margin: 4px 0 8px} .notch-task small, .notch-due small {color: var(--jp-ui-font-color2, #666)}
+.notch-sets b {font-size: 1.08em} .notch-sets li {margin: 3px 0}
+.notch-sets ol {margin: 6px 0 0; padding-left: 1.4em}
+.notch-task {font-size: 1.35em; margin: 4px 0 8px}
+.notch-task small, .notch-due small {color: var(--jp-ui-font-color2, #666)}
 .notch-due {margin: 10px 0 4px} .notch-due b {font-size: 1.15em; margin-right: 6px}
-.notch-marks td, .notch-marks th {padding: 1px 10px; text-align: center} .notch-marks th:first-child {text-align: left}
+.notch-marks td, .notch-marks th {padding: 1px 10px; text-align: center}
+.notch-marks th:first-child {text-align: left; white-space: nowrap}
 .notch-marks td.due {outline: 2px solid var(--jp-brand-color1, #1976d2); border-radius: 3px}
 .notch-keys input {color: transparent !important; caret-color: var(--jp-ui-font-color1, #000)}
 </style>"""
@@ -242,8 +245,8 @@ STYLE = """<style>
 class Panel:
     """What is shown of a session, its buttons, and the box that takes keys.
 
-    Keys come as the text of a box, for JupyterLab keeps its own meaning of them everywhere else (there, `a` and `b` insert
-    cells). The text only grows and is never cleared from here: clearing it would race with a fast typist.
+    Keys come as the text of a box, for JupyterLab keeps its own meaning of them everywhere else (there, `a` and `b`
+    insert cells). The text only grows and is never cleared from here: clearing it would race with a fast typist.
     """
 
     def __init__(self, session: Session) -> None:
@@ -257,8 +260,8 @@ class Panel:
         self.undo = _button("undo", BACK, "7rem")
         self.done = w.Button(description="How far do the judges agree?", layout=w.Layout(width="16rem"))
         self.choices = {key: _button(text, key, "31%") for key, text in CHOICES.items()}
-        self.scores = {key: w.Button(description=key, layout=w.Layout(width="3rem")) for key in SCORES}
-        self.anchors = {key: w.HTML() for key in SCORES}
+        self.scores = {key: w.Button(description=key, layout=w.Layout(width="3rem", flex="0 0 auto")) for key in SCORES}
+        self.anchors = {key: w.HTML() for key in SCORES}  # what each score means
         self.task, self.sets, self.due, self.marks, self.state = (w.HTML() for _ in range(5))
         for key, button in {**self.choices, **self.scores, BACK: self.undo}.items():
             button.on_click(lambda _, key=key: self.press(key))

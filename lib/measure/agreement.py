@@ -1,7 +1,7 @@
 """A person's verdicts beside a judge's: how far the two agree, and how sure that is.
 
-Knows rows as `ratings.jsonl` holds them, what counts of them after an undo, and pairs of judgments. Does not know files,
-widgets, or which of the two is right. Ratings of one case hang together, so the interval draws whole cases.
+Knows rows as `ratings.jsonl` holds them, what counts of them after an undo, and pairs of judgments. Does not know
+files, widgets, or which of the two is right. Ratings of one case hang together, so the interval draws whole cases.
 """
 
 from __future__ import annotations
@@ -112,9 +112,10 @@ class Agreement:
 
     def __str__(self) -> str:
         kappa = "undefined (one verdict throughout)" if self.kappa is None else f"{self.kappa:.2f}"
+        share, low, high = (f"{100 * v:.0f}" for v in (self.same / self.n, self.low, self.high))
         return (
-            f"{self.same} of {self.n} verdicts ({self.same / self.n:.0%}, 95 % interval {self.low:.0%} to "
-            f"{self.high:.0%} over {self.cases} cases); Cohen's kappa {kappa}, Spearman of case quality {self.spearman:.2f}"
+            f"{self.same} of {self.n} verdicts ({share} %, 95 % interval {low} to {high} % over {self.cases} cases); "
+            f"Cohen's kappa {kappa}, Spearman of case quality {self.spearman:.2f}"
         )
 
 
@@ -153,16 +154,16 @@ def interval(hits: Sequence[tuple[str, bool]]) -> tuple[float, float]:
     from scipy.stats import binomtest, bootstrap
 
     cases = sorted({case for case, _ in hits})
-    held = np.array([sum(hit for name, hit in hits if name == case) for case in cases])
-    shown = np.array([sum(name == case for name, _ in hits) for case in cases])
-    if np.ptp(held / shown) == 0:
+    equal = np.array([sum(hit for name, hit in hits if name == case) for case in cases])
+    total = np.array([sum(name == case for name, _ in hits) for case in cases])
+    if np.ptp(equal / total) == 0:
         # Draws of cases that all say the same never differ; counted exactly, as many cases still leave room.
-        whole = binomtest(round(len(cases) * held[0] / shown[0]), len(cases)).proportion_ci()
-        return float(whole.low), float(whole.high)
+        exact = binomtest(round(len(cases) * equal[0] / total[0]), len(cases)).proportion_ci()
+        return float(exact.low), float(exact.high)
 
-    def share(held: Any, shown: Any, axis: int) -> Any:
-        return held.sum(axis=axis) / shown.sum(axis=axis)
+    def share(equal: Any, total: Any, axis: int) -> Any:
+        return equal.sum(axis=axis) / total.sum(axis=axis)
 
-    drawn = bootstrap((held, shown), share, n_resamples=RESAMPLES, paired=True, method="percentile",
+    draws = bootstrap((equal, total), share, n_resamples=RESAMPLES, paired=True, method="percentile",
                       rng=np.random.default_rng(0))  # fmt: skip
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+    return float(draws.confidence_interval.low), float(draws.confidence_interval.high)

@@ -199,7 +199,7 @@ def test_the_agreement_waits_for_enough_ratings(toys):
     type_in(session, whole("t") * (ENOUGH - 1))
     assert "19 ratings beside the offline judge; 1 more" in session.agreement.text
     type_in(session, whole("t"))
-    assert "**The offline judge agrees with you** in 0 of 20 verdicts (0%" in session.agreement.text
+    assert "**The offline judge agrees with you** in 0 of 20 verdicts (0 %" in session.agreement.text
 
 
 def test_a_judgment_counts_only_beside_its_own_fingerprint(busy):

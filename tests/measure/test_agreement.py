@@ -60,7 +60,7 @@ def test_agreement_by_hand():
     # Chance: both win 2/4 * 1/4, both lose 2/4 * 3/4.
     assert found.kappa == pytest.approx((0.75 - 0.5) / 0.5)
     assert found.spearman == pytest.approx(1.0)
-    assert found.low <= 0.75 <= found.high and "3 of 4 verdicts (75%" in str(found)
+    assert found.low <= 0.75 <= found.high and "3 of 4 verdicts (75 %" in str(found)
 
 
 def test_a_judge_that_always_says_the_same_agrees_by_chance_alone():

@@ -328,9 +328,7 @@ def test_usefulness_is_shown_only_where_claude_judged(tmp_path):
     offline = ledger_of(tmp_path, made(1, found=asked))
     assert "useful" not in tables.runs(offline, ERA) and "of 5 as useful" not in tables.verdict(offline).text
     paid = ledger_of(tmp_path, made(1), made(2, found=asked, judge="claude"))
-    assert (
-        tables.runs(paid, ERA)["useful"].tolist()[1] == 3.4 and "3.40 of 5 as useful" in tables.verdict(paid).text
-    )
+    assert tables.runs(paid, ERA)["useful"].tolist()[1] == 3.4 and "3.40 of 5 as useful" in tables.verdict(paid).text
 
 
 def test_the_verdict_says_what_a_change_of_the_model_did(tmp_path):

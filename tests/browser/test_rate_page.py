@@ -1,4 +1,4 @@
-"""The page for a person's own verdicts, in JupyterLab: typed keys and buttons rate, and the file says what was meant."""
+"""The page for a person's own verdicts, in JupyterLab: typed keys and buttons rate, the file says what was meant."""
 
 import json
 import time
