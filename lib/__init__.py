@@ -28,6 +28,7 @@ above it, and tests/test_order.py holds that.
     measure.blind               a judge without one dimension
     measure.compare             models side by side on the same cases
     measure.against             a judge beside stored verdicts of another
+    measure.agreement           a judge beside a person's verdicts
     models.model                what a model is; ToyModel
     models.gguf                 a GGUF file as a folder that mlx-lm loads
     models.grammar              which tokens may come next
@@ -107,6 +108,7 @@ above it, and tests/test_order.py holds that.
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
     desk.supervise              a loop watched and steered from a notebook
+    desk.rate                   stored answers rated by a person, blind
     cli.options                 exit codes, options, the line about a run
     cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
     cli.study                   notch study, confirm
