@@ -71,15 +71,14 @@ def steps() -> dict[str, list[Argument]]:
 
 def arguments(step: str) -> list[Argument]:
     """The arguments of one step, read from its signature."""
-    hints = typing.get_type_hints(STEPS[step].make)
-    found = []
+    hints, rows = typing.get_type_hints(STEPS[step].make), []
     for name, p in inspect.signature(STEPS[step].make).parameters.items():
         hint = hints[name]
         options = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
         kind = "choice" if options else _KINDS.get(hint, "data")
         default = p.default if p.default is not p.empty else options[0] if options else None
-        found.append(Argument(name, kind, default, options))
-    return found
+        rows.append(Argument(name, kind, default, options))
+    return rows
 
 
 def about(step: str) -> str:
@@ -221,9 +220,9 @@ class Tried:
 
 def _call(number: int, call: dict[str, Any]) -> str:
     asked = "\n\n".join(f"{m['role']}:\n{m['content']}" for m in call["messages"])
-    read, made = call["tokens"]
+    prompt, written = call["tokens"]
     return (
-        f"Call {number}, {read} tokens read, {made} written, ended by {call['finish_reason']}:\n\n{_fenced(asked)}\n\n"
+        f"Call {number}, {prompt} tokens read, {written} written, ended by {call['finish_reason']}:\n\n{_fenced(asked)}\n\n"
         f"reply:\n\n{_fenced(call['text'])}"
     )
 

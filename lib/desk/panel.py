@@ -45,7 +45,7 @@ class Panel:
         self.stages = w.VBox([])
         self.add = w.Button(description="add a step")
         self.go = w.Button(description="Answer", button_style="primary")
-        self.plain, self.said = w.HTML(), w.HTML()
+        self.plain, self.message = w.HTML(), w.HTML()
         self.out = {name: w.Output() for name in ("Answer", "Judgment", "Calls")}
         self.rows: list[Stage] = []
         self._insert("ask")
@@ -55,7 +55,7 @@ class Panel:
             menu.observe(lambda _: self._changed(), names="value")
         tabs = w.Tab(children=list(self.out.values()), titles=list(self.out))
         menus = [self.case, self.task, self.model, self.temp, self.seed]
-        self.box = w.VBox([*menus, self.stages, w.HBox([self.add, self.go]), self.plain, self.said, tabs])
+        self.box = w.VBox([*menus, self.stages, w.HBox([self.add, self.go]), self.plain, self.message, tabs])
         self._changed()
         self.answer()
 
@@ -96,22 +96,22 @@ class Panel:
         try:
             text = json.dumps(self.pipeline, ensure_ascii=False)
             self.plain.value = f"<code>pipeline = {html.escape(text)}</code>"
-            self.said.value = "<i>Changed: press Answer.</i>"
+            self.message.value = "<i>Changed: press Answer.</i>"
         except (ValueError, OneLine) as error:
-            self.said.value = f"<b>{html.escape(str(error))}</b>"
+            self.message.value = f"<b>{html.escape(str(error))}</b>"
 
     def answer(self) -> Tried | None:
         """Try the choice and show it; what cannot run is said in one line."""
         import html
 
-        self.said.value = "<i>Working …</i>"
+        self.message.value = "<i>Working …</i>"
         try:
             tried = self.choice.attempt()
         except (OneLine, ValueError, KeyError) as error:
-            self.said.value = f"<b>{html.escape(str(error))}</b>"
+            self.message.value = f"<b>{html.escape(str(error))}</b>"
             self._fill(dict.fromkeys(self.out))
             return None
-        self.said.value = f"Answered by {html.escape(self.model.value)}. {explore.BY_HAND}"
+        self.message.value = f"Answered by {html.escape(self.model.value)}. {explore.BY_HAND}"
         self._fill({"Answer": tried.beside, "Judgment": tried.judgment, "Calls": tried.calls})
         return tried
 

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from lib.files import Tampered, runs_folder
 from lib.lab import state, steer
 from lib.lab.events import Event, Events
@@ -74,8 +76,6 @@ class Desk:
     @property
     def queue(self) -> Markdown:
         """Proposals that wait, the next one first."""
-        import pandas as pd
-
         rows = [{"file": p.name, **_waiting(p)} for p in steer.queued(self.steer)]
         return table(pd.DataFrame(rows))
 
@@ -92,19 +92,8 @@ class Desk:
     @property
     def requests(self) -> Markdown:
         """Training requests and where each stands."""
-        import pandas as pd
-
-        rows = [
-            {
-                "request": r["id"],
-                "state": r["state"],
-                "expected": r["expected"],
-                "by": r["by"],
-                "why": cell(r["why"])[:160],
-            }
-            for r in training_requests(self.steer)
-        ]
-        return table(pd.DataFrame(rows))
+        f = pd.DataFrame(training_requests(self.steer), columns=["id", "state", "expected", "by", "why"])
+        return table(f.assign(why=[cell(why)[:160] for why in f.why]).rename(columns={"id": "request"}))
 
     # --- what is done: steering files and nothing else
 

@@ -92,6 +92,16 @@ def number(value: Any, column: str = "") -> str:
     return str(value).replace("|", "\\|")
 
 
+def chance(p: float) -> str:
+    """A p in a sentence.
+
+    >>> chance(0.0208), chance(1e-05)
+    ('p = 0.0208', 'p <0.0001')
+    """
+    text = number(p, "p")
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def grid(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table of texts."""
     heads = list(heads)

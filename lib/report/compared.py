@@ -5,7 +5,9 @@ Knows the readings of `lib.measure.compare`. Does not know how they were made.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from lib.lab.ledger import COUNTS, Ledger
 from lib.lab.models import moved
@@ -13,38 +15,33 @@ from lib.lab.show import Markdown, bullets, interval, table
 from lib.measure.judge import DIMENSIONS
 from lib.report.tables import DIMS, widest
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Found = dict[str, Any]
+Readings = dict[str, Any]
 
 
-def each(found: Found) -> list[tuple[str, Found, Found]]:
+def each(readings: Readings) -> list[tuple[str, Readings, Readings]]:
     """Every run of a comparison in order: the name of its group, who answered, its scores and difference."""
-    return [(g["group"], found["candidates"][run["run"]], run) for g in found["groups"] for run in g["runs"]]
+    return [(g["group"], readings["candidates"][run["run"]], run) for g in readings["groups"] for run in g["runs"]]
 
 
-def _rows(found: Found) -> list[tuple[str, Found, Found]]:
-    gold = ("ceiling", {"candidate": "gold against itself", "model": ""}, {"scores": found["ceiling"]})
-    return each(found) + ([gold] if found["ceiling"] else [])
+def _rows(readings: Readings) -> list[tuple[str, Readings, Readings]]:
+    gold = ("ceiling", {"candidate": "gold against itself", "model": ""}, {"scores": readings["ceiling"]})
+    return each(readings) + ([gold] if readings["ceiling"] else [])
 
 
-def _frame(rows: list[Found], found: Found) -> pd.DataFrame:
+def _frame(rows: list[Readings], readings: Readings) -> pd.DataFrame:
     """Rows as a table; `pipeline` only where there are several."""
-    import pandas as pd
-
     frame = pd.DataFrame(rows)
-    return frame.drop(columns="pipeline") if len(found["groups"]) == 1 and rows else frame
+    return frame.drop(columns="pipeline") if len(readings["groups"]) == 1 and rows else frame
 
 
-def models(found: Found) -> pd.DataFrame:
+def models(readings: Readings) -> pd.DataFrame:
     """A row a candidate: quality with its interval, W/T/L over all cases, and the difference to the first of its group."""
-    frame = _frame([_row(*row) for row in _rows(found)], found)
+    frame = _frame([_row(*row) for row in _rows(readings)], readings)
     idle = {"where": len({*frame["where"]} - {""}) == 1, "useful": frame["useful"].isna().all()}
     return frame.drop(columns=[column for column, drop in idle.items() if drop])
 
 
-def _row(group: str, candidate: Found, run: Found) -> Found:
+def _row(group: str, candidate: Readings, run: Readings) -> Readings:
     s, d = run["scores"], run.get("difference") or {}
     n = sum(s[k] for k in COUNTS)
     where = ("cloud" if candidate["model"].startswith("claude-") else "on-device") if candidate["model"] else ""
@@ -59,24 +56,24 @@ def _row(group: str, candidate: Found, run: Found) -> Found:
     }  # fmt: skip
 
 
-def dimensions(found: Found) -> pd.DataFrame:
+def dimensions(readings: Readings) -> pd.DataFrame:
     """The five dimensions of every candidate, unrounded means of the judged cases, gold below them."""
     rows = [
         {"pipeline": group, "candidate": candidate["candidate"]} | {DIMS[d]: run["scores"]["dims"].get(d) for d in DIMS}
-        for group, candidate, run in _rows(found)
+        for group, candidate, run in _rows(readings)
     ]
-    return _frame(rows, found)
+    return _frame(rows, readings)
 
 
-def differences(found: Found) -> pd.DataFrame:
+def differences(readings: Readings) -> pd.DataFrame:
     """Of every candidate and dimension the paired difference to the first of its group, with p and interval."""
     rows = [
         {"pipeline": group, "candidate": candidate["candidate"], "of": name.replace("_", "-"), "delta": t["delta"],
          "p": t["p"], "interval": interval(t["low"], t["high"]), "cases": t["n"]}
-        for group, candidate, run in each(found) if "difference" in run
+        for group, candidate, run in each(readings) if "difference" in run
         for name, t in {"quality": run["difference"], **{d: run["dims"][d] for d in DIMENSIONS}}.items()
     ]  # fmt: skip
-    return _frame(rows, found)
+    return _frame(rows, readings)
 
 
 # --- in the report -------------------------------------------------------------------------------
@@ -87,11 +84,11 @@ def section(ledger: Ledger, fingerprint: str) -> Markdown:
     record = widest(ledger, fingerprint)
     if record is None:
         return Markdown("Not run yet: `notch confirm --models smollm2,stored:claude`.")
-    found = record["found"]
+    readings = record["found"]
     parts = [
         f"From {record['id']}; every candidate is a sealed run of its own, and none of this is part of the climb.",
-        table(models(found)).text, bullets(moved(found)).text, "The dimensions, unrounded:",
-        table(dimensions(found)).text,
+        table(models(readings)).text, bullets(moved(readings)).text, "The dimensions, unrounded:",
+        table(dimensions(readings)).text,
     ]  # fmt: skip
     return Markdown("\n\n".join(parts))
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from lib.files import ROOT, replace, runs_folder
 from lib.lab.experiment import Experiment, Run
 from lib.lab.ledger import Ledger
@@ -18,7 +20,6 @@ from lib.lab.training import Trained
 from lib.report import compared, tables, trained
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
 INK, FAINT, KEPT, PROVEN, ANCHOR = "#1a1a1a", "#b9b4ab", "#b5482a", "#2a6f5e", "#6b6b6b"
@@ -60,8 +61,7 @@ def canvas(width: float = 8.0, height: float = 4.2) -> tuple[Any, Axes]:
     rcParams["svg.hashsalt"] = "notch"
     figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
     ax = figure.add_subplot()
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+    ax.spines[["top", "right"]].set_visible(False)
     return figure, ax
 
 
@@ -255,9 +255,9 @@ def comparison(ledger: Ledger) -> Picture:
     return candidates(record["found"]) if record else empty("models were not compared yet")
 
 
-def candidates(found: dict[str, Any]) -> Picture:
+def candidates(readings: dict[str, Any]) -> Picture:
     """Quality of each candidate with its interval, a row each, grouped; gold against itself as a line."""
-    rows = [(group, candidate["candidate"], run["scores"]) for group, candidate, run in compared.each(found)]
+    rows = [(group, candidate["candidate"], run["scores"]) for group, candidate, run in compared.each(readings)]
     figure, ax = canvas(8, 0.9 + 0.32 * len(rows))
     for y, (group, _, s) in enumerate(rows):
         first = y == 0 or rows[y - 1][0] != group
@@ -267,11 +267,11 @@ def candidates(found: dict[str, Any]) -> Picture:
         ax.text(s["high"] + 0.01, y, f"{s['quality']:.3f}", va="center", fontsize=8, color=colour)
         if first and y:
             ax.axhline(y - 0.5, color=FAINT, linewidth=0.6)
-    ceiling = found["ceiling"]["quality"] if found["ceiling"] else None
+    ceiling = readings["ceiling"]["quality"] if readings["ceiling"] else None
     if ceiling is not None:
         ax.axvline(ceiling, color=ANCHOR, linewidth=0.8, linestyle=":")
         ax.text(ceiling, -0.62, "gold against itself ", ha="right", fontsize=7, color=ANCHOR)
-    several = len(found["groups"]) > 1
+    several = len(readings["groups"]) > 1
     ax.set_yticks(range(len(rows)), [f"{name}, {group}" if several else name for group, name, _ in rows])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(rows) - 0.4, -0.8)
@@ -279,7 +279,7 @@ def candidates(found: dict[str, Any]) -> Picture:
     ax.set_xlabel("quality, 95 % interval; dark: what the others are compared with")
     lines = "; ".join(f"{n} ({g}) {s['quality']:.3f}, {s['low']:.3f} to {s['high']:.3f}" for g, n, s in rows)
     parity = f" Gold against itself {ceiling:.3f}." if ceiling is not None else ""
-    return picture(figure, f"Quality of {len(rows)} candidates: {lines}.{parity}")
+    return picture(figure, f"Quality of {plural(len(rows), 'candidate')}: {lines}.{parity}")
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -308,7 +308,8 @@ def training(ledger: Ledger) -> Picture:
     counts = [f", {n} pairs" if n else "" for n in f.pairs.fillna(0)]
     lines = [f"{m.label}{n}, epoch {m.epoch}: {m.quality:.3f}" for m, n in zip(f.itertuples(), counts, strict=True)]
     return picture(
-        figure, f"Quality of {len(f)} adapters beside the bare base at {base['quality']:.3f}. {'; '.join(lines)}."
+        figure,
+        f"Quality of {plural(len(f), 'adapter')} beside the bare base at {base['quality']:.3f}. {'; '.join(lines)}.",
     )
 
 
@@ -351,8 +352,6 @@ def draw_epochs(f: pd.DataFrame, ax: Axes) -> Axes:
 
 def curves(run: Trained) -> Picture:
     """Loss of training and validation by epoch; with them, where there are any, margin, chosen log-probability, reward."""
-    import pandas as pd
-
     curve = pd.DataFrame(run.outcome.curve)
     figure, ax = canvas(8, 2.8)
     ax.set_xlabel("epoch; 0 is the start, the line marks the epoch that is kept")

@@ -6,14 +6,12 @@ Knows the ledger as a table. Negatives get a table of their own: a lever that wa
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, bullets, interval, plural
 from lib.measure.keep import ALPHA
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 METHODS = ("grpo", "orpo", "sft", "gad", "merge")  # how an adapter was trained, as its training run says
 
@@ -23,8 +21,6 @@ def methods(f: pd.DataFrame) -> pd.Series:
 
     Of a training it is its own method: the adapter in its record is its parent, which may be trained otherwise.
     """
-    import pandas as pd
-
     own = {r.id: r.method or r.slug for r in f[f.kind == "train"].itertuples()}  # one that crashed has a name alone
 
     def method(run: str, adapter: str) -> str:

@@ -5,35 +5,32 @@ Knows the readings of `lib.measure.calibrate` and `lib.measure.blind`. Does not 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, bullets, grid, interval
 from lib.measure import noise as measure
 from lib.report.tables import DIMS, latest
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Found = dict[str, Any]
+Readings = dict[str, Any]
 
 
-def response(found: Found) -> Markdown:
+def response(readings: Readings) -> Markdown:
     """The 5 x 5 response matrix: damaged dimension by row, mean change of each score by column, own one in bold."""
     rows = []
-    for damaged, changes in found["matrix"].items():
+    for damaged, changes in readings["matrix"].items():
         cells = [f"**{changes[d]:+.2f}**" if d == damaged else f"{changes[d]:+.2f}" for d in DIMS if changes]
-        falls = "yes" if found["own_falls_most"][damaged] else "**no**"
+        falls = "yes" if readings["own_falls_most"][damaged] else "**no**"
         rows.append([DIMS[damaged], *(cells or [""] * len(DIMS)), falls])
     return Markdown(grid(["damaged", *DIMS.values(), "own falls most"], rows))
 
 
-def strengths(found: Found) -> pd.DataFrame:
+def strengths(readings: Readings) -> pd.DataFrame:
     """By kind of damage the change of its own dimension for one, two and three questions, and the worst of others."""
-    import pandas as pd
-
     rows = []
-    for kind, s in found["strengths"].items():
+    for kind, s in readings["strengths"].items():
         own, by = s["dimension"], s["change"]
         worst, name = min(((v, d) for c in by.values() for d, v in c.items() if d != own), default=(0.0, ""))
         rows.append({
@@ -44,13 +41,11 @@ def strengths(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def checks(found: Found) -> pd.DataFrame:
+def checks(readings: Readings) -> pd.DataFrame:
     """Identity, paraphrase, order flips, what was left unscored: what is expected, and what came."""
-    import pandas as pd
-
-    same, other = found["identity"], found["paraphrase"]
-    flips = "" if found["flips"] is None else f"{100 * found['flips']:.1f} %"
-    if found.get("parameters", {}).get("judge") == "offline":
+    same, other = readings["identity"], readings["paraphrase"]
+    flips = "" if readings["flips"] is None else f"{100 * readings['flips']:.1f} %"
+    if readings.get("parameters", {}).get("judge") == "offline":
         flips = "none: this judge sees no order"
     rows = [
         ("gold against itself: ties", f"all {same['cases']}", str(same["ties"])),
@@ -59,44 +54,40 @@ def checks(found: Found) -> pd.DataFrame:
         ("gold in other words: change of quality", "0", f"{other['quality']:+.3f}"),
         *((f"gold in other words: {DIMS[d]}", "0", f"{v:+.2f}") for d, v in other["dims"].items()),
         ("verdicts that flip with the order", "few", flips),
-        ("judgments missing", "0", str(found["unscored"])),
+        ("judgments missing", "0", str(readings["unscored"])),
     ]
     return pd.DataFrame(rows, columns=["check", "expected", "came"])
 
 
-def attacks(found: Found) -> pd.DataFrame:
+def attacks(readings: Readings) -> pd.DataFrame:
     """By attack: its quality beside that of the honest text, how often it is above, and who stops it before a judge."""
-    import pandas as pd
-
     rows = [
         {
             "attack": name, "honest text": a["against"], "quality": a["quality"], "honest quality": a["honest"],
             "cases above honest": a["above"], "most above": max(0.0, a["most"]),
             "flagged as leak": f"{a['leaks']}/{a['cases']}", "refused by the form": f"{a['refused']}/{a['cases']}",
         }
-        for name, a in found["attacks"].items()
+        for name, a in readings["attacks"].items()
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def noise(found: Found) -> pd.DataFrame:
+def noise(readings: Readings) -> pd.DataFrame:
     """Same answers judged again, and answers made again: spread of a run's mean, the 95 % floor, and whose floor it is."""
-    import pandas as pd
-
     names = {"same": "the same answers judged again", "greedy": "answered again greedily, and judged",
              "fresh": "answered again with other seeds, and judged"}  # fmt: skip
     rows = [
         {"what": text, "repeats": n["repeats"], "cases": n["cases"], "SD of the mean": n["sd"], "95 % floor": n["floor"],
          "cases that moved": f"{100 * n['moved']:.0f} %"}
         for part, text in names.items()
-        if (n := found.get(part))  # older calibrations made no greedy answers
+        if (n := readings.get(part))  # older calibrations made no greedy answers
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def floors(found: Found) -> Markdown:
+def floors(readings: Readings) -> Markdown:
     """The two floors of the keep rule, in a sentence."""
-    greedy, sampled = (measure.floor_of(found, s) for s in (False, True))
+    greedy, sampled = (measure.floor_of(readings, s) for s in (False, True))
     if greedy is None or sampled is None:
         return Markdown("No floor was measured.")
     return Markdown(
@@ -105,24 +96,24 @@ def floors(found: Found) -> Markdown:
     )
 
 
-def null_world(found: Found) -> Markdown:
+def null_world(readings: Readings) -> Markdown:
     """What luck does in studies where nothing works, and which gain can be seen, in sentences."""
-    world, same, lines = found["null_world"], found["same"], []
+    world, same, lines = readings["null_world"], readings["same"], []
     if world is None:
         return Markdown("Not measured: there are no repeats.")
     if same and not same["sd"]:
         lines.append("Judging the same answers again changed nothing: this judge is deterministic.")
-    if not found["floor"]:
+    if not readings["floor"]:
         return bullets([*lines, "No repeat differed, so these repeats say nothing about luck; use sampled decoding."])
-    lines += _world(found["detectable"], world)
-    greedy = measure.world_of(found, False)
+    lines += _world(readings["detectable"], world)
+    greedy = measure.world_of(readings, False)
     if greedy and greedy is not world:
         lines.append("The same with the floor of greedy runs, for changes that only reshuffle what is asked:")
-        lines += _world(measure.detectable_in(found, False), greedy)
+        lines += _world(measure.detectable_in(readings, False), greedy)
     return bullets(lines)
 
 
-def _world(gain: float | None, world: Found) -> list[str]:
+def _world(gain: float | None, world: Readings) -> list[str]:
     return [
         f"The smallest gain that the rule sees with 80 % power on 30 cases: **{gain or 0:.3f}**.",
         f'{world["studies"]} studies of {world["runs"]} runs in which nothing changes: "keep if better" keeps '
@@ -132,17 +123,15 @@ def _world(gain: float | None, world: Found) -> list[str]:
     ]
 
 
-def halo(found: Found) -> pd.DataFrame:
+def halo(readings: Readings) -> pd.DataFrame:
     """Correlations between the dimensions over stored judgments. Above 0.93 two dimensions are one."""
-    import pandas as pd
-
-    table = found["halo"]["correlation"]
+    table = readings["halo"]["correlation"]
     return pd.DataFrame([{"": DIMS[a], **{DIMS[b]: row[b] for b in DIMS}} for a, row in table.items()])
 
 
-def adherence(found: Found) -> Markdown:
+def adherence(readings: Readings) -> Markdown:
     """How much of the verdict the five scores explain, in a sentence."""
-    h = found["halo"]
+    h = readings["halo"]
     if h["r2"] is None:
         return Markdown(f"Of {h['judgments']} stored judgments the verdict never varies, so there is no R² to give.")
     return Markdown(
@@ -151,30 +140,26 @@ def adherence(found: Found) -> Markdown:
     )
 
 
-def blind(found: Found) -> pd.DataFrame:
+def blind(readings: Readings) -> pd.DataFrame:
     """The published report's table of section 5: a row a run, with what it left out, the interval and the power."""
-    import pandas as pd
-
     rows = [
         {
             "candidate": run, "logged": v["stored"], "quality, 5-dim": v["placebo"],
-            f"quality, {DIMS[found['without']]}-blind": v["blind"], "delta": v["delta"],
+            f"quality, {DIMS[readings['without']]}-blind": v["blind"], "delta": v["delta"],
             "interval": interval(v["low"], v["high"]), "p": v["p"],
             f"loses to gold (of {v['cases']})": f"{v['losses'][0]} → {v['losses'][1]}",
             "could have seen": v["detectable"] or "any difference",
         }
-        for run, v in found["runs"].items() if v["cases"]
+        for run, v in readings["runs"].items() if v["cases"]
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def candidates(found: Found) -> pd.DataFrame:
+def candidates(readings: Readings) -> pd.DataFrame:
     """The five dimensions of each candidate as the placebo scored them, unrounded means of the judged cases."""
-    import pandas as pd
-
     return pd.DataFrame(
         [{"scored as candidate": run, **{DIMS[d]: v["dims"].get(d) for d in DIMS}}
-         for run, v in found["runs"].items() if v["cases"]]
+         for run, v in readings["runs"].items() if v["cases"]]
     )  # fmt: skip
 
 

@@ -5,16 +5,13 @@ Knows lessons and events. Pure functions of a folder of runs. Does not know how 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pandas as pd
 
 from lib.lab import lessons as remembered
 from lib.lab.events import Events
 from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, interval, table
 from lib.report import tables
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def lessons(ledger: Ledger) -> Markdown:
@@ -37,8 +34,6 @@ def dead_ends(ledger: Ledger) -> Markdown:
 
 def costs(ledger: Ledger) -> Markdown:
     """Seconds and dollars by run and in total, the proposer's dollars beside them."""
-    import pandas as pd
-
     f = ledger.frame()[["id", "seconds", "dollars"]]
     asked = sum(e.get("dollars", 0.0) for e in Events(ledger.folder))
     ends = [("proposer", None, asked), ("total", f.seconds.sum(), f.dollars.sum() + asked)]
@@ -47,7 +42,5 @@ def costs(ledger: Ledger) -> Markdown:
 
 def refusals(ledger: Ledger) -> Markdown:
     """Refused proposals by rule, and how many of each."""
-    import pandas as pd
-
     f = pd.DataFrame(Events(ledger.folder).of("refused"), columns=["rule", "by"])
     return table(f.value_counts(["rule", "by"]).rename("refused").reset_index())

@@ -6,19 +6,18 @@ Knows records. Does not know how a run is executed or drawn. Every function is a
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import READINGS, Ledger
 from lib.lab.models import named
-from lib.lab.show import Markdown, bullets, interval, plural, spelled, table
+from lib.lab.show import Markdown, bullets, interval, number, plural, spelled, table
 from lib.lab.show import fold as fold
 from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import GATES, RULER, Ruler
 from lib.measure.score import score
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
@@ -125,8 +124,6 @@ def gold_against_itself() -> float:
 
 def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """The five dimensions, unrounded means of the judged cases, for baseline, champion and anchors."""
-    import pandas as pd
-
     f = climbing(ledger, fingerprint)
     kept = f[f.status == "kept"]
     f = pd.concat([kept.head(1), kept.tail(1), measured_beside(ledger, fingerprint)])
@@ -144,24 +141,18 @@ def confirmations(ledger: Ledger) -> pd.DataFrame:
     """Every look at the sealed gate, in order: which run, and what came of it. No case and no text of that gate."""
     f = ledger.frame()
     f = f[f.kind == "confirm"]
-    first = f.against.map({"": "first look: nothing to beat yet"}).fillna("yes")
-    f = f.assign(
-        look=range(1, len(f) + 1),
-        id=f.of,
-        interval=list(map(interval, f.delta_low, f.delta_high)),
-        confirmed=first.where(f.status == "kept", "no"),
-    )
+    won = f.against.map({"": "first look: nothing to beat yet"}).fillna("yes").where(f.status == "kept", "no")
+    around = list(map(interval, f.delta_low, f.delta_high))
+    f = f.assign(look=range(1, len(f) + 1), id=f.of, interval=around, confirmed=won)
     return f[["look", "id", "quality", "against", "delta", "p", "interval", "confirmed"]]
 
 
 def hypotheses(ledger: Ledger) -> Markdown:
     """What each run was expected to do, and what it did."""
-    rows = ledger.frame().itertuples()
-    return bullets(
-        f"**{r.id}** ({r.status}; predicted {r.predicted:+.3f}, came {'–' if r.delta != r.delta else f'{r.delta:+.3f}'}): "
-        f"{' '.join(r.hypothesis.split())}"
-        for r in rows
-    )
+    f = ledger.frame()
+    f = f.assign(came=[number(delta, "delta") or "–" for delta in f.delta])
+    return bullets(f"**{r.id}** ({r.status}; predicted {r.predicted:+.3f}, came {r.came}): {' '.join(r.hypothesis.split())}"
+                   for r in f.itertuples())  # fmt: skip
 
 
 def verdict(ledger: Ledger) -> Markdown:
@@ -186,9 +177,7 @@ def verdict(ledger: Ledger) -> Markdown:
                      "looks better would have called it the best.")  # fmt: skip
     ceiling = anchors(ledger, fingerprint).get("gold against itself")
     if ceiling is not None:
-        lines.append(
-            f"Gold judged against itself gets {ceiling:.3f}, a tie everywhere: that is parity; more takes wins."
-        )
+        lines.append(f"Gold against itself gets {ceiling:.3f}, a tie everywhere: that is parity; more takes wins.")
     proven = ledger.confirmed(fingerprint)
     if proven:
         won = "is confirmed at" if proven["decision"].get("against") else "was looked at, with nothing to beat yet:"
@@ -198,9 +187,7 @@ def verdict(ledger: Ledger) -> Markdown:
     if compared:
         lines.append(f"With only the model changed ({compared['id']}), {compared['decision']['reason']}.")
     if champion.useful == champion.useful:
-        lines.append(
-            f"Asked without gold in sight, the judge rates its sets {champion.useful:.2f} of 5 for usefulness."
-        )
+        lines.append(f"Asked without gold in sight, the judge rates its sets {champion.useful:.2f} of 5 as useful.")
     weakest = champion[list(DIMENSIONS)].astype(float).dropna()
     if len(weakest):
         lines.append(f"Its lowest dimension is {DIMS[weakest.idxmin()]} at {weakest.min():.2f} of 5.")

@@ -7,7 +7,9 @@ its own for the training of an adapter. Draws on the canvas of `lib.report.figur
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from lib.agent.pipeline import BadPipeline
 from lib.agent.steps import build
@@ -15,9 +17,6 @@ from lib.lab.ledger import Ledger
 from lib.lab.show import plural
 from lib.report.figures import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, picture
 from lib.report.levers import methods
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ACROSS = 12  # tiles in a row: readable at the width of a page, and 80 runs are seven rows
 WIDEST = 5  # dots side by side; more calls are drawn as this many and counted in the table
@@ -74,10 +73,10 @@ def _steps(tile: Tile, pipeline: list[dict[str, Any]]) -> str:
     return " → ".join(s["step"] + (f" ×{c}" if c > 1 else "") for s, c in zip(pipeline, calls, strict=True))
 
 
-def draw(made: list[Tile], ax: Any) -> Any:
+def draw(every: list[Tile], ax: Any) -> Any:
     """A tile a run from left to right and top to bottom; kept runs have a red frame, others a faint one."""
     dots: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for i, tile in enumerate(made):
+    for i, tile in enumerate(every):
         x, y = i % ACROSS, -(i // ACROSS)
         left, right, low, high = x - 0.44, x + 0.44, y - 0.44, y + 0.44
         frame = (KEPT, 1.4) if tile.status == "kept" else (FAINT, 0.6)
@@ -89,7 +88,7 @@ def draw(made: list[Tile], ax: Any) -> Any:
         ax.scatter(*zip(*at, strict=True), marker=shape, s=20 if shape == "D" else 14, zorder=3, **_look(shape, colour))
     ax.set_axis_off()
     ax.set_xlim(-0.55, ACROSS - 0.45)
-    ax.set_ylim(-((len(made) - 1) // ACROSS) - 0.5, 0.5)
+    ax.set_ylim(-((len(every) - 1) // ACROSS) - 0.5, 0.5)
     return ax
 
 
@@ -116,12 +115,12 @@ def _shapes(tile: Tile, x: float, y: float) -> list[tuple[str, str, tuple[float,
 
 def at_a_glance(ledger: Ledger) -> Picture:
     """The grid of tiles with its legend."""
-    made = tiles(ledger)
-    figure, ax = canvas(8.8, 0.75 * max(-(-len(made) // ACROSS), 1) + 0.5)
-    if not made:
+    every = tiles(ledger)
+    figure, ax = canvas(8.8, 0.75 * max(-(-len(every) // ACROSS), 1) + 0.5)
+    if not every:
         return picture(figure, "An empty grid: there are no runs yet.")
-    draw(made, ax)
-    used = list(dict.fromkeys(t.method for t in made if t.adapter or t.trains))
+    draw(every, ax)
+    used = list(dict.fromkeys(t.method for t in every if t.adapter or t.trains))
     names = {m: "merged" if m == "merge" else m.upper() for m in used}
     keys = [("o", INK, "model call, bare base"), ("s", ANCHOR, "step without a model")]
     keys += [("o", COLOURS[m], " ".join(f"call on {names[m]} adapter".split())) for m in used]
@@ -130,16 +129,16 @@ def at_a_glance(ledger: Ledger) -> Picture:
         ax.scatter([], [], marker=shape, s=18, label=name, **_look(shape, colour))
     ax.plot([], [], color=KEPT, linewidth=1.4, label="kept")
     ax.legend(loc="upper left", bbox_to_anchor=(0, 0.0), ncols=4, fontsize=7, frameon=False)
-    return picture(figure, _alt(made))
+    return picture(figure, _alt(every))
 
 
-def _alt(made: list[Tile]) -> str:
-    single = sum(t.rows == (1,) for t in made)
-    wide = sum(max(t.rows, default=0) > 1 for t in made)
-    tall = sum(sum(c > 0 for c in t.rows) > 1 for t in made)
+def _alt(every: list[Tile]) -> str:
+    single = sum(t.rows == (1,) for t in every)
+    wide = sum(max(t.rows, default=0) > 1 for t in every)
+    tall = sum(sum(c > 0 for c in t.rows) > 1 for t in every)
     return (
-        f"{plural(len(made), 'tile')}, one a run in order: {single} with a single call and no other step, {wide} with several "
-        f"calls in a step, {tall} with calls in several steps, {sum(t.adapter for t in made)} on an adapter, "
-        f"{plural(sum(t.trains for t in made), 'training')}; {sum(t.status == 'kept' for t in made)} are framed as kept. The "
+        f"{plural(len(every), 'tile')}, one a run in order: {single} with a single call and no other step, {wide} with several "
+        f"calls in a step, {tall} with calls in several steps, {sum(t.adapter for t in every)} on an adapter, "
+        f"{plural(sum(t.trains for t in every), 'training')}; {sum(t.status == 'kept' for t in every)} are framed as kept. The "
         "table below says the same in words."
     )

@@ -7,15 +7,15 @@ from sealed judgments: an experiment's own decision compares it with the champio
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from lib.lab.ledger import REFERENCE, Ledger
-from lib.lab.show import Markdown, bullets, interval, number, plural, spelled
+from lib.lab.show import Markdown, bullets, chance, interval, plural, spelled
 from lib.measure.keep import ALPHA
 from lib.measure.stats import paired
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PLAIN = [{"step": "ask"}]
 TESTED = ("delta", "low", "high", "p")
@@ -27,8 +27,6 @@ def trainings(ledger: Ledger) -> pd.DataFrame:
     `sets` is what kind its sets were (clean, coverage, styles, on-policy), empty for a merge; `parents` are the adapters
     that it went on from or merged, `last` is the epoch that it chose.
     """
-    import pandas as pd
-
     rows = []
     for r in (r for r in ledger.records if r["kind"] == "train" and r["found"]):
         found, parameters = r["found"], r["found"]["parameters"]
@@ -57,8 +55,6 @@ def measured(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     `_beside`). What `goes_on` from another adapter owes its base to that one and is compared with it alone; `size` is the
     number of pairs behind an adapter, those of its parents included.
     """
-    import pandas as pd
-
     f, known = ledger.frame(), trainings(ledger)
     whole = f.quality.notna() & f.unscored.eq(0).fillna(False) & (f.status != "invalid")
     f = f[whole & (f.kind == "experiment") & (f.fingerprint == fingerprint) & (f.gate == "full")]
@@ -97,8 +93,6 @@ def _beside(run: Any, f: pd.DataFrame, known: pd.DataFrame) -> str:
 
     "" for SFT from the bare base, and where that adapter was not measured in the same harness.
     """
-    import numpy as np
-
     same = f[f.harness == run.harness]
     for training, epoch in (source(parent, known) for parent in run.parents):
         start = same.id[(same.training == training) & (same.epoch == epoch)]
@@ -114,8 +108,6 @@ def _beside(run: Any, f: pd.DataFrame, known: pd.DataFrame) -> str:
 
 def against(ledger: Ledger, f: pd.DataFrame, column: str) -> pd.DataFrame:
     """Each run's paired difference to the run that a column names, missing where it names none."""
-    import pandas as pd
-
     tests = [
         paired(ledger.qualities(run), ledger.qualities(other)) if other else None
         for run, other in zip(f.id, f[column], strict=True)
@@ -162,7 +154,7 @@ def _beyond(ledger: Ledger, f: pd.DataFrame, column: str, other: str) -> str:
     t = against(ledger, f, column).assign(id=f.id)
     t = t[t.p < ALPHA]
     names = "".join(
-        f" {r.id} {r.delta:+.3f} (p = {number(r.p, 'p')})."
+        f" {r.id} {r.delta:+.3f} ({chance(r.p)})."
         for r in t.sort_values("delta", ascending=False, kind="stable").itertuples()
     )
     return f"{sum(t.delta > 0)} beat {other} and {sum(t.delta < 0)} fell behind it.{names}"

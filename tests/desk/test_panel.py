@@ -19,14 +19,14 @@ def shown(panel, tab):
 
 
 def test_it_answers_the_first_task_at_once(panel):
-    assert "Answered by toy" in panel.said.value
+    assert "Answered by toy" in panel.message.value
     assert "against gold" in shown(panel, "Answer") and "Quality" in shown(panel, "Judgment")
 
 
 def test_a_changed_menu_asks_for_answer_and_keeps_what_is_shown(panel):
     before = shown(panel, "Answer")
     panel.temp.value = 0.5
-    assert "press Answer" in panel.said.value and shown(panel, "Answer") == before
+    assert "press Answer" in panel.message.value and shown(panel, "Answer") == before
     assert panel.choice.decoding == {"temp": 0.5}
 
 
@@ -59,10 +59,10 @@ def test_texts_are_read_apart(panel):
 def test_what_cannot_run_is_one_line_and_the_old_answer_is_gone(panel):
     panel.rows[0].menus["n"][1].value = 99
     panel.go.click()
-    assert "step 1 (ask): n is 99" in panel.said.value and shown(panel, "Answer") == ""
+    assert "step 1 (ask): n is 99" in panel.message.value and shown(panel, "Answer") == ""
     panel._remove(panel.rows[0])
     panel.go.click()
-    assert "a pipeline is a list of steps" in panel.said.value
+    assert "a pipeline is a list of steps" in panel.message.value
 
 
 def test_no_menu_holds_a_task_of_the_sealed_gate(panel):

@@ -326,10 +326,10 @@ def test_ten_thousand_runs_are_read_and_tabled(tmp_path):
 def test_usefulness_is_shown_only_where_claude_judged(tmp_path):
     asked = {"useful": {"mean": 3.4, "low": 3.0, "high": 3.8, "cases": 30, "no_answer": 1, "unscored": 0}}
     offline = ledger_of(tmp_path, made(1, found=asked))
-    assert "useful" not in tables.runs(offline, ERA) and "of 5 for usefulness" not in tables.verdict(offline).text
+    assert "useful" not in tables.runs(offline, ERA) and "of 5 as useful" not in tables.verdict(offline).text
     paid = ledger_of(tmp_path, made(1), made(2, found=asked, judge="claude"))
     assert (
-        tables.runs(paid, ERA)["useful"].tolist()[1] == 3.4 and "3.40 of 5 for usefulness" in tables.verdict(paid).text
+        tables.runs(paid, ERA)["useful"].tolist()[1] == 3.4 and "3.40 of 5 as useful" in tables.verdict(paid).text
     )
 
 
