@@ -126,7 +126,9 @@ def _sound(name: str, value: Any) -> None:
         if isinstance(leaf, float) and not math.isfinite(leaf):
             raise Refused("not-finite", f"{name!s:.60} has {leaf}: expected finite numbers")
         if isinstance(leaf, str) and len(leaf) > MOST_TEXT:
-            raise Refused("too-large", f"{name!s:.60} has a text of {len(leaf)} characters; at most {MOST_TEXT} are allowed")
+            raise Refused(
+                "too-large", f"{name!s:.60} has a text of {len(leaf)} characters; at most {MOST_TEXT} are allowed"
+            )
         if isinstance(leaf, str) and any(ord(c) < 32 and c not in "\n\t" or "\ud800" <= c <= "\udfff" for c in leaf):
             raise Refused("malformed", f"{name!s:.60} has control characters or halves of characters")
 
