@@ -61,19 +61,19 @@ def summary(ledger: Ledger, fingerprint: str) -> Markdown:
     if f.empty:
         return Markdown("No experiment yet.")
     full, cover = f[f.gate == "full"], f.set_index("id").coverage.dropna()
+    levers = plural(f.plain[f.plain != "baseline"].nunique(), "lever class", "lever classes")
     gone = (every.fingerprint == fingerprint) & (every.status.isin(["crashed", "invalid"]) | every.idle)
     lines = [
-        f"{plural(len(f), 'experiment')} in {plural(f.plain[f.plain != 'baseline'].nunique(), 'lever class', 'lever classes')}: {len(full)} on the "
-        f"full gate, {sum(full.status == 'kept')} of them kept, and {len(f) - len(full)} on the dev gate, which keeps nothing."
+        f"{plural(len(f), 'experiment')} in {levers}: {len(full)} on the full gate, {sum(full.status == 'kept')} of them kept, "
+        f"and {len(f) - len(full)} on the dev gate, which keeps nothing."
     ]
     if gone.any():
         lines.append(
             f"Left out: {plural(gone.sum(), 'run')} that crashed, broke a rule or never came to ask the model."
         )
     if len(cover):
-        lines.append(
-            f"Coverage, unrounded, lay between {cover.min():.2f} ({cover.idxmin()}) and {cover.max():.2f} ({cover.idxmax()})."
-        )
+        lines.append(f"Coverage, unrounded, lay between {cover.min():.2f} ({cover.idxmin()}) and {cover.max():.2f} "
+                     f"({cover.idxmax()}).")  # fmt: skip
     return Markdown(" ".join(lines))
 
 

@@ -89,7 +89,8 @@ def crash(record: dict[str, Any]) -> str:
     if record["status"] != "crashed":
         return ""
     hypothesis, error = (escape.escape(record[k]) for k in ("hypothesis", "error"))
-    return f"<h1>{record['id']} crashed</h1><blockquote>{hypothesis}</blockquote><p>Status: <b>crashed</b>.</p><pre>{error}</pre>"
+    quote = f"<blockquote>{hypothesis}</blockquote>"
+    return f"<h1>{record['id']} crashed</h1>{quote}<p>Status: <b>crashed</b>.</p><pre>{error}</pre>"
 
 
 def current(target: Path) -> bool:

@@ -54,7 +54,8 @@ def adapted(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
     `base` is the same pipeline, decoding and seed on the bare model, "" where that was not run; `beside` what else a run
     is compared with (see `_beside`). What `goes_on` from another adapter owes its base to that one and is compared with
-    it alone; `size` is the number of pairs behind an adapter, those of its parents included; `plain` is a greedy call and nothing else.
+    it alone; `size` is the number of pairs behind an adapter, those of its parents included; `plain` is a greedy
+    call and nothing else.
     """
     f, known = ledger.frame(), trainings(ledger)
     whole = f.quality.notna() & f.unscored.eq(0).fillna(False) & (f.status != "invalid")
