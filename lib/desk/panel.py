@@ -6,6 +6,8 @@ happens on "Answer" lives in `lib.desk.explore`. Writes nothing.
 
 from __future__ import annotations
 
+import html
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -51,10 +53,10 @@ class Panel:
         self._insert("ask")
         self.add.on_click(lambda _: self._insert("prune"))
         self.go.on_click(lambda _: self.answer())
-        for menu in (self.case, self.task, self.model, self.temp, self.seed):
+        menus = [self.case, self.task, self.model, self.temp, self.seed]
+        for menu in menus:
             menu.observe(lambda _: self._changed(), names="value")
         tabs = w.Tab(children=list(self.out.values()), titles=list(self.out))
-        menus = [self.case, self.task, self.model, self.temp, self.seed]
         self.box = w.VBox([*menus, self.stages, w.HBox([self.add, self.go]), self.plain, self.message, tabs])
         self._changed()
         self.answer()
@@ -89,9 +91,6 @@ class Panel:
         return Choice(task, self.pipeline, model, adapter, decoding, self.seed.value)
 
     def _changed(self) -> None:
-        import html
-        import json
-
         self.task.layout.display = "none" if self.case.value else ""
         try:
             text = json.dumps(self.pipeline, ensure_ascii=False)
@@ -102,8 +101,6 @@ class Panel:
 
     def answer(self) -> Tried | None:
         """Try the choice and show it; what cannot run is said in one line."""
-        import html
-
         self.message.value = "<i>Working …</i>"
         try:
             tried = self.choice.attempt()
@@ -141,8 +138,6 @@ class Stage:
         self._fill()
 
     def _fill(self) -> None:
-        import html
-
         self.about.value = f"<i>{html.escape(explore.about(self.step.value))}</i>"
         self.menus = {a.name: (a, _menu(a)) for a in explore.arguments(self.step.value)}
         for _, menu in self.menus.values():

@@ -114,7 +114,7 @@ def at_a_glance(ledger: Ledger) -> Picture:
     for shape, colour, name in keys:
         ax.scatter([], [], marker=shape, s=18, label=name, **_look(shape, colour))
     ax.plot([], [], color=KEPT, linewidth=1.4, label="kept")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 0.0), ncols=4, fontsize=7, frameon=False)
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0.0), ncols=4)
     return picture(figure, _alt(f))
 
 
