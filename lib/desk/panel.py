@@ -12,11 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 from lib.desk import explore
-from lib.desk.explore import Argument, Choice, Tried
+from lib.desk.explore import Argument, Choice
 from lib.files import OneLine
 
 TYPED = "type a task of your own"
 WIDE = {"description_width": "7rem"}
+
+
+def shown(text: str) -> tuple[dict[str, Any], ...]:
+    """Markdown as the whole content of an Output; display() inside one depends on which cell is running."""
+    return ({"output_type": "display_data", "data": {"text/markdown": text, "text/plain": text}, "metadata": {}},)
 
 
 def show(task: str = "", model: str = "smollm2") -> Any:
@@ -30,9 +35,9 @@ class Panel:
     def __init__(self, task: str = "", model: str = "smollm2") -> None:
         import ipywidgets as w
 
-        shown = explore.cases()
-        options = [(TYPED, ""), *((f"{c.gate} · {c.task}", c.task) for c in shown)]
-        picked = task if any(task == c.task for c in shown) else "" if task else shown[0].task
+        cases = explore.cases()
+        options = [(TYPED, ""), *((f"{c.gate} · {c.task}", c.task) for c in cases)]
+        picked = task if any(task == c.task for c in cases) else "" if task else cases[0].task
         self.models = explore.models()
 
         def plain(name: str) -> dict[str, Any]:
@@ -99,25 +104,19 @@ class Panel:
         except (ValueError, OneLine) as error:
             self.message.value = f"<b>{html.escape(str(error))}</b>"
 
-    def answer(self) -> Tried | None:
+    def answer(self) -> None:
         """Try the choice and show it; what cannot run is said in one line."""
         self.message.value = "<i>Working …</i>"
         try:
             tried = self.choice.attempt()
         except (OneLine, ValueError, KeyError) as error:
             self.message.value = f"<b>{html.escape(str(error))}</b>"
-            self._fill(dict.fromkeys(self.out))
-            return None
+            for out in self.out.values():
+                out.outputs = ()
+            return
         self.message.value = f"Answered by {html.escape(self.model.value)}. {explore.BY_HAND}"
-        self._fill({"Answer": tried.beside, "Judgment": tried.judgment, "Calls": tried.calls})
-        return tried
-
-    def _fill(self, parts: dict[str, Any]) -> None:
-        # Outputs are set as a whole: display() inside an Output depends on which cell is running.
-        for name, part in parts.items():
-            data = {"text/markdown": part.text, "text/plain": part.text} if part else {}
-            shown = ({"output_type": "display_data", "data": data, "metadata": {}},) if part else ()
-            self.out[name].outputs = shown
+        for name, text in tried.parts.items():
+            self.out[name].outputs = shown(text)
 
 
 class Stage:
@@ -158,15 +157,12 @@ def _menu(a: Argument) -> Any:
     plain = {"description": a.name, "style": WIDE}
     if a.kind == "choice":
         return w.Dropdown(options=a.options, value=a.default, **plain)
-    if a.kind == "yes":
-        return w.Checkbox(value=a.default, **plain)
-    if a.kind == "whole":
-        return w.IntText(value=a.default, **plain)
-    if a.kind == "number":
-        return w.FloatText(value=a.default, **plain)
     if a.kind == "texts":
         return w.Text(value="; ".join(a.default), placeholder="one; two", **plain)
-    return w.Text(value=a.default if a.kind == "text" else explore.spelled(a.default), **plain)
+    if a.kind == "data":
+        return w.Text(value=explore.spelled(a.default), **plain)
+    plain_kinds = {"yes": w.Checkbox, "whole": w.IntText, "number": w.FloatText, "text": w.Text}
+    return plain_kinds[a.kind](value=a.default, **plain)
 
 
 def _value(a: Argument, value: Any) -> Any:

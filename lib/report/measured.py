@@ -98,14 +98,14 @@ def scale(ledger: Ledger) -> Markdown:
         better = int(f.wins.sum() + f.ties.sum())
         lines.append(f"Half of quality is the verdict against gold: of {judged} judged answers of this climb {better} "
                      "won or tied" + ("." if better else ", so that half is 0 in every run."))  # fmt: skip
-    parts = [bullets(filter(None, lines)).text]
-    if record:
-        frame = controls({"controls": list(tables.controls(ledger, era).values())})
-        tests = tables.against_bottom(ledger, era)
-        frame["delta of the champion"] = [tests[n].delta if n in tests else None for n in frame.control]
-        frame["p"] = [tests[n].p if n in tests else None for n in frame.control]
-        parts.append(f"From {record['id']}, on the same cases:\n\n{table(frame).text}")
-    return Markdown("\n\n".join(parts))
+    text = bullets(filter(None, lines)).text
+    if record is None:
+        return Markdown(text)
+    tests = tables.against_bottom(ledger, era)
+    frame = controls(record["found"])
+    for column, field in (("delta of the champion", "delta"), ("p", "p")):
+        frame[column] = frame.control.map({name: getattr(test, field) for name, test in tests.items()})
+    return Markdown(f"{text}\n\nFrom {record['id']}, on the same cases:\n\n{table(frame).text}")
 
 
 def noise(readings: Readings) -> pd.DataFrame:

@@ -65,10 +65,9 @@ def caveats(ledger: Ledger) -> Markdown:
     return bullets(lines, "No runs yet: `make study` makes some.")
 
 
-def runs(ledger: Ledger, fingerprint: str | None = None) -> pd.DataFrame:
+def runs(ledger: Ledger) -> pd.DataFrame:
     """A row a run, oldest first, discards and crashes included."""
     f = ledger.frame()
-    f = f if fingerprint is None else f[f.fingerprint == fingerprint]
     around = [interval(low, high, "") for low, high in zip(f.low, f.high, strict=True)]
     f = f.assign(interval=around, against=[run.partition("-")[0] for run in f.against])
     names = "id lever gate status quality interval wtl no_answer useful predicted delta p against calls seconds"
@@ -132,8 +131,8 @@ def calibration(ledger: Ledger, fingerprint: str) -> dict[str, Any] | None:
 def controls(ledger: Ledger, fingerprint: str) -> dict[str, dict[str, Any]]:
     """The controls of an era by name, best first: quality, interval, counts, dimensions. Empty where none is sealed."""
     record = calibration(ledger, fingerprint)
-    every = sorted(record["found"]["controls"] if record else [], key=lambda c: -c["quality"])
-    return {c["name"]: c for c in every}
+    every = record["found"]["controls"] if record else []
+    return {c["name"]: c for c in sorted(every, key=lambda c: -c["quality"])}
 
 
 def frontier(ledger: Ledger, fingerprint: str) -> tuple[str, float] | None:

@@ -6,7 +6,7 @@ its own for the training of an adapter. Draws on the canvas of `lib.report.figur
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -16,9 +16,6 @@ from lib.lab.ledger import Ledger
 from lib.lab.show import plural
 from lib.report.figures import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, picture
 from lib.report.levers import methods
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 ACROSS = 12  # tiles in a row: readable at the width of a page, and 80 runs are seven rows
 WIDEST = 5  # dots side by side; more calls are drawn as this many and counted in the table
@@ -61,7 +58,7 @@ def _steps(run: Any) -> str:
     return " → ".join(s["step"] + (f" ×{c}" if c > 1 else "") for s, c in zip(run.pipeline, calls, strict=True))
 
 
-def draw(f: pd.DataFrame, ax: Axes) -> None:
+def draw(f: pd.DataFrame, ax: Any) -> None:
     """A tile a run from left to right and top to bottom; kept runs have a red frame, others a faint one."""
     dots: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for i, tile in enumerate(f.itertuples()):
