@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 INK, FAINT, KEPT, PROVEN, ANCHOR = "#1a1a1a", "#b9b4ab", "#b5482a", "#2a6f5e", "#6b6b6b"
 
 
-def figures_folder() -> Path:
+def figures_folder(runs: Path) -> Path:
     """`figures` of the project for its own runs, else beside the folder of runs."""
-    runs = runs_folder().resolve()
+    runs = runs.resolve()
     return ROOT / "figures" if runs == (ROOT / "runs").resolve() else runs.parent / "figures"
 
 
@@ -49,9 +49,9 @@ class Picture:
 
     def save(self, name: str) -> Picture:
         """Write the picture into the figures folder and return it."""
-        folder = figures_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        replace(folder / f"{name}.png", self.png)
+        path = figures_folder(runs_folder()) / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, self.png)
         return self
 
 

@@ -38,7 +38,7 @@ def strengths(readings: Readings) -> pd.DataFrame:
         worst, name = min(((v, d) for c in by.values() for d, v in c.items() if d != own), default=(0.0, ""))
         rows.append({
             "damage": kind, "lowers": DIMS[own],
-            **{f"{n} questions" if n != "1" else "1 question": c.get(own) for n, c in by.items()},
+            **{plural(int(n), "question"): c.get(own) for n, c in by.items()},
             "worst other": f"{worst:+.2f} {DIMS.get(name, '')}",
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -176,6 +176,11 @@ def adherence(readings: Readings) -> Markdown:
     )
 
 
+def _scored(readings: Readings) -> list[tuple[str, Readings]]:
+    """The runs of a re-judge, those of which no case was scored left out."""
+    return [(run, v) for run, v in readings["runs"].items() if v["cases"]]
+
+
 def blind(readings: Readings) -> pd.DataFrame:
     """The published report's table of section 5: a row a run, with what it left out, the interval and the power."""
     rows = [
@@ -186,17 +191,15 @@ def blind(readings: Readings) -> pd.DataFrame:
             f"loses to gold (of {v['cases']})": f"{v['losses'][0]} → {v['losses'][1]}",
             "could have seen": v["detectable"] or "any difference",
         }
-        for run, v in readings["runs"].items() if v["cases"]
+        for run, v in _scored(readings)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def candidates(readings: Readings) -> pd.DataFrame:
     """The five dimensions of each candidate as the placebo scored them, unrounded means of the judged cases."""
-    return pd.DataFrame(
-        [{"scored as candidate": run, **{DIMS[d]: v["dims"].get(d) for d in DIMS}}
-         for run, v in readings["runs"].items() if v["cases"]]
-    )  # fmt: skip
+    rows = [{"scored as candidate": run, **{DIMS[d]: v["dims"].get(d) for d in DIMS}} for run, v in _scored(readings)]
+    return pd.DataFrame(rows)
 
 
 def parts(readings: Readings) -> pd.DataFrame:
@@ -209,7 +212,7 @@ def parts(readings: Readings) -> pd.DataFrame:
             "delta of verdicts": v["from_verdicts"], "verdicts changed": v["verdicts_changed"],
             f"loses to gold (of {v['cases']})": f"{v['losses'][0]} → {v['losses'][1]}",
         }
-        for run, v in readings["runs"].items() if v["cases"] for j in [v["judged"]]
+        for run, v in _scored(readings) for j in [v["judged"]]
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -229,7 +232,7 @@ def _dropped(ledger: Ledger, record: dict[str, Any]) -> str:
     """One re-judge: its parts as a table, then arithmetic, judgment and answer in sentences."""
     # Read anew: an older record was sealed before the parts were told apart.
     readings = {**read_blind(ledger.cases(record["id"])), "without": record["found"]["without"]}
-    runs = {run: v for run, v in readings["runs"].items() if v["cases"]}
+    runs = dict(_scored(readings))
     name = DIMS[readings["without"]]
     if not runs:
         return f"{record['id']} left out {name}, and nothing was scored."

@@ -15,6 +15,7 @@ from typing import Any
 from lib.files import NOTEBOOKS, ROOT, replace
 from lib.lab.execute import render
 from lib.lab.ledger import Ledger
+from lib.report.figures import figures_folder
 
 INDEXES = ("20_report", "21_runs")
 # Reads no run: it belongs to the project and is rendered with its own runs only.
@@ -55,7 +56,7 @@ def notebook_path(runs: Path, name: str) -> Path:
 
 
 def page_path(runs: Path, name: str) -> Path:
-    return (ROOT if home(runs) == NOTEBOOKS else home(runs)) / "figures" / f"{name}.html"
+    return figures_folder(runs) / f"{name}.html"
 
 
 def write(runs: Path, html: Path | None = None) -> None:
