@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from lib.agent.guard import JUDGED, ORDERS, Leak
-from lib.agent.pipeline import STEPS, BadPipeline
+from lib.agent.pipeline import STEPS, BadPipeline, texts
 from lib.files import runs_at
 from lib.forms import Number, form
 from lib.lab import execute
@@ -83,8 +83,7 @@ def _texts(proposal: Proposal) -> None:
     for text in proposal.texts:
         if ORDERS.search(text):
             raise Refused("injection", f"{text[:80]!r} gives orders to whoever reads it")
-    shown = [t for row in proposal.pipeline for t in _values(row)] + [proposal.adapter, *_values(proposal.decoding)]
-    for text in shown:
+    for text in texts([proposal.pipeline, proposal.adapter, proposal.decoding]):
         if PATHS.search(text):
             raise Refused("path", f"{text[:80]!r} points at a file or an address; a proposal names steps and runs only")
         if CODE.search(text):
@@ -108,13 +107,6 @@ def _adapters(proposal: Proposal, ledger: Ledger) -> dict[str, Any]:
         return found
 
     return with_adapters(proposal.as_dict(), full)
-
-
-def _values(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [t for v in inner for t in _values(v)]
 
 
 def _experiment(parameters: dict[str, Any]) -> Experiment:

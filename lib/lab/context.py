@@ -7,9 +7,7 @@ what they make of it.
 
 from __future__ import annotations
 
-import inspect
 import re
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,22 +141,11 @@ def _run(record: dict[str, Any]) -> dict[str, Any]:
 
 def menu() -> list[dict[str, Any]]:
     """Every step of the registry with what it does and what it takes."""
-    found = []
-    for name, made in sorted(STEPS.items(), key=lambda item: (item[1].family, item[0])):
-        hints = typing.get_type_hints(made.make)
-        takes = {
-            k: {"type": _spell(hints[k]), "default": p.default}
-            for k, p in inspect.signature(made.make).parameters.items()
-        }
-        about = (inspect.getdoc(made.make) or "").split("\n")[0]
-        found.append({"step": name, "family": made.family, "about": about, "arguments": takes})
-    return found
-
-
-def _spell(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
+    rows = []
+    for name, lever in sorted(STEPS.items(), key=lambda item: (item[1].family, item[0])):
+        arguments = {k: {"type": a.expected, "default": a.default} for k, a in lever.arguments.items()}
+        rows.append({"step": name, "family": lever.family, "about": lever.about, "arguments": arguments})
+    return rows
 
 
 def adapters(ledger: Ledger) -> list[str]:

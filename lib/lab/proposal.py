@@ -6,7 +6,6 @@ executed: a step is a name in the registry, a text is a text. Does not know who 
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import re
@@ -126,7 +125,9 @@ def _sound(name: str, value: Any) -> None:
         if isinstance(leaf, float) and not math.isfinite(leaf):
             raise Refused("not-finite", f"{name!s:.60} has {leaf}: expected finite numbers")
         if isinstance(leaf, str) and len(leaf) > MOST_TEXT:
-            raise Refused("too-large", f"{name!s:.60} has a text of {len(leaf)} characters; at most {MOST_TEXT} are allowed")
+            raise Refused(
+                "too-large", f"{name!s:.60} has a text of {len(leaf)} characters; at most {MOST_TEXT} are allowed"
+            )
         if isinstance(leaf, str) and any(ord(c) < 32 and c not in "\n\t" or "\ud800" <= c <= "\udfff" for c in leaf):
             raise Refused("malformed", f"{name!s:.60} has control characters or halves of characters")
 
@@ -199,8 +200,7 @@ def bound(row: dict[str, Any]) -> dict[str, Any]:
     step = STEPS.get(str(row.get("step")))
     if step is None:
         return row
-    defaults = {k: p.default for k, p in inspect.signature(step.make).parameters.items()}
-    return {"step": row["step"], **{k: _plain(v) for k, v in {**defaults, **row}.items() if k != "step"}}
+    return {"step": row["step"], **{k: _plain(v) for k, v in {**step.defaults, **row}.items() if k != "step"}}
 
 
 def _plain(value: Any) -> Any:
