@@ -10,7 +10,7 @@ import contextlib
 import json
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,15 +106,11 @@ class Loop:
 
     def _look(self) -> View:
         """Everything anew from disk, changes of steering noted."""
-        steering = steer.read(self.steering)
         self.events.catch_up()
-        steer.note_changes(self.events, steering)
-        limits = replace(self.settings.limits, **steering.limits)
-        ledger = Ledger.read(self.folder)
-        view = View(ledger, self.events, steering, self.settings.base, limits, self.fingerprint)
-        if self._archive_spent(view):
-            return self._look()
-        return replace(view, leave=state.leave(ledger, self.fingerprint, self.settings.rules))
+        s = self.settings
+        view = state.view(self.events, self.steering, s.base, s.limits, self.fingerprint, s.rules)
+        steer.note_changes(self.events, view.steering)
+        return self._look() if self._archive_spent(view) else view
 
     def _archive_spent(self, view: View) -> bool:
         """A wish that a sealed run carries has done its work; a kill may have come before it was moved away."""

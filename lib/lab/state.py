@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lib.claude import store
+from lib.lab import steer
+from lib.lab.admit import Base
 from lib.lab.context import View
-from lib.lab.events import PROPOSAL, Event
+from lib.lab.events import PROPOSAL, Event, Events
 from lib.lab.ledger import SETUP, Ledger
 from lib.lab.lessons import outcomes
 from lib.lab.proposal import bound
+from lib.lab.steer import Limits
 from lib.lab.study import look
 
 LIMITED = re.compile(r"\b(429|529)\b|RateLimit|Overloaded|rate.?limit", re.I)  # somebody's usage limit, not a defect
@@ -56,6 +59,13 @@ def made(run: Path) -> dict[str, Any]:
         return json.loads((run / PROPOSAL).read_bytes())
     except FileNotFoundError:
         return {}
+
+
+def view(events: Events, folder: Path, base: Base, limits: Limits, fingerprint: str, rules: Rules) -> View:
+    """The state of a loop, anew from disk; `folder` holds the steering files. Raises Tampered."""
+    steering, ledger = steer.read(folder), Ledger.read(events.path.parent)
+    limits = replace(limits, **steering.limits)
+    return View(ledger, events, steering, base, limits, fingerprint, leave(ledger, fingerprint, rules))
 
 
 def next_action(view: View, rules: Rules) -> Action | None:
@@ -184,14 +194,14 @@ def leave(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
     return champion["lever"] if champion and count and rules.patience and count % rules.patience == 0 else ""
 
 
-def dollars(view_ledger: Ledger, events: list[Event]) -> float:
+def dollars(ledger: Ledger, events: list[Event]) -> float:
     """What judge, cloud models and proposer have cost in a folder of runs. Raises Tampered.
 
     The record of a run that crashed holds no cost, but its judgments were stored as they were paid for.
     """
-    judged = sum(r["cost"].get("judge_dollars", 0.0) for r in view_ledger.records)
-    runs = sum(r["cost"].get("dollars", 0.0) for r in view_ledger.records)
-    stored = store.paid(view_ledger.folder / store.NAME)
+    judged = sum(r["cost"].get("judge_dollars", 0.0) for r in ledger.records)
+    runs = sum(r["cost"].get("dollars", 0.0) for r in ledger.records)
+    stored = store.paid(ledger.folder / store.NAME)
     return max(judged, stored) + runs + sum(e.get("dollars", 0.0) for e in events)
 
 
