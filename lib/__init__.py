@@ -28,6 +28,7 @@ above it, and tests/test_order.py holds that.
     measure.blind               a judge without one dimension
     measure.compare             models side by side on the same cases
     measure.against             a judge beside stored verdicts of another
+    measure.agreement           a judge beside a person's verdicts
     models.model                what a model is; ToyModel
     models.gguf                 a GGUF file as a folder that mlx-lm loads
     models.grammar              which tokens may come next
@@ -97,7 +98,8 @@ above it, and tests/test_order.py holds that.
     report.measured             calibration and re-judge -> tables
     report.compared             a comparison of models -> tables
     report.levers               what each class of lever did, its negatives included -> tables
-    report.trained              what training gave, beside the base and imitation -> tables
+    report.trained              what training gave, beside the base, imitation and prompting -> tables
+    report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
     report.site                 notebooks -> pages
@@ -106,6 +108,7 @@ above it, and tests/test_order.py holds that.
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
     desk.supervise              a loop watched and steered from a notebook
+    desk.rate                   stored answers rated by a person, blind
     cli.options                 exit codes, options, the line about a run
     cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
     cli.study                   notch study, confirm
@@ -141,6 +144,7 @@ _HOME = {
     "Training": "lib.lab.training",
     "Ledger": "lib.lab.ledger",
     "compared": "lib.report",
+    "examples": "lib.report",
     "explore": "lib.desk",
     "figures": "lib.report",
     "levers": "lib.report",

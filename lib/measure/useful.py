@@ -42,7 +42,6 @@ def useful_all(judge: Any, pairs: Iterable[tuple[Case, Answer]]) -> list[Useful 
     Raises what the judge's `ask_all` raises: BudgetSpent, NoKey, WrongModel, CloudError; ValueError on a ruler without
     the question.
     """
-    pairs = list(pairs)
     if not hasattr(judge, "ask_all"):
         return [estimate(case.task, answer) for case, answer in pairs]
     return [_useful(row) for row in judge.ask_all(Call(USEFUL), pairs)]
@@ -66,14 +65,10 @@ def estimate(task: str, answer: Answer) -> Useful:
     """
     asked = [parse(q) for q in answer.questions]
     said = set(parse(task).stems)
-    worth, lost = [], []
-    for i, q in enumerate(asked, 1):
-        value, why = _worth(q, said)
-        worth.append(value)
-        if why:
-            lost.append((1 - value, f"question {i} {why}"))
-    own, repeats = _unrepeated(asked)
-    lost += repeats
+    worths = [_worth(q, said) for q in asked]
+    worth = [value for value, _ in worths]
+    own, lost = _unrepeated(asked)
+    lost = [(1 - value, f"question {i} {why}") for i, (value, why) in enumerate(worths, 1) if why] + lost
     kinds = {name for q, w in zip(asked, worth, strict=True) if w > GIVEN for name in q.about}
     breadth = min(1.0, len(kinds) / KINDS)
     if breadth < 1:
@@ -84,8 +79,8 @@ def estimate(task: str, answer: Answer) -> Useful:
     mean = math.fsum(w * o for w, o in zip(worth, own, strict=True)) / max(7, len(asked))
     score = 1 + 4 * real * mean * (NARROW + (1 - NARROW) * breadth)
     lost.sort(key=lambda pair: -pair[0])
-    told = "; ".join(text for _, text in lost[:3]) or "single, concrete, different questions of many kinds"
-    return Useful(round(score, 2), f"estimated from the words alone: {told}")
+    why = "; ".join(text for _, text in lost[:3]) or "single, concrete, different questions of many kinds"
+    return Useful(round(score, 2), f"estimated from the words alone: {why}")
 
 
 def _worth(q: Question, said: set[str]) -> tuple[float, str]:
@@ -104,11 +99,11 @@ def _worth(q: Question, said: set[str]) -> tuple[float, str]:
 
 def _unrepeated(asked: Sequence[Question]) -> tuple[list[float], list[tuple[float, str]]]:
     """By question the share that no earlier one has asked, and what repeats."""
-    alike, own, told = likeness(asked), [], []
+    alike, own, repeats = likeness(asked), [], []
     for i, q in enumerate(asked):
         near = [(max(0.0, alike(q, other) - ALIKE) / (1 - ALIKE), k) for k, other in enumerate(asked[:i], 1)]
         most, k = max(near, default=(0.0, 0))
         own.append(1 - most)
         if most > 0.25:
-            told.append((most, f"questions {k} and {i + 1} ask nearly the same"))
-    return own, told
+            repeats.append((most, f"questions {k} and {i + 1} ask nearly the same"))
+    return own, repeats
