@@ -26,7 +26,7 @@ def view(lab, leave="", **steering):
 
 def propose(lab, seed=0, **told):
     asked = Search(seed)(view(lab, **told))
-    return None if asked.value is None else Proposal.of(asked.value)
+    return None if asked.value is None else Proposal.read(asked.value)
 
 
 @pytest.fixture
