@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import click
 
 from lib.cli.options import AS_JSON, FAILED, OK, RUNS, line, say_report, store_runs, values
 
+shown = partial(click.option, show_default=True)
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
 
 
@@ -58,30 +60,24 @@ def base_of(parameters: tuple[tuple[str, str], ...]) -> Any:
 @click.command()
 @RUNS_AND_COUNT
 @STEER
-@click.option("--proposer", type=click.Choice(["search", "claude", "plan", "none"]), default="search", show_default=True,
-              help="Who proposes; none: only what `notch propose` queues.")  # fmt: skip
+@shown("--proposer", type=click.Choice(["search", "claude", "plan", "none"]), default="search",
+       help="Who proposes; none: only what `notch propose` queues.")  # fmt: skip
 @click.option("--plan", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="With --proposer plan: a YAML or JSONL file of proposals.")  # fmt: skip
 @click.option("--proposer-model", default=None, help="With --proposer claude: the model that proposes.")
 @PARAMETERS
-@click.option("--seed", default=0, show_default=True, help="Of the proposer search.")
+@shown("--seed", default=0, help="Of the proposer search.")
 @click.option("--dollars", default=0.0, help="Most that judge and proposer may cost, over the folder; 0 is no limit.")
 @click.option("--minutes", default=0.0, help="Most that this call may take; 0 is no limit.")
-@click.option(
-    "--crashes", default=3, show_default=True, help="Crashed runs in a row after which it ends; 0 is no limit."
-)
-@click.option(
-    "--refusals", default=20, show_default=True, help="Refused proposals in a row after which it ends; 0 is no limit."
-)
-@click.option("--patience", default=5, show_default=True,
-              help="Attempts without a keep after which a proposal must leave the champion's class; 0 is never.")  # fmt: skip
-@click.option(
-    "--repeats", default=2, show_default=True, help="Further looks at an indecisive run, where they can differ."
-)
+@shown("--crashes", default=3, help="Crashed runs in a row after which it ends; 0 is no limit.")
+@shown("--refusals", default=20, help="Refused proposals in a row after which it ends; 0 is no limit.")
+@shown("--patience", default=5,
+       help="Attempts without a keep after which a proposal must leave the champion's class; 0 is never.")  # fmt: skip
+@shown("--repeats", default=2, help="Further looks at an indecisive run, where they can differ.")
 @click.option("--screen/--no-screen", default=True, help="Reject early on the dev gate (it never keeps).")
 @click.option("--confirm/--no-confirm", default=True, help="Look at the sealed gate for each new champion.")
-@click.option("--wait", default=60.0, show_default=True, help="Seconds of the first wait at a usage limit; it doubles.")
-@click.option("--most-wait", default=7200.0, show_default=True, help="Seconds of waiting in a row after which it ends.")
+@shown("--wait", default=60.0, help="Seconds of the first wait at a usage limit; it doubles.")
+@shown("--most-wait", default=7200.0, help="Seconds of waiting in a row after which it ends.")
 @click.option(
     "--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call; kept as an event."
 )

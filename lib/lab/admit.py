@@ -178,15 +178,9 @@ def _lever(proposal: Proposal, ledger: Ledger) -> None:
         raise Refused("lever", f"{reason}; name the class of what you change")
 
 
-def setup_named(experiment: Experiment) -> str:
-    """The setup of an experiment that is not sealed yet."""
-    e = experiment
-    return setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
-
-
-def _duplicate(experiment: Experiment, ledger: Ledger) -> None:
+def _duplicate(e: Experiment, ledger: Ledger) -> None:
     # A refusal before does not count: the rules above have just passed, and what cannot change they refuse again.
-    mine = setup_named(experiment)
+    mine = setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
     for record in reversed(ledger.records):
         if record["kind"] == "experiment" and record["gate"] != "confirm" and setup_of(record, ledger) == mine:
             raise Refused("duplicate", f"{record['id']} did the same ({record['status']})")

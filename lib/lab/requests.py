@@ -69,45 +69,43 @@ def default_folder() -> Path:
     return runs_folder().resolve().parent / "steer" / "requests"
 
 
-def requests(folder: Path | None = None) -> list[Request]:
+def requests(folder: Path) -> list[Request]:
     """Every request of a folder, oldest first. Raises BadParameters on a file that is none."""
-    where = folder or default_folder()
-    return [_read(p) for p in sorted(where.glob("[0-9]*.json"))]
+    return [_read(p) for p in sorted(folder.glob("[0-9]*.json"))]
 
 
-def get(folder: Path | None, name: str) -> Request:
+def get(folder: Path, name: str) -> Request:
     """A request by id or number. Raises BadParameters."""
     every = requests(folder)
     for request in every:
         if name == request.id or (name.isdigit() and request.id.startswith(f"{int(name):04d}-")):
             return request
     known = ", ".join(r.id for r in every) or "none"
-    raise BadParameters(f"no request {name!r} in {folder or default_folder()}; there are: {known}")
+    raise BadParameters(f"no request {name!r} in {folder}; there are: {known}")
 
 
 def open_request(
-    folder: Path | None, parameters: dict[str, Any], why: str, expected: float, by: str = "", name: str = ""
+    folder: Path, parameters: dict[str, Any], why: str, expected: float, by: str = "", name: str = ""
 ) -> Request:
     """Ask for a training. What can be checked for nothing is checked first: what cannot be trained is not asked for.
 
     Raises BadParameters, BadData, NoModel; and Leak where the data is free and small enough to be made now.
     """
-    where = folder or default_folder()
     if not why.strip():
         raise BadParameters("a request says why: what the training should teach, and which runs speak for it")
     training = fill(Training, {"hypothesis": why, "predicted": expected, **parameters}).check_parameters()
     data, unchecked = _data(training)
     name = name or f"{training.method}-{Path(training.model).name}"
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
-    where.mkdir(parents=True, exist_ok=True)
-    with locked(where / ".lock"):
-        numbers = [int(p.name.split("-")[0]) for p in where.glob("[0-9]*-*.json")]
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock"):
+        numbers = [int(p.name.split("-")[0]) for p in folder.glob("[0-9]*-*.json")]
         run = f"{max(numbers, default=0) + 1:04d}-{slug}"
         parameters = {k: v for k, v in training.parameters.items() if k != "request"}
         command = shlex.join(["notch", "train", "--request", run])
         history = (_step("open", by, why),)
         request = Request(run, "open", why, float(expected), parameters, data, command, unchecked, by, history=history)
-        write_new(where / f"{run}.json", _text(request), 0o644)
+        write_new(folder / f"{run}.json", _text(request), 0o644)
     return request
 
 
@@ -128,14 +126,14 @@ def _data(training: Training) -> tuple[str, str]:
     return (training.check().data_hash, "") if small else ("", f"Its pairs are made when it is trained; {later}")
 
 
-def approve(folder: Path | None, name: str, who: str) -> Request:
+def approve(folder: Path, name: str, who: str) -> Request:
     """A person says yes. Raises BadParameters where the request is past that, or nobody is named."""
     if not who.strip():
         raise BadParameters("an approval needs the name of the person who gives it")
     return advance(folder, name, "approved", who)
 
 
-def reject(folder: Path | None, name: str, why: str, who: str = "") -> Request:
+def reject(folder: Path, name: str, why: str, who: str = "") -> Request:
     """A person says no, and why."""
     if not why.strip():
         raise BadParameters("a rejection says why, so that nobody asks the same again")
@@ -143,14 +141,13 @@ def reject(folder: Path | None, name: str, why: str, who: str = "") -> Request:
 
 
 def advance(
-    folder: Path | None, name: str, state: str, who: str = "", why: str = "", run: str = "", measured: str = ""
+    folder: Path, name: str, state: str, who: str = "", why: str = "", run: str = "", measured: str = ""
 ) -> Request:
     """Take the next step of a request. Raises BadParameters naming the steps that may follow."""
-    where = folder or default_folder()
-    if not where.is_dir():
-        raise BadParameters(f"no request {name!r} in {where}; there are: none")
-    with locked(where / ".lock"):
-        before = get(where, name)
+    if not folder.is_dir():
+        raise BadParameters(f"no request {name!r} in {folder}; there are: none")
+    with locked(folder / ".lock"):
+        before = get(folder, name)
         if state not in MAY[before.state]:
             may = " or ".join(MAY[before.state]) or "nothing"
             raise BadParameters(f"request {before.id} is {before.state}: after that comes {may}, not {state}")
@@ -160,7 +157,7 @@ def advance(
             before, state=state, run=run or before.run, history=(*before.history, _step(state, who, why)),
             measured=(*before.measured, measured) if measured else before.measured,
         )  # fmt: skip
-        replace(where / f"{before.id}.json", _text(request))
+        replace(folder / f"{before.id}.json", _text(request))
     return request
 
 

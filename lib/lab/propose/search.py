@@ -160,10 +160,9 @@ def fresh(view: View) -> list[Candidate]:
 
 def candidates(view: View) -> Iterator[Candidate]:
     """The neighbours of the champion: a step put in, a step exchanged, a setting changed, another decoding."""
-    c = view.champion
-    pipeline = c["pipeline"] if c else [{"step": "ask"}]
-    decoding = c["decoding"] if c else {}
     plain = [{"step": "ask"}]
+    champion = view.champion or {"pipeline": plain, "decoding": {}}
+    pipeline, decoding = champion["pipeline"], champion["decoding"]
     for base in [pipeline] if pipeline == plain else [pipeline, plain]:
         for name in sorted(STEPS):
             for args in variants(name):
