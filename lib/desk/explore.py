@@ -6,10 +6,8 @@ Writes nothing, asks no paid judge, and never offers a case of the sealed gate. 
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
-import typing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -34,19 +32,6 @@ BUILT_IN = ("smollm2", "toy")
 BY_HAND = "Tried by hand; nothing is recorded."
 
 
-@dataclass(frozen=True)
-class Argument:
-    """One argument of a step, as a menu needs it."""
-
-    name: str
-    kind: str  # choice, whole, number, yes, text, texts; data is anything else, typed as YAML
-    default: Any
-    options: tuple[Any, ...] = ()
-
-
-_KINDS: dict[Any, str] = {int: "whole", float: "number", bool: "yes", str: "text", list[str]: "texts"}
-
-
 def cases() -> list[Case]:
     """The cases that may be shown: the dev gate first, then the full gate."""
     ruler = Ruler.load(RULER)
@@ -64,34 +49,16 @@ def models(ledger: Ledger | None = None) -> dict[str, tuple[str, str]]:
     return names
 
 
-def steps() -> dict[str, list[Argument]]:
-    """Every registered step with its arguments, family by family."""
+def steps() -> list[str]:
+    """Every registered step, family by family, those of prompting first."""
     from lib.agent.steps import build  # noqa: F401  importing it registers the levers
 
-    names = sorted(STEPS, key=lambda n: (STEPS[n].family != "prompting", STEPS[n].family, n))
-    return {name: arguments(name) for name in names}
-
-
-def arguments(step: str) -> list[Argument]:
-    """The arguments of one step, read from its signature."""
-    hints, rows = typing.get_type_hints(STEPS[step].make), []
-    for name, p in inspect.signature(STEPS[step].make).parameters.items():
-        hint = hints[name]
-        options = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
-        kind = "choice" if options else _KINDS.get(hint, "data")
-        default = p.default if p.default is not p.empty else options[0] if options else None
-        rows.append(Argument(name, kind, default, options))
-    return rows
-
-
-def about(step: str) -> str:
-    """What a step does, the first line of its docstring."""
-    return (inspect.getdoc(STEPS[step].make) or "").split("\n")[0]
+    return sorted(STEPS, key=lambda n: (STEPS[n].family != "prompting", STEPS[n].family, n))
 
 
 def row(step: str, values: dict[str, Any]) -> dict[str, Any]:
     """A row of a pipeline: only those arguments that differ from their defaults."""
-    defaults = {a.name: a.default for a in arguments(step)}
+    defaults = STEPS[step].defaults
     return {"step": step, **{k: v for k, v in values.items() if v != defaults[k]}}
 
 
@@ -100,14 +67,14 @@ def spelled(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def read(argument: Argument, text: str) -> Any:
+def read(argument: str, text: str) -> Any:
     """The value of an argument typed as YAML. Raises ValueError with what came."""
     import yaml
 
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{argument.name} {text!r:.60}: not YAML ({' '.join(str(error).split())[:100]})") from error
+        raise ValueError(f"{argument} {text!r:.60}: not YAML ({' '.join(str(error).split())[:100]})") from error
 
 
 def find(task: str) -> Case | None:

@@ -11,8 +11,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from lib.agent.pipeline import STEPS, Argument
 from lib.desk import explore
-from lib.desk.explore import Argument, Choice
+from lib.desk.explore import Choice
 from lib.files import OneLine
 
 TYPED = "type a task of your own"
@@ -126,7 +127,7 @@ class Stage:
         import ipywidgets as w
 
         self.changed = changed
-        self.step = w.Dropdown(options=list(explore.steps()), value=step, description="step", style=WIDE)
+        self.step = w.Dropdown(options=explore.steps(), value=step, description="step", style=WIDE)
         self.about = w.HTML()
         self.arguments = w.HBox([], layout=w.Layout(flex_flow="row wrap"))
         drop = w.Button(description="remove", layout=w.Layout(width="5rem"))
@@ -137,8 +138,9 @@ class Stage:
         self._fill()
 
     def _fill(self) -> None:
-        self.about.value = f"<i>{html.escape(explore.about(self.step.value))}</i>"
-        self.menus = {a.name: (a, _menu(a)) for a in explore.arguments(self.step.value)}
+        lever = STEPS[self.step.value]
+        self.about.value = f"<i>{html.escape(lever.about)}</i>"
+        self.menus = {name: (a, _menu(name, a)) for name, a in lever.arguments.items()}
         for _, menu in self.menus.values():
             menu.observe(lambda _: self.changed(), names="value")
         self.arguments.children = [menu for _, menu in self.menus.values()]
@@ -147,26 +149,32 @@ class Stage:
     @property
     def row(self) -> dict[str, Any]:
         """This step as a row of a pipeline. Raises ValueError on an argument that is no YAML."""
-        return explore.row(self.step.value, {name: _value(a, menu.value) for name, (a, menu) in self.menus.items()})
+        values = {name: _value(name, a, menu.value) for name, (a, menu) in self.menus.items()}
+        return explore.row(self.step.value, values)
 
 
-def _menu(a: Argument) -> Any:
-    """The menu for one argument, by its kind."""
+PLAIN = (bool, int, float, str)  # what a widget holds as it is; texts stand in one line, other data is YAML
+
+
+def _menu(name: str, a: Argument) -> Any:
+    """The menu for one argument, by its type."""
     import ipywidgets as w
 
-    plain = {"description": a.name, "style": WIDE}
-    if a.kind == "choice":
-        return w.Dropdown(options=a.options, value=a.default, **plain)
-    if a.kind == "texts":
-        return w.Text(value="; ".join(a.default), placeholder="one; two", **plain)
-    if a.kind == "data":
-        return w.Text(value=explore.spelled(a.default), **plain)
-    plain_kinds = {"yes": w.Checkbox, "whole": w.IntText, "number": w.FloatText, "text": w.Text}
-    return plain_kinds[a.kind](value=a.default, **plain)
+    look = {"description": name, "style": WIDE}
+    if a.options:
+        return w.Dropdown(options=a.options, value=a.default, **look)
+    widgets = {bool: w.Checkbox, int: w.IntText, float: w.FloatText, str: w.Text}
+    if a.hint in widgets:
+        return widgets[a.hint](value=a.default, **look)
+    if a.hint == list[str]:
+        return w.Text(value="; ".join(a.default), placeholder="one; two", **look)
+    return w.Text(value=explore.spelled(a.default), **look)
 
 
-def _value(a: Argument, value: Any) -> Any:
+def _value(name: str, a: Argument, value: Any) -> Any:
     """What a menu says, as the step wants it."""
-    if a.kind == "texts":
+    if a.options or a.hint in PLAIN:
+        return value
+    if a.hint == list[str]:
         return [part.strip() for part in value.split(";") if part.strip()]
-    return explore.read(a, value) if a.kind == "data" else value
+    return explore.read(name, value)

@@ -22,6 +22,8 @@ from lib.models.embed import embedder
     "over-generate and prune",
     calls=lambda temps, **_: len(temps),
     needs=lambda grammar, **_: ["temperature"] if grammar == "off" else ["temperature", "grammar"],
+    role="after",
+    pool="fills",
 )
 def sample(temps: list[float] = [0.4, 0.6, 0.8], n: int = 7, advice: list[str] = [], grammar: Grammar = "off"):  # noqa: B006
     """Draw a set at each temperature into the pool, beside the draft that is there; choose with a step after it."""
@@ -58,6 +60,7 @@ def _pool(state: State, name: str, most: int = 16) -> list[Draft]:
     "over-generate and prune",
     calls=lambda by, most: most if by == "logprob" else 0,
     needs=lambda by, most: ["logprobs"] if by == "logprob" else [],
+    pool="chooses",
 )
 def best(by: Literal["composite", "dispersion", "agreement", "logprob"] = "composite", most: int = 4):
     """Choose one set of the pool: by a code ruler, by how far its questions stand apart, by agreement, by likelihood."""
@@ -90,7 +93,7 @@ def _agree(a: Draft, b: Draft) -> float:
     return sum(near) / len(near) if near else 0.0
 
 
-@step("over-generate and prune", calls=lambda most: 2 * (most - 1))
+@step("over-generate and prune", calls=lambda most: 2 * (most - 1), pool="chooses")
 def tournament(most: int = 4):
     """Let the model compare the sets of the pool in pairs, each pair in both orders; where the two disagree the earlier stays."""
     if not 2 <= most <= 16:
@@ -112,7 +115,7 @@ def tournament(most: int = 4):
     return run
 
 
-@step("over-generate and prune")
+@step("over-generate and prune", pool="chooses")
 def consensus(to: int = 7):
     """Keep the questions that most sets of the pool ask in some wording, in the order of the first set that asks them."""
     if not 1 <= to <= 20:
@@ -133,7 +136,7 @@ def consensus(to: int = 7):
     return run
 
 
-@step("over-generate and prune")
+@step("over-generate and prune", pool="chooses")
 def merge(to: int = 7):
     """Put one set together from the pool: first questions first, in turn, without repeats."""
     if not 1 <= to <= 20:

@@ -27,7 +27,7 @@ def swap(state: State, at: int, question: str, why: str) -> State:
     )
 
 
-@step("self-critique", calls=lambda swaps, **_: 2 * swaps)
+@step("self-critique", calls=lambda swaps, **_: 2 * swaps, role="after")
 def critique(swaps: int = 1):
     """Name the worst question and its fault and rewrite that one alone; at most `swaps` times, or until none is named."""
     if not 1 <= swaps <= 7:
@@ -51,7 +51,7 @@ def critique(swaps: int = 1):
     return run
 
 
-@step("self-critique", calls=lambda rounds, **_: rounds)
+@step("self-critique", calls=lambda rounds, **_: rounds, role="after")
 def revise(rounds: int = 1, n: int = 7):
     """Show the whole draft and ask for a better one that keeps what is good."""
     if not (1 <= rounds <= 5 and 1 <= n <= 20):

@@ -85,7 +85,7 @@ def diverge(ways: int = 3, temp: float = 0.8, n: int = 12):
     return run
 
 
-@step("multi-call", calls=lambda **_: 1)
+@step("multi-call", calls=lambda **_: 1, role="after")
 def select(to: int = 7):
     """Let the model choose `to` questions of the draft by number; a draft that is short enough stays as it is."""
     if not 1 <= to <= 20:

@@ -26,7 +26,7 @@ def _keep(state: State, draft: Draft, worth: list[float], to: int) -> State:
     return replace(state, draft=Draft(draft.title, questions)).note(f"worth by question: {told}")
 
 
-@step("info-gain", calls=lambda situations, most, **_: 1 + situations * most)
+@step("info-gain", calls=lambda situations, most, **_: 1 + situations * most, role="after")
 def discriminate(to: int = 7, situations: int = 4, most: int = 10):
     """Imagine different situations, answer each question of the draft in each, keep those whose answers differ most."""
     if not (1 <= to <= 20 and 2 <= situations <= 8 and 1 <= most <= 20):
@@ -52,7 +52,7 @@ def discriminate(to: int = 7, situations: int = 4, most: int = 10):
     return run
 
 
-@step("answer simulation", calls=lambda by, most, **_: most * (3 if by == "plan" else 1))
+@step("answer simulation", calls=lambda by, most, **_: most * (3 if by == "plan" else 1), role="after")
 def simulate(to: int = 7, by: Literal["answers", "plan"] = "answers", most: int = 10):
     """Imagine three answers to each question of the draft; keep those whose answers differ most, or change the plan most."""
     if not (1 <= to <= 20 and 1 <= most <= 20):

@@ -20,7 +20,7 @@ FAULT = {"given": "given", "duplicate": "duplicate", "one_thing": "two things", 
 GOOD = {"given": False, "duplicate": False, "one_thing": True, "specific": True}
 
 
-@step("verification", calls=lambda then, most, repairs, **_: most + (repairs if then == "repair" else 0))
+@step("verification", calls=lambda then, most, repairs, **_: most + (repairs if then == "repair" else 0), role="after")
 def verify(then: Literal["repair", "drop"] = "repair", to: int = 7, most: int = 7, repairs: int = 3):
     """Check each question (one thing? given? concrete? repeat?), then rewrite at most `repairs` that fail, or drop to `to`."""
     if not (1 <= to <= 20 and 1 <= most <= 20 and 0 <= repairs <= 20):
