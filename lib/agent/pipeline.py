@@ -19,6 +19,7 @@ from lib.agent import prompt
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
 from lib.files import OneLine
+from lib.forms import checked
 from lib.measure.answer import NoAnswer
 from lib.models.model import FAILED, Capabilities, Completion, Cost, Decoding, Model
 
@@ -110,7 +111,7 @@ def step(
     """
 
     def register(make: Callable[..., Callable[[State], Work]]) -> Callable[..., Callable[[State], Work]]:
-        STEPS[make.__name__] = _Made(make, family, calls, needs)
+        STEPS[make.__name__] = _Made(checked(make), family, calls, needs)
         return make
 
     return register

@@ -11,7 +11,7 @@ from lib.agent import prompt
 from lib.agent.likeness import fresh
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply, Draft
-from lib.agent.steps.asking import read_set
+from lib.agent.steps.asking import Count, Few, Heat, read_set
 from lib.measure.answer import normalised
 
 # What nearly every plan depends on, for lists that come out too short.
@@ -35,10 +35,8 @@ def _from(state: State, unknowns: list[str], n: int, least: int = 7) -> Work:
 
 
 @step("multi-call", calls=lambda **_: 2)
-def brainstorm(n: int = 7):
+def brainstorm(n: Count = 7):
     """List what the plan depends on, then write a question for each of the first n; more than 7 wants a select after it."""
-    if not 1 <= n <= 20:
-        raise ValueError(f"n is {n}, expected 1 to 20")
 
     def run(state: State) -> Work:
         [reply] = yield [Call(prompt.brainstorm(state.task))]
@@ -48,10 +46,8 @@ def brainstorm(n: int = 7):
 
 
 @step("multi-call", calls=lambda **_: 3)
-def assume(n: int = 7):
+def assume(n: Count = 7):
     """Sketch a plan, list what it silently assumes, then turn the first n assumptions into questions."""
-    if not 1 <= n <= 20:
-        raise ValueError(f"n is {n}, expected 1 to 20")
 
     def run(state: State) -> Work:
         [reply] = yield [Call(prompt.plan(state.task))]
@@ -65,10 +61,10 @@ def assume(n: int = 7):
 
 
 @step("multi-call", calls=lambda ways, **_: ways + 1, needs=lambda **_: ["temperature"])
-def diverge(ways: int = 3, temp: float = 0.8, n: int = 12):
+def diverge(ways: Few = 3, temp: Heat = 0.8, n: Count = 12):
     """Brainstorm several times with heat, pool the different unknowns in turn, ask for each of n; converge with select."""
-    if not (1 <= ways <= 8 and 0 < temp <= 5 and 1 <= n <= 20):
-        raise ValueError(f"ways {ways}, temp {temp}, n {n}: expected 1 to 8, above 0 to 5 and 1 to 20")
+    if not temp:
+        raise ValueError("temp is 0: expected above 0 to 5")
 
     def run(state: State) -> Work:
         replies = yield [Call(prompt.brainstorm(state.task), {"temp": temp})] * ways
@@ -86,10 +82,8 @@ def diverge(ways: int = 3, temp: float = 0.8, n: int = 12):
 
 
 @step("multi-call", calls=lambda **_: 1)
-def select(to: int = 7):
+def select(to: Count = 7):
     """Let the model choose `to` questions of the draft by number; a draft that is short enough stays as it is."""
-    if not 1 <= to <= 20:
-        raise ValueError(f"to is {to}, expected 1 to 20")
 
     def run(state: State) -> Work:
         draft = state.need("select")

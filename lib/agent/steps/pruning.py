@@ -14,6 +14,7 @@ from lib.agent.guard import content
 from lib.agent.likeness import similarity
 from lib.agent.pipeline import State, Work, step
 from lib.agent.prompt import Draft
+from lib.agent.steps.asking import Count
 from lib.measure.answer import normalised
 from lib.models.embed import embedder
 
@@ -22,10 +23,8 @@ Scorer = Callable[[Sequence[str], int], float]
 
 
 @step("over-generate and prune")
-def prune(to: int = 7, by: By = "redundancy"):
+def prune(to: Count = 7, by: By = "redundancy"):
     """Drop questions one by one until `to` are left: the most redundant, vaguest, least covering, farthest from the bank."""
-    if not 1 <= to <= 20:
-        raise ValueError(f"to is {to}, expected 1 to 20")
 
     def run(state: State) -> Work:
         draft = state.need("prune")

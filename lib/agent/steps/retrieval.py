@@ -14,7 +14,7 @@ from lib.agent.bank import SAME_TASK, Example, bank, nearest
 from lib.agent.guard import content, overlap
 from lib.agent.likeness import fresh
 from lib.agent.pipeline import Call, State, Work, step
-from lib.agent.steps.asking import read_set
+from lib.agent.steps.asking import Count, Few, read_set
 
 By = Literal["words", "embedding", "diverse", "fixed"]
 
@@ -31,10 +31,8 @@ def chosen(state: State, k: int, by: str) -> tuple[State, list[Example]]:
 
 
 @step("retrieval")
-def demos(k: int = 2, by: By = "words"):
+def demos(k: Few = 2, by: By = "words"):
     """Show the k nearest worked examples (by words, by meaning; of different families; the same for all)."""
-    if not 1 <= k <= 8:
-        raise ValueError(f"k is {k}, expected 1 to 8")
 
     def run(state: State) -> Work:
         state, found = chosen(state, k, by)
@@ -61,10 +59,8 @@ def _diverse(task: str, k: int) -> list[Example]:
 
 
 @step("retrieval", calls=lambda **_: 1)
-def checklist(k: int = 3, to: int = 7, by: By = "words"):
+def checklist(k: Few = 3, to: Count = 7, by: By = "words"):
     """Take what the k nearest examples ask as a checklist and write a question for each of `to` entries."""
-    if not (1 <= k <= 8 and 1 <= to <= 20):
-        raise ValueError(f"k is {k} and to is {to}, expected 1 to 8 and 1 to 20")
 
     def run(state: State) -> Work:
         state, found = chosen(state, k, by)
@@ -80,10 +76,8 @@ def checklist(k: int = 3, to: int = 7, by: By = "words"):
 
 
 @step("retrieval", calls=lambda **_: 1)
-def adapt(n: int = 7, by: By = "words"):
+def adapt(n: Count = 7, by: By = "words"):
     """Show the questions of the nearest example and ask for them made over for this task."""
-    if not 1 <= n <= 20:
-        raise ValueError(f"n is {n}, expected 1 to 20")
 
     def run(state: State) -> Work:
         state, [near] = chosen(state, 1, by)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from lib.agent import prompt
 from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.steps.asking import Count, Limit
 from lib.agent.steps.critiquing import swap
 from lib.agent.steps.pruning import drop
 from lib.measure.answer import normalised
@@ -21,10 +22,8 @@ GOOD = {"given": False, "duplicate": False, "one_thing": True, "specific": True}
 
 
 @step("verification", calls=lambda then, most, repairs, **_: most + (repairs if then == "repair" else 0))
-def verify(then: Literal["repair", "drop"] = "repair", to: int = 7, most: int = 7, repairs: int = 3):
+def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Count = 7, repairs: Limit = 3):
     """Check each question (one thing? given? concrete? repeat?), then rewrite at most `repairs` that fail, or drop to `to`."""
-    if not (1 <= to <= 20 and 1 <= most <= 20 and 0 <= repairs <= 20):
-        raise ValueError(f"to {to}, most {most}, repairs {repairs}: expected 1 to 20, 1 to 20 and 0 to 20")
 
     def run(state: State) -> Work:
         draft = state.need("verify")
