@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from lib.files import canonical, without_paths
 from lib.forms import Text, form
-from lib.lab.base import BadParameters, Clock, Finding, Runnable
+from lib.lab.base import BadParameters, Clock, Finding, Runnable, sealed_run
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import Record
@@ -78,15 +78,9 @@ class Models(Runnable):
         """The records of every group, each run once, in the order given."""
         groups = {}
         for name, runs in self.groups.items():
-            records = [self._get(r) for r in runs]
+            records = [sealed_run(self.ledger, r) for r in runs]
             groups[str(name)] = list({r["id"]: r for r in records}.values())
         return groups
-
-    def _get(self, run: str) -> dict[str, Any]:
-        try:
-            return self.ledger.get(run)
-        except KeyError as error:
-            raise BadParameters(str(error.args[0])) from error
 
     @property
     def records(self) -> list[dict[str, Any]]:

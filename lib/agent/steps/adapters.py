@@ -11,7 +11,7 @@ from lib.agent import prompt
 from lib.agent.pipeline import Call, Misplaced, State, Work, step
 from lib.agent.prompt import BadReply
 from lib.agent.steps.asking import Count, read_set
-from lib.agent.steps.choosing import transplanted
+from lib.agent.steps.choosing import sets, transplanted
 
 
 @step("adapter", calls=lambda **_: 1, needs=lambda **_: ["adapters"])
@@ -21,7 +21,7 @@ def donor(adapter: str = "", n: Count = 7):
     def run(state: State) -> Work:
         demos = [(e.task, e.shown("json")) for e in state.demos]
         [reply] = yield [Call(prompt.ask(state.task, n, "json", (), demos), adapter=adapter)]
-        own = state.pool or ((state.draft,) if state.draft else ())
+        own = sets(state)
         try:
             given = read_set(reply)
         except BadReply as error:

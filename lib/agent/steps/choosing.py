@@ -38,7 +38,7 @@ def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] 
         drafts, faults = prompt.parse_each(replies, read_set)
         if faults:
             state = state.note(f"{len(faults)} of {len(temps)} sets left out: {faults[0]}")
-        pool = (*(state.pool or _own(state)), *(d for d in drafts if d is not None))
+        pool = (*sets(state), *(d for d in drafts if d is not None))
         if not pool:
             raise BadReply(f"no set could be read; the first: {faults[0]}")
         return replace(state, draft=state.draft or pool[0], pool=pool)
@@ -46,8 +46,9 @@ def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] 
     return run
 
 
-def _own(state: State) -> tuple[Draft, ...]:
-    return (state.draft,) if state.draft else ()
+def sets(state: State) -> tuple[Draft, ...]:
+    """What there is to choose from: the pool, or where there is none the draft."""
+    return state.pool or ((state.draft,) if state.draft else ())
 
 
 def _pool(state: State, name: str, most: int = 16) -> list[Draft]:

@@ -12,7 +12,7 @@ from typing import Literal
 from lib.agent import prompt
 from lib.agent.bank import SAME_TASK, Example, bank, nearest
 from lib.agent.guard import content, overlap
-from lib.agent.likeness import fresh
+from lib.agent.likeness import distinct, in_turn
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.steps.asking import Count, Few, read_set
 
@@ -65,10 +65,7 @@ def checklist(k: Few = 3, to: Count = 7, by: By = "words"):
     def run(state: State) -> Work:
         state, found = chosen(state, k, by)
         # First what each of them asks first, the nearest before the others: the most decisive stand first in a set.
-        listed: list[str] = []
-        for question in (q for row in zip(*(e.draft.questions for e in found), strict=True) for q in row):
-            if len(listed) < to and fresh(question, listed):
-                listed.append(question)
+        listed = distinct(in_turn([e.draft.questions for e in found]), to)
         [reply] = yield [Call(prompt.from_unknowns(state.task, listed))]
         return replace(state.note("checklist: " + " | ".join(listed)), draft=read_set(reply))
 

@@ -12,17 +12,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lib.agent import prompt
-from lib.agent.likeness import variety
+from lib.agent.likeness import repeats, variety
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply, Draft
 from lib.agent.steps.asking import Count
-from lib.measure.answer import normalised
 
 
 def _keep(state: State, draft: Draft, worth: list[float], to: int) -> State:
     """The `to` questions of most worth, in the order of the draft. What was not looked at has no worth, nor a repeat."""
-    flat = [normalised(q) for q in draft.questions]
-    worth = [-1.0 if flat[i] in flat[:i] else w for i, w in enumerate(worth)]
+    worth = [-1.0 if again else w for again, w in zip(repeats(draft.questions), worth, strict=False)]
     ranked = sorted(range(len(worth)), key=lambda i: (-worth[i], i))[:to]
     told = ", ".join(f"{w:.2f}" for w in worth)
     questions = tuple(draft.questions[i] for i in sorted(ranked))

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Literal
 
 from lib.agent import prompt
+from lib.agent.likeness import repeats
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.steps.asking import Count, Limit
 from lib.agent.steps.critiquing import swap
 from lib.agent.steps.pruning import drop
-from lib.measure.answer import normalised
 
 # The fault that each check finds when it comes out wrong, the worst first.
 FAULT = {"given": "given", "duplicate": "duplicate", "one_thing": "two things", "specific": "vague"}
@@ -34,9 +34,8 @@ def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Coun
         if faults:
             state = state.note(f"{len(faults)} of {len(qs)} checks left out: {faults[0]}")
         wrong = [[FAULT[n] for n in FAULT if c[n] != GOOD[n]] if c else [] for c in checks]
-        flat = [normalised(q) for q in qs]
-        for i in range(len(qs)):
-            if flat[i] in flat[:i]:  # word for word the same is certain, whatever the model says
+        for i, again in enumerate(repeats(qs)):
+            if again:  # word for word the same is certain, whatever the model says
                 wrong[i] = ["duplicate", *(f for f in wrong[i] if f != "duplicate")]
         if then == "drop":
             failed = {q: len(w) for q, w in zip(qs, wrong, strict=True)}
