@@ -287,7 +287,7 @@ class Run(Finding):
         first = next((r for r in ledger.climb(self.record.fingerprint, self.record.gate) if r["scores"]), None)
         if first and first["id"] != rival:
             rows.append((f"{first['id']} (first run)", first["scores"]))
-        cases = [c for c in self.runnable.ruler.gate(self.runnable.gate) if c.gold]
+        cases = self.runnable.ruler.gate(self.runnable.gate)
         golds = [(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold]
         if self.runnable.judge == "offline":  # a paid judge would charge for this line
             rows.append(("gold against itself", score(self.runnable.the_judge.judge_all(golds)).as_dict()))

@@ -17,7 +17,19 @@ from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.files import Tampered, canonical, check_sums, locked, rows, runs_folder, sha256, sha256_file, sums, sync_folder
+from lib.files import (
+    Tampered,
+    canonical,
+    check_sums,
+    locked,
+    rows,
+    runs_folder,
+    sha256,
+    sha256_file,
+    sums,
+    sync_folder,
+    write_new,
+)
 from lib.lab import show
 from lib.log import START, Chain, Log
 from lib.measure import blind, calibrate, compare, keep, noise
@@ -396,9 +408,9 @@ def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str
         try:
             for name, data in {**files, **finish(run)}.items():
                 (temp / name).parent.mkdir(parents=True, exist_ok=True)
-                _write_synced(temp / name, data)
+                write_new(temp / name, data)
             names = [p.relative_to(temp).as_posix() for p in temp.rglob("*") if p.is_file()]
-            _write_synced(temp / SEAL, sums(temp, names).encode())
+            write_new(temp / SEAL, sums(temp, names))
             sync_folder(temp)
             os.rename(temp, folder / run)
             sync_folder(folder)
@@ -407,14 +419,6 @@ def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str
             raise
         sync(folder)
     return run
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    os.chmod(path, 0o444)
 
 
 # --- verification --------------------------------------------------------------------------------

@@ -217,23 +217,24 @@ class Compared(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says how far quality moved when only the model did."""
-        sentences = []
+        sentences, names = [], _names(self.found)
         for group in self.found["groups"]:
             first, *others = group["runs"]
-            changed = [
-                f"{self._name(r)} {r['difference']['delta']:+.3f}" for r in others if _beyond_chance(r["difference"])
-            ]
+            changed = [r for r in others if _beyond_chance(r["difference"])]
+            deltas = ", ".join(f"{names[r['run']]} {r['difference']['delta']:+.3f}" for r in changed)
             sentences.append(
-                f"{group['group']}: against {self._name(first)} quality moves beyond chance for {len(changed)} of "
-                f"{len(others)}" + (f" ({', '.join(changed)})" if changed else "")
+                f"{group['group']}: against {names[first['run']]} quality moves beyond chance for {len(changed)} of "
+                f"{len(others)}" + (f" ({deltas})" if changed else "")
             )
         return Decision("reference", "; ".join(sentences))
 
-    def _name(self, run: dict[str, Any]) -> str:
-        return self.found["candidates"][run["run"]]["candidate"]
-
     def _repr_markdown_(self) -> str:
         return "\n".join(f"- {text}" for text in moved(self.found))
+
+
+def _names(found: dict[str, Any]) -> dict[str, str]:
+    """What each run of a comparison is called, by its id."""
+    return {run: about["candidate"] for run, about in found["candidates"].items()}
 
 
 def _beyond_chance(test: dict[str, Any]) -> bool:
@@ -242,10 +243,9 @@ def _beyond_chance(test: dict[str, Any]) -> bool:
 
 def moved(found: dict[str, Any]) -> list[str]:
     """What changed with the model and what did not, in sentences made from the numbers."""
-    sentences = []
+    sentences, names = [], _names(found)
     for group in found["groups"]:
         first, *others = group["runs"]
-        names = {r["run"]: found["candidates"][r["run"]]["candidate"] for r in group["runs"]}
         base = names[first["run"]]
         sentences += [_sentence(group["group"], base, names[r["run"]], first, r) for r in others]
         sentences.append(_coverage(group["group"], base, {names[r["run"]]: r for r in others}))

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Literal
 
 from lib.agent import prompt
-from lib.agent.bank import SAME_TASK, Example, bank, nearest
-from lib.agent.guard import content, overlap
+from lib.agent.bank import Example, bank, nearest
+from lib.agent.guard import SAME_TASK, content, overlap
 from lib.agent.likeness import distinct, in_turn
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.steps.asking import Count, Few, read_set
