@@ -42,6 +42,7 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
 
     if (approve or reject) and not request:
         raise BadParameters("--approve and --reject go with --request ID")
+    steer = steer or requests.default_folder()
     if listed:
         for one in requests.requests(steer):
             click.echo(
@@ -81,7 +82,7 @@ def summary(record: dict[str, Any], runs: Path) -> str:
     )
 
 
-def _asked(request: str, given: dict[str, Any], name: str, steer: Path | None, runs: Path) -> dict[str, Any]:
+def _asked(request: str, given: dict[str, Any], name: str, steer: Path, runs: Path) -> dict[str, Any]:
     """Train an approved request; its state follows what happens."""
     from lib.lab import requests
     from lib.lab.base import BadParameters

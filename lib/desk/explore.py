@@ -6,8 +6,6 @@ Writes nothing, asks no paid judge, and never offers a case of the sealed gate. 
 
 from __future__ import annotations
 
-import inspect
-import typing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -71,19 +69,16 @@ def steps() -> dict[str, list[Argument]]:
 
 def arguments(step: str) -> list[Argument]:
     """The arguments of one step, read from its signature."""
-    hints, rows = typing.get_type_hints(STEPS[step].make), []
-    for name, p in inspect.signature(STEPS[step].make).parameters.items():
-        hint = hints[name]
-        options = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
-        kind = "choice" if options else _KINDS.get(hint, "data")
-        default = p.default if p.default is not p.empty else options[0] if options else None
-        rows.append(Argument(name, kind, default, options))
+    rows = []
+    for name, a in STEPS[step].arguments.items():
+        kind = "choice" if a.options else _KINDS.get(a.hint, "data")
+        rows.append(Argument(name, kind, a.default, a.options))
     return rows
 
 
 def about(step: str) -> str:
     """What a step does, the first line of its docstring."""
-    return (inspect.getdoc(STEPS[step].make) or "").split("\n")[0]
+    return STEPS[step].about
 
 
 def row(step: str, values: dict[str, Any]) -> dict[str, Any]:

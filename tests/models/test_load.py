@@ -1,5 +1,7 @@
 """The one door: which backend a name belongs to, what it can do, and what is refused before anything is loaded."""
 
+from dataclasses import replace
+
 import pytest
 
 from lib.agent.pipeline import BadPipeline
@@ -21,8 +23,8 @@ def no_key(monkeypatch):
 def test_capabilities_come_from_the_name_alone():
     assert capabilities("smollm2") == capabilities("mlx:org/name") == capabilities("org/name") == mlx.CAN
     assert mlx.CAN.logprobs and mlx.CAN.adapters and mlx.CAN.grammar
-    assert capabilities("claude-haiku-4-5") == cloud.CAN and not (cloud.CAN.greedy or cloud.CAN.seed)
-    assert capabilities("apple") == apple.CAN and not (apple.CAN.batch or apple.CAN.logprobs or apple.CAN.adapters)
+    assert capabilities("claude-haiku-4-5") == cloud.CAN and not cloud.CAN.greedy
+    assert capabilities("apple") == apple.CAN and not (apple.CAN.logprobs or apple.CAN.adapters)
     assert capabilities("toy") == Capabilities()
 
 
@@ -82,8 +84,7 @@ def test_a_grammar_is_checked_before_anything_runs():
 def test_an_experiment_refuses_a_step_that_its_model_cannot_run(monkeypatch):
     from lib.agent import pipeline
 
-    made = pipeline.STEPS["ask"]
-    needy = pipeline._Made(made.make, made.family, made.calls, lambda **_: ("logprobs",))
+    needy = replace(pipeline.STEPS["ask"], needs=lambda **_: ("logprobs",))
     monkeypatch.setitem(pipeline.STEPS, "ask", needy)
     with pytest.raises(BadPipeline, match="step 1 .ask. needs logprobs, which model 'toy' does not offer"):
         Experiment(hypothesis="h", model="toy").check()

@@ -14,7 +14,7 @@ from lib.agent.steps.asking import Count, read_set
 from lib.agent.steps.choosing import sets, transplanted
 
 
-@step("adapter", calls=lambda **_: 1, needs=lambda **_: ["adapters"])
+@step("adapter", calls=lambda **_: 1, needs=lambda **_: ["adapters"], role="after", pool="fills")
 def donor(adapter: str = "", n: Count = 7):
     """Add a set by another adapter (its folder; "" is the bare base) to the pool; go on with merge, best or transplant."""
 
@@ -33,7 +33,7 @@ def donor(adapter: str = "", n: Count = 7):
     return run
 
 
-@step("adapter")
+@step("adapter", role="after", pool="chooses")
 def transplant(most: Count = 2):
     """Replace up to `most` questions of the draft that repeat others most by what only the last set of the pool asks."""
 

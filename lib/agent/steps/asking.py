@@ -74,7 +74,7 @@ def read_set(reply: Completion, schema: str = "json", take: int = 0) -> Draft:
     return prompt.parse_set(reply.text, schema)
 
 
-@step("prompting", calls=lambda names, **_: len(names))
+@step("prompting", calls=lambda names, **_: len(names), role="after")
 def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: Count = 7, to: Count = 7):  # noqa: B006
     """Ask once from each perspective and merge the sets in turn, first questions first, without repeats."""
     known = list(prompt.FRAMES)
@@ -94,7 +94,7 @@ def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: Count = 
     return run
 
 
-@step("prompting", calls=lambda **_: 1, needs=lambda temp, **_: ["temperature"] if temp else [])
+@step("prompting", calls=lambda **_: 1, needs=lambda temp, **_: ["temperature"] if temp else [], role="after")
 def beat(n: Count = 7, temp: Heat = 0.0):
     """Show the model its own draft as the obvious set and ask for one that beats it (temp 0: the run's own decoding)."""
 

@@ -24,6 +24,8 @@ from lib.models.embed import embedder
     "over-generate and prune",
     calls=lambda temps, **_: len(temps),
     needs=lambda grammar, **_: ["temperature"] if grammar == "off" else ["temperature", "grammar"],
+    role="after",
+    pool="fills",
 )
 def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] = [], grammar: Grammar = "off"):  # noqa: B006
     """Draw a set at each temperature into the pool, beside the draft that is there; choose with a step after it."""
@@ -61,6 +63,7 @@ def _pool(state: State, name: str, most: int = 16) -> list[Draft]:
     "over-generate and prune",
     calls=lambda by, most: most if by == "logprob" else 0,
     needs=lambda by, most: ["logprobs"] if by == "logprob" else [],
+    pool="chooses",
 )
 def best(
     by: Literal["composite", "dispersion", "agreement", "logprob"] = "composite",
@@ -94,7 +97,7 @@ def _agree(a: Draft, b: Draft) -> float:
     return sum(near) / len(near) if near else 0.0
 
 
-@step("over-generate and prune", calls=lambda most: 2 * (most - 1))
+@step("over-generate and prune", calls=lambda most: 2 * (most - 1), pool="chooses")
 def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4):
     """Let the model compare the sets of the pool in pairs, each pair in both orders; where the two disagree the earlier stays."""
 
@@ -114,7 +117,7 @@ def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4):
     return run
 
 
-@step("over-generate and prune")
+@step("over-generate and prune", pool="chooses")
 def consensus(to: Count = 7):
     """Keep the questions that most sets of the pool ask in some wording, in the order of the first set that asks them."""
 
@@ -133,7 +136,7 @@ def consensus(to: Count = 7):
     return run
 
 
-@step("over-generate and prune")
+@step("over-generate and prune", pool="chooses")
 def merge(to: Count = 7):
     """Put one set together from the pool: first questions first, in turn, without repeats."""
 

@@ -30,7 +30,7 @@ def swap(state: State, at: int, question: str, why: str) -> State:
     )
 
 
-@step("self-critique", calls=lambda swaps, **_: 2 * swaps)
+@step("self-critique", calls=lambda swaps, **_: 2 * swaps, role="after")
 def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1):
     """Name the worst question and its fault and rewrite that one alone; at most `swaps` times, or until none is named."""
 
@@ -52,7 +52,7 @@ def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1):
     return run
 
 
-@step("self-critique", calls=lambda rounds, **_: rounds)
+@step("self-critique", calls=lambda rounds, **_: rounds, role="after")
 def revise(rounds: Annotated[int, Field(ge=1, le=5)] = 1, n: Count = 7):
     """Show the whole draft and ask for a better one that keeps what is good."""
 

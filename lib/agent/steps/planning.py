@@ -75,7 +75,7 @@ def diverge(ways: Few = 3, temp: Heat = 0.8, n: Count = 12):
     return run
 
 
-@step("multi-call", calls=lambda **_: 1)
+@step("multi-call", calls=lambda **_: 1, role="after")
 def select(to: Count = 7):
     """Let the model choose `to` questions of the draft by number; a draft that is short enough stays as it is."""
 

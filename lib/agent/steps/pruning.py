@@ -21,7 +21,7 @@ By = Literal["redundancy", "meaning", "vagueness", "given", "neighbours", "corpu
 Scorer = Callable[[Sequence[str], int], float]
 
 
-@step("over-generate and prune")
+@step("over-generate and prune", role="after")
 def prune(to: Count = 7, by: By = "redundancy"):
     """Drop questions one by one until `to` are left: the most redundant, vaguest, least covering, farthest from the bank."""
 

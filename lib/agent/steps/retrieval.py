@@ -30,7 +30,7 @@ def chosen(state: State, k: int, by: str) -> tuple[State, list[Example]]:
     return state.note("examples: " + " | ".join(e.task for e in found)), found
 
 
-@step("retrieval")
+@step("retrieval", role="before")
 def demos(k: Few = 2, by: By = "words"):
     """Show the k nearest worked examples (by words, by meaning; of different families; the same for all)."""
 

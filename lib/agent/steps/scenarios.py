@@ -27,7 +27,7 @@ def _keep(state: State, draft: Draft, worth: list[float], to: int) -> State:
     return replace(state, draft=Draft(draft.title, questions)).note(f"worth by question: {told}")
 
 
-@step("info-gain", calls=lambda situations, most, **_: 1 + situations * most)
+@step("info-gain", calls=lambda situations, most, **_: 1 + situations * most, role="after")
 def discriminate(to: Count = 7, situations: Annotated[int, Field(ge=2, le=8)] = 4, most: Count = 10):
     """Imagine different situations, answer each question of the draft in each, keep those whose answers differ most."""
 
@@ -51,7 +51,7 @@ def discriminate(to: Count = 7, situations: Annotated[int, Field(ge=2, le=8)] = 
     return run
 
 
-@step("answer simulation", calls=lambda by, most, **_: most * (3 if by == "plan" else 1))
+@step("answer simulation", calls=lambda by, most, **_: most * (3 if by == "plan" else 1), role="after")
 def simulate(to: Count = 7, by: Literal["answers", "plan"] = "answers", most: Count = 10):
     """Imagine three answers to each question of the draft; keep those whose answers differ most, or change the plan most."""
 

@@ -21,7 +21,7 @@ FAULT = {"given": "given", "duplicate": "duplicate", "one_thing": "two things", 
 GOOD = {"given": False, "duplicate": False, "one_thing": True, "specific": True}
 
 
-@step("verification", calls=lambda then, most, repairs, **_: most + (repairs if then == "repair" else 0))
+@step("verification", calls=lambda then, most, repairs, **_: most + (repairs if then == "repair" else 0), role="after")
 def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Count = 7, repairs: Limit = 3):
     """Check each question (one thing? given? concrete? repeat?), then rewrite at most `repairs` that fail, or drop to `to`."""
 
