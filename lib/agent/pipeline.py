@@ -20,6 +20,7 @@ from lib.agent import prompt
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
 from lib.files import OneLine
+from lib.forms import checked
 from lib.measure.answer import NoAnswer
 from lib.models.model import FAILED, Capabilities, Completion, Cost, Decoding, Model
 
@@ -156,7 +157,7 @@ def step(
     """
 
     def register(make: Callable[..., Callable[[State], Work]]) -> Callable[..., Callable[[State], Work]]:
-        STEPS[make.__name__] = Lever(make, family, calls, needs, role, pool)
+        STEPS[make.__name__] = Lever(checked(make), family, calls, needs, role, pool)
         return make
 
     return register

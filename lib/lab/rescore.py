@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import ROOT, RULER, Tampered, canonical
-from lib.lab.ledger import outcome_of, recomputed
+from lib.lab.ledger import answer_of, outcome_of, recomputed
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.leak import copies, leaked
+from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import BadRuler, Case, Ruler
 
 
@@ -62,7 +63,7 @@ def _row(row: dict[str, Any], case: Case, ruler: Ruler) -> str:
     gated = spec_gate(row["answer"]["title"], row["answer"]["questions"], rules.questions, rules.generic_titles)
     if isinstance(gated, NoAnswer):
         return f"its answer does not pass the spec gate ({gated.reason})"
-    answer = Answer(row["answer"]["title"], tuple(row["answer"]["questions"]))
+    answer = answer_of(row)
     seen = {"copies": copies(case, answer), "leak": leaked(case, answer)}
     odd = next((k for k, v in seen.items() if k in row and row[k] != v), "")
     return f"its {odd} is {row[odd]!r}, and {seen[odd]!r} when gold is compared again" if odd else ""
@@ -71,15 +72,14 @@ def _row(row: dict[str, Any], case: Case, ruler: Ruler) -> str:
 def _judged(
     record: dict[str, Any], cases: list[dict[str, Any]], own: dict[str, Case], ruler: Ruler, folder: Path
 ) -> list[str]:
-    judge = _offline(ruler) if record["judge"] == "offline" else _stored(record, ruler, folder)
+    judge: Any = OfflineJudge() if record["judge"] == "offline" else _stored(record, ruler, folder)
     if record["fingerprint"] != ruler.fingerprint(judge.identity):
         return ["the fingerprint is not that of this ruler and judge"]
     wrong = []
     for row in cases:
         if row["judgment"] is None:
             continue
-        answer = Answer(row["answer"]["title"], tuple(row["answer"]["questions"]))
-        again = judge.judge(own[row["case"]], answer)
+        again = judge.judge(own[row["case"]], answer_of(row))
         if isinstance(again, Unscored) or _plain(again) != _plain(outcome_of(row)):
             wrong.append(f"case {row['case']}: the judge says something else of this answer")
     return wrong
@@ -87,12 +87,6 @@ def _judged(
 
 def _plain(it: Any) -> str:
     return canonical([dict(it.scores), it.verdict, it.flipped]) if isinstance(it, Judgment) else ""
-
-
-def _offline(ruler: Ruler) -> Any:
-    from lib.measure.offline_judge import OfflineJudge
-
-    return OfflineJudge()
 
 
 def _stored(record: dict[str, Any], ruler: Ruler, folder: Path) -> Any:
