@@ -39,6 +39,7 @@ above it, and tests/test_order.py holds that.
     models.stored               answers that were written before
     models.load                 the one door to a model
     models.embed                texts as vectors
+    models.offline              the offline judge with the embedded embedder
     agent.prompt                every call beside the parser of its reply
     agent.guard                 the leak guard, and words that texts share
     agent.bank                  the teacher's sets: examples, the nearest, train and valid
@@ -122,7 +123,7 @@ _HOME = {
     "Gold": "lib.measure.ruler",
     "Answer": "lib.measure.answer",
     "NoAnswer": "lib.measure.answer",
-    "OfflineJudge": "lib.measure.offline_judge",
+    "OfflineJudge": "lib.models.offline",
     "ClaudeJudge": "lib.measure.claude_judge",
     "Judgment": "lib.measure.judge",
     "quality": "lib.measure.score",

@@ -20,7 +20,7 @@ from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, cell, grid, plural
 from lib.measure.answer import Answer, NoAnswer, normalised
 from lib.measure.judge import Judgment, Unscored
-from lib.measure.offline_judge import OfflineJudge
+from lib.models.offline import OfflineJudge
 from lib.measure.ruler import Case, Ruler
 from lib.measure.score import case_quality
 from lib.models import load

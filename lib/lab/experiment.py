@@ -30,7 +30,7 @@ from lib.lab.show import Markdown, cell, grid, interval
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
 from lib.measure.leak import copies, leaked, leaks
-from lib.measure.offline_judge import OfflineJudge
+from lib.models.offline import OfflineJudge
 from lib.measure.ruler import GATES, Case, Ruler
 from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
 from lib.measure.useful import Useful, useful_all

@@ -68,7 +68,7 @@ class Rejudge:
     def blind_judge(self) -> Judge:
         """The same judge without the dimension."""
         if self.judge == "offline":
-            return blind.BlindOfflineJudge(self.without)
+            return blind.BlindOfflineJudge(self.without, OfflineJudge())
         return judge_named(self.judge, blind.without(self.ruler, self.without), self.batch, self._judging(0.5))
 
     def _judging(self, share: float) -> dict[str, Any]:

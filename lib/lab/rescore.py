@@ -90,7 +90,7 @@ def _plain(it: Any) -> str:
 
 
 def _offline(ruler: Ruler) -> Any:
-    from lib.measure.offline_judge import OfflineJudge
+    from lib.models.offline import OfflineJudge
 
     return OfflineJudge()
 

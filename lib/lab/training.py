@@ -29,7 +29,7 @@ from lib.lab.ledger import Decision
 from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.lab.show import Markdown, grid, number
 from lib.measure.answer import Answer, spec_gate
-from lib.measure.offline_judge import OfflineJudge
+from lib.models.offline import OfflineJudge
 from lib.measure.ruler import Case, Gold, Ruler
 from lib.models import load
 from lib.train import recipe as recipes

@@ -116,7 +116,7 @@ def measured_beside(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 def gold_against_itself() -> float:
     """Parity on this ruler: every gold answer judged as a candidate, a tie everywhere."""
     from lib.measure.answer import Answer
-    from lib.measure.offline_judge import OfflineJudge
+    from lib.models.offline import OfflineJudge
 
     pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in Ruler.load().gate("full") if c.gold]
     return score(OfflineJudge().judge_all(pairs)).quality
