@@ -4,6 +4,7 @@ The package is a house of seven rooms and a floor. This is the order to read it 
 above it, and tests/test_order.py holds that.
 
     files                       folders, canonical JSON, hashes, files written once
+    forms                       checked dataclasses, and one line about what is wrong with a value
     log                         lines that are appended and prove themselves
     weights                     pinned weights, fetched once into the cache
     claude.prices               what the cloud costs, and the cap
@@ -72,6 +73,7 @@ above it, and tests/test_order.py holds that.
     lab.rescore                 scores again, in a process of its own
     lab.events                  the loop's own log
     lab.guard                   the measure out of reach
+    lab.base                    what can run and what comes out: parameters, keys, records
     lab.experiment              ruler x pipeline x judge -> record
     lab.calibration             a judge and a decoding measured -> record
     lab.rejudge                 stored answers judged without one dimension -> record
@@ -105,9 +107,13 @@ above it, and tests/test_order.py holds that.
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
     desk.supervise              a loop watched and steered from a notebook
-    cli_loop                    notch loop, log, propose, next
-    cli_train                   notch train
+    cli.options                 exit codes, options, the line about a run
+    cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
+    cli.study                   notch study, confirm
+    cli.loop                    notch loop, log, propose, next
+    cli.train                   notch train
     cli                         notch
+    cli.__main__                python -m lib.cli
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from lib.files import RULER, canonical, rows
 from lib.measure import offline_judge
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS
-from lib.measure.offline_judge import Amounts, Constants, amounts, lead, scores_of, verdict_of
+from lib.measure.offline_judge import Amounts, Constants, amounts, scores_of, verdict_of
 from lib.measure.ruler import Case, Gold, Ruler, read
 from lib.measure.score import VALUE, quality
 from lib.models.offline import vectors
@@ -40,9 +40,27 @@ PRICED = {
     "naturalness": ("unformed", "pasted", "searched", "short", "long", "far", "openings", "pairs"),
     "non_redundancy": ("nearest", "crowd", "pairs", "searched", "unformed", "openings"),
 }
-LEADING = ("missing", "uncritical", "far", "off", "searched", "pasted", "unformed", "pairs", "crowd", "long", "short", "openings")
+LEADING = (
+    "missing",
+    "uncritical",
+    "far",
+    "off",
+    "searched",
+    "pasted",
+    "unformed",
+    "pairs",
+    "crowd",
+    "long",
+    "short",
+    "openings",
+)
 # At least so much, so that a fault that these answers hardly show still costs what the damage set needs.
-LEAST = {("atomicity", "joined"): 1.0, ("coverage", "missing"): 2.0, ("naturalness", "unformed"): 1.0, ("non_redundancy", "pairs"): 1.0}
+LEAST = {
+    ("atomicity", "joined"): 1.0,
+    ("coverage", "missing"): 2.0,
+    ("naturalness", "unformed"): 1.0,
+    ("non_redundancy", "pairs"): 1.0,
+}
 RIDGE = 10.0
 KNOTS = 10  # of the rising line that reads points as a score
 MADE = ("grammar", "wording", "penalty", "demos", "prune", "best", "sft", "orpo")  # how a model-made source begins
@@ -70,10 +88,15 @@ def judged(ruler: Ruler) -> tuple[list[Row], set[str]]:
     """Every verdict with its faults, and the ids of the held-out tasks."""
     about, *lines = (json.loads(line) for line in rows((RULER / "verdicts.jsonl").read_text(encoding="utf-8")))
     cases = {c.id: c for c in ruler.cases}
-    return [_row(cases[r["case"]], r["source"], r["title"], r["questions"], r["scores"], r["verdict"], r["read"]) for r in lines], set(about["held_out"])
+    return [
+        _row(cases[r["case"]], r["source"], r["title"], r["questions"], r["scores"], r["verdict"], r["read"])
+        for r in lines
+    ], set(about["held_out"])
 
 
-def _row(case: Case, source: str, title: str, asked: Sequence[str], scores: dict[str, float], verdict: str, reading: int) -> Row:
+def _row(
+    case: Case, source: str, title: str, asked: Sequence[str], scores: dict[str, float], verdict: str, reading: int
+) -> Row:
     assert case.gold
     gold = amounts(case, Answer(case.gold.title, case.gold.questions), vectors)
     found = amounts(case, Answer(title, tuple(asked)), vectors)
@@ -94,7 +117,14 @@ def fit(train: Sequence[Row]) -> Constants:
     ahead = np.array([[r.gold.of[f] - r.found.of[f] for f in LEADING] + [-r.found.copied] for r in others])
     _, worth = _signed(-ahead, np.array([VALUE[r.verdict] for r in others]), np.zeros(len(LEADING) + 1))
     cuts = _cuts(ahead @ np.array(worth), [r.verdict for r in others])
-    return Constants(_rounded(best), {d: _rounded(p) for d, p in prices.items()}, levels, _rounded(dict(zip(LEADING, worth, strict=False))), round(worth[-1], 4), cuts)
+    return Constants(
+        _rounded(best),
+        {d: _rounded(p) for d, p in prices.items()},
+        levels,
+        _rounded(dict(zip(LEADING, worth, strict=False))),
+        round(worth[-1], 4),
+        cuts,
+    )
 
 
 def _table(some: Sequence[Row], names: Sequence[str]) -> Any:
@@ -105,7 +135,9 @@ def _signed(x: Any, y: Any, least: Any) -> tuple[float, list[float]]:
     """Start and costs of `y = start - x @ costs`, each cost at least so much; ridge on costs in units of the spread."""
     spread = x.std(0) + 1e-9
     n = x.shape[1]
-    a = np.vstack([np.hstack([np.ones((len(x), 1)), -x / spread]), np.hstack([np.zeros((n, 1)), np.sqrt(RIDGE) * np.eye(n)])])
+    a = np.vstack(
+        [np.hstack([np.ones((len(x), 1)), -x / spread]), np.hstack([np.zeros((n, 1)), np.sqrt(RIDGE) * np.eye(n)])]
+    )
     lows, highs = np.concatenate([[-np.inf], least * spread]), np.full(n + 1, np.inf)
     found = lsq_linear(a, np.concatenate([y, np.zeros(n)]), bounds=(lows, highs)).x
     return float(found[0]), [float(v) for v in found[1:] / spread]
@@ -141,7 +173,11 @@ def predicted(some: Sequence[Row], made: Constants) -> tuple[Any, list[str], Any
     """Scores (answers, dimensions), verdicts and qualities by the judge with these constants."""
     scores = [scores_of(r.found, made) for r in some]
     verdicts = [verdict_of(r.found, r.gold, made) for r in some]
-    return np.array([[s[d] for d in DIMENSIONS] for s in scores]), verdicts, np.array([quality(s, v) for s, v in zip(scores, verdicts, strict=True)])
+    return (
+        np.array([[s[d] for d in DIMENSIONS] for s in scores]),
+        verdicts,
+        np.array([quality(s, v) for s, v in zip(scores, verdicts, strict=True)]),
+    )
 
 
 def kappa(a: Sequence[str], b: Sequence[str]) -> float:
@@ -158,7 +194,9 @@ def agreement(some: Sequence[Row], made: Constants) -> dict[str, Any]:
     its = np.array([r.quality for r in some])
     own = np.array([r.source.startswith(MADE) for r in some])
     sources = sorted({r.source for r in some})
-    bias = {s: float(np.mean([m - i for m, i, r in zip(mine, its, some, strict=True) if r.source == s])) for s in sources}
+    bias = {
+        s: float(np.mean([m - i for m, i, r in zip(mine, its, some, strict=True) if r.source == s])) for s in sources
+    }
     return {
         "quality": _rho(mine, its), "model-made": _rho(mine[own], its[own]) if own.any() else None,
         **{d: _rho(scores[:, k], [r.scores[k] for r in some]) for k, d in enumerate(DIMENSIONS)},
@@ -183,6 +221,7 @@ def interval(some: Sequence[Row], of: Callable[[Sequence[Row]], float], seed: st
 
 def ceiling(some: Sequence[Row], again: Sequence[Row]) -> dict[str, float]:
     """Claude's second readings beside its first, on the same answers."""
+
     def key(r: Row) -> str:
         return canonical([r.case, r.source, [r.found.of[f] for f in sorted(r.found.of)]])
 
@@ -210,7 +249,17 @@ def study(folder: Path, made: Constants) -> dict[str, float]:
                 g = golds[raw["id"]]
                 case = Case(raw["id"], g["input"], Gold(g["title"], tuple(g["questions"]), g["questions"][0]))
                 verdict = {"fmBetter": "win", "tie": "tie"}.get(raw["pairwise"], "loss")
-                mine.append(_row(case, path.stem, raw["title"], raw["questions"], {d: raw[names.get(d, d)] for d in DIMENSIONS}, verdict, 1))
+                mine.append(
+                    _row(
+                        case,
+                        path.stem,
+                        raw["title"],
+                        raw["questions"],
+                        {d: raw[names.get(d, d)] for d in DIMENSIONS},
+                        verdict,
+                        1,
+                    )
+                )
         _, _, q = predicted(mine, made)
         found[path.stem] = _rho(q, [r.quality for r in mine])
         every += list(q)

@@ -37,7 +37,9 @@ def pages(items: Sequence[dict[str, Any]], folder: Path, seed: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     key = []
     for number, page in enumerate(shared, 1):
-        parts = [HEAD.format(systems="\n\n".join(f"## Instructions {c}\n\n{_system(k, ruler)}" for c, k in KINDS.items()))]
+        parts = [
+            HEAD.format(systems="\n\n".join(f"## Instructions {c}\n\n{_system(k, ruler)}" for c, k in KINDS.items()))
+        ]
         for place, (item, call) in enumerate(page, 1):
             # A nonce that follows from the item alone: the page is the same whenever it is made.
             nonce = sha256(canonical([seed, item["item"], call.kind, call.order]))[:16]
@@ -102,7 +104,9 @@ def gather(items: Sequence[dict[str, Any]], folder: Path) -> tuple[list[dict[str
             values = {c: r["reply"] for c, r in mine.items() if r}
             judged = judge_calls.judgment(values, dimensions, 0.0)
             calls = [{k: v for k, v in r.items() if k != "item"} for r in mine.values() if r]
-            made.append({**item, "scores": judged.scores, "verdict": judged.verdict, "flipped": judged.flipped, "calls": calls})
+            made.append(
+                {**item, "scores": judged.scores, "verdict": judged.verdict, "flipped": judged.flipped, "calls": calls}
+            )
     return made, wrong
 
 

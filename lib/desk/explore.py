@@ -20,11 +20,11 @@ from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, cell, grid, plural
 from lib.measure.answer import Answer, NoAnswer, normalised
 from lib.measure.judge import Judgment, Unscored
-from lib.models.offline import OfflineJudge
 from lib.measure.ruler import Case, Ruler
 from lib.measure.score import case_quality
 from lib.models import load
 from lib.models.model import Decoding, Model
+from lib.models.offline import OfflineJudge
 
 SHOWN = ("dev", "full")  # gates whose texts a person may read; the sealed gate is not among them
 BUILT_IN = ("smollm2", "toy")

@@ -7,14 +7,18 @@ reason: reasons go back to whoever proposed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from lib.agent.guard import JUDGED, ORDERS, Leak
 from lib.agent.pipeline import STEPS, BadPipeline
 from lib.files import runs_at
+from lib.forms import Number, form
 from lib.lab import execute
-from lib.lab.experiment import BadParameters, Experiment
+from lib.lab.base import BadParameters
+from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger
 from lib.lab.proposal import Proposal, Refused, adapter_id, setup, setup_of, with_adapters
 from lib.lab.steer import Limits, Steering
@@ -29,7 +33,7 @@ CODE = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@form(BadParameters, "loop")
 class Base:
     """What all runs of a loop have in common; a proposal changes the levers alone."""
 
@@ -37,7 +41,7 @@ class Base:
     judge: str = "offline"
     batch: bool = False
     judging: dict[str, Any] = field(default_factory=dict)
-    min_effect: float = 0.02
+    min_effect: Annotated[Number, Field(gt=0)] = 0.02
     seed: int = 0
 
     def parameters(self, proposal: Proposal) -> dict[str, Any]:

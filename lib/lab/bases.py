@@ -12,7 +12,8 @@ from typing import Any
 
 from lib.files import canonical, runs_at
 from lib.lab import execute
-from lib.lab.experiment import BadParameters, Experiment
+from lib.lab.base import BadParameters
+from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger
 from lib.lab.models import sealed, split
 

@@ -6,18 +6,19 @@ again with other seeds. Does not know how texts are damaged nor what noise means
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from lib.claude.prices import BudgetSpent, dollars
-from lib.lab.experiment import BadParameters, Experiment, judge_named
+from lib.forms import Text, form
+from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named
+from lib.lab.experiment import Experiment
 from lib.lab.ledger import Decision, Ledger, outcome_of
-from lib.lab.record import Record, Result, code_state, machine, run_key
-from lib.lab.show import Markdown
+from lib.lab.record import code_state
 from lib.measure import calibrate, noise
 from lib.measure.answer import Answer
 from lib.measure.damage import texts
@@ -63,14 +64,14 @@ class Judges:
         self._last = None
 
 
-@dataclass(frozen=True)
-class Calibration:
+@form(BadParameters)
+class Calibration(Runnable):
     """What the parameters cell says. Nothing runs until `run()`."""
 
-    hypothesis: str = "The judge sees each planted fault in its own dimension, and its noise is small."
-    damaged: int = 0  # cases whose gold is damaged; 0 is all of the gate
-    repeats: int = 5
-    pipeline: list[dict[str, Any]] = field(default_factory=lambda: [{"step": "ask"}])
+    hypothesis: Text = "The judge sees each planted fault in its own dimension, and its noise is small."
+    damaged: Annotated[int, Field(ge=0)] = 0  # cases whose gold is damaged; 0 is all of the gate
+    repeats: Annotated[int, Field(ge=2)] = 5
+    pipeline: list[Any] = field(default_factory=lambda: [{"step": "ask"}])
     model: str = "smollm2"
     adapter: str = ""
     decoding: dict[str, Any] = field(default_factory=lambda: {"temp": 0.7, "top_p": 0.95})
@@ -81,42 +82,25 @@ class Calibration:
     seed: int = 0
     of: str = ""  # a run whose stored answers are judged again; empty: the first answers made here
     kind: str = "calibrate"
+    lever: ClassVar[str] = "calibration"
 
     def __post_init__(self) -> None:
-        for name, least in (("damaged", 0), ("repeats", 2)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise BadParameters(f"{name} is {value!r:.40}: expected a whole number from {least}")
+        if "seed" in self.decoding:
+            raise BadParameters("decoding has a seed; a calibration answers with several, starting at `seed`")
         self.experiment(0)  # says what is wrong with the rest
 
     def experiment(self, repeat: int, judging: dict[str, Any] | None = None, greedy: bool = False) -> Experiment:
         """The pipeline of this calibration with the seed of one repeat, or greedy whatever its decoding says."""
         same = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "judge", "batch", "gate", "of")}
+        plain = {k: v for k, v in self.decoding.items() if k == "max_tokens"}
         return Experiment(
-            hypothesis=self.hypothesis, lever="decoding", decoding=self._decoding(greedy), seed=self.seed + repeat,
-            judging=self.judging if judging is None else judging, **same,
+            hypothesis=self.hypothesis, lever="decoding", decoding=plain if greedy else self.decoding,
+            seed=self.seed + repeat, judging=self.judging if judging is None else judging, **same,
         )  # fmt: skip
-
-    def _decoding(self, greedy: bool) -> Any:
-        if isinstance(self.decoding, dict) and "seed" in self.decoding:
-            raise BadParameters("decoding has a seed; a calibration answers with several, starting at `seed`")
-        return {k: v for k, v in self.decoding.items() if k == "max_tokens"} if greedy else self.decoding
 
     @cached_property
     def base(self) -> Experiment:
         return self.experiment(0)
-
-    @property
-    def fingerprint(self) -> str:
-        return self.base.fingerprint
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
-
-    @property
-    def key(self) -> str:
-        return run_key(self.kind, self.parameters, self.fingerprint)
 
     def check(self) -> Calibration:
         """Refuse what cannot run: bad steps, model, decoding, judge, a stored run that does not fit, a leak."""
@@ -140,7 +124,7 @@ class Calibration:
     def run(self) -> Calibrated:
         """Judge what must be placed, answer and judge again. Raises what an experiment raises."""
         self.check()
-        started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+        clock = Clock()
         judges, ledger = Judges(self.base), Ledger.read()
         rows, cost = self._made(judges)
         pairs = self._stored() if self.of else self._answers(rows)
@@ -152,10 +136,7 @@ class Calibration:
         found |= calibrate.worlds(rows, found["floors"], self.seed)
         found |= {"halo": calibrate.halo(_judgments(ledger, self.fingerprint, rows)), "parameters": self.parameters}
         cost |= {"judge_dollars": round(judges.spent, 6)}
-        record = self.record(
-            found=found, cost=cost, started=started, seconds=round(time.perf_counter() - began, 3),
-            identity={"judge": self.base.the_judge.identity},
-        )  # fmt: skip
+        record = self.record(found=found, cost=cost, identity={"judge": self.the_judge.identity}, **clock.times)
         return Calibrated(self, record, rows)
 
     def _made(self, judges: Judges) -> tuple[list[calibrate.Row], dict[str, Any]]:
@@ -188,33 +169,13 @@ class Calibration:
     def _stored(self) -> list[tuple[Case, Answer]]:
         return stored(Ledger.read(), self.of, self.base.ruler.cases)
 
-    def record(self, **found: Any) -> Record:
-        """The record of this calibration with what was found."""
-        e = self.base
-        return Record(
-            kind=self.kind, hypothesis=self.hypothesis, predicted=0.0, min_effect=e.min_effect, lever="calibration",
-            pipeline=self.pipeline, model=self.model, adapter=self.adapter, decoding=self.decoding, judge=self.judge,
-            gate=self.gate, seed=self.seed, fingerprint=self.fingerprint, code=code_state(), batch=self.batch,
-            judging=self.judging, of=self.of, machine=machine(), key=self.key, **found,
-        )  # fmt: skip
-
     # --- what the notebook shows
-
-    @property
-    def card(self) -> Markdown:
-        """What was expected before anything was judged."""
-        return Markdown(f"> {' '.join(self.hypothesis.split())}")
 
     @property
     def plan(self) -> str:
         """What it takes, and what comparisons can see so far: to be read before money is spent."""
-        told = f"{self.judgments} judgments at most"
-        if self.judge == "claude":
-            calls = len(getattr(self.base.the_judge, "calls", ())) or 1
-            cap = float(self.judging.get("dollars", CAP))
-            about = self.judgments * calls * dollars(self.base.the_judge.identity["model"], TYPICAL, self.batch)
-            told += f", {calls} calls each: about ${about:.2f} at list prices, never more than ${cap:.2f}"
-        return f"{told}. {Ledger.read().sees(self.fingerprint)}"
+        cost = price(self, self.judgments)
+        return f"{self.judgments} judgments at most{cost}. {Ledger.read().sees(self.fingerprint)}"
 
     def _repr_markdown_(self) -> str:
         source = f"run {self.of}" if self.of else "the first of these (a greedy one, where there is one)"
@@ -226,35 +187,19 @@ class Calibration:
         )
 
 
-@dataclass(frozen=True, repr=False)  # a repr of every judgment would stand in the sealed notebook
-class Calibrated:
+@dataclass(frozen=True, repr=False)
+class Calibrated(Finding):
     """What a calibration found, before it is sealed."""
-
-    calibration: Calibration
-    record: Record
-    cases: list[calibrate.Row]
-
-    @property
-    def found(self) -> dict[str, Any]:
-        return self.record.found
 
     @property
     def decision(self) -> Decision:
         """Nothing is kept: later runs read their floor here."""
-        told = noise.sentence(self.found)
+        sentence = noise.sentence(self.found)
         if noise.floor_of(self.found, False) != self.found["floor"]:
-            told = f"{told} {noise.sentence(self.found, False)}"
+            sentence = f"{sentence} {noise.sentence(self.found, False)}"
         if self.found["unscored"]:
-            told = f"{self.found['unscored']} judgments are missing. {told}"
-        return Decision("reference", told, floor=self.found["floor"])
-
-    @property
-    def result(self) -> Result:
-        """The one result record: display it last."""
-        from dataclasses import replace
-
-        decided = replace(self.record, status=self.decision.status, decision=self.decision.as_dict())
-        return Result(decided, self.cases)
+            sentence = f"{self.found['unscored']} judgments are missing. {sentence}"
+        return Decision("reference", sentence, floor=self.found["floor"])
 
     def _repr_markdown_(self) -> str:
         f = self.found
@@ -265,6 +210,16 @@ class Calibrated:
             f"itself: {f['identity']['ties']} ties and {f['identity']['fives']} times all fives in {f['identity']['cases']} "
             f"cases. Attacks that ever beat their honest text: {', '.join(beaten) or 'none'}."
         )
+
+
+def price(what: Runnable, judgments: int) -> str:
+    """What so many judgments cost, as a part of a sentence; "" where they cost nothing."""
+    if what.judge != "claude":
+        return ""
+    calls = len(getattr(what.the_judge, "calls", ())) or 1
+    about = judgments * calls * dollars(what.the_judge.identity["model"], TYPICAL, what.batch)
+    cap = float(what.judging.get("dollars", CAP))
+    return f", {calls} calls each: about ${about:.2f} at list prices, never more than ${cap:.2f}"
 
 
 def stored(ledger: Ledger, run: str, cases: Sequence[Case]) -> list[tuple[Case, Answer]]:
@@ -286,6 +241,6 @@ def stored(ledger: Ledger, run: str, cases: Sequence[Case]) -> list[tuple[Case, 
 def _judgments(ledger: Ledger, fingerprint: str, rows: Sequence[calibrate.Row]) -> list[dict[str, Any]]:
     """Stored judgments of every open run of this ruler and judge, and of the answers made here."""
     runs = [r for r in ledger.records if r["fingerprint"] == fingerprint and r["kind"] == "experiment" and r["scores"]]
-    told = [row["judgment"] for r in runs for row in ledger.cases(r["id"]) if row["judgment"]]
-    made = next((p for p in ("fresh", "greedy") if any(r["part"] == p for r in rows)), "")
-    return told + [r["judgment"] for r in rows if r["part"] == made and r["judgment"]]
+    judgments = [row["judgment"] for r in runs for row in ledger.cases(r["id"]) if row["judgment"]]
+    part = next((p for p in ("fresh", "greedy") if any(r["part"] == p for r in rows)), "")
+    return judgments + [r["judgment"] for r in rows if r["part"] == part and r["judgment"]]

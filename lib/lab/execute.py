@@ -16,13 +16,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
 from lib.files import NOTEBOOKS, canonical, locked, runs_at, runs_folder, sha256, without_paths
+from lib.forms import unknown
+from lib.lab.base import BadParameters, Runnable
 from lib.lab.calibration import Calibration
-from lib.lab.experiment import LOOK, BadParameters, Experiment
+from lib.lab.experiment import LOOK, Experiment
 from lib.lab.ledger import Ledger, recomputed, seal, sync
 from lib.lab.models import Models
 from lib.lab.record import MIME, Record
@@ -36,7 +39,6 @@ TEMPLATES = {
     "10_experiment": "experiment", "11_train": "train", "12_confirm": "confirm", "13_rejudge": "rejudge",
     "14_calibrate": "calibrate", "15_models": "models",
 }  # fmt: skip
-Runnable = Experiment | Calibration | Rejudge | Training | Models
 Check = Callable[[dict[str, Any], list[dict[str, Any]]], str]  # record and cases -> what is wrong, "" if nothing
 MAKERS: dict[str, type[Runnable]] = {
     "experiment": Experiment, "confirm": Experiment, "calibrate": Calibration, "rejudge": Rejudge,
@@ -105,17 +107,8 @@ def known(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
             raise BadParameters(f"parameter {key!r} looks like a secret; a notebook keeps its parameters, so set the "
                                 "environment variable (ANTHROPIC_API_KEY) instead")  # fmt: skip
         if key not in known:
-            near = _nearest(key, known)
-            raise BadParameters(
-                f"no parameter {key!r}{f', did you mean {near!r}?' if near else ';'} there are {', '.join(known)}"
-            )
+            raise BadParameters(unknown("no parameter", key, known))
     return known
-
-
-def _nearest(key: str, known: dict[str, Any]) -> str | None:
-    import difflib
-
-    return next(iter(difflib.get_close_matches(key, known, 1)), None)
 
 
 def run(
@@ -142,18 +135,7 @@ def run(
     if check:
         found = {} if error else _result(notebook)
         error = check(found.get("record", {}), found.get("cases", [])) or error
-    return adopt(notebook, error, experiment, slug or _slug(experiment), folder, beside)
-
-
-def _slug(experiment: Runnable) -> str:
-    if isinstance(experiment, Rejudge):
-        return f"rejudge-without-{experiment.without}"
-    if isinstance(experiment, Models):
-        return experiment.kind
-    if isinstance(experiment, Training):
-        return f"train-{experiment.method}-{experiment.data.get('kind', '')}"
-    steps = "-".join(s["step"] for s in experiment.pipeline)
-    return f"{experiment.lever}-{steps}" if experiment.kind == "experiment" else experiment.kind
+    return adopt(notebook, error, experiment, slug or experiment.slug, folder, beside)
 
 
 def execute(
@@ -276,11 +258,10 @@ def adopt(
         sealed_notebook = tidy(notebook, cases, model).encode()
         return {"record.json": (without_paths(text, model) + "\n").encode(), "experiment.ipynb": sealed_notebook}
 
-    trains = isinstance(experiment, Training) and not error
-    own = experiment.files(record) if trains else {}  # type: ignore[union-attr]
+    own = {} if error else experiment.files(record)
     sealed = seal(folder, slug, {"cases.jsonl": cases, **own, **(beside or {})}, finish)
-    if trains:
-        experiment.clear()  # type: ignore[union-attr]
+    if not error:
+        experiment.clear()
     if error:
         raise RunFailed(f"run {sealed} crashed and is sealed as it is: {without_paths(error, model)}", sealed)
     return record
@@ -334,8 +315,8 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> dic
         if missing:
             raise BadParameters(f"{path}: its record has no {sorted(missing)[0]!r}")
         odd = recomputed(record, rows)
-        maker, told = MAKERS[record["kind"]], {**record, **record["found"].get("parameters", {})}
-        experiment = maker(**{k: v for k, v in told.items() if k in maker.__dataclass_fields__}).check()
+        maker, values = MAKERS[record["kind"]], {**record, **record["found"].get("parameters", {})}
+        experiment = maker(**{f.name: values[f.name] for f in fields(maker) if f.name in values}).check()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, BadParameters):
             raise

@@ -7,14 +7,13 @@ is executed or sealed: run by hand it writes nothing.
 from __future__ import annotations
 
 import json
-import math
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lib.agent import rehearsal
 from lib.agent.bank import Example, bank
@@ -23,14 +22,15 @@ from lib.agent.pipeline import BadPipeline, State, Step, require
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.prompt import PATTERNS
 from lib.agent.steps import build
-from lib.files import RULER, OneLine, Tampered
+from lib.files import RULER, Tampered
+from lib.forms import Number, form
+from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.ledger import Decision, Ledger
-from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.lab.record import code_state
 from lib.lab.show import Markdown, cell, grid, interval
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
 from lib.measure.leak import copies, leaked, leaks
-from lib.models.offline import OfflineJudge
 from lib.measure.ruler import GATES, Case, Ruler
 from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
 from lib.measure.useful import Useful, useful_all
@@ -42,36 +42,10 @@ LEVERS = (
     "over-generate and prune", "info-gain", "answer simulation", "verification", "adapter", "anchor", "a/a",
 )  # fmt: skip
 
-JUDGING = ("protocol", "model", "effort", "thinking", "max_tokens", "dollars", "concurrency", "replicate")
 LOOK = "NOTCH_LOOK"  # set where `notch confirm` executes a look at the sealed gate, which it then seals and counts
 SPELLED = 24  # letters that patterns of a grammar of one's own may hold
 LATER: dict[str, Any] = {"useful": False}  # parameters added after runs were sealed, with their defaults
 GROUP = 8  # cases answered at a time where the judge works beside the model
-
-
-class BadParameters(OneLine, ValueError):
-    """Parameters that cannot make an experiment; the message says which, what came and what was expected."""
-
-
-def judge_named(
-    name: str, ruler: Ruler | None = None, batch: bool = False, judging: dict[str, Any] | None = None
-) -> Judge:
-    """The judge of a run; `batch` and `judging` are for Claude. Raises BadParameters, UnknownModel, Tampered."""
-    if name == "offline":
-        if batch or judging:
-            raise BadParameters("batch and judging are for judge 'claude'; the offline judge takes neither")
-        return OfflineJudge()
-    if name != "claude":
-        raise BadParameters(f"judge {name!r}: expected 'offline' or 'claude'")
-    from lib.measure.claude_judge import ClaudeJudge
-
-    for key in judging or {}:
-        if key not in JUDGING:
-            raise BadParameters(f"judging has no {key!r}; it has {', '.join(JUDGING)}")
-    try:
-        return ClaudeJudge(ruler, batch=batch, **(judging or {}))
-    except (ValueError, TypeError) as error:
-        raise BadParameters(f"judging {judging}: {error}") from error
 
 
 @lru_cache(maxsize=4)
@@ -86,75 +60,46 @@ def _check_bank(guard: LeakGuard, examples: tuple[Example, ...]) -> None:
         guard.check(example.texts, f"bank example {example.id}")
 
 
-@dataclass(frozen=True)
-class Experiment:
+@form(BadParameters)
+class Experiment(Runnable):
     """What the parameters cell says. Nothing runs until `run()`."""
 
-    hypothesis: str = ""
-    predicted: float = 0.0
-    min_effect: float = 0.02
-    lever: str = "baseline"
-    pipeline: list[dict[str, Any]] = field(default_factory=lambda: [{"step": "ask"}])
+    predicted: Annotated[Number, Field(ge=-1, le=1)] = 0.0  # quality is 0 to 1, so an effect is -1 to 1
+    min_effect: Annotated[Number, Field(gt=0)] = 0.02
+    lever: Literal[LEVERS] = "baseline"  # type: ignore[valid-type]
+    pipeline: list[Any] = field(default_factory=lambda: [{"step": "ask"}])
     model: str = "smollm2"
     adapter: str = ""
     decoding: dict[str, Any] = field(default_factory=dict)
     judge: str = "offline"
     batch: bool = False  # claude: half the price, up to a day
-    judging: dict[str, Any] = field(default_factory=dict)  # claude: see JUDGING
-    gate: str = "full"
+    judging: dict[str, Any] = field(default_factory=dict)  # claude: see lib/lab/base.py
+    gate: Literal[GATES] = "full"  # type: ignore[valid-type]
     seed: int = 0
     of: str = ""  # the run that this one repeats (a/a) or looks at again (confirm)
     useful: bool = False  # ask the judge also, without gold in sight, whether each set enables a good plan
     kind: str = "experiment"
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value, kinds = getattr(self, f.name), _KINDS[str(f.type).split("[")[0]]
-            if not isinstance(value, kinds) or isinstance(value, bool) != (kinds is bool):
-                raise BadParameters(f"{f.name} is {value!r:.80}: expected {_WORDS[str(f.type).split('[')[0]]}")
-        if self.lever not in LEVERS:
-            raise BadParameters(f"lever {self.lever!r}: expected one of {', '.join(LEVERS)}")
-        if self.gate not in GATES:
-            raise BadParameters(f"gate {self.gate!r}: expected one of {', '.join(GATES)}")
         if self.gate == "confirm" and self.kind != "confirm":
             raise BadParameters("gate 'confirm' is sealed: `notch confirm RUN` looks at it, and every look is counted")
-        if not all(math.isfinite(v) for v in (self.predicted, self.min_effect)):
-            raise BadParameters(f"predicted {self.predicted} and min_effect {self.min_effect}: expected finite numbers")
-        if any("\ud800" <= c <= "\udfff" for c in self.hypothesis):
-            raise BadParameters("hypothesis has bytes that are no text; type it in UTF-8")
-        if abs(self.predicted) > 1:
-            raise BadParameters(f"predicted is {self.predicted:g}: quality is 0 to 1, so an effect is -1 to 1")
-        if self.min_effect <= 0:
-            raise BadParameters(f"min_effect is {self.min_effect}: expected a gain above 0")
 
     @cached_property
     def steps(self) -> list[Step]:
         return build(self.pipeline)
 
-    @cached_property
-    def ruler(self) -> Ruler:
-        return Ruler.load(RULER)
-
-    @cached_property
-    def the_judge(self) -> Judge:
-        return judge_named(self.judge, self.ruler, self.batch, self.judging)
+    @property
+    def slug(self) -> str:
+        return f"{self.lever}-{'-'.join(s.name for s in self.steps)}" if self.kind == "experiment" else self.kind
 
     @property
-    def fingerprint(self) -> str:
-        return self.ruler.fingerprint(self.the_judge.identity)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    @property
-    def key(self) -> str:
+    def keyed(self) -> dict[str, Any]:
         # A parameter that came later is left out at its default: runs sealed before it keep their keys.
-        told = {k: v for k, v in self.parameters.items() if k != "kind" and (k not in LATER or v != LATER[k])}
-        return run_key(self.kind, told, self.fingerprint)
+        return {k: v for k, v in self.parameters.items() if k not in LATER or v != LATER[k]}
 
     def check(self) -> Experiment:
         """Refuse what cannot run or must not: bad steps, model, decoding, judge; a tampered ruler; a leak."""
+        super().check()
         self.steps  # noqa: B018  builds, or says what is wrong
         self._decoding()
         load.check(self.model, self.adapter)
@@ -164,8 +109,6 @@ class Experiment:
         if wrong := rehearsal.fault(self.steps, self.ruler.protocol.questions):
             raise BadPipeline(f"no model could pass the spec gate with this pipeline: {wrong}")
         self._as_stored()
-        if self.hypothesis.strip() == "":
-            raise BadParameters("hypothesis is empty: say what you expect and why before you look")
         if self.lever == "a/a" and self.judge == "claude" and not self.judging.get("replicate"):
             raise BadParameters("a/a with judge 'claude' needs judging {replicate: 1} or more: without it the stored "
                                 "judgments of the repeated run come back, and the noise looks like 0")  # fmt: skip
@@ -238,14 +181,14 @@ class Experiment:
             raise BadParameters(
                 "gate 'confirm' is sealed: `notch confirm RUN` looks at it, seals what it sees and counts it"
             )
-        started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+        clock = Clock()
         model = load.load(self.model, self.adapter)
-        loaded = time.perf_counter()
+        loaded = clock.seconds
         cases = self.ruler.gate(self.gate)
         paid = getattr(self.the_judge, "cost", None)
         stages: dict[str, Cost] = {}
         states, answers, judging = self._answer_all(model, cases, stages)
-        answered = time.perf_counter()
+        answered = clock.seconds
         outcomes = _judge(self.the_judge, cases, answers, judging)
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
@@ -256,8 +199,8 @@ class Experiment:
         scores = score(outcomes, blend)
         cost = dict(model.cost.__dict__)
         cost |= {k: v for k in ("prompt_tps", "generation_tps") if (v := getattr(model.cost, k)) is not None}
-        cost |= {"load_seconds": loaded - began, "answer_seconds": answered - loaded}
-        cost |= {"judge_seconds": time.perf_counter() - answered}  # beyond the answering, which it may overlap
+        cost |= {"load_seconds": loaded, "answer_seconds": answered - loaded}
+        cost |= {"judge_seconds": clock.seconds - answered}  # beyond the answering, which it may overlap
         if paid is not None:
             cost |= {f"judge_{k}": v for k, v in (self.the_judge.cost - paid).__dict__.items()}
         identity = {"model": model.identity, "judge": self.the_judge.identity}
@@ -271,8 +214,7 @@ class Experiment:
             sampled=any("temp" in call for s in states for call in s.calls),
             identity=identity,
             cost={k: round(v, 4) for k, v in cost.items()} | {"stages": {k: _stage(v) for k, v in stages.items()}},
-            started=started,
-            seconds=round(time.perf_counter() - began, 3),
+            **clock.times,
         )
         return Run(self, record, rows, scores)
 
@@ -287,21 +229,14 @@ class Experiment:
         judging: list[Any] = []
         for at in range(0, len(cases), size):
             group = cases[at : at + size]
-            made = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages)
-            told = [answer_of(s, self.ruler.protocol) for s in made]
-            states, answers = states + made, answers + told
+            group_states = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages)
+            group_answers = [answer_of(s, self.ruler.protocol) for s in group_states]
+            states, answers = states + group_states, answers + group_answers
             if submit:
-                judging += [submit(c, a) for c, a in zip(group, told, strict=True) if isinstance(a, Answer)]
+                judging += [submit(c, a) for c, a in zip(group, group_answers, strict=True) if isinstance(a, Answer)]
             if any(f.done() and f.exception() for f in judging):
                 self.the_judge.collect(judging)  # raises: no more answers are made for a judge that cannot judge
         return states, answers, judging if submit else None
-
-    def record(self, **found: Any) -> Record:
-        """The record of this experiment with what was found."""
-        plain = {k: v for k, v in self.parameters.items()}
-        return Record(
-            **plain, fingerprint=self.fingerprint, code=code_state(), machine=machine(), key=self.key, **found
-        )
 
     # --- what the notebook shows
 
@@ -321,18 +256,15 @@ class Experiment:
     def card(self) -> Markdown:
         """The hypothesis as it was declared before the run."""
         return Markdown(
-            f"> {cell(self.hypothesis)}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
+            f"{super().card.text}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
             f"A run that is not kept counts as indecisive while its interval admits a gain of {self.min_effect:.3f}."
         )
 
 
 @dataclass(frozen=True, repr=False)
-class Run:
+class Run(Finding):
     """What an experiment found, before anything is decided or sealed."""
 
-    experiment: Experiment
-    record: Record
-    cases: list[dict[str, Any]]
     scores: Scores
 
     @property
@@ -345,12 +277,6 @@ class Run:
         return Ledger.read().decide(self.record.as_dict(), self.qualities)
 
     @property
-    def result(self) -> Result:
-        """The one result record: display it last."""
-        decided = replace(self.record, status=self.decision.status, decision=self.decision.as_dict())
-        return Result(decided, self.cases)
-
-    @property
     def beside(self) -> Markdown:
         """This run beside the champion it is compared with, and gold judged against itself: parity."""
         rows = [("this run", self.scores.as_dict())]
@@ -361,17 +287,17 @@ class Run:
         first = next((r for r in ledger.climb(self.record.fingerprint, self.record.gate) if r["scores"]), None)
         if first and first["id"] != rival:
             rows.append((f"{first['id']} (first run)", first["scores"]))
-        cases = [c for c in self.experiment.ruler.gate(self.experiment.gate) if c.gold]
+        cases = [c for c in self.runnable.ruler.gate(self.runnable.gate) if c.gold]
         golds = [(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold]
-        if self.experiment.judge == "offline":  # a paid judge would charge for this line
-            rows.append(("gold against itself", score(self.experiment.the_judge.judge_all(golds)).as_dict()))
+        if self.runnable.judge == "offline":  # a paid judge would charge for this line
+            rows.append(("gold against itself", score(self.runnable.the_judge.judge_all(golds)).as_dict()))
         return Markdown(_beside(rows))
 
     def worst(self, k: int = 5) -> Markdown:
         """The k cases with the lowest quality, their texts beside gold. On the sealed gate: only how many there are."""
-        if self.experiment.gate == "confirm":
+        if self.runnable.gate == "confirm":
             return Markdown("The texts of the sealed gate are not shown.")
-        gold = {c.id: c for c in self.experiment.ruler.cases}
+        gold = {c.id: c for c in self.runnable.ruler.cases}
         rows = sorted(self.cases, key=lambda r: (r["quality"] is not None, r["quality"] or 0.0, r["case"]))[:k]
         return Markdown("\n\n".join(side_by_side(r, gold[r["case"]]) for r in rows))
 
@@ -380,8 +306,8 @@ class Run:
         return f"Run of {len(self.cases)} cases, quality {self.scores.quality:.4f}"
 
     def _repr_markdown_(self) -> str:
-        told = [self.scores._repr_markdown_(), useful_sentence(self.record.found.get("useful", {})), self._cost()]
-        return "\n\n".join(t for t in told if t)
+        parts = [self.scores._repr_markdown_(), useful_sentence(self.record.found.get("useful", {})), self._cost()]
+        return "\n\n".join(t for t in parts if t)
 
     def _cost(self) -> str:
         c, n = self.record.cost, len(self.cases)
@@ -428,8 +354,8 @@ def _patterns(node: Any) -> list[str]:
 
 
 def _stage(cost: Cost) -> dict[str, float]:
-    told = {k: getattr(cost, k) for k in ("calls", "prompt_tokens", "generation_tokens", "seconds", "generation_tps")}
-    return {k: round(v, 4) for k, v in told.items() if v is not None}
+    parts = {k: getattr(cost, k) for k in ("calls", "prompt_tokens", "generation_tokens", "seconds", "generation_tps")}
+    return {k: round(v, 4) for k, v in parts.items() if v is not None}
 
 
 def _speed(cost: dict[str, Any]) -> str:
@@ -454,17 +380,6 @@ def _beside(rows: list[tuple[str, dict[str, Any]]]) -> str:
     return grid(("", "quality", "95 % interval", "W/T/L", "no answer", *dims), lines)
 
 
-_KINDS: dict[str, Any] = {"str": str, "float": (int, float), "int": int, "list": list, "dict": dict, "bool": bool}
-_WORDS = {
-    "str": "text",
-    "float": "a number",
-    "int": "a whole number",
-    "list": "a list",
-    "dict": "a mapping",
-    "bool": "true or false",
-}
-
-
 def _args(args: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in args.items())
 
@@ -486,14 +401,14 @@ def _judge(
 
 
 def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> dict[str, Any]:
-    told = {"title": answer.title, "questions": list(answer.questions)} if isinstance(answer, Answer) else None
+    plain = {"title": answer.title, "questions": list(answer.questions)} if isinstance(answer, Answer) else None
     quality = case_quality(outcome, blend)
     return {
         "case": case.id,
         "task": case.task,
         "calls": list(state.calls),
         "notes": list(state.notes),
-        "answer": told,
+        "answer": plain,
         "no_answer": outcome.reason if isinstance(outcome, NoAnswer) else None,
         "judgment": dict(outcome.__dict__) if isinstance(outcome, Judgment) else None,
         "unscored": outcome.reason if isinstance(outcome, Unscored) else None,
@@ -508,9 +423,9 @@ def _with_usefulness(
 ) -> list[dict[str, Any]]:
     """The rows with what the judge says of each set when it sees no gold."""
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
-    said = iter(useful_all(judge, pairs))
+    ratings = iter(useful_all(judge, pairs))
     return [
-        r | {"useful": _useful(next(said)) if isinstance(a, Answer) else None}
+        r | {"useful": _useful(next(ratings)) if isinstance(a, Answer) else None}
         for r, a in zip(rows, answers, strict=True)
     ]
 
@@ -539,8 +454,8 @@ def side_by_side(row: dict[str, Any], case: Case) -> str:
     assert gold is not None
     head = f"**{case.task}**: quality {row['quality'] if row['quality'] is not None else 'unscored'!s:.6}"
     if row["answer"] is None:
-        said = row["calls"][-1]["text"] if row["calls"] else ""
-        return f"{head}. No answer: {cell(row['no_answer'] or '')}\n\n> {cell(said[:300])}\n\nGold: " + " · ".join(
+        text = row["calls"][-1]["text"] if row["calls"] else ""
+        return f"{head}. No answer: {cell(row['no_answer'] or '')}\n\n> {cell(text[:300])}\n\nGold: " + " · ".join(
             gold.questions
         )
     judgment = row["judgment"] or {"verdict": "unscored", "notes": {}}

@@ -15,7 +15,7 @@ from lib.lab import ledger, rescore
 from lib.lab.events import Events
 from lib.measure.ruler import BadRuler, Ruler
 
-LAB = ("ledger", "rescore", "guard", "record", "experiment", "execute")  # of lib/lab: what decides and seals
+LAB = ("ledger", "rescore", "guard", "record", "base", "experiment", "execute")  # of lib/lab: what decides and seals
 
 
 def measuring() -> dict[str, str]:
@@ -23,7 +23,8 @@ def measuring() -> dict[str, str]:
     lib = ROOT / "lib"
     rooms = (p for room in ("claude", "measure") for p in (lib / room).rglob("*"))
     files = [p for p in rooms if p.is_file() and "__pycache__" not in p.parts]
-    files += [lib / "files.py", lib / "log.py", *(lib / "lab" / f"{name}.py" for name in LAB)]
+    files += [lib / f"{name}.py" for name in ("files", "forms", "log")]
+    files += [lib / "lab" / f"{name}.py" for name in LAB]
     return {p.relative_to(ROOT).as_posix(): sha256_file(p) if p.exists() else "" for p in sorted(files)}
 
 

@@ -20,10 +20,11 @@ from lib.claude.prices import BudgetSpent
 from lib.files import OneLine, Tampered, sha256
 from lib.lab import execute, lessons, state, steer
 from lib.lab.admit import Base
+from lib.lab.base import BadParameters
 from lib.lab.context import Ask, Asked, View
 from lib.lab.events import PROPOSAL, Event, Events
 from lib.lab.execute import RunFailed
-from lib.lab.experiment import BadParameters, Experiment
+from lib.lab.experiment import Experiment
 from lib.lab.guard import Watch
 from lib.lab.ledger import Ledger
 from lib.lab.proposal import Proposal, Refused

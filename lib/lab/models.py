@@ -7,23 +7,21 @@ and judges no candidate: each candidate is a sealed run of its own. The result i
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from lib.files import RULER, canonical, without_paths
-from lib.lab.experiment import BadParameters, Experiment, judge_named
+from lib.files import canonical, without_paths
+from lib.forms import Text, form
+from lib.lab.base import BadParameters, Clock, Finding, Runnable
+from lib.lab.experiment import Experiment
 from lib.lab.ledger import Decision, Ledger, outcome_of
-from lib.lab.record import Record, Result, code_state, machine, run_key
-from lib.lab.show import Markdown
+from lib.lab.record import Record
 from lib.measure import compare
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import ALPHA
-from lib.measure.ruler import Ruler
 
 SAME = ("pipeline", "decoding", "judge", "gate", "seed", "fingerprint")  # what the runs of a group share
 CLOUD = "claude-"  # models whose service takes no temperature
@@ -47,8 +45,8 @@ def split(candidate: str) -> tuple[str, str]:
 
 def sealed(ledger: Ledger, experiment: Experiment) -> dict[str, Any] | None:
     """The newest whole run that did what an experiment would do, whatever was expected of it."""
-    told = {k: getattr(experiment, k) for k in (*SAME, "model", "adapter")} | {"judging": _judging(experiment.judging)}
-    want = json.loads(without_paths(json.dumps(told), experiment.model))  # as a seal spells it
+    setup = {k: getattr(experiment, k) for k in (*SAME, "model", "adapter")} | {"judging": _judging(experiment.judging)}
+    want = json.loads(without_paths(json.dumps(setup), experiment.model))  # as a seal spells it
     for r in reversed(ledger.records):
         have = {k: r[k] for k in (*SAME, "model", "adapter")} | {"judging": _judging(r["judging"])}
         sound = r["kind"] == "experiment" and r["status"] not in ("invalid", "crashed")
@@ -62,34 +60,27 @@ def _judging(judging: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in judging.items() if k not in PURSE}
 
 
-@dataclass(frozen=True)
-class Models:
+@form(BadParameters)
+class Models(Runnable):
     """What the parameters cell says. Nothing runs until `run()`."""
 
-    hypothesis: str = "If prompt, schema or judge held the score down, no other model could lift it."
+    hypothesis: Text = "If prompt, schema or judge held the score down, no other model could lift it."
     groups: dict[str, list[str]] = field(default_factory=dict)
     kind: str = "models"
-    model: ClassVar[str] = ""  # none answers here
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.hypothesis, str) or not isinstance(self.groups, dict):
-            raise BadParameters("hypothesis is a text and groups a mapping of names to lists of runs")
-        for name, runs in self.groups.items():
-            if not isinstance(runs, list) or not all(isinstance(r, str) for r in runs):
-                raise BadParameters(f"group {name!r} is {runs!r:.80}: expected a list of runs")
+    lever: ClassVar[str] = "anchor"
 
     @cached_property
     def ledger(self) -> Ledger:
         return Ledger.read()
 
     @cached_property
-    def found_runs(self) -> dict[str, list[dict[str, Any]]]:
+    def members(self) -> dict[str, list[dict[str, Any]]]:
         """The records of every group, each run once, in the order given."""
-        made = {}
+        groups = {}
         for name, runs in self.groups.items():
             records = [self._get(r) for r in runs]
-            made[str(name)] = list({r["id"]: r for r in records}.values())
-        return made
+            groups[str(name)] = list({r["id"]: r for r in records}.values())
+        return groups
 
     def _get(self, run: str) -> dict[str, Any]:
         try:
@@ -99,29 +90,23 @@ class Models:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        return list({r["id"]: r for some in self.found_runs.values() for r in some}.values())
+        return list({r["id"]: r for some in self.members.values() for r in some}.values())
 
     @property
     def fingerprint(self) -> str:
-        return self.records[0]["fingerprint"] if self.records else Experiment().fingerprint
+        return self.records[0]["fingerprint"] if self.records else super().fingerprint
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
-
-    @property
-    def key(self) -> str:
+    def keyed(self) -> dict[str, Any]:
         # What is compared, not what was expected of it: the same question is asked once.
-        ids = {name: [r["id"] for r in some] for name, some in self.found_runs.items()}
-        return run_key(self.kind, {"groups": ids}, self.fingerprint)
+        return {"groups": {name: [r["id"] for r in some] for name, some in self.members.items()}}
 
     def check(self) -> Models:
         """Refuse runs that are not whole, that another ruler judged, or that differ in more than the model."""
-        if not self.hypothesis.strip():
-            raise BadParameters("hypothesis is empty: say what you expect and why before you look")
+        super().check()
         if not self.groups:
             raise BadParameters("groups is empty: name the runs that are compared, such as {ask: [1, 3]}")
-        for name, records in self.found_runs.items():
+        for name, records in self.members.items():
             _check(name, records)
         if len({r["fingerprint"] for r in self.records}) > 1:
             raise BadParameters("the groups were made with different rulers or judges; compare each era for itself")
@@ -130,15 +115,14 @@ class Models:
     def run(self) -> Compared:
         """Read the sealed judgments and compare. No model and no paid judge is asked."""
         self.check()
-        started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
-        rows = [row for name, some in self.found_runs.items() for r in some for row in self._rows(name, r["id"])]
+        clock = Clock()
+        rows = [row for name, some in self.members.items() for r in some for row in self._rows(name, r["id"])]
         rows += self._ceiling()
-        told = {r["id"]: _told(r) for r in self.records}
-        found = {**compare.readings(rows), "candidates": told, "parameters": self.parameters}
-        record = self.record(
-            found=found, cost={"calls": 0, "generation_tokens": 0}, started=started,
-            seconds=round(time.perf_counter() - began, 3), identity={"judge": self.records[0]["identity"].get("judge", {})},
-        )  # fmt: skip
+        candidates = {r["id"]: _candidate(r) for r in self.records}
+        findings = {**compare.readings(rows), "candidates": candidates, "parameters": self.parameters}
+        judge = self.records[0]["identity"].get("judge", {})
+        cost = {"calls": 0, "generation_tokens": 0}
+        record = self.record(found=findings, cost=cost, identity={"judge": judge}, **clock.times)
         return Compared(self, record, rows)
 
     def _rows(self, group: str, run: str) -> list[dict[str, Any]]:
@@ -146,30 +130,18 @@ class Models:
 
     def _ceiling(self) -> list[dict[str, Any]]:
         """Every gold answer judged as a candidate, where the judge costs nothing and is the one of the runs."""
-        ruler = Ruler.load(RULER)
-        judge = judge_named("offline")
-        if ruler.fingerprint(judge.identity) != self.fingerprint:
+        if super().fingerprint != self.fingerprint:
             return []
-        pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in ruler.gate("full") if c.gold]
-        judged = zip(pairs, judge.judge_all(pairs), strict=True)
+        pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in self.ruler.gate("full") if c.gold]
+        judged = zip(pairs, self.the_judge.judge_all(pairs), strict=True)
         return [row_of("gold", c.id, o, group=compare.CEILING, run=compare.CEILING) for (c, _), o in judged]
 
-    def record(self, **found: Any) -> Record:
-        """The record of this comparison with what was found."""
-        first = self.records[0] if self.records else Experiment().parameters
-        same = {k: first[k] for k in ("pipeline", "decoding", "judge", "gate", "seed", "judging")}
-        return Record(
-            kind=self.kind, hypothesis=self.hypothesis, predicted=0.0, min_effect=0.02, lever="anchor", model=self.model,
-            adapter="", fingerprint=self.fingerprint, code=code_state(), of=", ".join(r["id"] for r in self.records),
-            machine=machine(), key=self.key, **same, **found,
-        )  # fmt: skip
+    def record(self, **findings: Any) -> Record:
+        """The record of this comparison with what came out; what was the same in all runs is said as theirs."""
+        same = {k: self.records[0][k] for k in (*SAME, "judging")}
+        return super().record(of=", ".join(r["id"] for r in self.records), **same, **findings)
 
     # --- what the notebook shows
-
-    @property
-    def card(self) -> Markdown:
-        """What was expected before anything was compared."""
-        return Markdown(f"> {' '.join(self.hypothesis.split())}")
 
     @property
     def plan(self) -> str:
@@ -178,7 +150,7 @@ class Models:
 
     def _repr_markdown_(self) -> str:
         lines = []
-        for name, records in self.found_runs.items():
+        for name, records in self.members.items():
             r = records[0]
             who = ", ".join(f"{named(x)} ({x['id']})" for x in records)
             lines.append(
@@ -216,7 +188,7 @@ def _check(name: str, records: list[dict[str, Any]]) -> None:
         raise BadParameters(f"group {name!r} has {twice} twice; each candidate stands once")
 
 
-def _told(record: dict[str, Any]) -> dict[str, Any]:
+def _candidate(record: dict[str, Any]) -> dict[str, Any]:
     cost = record["cost"]
     return {
         "candidate": named(record), "model": record["model"], "adapter": record["adapter"], "lever": record["lever"],
@@ -228,53 +200,43 @@ def _told(record: dict[str, Any]) -> dict[str, Any]:
 
 def caveats(records: list[dict[str, Any]]) -> list[str]:
     """What, against the intention, was not the same in all runs."""
-    told = []
+    sentences = []
     if len({r["code"].get("sha256") for r in records}) > 1:
-        told.append("The runs were made by different states of the code; where prompts changed in between, so did more "
+        sentences.append("The runs were made by different states of the code; where prompts changed in between, so did more "
                     "than the model.")  # fmt: skip
     free = [named(r) for r in records if r["model"].startswith(CLOUD)]
     if free:
-        told.append(f"{', '.join(free)} cannot decode greedily: asked for the same, it samples as its service does.")
+        sentences.append(
+            f"{', '.join(free)} cannot decode greedily: asked for the same, it samples as its service does."
+        )
     if len({canonical(r["machine"]) for r in records}) > 1:
-        told.append("The runs were made on different machines or library versions; last digits can differ with them.")
-    return told
+        sentences.append(
+            "The runs were made on different machines or library versions; last digits can differ with them."
+        )
+    return sentences
 
 
-@dataclass(frozen=True, repr=False)  # a repr of every judgment would stand in the sealed notebook
-class Compared:
+@dataclass(frozen=True, repr=False)
+class Compared(Finding):
     """What a comparison found, before it is sealed."""
-
-    models: Models
-    record: Record
-    cases: list[dict[str, Any]]
-
-    @property
-    def found(self) -> dict[str, Any]:
-        return self.record.found
 
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says how far quality moved when only the model did."""
-        told = []
+        sentences = []
         for group in self.found["groups"]:
             first, *others = group["runs"]
             changed = [
                 f"{self._name(r)} {r['difference']['delta']:+.3f}" for r in others if _beyond_chance(r["difference"])
             ]
-            told.append(
+            sentences.append(
                 f"{group['group']}: against {self._name(first)} quality moves beyond chance for {len(changed)} of "
                 f"{len(others)}" + (f" ({', '.join(changed)})" if changed else "")
             )
-        return Decision("reference", "; ".join(told))
+        return Decision("reference", "; ".join(sentences))
 
     def _name(self, run: dict[str, Any]) -> str:
         return self.found["candidates"][run["run"]]["candidate"]
-
-    @property
-    def result(self) -> Result:
-        """The one result record: display it last."""
-        decided = replace(self.record, status=self.decision.status, decision=self.decision.as_dict())
-        return Result(decided, self.cases)
 
     def _repr_markdown_(self) -> str:
         return "\n".join(f"- {text}" for text in moved(self.found))
@@ -286,17 +248,17 @@ def _beyond_chance(test: dict[str, Any]) -> bool:
 
 def moved(found: dict[str, Any]) -> list[str]:
     """What changed with the model and what did not, in sentences made from the numbers."""
-    told = []
+    sentences = []
     for group in found["groups"]:
         first, *others = group["runs"]
         names = {r["run"]: found["candidates"][r["run"]]["candidate"] for r in group["runs"]}
         base = names[first["run"]]
-        told += [_sentence(group["group"], base, names[r["run"]], first, r) for r in others]
-        told.append(_coverage(group["group"], base, {names[r["run"]]: r for r in others}))
-    told.append(
+        sentences += [_sentence(group["group"], base, names[r["run"]], first, r) for r in others]
+        sentences.append(_coverage(group["group"], base, {names[r["run"]]: r for r in others}))
+    sentences.append(
         "Dimensions are compared on the cases that both answered; of twenty such tests one moves by luck alone."
     )
-    return told
+    return sentences
 
 
 def _sentence(group: str, base: str, other: str, first: dict[str, Any], mine: dict[str, Any]) -> str:

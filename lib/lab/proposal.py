@@ -10,12 +10,16 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, field
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from lib.agent.pipeline import STEPS
 from lib.files import OneLine, canonical, sha256, without_paths
+from lib.forms import Filled, Number, fill, form
 from lib.lab.experiment import LEVERS
 from lib.lab.ledger import REFERENCE, Ledger, named
 from lib.models.model import Decoding
@@ -26,7 +30,6 @@ MOST_TEXT = 2000  # characters of one text in it
 PROPOSABLE = tuple(name for name in LEVERS if name not in (*REFERENCE, "baseline"))
 NESTED = ("pipeline", "decoding", "request")  # fields that a flat reply holds as JSON texts
 MOST_PAIRS = 5000  # that a proposal may ask to train on
-REQUEST = ("why", "expected", "parameters")  # of a training request: the reason, the effect, parameters of 11_train
 
 
 class Refused(OneLine, ValueError):
@@ -37,19 +40,51 @@ class Refused(OneLine, ValueError):
         self.name, self.reason = name, reason
 
 
-@dataclass(frozen=True)
+@form(partial(Refused, "malformed"), "request")
+class Wanted:
+    """A training that a proposal asks for, and that a person may approve."""
+
+    why: Filled
+    expected: Number  # the effect on quality
+    parameters: dict[str, Any]  # of 11_train
+
+    def __post_init__(self) -> None:
+        data = self.parameters.get("data", {})
+        if not isinstance(data, dict):
+            raise Refused("malformed", f"request: data is {data!r:.60}: expected a mapping")
+        if "dollars" in data:
+            raise Refused(
+                "budget", "request: data sets its own dollars; leave them out, a person decides what is spent"
+            )
+        pairs = data.get("pairs", 0)
+        if type(pairs) is not int or pairs > MOST_PAIRS:
+            raise Refused("budget", f"request: pairs is {pairs!r:.60}: expected a whole number, at most {MOST_PAIRS}")
+
+
+@form(partial(Refused, "malformed"))
 class Proposal:
     """One hypothesis and the experiment that tests it."""
 
     hypothesis: str  # what is expected and why, before anybody looks
     lever: str  # the class of the change
-    pipeline: list[dict[str, Any]]
-    predicted: float  # the effect on quality that is expected, against the champion
+    pipeline: list[Any]
+    predicted: Annotated[Number, Field(ge=-1, le=1)]  # the effect on quality that is expected, against the champion
     kill: str  # what would make us drop it
     parent: str = ""  # the run that it builds on
     decoding: dict[str, Any] = field(default_factory=dict)
     adapter: str = ""
-    request: dict[str, Any] = field(default_factory=dict)  # a training that a person may approve; see REQUEST
+    request: dict[str, Any] = field(default_factory=dict)  # empty, or what `Wanted` has
+
+    def __post_init__(self) -> None:
+        if self.request:
+            fill(Wanted, self.request)
+        wanted = {"hypothesis": "what you expect and why", "kill": "what would refute it"}
+        empty = [name for name in wanted if not getattr(self, name).strip()]
+        if empty:
+            verb, say = "is" if len(empty) == 1 else "are", " and ".join(wanted[name] for name in empty)
+            raise Refused("malformed", f"{' and '.join(empty)} {verb} empty; say {say}")
+        if self.lever not in PROPOSABLE:
+            raise Refused("unknown-lever", f"{self.lever!r:.60}; expected one of {', '.join(PROPOSABLE)}")
 
     @classmethod
     def read(cls, value: Any) -> Proposal:
@@ -62,33 +97,19 @@ class Proposal:
 
     @classmethod
     def of(cls, value: Any) -> Proposal:
-        """A proposal from plain data. Raises Refused: malformed, too-large, not-finite, unknown-lever."""
-        known = {f.name: str(f.type).split("[")[0] for f in fields(cls)}
+        """A proposal from plain data. Raises Refused: malformed, too-large, not-finite, unknown-lever, budget."""
         if not isinstance(value, Mapping):
-            raise Refused("malformed", f"a proposal is a mapping with {', '.join(known)}, got {_short(value)}")
+            known = ", ".join(cls.__dataclass_fields__)
+            raise Refused("malformed", f"a proposal is {value!r:.60}: expected a mapping with {known}")
         try:
             size = len(json.dumps(value).encode())
         except (TypeError, ValueError, RecursionError) as error:
             raise Refused("malformed", f"not plain data ({error})") from error
         if size > MOST_BYTES:
             raise Refused("too-large", f"{size} bytes; a proposal has at most {MOST_BYTES}")
-        odd = [k for k in value if k not in known]
-        if odd:
-            raise Refused("malformed", f"no field {_short(odd[0])}; a proposal has {', '.join(known)}")
-        for name in ("hypothesis", "lever", "pipeline", "predicted", "kill"):
-            if name not in value:
-                raise Refused("malformed", f"{name} is missing")
-        for name, said in value.items():
-            _check(name, said, known[name])
-        made = cls(**value)
-        wanted = {"hypothesis": "what you expect and why", "kill": "what would refute it"}
-        empty = [name for name in wanted if not getattr(made, name).strip()]
-        if empty:
-            said, verb = " and ".join(wanted[name] for name in empty), "is" if len(empty) == 1 else "are"
-            raise Refused("malformed", f"{' and '.join(empty)} {verb} empty; say {said}")
-        if made.lever not in PROPOSABLE:
-            raise Refused("unknown-lever", f"{_short(made.lever)}; expected one of {', '.join(PROPOSABLE)}")
-        return made
+        for name, inner in value.items():
+            _sound(name, inner)
+        return fill(cls, value)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -96,47 +117,20 @@ class Proposal:
     @property
     def texts(self) -> list[str]:
         """Every text in it, keys included."""
-        return list(_texts(self.as_dict()))
+        return [text for text in _leaves(self.as_dict()) if isinstance(text, str)]
 
 
-_KINDS: dict[str, Any] = {"str": str, "float": (int, float), "list": list, "dict": dict}
-_WORDS = {"str": "text", "float": "a number", "list": "a list of steps", "dict": "a mapping"}
-
-
-def _check(name: str, said: Any, kind: str) -> None:
-    if isinstance(said, bool) or not isinstance(said, _KINDS[kind]):
-        raise Refused("malformed", f"{name} is {_short(said)}; expected {_WORDS[kind]}")
-    if kind == "float" and not math.isfinite(said):
-        raise Refused("not-finite", f"{name} is {said}; expected a finite number")
-    if name == "predicted" and not -1 <= said <= 1:
-        raise Refused("malformed", f"predicted is {said}; quality is 0 to 1, so an effect is -1 to 1")
-    for number in _numbers(said):
-        if not math.isfinite(number):
-            raise Refused("not-finite", f"{name} holds {number}; expected finite numbers")
-    for text in _texts(said):
-        if len(text) > MOST_TEXT:
-            raise Refused("too-large", f"{name} has a text of {len(text)} characters; at most {MOST_TEXT} are allowed")
-        if any(ord(c) < 32 and c not in "\n\t" or "\ud800" <= c <= "\udfff" for c in text):
-            raise Refused("malformed", f"{name} has control characters or halves of characters")
-    if name == "request" and said:
-        _request(said)
-
-
-def _request(said: dict[str, Any]) -> None:
-    if set(said) != set(REQUEST):
-        raise Refused("malformed", f"request has {_short(sorted(said))}; expected exactly {', '.join(REQUEST)}")
-    expected = said["expected"]
-    number = isinstance(expected, (int, float)) and not isinstance(expected, bool)
-    if not (isinstance(said["why"], str) and said["why"].strip() and number and isinstance(said["parameters"], dict)):
-        raise Refused("malformed", "request: why is text, expected a number, parameters a mapping of 11_train")
-    data = said["parameters"].get("data", {})
-    if not isinstance(data, dict):
-        raise Refused("malformed", f"request: data is {_short(data)}; expected a mapping")
-    if "dollars" in data:
-        raise Refused("budget", "request: data sets its own dollars; leave them out, a person decides what is spent")
-    pairs = data.get("pairs", 0)
-    if not isinstance(pairs, int) or isinstance(pairs, bool) or pairs > MOST_PAIRS:
-        raise Refused("budget", f"request: pairs is {_short(pairs)}; expected a whole number, at most {MOST_PAIRS}")
+def _sound(name: str, value: Any) -> None:
+    """Raise Refused on numbers without end, and on texts that are too long or no text, however deep they lie."""
+    for leaf in _leaves(value):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise Refused("not-finite", f"{name!s:.60} has {leaf}: expected finite numbers")
+        if isinstance(leaf, str) and len(leaf) > MOST_TEXT:
+            raise Refused(
+                "too-large", f"{name!s:.60} has a text of {len(leaf)} characters; at most {MOST_TEXT} are allowed"
+            )
+        if isinstance(leaf, str) and any(ord(c) < 32 and c not in "\n\t" or "\ud800" <= c <= "\udfff" for c in leaf):
+            raise Refused("malformed", f"{name!s:.60} has control characters or halves of characters")
 
 
 def parse(text: str) -> Any:
@@ -173,8 +167,8 @@ def setup(model: str, pipeline: list[dict[str, Any]], decoding: dict[str, Any], 
 
 def setup_of(record: dict[str, Any], ledger: Ledger | None = None) -> str:
     """The setup of a sealed run; with a ledger, whatever it calls its adapters."""
-    told = with_adapters(record, lambda name: ledger and adapter_id(name, ledger) or name)
-    return setup(*({**record, **told}[k] for k in ("model", "pipeline", "decoding", "adapter", "fingerprint")))
+    renamed = with_adapters(record, lambda name: ledger and adapter_id(name, ledger) or name)
+    return setup(*({**record, **renamed}[k] for k in ("model", "pipeline", "decoding", "adapter", "fingerprint")))
 
 
 def adapter_id(name: str, ledger: Ledger) -> str:
@@ -191,23 +185,23 @@ def adapter_id(name: str, ledger: Ledger) -> str:
     return ""
 
 
-def with_adapters(told: Mapping[str, Any], name: Callable[[str], str]) -> dict[str, Any]:
+def with_adapters(setup: Mapping[str, Any], name: Callable[[str], str]) -> dict[str, Any]:
     """`adapter` and `pipeline` of plain data, each adapter in them under another name; "" stays, it is the bare base."""
 
     def row(one: Any) -> Any:
         has = isinstance(one, dict) and isinstance(one.get("adapter"), str) and one["adapter"]
         return {**one, "adapter": name(one["adapter"])} if has else one
 
-    adapter = told["adapter"]
-    return {"adapter": name(adapter) if adapter else adapter, "pipeline": [row(one) for one in told["pipeline"]]}
+    adapter = setup["adapter"]
+    return {"adapter": name(adapter) if adapter else adapter, "pipeline": [row(one) for one in setup["pipeline"]]}
 
 
 def bound(row: dict[str, Any]) -> dict[str, Any]:
     """A step with its defaults written out; an unknown one as it is."""
-    made = STEPS.get(str(row.get("step")))
-    if made is None:
+    step = STEPS.get(str(row.get("step")))
+    if step is None:
         return row
-    defaults = {k: p.default for k, p in inspect.signature(made.make).parameters.items()}
+    defaults = {k: p.default for k, p in inspect.signature(step.make).parameters.items()}
     return {"step": row["step"], **{k: _plain(v) for k, v in {**defaults, **row}.items() if k != "step"}}
 
 
@@ -220,34 +214,19 @@ def _plain(value: Any) -> Any:
 
 def _drawn(decoding: dict[str, Any]) -> dict[str, Any]:
     defaults = Decoding().__dict__
-    told = {k: _plain(v) for k, v in decoding.items() if v != defaults.get(k)}
-    if not told.get("temp"):  # greedy: how it would have been drawn changes nothing
-        told = {k: v for k, v in told.items() if k not in ("temp", "top_p", "min_p", "top_k", "seed")}
-    return told
+    drawn = {k: _plain(v) for k, v in decoding.items() if v != defaults.get(k)}
+    if not drawn.get("temp"):  # greedy: how it would have been drawn changes nothing
+        drawn = {k: v for k, v in drawn.items() if k not in ("temp", "top_p", "min_p", "top_k", "seed")}
+    return drawn
 
 
-def _texts(value: Any) -> Any:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
+def _leaves(value: Any) -> Iterator[Any]:
+    """Every value within plain data, keys included."""
+    if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from (str(key), *_texts(inner))
+            yield from (str(key), *_leaves(inner))
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            yield from _texts(inner)
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield from _leaves(inner)
+    else:
         yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _numbers(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _numbers(inner)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -6,58 +6,40 @@ The result is a reference beside the climb, never part of it.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from lib.claude.prices import dollars
-from lib.files import RULER
-from lib.lab.calibration import TYPICAL, stored
-from lib.lab.experiment import BadParameters, Experiment, judge_named
+from lib.forms import Text, form
+from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named
+from lib.lab.calibration import CAP, price, stored
 from lib.lab.ledger import Decision, Ledger, outcome_of
-from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.lab.record import Record
 from lib.lab.show import Markdown
 from lib.measure import blind
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.judge import DIMENSIONS, Judge
 from lib.measure.keep import ALPHA
-from lib.measure.ruler import Case, Ruler
-
-CAP = 5.0  # dollars for both judges together, unless `judging` says otherwise
+from lib.measure.ruler import Case
 
 
-@dataclass(frozen=True)
-class Rejudge:
+@form(BadParameters)
+class Rejudge(Runnable):
     """What the parameters cell says. Nothing runs until `run()`."""
 
-    hypothesis: str = "If the dimension were the reason for the losses, a judge that is blind to it would call fewer."
+    hypothesis: Text = "If the dimension were the reason for the losses, a judge that is blind to it would call fewer."
     runs: list[str] = field(default_factory=list)
-    without: str = "coverage"
+    without: Literal[DIMENSIONS] = "coverage"  # type: ignore[valid-type]
     judge: str = "offline"
     batch: bool = False
-    judging: dict[str, Any] = field(default_factory=dict)
+    judging: dict[str, Any] = field(default_factory=dict)  # dollars are for both judges together
     kind: str = "rejudge"
-    model: ClassVar[str] = ""  # none answers
+    lever: ClassVar[str] = "re-judge"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.runs, list) or not all(isinstance(r, str) for r in self.runs):
-            raise BadParameters(f"runs is {self.runs!r:.80}: expected a list of runs")
-        if self.without not in DIMENSIONS:
-            raise BadParameters(f"without is {self.without!r:.40}: expected one of {', '.join(DIMENSIONS)}")
-        if isinstance(self.judging, dict) and self.judging.get("protocol", "balanced") != "balanced":
+        if self.judging.get("protocol", "balanced") != "balanced":
             raise BadParameters("a blind re-judge needs protocol 'balanced': the prompt of 'seed' names no dimension")
-        self._experiment()  # says what is wrong with the rest
-
-    def _experiment(self) -> Experiment:
-        same = {"judge": self.judge, "batch": self.batch, "judging": self.judging}
-        return Experiment(hypothesis=self.hypothesis, model="toy", **same)
-
-    @cached_property
-    def ruler(self) -> Ruler:
-        return Ruler.load(RULER)
 
     @cached_property
     def the_judge(self) -> Judge:
@@ -78,22 +60,9 @@ class Rejudge:
         cap = float(self.judging.get("dollars", CAP))
         return {"replicate": 1, **self.judging, "dollars": cap * share}
 
-    @property
-    def fingerprint(self) -> str:
-        return self.ruler.fingerprint(self.the_judge.identity)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
-
-    @property
-    def key(self) -> str:
-        return run_key(self.kind, self.parameters, self.fingerprint)
-
     def check(self) -> Rejudge:
         """Refuse what cannot be judged again: no run, a run that is not there, the sealed gate, a judge without a key."""
-        if not self.hypothesis.strip():
-            raise BadParameters("hypothesis is empty: say what you expect and why before you look")
+        super().check()
         if not self.runs:
             raise BadParameters("runs is empty: name the runs whose answers are judged again")
         for run in self.runs:
@@ -102,6 +71,10 @@ class Rejudge:
             if hasattr(judge, "check"):
                 judge.check()
         return self
+
+    @property
+    def slug(self) -> str:
+        return f"rejudge-without-{self.without}"
 
     @property
     def ids(self) -> list[str]:
@@ -115,16 +88,15 @@ class Rejudge:
     def run(self) -> Rejudged:
         """Judge the stored answers of every run twice. Raises what the judges raise."""
         self.check()
-        started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+        clock = Clock()
         ledger, rows = Ledger.read(), []
         for run in self.ids:
             rows += self._rows(ledger, run)
         found = {**blind.readings(rows), "without": self.without, "parameters": self.parameters}
         spent = sum(getattr(getattr(j, "cost", None), "dollars", 0.0) for j in (self.the_judge, self.blind_judge))
         record = self.record(
-            found=found, cost={"calls": 0, "generation_tokens": 0, "judge_dollars": round(spent, 6)}, started=started,
-            seconds=round(time.perf_counter() - began, 3),
-            identity={"judge": self.the_judge.identity, "blind": self.blind_judge.identity},
+            found=found, cost={"calls": 0, "generation_tokens": 0, "judge_dollars": round(spent, 6)},
+            identity={"judge": self.the_judge.identity, "blind": self.blind_judge.identity}, **clock.times,
         )  # fmt: skip
         return Rejudged(self, record, rows)
 
@@ -139,37 +111,24 @@ class Rejudge:
             rows += [row_of(part, r["case"], judged.get(r["case"], outcome_of(r)), run=run) for r in old]
         return rows
 
-    def record(self, **found: Any) -> Record:
-        """The record of this re-judge with what was found."""
-        return Record(
-            kind=self.kind, hypothesis=self.hypothesis, predicted=0.0, min_effect=0.02, lever="re-judge", pipeline=[],
-            model=self.model, adapter="", decoding={}, judge=self.judge, gate=self._gate(), seed=0,
-            fingerprint=self.fingerprint, code=code_state(), batch=self.batch, judging=self.judging,
-            of=", ".join(self.ids), machine=machine(), key=self.key, **found,
-        )  # fmt: skip
-
-    def _gate(self) -> str:
+    def record(self, **findings: Any) -> Record:
+        """The record of this re-judge with what came out."""
         ledger = Ledger.read()
-        return ", ".join(dict.fromkeys(ledger.get(r)["gate"] for r in self.ids))
+        gates = dict.fromkeys(ledger.get(run)["gate"] for run in self.ids)
+        return super().record(gate=", ".join(gates), of=", ".join(self.ids), **findings)
 
     # --- what the notebook shows
 
     @property
     def card(self) -> Markdown:
         """What was expected before anything was judged."""
-        return Markdown(f"> {' '.join(self.hypothesis.split())}\n\nLeft out: **{self.without.replace('_', '-')}**.")
+        return Markdown(f"{super().card.text}\n\nLeft out: **{self.without.replace('_', '-')}**.")
 
     @property
     def plan(self) -> str:
         """What it takes, and what comparisons can see so far: to be read before money is spent."""
         count = 2 * sum(len(self._pairs(run)) for run in self.ids)
-        told = f"{count} judgments"
-        if self.judge == "claude":
-            calls = len(getattr(self.the_judge, "calls", ())) or 1
-            cap = float(self.judging.get("dollars", CAP))
-            about = count * calls * dollars(self.the_judge.identity["model"], TYPICAL, self.batch)
-            told += f", {calls} calls each: about ${about:.2f} at list prices, never more than ${cap:.2f}"
-        return f"{told}. {Ledger.read().sees(self.fingerprint)}"
+        return f"{count} judgments{price(self, count)}. {Ledger.read().sees(self.fingerprint)}"
 
     def _repr_markdown_(self) -> str:
         return (
@@ -179,17 +138,9 @@ class Rejudge:
         )
 
 
-@dataclass(frozen=True, repr=False)  # a repr of every judgment would stand in the sealed notebook
-class Rejudged:
+@dataclass(frozen=True, repr=False)
+class Rejudged(Finding):
     """What a re-judge found, before it is sealed."""
-
-    rejudge: Rejudge
-    record: Record
-    cases: list[dict[str, Any]]
-
-    @property
-    def found(self) -> dict[str, Any]:
-        return self.record.found
 
     @property
     def decision(self) -> Decision:
@@ -197,18 +148,12 @@ class Rejudged:
         runs = {k: v for k, v in self.found["runs"].items() if v["cases"]}
         moved = [k for k, v in runs.items() if v["p"] < ALPHA]
         before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
-        without = self.rejudge.without.replace("_", "-")
+        without = self.runnable.without.replace("_", "-")
         effect = f"without {without} the losses to gold go from {before} to {after} in {len(runs)} run{'s' * (len(runs) != 1)}; "
         effect += (
             f"quality moves beyond chance in {', '.join(moved)}" if moved else "quality moves beyond chance in none"
         )
         return Decision("reference", effect)
-
-    @property
-    def result(self) -> Result:
-        """The one result record: display it last."""
-        decided = replace(self.record, status=self.decision.status, decision=self.decision.as_dict())
-        return Result(decided, self.cases)
 
     def _repr_markdown_(self) -> str:
         lines = []

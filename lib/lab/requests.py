@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import locked, replace, runs_folder, write_new
-from lib.lab.experiment import BadParameters
+from lib.forms import fill
+from lib.lab.base import BadParameters
 from lib.lab.training import Training
 from lib.train.data import BadData
+from lib.train.recipe import ByClaude, FromFile
 
 STATES = ("open", "approved", "running", "delivered", "measured", "closed", "rejected")
 MAY = {
@@ -54,10 +56,7 @@ class Request:
     @property
     def training(self) -> Training:
         """The training that is asked for. Raises BadParameters."""
-        try:
-            return Training(**{**self.parameters, "request": self.id})
-        except TypeError as error:
-            raise BadParameters(f"request {self.id}: {error}") from error
+        return fill(Training, {**self.parameters, "request": self.id})
 
     def _repr_markdown_(self) -> str:
         steps = " → ".join(h["state"] for h in self.history)
@@ -99,10 +98,7 @@ def open_request(
     where = folder or default_folder()
     if not why.strip():
         raise BadParameters("a request says why: what the training should teach, and which runs speak for it")
-    try:
-        training = Training(**{"hypothesis": why, "predicted": expected, **parameters}).check_told()
-    except TypeError as error:
-        raise BadParameters(f"request: {error}; parameters are those of 11_train") from error
+    training = fill(Training, {"hypothesis": why, "predicted": expected, **parameters}).check_parameters()
     data, unchecked = _data(training)
     slug = re.sub(r"[^a-z0-9]+", "-", (name or f"{training.method}-{Path(training.model).name}").lower()).strip("-")[
         :40
@@ -111,26 +107,28 @@ def open_request(
     with locked(where / ".lock"):
         numbers = [int(p.name.split("-")[0]) for p in where.glob("[0-9]*-*.json")]
         run = f"{max(numbers, default=0) + 1:04d}-{slug}"
-        told = {k: v for k, v in training.parameters.items() if k != "request"}
+        parameters = {k: v for k, v in training.parameters.items() if k != "request"}
         command = shlex.join(["notch", "train", "--request", run])
-        made = Request(run, "open", why, float(expected), told, data, command, unchecked, by)
-        made = changed(made, history=(_step("open", by, why),))
-        write_new(where / f"{run}.json", _text(made), 0o644)
-    return made
+        request = Request(run, "open", why, float(expected), parameters, data, command, unchecked, by)
+        request = changed(request, history=(_step("open", by, why),))
+        write_new(where / f"{run}.json", _text(request), 0o644)
+    return request
 
 
 def _data(training: Training) -> tuple[str, str]:
     """The hash of a request's pairs, "" where nobody has made them yet; and what that leaves open, in a sentence."""
-    told = training.recipe().told_data
-    source, later = told["source"], "until then they have no hash and the leak guard has not read them."
     if training.method == "merge":
         return "", ""
-    if source == "claude":
-        return "", f"Its pairs are bought when it is trained, for ${told['dollars']:.2f} at most; {later}"
-    path = Path(told["path"])
-    if source == "file" and path.exists() and not path.is_file():
-        raise BadData(f"{path}: expected a file of pairs")  # a device or a pipe could be read for ever
-    small = told["pairs"] <= PLANNED if source != "file" else not path.exists() or path.stat().st_size <= MOST_BYTES
+    origin, later = training.recipe().origin, "until then they have no hash and the leak guard has not read them."
+    if isinstance(origin, ByClaude):
+        return "", f"Its pairs are bought when it is trained, for ${origin.dollars:.2f} at most; {later}"
+    if isinstance(origin, FromFile):
+        path = Path(origin.path)
+        if path.exists() and not path.is_file():
+            raise BadData(f"{path}: expected a file of pairs")  # a device or a pipe could be read for ever
+        small = not path.exists() or path.stat().st_size <= MOST_BYTES
+    else:
+        small = origin.pairs <= PLANNED
     return (training.check().data_hash, "") if small else ("", f"Its pairs are made when it is trained; {later}")
 
 
@@ -162,12 +160,12 @@ def advance(
             raise BadParameters(f"request {now.id} is {now.state}: after that comes {may}, not {state}")
         if state == "delivered" and not run or state == "measured" and not measured:
             raise BadParameters(f"request {now.id}: {state} needs the run that did it")
-        made = changed(
+        request = changed(
             now, state=state, run=run or now.run, history=(*now.history, _step(state, who, why)),
             measured=(*now.measured, *([measured] if measured else [])),
         )  # fmt: skip
-        replace(where / f"{now.id}.json", _text(made))
-    return made
+        replace(where / f"{now.id}.json", _text(request))
+    return request
 
 
 def _step(state: str, who: str, why: str) -> dict[str, str]:
@@ -182,9 +180,9 @@ def _text(request: Request) -> str:
 def _read(path: Path) -> Request:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        made = Request(**{**raw, "measured": tuple(raw["measured"]), "history": tuple(raw["history"])})
-        if made.state not in STATES or made.id != path.stem:
-            raise ValueError(f"state {made.state!r}, id {made.id!r}")
-        return made
+        request = Request(**{**raw, "measured": tuple(raw["measured"]), "history": tuple(raw["history"])})
+        if request.state not in STATES or request.id != path.stem:
+            raise ValueError(f"state {request.state!r}, id {request.id!r}")
+        return request
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadParameters(f"{path}: not a request for a training ({type(error).__name__}: {error})") from error

@@ -10,12 +10,16 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from lib.agent.pipeline import STEPS
 from lib.files import replace, sha256, write_new
+from lib.forms import Number, fill, form
+from lib.lab.base import BadParameters
 from lib.lab.events import Event, Events
-from lib.lab.experiment import LEVERS, BadParameters
+from lib.lab.experiment import LEVERS
 
 NEXT, STANDING, BANS, BUDGET = "next.md", "standing.md", "bans.txt", "budget.yaml"
 STOP, PAUSE = "STOP", "PAUSE"
@@ -24,21 +28,19 @@ QUEUE, ARCHIVE, LIVE, LESSONS = "queue", "archive", "live.json", "lessons.md"
 MOST = 8000  # characters of a steering file that are read
 
 
-@dataclass(frozen=True)
+Limit = Annotated[Number, Field(ge=0)]
+
+
+@form(BadParameters)
 class Limits:
-    """Where the loop ends. 0 is no limit. Raises BadParameters on a number below."""
+    """Where the loop ends; 0 is no limit."""
 
-    dollars: float = 0.0  # judge and proposer together, over the whole folder of runs
-    minutes: float = 0.0  # of this call
-    crashes: int = 3  # in a row
-    refusals: int = 20  # in a row
-    calls: float = 60.0  # model calls a case of one pipeline
-    tokens: int = 4000  # new tokens of one call
-
-    def __post_init__(self) -> None:
-        for name, value in self.__dict__.items():
-            if not 0 <= value < float("inf"):
-                raise BadParameters(f"{name} is {value:g}: expected a number from 0, which is no limit")
+    dollars: Limit = 0.0  # judge and proposer together, over the whole folder of runs
+    minutes: Limit = 0.0  # of this call
+    crashes: Limit = 3  # in a row
+    refusals: Limit = 20  # in a row
+    calls: Limit = 60.0  # model calls a case of one pipeline
+    tokens: Limit = 4000  # new tokens of one call
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ def read(folder: Path) -> Steering:
 
 
 def _bans(text: str, path: Path) -> tuple[frozenset[str], list[str]]:
-    known = {*LEVERS, *STEPS, *(made.family for made in STEPS.values())}
-    said = [line.split("#")[0].strip() for line in text.splitlines()]
-    words = [w for w in said if w]
+    known = {*LEVERS, *STEPS, *(step.family for step in STEPS.values())}
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    words = [w for w in lines if w]
     return frozenset(words), [f"{path}: {w!r} is no lever class, family or step" for w in words if w not in known]
 
 
@@ -100,33 +102,34 @@ def _limits(text: str, path: Path) -> tuple[dict[str, float], list[str]]:
     import yaml
 
     try:
-        told = yaml.safe_load(text) or {}
+        values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         return {}, [f"{path}: not YAML ({' '.join(str(error).split())[:120]})"]
-    if not isinstance(told, dict):
+    if not isinstance(values, dict):
         return {}, [f"{path}: expected a mapping such as 'dollars: 5'"]
-    known, odd = Limits.__dataclass_fields__, []
-    for name, value in told.items():
-        if name not in known:
-            odd.append(f"{path}: no limit {name!r}; there are {', '.join(known)}")
-        elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-            odd.append(f"{path}: {name} is {value!r}; expected a number from 0")
-    return {k: v for k, v in told.items() if not any(f" {k}" in o or repr(k) in o for o in odd)}, odd
+    limits, odd = {}, []
+    for name, value in values.items():  # one at a time: a fault in one leaves the others in force
+        try:
+            fill(Limits, {name: value})
+            limits[name] = value
+        except BadParameters as error:
+            odd.append(f"{path}: {error}")
+    return limits, odd
 
 
-def note_changes(events: Events, told: Steering) -> None:
+def note_changes(events: Events, steering: Steering) -> None:
     """An event for each steering file that is new, changed or gone since the events last saw it."""
     seen: dict[str, str] = {}
     for event in events.of("steering"):
         seen[event["file"]] = event["sha256"]
     for name in FILES:
-        digest = sha256(told.texts[name].encode("utf-8", "replace")) if name in told.texts else ""
+        digest = sha256(steering.texts[name].encode("utf-8", "replace")) if name in steering.texts else ""
         if digest != seen.get(name, ""):
             change = "removed" if not digest else "changed" if seen.get(name) else "written"
-            events.append("steering", file=name, change=change, sha256=digest, text=told.texts.get(name, ""))
+            events.append("steering", file=name, change=change, sha256=digest, text=steering.texts.get(name, ""))
     before = events.last("steering odd")
-    if list(told.odd) != (before["said"] if before else []):
-        events.append("steering odd", said=list(told.odd))
+    if list(steering.odd) != (before["said"] if before else []):
+        events.append("steering odd", said=list(steering.odd))
 
 
 def wish_event(events: Events) -> Event | None:

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from lib.files import NOTEBOOKS, locked, runs_at
+from lib.forms import Filled, fill, form
 from lib.lab import bases, execute
 from lib.lab.aside import Executed, Workers
-from lib.lab.execute import RunFailed, Runnable
-from lib.lab.experiment import BadParameters
+from lib.lab.base import BadParameters, Runnable
+from lib.lab.execute import RunFailed
 from lib.lab.ledger import Ledger, sync
 from lib.lab.rejudge import Rejudge
 
@@ -24,17 +27,29 @@ PLANS = NOTEBOOKS / "plans"
 TEMPLATES = {"train": "11_train", "rejudge": "13_rejudge"}  # rows that are no experiment, by their key
 
 
-@dataclass(frozen=True)
+def _candidate(value: Any) -> Any:
+    if not isinstance(value, str) and not _adapted(value):
+        raise ValueError(f"is {value!r:.60}: expected a model, one with an adapter as "
+                         "{model: smollm2, adapter: {run: NAME}}")  # fmt: skip
+    return value
+
+
+@form(BadParameters)
 class Entry:
     """One line of a plan."""
 
-    name: str
-    parameters: dict[str, Any] = field(default_factory=dict)
+    name: Filled
+    parameters: dict[Any, Any] = field(default_factory=dict)
     confirm: bool = False  # look at the sealed gate for the champion of that moment
     # Change only the model: candidates, the first to compare with. One with an adapter that an earlier row trains is
     # {model: smollm2, adapter: {run: NAME}}.
-    models: tuple[str | dict[str, Any], ...] = ()
+    models: list[Annotated[Any, AfterValidator(_candidate)]] = field(default_factory=list)
     template: str = "10_experiment"
+
+    def __post_init__(self) -> None:
+        if self.confirm and (self.parameters or self.models):
+            odd = min(map(str, self.parameters), default="models")
+            raise BadParameters(f"it only confirms, {odd!r} has no meaning there")
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,16 @@ class Plan:
     name: str
     about: str
     entries: tuple[Entry, ...]
+
+
+@form(BadParameters, "plan")
+class Written:
+    """A plan as its file has it."""
+
+    runs: Annotated[list[dict[Any, Any]], Field(min_length=1)]
+    name: str = ""
+    about: str = ""
+    common: dict[Any, Any] | None = None
 
 
 def read(path: Path | str) -> Plan:
@@ -61,52 +86,38 @@ def read(path: Path | str) -> Plan:
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadParameters(f"{file}: not YAML ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("runs"), list) or not raw["runs"]:
+    if not isinstance(raw, dict):
         raise BadParameters(f"{file}: expected a mapping with a list 'runs'")
-    odd = set(raw) - {"name", "about", "common", "runs"}
-    if odd:
-        raise BadParameters(f"{file}: unknown key {min(map(str, odd))!r}; a plan has name, about, common, runs")
-    common = raw.get("common") or {}
-    if not isinstance(common, dict):
-        raise BadParameters(f"{file}: common is {common!r:.60}, expected a mapping of parameters")
-    if not all(isinstance(raw.get(k, ""), str) for k in ("name", "about")):
-        raise BadParameters(f"{file}: name and about are texts")
-    entries: list[Entry] = []
-    for number, row in enumerate(raw["runs"], 1):
-        if not isinstance(row, dict) or not isinstance(row.get("name"), str) or not row["name"].strip():
-            raise BadParameters(f"{file}: run {number} has no name")
-        if row["name"] in {e.name for e in entries}:
-            raise BadParameters(f"{file}: two runs are called {row['name']!r}; give each its own name")
-        rest = {k: v for k, v in row.items() if k not in ("name", "confirm", "models")}
-        models = row.get("models", [])
-        if not isinstance(models, list) or not all(isinstance(m, str) or _adapted(m) for m in models):
-            raise BadParameters(f"{file}: run {row['name']!r} has models {models!r:.60}, expected a list of models, "
-                                "one with an adapter as {model: smollm2, adapter: {run: NAME}}")  # fmt: skip
-        confirm = row.get("confirm", False)
-        if not isinstance(confirm, bool):
-            raise BadParameters(f"{file}: run {row['name']!r} has confirm {confirm!r}, expected true or false")
-        if confirm and (rest or models):
-            odd = min(map(str, rest), default="models")
-            raise BadParameters(f"{file}: run {row['name']!r} only confirms; {odd!r} has no meaning there")
-        special = next((k for k in TEMPLATES if k in rest), None)
-        if special:
-            told = _told(file, row["name"], rest, common, special)
-            entries.append(Entry(row["name"], told, template=TEMPLATES[special]))
-            continue
-        shared = {k: v for k, v in common.items() if not models or k in bases.FREE}
-        entries.append(Entry(row["name"], {} if confirm else {**shared, **rest}, confirm, tuple(models)))
-    return Plan(raw.get("name", file.stem), raw.get("about", ""), tuple(entries))
+    try:
+        plan = fill(Written, raw)
+        entries = [_entry(number, row, plan.common or {}) for number, row in enumerate(plan.runs, 1)]
+    except BadParameters as error:
+        raise BadParameters(f"{file}: {error}") from None
+    names = [entry.name for entry in entries]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise BadParameters(f"{file}: two runs are called {twice!r}; give each its own name")
+    return Plan(plan.name or file.stem, plan.about, tuple(entries))
 
 
-def _told(file: Path, name: str, row: dict[str, Any], common: dict[str, Any], key: str) -> dict[str, Any]:
-    """Parameters of a row such as `train: {method: sft, data: {pairs: 288}}`; of what is common it takes what it knows."""
-    told, template = row[key], TEMPLATES[key]
-    if not isinstance(told, dict):
-        raise BadParameters(
-            f"{file}: run {name!r} has {key} {told!r:.60}, expected a mapping of parameters of {template}"
-        )
-    known = {k: v for k, v in common.items() if k in execute.defaults_of(template)}
-    return {**known, **told, **{k: v for k, v in row.items() if k != key}}
+def _entry(number: int, row: dict[Any, Any], common: dict[Any, Any]) -> Entry:
+    """A row with what the plan has in common. One such as `train: {method: sft}` is for another template, and takes of
+    what is common what that knows."""
+    own = {k: v for k, v in row.items() if k in ("name", "confirm", "models")}
+    rest = {k: v for k, v in row.items() if k not in own}
+    key = next((k for k in TEMPLATES if k in rest), "")
+    template, known = "10_experiment", bases.FREE if "models" in own else common
+    try:
+        if key:
+            template = TEMPLATES[key]
+            inner, known = rest.pop(key), execute.defaults_of(template)
+            if not isinstance(inner, dict):
+                raise BadParameters(f"{key} is {inner!r:.60}: expected a mapping of parameters of {template}")
+            rest = {**inner, **rest}
+        shared = {k: v for k, v in common.items() if k in known and not row.get("confirm")}
+        return fill(Entry, {"name": None, **own, "parameters": {**shared, **rest}, "template": template})
+    except BadParameters as error:
+        raise BadParameters(f"run {row.get('name', number)!r}: {error}") from None
 
 
 def _refers(value: Any) -> bool:
@@ -131,7 +142,7 @@ def resolve(value: Any, adapter: Callable[[str, int | None], str]) -> Any:
 
 def check(plan: Plan) -> dict[str, Runnable]:
     """Every run of a plan, refused by name before the first one runs. Adapters that are yet to be trained are left out."""
-    made: dict[str, Runnable] = {}
+    runnables: dict[str, Runnable] = {}
     trains: dict[str, Entry] = {}
 
     def planned(run: str, epoch: int | None) -> str:
@@ -147,23 +158,26 @@ def check(plan: Plan) -> dict[str, Runnable]:
             continue
         try:
             if entry.models:
-                resolve(list(entry.models), planned)
+                resolve(entry.models, planned)
                 continue
             if entry.template == "13_rejudge":  # what it judges is not there yet: its place is checked
-                resolve(entry.parameters, lambda run, _: _earlier(run, made))
+                resolve(entry.parameters, lambda run, _: _earlier(run, runnables))
                 execute.known(entry.template, entry.parameters)
                 Rejudge(**{**entry.parameters, "runs": []})
                 continue
-            told = resolve(entry.parameters, planned)
-            if told != entry.parameters:  # something is yet to be trained: its place is checked, not its weights
-                told = {**told, **({"method": "sft", "merge": []} if told.get("method") == "merge" else {})}
-                told = {k: v for k, v in told.items() if not (k == "objective" and "weights" in v)}
-            made[entry.name] = execute.accept(entry.template, told)
+            parameters = resolve(entry.parameters, planned)
+            if parameters != entry.parameters:  # something is yet to be trained: its place is checked, not its weights
+                parameters = {
+                    **parameters,
+                    **({"method": "sft", "merge": []} if parameters.get("method") == "merge" else {}),
+                }
+                parameters = {k: v for k, v in parameters.items() if not (k == "objective" and "weights" in v)}
+            runnables[entry.name] = execute.accept(entry.template, parameters)
         except Exception as error:
             raise type(error)(f"plan {plan.name!r}, run {entry.name!r}: {error}") from error
         if entry.template == "11_train":
             trains[entry.name] = entry
-    return made
+    return runnables
 
 
 @dataclass(frozen=True)
@@ -207,14 +221,14 @@ def _run(plan: Plan, folder: Path, pool: Workers) -> Iterator[Progress]:
             yield from compare(folder, entry, ids)
             continue
         try:
-            told = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
+            parameters = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
             with runs_at(folder):  # an adapter by its run's id lies there
-                have = ledger.by_key(execute.accept(entry.template, told).key)
+                have = ledger.by_key(execute.accept(entry.template, parameters).key)
                 begun = ahead.pop(entry.name, None)
                 if begun and not have:
                     record = execute.adopt(*begun[1].result(), begun[0], entry.name, folder)
                 else:
-                    record = have or execute.run(entry.template, told, entry.name, folder)
+                    record = have or execute.run(entry.template, parameters, entry.name, folder)
             ids[entry.name] = record["id"]
             yield Progress(entry, "there" if have else "ran", record)
         except RunFailed as error:
@@ -230,17 +244,17 @@ def _start(
         if entry.confirm or entry.models or entry.name in ahead or entry.name in ids:
             continue
         try:
-            told = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
+            parameters = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
         except RunFailed:  # what it needs is not there yet
             continue
         with runs_at(folder):
-            experiment = execute.accept(entry.template, told)
+            experiment = execute.accept(entry.template, parameters)
         if ledger.by_key(experiment.key) is None and experiment.key not in {e.key for e, _ in ahead.values()}:
-            ahead[entry.name] = experiment, pool.start(entry.template, told, folder)
+            ahead[entry.name] = experiment, pool.start(entry.template, parameters, folder)
 
 
-def _earlier(run: str, made: dict[str, Runnable]) -> str:
-    if run not in made:
+def _earlier(run: str, runnables: dict[str, Runnable]) -> str:
+    if run not in runnables:
         raise BadParameters(f"runs {{run: {run}}}: no earlier run of this plan is called so")
     return ""
 
@@ -248,8 +262,8 @@ def _earlier(run: str, made: dict[str, Runnable]) -> str:
 def compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progress]:
     """Change only the model: what is missing of the candidates, then the comparison."""
     try:
-        told = resolve(list(entry.models), lambda run, epoch: _adapter(ids, run, epoch))
-        candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in told]
+        models = resolve(entry.models, lambda run, epoch: _adapter(ids, run, epoch))
+        candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in models]
         for state, record in bases.compare(folder, candidates, entry.parameters, entry.name):
             if state == "ran" or record["kind"] == "models":  # a candidate that is there already is no news
                 yield Progress(entry, state, record)
@@ -292,8 +306,8 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
             yield Progress(entry, "there", seen)
             continue
         with runs_at(ledger.folder):
-            made = execute.run("12_confirm", look(target), f"confirm-{target['slug']}", ledger.folder)
-        yield Progress(entry, "ran", made)
+            record = execute.run("12_confirm", look(target), f"confirm-{target['slug']}", ledger.folder)
+        yield Progress(entry, "ran", record)
 
 
 def look(record: dict[str, Any]) -> dict[str, Any]:

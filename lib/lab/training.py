@@ -8,30 +8,28 @@ beside the climb. The ruler is here for two things: its fingerprint, and the gua
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timezone
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import ROOT, RULER, OneLine, sha256
+from lib.files import ROOT, OneLine, sha256
 from lib.files import replace as write_file
-from lib.lab.experiment import BadParameters, judge_named
+from lib.forms import Number, form
+from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.ledger import Decision
-from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.lab.record import Record, code_state
 from lib.lab.show import Markdown, grid, number
 from lib.measure.answer import Answer, spec_gate
-from lib.models.offline import OfflineJudge
-from lib.measure.ruler import Case, Gold, Ruler
+from lib.measure.ruler import Case, Gold
 from lib.models import load
+from lib.models.offline import OfflineJudge
 from lib.train import recipe as recipes
 from lib.train.lora import Settings, going_on
 from lib.train.recipe import Recipe
@@ -44,13 +42,12 @@ def work_folder() -> Path:
     return Path(os.environ.get("NOTCH_TRAIN") or ROOT / ".train")
 
 
-@dataclass(frozen=True)
-class Training:
+@form(BadParameters)
+class Training(Runnable):
     """What the parameters cell says. Nothing runs until `run()`."""
 
-    hypothesis: str = ""
-    predicted: float = 0.0
-    method: str = "sft"
+    predicted: Number = 0.0
+    method: Literal[recipes.METHODS] = "sft"  # type: ignore[valid-type]
     data: dict[str, Any] = field(default_factory=dict)
     model: str = "smollm2"
     adapter: str = ""
@@ -58,30 +55,11 @@ class Training:
     settings: dict[str, Any] = field(default_factory=dict)
     objective: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[int] = field(default_factory=list)
-    judge: str = "offline"
+    judge: Literal["offline"] = "offline"  # whose rubric rewards drafts
     seed: int = 0
     request: str = ""
     kind: str = "train"
-    pipeline: ClassVar[list[dict[str, Any]]] = []  # none answers
     lever: ClassVar[str] = "training"
-
-    def __post_init__(self) -> None:
-        kinds: dict[str, Any] = {"str": str, "float": (int, float), "int": int, "list": list, "dict": dict}
-        for f in fields(self):
-            value, kind = getattr(self, f.name), str(f.type).split("[")[0]
-            if not isinstance(value, kinds[kind]) or isinstance(value, bool):
-                words = {"str": "text", "float": "a number", "int": "a whole number", "list": "a list"}
-                raise BadParameters(f"{f.name} is {value!r:.80}: expected {words.get(kind, 'a mapping')}")
-        if not math.isfinite(self.predicted) or any("\ud800" <= c <= "\udfff" for c in self.hypothesis):
-            raise BadParameters("predicted is a finite number and hypothesis is text in UTF-8")
-        if not all(isinstance(a, str) for a in self.merge) or not all(type(e) is int for e in self.checkpoints):
-            raise BadParameters("merge is a list of adapters, checkpoints a list of epochs")
-        if self.judge != "offline":
-            raise BadParameters(f"judge {self.judge!r}: a training is rewarded and sealed with judge 'offline'")
-
-    @cached_property
-    def ruler(self) -> Ruler:
-        return Ruler.load(RULER)
 
     @cached_property
     def guard(self) -> LeakGuard:
@@ -90,34 +68,28 @@ class Training:
         return LeakGuard([c.task for c in self.ruler.cases], golds)
 
     @property
-    def fingerprint(self) -> str:
-        return self.ruler.fingerprint(judge_named(self.judge).identity)
+    def slug(self) -> str:
+        return f"train-{self.method}-{self.data.get('kind', '')}"
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
-
-    @property
-    def key(self) -> str:
-        """Names this training: its parameters without the request that asked for it, and the bytes of a file of pairs."""
-        told = {k: v for k, v in self.parameters.items() if k != "request"}
+    def keyed(self) -> dict[str, Any]:
+        """The parameters without the request that asked for it, and the bytes of a file of pairs."""
+        parameters = {k: v for k, v in self.parameters.items() if k != "request"}
         path = Path(str(self.data.get("path") or ""))
-        if path.is_file():
-            told["file"] = sha256(path.read_bytes())
-        return run_key(self.kind, told, self.fingerprint)
+        return parameters | ({"file": sha256(path.read_bytes())} if path.is_file() else {})
 
-    def recipe(self, told: Callable[[dict[str, Any]], None] = lambda _: None) -> Recipe:
+    def recipe(self, progress: Callable[[dict[str, Any]], None] = lambda _: None) -> Recipe:
         """The same for the training room. Raises BadParameters."""
         try:
             settings = Settings.of(self.settings)
             if self.adapter and self.method != "merge":
                 settings = Settings.of(going_on(self.adapter, self.settings))
         except ValueError as error:
-            raise BadParameters(f"settings: {error}") from error
+            raise BadParameters(str(error)) from error
         return Recipe(
             self.method, self.model, work_folder(), self.guard, code_state()["sha256"], self.data, self.adapter,
             tuple(self.merge), settings, self.objective, tuple(self.checkpoints), self.seed, self._reward(),
-            work_folder() / "teacher.jsonl", told,
+            work_folder() / "teacher.jsonl", progress,
         )  # fmt: skip
 
     def _reward(self) -> Any:
@@ -131,13 +103,12 @@ class Training:
         """
         return self._checked(lambda: self.planned)
 
-    def check_told(self) -> Training:
+    def check_parameters(self) -> Training:
         """The same without the data: names, types, model, method, source. Nothing is built or bought."""
-        return self._checked(lambda: self.recipe().check_told())
+        return self._checked(lambda: self.recipe().check_parameters())
 
     def _checked(self, recipe: Callable[[], Recipe]) -> Training:
-        if not self.hypothesis.strip():
-            raise BadParameters("hypothesis is empty: say what you expect and why before you look")
+        super().check()
         if not load.capabilities(self.model).adapters:
             raise BadParameters(f"model {self.model!r:.60} has no weights to train; use smollm2 or another MLX model")
         for adapter in ("", self.adapter, *self.merge):
@@ -163,8 +134,8 @@ class Training:
     def run(self) -> Trained:
         """Train, from what an earlier, killed call saved. Raises what `lib.train.recipe.train` raises."""
         self.check()
-        started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
-        recipe = replace(self.planned, told=progress())
+        clock = Clock()
+        recipe = replace(self.planned, progress=progress())
         outcome = recipes.train(recipe)
         hashes = recipes.store(recipe, outcome)
         found = {
@@ -173,21 +144,13 @@ class Training:
             "adapter_bytes": sum(len(v) for k, v in outcome.files.items() if k.startswith("adapter/adapters")),
             "tokens": outcome.tokens,
         }  # fmt: skip
-        seconds = round(time.perf_counter() - began, 3)
-        record = self.record(
-            found=found, started=started, seconds=seconds, identity={"model": dict(recipe.base)},
-            cost={"calls": 0, "generation_tokens": 0, "seconds": round(outcome.seconds, 3), "dollars": 0.0},
-        )  # fmt: skip
-        return Trained(self, record, outcome)
+        cost = {"calls": 0, "generation_tokens": 0, "seconds": round(outcome.seconds, 3), "dollars": 0.0}
+        record = self.record(found=found, identity={"model": dict(recipe.base)}, cost=cost, **clock.times)
+        return Trained(self, record, [], outcome)
 
-    def record(self, **found: Any) -> Record:
-        """The record of this training with what was found."""
-        return Record(
-            kind=self.kind, hypothesis=self.hypothesis, predicted=self.predicted, min_effect=0.02, lever=self.lever,
-            pipeline=[], model=self.model, adapter=self.adapter, decoding={}, judge=self.judge, gate="none",
-            seed=self.seed, fingerprint=self.fingerprint, code=code_state(), machine=machine(), key=self.key,
-            of=self.request, **found,
-        )  # fmt: skip
+    def record(self, **findings: Any) -> Record:
+        """The record of this training with what came out."""
+        return super().record(of=self.request, **findings)
 
     def files(self, record: dict[str, Any]) -> dict[str, bytes]:
         """What the seal keeps beside the notebook: the adapter and its data, checked against the record. Raises OSError."""
@@ -200,7 +163,6 @@ class Training:
         return found
 
     def clear(self) -> None:
-        """Forget the work folder: everything in it is sealed."""
         shutil.rmtree(self.planned.folder, ignore_errors=True)
 
     # --- what the notebook shows
@@ -208,8 +170,9 @@ class Training:
     @property
     def card(self) -> Markdown:
         """The hypothesis as it was declared before the training."""
-        told = " ".join(self.hypothesis.split())
-        return Markdown(f"> {told}\n\nPredicted effect of the adapter on quality: **{self.predicted:+.3f}**.")
+        return Markdown(
+            f"{super().card.text}\n\nPredicted effect of the adapter on quality: **{self.predicted:+.3f}**."
+        )
 
     @property
     def pairs(self) -> Any:
@@ -236,17 +199,10 @@ def rubric(task: str, gold: Draft, draft: Draft) -> float:
 
 
 @dataclass(frozen=True, repr=False)
-class Trained:
+class Trained(Finding):
     """What a training made, before it is sealed."""
 
-    training: Training
-    record: Record
     outcome: recipes.Outcome
-    cases: Sequence[dict[str, Any]] = ()
-
-    @property
-    def found(self) -> dict[str, Any]:
-        return self.record.found
 
     @property
     def data(self) -> Any:
@@ -270,12 +226,6 @@ class Trained:
         """Nothing is kept here."""
         return Decision("reference", "an adapter is judged by the experiments that use it, not by its loss")
 
-    @property
-    def result(self) -> Result:
-        """The one result record: display it last."""
-        decided = replace(self.record, status=self.decision.status, decision=self.decision.as_dict())
-        return Result(decided, [])
-
     def _repr_markdown_(self) -> str:
         curve = self.outcome.curve
         if not curve:
@@ -283,9 +233,9 @@ class Trained:
         names = list(dict.fromkeys(k for row in curve for k in row))
         heads = [n.replace("_", " ") for n in names]
         table = grid(heads, ([number(row.get(k), "loss") for k in names] for row in curve))
-        stopped = curve[-1]["epoch"] < self.training.planned.settings.epochs
-        told = f"Epoch {self.outcome.epoch} is the adapter of this run{', training stopped early' if stopped else ''}."
-        return f"{table}\n\n{told}"
+        stopped = curve[-1]["epoch"] < self.runnable.planned.settings.epochs
+        early = ", training stopped early" if stopped else ""
+        return f"{table}\n\nEpoch {self.outcome.epoch} is the adapter of this run{early}."
 
 
 def progress() -> Callable[[dict[str, Any]], None]:
@@ -294,20 +244,20 @@ def progress() -> Callable[[dict[str, Any]], None]:
     Not where papermill runs without a reader: the line would be sealed with the timings of this machine.
     """
     if path := os.environ.get(PROGRESS):
-        return lambda told: write_file(Path(path), line(told))
+        return lambda state: write_file(Path(path), line(state))
     if os.environ.get("NOTCH_RUNS") or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         return lambda _: None
-    return lambda told: print(f"\r{line(told)}", end="", file=sys.stderr, flush=True)
+    return lambda state: print(f"\r{line(state)}", end="", file=sys.stderr, flush=True)
 
 
-def line(told: Mapping[str, Any]) -> str:
+def line(state: Mapping[str, Any]) -> str:
     """One line about a training under way.
 
     >>> line({"done": 3, "total": 12, "epoch": 1, "loss": 2.5, "seconds_left": 130.0})
     'training ███░░░░░░░░░ 3 of 12 steps, 2 min 10 s left, loss 2.500, epoch 1  '
     """
-    full, (minutes, seconds) = round(12 * told["done"] / told["total"]), divmod(round(told["seconds_left"]), 60)
+    full, (minutes, seconds) = round(12 * state["done"] / state["total"]), divmod(round(state["seconds_left"]), 60)
     left = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    steps = f"{told['done']:.0f} of {told['total']} steps, {left} left"
+    steps = f"{state['done']:.0f} of {state['total']} steps, {left} left"
     # Two spaces at the end cover what a longer line left when it is written over.
-    return f"training {'█' * full}{'░' * (12 - full)} {steps}, loss {told['loss']:.3f}, epoch {told['epoch']}  "
+    return f"training {'█' * full}{'░' * (12 - full)} {steps}, loss {state['loss']:.3f}, epoch {state['epoch']}  "

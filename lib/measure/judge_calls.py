@@ -12,9 +12,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 
 from lib.claude.paid import Fault
+from lib.forms import fault
 from lib.measure.answer import Answer
 from lib.measure.judge import Judgment, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
@@ -131,14 +134,14 @@ def _rubric(ruler: Ruler) -> str:
     )
 
 
+# ge and le would only become a description; an enum is what the API enforces.
+Score = Annotated[int, Field(ge=1, le=5), WithJsonSchema({"enum": [1, 2, 3, 4, 5], "type": "integer"})]
+
+
 @lru_cache(maxsize=32)
 def form(kind: str, dimensions: tuple[str, ...]) -> Any:
     """The form of a reply as a flat pydantic model, the reason first: what is written first steers what follows."""
-    from pydantic import ConfigDict, create_model
-
-    # ge=1, le=5 would only become a description; a Literal becomes an enum, which the API enforces.
-    scored = {"pairwise": (), USEFUL: ("usefulness",)}.get(kind, dimensions)
-    scores = {d: (Literal[1, 2, 3, 4, 5], ...) for d in scored}
+    scores = {d: (Score, ...) for d in {"pairwise": (), USEFUL: ("usefulness",)}.get(kind, dimensions)}
     better = {"pairwise": "verdict", "seed": "better"}.get(kind)
     verdict = {better: (Literal["A", "B", "tie"], ...)} if better else {}
     config = ConfigDict(extra="forbid", strict=True)
@@ -191,20 +194,12 @@ def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> dict[str, Any] |
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return Fault("the reply is not one JSON object and nothing else")
-    wanted = form(kind, dimensions).model_fields
-    if not isinstance(value, dict) or value.keys() != wanted.keys():
-        return Fault(f"the reply does not have exactly the fields {', '.join(wanted)}")
-    for name in wanted:
-        part = value[name]
-        if name == "reason":
-            good = isinstance(part, str)
-        elif name in ("verdict", "better"):
-            good = isinstance(part, str) and part in ("A", "B", "tie")
-        else:
-            good = type(part) is int and 1 <= part <= 5  # pydantic takes true for 1 and 3.0 for 3 in a Literal
-        if not good:
-            return Fault(f"{name} is {part!r:.40}, not one of the allowed values")
-    return value
+    wanted = form(kind, dimensions)
+    try:
+        wanted.model_validate(value)
+    except ValidationError as wrong:
+        return Fault(str(fault(wrong, wanted.model_fields, what="the reply")))
+    return value  # type: ignore[no-any-return]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

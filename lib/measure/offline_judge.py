@@ -233,7 +233,14 @@ def verdict_of(found: Amounts, gold: Amounts, made: Constants, without: str = ""
     seen = made
     if without:
         own = {f for f in made.prices[without] if not any(f in made.prices[d] for d in DIMENSIONS if d != without)}
-        seen = Constants(made.best, made.prices, made.levels, {f: w for f, w in made.lead.items() if f not in own}, made.copies, made.cuts)
+        seen = Constants(
+            made.best,
+            made.prices,
+            made.levels,
+            {f: w for f, w in made.lead.items() if f not in own},
+            made.copies,
+            made.cuts,
+        )
     if found.void:
         return "loss"
     if found.copied == 1 and all(found.of[f] <= gold.of[f] + 1e-6 for f in found.of):

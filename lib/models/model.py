@@ -5,11 +5,14 @@ Knows the words of generation, in mlx-lm's spelling. Does not know engines, task
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field
 
 from lib.files import OneLine
+from lib.forms import Number, fill, form
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
@@ -21,42 +24,25 @@ class NoModel(OneLine):
     """A model that cannot be had here; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
+@form(what="decoding")
 class Decoding:
-    """How text is drawn. `temp` 0 is greedy and repeats exactly."""
+    """How text is drawn. `temp` 0 is greedy and repeats exactly. Raises ValueError on a name, type or value that is none."""
 
-    temp: float = 0.0
-    top_p: float = 1.0  # 1 is off
-    min_p: float = 0.0  # 0 is off
-    top_k: int = 0  # 0 is off
-    max_tokens: int = 320
+    temp: Annotated[Number, Field(ge=0, le=5)] = 0.0
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0  # 1 is off
+    min_p: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # 0 is off
+    top_k: Annotated[int, Field(ge=0)] = 0  # 0 is off
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 320
     seed: int = 0
     grammar: str = ""  # a JSON schema as text that the reply must fit; "" is free text
-    repetition_penalty: float = 1.0  # 1 is off
-    repetition_context: int = 64  # tokens of prompt and reply that the penalty looks back on
+    repetition_penalty: Annotated[Number, Field(ge=1, le=2)] = 1.0  # 1 is off
+    # Tokens of prompt and reply that the penalty looks back on.
+    repetition_context: Annotated[int, Field(ge=1, le=4096)] = 64
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> Decoding:
-        """Decoding from plain data. Raises ValueError on an unknown name, a wrong type or a value out of range."""
-        known = {f.name: f.type for f in fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise ValueError(f"decoding has no {name!r}; it has {', '.join(known)}")
-            if known[name] == "str":
-                if not isinstance(value, str):
-                    raise ValueError(f"decoding {name} is {value!r:.40}: expected text")
-                continue
-            whole = known[name] == "int"
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                raise ValueError(f"decoding {name} is {value!r}: expected a {'whole ' if whole else ''}number")
-        made = cls(**values)
-        if not (0 <= made.temp <= 5 and 0 < made.top_p <= 1 and 0 <= made.min_p < 1 and made.top_k >= 0):
-            raise ValueError(f"decoding {values}: temp is 0 to 5, top_p above 0 to 1, min_p 0 to below 1, top_k from 0")
-        if not (1 <= made.repetition_penalty <= 2 and 1 <= made.repetition_context <= 4096):
-            raise ValueError(f"decoding {values}: repetition_penalty is 1 to 2, repetition_context 1 to 4096")
-        if not 1 <= made.max_tokens <= 100_000:
-            raise ValueError(f"decoding max_tokens is {made.max_tokens}: expected 1 to 100000")
-        return made
+    def of(cls, values: Mapping[Any, Any]) -> Decoding:
+        """Decoding from plain data."""
+        return fill(cls, values)
 
     def with_seed(self, seed: int) -> Decoding:
         return replace(self, seed=seed)
@@ -156,10 +142,10 @@ class ToyModel:
             words = self._reply(messages).split(" ")
             text = " ".join(words[: decoding.max_tokens])
             read = sum(len(m["content"].split()) for m in messages)
-            made = min(len(words), decoding.max_tokens)
-            done.append(Completion(text, read, made, "stop" if made == len(words) else "length"))
-        read, made = sum(c.prompt_tokens for c in done), sum(c.generation_tokens for c in done)
-        self.cost += Cost(len(done), read, made)
+            count = min(len(words), decoding.max_tokens)
+            done.append(Completion(text, read, count, "stop" if count == len(words) else "length"))
+        read, written = sum(c.prompt_tokens for c in done), sum(c.generation_tokens for c in done)
+        self.cost += Cost(len(done), read, written)
         return done
 
 

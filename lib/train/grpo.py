@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from lib.agent import prompt
 from lib.agent.pipeline import row_seed
 from lib.agent.prompt import Draft
+from lib.forms import Number, form
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding
 from lib.train.data import FORM, Pair, read
@@ -27,21 +30,15 @@ from lib.train.lora import SFT, Objective, Row, Settings
 Reward = Callable[[Sequence[Pair], Sequence[Draft]], list[float]]  # a task each, a draft each -> 0 to 1 each
 
 
-@dataclass(frozen=True)
+@form(what="objective")
 class Rules:
     """How drafts are drawn and how far the policy may go. Values of the study where it says them."""
 
-    drafts: int = 6  # of each task
-    temp: float = 0.9
-    top_p: float = 0.95
-    kl: float = 0.1
-    clip: float = 0.2
-
-    def __post_init__(self) -> None:
-        if type(self.drafts) is not int or self.drafts < 2:
-            raise ValueError(f"drafts is {self.drafts!r}: expected 2 or more, a group needs a rival")
-        if not (self.temp > 0 and 0 < self.top_p <= 1 and self.kl >= 0 and 0 < self.clip < 1):
-            raise ValueError("temp is above 0, top_p up to 1, kl 0 or more, clip between 0 and 1")
+    drafts: Annotated[int, Field(ge=2)] = 6  # of each task: a group needs a rival
+    temp: Annotated[Number, Field(gt=0)] = 0.9
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 0.95
+    kl: Annotated[Number, Field(ge=0)] = 0.1
+    clip: Annotated[Number, Field(gt=0, lt=1)] = 0.2
 
 
 @dataclass(frozen=True)

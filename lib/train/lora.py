@@ -16,12 +16,15 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lib.agent import prompt
 from lib.files import replace
+from lib.forms import Number, fill, form
 from lib.models.mlx import MLXModel, fast_blas
 from lib.models.model import NoModel
 from lib.models.provenance import CONFIG, WEIGHTS, find
@@ -35,55 +38,39 @@ PART = 2048  # tokens of a batch that are in memory at a time; 1,600 took 3.6 GB
 Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@form(what="settings")
 class Settings:
-    """How an adapter is trained."""
+    """How an adapter is trained. Raises ValueError on a name, type or value that is none."""
 
-    rank: int = 8
-    alpha: float = 16.0  # the update is scaled by alpha / rank
-    layers: int = 16  # the last so many, or as many as there are; -1 is all
-    dropout: float = 0.0
-    learning_rate: float = 7e-4
-    epochs: int = 2
-    batch: int = 8
-    warmup: int = 10  # steps
-    decay: float = 0.01  # of the weights, by AdamW
-    clip: float = 1.0  # largest norm of a gradient
-    patience: int = 0  # epochs without a lower validation loss before it stops; 0 never stops early
+    rank: Annotated[int, Field(ge=1)] = 8
+    alpha: Annotated[Number, Field(gt=0)] = 16.0  # the update is scaled by alpha / rank
+    layers: Annotated[int, Field(ge=-1)] = 16  # the last so many, or as many as there are; -1 is all
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    learning_rate: Annotated[Number, Field(gt=0)] = 7e-4
+    epochs: Annotated[int, Field(ge=1)] = 2
+    batch: Annotated[int, Field(ge=1)] = 8
+    warmup: Annotated[int, Field(ge=0)] = 10  # steps
+    decay: Annotated[Number, Field(ge=0)] = 0.01  # of the weights, by AdamW
+    clip: Annotated[Number, Field(gt=0)] = 1.0  # largest norm of a gradient
+    patience: Annotated[int, Field(ge=0)] = (
+        0  # epochs without a lower validation loss before it stops; 0 never stops early
+    )
     mask_prompt: bool = True  # learn the reply only
-    longest: int = 640  # tokens of a row
+    longest: Annotated[int, Field(ge=1)] = 640  # tokens of a row
     # On the tiny planner quality still rose where validation loss did too, so the loss does not choose by default.
-    keep: str = "last"  # the last epoch, or the "best": the one with the lowest validation loss
+    keep: Literal["best", "last"] = "last"  # the last epoch, or the best: the one with the lowest validation loss
     # Fixed, because the last bits of a product depend on it: a training must end in the same bytes when it is resumed.
-    threads: int = 2  # of OpenBLAS
+    threads: Annotated[int, Field(ge=1)] = 2  # of OpenBLAS
     quantised: bool = False  # keep a quantised base as it is (QLoRA); on a CPU it is dequantised otherwise
 
+    def __post_init__(self) -> None:
+        if self.layers == 0:
+            raise ValueError("layers is 0: expected 1 or more, or -1 for all")
+
     @classmethod
-    def of(cls, values: dict[str, Any]) -> Settings:
-        """Settings from plain data. Raises ValueError on an unknown name, a wrong type or a value out of range."""
-        known = {f.name: f for f in fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise ValueError(f"no setting {name!r}; there are {', '.join(known)}")
-            kind = str(known[name].type)
-            fits = {"int": type(value) is int, "bool": type(value) is bool, "str": type(value) is str}
-            if not fits.get(kind, isinstance(value, (int, float)) and type(value) is not bool):
-                words = {"int": "a whole number", "bool": "true or false", "float": "a number", "str": "text"}
-                raise ValueError(f"{name} is {value!r:.40}: expected {words[kind]}")
-        made = cls(**values)
-        for name in ("rank", "epochs", "batch", "longest", "threads"):
-            if getattr(made, name) < 1:
-                raise ValueError(f"{name} is {getattr(made, name)}: expected 1 or more")
-        if made.layers == 0 or made.layers < -1:
-            raise ValueError(f"layers is {made.layers}: expected 1 or more, or -1 for all")
-        for name in ("alpha", "learning_rate", "clip"):
-            if not (math.isfinite(getattr(made, name)) and getattr(made, name) > 0):
-                raise ValueError(f"{name} is {getattr(made, name)}: expected a number above 0")
-        if made.keep not in ("best", "last"):
-            raise ValueError(f"keep is {made.keep!r:.40}: expected best or last")
-        if not 0 <= made.dropout < 1 or made.warmup < 0 or made.patience < 0 or not made.decay >= 0:
-            raise ValueError("dropout is 0 to below 1; warmup, patience and decay are 0 or more")
-        return made
+    def of(cls, values: Mapping[Any, Any]) -> Settings:
+        """Settings from plain data."""
+        return fill(cls, values)
 
     @property
     def lora(self) -> dict[str, Any]:

@@ -7,18 +7,20 @@ saved last when it is called again with the same recipe, code, base and parents.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
 from lib.files import canonical, locked, sha256, sha256_file
 from lib.files import replace as write_file
+from lib.forms import Filled, Number, fill, form
 from lib.models.mlx import MLXModel, resolve, weights_hash
 from lib.models.model import Decoding
 from lib.models.provenance import WEIGHTS
@@ -31,20 +33,87 @@ from lib.train.lora import Fit, Objective, Row, Settings, epoch_file
 
 METHODS = ("sft", "orpo", "grpo", "gad", "merge")
 DRAWING = ("grpo", "gad")  # methods in which the model answers while it is trained
-SOURCES = ("teacher", "claude", "file")
-DATA: dict[str, Any] = {"kind": "clean", "pairs": 288, "seed": 0, "source": "teacher", "path": "",
-                        "draft_temp": 0.0, "model": "claude-sonnet-5-5", "dollars": 2.0, "batch": True}  # fmt: skip
-# With which sources a parameter has an effect; with others it is refused, since it would be sealed and say nothing.
-ACTS = {
-    "path": ("file",), "kind": ("teacher", "claude"), "pairs": ("teacher", "claude"), "seed": ("teacher", "claude"),
-    "model": ("claude",), "dollars": ("claude",), "batch": ("claude",),
-}  # fmt: skip
 DATA_PACKED = "data.jsonl.xz"
+
+
+@form(BadData, "data")
+class ByTeacher:
+    """Pairs whose chosen sets are the teacher's."""
+
+    source: Literal["teacher"] = "teacher"
+    kind: Literal[data.KINDS] = "clean"  # type: ignore[valid-type]
+    pairs: Annotated[int, Field(ge=2)] = 288
+    seed: int = 0
+    draft_temp: Annotated[Number, Field(ge=0, le=5)] = 0.0  # of the model's own drafts
+
+
+@form(BadData, "data")
+class ByClaude(ByTeacher):
+    """Pairs whose chosen sets are bought."""
+
+    source: Literal["claude"] = "claude"  # type: ignore[assignment]
+    model: str = "claude-sonnet-5-5"
+    dollars: Annotated[Number, Field(gt=0)] = 2.0
+    batch: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind == "styles":
+            raise BadData(
+                "data kind 'styles' with source 'claude': the second style is the teacher's; take source teacher"
+            )
+
+
+@form(BadData, "data")
+class FromFile:
+    """Pairs that somebody else made."""
+
+    source: Literal["file"]
+    path: Filled
+
+
+Origin = ByTeacher | ByClaude | FromFile
+SOURCES: dict[str, type[Origin]] = {"teacher": ByTeacher, "claude": ByClaude, "file": FromFile}
+
+
+def origin_of(values: Mapping[str, Any]) -> Origin:
+    """Where pairs come from. Raises BadData, also on a parameter that acts with another source alone: it would be
+    sealed and say nothing."""
+    source = values.get("source", "teacher")
+    if source not in [*SOURCES]:
+        raise BadData(f"data source is {source!r:.40}: expected one of {', '.join(SOURCES)}")
+    having = {name: [s for s, cls in SOURCES.items() if name in cls.__dataclass_fields__] for name in values}
+    for name, sources in having.items():
+        if sources and source not in sources:
+            raise BadData(f"data has {name} and source {source!r}: {name} acts with source {' or '.join(sources)} alone; "
+                          "take one of the two out")  # fmt: skip
+    return fill(SOURCES[source], values)
+
+
+@form(what="objective")
+class Plain:
+    """Imitation has no terms."""
+
+
+@form(what="objective")
+class Preference:
+    """Of ORPO."""
+
+    beta: Annotated[Number, Field(ge=0)] = orpo.BETA
+
+
+@form(what="objective")
+class Shares:
+    """Of a merge: one weight an adapter, equal ones where none is given."""
+
+    weights: list[Number] | None = None
+
+
+TERMS: dict[str, Any] = {"sft": Plain, "orpo": Preference, "grpo": grpo.Rules, "gad": grpo.Rules, "merge": Shares}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained. `told` gets what a progress bar shows, at each step."""
+    """What is trained. `progress` gets what a progress bar shows, at each step."""
 
     method: str
     model: str
@@ -60,109 +129,79 @@ class Recipe:
     seed: int = 0
     reward: grpo.Reward | None = None  # of grpo
     store: Path | None = None  # of what Claude was paid for
-    told: Callable[[dict[str, Any]], None] = lambda _: None
+    progress: Callable[[dict[str, Any]], None] = lambda _: None
 
     def check(self) -> Recipe:
         """Refuse what cannot be trained before anything is loaded. Raises ValueError, BadData, NoModel or Leak."""
-        self.check_told()
+        self.check_parameters()
         if self.method != "merge":
             self.planned  # noqa: B018  builds, or says what is wrong
         return self
 
-    def check_told(self) -> Recipe:
+    def check_parameters(self) -> Recipe:
         """Refuse what can be seen to be wrong without the data: nothing is built, read or bought. Raises ValueError, BadData."""
-        if self.method not in METHODS:
-            raise ValueError(f"method {self.method!r}: expected one of {', '.join(METHODS)}")
-        odd = set(self.objective) - set(_TERMS[self.method])
-        if odd:
-            known = ", ".join(_TERMS[self.method]) or "none"
-            raise ValueError(f"objective has no {min(odd)!r} with method {self.method}; it has {known}")
         if self.method == "merge":
-            if len(self.merge) < 2 or len(self._weights()) != len(self.merge):
+            if len(self.merge) < 2 or len(self.weights) != len(self.merge):
                 raise ValueError(f"merge is {list(self.merge)}: expected two or more adapters, one weight each")
             return self
         if self.merge:
             raise ValueError(f"merge is for method merge, method is {self.method}")
-        self._beta(), self.rules  # noqa: B018  say what is wrong with them
+        self.terms  # noqa: B018  says what is wrong with them
         if self.adapter:
             lora.going_on(self.adapter, lora.plain(self.settings))
         if any(not 1 <= e <= self.settings.epochs for e in self.checkpoints):
             raise ValueError(f"checkpoints {list(self.checkpoints)}: expected epochs from 1 to {self.settings.epochs}")
-        self._check_data()
+        self._check_kind()
         return self
 
-    def _check_data(self) -> None:
-        told = self.told_data
-        for name, value in self.data.items():
-            if name not in DATA:
-                raise BadData(f"data has no {name!r}; it has {', '.join(DATA)}")
-            kind = type(DATA[name])
-            if type(value) is not kind and not (kind is float and type(value) is int):
-                raise BadData(f"data {name} is {value!r:.40}: expected {kind.__name__}")
-        if told["kind"] not in data.KINDS or told["source"] not in SOURCES:
-            raise BadData(
-                f"data kind {told['kind']!r}, source {told['source']!r}: kinds are {', '.join(data.KINDS)}, sources "
-                f"{', '.join(SOURCES)}"
-            )
-        for name in self.data:
-            only = ACTS.get(name)
-            if only and told["source"] not in only:
-                raise BadData(f"data has {name} and source {told['source']!r}: {name} acts with source "
-                              f"{' or '.join(only)} alone; take one of the two out")  # fmt: skip
+    def _check_kind(self) -> None:
+        if isinstance(self.origin, FromFile):
+            return
+        kind, prefers = self.origin.kind, self.method == "orpo"
+        if (kind in data.PREFERENCE) != prefers:
+            fitting = [k for k in data.KINDS if (k in data.PREFERENCE) == prefers]
+            raise BadData(f"data kind {kind!r} with method {self.method}: expected {' or '.join(fitting)}")
         if "draft_temp" in self.data and not self.own_drafts:
-            raise BadData(f"data has draft_temp and kind {told['kind']!r}: only on-policy pairs have own drafts")
-        if told["source"] == "claude" and told["kind"] == "styles":
-            raise BadData(
-                "data kind 'styles' with source 'claude': the second style is the teacher's; take source teacher"
-            )
-        if told["source"] == "file" and not told["path"]:
-            raise BadData("data source 'file' without a path: name the file of pairs")
-        prefers = told["kind"] in data.PREFERENCE
-        if (self.method == "orpo") != prefers and told["source"] != "file":
-            fitting = [k for k in data.KINDS if (k in data.PREFERENCE) == (self.method == "orpo")]
-            raise BadData(f"data kind {told['kind']!r} with method {self.method}: expected {' or '.join(fitting)}")
-        if told["pairs"] < 2 and told["source"] != "file":
-            raise BadData(f"{told['pairs']} pairs: expected 2 or more, and rather some hundred")
+            raise BadData(f"data has draft_temp and kind {kind!r}: only on-policy pairs have own drafts")
 
     # --- what it says
 
-    @property
-    def told_data(self) -> dict[str, Any]:
-        return {**DATA, **self.data}
+    @cached_property
+    def origin(self) -> Origin:
+        """Where its pairs come from. Raises BadData."""
+        return origin_of(self.data)
 
     @property
     def own_drafts(self) -> bool:
         """Whether the rejected sides are the model's own drafts, so that they are made when it is loaded."""
-        return self.method == "orpo" and self.told_data["kind"] == "on-policy" and self.told_data["source"] != "file"
+        return self.method == "orpo" and getattr(self.origin, "kind", "") == "on-policy"
 
     @cached_property
     def planned(self) -> Pairs:
         """The pairs as far as they can be made without the model, guarded. Raises BadData, Leak, CloudError."""
-        told = self.told_data
-        if told["source"] == "file":
-            return data.from_file(told["path"], self.method == "orpo").check(self.guard)
+        origin = self.origin
+        if isinstance(origin, FromFile):
+            return data.from_file(origin.path, self.method == "orpo").check(self.guard)
         writer, source = data.teacher, data.TEACHER
-        if told["source"] == "claude":
+        if isinstance(origin, ByClaude):
             from lib.train.teacher import teacher
 
-            writer, source = teacher(told, self.store, told["seed"]), told["model"]
-        return data.build(told["kind"], told["pairs"], told["seed"], self.guard, writer, source).check(self.guard)
+            writer, source = teacher(asdict(origin), self.store, origin.seed), origin.model
+        return data.build(origin.kind, origin.pairs, origin.seed, self.guard, writer, source).check(self.guard)
+
+    @cached_property
+    def terms(self) -> Any:
+        """What the method's loss is made with, or the weights of a merge. Raises ValueError."""
+        try:
+            return fill(TERMS[self.method], self.objective)
+        except ValueError as error:
+            raise ValueError(f"method {self.method}: {error}") from None
 
     @property
-    def rules(self) -> grpo.Rules:
-        return grpo.Rules(**self.objective) if self.method in DRAWING else grpo.Rules()
-
-    def _beta(self) -> float:
-        beta = self.objective.get("beta", orpo.BETA)
-        if type(beta) not in (int, float) or not (math.isfinite(beta) and beta >= 0):
-            raise ValueError(f"beta is {beta!r:.40}: expected a number from 0")
-        return float(beta)
-
-    def _weights(self) -> list[float]:
-        given = self.objective.get("weights", [1 / max(1, len(self.merge))] * len(self.merge))
-        if not isinstance(given, list) or not all(type(w) in (int, float) and math.isfinite(w) for w in given):
-            raise ValueError(f"weights is {given!r:.60}: expected a list of numbers")
-        return [float(w) for w in given]
+    def weights(self) -> list[float]:
+        """Of the adapters that are merged."""
+        weights = self.terms.weights
+        return [1 / len(self.merge)] * len(self.merge) if weights is None else [float(w) for w in weights]
 
     @cached_property
     def base(self) -> dict[str, Any]:
@@ -174,15 +213,9 @@ class Recipe:
     def folder(self) -> Path:
         """The work folder of exactly this training: other code, base, parents or data, another folder."""
         parents = [sha256_file(find_adapter(a) / WEIGHTS) for a in (*self.merge, *([self.adapter] or [])) if a]
-        told = [self.method, self.base, self.data, parents, lora.plain(self.settings), self.objective, self.seed]
+        parts = [self.method, self.base, self.data, parents, lora.plain(self.settings), self.objective, self.seed]
         known = self.planned.card.hash if self.method != "merge" else ""
-        return self.work / sha256(canonical([self.code, known, *told]))[:24]
-
-
-_TERMS = {
-    "sft": (), "orpo": ("beta",), "grpo": tuple(grpo.Rules.__dataclass_fields__),
-    "gad": tuple(grpo.Rules.__dataclass_fields__), "merge": ("weights",),
-}  # fmt: skip
+        return self.work / sha256(canonical([self.code, known, *parts]))[:24]
 
 
 @dataclass(frozen=True)
@@ -213,16 +246,18 @@ def _trained(recipe: Recipe, began: float) -> Outcome:
     pairs = recipe.planned
     model = lora.prepare(recipe.model, recipe.adapter, recipe.settings, recipe.seed)
     if recipe.own_drafts:
-        temp = float(recipe.told_data["draft_temp"])
+        temp = float(recipe.origin.draft_temp)  # type: ignore[union-attr]
         pairs = data.drafted(pairs, model, Decoding(temp=temp, seed=recipe.seed, grammar=data.FORM)).check(recipe.guard)
     objective, rows, valid, extra, forward = _plan(recipe, model, pairs)
-    fit = Fit(model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.told, extra, forward)
+    fit = Fit(
+        model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.progress, extra, forward
+    )
     curve = fit.run()
     epoch = fit.best(curve) if recipe.settings.keep == "best" else curve[-1]["epoch"]
-    made = _adapters(recipe, pairs.card, model, epoch, curve)
+    adapter_files, provenance = _adapters(recipe, pairs.card, model, epoch, curve)
     tokens = sum(len(ids) for row in fit.first for ids in row if isinstance(ids, list) and ids and type(ids[0]) is int)
-    files = {DATA_PACKED: pairs.packed, **made[0]}
-    return Outcome(curve, pairs.card, epoch, files, made[1], tokens, time.perf_counter() - began)
+    files = {DATA_PACKED: pairs.packed, **adapter_files}
+    return Outcome(curve, pairs.card, epoch, files, provenance, tokens, time.perf_counter() - began)
 
 
 Extra = dict[int, dict[str, float]]  # epoch -> what the curve shows beside validation
@@ -235,13 +270,13 @@ def _plan(
     s = recipe.settings
     make, objective = lora.sft_rows, lora.SFT
     if recipe.method == "orpo":
-        make, objective = orpo.orpo_rows, orpo.objective(recipe._beta())
+        make, objective = orpo.orpo_rows, orpo.objective(recipe.terms.beta)
     rows, valid, extra = make(model, pairs.train, s), make(model, pairs.valid, s), {}
     forward = Forward.of(model.model, objective.learnt([*rows, *valid]))
     if recipe.method not in DRAWING:
         return objective, lambda _: rows, valid, extra, forward
     # The rows of imitation said which pair is too long, and how all prompts begin.
-    return grpo.objective(recipe.rules), _rounds(recipe, model, pairs, extra, forward), valid, extra, forward
+    return grpo.objective(recipe.terms), _rounds(recipe, model, pairs, extra, forward), valid, extra, forward
 
 
 def _rounds(
@@ -251,23 +286,23 @@ def _rounds(
     start = grpo.anchor(model, forward, recipe.settings)
 
     def rows(epoch: int) -> list[Row]:
-        reward, told = recipe.reward, {}
+        reward, shown = recipe.reward, {}
         if recipe.method == "gad":
-            two, flat = replace(recipe.rules, drafts=2), similar(lambda *_: 0.0)
+            two, flat = replace(recipe.terms, drafts=2), similar(lambda *_: 0.0)
             own = grpo.draw(model, pairs.train, two, flat, round_seed(recipe.seed, epoch, "critic"))
             sound = [(p, d) for p, d in zip(own.pairs, own.drafts, strict=True) if d]
             if len(sound) < 8:
                 raise BadData(f"only {len(sound)} drafts have the form of a set; a critic needs 8 or more")
             critic = gad.critic([p for p, _ in sound], [d for _, d in sound])
-            reward, told = critic, {"auc": critic.auc}
+            reward, shown = critic, {"auc": critic.auc}
         assert reward is not None, "grpo is given a reward"
-        drawn = grpo.draw(model, pairs.train, recipe.rules, reward, round_seed(recipe.seed, epoch, "policy"))
-        told |= {"reward": sum(drawn.rewards) / len(drawn.rewards)}
-        extra[epoch] = {k: round(float(v), 6) for k, v in told.items()}
-        made = grpo.grpo_rows(model, drawn, recipe.settings, forward, start)
-        if not made:
+        drawn = grpo.draw(model, pairs.train, recipe.terms, reward, round_seed(recipe.seed, epoch, "policy"))
+        shown |= {"reward": sum(drawn.rewards) / len(drawn.rewards)}
+        extra[epoch] = {k: round(float(v), 6) for k, v in shown.items()}
+        learnt = grpo.grpo_rows(model, drawn, recipe.settings, forward, start)
+        if not learnt:
             raise BadData("no draft stands out in its group: every one has the same reward, so nothing can be learnt")
-        return made
+        return learnt
 
     return rows
 
@@ -282,7 +317,7 @@ def _adapters(recipe: Recipe, card: Card, model: MLXModel, epoch: int, curve: li
     """Files of the chosen epoch's adapter and of the epochs that are kept beside it, and the chosen one's provenance."""
     lora_config, layers = _shape(recipe, model)
     files: dict[str, bytes] = {}
-    told: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
     there = {row["epoch"] for row in curve}
     parents = [adapters.about(recipe.adapter, recipe.model)] if recipe.adapter else []
     for number in sorted({epoch, *recipe.checkpoints} & there):
@@ -290,15 +325,15 @@ def _adapters(recipe: Recipe, card: Card, model: MLXModel, epoch: int, curve: li
             recipe.method, recipe.base, card.as_dict(), recipe.code, recipe.seed,
             {**lora.plain(recipe.settings), **recipe.objective}, parents, epoch=number,
         )  # fmt: skip
-        made = adapters.files(
+        written = adapters.files(
             epoch_file(recipe.folder, number).read_bytes(), about, adapters.config(layers, lora_config)
         )
         if number == epoch:
-            files |= {f"adapter/{k}": v for k, v in made.items()}
-            told = about
+            files |= {f"adapter/{k}": v for k, v in written.items()}
+            provenance = about
         if number in recipe.checkpoints and number != epoch:
-            files |= {f"adapter/epoch-{number:02d}/{k}": v for k, v in made.items()}
-    return files, told
+            files |= {f"adapter/epoch-{number:02d}/{k}": v for k, v in written.items()}
+    return files, provenance
 
 
 def _shape(recipe: Recipe, model: MLXModel) -> tuple[dict[str, Any], int]:
@@ -310,20 +345,20 @@ def _shape(recipe: Recipe, model: MLXModel) -> tuple[dict[str, Any], int]:
 
         from lib.models.provenance import CONFIG
 
-        told = json.loads((find_adapter(recipe.adapter) / CONFIG).read_text(encoding="utf-8"))
-        return told["lora_parameters"], layers
+        config = json.loads((find_adapter(recipe.adapter) / CONFIG).read_text(encoding="utf-8"))
+        return config["lora_parameters"], layers
     return recipe.settings.lora, layers
 
 
 def _merged(recipe: Recipe, began: float) -> Outcome:
-    weights, config = adapters.merge(recipe.merge, recipe._weights(), recipe.model)
+    weights, config = adapters.merge(recipe.merge, recipe.weights, recipe.model)
     parents = [adapters.about(a, recipe.model) for a in recipe.merge]
     hashes = {"hash": sha256(canonical([p["data"] for p in parents]))}
     about = adapters.provenance(
-        "merge", recipe.base, hashes, recipe.code, recipe.seed, {"weights": recipe._weights()}, parents
+        "merge", recipe.base, hashes, recipe.code, recipe.seed, {"weights": recipe.weights}, parents
     )
-    made = adapters.files(weights, about, config)
-    files = {f"adapter/{k}": v for k, v in made.items()}
+    written = adapters.files(weights, about, config)
+    files = {f"adapter/{k}": v for k, v in written.items()}
     return Outcome([], None, 0, files, about, 0, time.perf_counter() - began)
 
 

@@ -70,9 +70,9 @@ def test_a_plan_can_compare_models_and_hands_on_what_they_share(tmp_path):
     text = "common: {model: toy, judge: offline, gate: full}\nruns: [{name: c, models: [toy, smollm2], seed: 2}]\n"
     (tmp_path / "p.yaml").write_text(text)
     [entry] = study.read(tmp_path / "p.yaml").entries
-    assert entry.models == ("toy", "smollm2") and entry.parameters == {"judge": "offline", "seed": 2}
+    assert entry.models == ["toy", "smollm2"] and entry.parameters == {"judge": "offline", "seed": 2}
     (tmp_path / "p.yaml").write_text("runs: [{name: c, models: toy}]\n")
-    with pytest.raises(BadParameters, match="expected a list of models"):
+    with pytest.raises(BadParameters, match="run 'c': models is 'toy': expected a list"):
         study.read(tmp_path / "p.yaml")
     (tmp_path / "p.yaml").write_text("runs: [{name: c, models: [toy, {model: smollm2, adapter: here}]}]\n")
     with pytest.raises(BadParameters, match="one with an adapter as"):

@@ -76,7 +76,7 @@ def test_a_run_with_unscored_cases_is_refused(two):
 def test_no_groups_and_a_group_that_is_no_list_are_refused():
     with pytest.raises(BadParameters, match="groups is empty"):
         Models().check()
-    with pytest.raises(BadParameters, match="expected a list of runs"):
+    with pytest.raises(BadParameters, match="groups ask is .1.: expected a list"):
         Models(groups={"ask": "1"})
 
 

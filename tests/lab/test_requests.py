@@ -98,8 +98,8 @@ def test_delivered_and_measured_name_their_run(folder, one):
 @pytest.mark.parametrize(
     "changes, kind, said",
     [
-        ({"method": "dpo"}, BadParameters, "method 'dpo'"),
-        ({"data": {"pairs": 1}}, BadData, "1 pairs"),
+        ({"method": "dpo"}, BadParameters, "method is 'dpo'"),
+        ({"data": {"pairs": 1}}, BadData, "data pairs is 1"),
         ({"model": "smollm9"}, NoModel, "smollm9"),
         ({"model": "claude-haiku-4-5"}, BadParameters, "no weights to train"),
         ({"data": {"source": "elsewhere"}}, BadData, "elsewhere"),

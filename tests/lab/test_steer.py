@@ -32,7 +32,7 @@ def test_every_file_is_read(tmp_path):
     "files, said",
     [
         ({"bans__txt": "retreival"}, "'retreival' is no lever"),
-        ({"budget__yaml": "dolars: 2"}, "no limit 'dolars'"),
+        ({"budget__yaml": "dolars: 2"}, "no parameter 'dolars', did you mean 'dollars'?"),
         ({"budget__yaml": "dollars: -1"}, "dollars is -1"),
         ({"budget__yaml": "dollars: .nan"}, "dollars is nan"),
         ({"budget__yaml": "dollars: yes"}, "dollars is True"),

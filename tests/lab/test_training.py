@@ -42,26 +42,32 @@ def work(tmp_path, monkeypatch):
 REFUSED = {
     "no hypothesis": ({"hypothesis": " "}, BadParameters, "hypothesis is empty"),
     "misspelt": ({"mehtod": "sft"}, BadParameters, "did you mean 'method'"),
-    "method": ({"method": "dpo"}, BadParameters, "method 'dpo'"),
+    "method": ({"method": "dpo"}, BadParameters, "method is 'dpo'"),
     "toy": ({"model": "toy"}, BadParameters, "no weights to train"),
     "no model": ({"model": "smollm9"}, NoModel, "smollm9"),
     "no adapter": ({"adapter": "nowhere"}, NoModel, "adapter 'nowhere'"),
-    "judge": ({"judge": "claude"}, BadParameters, "judge 'claude'"),
-    "setting": ({"settings": {"rnak": 8}}, BadParameters, "no setting 'rnak'"),
+    "judge": ({"judge": "claude"}, BadParameters, "judge is 'claude'"),
+    "setting": ({"settings": {"rnak": 8}}, BadParameters, "settings has no 'rnak', did you mean 'rank'?"),
     "value": ({"settings": {"rank": -1}}, BadParameters, "rank is -1"),
-    "objective": ({"objective": {"beta": 1}}, BadParameters, "objective has no 'beta' with method sft"),
+    "objective": ({"objective": {"beta": 1}}, BadParameters, "method sft: objective has no 'beta'"),
     "beta": ({"method": "orpo", "data": {"kind": "styles"}, "objective": {"beta": "x"}}, BadParameters, "beta is 'x'"),
     "drafts": ({"method": "grpo", "objective": {"drafts": 1}}, BadParameters, "drafts is 1"),
     "checkpoint": ({"checkpoints": [3]}, BadParameters, "checkpoints [3]"),
     "merge of one": ({"method": "merge", "merge": ["a"]}, NoModel, "adapter 'a'"),
     "merge of none": ({"method": "merge"}, BadParameters, "two or more adapters"),
-    "no pairs": ({"data": {"pairs": 0}}, BadData, "0 pairs"),
-    "one pair": ({"data": {"pairs": 1}}, BadData, "1 pairs"),
-    "data key": ({"data": {"size": 5}}, BadData, "data has no 'size'"),
-    "kind": ({"data": {"kind": "dirty"}}, BadData, "kind 'dirty'"),
+    "no pairs": ({"data": {"pairs": 0}}, BadData, "data pairs is 0: expected 2 or more"),
+    "one pair": ({"data": {"pairs": 1}}, BadData, "data pairs is 1"),
+    "data key": ({"data": {"size": 5}}, BadData, "data has no 'size'; there are source, kind"),
+    "kind": ({"data": {"kind": "dirty"}}, BadData, "data kind is 'dirty': expected one of clean"),
     "preference": ({"data": {"kind": "styles"}}, BadData, "with method sft"),
     "no preference": ({"method": "orpo"}, BadData, "with method orpo"),
     "without effect": ({"data": {"path": "pairs.jsonl"}}, BadData, "path acts with source file alone"),
+    "bought": ({"data": {"dollars": 1.0}}, BadData, "source 'teacher': dollars acts with source claude alone; take one"),
+    "of a file": ({"data": FILE | {"pairs": 9}}, BadData, "source 'file': pairs acts with source teacher or claude alone"),
+    "without a path": ({"data": {"source": "file"}}, BadData, "data path is missing"),
+    "source": ({"data": {"source": ["file"]}}, BadData, "data source is ['file']: expected one of teacher, claude, file"),
+    "own drafts": ({"data": {"draft_temp": 0.5}}, BadData, "draft_temp and kind 'clean': only on-policy pairs"),
+    "second style": ({"data": {"source": "claude", "kind": "styles"}}, BadData, "the second style is the teacher's"),
     "no file": ({"data": FILE}, BadData, "cannot be read"),
     "a secret": ({"api_key": "x"}, BadParameters, "looks like a secret"),
     "text": ({"predicted": "much"}, BadParameters, "predicted is 'much'"),
@@ -229,7 +235,7 @@ def test_a_training_killed_with_signal_9_goes_on_from_its_last_epoch(tmp_path, w
     from lib.train import recipe
 
     one = Training(**told).planned
-    recipe.train(recipe.replace(one, told=lambda t: seen.append(t["epoch"])))
+    recipe.train(recipe.replace(one, progress=lambda t: seen.append(t["epoch"])))
     assert seen[0] >= 3 and seen[-1] == 12
 
 
@@ -272,8 +278,8 @@ def test_a_plan_says_which_adapter_it_does_not_have(tmp_path):
     for text, said in (
         ("adapter: {run: nothing}", "no earlier run of this plan that trains is called so"),
         ("adapter: {run: one, epoch: 7}", "that run keeps the epochs [1]"),
-        ("train: 5", "has train 5"),
-        ("train: {method: dpo}", "method 'dpo'"),
+        ("train: 5", "train is 5: expected a mapping"),
+        ("train: {method: dpo}", "method is 'dpo'"),
         ("train: {gate: dev}", "no parameter 'gate'"),
     ):
         rows = f"""

@@ -20,7 +20,8 @@ from lib.claude.paid import Fault
 from lib.claude.prices import BudgetSpent, UnknownModel
 from lib.claude.store import Store
 from lib.cli import main
-from lib.lab.experiment import BadParameters, Experiment, judge_named
+from lib.lab.base import judge_named
+from lib.lab.experiment import BadParameters, Experiment
 from lib.measure import judge_calls as calls
 from lib.measure.answer import Answer
 from lib.measure.claude_judge import ClaudeJudge, key_of
@@ -246,17 +247,17 @@ BAD = {
     "prose": ("Sure! " + GOOD["rubric"], "not one JSON object"),
     "fence": (f"```json\n{GOOD['rubric']}\n```", "not one JSON object"),
     "two objects": (GOOD["rubric"] * 2, "not one JSON object"),
-    "wrong enum": (GOOD["rubric"].replace("4", "6"), "is 6, not one of"),
+    "wrong enum": (GOOD["rubric"].replace("4", "6"), "is 6: expected 1 to 5"),
     "a half": (GOOD["rubric"].replace("4", "4.5"), "is 4.5"),
     "a float": (GOOD["rubric"].replace("4", "4.0"), "is 4.0"),
     "a word": (GOOD["rubric"].replace("4", '"4"'), "is '4'"),
-    "true": (GOOD["rubric"].replace("4", "true"), "is True"),
+    "true": (GOOD["rubric"].replace("4", "true"), "is True: expected a whole number"),
     "nothing": ("", "not one JSON object"),
-    "a list": (f"[{GOOD['rubric']}]", "exactly the fields"),
-    "too little": ('{"reason": "x"}', "exactly the fields"),
-    "too much": (GOOD["rubric"][:-1] + ', "extra": 1}', "exactly the fields"),
+    "a list": (f"[{GOOD['rubric']}]", "expected a mapping"),
+    "too little": ('{"reason": "x"}', "atomicity is missing; expected reason, atomicity"),
+    "too much": (GOOD["rubric"][:-1] + ', "extra": 1}', "the reply has no 'extra'; there are reason, atomicity"),
     "a field twice": (GOOD["rubric"][:-1] + ', "coverage": 5}', "not one JSON object"),
-    "another form": (GOOD["pairwise"], "exactly the fields"),
+    "another form": (GOOD["pairwise"], "the reply has no 'verdict'"),
     "not a number": (GOOD["rubric"].replace("4", "NaN"), "not one JSON object"),
     "a huge number": (GOOD["rubric"].replace("4", "9" * 5000), ""),
     "deep": ("[" * 10_000, "not one JSON object"),
@@ -684,7 +685,7 @@ def test_bad_settings_of_the_judge_are_refused_before_anything_runs(serve, runs,
 
 def test_a_judge_is_known_by_its_name(runs):
     assert judge_named("claude", RULER, True, {"replicate": 2}).replicate == 2
-    with pytest.raises(BadParameters, match="'offline' or 'claude'"):
+    with pytest.raises(BadParameters, match="judge is 'gpt': expected offline or claude"):
         judge_named("gpt")
     assert Call("rubric").order == "gold_first" and Gold("t", ("q",)).critical == ""
 

@@ -133,7 +133,7 @@ def test_the_anchor_reads_the_start_also_after_the_adapter_moved(ready, tmp_path
 
 @pytest.mark.parametrize("odd", [{"drafts": 1}, {"temp": 0}, {"top_p": 1.5}, {"kl": -1}, {"clip": 0}])
 def test_odd_rules_are_refused(odd):
-    with pytest.raises(ValueError, match="drafts is 1|temp is above 0"):
+    with pytest.raises(ValueError, match=f"objective {next(iter(odd))} is .*: expected"):
         Rules(**odd)
 
 

@@ -245,7 +245,7 @@ def test_a_loss_that_is_no_number_is_said(base, no_guard, tmp_path):
 @pytest.mark.parametrize(
     "odd, said",
     [
-        ({"rnak": 4}, "no setting 'rnak'"),
+        ({"rnak": 4}, "settings has no 'rnak', did you mean 'rank'?"),
         ({"rank": 0}, "rank is 0"),
         ({"rank": 2.5}, "a whole number"),
         ({"epochs": 0}, "epochs is 0"),

@@ -70,7 +70,7 @@ def test_a_reward_stays_in_the_curve_of_a_training_that_was_killed_and_went_on(t
                     settings=settings, **more)  # fmt: skip
 
     with pytest.raises(Killed):
-        recipe.train(one("killed", told=kill))
+        recipe.train(one("killed", progress=kill))
     resumed, whole = recipe.train(one("killed")), recipe.train(one("whole"))
     assert resumed.curve == whole.curve and all("reward" in row for row in whole.curve[1:])
     assert resumed.files["adapter/adapters.safetensors"] == whole.files["adapter/adapters.safetensors"]

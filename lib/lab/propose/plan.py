@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import canonical, rows, sha256
+from lib.lab.base import BadParameters
 from lib.lab.context import Asked, View
-from lib.lab.experiment import BadParameters
 
 
 class Plan:

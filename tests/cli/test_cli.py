@@ -11,41 +11,17 @@ import pytest
 from lib import cli
 from lib.files import ROOT, RULER
 from lib.lab.ledger import Ledger, sealed_folders, verify
+from tests.cli.conftest import one_line
 from tests.llama import small
 
 TOY = ("-p", "model", "toy", "-p", "hypothesis", "x")
 COMMANDS = sorted(cli.notch.commands)
 
 
-class Said:
-    """What a call of the command line answered."""
-
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def notch(tmp_path, monkeypatch, capsys):
-    """Call `notch` in this process, as its entry point does."""
-    monkeypatch.setenv("NOTCH_RUNS", str(tmp_path / "runs"))
-
-    def call(*args):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(list(map(str, args)))
-        told = capsys.readouterr()
-        return Said(stopped.value.code, told.out, told.err)
-
-    return call
-
-
 def child(*args, **options):
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "lib.cli", *map(str, args)]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, **options)
-
-
-def one_line(text):
-    return text.startswith("notch: ") and len(text.strip().splitlines()) == 1 and "Traceback" not in text
 
 
 def sealed(folder):
@@ -112,7 +88,7 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(notch, tmp_path, 
 def test_a_number_in_scientific_notation_is_a_number(notch, tmp_path):
     # papermill's own -p reads 1e-3 as a number; YAML 1.1 does not.
     found = notch("run", *TOY, "-p", "predicted", "1e-3", "-p", "lever", "magic")
-    assert found.code == 2 and "lever 'magic'" in found.err
+    assert found.code == 2 and "lever is 'magic'" in found.err
 
 
 def test_bytes_in_an_argument_that_are_no_text_are_refused_in_one_line(tmp_path):
@@ -326,8 +302,14 @@ def test_a_ledger_line_that_a_full_disk_cut_off_is_made_whole_by_the_next_seal(t
     assert verify(tmp_path / "runs") == []
 
 
+def test_the_entry_point_is_a_function_of_the_package_and_the_package_runs_by_its_name():
+    command = [sys.executable, "-c", "from lib.cli import main; main(['--version'])"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == child("--version").stdout
+
+
 def test_importing_the_command_line_is_cheap():
-    text = "import sys, lib.cli; print([m for m in ('papermill', 'mlx', 'pandas', 'matplotlib', 'numpy') if m in sys.modules])"
+    text = "import sys, lib.cli; print([m for m in ('papermill', 'mlx', 'pandas', 'matplotlib', 'numpy', 'pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

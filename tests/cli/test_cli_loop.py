@@ -11,10 +11,10 @@ from lib.lab.events import PROPOSAL, Events
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger, verify
 from lib.lab.proposal import Proposal
+from tests.cli.conftest import one_line
 from tests.lab.conftest import seal_run
 from tests.lab.test_proposal import GOOD
 from tests.llama import small
-from tests.test_cli import notch, one_line  # noqa: F401  the fixture
 
 TOY = ("-p", "model", "toy")
 
@@ -29,10 +29,10 @@ def proposal(folder, **change):
     "args, said",
     [
         (("--proposer", "plan"), "--plan FILE goes with"),
-        (("-p", "modle", "toy"), "-p modle"),
-        (("-p", "lever", "schema"), "-p lever"),
-        (("-p", "seed", "x"), "seed"),
-        (("--dollars", "-1", *TOY), "dollars is -1: expected a number from 0"),
+        (("-p", "modle", "toy"), "loop has no 'modle', did you mean 'model'?"),
+        (("-p", "lever", "schema"), "loop has no 'lever'; there are model, judge"),
+        (("-p", "seed", "x"), "loop seed is 'x': expected a whole number"),
+        (("--dollars", "-1", *TOY), "dollars is -1.0: expected 0 or more"),
         (("--dollars", "nan", *TOY), "dollars is nan"),
         (("--minutes", "-0.5", *TOY), "minutes is -0.5"),
         (("--crashes", "-1", *TOY), "crashes is -1"),
@@ -40,7 +40,7 @@ def proposal(folder, **change):
         (("--proposer-model", "x", "--proposer", "claude"), "ANTHROPIC_API_KEY"),
     ],
 )
-def test_bad_options_are_one_line_and_nothing_runs(notch, tmp_path, monkeypatch, args, said):  # noqa: F811
+def test_bad_options_are_one_line_and_nothing_runs(notch, tmp_path, monkeypatch, args, said):
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     monkeypatch.delenv("ANTHROPIC_AUTH_TOKEN", raising=False)
     found = notch("loop", *args)
@@ -49,29 +49,29 @@ def test_bad_options_are_one_line_and_nothing_runs(notch, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("args", [("--runs", "1", "--runs", "2"), ("--runs", "a", "--runs", "b"), ("--proposer", "x")])
-def test_runs_is_a_number_once_and_a_folder_once(notch, args):  # noqa: F811
+def test_runs_is_a_number_once_and_a_folder_once(notch, args):
     assert notch("loop", *args).code == 2
 
 
 @pytest.mark.parametrize("text", ["dollars: -1", "minutes: -1", "crashes: -3", "refusals: -1"])
-def test_a_limit_below_zero_in_the_budget_file_is_one_line(notch, tmp_path, text):  # noqa: F811
+def test_a_limit_below_zero_in_the_budget_file_is_one_line(notch, tmp_path, text):
     steer.write(tmp_path / "steer", "budget.yaml", text)
     found = notch("loop", "--runs", "0", "--runs", tmp_path / "runs", *TOY)
-    assert found.code == 2 and one_line(found.err) and f"{text.replace(':', ' is')}; expected" in found.err
+    assert found.code == 2 and one_line(found.err) and f"{text.replace(':', ' is')}: expected" in found.err
 
 
-def test_a_number_is_a_count_and_anything_else_a_folder(notch, tmp_path):  # noqa: F811
+def test_a_number_is_a_count_and_anything_else_a_folder(notch, tmp_path):
     said = notch("loop", "--runs", "0", "--runs", tmp_path / "elsewhere", *TOY, "--no-report")
     assert said.code == 0 and "0 runs are sealed" in said.out and (tmp_path / "elsewhere" / "events.jsonl").exists()
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_file_is_neither(notch, tmp_path):  # noqa: F811
+def test_a_file_is_neither(notch, tmp_path):
     (tmp_path / "file").write_text("")
     assert notch("loop", "--runs", tmp_path / "file", *TOY).code == 2
 
 
-def test_the_log_is_text_or_json_and_writes_nothing(notch, tmp_path):  # noqa: F811
+def test_the_log_is_text_or_json_and_writes_nothing(notch, tmp_path):
     text, as_json = notch("log", *TOY), notch("log", *TOY, "--json")
     assert text.code == as_json.code == 0 and "# Menu" in text.out and "- ask (prompting)" in text.out
     told = json.loads(as_json.out)
@@ -79,13 +79,13 @@ def test_the_log_is_text_or_json_and_writes_nothing(notch, tmp_path):  # noqa: F
     assert not (tmp_path / "runs").exists() and not (tmp_path / "steer").exists()
 
 
-def test_a_good_proposal_is_queued(notch, tmp_path):  # noqa: F811
+def test_a_good_proposal_is_queued(notch, tmp_path):
     said = notch("propose", proposal(tmp_path), *TOY, "--by", "me")
     [path] = steer.queued(tmp_path / "steer")
     assert said.code == 0 and path.name in said.out and json.loads(path.read_text())["by"] == "me"
 
 
-def test_the_log_begins_with_what_is_due_and_queued(notch, tmp_path):  # noqa: F811
+def test_the_log_begins_with_what_is_due_and_queued(notch, tmp_path):
     era = Experiment(**Base(model="toy").baseline).fingerprint
     seal_run(tmp_path / "runs", slug="baseline", lever="baseline", fingerprint=era)
     assert "# Before a new proposal" not in notch("log", *TOY).out
@@ -111,7 +111,7 @@ def test_the_log_begins_with_what_is_due_and_queued(notch, tmp_path):  # noqa: F
     assert f"\n- due: decide prompting-ask-prune: {GOOD['hypothesis']}\n" in notch("log", *TOY).out
 
 
-def test_a_bad_proposal_is_refused_by_name_and_recorded(notch, tmp_path):  # noqa: F811
+def test_a_bad_proposal_is_refused_by_name_and_recorded(notch, tmp_path):
     said = notch("propose", proposal(tmp_path, lever="magic"), *TOY)
     assert said.code == 1 and one_line(said.err) and "unknown-lever" in said.err
     [event] = Events(tmp_path / "runs").of("refused")
@@ -119,7 +119,7 @@ def test_a_bad_proposal_is_refused_by_name_and_recorded(notch, tmp_path):  # noq
     assert notch("verify").code == 0
 
 
-def test_a_training_that_cannot_be_made_is_a_line_and_stands_with_the_refused(notch, tmp_path):  # noqa: F811
+def test_a_training_that_cannot_be_made_is_a_line_and_stands_with_the_refused(notch, tmp_path):
     for method in ("stf", "sft"):
         asked = {"why": "It copies.", "expected": 0.03, "parameters": {"method": method, "model": small()}}
         Events(tmp_path / "runs").append("accepted", by="me", proposal=GOOD | {"request": asked})
@@ -133,7 +133,7 @@ def test_a_training_that_cannot_be_made_is_a_line_and_stands_with_the_refused(no
     assert (row["rule"], row["by"]) == ("request", "me") and "stf" in row["reason"]
 
 
-def test_changed_events_are_tampering(notch, tmp_path):  # noqa: F811
+def test_changed_events_are_tampering(notch, tmp_path):
     notch("propose", proposal(tmp_path, lever="magic"), *TOY)
     path = tmp_path / "runs" / "events.jsonl"
     path.write_text(path.read_text().replace('"n":1', '"n":2'))
@@ -142,7 +142,7 @@ def test_changed_events_are_tampering(notch, tmp_path):  # noqa: F811
     assert notch("log", *TOY).code == 5 and notch("loop", "--runs", "0", *TOY).code == 5
 
 
-def test_an_old_stop_file_is_named_and_more_runs_are_not_advised(notch, tmp_path):  # noqa: F811
+def test_an_old_stop_file_is_named_and_more_runs_are_not_advised(notch, tmp_path):
     seal_run(tmp_path / "runs", slug="baseline", lever="baseline")
     loop = ("loop", "--runs", "1", *TOY, "--no-report")
     assert "--runs 21 adds 20" in notch(*loop).out
@@ -153,7 +153,7 @@ def test_an_old_stop_file_is_named_and_more_runs_are_not_advised(notch, tmp_path
 
 
 @pytest.mark.slow
-def test_next_runs_what_is_queued_and_no_more(notch, tmp_path):  # noqa: F811
+def test_next_runs_what_is_queued_and_no_more(notch, tmp_path):
     notch("propose", proposal(tmp_path), *TOY)
     said = notch("next", *TOY)
     assert said.code == 0 and "the queue is empty" in said.out

@@ -6,7 +6,6 @@ Knows options and lines. Does not know what a loop does.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,76 +13,31 @@ from typing import Any
 
 import click
 
-from lib.files import runs_folder
+from lib.cli.options import AS_JSON, FAILED, OK, RUNS, line, say_report, store_runs, values
 
-OK, FAILED = 0, 1
-cli: Any = None  # lib.cli, whose words and lines are used here; it hands itself over in `register`
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
 
 
-def register(door: Any) -> None:
-    """Add these commands to the command line. Imports point up only, so the door comes here, not this file to it."""
-    global cli
-    cli = door
-    for command in (loop, log, propose, next_command):
-        door.notch.add_command(command)
-
-
-class CountOrFolder(click.ParamType):
+def _store_runs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[Path, int]:
     """A whole number is a count of runs, anything else a folder; `./20` is a folder of that name."""
-
-    name = "N|DIR"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | Path:
-        if isinstance(value, int):
-            return value
-        if str(value).isdigit():
-            return int(value)
-        if Path(value).exists() and not Path(value).is_dir():
-            self.fail(f"{value!r} is a file; expected a number of runs or a folder", param, ctx)
-        return Path(value)
+    counts = [int(text) for text in given if text.isdigit()]
+    folders = [Path(text) for text in given if not text.isdigit()]
+    if len(counts) > 1 or len(folders) > 1:
+        raise click.BadParameter("give it once with a number and once with a folder", ctx, param)
+    if folders and folders[0].is_file():
+        raise click.BadParameter(f"{folders[0]} is a file; expected a number of runs or a folder", ctx, param)
+    return store_runs(ctx, param, folders[0] if folders else None), counts[0] if counts else 20
 
 
-def runs_and_count(command: Any) -> Any:
-    """--runs N and --runs DIR under one name: the first is the total of sealed runs, the second their folder."""
-
-    def store(ctx: Any, param: Any, values: tuple[int | Path, ...]) -> tuple[Path, int]:
-        counts = [v for v in values if isinstance(v, int)]
-        folders = [v for v in values if isinstance(v, Path)]
-        if len(counts) > 1 or len(folders) > 1:
-            raise click.BadParameter("give it once with a number and once with a folder", ctx, param)
-        if folders:
-            os.environ["NOTCH_RUNS"] = str(folders[0].resolve())
-        return runs_folder(), counts[0] if counts else 20
-
-    return click.option(
-        "--runs", multiple=True, type=CountOrFolder(), callback=store,
-        help="A number: how many sealed runs the folder shall hold in the end, so that calling it again resumes "
-        "(default: 20). A folder: where they are (default: runs). Give it twice for both; a folder called 20 is ./20.",
-    )(command)  # fmt: skip
-
-
-def runs_option(command: Any) -> Any:
-    """--runs DIR, as every command has it."""
-
-    def store(_: Any, __: Any, value: Path | None) -> Path:
-        if value:
-            os.environ["NOTCH_RUNS"] = str(Path(value).resolve())
-        return runs_folder()
-
-    return click.option(
-        "--runs", type=click.Path(file_okay=False, path_type=Path), callback=store,
-        help="Folder of sealed runs (default: runs).",
-    )(command)  # fmt: skip
-
-
-def steer_option(command: Any) -> Any:
-    return click.option(
-        "--steer", "steering", type=click.Path(file_okay=False, path_type=Path), default=None,
-        help="Folder of the steering files (default: steer, beside the folder of runs).",
-    )(command)  # fmt: skip
-
-
+RUNS_AND_COUNT = click.option(
+    "--runs", multiple=True, metavar="N|DIR", callback=_store_runs,
+    help="A number: how many sealed runs the folder shall hold in the end, so that calling it again resumes "
+    "(default: 20). A folder: where they are (default: runs). Give it twice for both; a folder called 20 is ./20.",
+)  # fmt: skip
+STEER = click.option(
+    "--steer", "steering", type=click.Path(file_okay=False, path_type=Path), default=None,
+    help="Folder of the steering files (default: steer, beside the folder of runs).",
+)  # fmt: skip
 PARAMETERS = click.option(
     "-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
     help=f"What all runs have in common: {', '.join(BASE)}.",
@@ -92,22 +46,18 @@ PARAMETERS = click.option(
 
 def base_of(parameters: tuple[tuple[str, str], ...]) -> Any:
     """The common parameters. Raises BadParameters on another name or a wrong type."""
+    from lib.forms import fill
     from lib.lab.admit import Base
-    from lib.lab.experiment import BadParameters, Experiment
+    from lib.lab.experiment import Experiment
 
-    told: dict[str, Any] = {}
-    for name, text in parameters:
-        if name not in BASE:
-            raise BadParameters(f"-p {name}: a loop has {', '.join(BASE)} in common; the rest is the proposer's")
-        told[name] = text if name == "model" else cli._value(name, text)
-    base = Base(**told)
+    base = fill(Base, values(parameters))
     Experiment(**base.baseline).check()
     return base
 
 
 @click.command()
-@runs_and_count
-@steer_option
+@RUNS_AND_COUNT
+@STEER
 @click.option("--proposer", type=click.Choice(["search", "claude", "plan", "none"]), default="search", show_default=True,
               help="Who proposes; none: only what `notch propose` queues.")  # fmt: skip
 @click.option("--plan", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -169,7 +119,7 @@ def _proposer(
     name: str, plan: Path | None, model: str | None, seed: int, dollars: float
 ) -> tuple[Any, Callable[[], object]]:
     """A proposer by name, and how to close it. Raises BadParameters, NoKey, UnknownModel."""
-    from lib.lab.experiment import BadParameters
+    from lib.lab.base import BadParameters
 
     if (plan is not None) != (name == "plan"):
         raise BadParameters("--plan FILE goes with --proposer plan, and the other way round")
@@ -178,8 +128,8 @@ def _proposer(
         from lib.lab.propose.claude import CAP, MODEL, ClaudeProposer
 
         check_key()
-        made = ClaudeProposer(model or MODEL, dollars or CAP)
-        return made, made.close
+        claude = ClaudeProposer(model or MODEL, dollars or CAP)
+        return claude, claude.close
     if name == "plan":
         from lib.lab.propose.plan import Plan
 
@@ -200,7 +150,7 @@ def _follow(work: Any) -> int:
     for progress in work.run():
         ran += progress.record is not None
         if progress.record:
-            click.echo(f"{progress.message:9} {cli.line(progress.record)}")
+            click.echo(f"{progress.message:9} {line(progress.record)}")
         elif progress.what != "idle":
             click.echo(f"{progress.what:9} {progress.message}")
     click.echo(f"{ran} runs in {time.time() - began:.0f} s")
@@ -216,17 +166,15 @@ def _closing(folder: Path, report: bool) -> None:
     from lib.lab.events import Events
     from lib.lab.ledger import Ledger
     from lib.lab.state import dollars
-    from lib.report import tables
+    from lib.report import site, tables
 
     ledger = Ledger.read(folder)
     for sentence in lessons.sentences(ledger, tables.latest(ledger)):
         click.echo(f"  {sentence}")
     click.echo(f"cost so far: ${dollars(ledger, Events(folder).rows):.2f}")
     if report and ledger.records:
-        cli.write_report(folder, None)
-        click.echo(f"report: {cli._show(cli._report_paths(folder)[0])}")
-        for text in cli.headlines(folder):
-            click.echo(f"  {text}")
+        site.write(folder, None)
+        say_report(folder)
 
 
 def view_of(folder: Path, steering: Path, parameters: Any) -> Any:
@@ -239,18 +187,18 @@ def view_of(folder: Path, steering: Path, parameters: Any) -> Any:
     from lib.lab.experiment import Experiment
     from lib.lab.ledger import Ledger
 
-    base, told = base_of(parameters), steer.read(steering)
+    base, wishes = base_of(parameters), steer.read(steering)
     fingerprint = Experiment(**base.baseline).fingerprint
-    ledger, limits = Ledger.read(folder), replace(steer.Limits(), **told.limits)
+    ledger, limits = Ledger.read(folder), replace(steer.Limits(), **wishes.limits)
     leave = state.leave(ledger, fingerprint, state.Rules())
-    return View(ledger, Events(folder), told, base, limits, fingerprint, leave)
+    return View(ledger, Events(folder), wishes, base, limits, fingerprint, leave)
 
 
 @click.command()
-@runs_option
-@steer_option
+@RUNS
+@STEER
 @PARAMETERS
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@AS_JSON
 def log(runs: Path, steering: Path | None, parameters: Any, as_json: bool) -> int:
     """Print what a proposer may know: what waits, champion, last runs, lessons, worst dev cases, steering, the menu."""
     from lib.lab import context, state, steer
@@ -268,8 +216,8 @@ def log(runs: Path, steering: Path | None, parameters: Any, as_json: bool) -> in
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--by", default="agent", show_default=True, help="Who proposes; stands in the record.")
-@runs_option
-@steer_option
+@RUNS
+@STEER
 @PARAMETERS
 def propose(file: Path, by: str, runs: Path, steering: Path | None, parameters: Any) -> int:
     """Check a proposal (a JSON file) and queue it for the loop. A refused one is recorded with its reason."""
@@ -292,8 +240,8 @@ def propose(file: Path, by: str, runs: Path, steering: Path | None, parameters: 
 
 
 @click.command(name="next")
-@runs_option
-@steer_option
+@RUNS
+@STEER
 @PARAMETERS
 @click.option("--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call.")
 def next_command(runs: Path, steering: Path | None, parameters: Any, accept_measure: bool) -> int:

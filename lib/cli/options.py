@@ -1,0 +1,92 @@
+"""What commands share: exit codes, options, parameters as papermill spells them, the line about a run, the report."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lib.files import runs_folder
+
+OK, FAILED, USAGE, MISSING, RUN_FAILED, TAMPERED = range(6)
+TEXTS = ("hypothesis", "of", "adapter", "model", "method", "request")  # parameters whose value is not read as YAML
+
+
+def store_runs(_: Any, __: Any, value: Path | None) -> Path:
+    """The folder of runs, in the environment so that kernels see it."""
+    if value:
+        os.environ["NOTCH_RUNS"] = str(value.resolve())
+    return runs_folder()
+
+
+RUNS = click.option(
+    "--runs", type=click.Path(file_okay=False, path_type=Path), callback=store_runs,
+    help="Folder of sealed runs (default: runs).",
+)  # fmt: skip
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+JUDGE = click.option("--judge", type=click.Choice(["offline", "claude"]), default="offline", show_default=True)
+PARAMETERS = click.option(
+    "-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter, as papermill spells it."
+)
+YAML = click.option("-y", "--yaml", "as_yaml", multiple=True, metavar="YAML", help="Parameters as a YAML mapping.")
+
+
+def values(parameters: Iterable[tuple[str, str]], as_yaml: Iterable[str] = ()) -> dict[str, Any]:
+    """Parameters by name, those of -p over those of -y. Raises BadParameters."""
+    from lib.lab.base import BadParameters
+
+    given: dict[str, Any] = {}
+    for text in as_yaml:
+        mapping = value("-y", text)
+        if not isinstance(mapping, dict):
+            raise BadParameters(f"-y {text!r}: expected a mapping such as '{{model: smollm2}}'")
+        given |= mapping
+    return given | {name: text if name in TEXTS else value(name, text) for name, text in parameters}
+
+
+def value(name: str, text: str) -> Any:
+    """A parameter's value as papermill reads it: YAML, and numbers such as 1e-3 too. Raises BadParameters."""
+    import yaml
+
+    from lib.lab.base import BadParameters
+
+    try:
+        read = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadParameters(f"{name} {text!r:.60}: not YAML ({' '.join(str(error).split())[:100]})") from error
+    if isinstance(read, str) and re.fullmatch(r"[-+]?\d+(\.\d+)?[eE][-+]?\d+", read):
+        return float(read)
+    return read
+
+
+def line(record: dict[str, Any]) -> str:
+    """One line about a run."""
+    s, d = record["scores"], record["decision"]
+    if not s or record["status"] == "invalid":
+        return f"{record['id']}: {record['status']}, {d.get('reason', '')}"
+    delta = f", {d['delta']:+.4f} against {d['against']} (p = {d['p']:.3g})" if d.get("delta") is not None else ""
+    first = record["kind"] == "confirm" and not d.get("against")  # kept as what later looks must beat, not as a win
+    return (f"{record['id']}: {'first look' if first else record['status']}, quality {s['quality']:.4f} "
+            f"(W/T/L {s['wins']}/{s['ties']}/{s['losses']}, {s['no_answer']} without an answer){delta}")  # fmt: skip
+
+
+def say_report(runs: Path) -> None:
+    """Where the report is, and the three lines that it begins with."""
+    from lib.lab.ledger import Ledger
+    from lib.report import site, tables
+
+    notebook, page = site.notebook_path(runs, "20_report"), site.page_path(runs, "20_report")
+    click.echo(f"report: {_short(notebook)} (rendered: {_short(page)})")
+    for text in tables.headlines(Ledger.read(runs)):
+        click.echo(f"  {text}")
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,195 @@
+"""notch doctor, freeze, run, seal, calibrate, rejudge, report, verify: one command, one thing done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lib.cli.options import (
+    AS_JSON,
+    FAILED,
+    JUDGE,
+    MISSING,
+    OK,
+    PARAMETERS,
+    RUNS,
+    TAMPERED,
+    YAML,
+    line,
+    say_report,
+    values,
+)
+from lib.files import ROOT, RULER, Tampered, locked, runs_at
+
+
+@click.command()
+@RUNS
+@AS_JSON
+def doctor(runs: Path, as_json: bool) -> int:
+    """Say what this machine has, what is missing and what to do about it."""
+    from lib.desk import doctor
+
+    machine = doctor.doctor(runs)
+    if as_json:
+        click.echo(json.dumps(machine, indent=1))
+    else:
+        for row in machine["checks"]:
+            click.echo(f"{'ok ' if row['ok'] else '-- '} {row['what']}: {row['found']}")
+    return OK if machine["ok"] else MISSING
+
+
+@click.command()
+@click.option("--ruler", type=click.Path(path_type=Path, file_okay=False), default=RULER, show_default="ruler")
+def freeze(ruler: Path) -> int:
+    """Seal a ruler, once. A frozen ruler is never changed: copy it to a new folder and freeze that."""
+    from lib.measure.ruler import freeze as seal_ruler
+
+    try:
+        seal = seal_ruler(ruler)
+    except FileExistsError:
+        click.echo(
+            f"notch: {ruler / 'FROZEN'} exists; a frozen ruler stays as it is, copy it to a new folder first", err=True
+        )
+        return FAILED
+    click.echo(f"{ruler} is frozen as {seal[:12]}")
+    return OK
+
+
+@click.command()
+@PARAMETERS
+@YAML
+@click.option("--name", default="", help="Slug of the run (default: from lever and steps).")
+@RUNS
+@AS_JSON
+def run(parameters: tuple[tuple[str, str], ...], as_yaml: tuple[str, ...], name: str, runs: Path, as_json: bool) -> int:
+    """Run one experiment and seal it."""
+    from lib.lab import execute
+
+    record = execute.run("10_experiment", values(parameters, as_yaml), name, runs)
+    click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else line(record))
+    return OK
+
+
+@click.command(name="seal")
+@click.argument("notebook", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", default="", help="Slug of the run (default: the file's name).")
+@RUNS
+def seal_command(notebook: Path, name: str, runs: Path) -> int:
+    """Adopt a notebook that papermill itself executed."""
+    from lib.lab import execute
+
+    click.echo(line(execute.seal_notebook(notebook, name, runs)))
+    return OK
+
+
+@click.command()
+@JUDGE
+@click.option("--against", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Compare with a file of stored verdicts instead; may be given several times. Seals nothing.")  # fmt: skip
+@PARAMETERS
+@click.option("--name", default="", help="Slug of the run (default: calibrate).")
+@RUNS
+def calibrate(judge: str, against: tuple[Path, ...], parameters: Any, name: str, runs: Path) -> int:
+    """Measure the judge and its noise on texts whose faults are known, and seal what came out."""
+    if against:
+        return _against(judge, against, parameters)
+    return _seal("14_calibrate", values(parameters) | {"judge": judge}, name, runs)
+
+
+@click.command()
+@click.argument("run", nargs=-1, required=True)
+@click.option("--without", required=True, metavar="DIMENSION", help="The dimension that the judge is not to see.")
+@JUDGE
+@PARAMETERS
+@click.option("--name", default="", help="Slug of the run (default: rejudge-without-DIMENSION).")
+@RUNS
+def rejudge(run: tuple[str, ...], without: str, judge: str, parameters: Any, name: str, runs: Path) -> int:
+    """Judge the stored answers of runs again without one dimension, beside a placebo with all five."""
+    given = {"runs": list(run), "without": without.replace("-", "_"), "judge": judge}
+    return _seal("13_rejudge", values(parameters) | given, name, runs)
+
+
+def _seal(template: str, parameters: dict[str, Any], name: str, runs: Path) -> int:
+    """Run a template that measures the measure; what it takes is said before it is spent."""
+    from lib.lab import execute
+
+    click.echo(execute.accept(template, parameters).plan, err=True)  # type: ignore[union-attr]
+    click.echo(line(execute.run(template, parameters, name, runs)))
+    return OK
+
+
+def _against(judge: str, files: tuple[Path, ...], parameters: Any) -> int:
+    """Compare a judge with stored verdicts. A judge that stores replies does so in a folder that is thrown away."""
+    import tempfile
+
+    from lib.lab.base import BadParameters, judge_named
+    from lib.measure import against
+
+    given = values(parameters)
+    if given.keys() - {"judging", "batch"}:
+        raise BadParameters("with --against only judging and batch can be set")
+    rows, left = [], 0
+    for file in files:
+        found, missing = against.read(file)
+        rows, left = rows + found, left + missing
+    with tempfile.TemporaryDirectory(prefix="notch-") as folder, runs_at(Path(folder)):
+        the_judge = judge_named(judge, None, bool(given.get("batch")), given.get("judging"))
+        if hasattr(the_judge, "check"):
+            the_judge.check()
+        pairs, unscored = against.compare(the_judge, rows)
+    click.echo(against.text(against.agreement(pairs), left, unscored))
+    if judge == "offline":
+        click.echo("The offline judge was fitted to 78 verdicts of the published study: on those this is flattery, and "
+                   "`python -m scripts.fit_offline_judge` leaves each run out of the fit.")  # fmt: skip
+    return OK
+
+
+@click.command()
+@RUNS
+@click.option(
+    "--html", type=click.Path(file_okay=False, path_type=Path), help="Also write every run as pages into DIR."
+)
+def report(runs: Path, html: Path | None) -> int:
+    """Write the index notebooks, the figures and the pages."""
+    from lib.report import site
+
+    site.write(runs, html)
+    say_report(runs)
+    return OK
+
+
+@click.command()
+@RUNS
+@click.option("--repair", is_flag=True, help="Add sealed runs that an interruption kept out of the ledger.")
+@AS_JSON
+def verify(runs: Path, repair: bool, as_json: bool) -> int:
+    """Check every byte of ruler and runs against the seals, and compute every score again."""
+    from lib.claude import store
+    from lib.lab import events, ledger
+    from lib.measure.ruler import Ruler
+
+    wrong, repaired = [], []
+    try:
+        Ruler.load(RULER)
+    except Tampered as error:
+        wrong += str(error).split("; ")
+    if repair and runs.exists():
+        with locked(runs / ".lock"):
+            repaired = ledger.sync(runs)
+    wrong += ledger.verify(runs)
+    wrong += store.verify(runs / store.NAME)
+    wrong += events.verify(runs)
+    count = len(ledger.sealed_folders(runs)) if runs.exists() else 0
+    if as_json:
+        click.echo(json.dumps({"ok": not wrong, "runs": count, "wrong": wrong, "repaired": repaired}, indent=1))
+    else:
+        for text in [*repaired, *wrong]:
+            click.echo(text.replace(f"{ROOT}/", ""), err=text in wrong)
+        if not wrong:
+            click.echo(
+                f"clean: the ruler and {count} sealed runs are as they were written, and every score follows from its judgments"
+            )
+    return TAMPERED if wrong else OK

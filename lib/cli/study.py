@@ -1,0 +1,104 @@
+"""notch study, confirm: plans of runs, looks at the sealed gate, comparisons of models."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lib.cli.options import OK, PARAMETERS, RUN_FAILED, RUNS, line, say_report, values
+from lib.files import ROOT
+
+
+@click.command()
+@click.argument("plan")
+@RUNS
+@click.option("--report/--no-report", default=True, help="Write the report at the end.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Notebooks executed at a time; they are sealed in the order of the plan all the same.",
+)
+def study(plan: str, runs: Path, report: bool, workers: int) -> int:
+    """Run a plan (a file, or a name in notebooks/plans). A second call runs only what is missing."""
+    from tqdm import tqdm
+
+    from lib.lab import study as studies
+
+    the_plan = studies.read(plan)
+    began, ran, crashed = time.time(), 0, 0
+    seen: set[str] = set()  # a look at the sealed gate can report twice
+    bar = tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False)
+    for progress in studies.run(the_plan, runs, workers):
+        ran += progress.state == "ran"
+        crashed += progress.state == "crashed"
+        if progress.state == "ran" and progress.record:
+            bar.write(line(progress.record))
+        else:
+            bar.write(f"{progress.entry.name}: {progress.message or 'is sealed already'}")
+        bar.update(1 if progress.entry.name not in seen else 0)
+        seen.add(progress.entry.name)
+    bar.close()
+    failed = f", {crashed} crashed" if crashed else ""
+    nothing = "nothing to run: every run of this plan is sealed"
+    click.echo(f"{ran} runs in {time.time() - began:.0f} s{failed}" if ran or crashed else nothing)
+    from lib.lab.ledger import Ledger
+    from lib.report import site, tables
+
+    if report and (ran or not site.notebook_path(runs, "20_report").exists()):
+        site.write(runs, None)
+    if runs.resolve() != (ROOT / "runs").resolve():
+        here, there = Ledger.read(runs), Ledger.read(ROOT / "runs")
+        click.echo(tables.reproduction(here, there) or "no run of runs/ to compare with")
+    if report:
+        say_report(runs)
+    return RUN_FAILED if crashed else OK
+
+
+@click.command()
+@click.argument("run", required=False, default="")
+@click.option("--models", default="", metavar="A,B,...", help="Change only the model: candidates in the same harness on "
+              "the full gate, the first to compare with; `smollm2+FOLDER` is a model with an adapter.")  # fmt: skip
+@click.option("--base", default="", metavar="MODEL", help="Try a new base: the stock pipeline, the champion's and every "
+              "anchor's on it, beside --old.")  # fmt: skip
+@click.option(
+    "--old", default="smollm2", show_default=True, metavar="MODEL", help="The base that --base stands beside."
+)
+@PARAMETERS
+@click.option("--name", default="", help="Slug of the comparison (default: models, or base-MODEL).")
+@RUNS
+def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: str, runs: Path) -> int:
+    """Look at the sealed gate for a kept run (default: the champion); every look is counted.
+
+    With --models or --base: compare models instead, on the full gate. Sealed runs are used again, missing ones run as
+    anchors, and nothing of it is ever part of the climb. -p sets what is the same for all: pipeline, decoding, judge,
+    judging, batch, seed, useful, hypothesis.
+    """
+    from lib.lab import bases
+    from lib.lab import study as studies
+    from lib.lab.base import BadParameters
+    from lib.lab.ledger import Ledger
+
+    if bool(run) + bool(models) + bool(base) > 1:
+        raise BadParameters("RUN, --models and --base are three different questions; ask one at a time")
+    given = values(parameters)
+    if models or base:
+        if models:
+            comparison = bases.compare(runs, models.split(","), given, name)
+        else:
+            comparison = bases.base(runs, base, old, given, name)
+        for state, record in comparison:
+            click.echo(line(record) + (" (sealed already)" if state == "there" else ""))
+        return OK
+    if given or name:
+        raise BadParameters(
+            "-p and --name go with --models or --base; a look at the sealed gate repeats a kept run as it is"
+        )
+    for progress in studies.confirm(Ledger.read(runs), studies.Entry("confirm", confirm=True), run):
+        click.echo(line(progress.record) if progress.record else progress.message)
+    click.echo(f"{len(Ledger.read(runs).looks())} looks at the sealed gate so far")
+    return OK

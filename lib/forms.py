@@ -1,0 +1,133 @@
+"""Forms: frozen dataclasses that are checked when one is made, and one line about what is wrong with a value.
+
+Knows types, ranges and names, as the annotations of the fields say them (pydantic, strict: nothing is converted). Does
+not know what a field is for.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field
+from functools import wraps
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic.dataclasses import dataclass
+from typing_extensions import dataclass_transform
+
+from lib.files import OneLine
+
+EXPECTED = {
+    "string_type": "text", "int_type": "a whole number", "float_type": "a number",
+    "bool_type": "true or false", "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping",
+    "string_unicode": "text in UTF-8",
+    "too_short": "one or more",
+}  # fmt: skip
+NO_FIELD = ("unexpected_keyword_argument", "extra_forbidden")  # kinds of pydantic's errors
+LIMITS = {"ge": "{}", "gt": "above {}", "le": "{}", "lt": "below {}"}
+Made = TypeVar("Made")
+
+
+def _as_given(value: Any, check: Callable[[Any], Any]) -> Any:
+    check(value)
+    return value
+
+
+def _whole(text: str) -> str:
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError("has bytes that are no text; type it in UTF-8")
+    return text
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+# A whole number stays one where any number will do: 1 and 1.0 are two keys of a run.
+Number = Annotated[float, Field(allow_inf_nan=False), WrapValidator(_as_given)]
+Text = Annotated[str, AfterValidator(_whole)]
+Filled = Annotated[str, AfterValidator(_filled)]
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def form(error: Callable[[str], Exception] = ValueError, what: str = "") -> Callable[[type[Made]], type[Made]]:
+    """Make a class a frozen dataclass that refuses, with `error` and one line, what its annotations do not allow.
+
+    `what` is the mapping whose fields these are, such as "decoding"; "" for the parameters of something that runs.
+    """
+
+    def register(cls: type[Made]) -> type[Made]:
+        made: Any = dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))(cls)
+        check = made.__init__
+
+        @wraps(check)
+        def init(self: Any, *args: Any, **values: Any) -> None:
+            named = dict(zip(made.__pydantic_fields__, args, strict=False))  # else a fault would name a position
+            try:
+                check(self, *args[len(named) :], **named, **values)
+            except ValidationError as wrong:
+                raise fault(wrong, made.__pydantic_fields__, error, what) from None
+
+        made.__init__ = init
+        return made  # type: ignore[no-any-return]
+
+    return register
+
+
+def fill(made: Callable[..., Made], values: Mapping[Any, Any]) -> Made:
+    """A form from plain data, where also a number may stand as a name. Raises what the form raises."""
+    return made(**{str(name): value for name, value in values.items()})
+
+
+def fault(
+    wrong: ValidationError, fields: Mapping[str, Any], error: Callable[[str], Exception] = ValueError, what: str = ""
+) -> Exception:
+    """The first thing that is wrong, as an error of one line; an own error of a validator stays what it is."""
+    first = min(wrong.errors(include_url=False), key=lambda e: e["type"] not in NO_FIELD)
+    kind, path, context = first["type"], first["loc"], first.get("ctx", {})
+    where = (what + "".join(f"[{at}]" if isinstance(at, int) else f" {at}" for at in path)).strip()
+    if kind in NO_FIELD:
+        return error(unknown(f"{what} has no" if what else "no parameter", path[-1], fields))
+    if kind == "value_error":
+        own = context["error"]
+        return own if isinstance(own, OneLine) else error(f"{where} {own}")
+    if kind.startswith("missing"):
+        return error(f"{where} is missing; expected {', '.join(fields)}")
+    if kind == "literal_error":
+        known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return error(
+            f"{where} is {first['input']!r:.60}: expected one of {', '.join(known)}{_near(first['input'], known)}"
+        )
+    limits = fields[path[0]].metadata if path and path[0] in fields else ()
+    expected = EXPECTED.get(kind) or span(limits) or first["msg"].removeprefix("Input should be ")
+    return error(f"{where} is {first['input']!r:.60}: expected {expected}")
+
+
+def span(limits: Iterable[Any]) -> str:
+    """A range in words, "" where there is none.
+
+    >>> from annotated_types import Ge, Gt, Le, Lt
+    >>> [span(x) for x in ([Ge(0), Le(5)], [Gt(0), Le(1)], [Ge(0), Lt(1)], [Ge(1)], [Gt(0)], [Le(9)])]
+    ['0 to 5', 'above 0 to 1', '0 to below 1', '1 or more', 'above 0', '9 or less']
+    """
+    at = {name: getattr(limit, name) for name in LIMITS for limit in limits if hasattr(limit, name)}
+    alone = {"ge": " or more", "le": " or less"}.get(*at, "") if len(at) == 1 else ""
+    return " to ".join(LIMITS[name].format(value) for name, value in at.items()) + alone
+
+
+def unknown(start: str, name: Any, known: Iterable[str]) -> str:
+    """That there is no such name, the nearest one that there is, and all of them.
+
+    >>> unknown("decoding has no", "tmep", ["temp", "top_p"])
+    "decoding has no 'tmep', did you mean 'temp'? there are temp, top_p"
+    """
+    names = list(known)
+    return f"{start} {name!r:.60}{_near(name, names) or ';'} there are {', '.join(names) or 'none'}"
+
+
+def _near(name: Any, known: list[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, 1)
+    return f", did you mean {near[0]!r}?" if near else ""

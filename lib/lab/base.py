@@ -1,0 +1,169 @@
+"""What can run and what comes out: the part that experiment, calibration, re-judge, comparison and training share.
+
+Knows parameters, keys, records and the clock. Does not know what is done with them, nor how a run is sealed.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any, ClassVar
+
+from typing_extensions import Self
+
+from lib.files import RULER, OneLine
+from lib.forms import Text, form, unknown
+from lib.lab.ledger import Decision
+from lib.lab.record import Record, Result, code_state, machine, run_key
+from lib.lab.show import Markdown, cell
+from lib.measure.judge import Judge
+from lib.measure.ruler import Ruler
+from lib.models.offline import OfflineJudge
+
+JUDGING = ("protocol", "model", "effort", "thinking", "max_tokens", "dollars", "concurrency", "replicate")
+SETUP = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge",
+         "gate", "seed", "batch", "judging", "of", "useful")  # of a record, as the parameters say it  # fmt: skip
+
+
+class BadParameters(OneLine, ValueError):
+    """Parameters that cannot run; the message says which, what came and what was expected."""
+
+
+def judge_named(
+    name: str, ruler: Ruler | None = None, batch: bool = False, judging: dict[str, Any] | None = None
+) -> Judge:
+    """The judge of a run; `batch` and `judging` are for Claude. Raises BadParameters, UnknownModel, Tampered."""
+    if name == "offline":
+        if batch or judging:
+            raise BadParameters("batch and judging are for judge 'claude'; the offline judge takes neither")
+        return OfflineJudge()
+    if name != "claude":
+        raise BadParameters(f"judge is {name!r}: expected offline or claude")
+    from lib.measure.claude_judge import ClaudeJudge
+
+    for key in judging or {}:
+        if key not in JUDGING:
+            raise BadParameters(unknown("judging has no", key, JUDGING))
+    try:
+        return ClaudeJudge(ruler, batch=batch, **(judging or {}))
+    except (ValueError, TypeError) as error:
+        raise BadParameters(f"judging {judging}: {error}") from error
+
+
+class Clock:
+    """When a run began and how long it has taken."""
+
+    def __init__(self) -> None:
+        self.started, self._began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    @property
+    def times(self) -> dict[str, Any]:
+        """The same for a record."""
+        return {"started": self.started, "seconds": round(self.seconds, 3)}
+
+
+@form(BadParameters)
+class Runnable:
+    """What a parameters cell says. Nothing runs until `run()`."""
+
+    hypothesis: Text = ""
+    kind: str = ""
+    # What every record has, and what has no such parameter leaves as it is.
+    predicted: ClassVar[float] = 0.0
+    min_effect: ClassVar[float] = 0.02
+    lever: ClassVar[str] = ""
+    pipeline: ClassVar[list[dict[str, Any]]] = []
+    model: ClassVar[str] = ""  # none answers
+    adapter: ClassVar[str] = ""
+    decoding: ClassVar[dict[str, Any]] = {}
+    judge: ClassVar[str] = "offline"
+    gate: ClassVar[str] = "none"
+    seed: ClassVar[int] = 0
+    batch: ClassVar[bool] = False
+    judging: ClassVar[dict[str, Any]] = {}
+    of: ClassVar[str] = ""
+    useful: ClassVar[bool] = False
+
+    @cached_property
+    def ruler(self) -> Ruler:
+        return Ruler.load(RULER)
+
+    @cached_property
+    def the_judge(self) -> Judge:
+        return judge_named(self.judge, self.ruler, self.batch, self.judging)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.ruler.fingerprint(self.the_judge.identity)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        """What tells two runs of a kind apart, beside ruler and judge."""
+        return self.parameters
+
+    @property
+    def key(self) -> str:
+        return run_key(self.kind, self.keyed, self.fingerprint)
+
+    def check(self) -> Self:
+        """Refuse what cannot run or must not. Raises BadParameters."""
+        if not self.hypothesis.strip():
+            raise BadParameters("hypothesis is empty: say what you expect and why before you look")
+        return self
+
+    def record(self, **findings: Any) -> Record:
+        """The record of a run of this, with what came out."""
+        setup = {name: getattr(self, name) for name in SETUP}
+        stamps = {"fingerprint": self.fingerprint, "code": code_state(), "machine": machine(), "key": self.key}
+        return Record(**{**setup, **stamps, **findings})
+
+    @property
+    def slug(self) -> str:
+        """What its run is called where nobody says otherwise."""
+        return self.kind
+
+    def files(self, record: dict[str, Any]) -> dict[str, bytes]:
+        """What the seal keeps beside notebook, record and cases. Raises OSError."""
+        return {}
+
+    def clear(self) -> None:
+        """Forget what lies in work folders: everything is sealed."""
+
+    @property
+    def card(self) -> Markdown:
+        """What was expected before anybody looked."""
+        return Markdown(f"> {cell(self.hypothesis)}")
+
+
+@dataclass(frozen=True, repr=False)  # a repr of every case would stand in the sealed notebook
+class Finding:
+    """What came out, before it is sealed."""
+
+    runnable: Any
+    record: Record
+    cases: list[dict[str, Any]]
+
+    @property
+    def found(self) -> dict[str, Any]:
+        return self.record.found
+
+    @property
+    def decision(self) -> Decision:
+        """What becomes of it, and why."""
+        raise NotImplementedError
+
+    @property
+    def result(self) -> Result:
+        """The one result record: display it last."""
+        decision = self.decision
+        return Result(replace(self.record, status=decision.status, decision=decision.as_dict()), self.cases)

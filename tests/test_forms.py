@@ -1,0 +1,84 @@
+"""Forms: strict types and ranges, and one line that says what came, what was expected and the nearest name."""
+
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field
+
+from lib.files import OneLine
+from lib.forms import Number, Text, fill, form
+
+
+class Bad(OneLine, ValueError):
+    pass
+
+
+@form(Bad, "boat")
+class Boat:
+    name: Text
+    length: Annotated[Number, Field(gt=0, le=30)] = 5.0
+    draught: Number = 1.0
+    crew: Annotated[int, Field(ge=1)] = 1
+    sail: Literal["lateen", "square"] = "square"
+    load: list[str] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+    sound: bool = True
+
+    def __post_init__(self):
+        if self.name == "Titanic":
+            raise Bad("not again")
+
+
+@pytest.mark.parametrize(
+    "odd, said",
+    [
+        ({"name": None}, "boat name is None: expected text"),
+        ({"name": "\ud800"}, "boat name has bytes that are no text; type it in UTF-8"),
+        ({"name": "Titanic"}, "not again"),
+        ({"length": "5"}, "boat length is '5': expected a number"),
+        ({"length": True}, "boat length is True: expected a number"),
+        ({"length": 0}, "boat length is 0: expected above 0 to 30"),
+        ({"length": float("nan")}, "boat length is nan: expected above 0 to 30"),
+        ({"draught": float("inf")}, "boat draught is inf: expected a finite number"),
+        ({"crew": 1.0}, "boat crew is 1.0: expected a whole number"),
+        ({"crew": False}, "boat crew is False: expected a whole number"),
+        ({"crew": 0}, "boat crew is 0: expected 1 or more"),
+        ({"sail": "latten"}, "boat sail is 'latten': expected one of lateen, square, did you mean 'lateen'?"),
+        ({"sail": []}, "boat sail is []: expected one of lateen, square"),
+        ({"load": "salt"}, "boat load is 'salt': expected a list"),
+        ({"load": ["salt", 3]}, "boat load[1] is 3: expected text"),
+        ({"more": []}, "boat more is []: expected a mapping"),
+        ({"sound": 1}, "boat sound is 1: expected true or false"),
+        ({"lenght": 5}, "boat has no 'lenght', did you mean 'length'? there are name, length, draught"),
+        ({3: 5}, "boat has no '3'; there are name, length"),
+    ],
+    ids=lambda x: str(x)[:30],
+)
+def test_what_does_not_fit_is_refused_in_one_line(odd, said):
+    with pytest.raises(Bad) as stopped:
+        fill(Boat, {"name": "Kon-Tiki"} | odd)
+    assert str(stopped.value).startswith(said) and "\n" not in str(stopped.value)
+
+
+def test_a_misspelt_name_is_said_before_the_one_that_is_missing_for_it():
+    with pytest.raises(Bad, match="no 'nmae', did you mean 'name'"):
+        fill(Boat, {"nmae": "Kon-Tiki"})
+    with pytest.raises(Bad, match="boat name is missing; expected name, length, draught"):
+        fill(Boat, {})
+
+
+def test_values_stay_what_they_are_and_cannot_be_changed():
+    boat = Boat("Kon-Tiki", 14)
+    assert type(boat.length) is int and type(replace(boat, length=14.0).length) is float
+    with pytest.raises(AttributeError):
+        boat.crew = 2
+    with pytest.raises(Bad, match="crew is 0"):
+        replace(boat, crew=0)
+
+
+def test_a_value_that_is_given_by_its_place_is_named_too():
+    with pytest.raises(Bad, match="boat length is 31: expected above 0 to 30"):
+        Boat("Kon-Tiki", 31)
+    with pytest.raises(TypeError):
+        Boat("Kon-Tiki", name="Ra")
