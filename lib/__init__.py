@@ -28,6 +28,7 @@ above it, and tests/test_order.py holds that.
     measure.blind               a judge without one dimension
     measure.compare             models side by side on the same cases
     measure.against             a judge beside stored verdicts of another
+    measure.agreement           a judge beside a person's verdicts
     models.model                what a model is; ToyModel
     models.gguf                 a GGUF file as a folder that mlx-lm loads
     models.grammar              which tokens may come next
@@ -40,7 +41,6 @@ above it, and tests/test_order.py holds that.
     models.stored               answers that were written before
     models.load                 the one door to a model
     models.embed                texts as vectors
-    models.offline              the offline judge with the embedded embedder
     agent.prompt                every call beside the parser of its reply
     agent.guard                 the leak guard, and words that texts share
     agent.bank                  the teacher's sets: examples, the nearest, train and valid
@@ -68,6 +68,7 @@ above it, and tests/test_order.py holds that.
     train.adapter               an adapter as files; two merged into one
     train.recipe                one training, from its recipe to its files
     lab.show                    text, numbers and tables as a notebook shows them
+    lab.offline                 the offline judge with the embedded embedder
     lab.record                  what one run was and found
     lab.ledger                  sealed runs, the keep rule, the champion
     lab.rescore                 scores again, in a process of its own
@@ -98,7 +99,8 @@ above it, and tests/test_order.py holds that.
     report.measured             calibration and re-judge -> tables
     report.compared             a comparison of models -> tables
     report.levers               what each class of lever did, its negatives included -> tables
-    report.trained              what training gave, beside the base and imitation -> tables
+    report.trained              what training gave, beside the base, imitation and prompting -> tables
+    report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
     report.site                 notebooks -> pages
@@ -107,6 +109,7 @@ above it, and tests/test_order.py holds that.
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
     desk.supervise              a loop watched and steered from a notebook
+    desk.rate                   stored answers rated by a person, blind
     cli.options                 exit codes, options, the line about a run
     cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
     cli.study                   notch study, confirm
@@ -129,7 +132,7 @@ _HOME = {
     "Gold": "lib.measure.ruler",
     "Answer": "lib.measure.answer",
     "NoAnswer": "lib.measure.answer",
-    "OfflineJudge": "lib.models.offline",
+    "OfflineJudge": "lib.lab.offline",
     "ClaudeJudge": "lib.measure.claude_judge",
     "Judgment": "lib.measure.judge",
     "quality": "lib.measure.score",
@@ -142,6 +145,7 @@ _HOME = {
     "Training": "lib.lab.training",
     "Ledger": "lib.lab.ledger",
     "compared": "lib.report",
+    "examples": "lib.report",
     "explore": "lib.desk",
     "figures": "lib.report",
     "levers": "lib.report",

@@ -30,7 +30,7 @@ OWNERS = {
     "llguidance": {"models.grammar"},
     "apple_fm_sdk": {"models.apple"},
     "matplotlib": {"report.figures"},
-    "ipywidgets": {"desk.panel", "desk.supervise"},
+    "ipywidgets": {"desk.panel", "desk.rate", "desk.supervise"},
     "papermill": {"lab.execute"},
     "anthropic": {"claude.client"},
 }

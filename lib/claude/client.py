@@ -81,14 +81,14 @@ def request(
 ) -> Request:
     """The parameters of a call that answers in JSON of a form. Settings that the model does not take are not sent."""
     takes = listed(model)
-    output: Request = {"format": {"type": "json_schema", "schema": form}}
-    if effort and takes.effort:
-        output["effort"] = effort
     messages = [{"role": "user", "content": content}]
     parameters: Request = {"model": model, "max_tokens": max_tokens, "system": system, "messages": messages}
     if thinking and takes.thinking:
         parameters["thinking"] = {"type": thinking}
-    return parameters | {"output_config": output}
+    parameters["output_config"] = {"format": {"type": "json_schema", "schema": form}}
+    if effort and takes.effort:
+        parameters["output_config"]["effort"] = effort
+    return parameters
 
 
 def schema(form: Any) -> dict[str, Any]:
@@ -116,11 +116,10 @@ class Claude:
         self.budget = Budget(cap)
         self.stop: BaseException | None = None  # once set, every call that is not in flight yet raises it
         self._room = asyncio.Semaphore(concurrency)
-        self._sdk: Any = None
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=self._loop.run_forever, name="claude", daemon=True)
         thread.start()
-        self._open: list[Any] = []  # the finalizer must not hold this object
+        self._open: list[Any] = []  # the SDK's client once there is one: the finalizer must not hold this object
         self.close = weakref.finalize(self, _close, self._loop, thread, self._open)
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
@@ -130,15 +129,14 @@ class Claude:
     @property
     def sdk(self) -> Any:
         """The SDK's client, made at the first call. Raises NoKey."""
-        if self._sdk is None:
+        if not self._open:
             check_key()
             import anthropic
 
-            self._sdk = anthropic.AsyncAnthropic(
-                max_retries=RETRIES, timeout=self.timeout, default_headers={"anthropic-version": API_VERSION}
-            )
-            self._open.append(self._sdk)
-        return self._sdk
+            version = {"anthropic-version": API_VERSION}
+            sdk = anthropic.AsyncAnthropic(max_retries=RETRIES, timeout=self.timeout, default_headers=version)
+            self._open.append(sdk)
+        return self._open[0]
 
     async def ask(self, request: Request) -> Reply:
         """One call. Raises NotAnswered after all retries, BudgetSpent, NoKey, or CloudError for what will not pass."""
@@ -239,25 +237,22 @@ def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, opened: li
     """Let calls in flight end (their replies are paid for), then close connections, loop and thread."""
 
     async def end() -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:
-            _, late = await asyncio.wait(others, timeout=10)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        for sdk in opened:
-            await sdk.close()
-
-    async def end_and_stop() -> None:
         try:
-            await end()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            if others:
+                _, late = await asyncio.wait(others, timeout=10)
+                for task in late:
+                    task.cancel()
+                await asyncio.gather(*late, return_exceptions=True)
+            for sdk in opened:
+                await sdk.close()
             await loop.shutdown_default_executor()
         except RuntimeError:
             pass  # the interpreter is going down and starts no more threads
         finally:
             loop.stop()
 
-    asyncio.run_coroutine_threadsafe(end_and_stop(), loop)
+    asyncio.run_coroutine_threadsafe(end(), loop)
     if threading.current_thread() is thread:
         return  # collected on the loop's own thread: it cannot wait for itself
     thread.join(timeout=15)

@@ -50,7 +50,6 @@ class Paid:
     batch: bool = False  # half the price, up to a day
     poll: float = 60.0  # seconds between two looks at a batch
     concurrency: int = 10
-    timeout: float = 120.0
 
     def __post_init__(self) -> None:
         self.cost = Spent()
@@ -64,7 +63,7 @@ class Paid:
         """The client; it spends from the one cap, also when it is opened again."""
         if self._client is None or not self._client.close.alive:
             spent = self._client.budget.spent if self._client else 0.0
-            self._client = Claude(self.model, self.dollars, self.concurrency, self.timeout)
+            self._client = Claude(self.model, self.dollars, self.concurrency)
             self._client.budget.spent = spent
         return self._client
 
@@ -114,8 +113,7 @@ class Paid:
         return await self._flying[ask.key]
 
     async def _answer(self, ask: Ask) -> Row | Fault:
-        row = self.store.reply(ask.key)
-        if row:
+        if row := self.store.reply(ask.key):
             self.cost += Spent(stored=1)
             return row
         outcome: Row | Fault = Fault("never asked")

@@ -17,6 +17,7 @@ from lib.agent.pipeline import run as run_pipeline
 from lib.files import RULER
 from lib.lab.experiment import BadParameters, Experiment, answer_of, case_row, side_by_side
 from lib.lab.ledger import Ledger
+from lib.lab.offline import OfflineJudge
 from lib.lab.show import Markdown, cell, grid, plural
 from lib.measure.answer import Answer, NoAnswer, normalised
 from lib.measure.judge import Judgment, Unscored
@@ -24,7 +25,6 @@ from lib.measure.ruler import Case, Ruler
 from lib.measure.score import case_quality
 from lib.models import load
 from lib.models.model import Decoding, Model
-from lib.models.offline import OfflineJudge
 
 SHOWN = ("dev", "full")  # gates whose texts a person may read; the sealed gate is not among them
 BUILT_IN = ("smollm2", "toy")

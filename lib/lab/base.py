@@ -16,11 +16,11 @@ from typing_extensions import Self
 from lib.files import RULER, OneLine
 from lib.forms import Text, form, unknown
 from lib.lab.ledger import Decision
+from lib.lab.offline import OfflineJudge
 from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.lab.show import Markdown, cell
 from lib.measure.judge import Judge
 from lib.measure.ruler import Ruler
-from lib.models.offline import OfflineJudge
 
 JUDGING = ("protocol", "model", "effort", "thinking", "max_tokens", "dollars", "concurrency", "replicate")
 SETUP = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge",

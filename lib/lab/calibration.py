@@ -1,7 +1,8 @@
 """A calibration: a judge and a decoding measured before anybody believes a difference; what comes out is a record.
 
-Knows where texts and repeats come from: gold damaged, a run's stored answers judged again, the same pipeline answered
-again with other seeds. Does not know how texts are damaged nor what noise means for the keep rule (`lib.measure`).
+Knows where texts and repeats come from: gold damaged, the controls, a run's stored answers judged again, the same
+pipeline answered again with other seeds. Does not know how texts are damaged nor what noise means for the keep rule
+(`lib.measure`).
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from lib.agent.prompt import BadReply, ask, parse_set
 from lib.claude.prices import BudgetSpent, dollars
+from lib.files import RULER
 from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import code_state
 from lib.measure import calibrate, noise
-from lib.measure.answer import Answer
+from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.damage import texts
 from lib.measure.judge import Judge
 from lib.measure.ruler import Case
+from lib.models.model import quoting
+from lib.models.stored import PREFIX, read
 
 TYPICAL = {"input_tokens": 2000, "output_tokens": 500}  # of one call of the judge by Claude
 GREEDY = 2  # greedy repeats beside the sampled ones: they only have to show whether anything moves
@@ -118,7 +123,8 @@ class Calibration(Runnable):
     @property
     def judgments(self) -> int:
         """How many judgments it takes at most."""
-        answers = len(self.base.ruler.gate(self.gate)) * (2 * self.repeats + GREEDY)
+        controls = len(self._others()) + 3  # and gold, gold of another task, the any-task set
+        answers = len(self.base.ruler.gate(self.gate)) * (2 * self.repeats + GREEDY + controls)
         return len(texts(self.cases[:1])) * len(self.cases) + answers
 
     def run(self) -> Calibrated:
@@ -131,6 +137,7 @@ class Calibration(Runnable):
         for repeat in range(self.repeats):
             rows += calibrate.again(judges.of(repeat), pairs, repeat)
         rows += calibrate.placed(judges.of(0), self.cases)
+        rows += calibrate.control(judges.of(0), self.base.ruler.gate(self.gate), self._others())
         judges._settle()
         found = calibrate.readings(rows)
         found |= calibrate.worlds(rows, found["floors"], self.seed)
@@ -166,6 +173,22 @@ class Calibration(Runnable):
         first = [r for r in rows if r["part"] == part and r["repeat"] == 0 and r["answer"]]
         return [(case[r["case"]], Answer(r["answer"]["title"], tuple(r["answer"]["questions"]))) for r in first]
 
+    def _others(self) -> dict[str, list[Answer | NoAnswer]]:
+        """An answer a case of the gate from every frontier that the ruler stores answers of, and from the toy."""
+        cases = self.base.ruler.gate(self.gate)
+        names = [f"{PREFIX}{path.stem}" for path in sorted((RULER / "answers").glob("*.jsonl"))]
+        replies = {name: read(name).replies for name in names}
+        written = {name: [self._read(own.get(c.task)) for c in cases] for name, own in replies.items()}
+        return written | {calibrate.TOY: [self._read(quoting(ask(c.task))) for c in cases]}
+
+    def _read(self, reply: str | None) -> Answer | NoAnswer:
+        protocol = self.base.ruler.protocol
+        try:
+            draft = parse_set(reply or "")
+        except BadReply as error:
+            return NoAnswer(str(error) if reply else "nothing is stored for this task")
+        return spec_gate(draft.title, draft.questions, protocol.questions, protocol.generic_titles)
+
     def _stored(self) -> list[tuple[Case, Answer]]:
         return stored(Ledger.read(), self.of, self.base.ruler.cases)
 
@@ -181,8 +204,9 @@ class Calibration(Runnable):
         source = f"run {self.of}" if self.of else "the first of these (a greedy one, where there is one)"
         return (
             f"Judge **{self.judge}**, gate **{self.gate}**. Gold of {len(self.cases)} cases is damaged, reworded and "
-            f"attacked. **{self.model}** answers the gate {self.repeats} times with seeds from {self.seed}, decoding "
-            f"{self.decoding or 'greedy'}, and greedily; the answers of {source} are judged {self.repeats} times.\n\n{self.plan}\n\n"
+            f"attacked; the controls are judged on the whole gate. **{self.model}** answers the gate {self.repeats} "
+            f"times with seeds from {self.seed}, decoding {self.decoding or 'greedy'}, and greedily; "
+            f"the answers of {source} are judged {self.repeats} times.\n\n{self.plan}\n\n"
             f"Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`."
         )
 

@@ -21,6 +21,7 @@ from lib.files import Tampered, canonical, check_sums, locked, rows, runs_folder
 from lib.lab import show
 from lib.log import START, Chain, Log
 from lib.measure import blind, calibrate, compare, keep, noise
+from lib.measure.agreement import Rating, item_id
 from lib.measure.answer import Answer, NoAnswer
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.leak import copies, leaks
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
 
 SEAL = "SEALED"
 LEDGER = "ledger.jsonl"
-# What may lie beside the runs: the ledger, paid replies, the loop's events.
-BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl")
-LINES = Chain("record")
+RATINGS = "ratings.jsonl"
+# What may lie beside the runs: the ledger, paid replies, the loop's events, a person's verdicts.
+BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl", RATINGS)
+LINES, RATED = Chain("record"), Chain("item")
+RATABLE = ("full", "dev")  # gates whose answers a person may rate; the sealed gate is not among them
 REFERENCE = ("anchor", "a/a")  # levers that are measured beside the climb and never part of it
 # Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
 READINGS = {"calibrate": calibrate.readings, "rejudge": blind.readings, "models": compare.readings}
@@ -445,7 +448,7 @@ def verify(folder: Path) -> list[str]:
         wrong += [f"{p}: a hidden file, added later" for p in run.rglob(".*")]
     stray = [p for p in folder.iterdir() if p.is_file() and p.name not in BESIDE and not p.name.startswith(".")]
     wrong += [f"{p}: does not belong to a folder of runs" for p in stray]
-    wrong += verify_ledger(folder)
+    wrong += verify_ledger(folder) + verify_ratings(folder)
     if not wrong:
         for run in sealed_folders(folder):
             wrong += _verify_scores(run)
@@ -471,6 +474,51 @@ def verify_ledger(folder: Path) -> list[str]:
         elif line != run:
             wrong.append(f"{path}:{number}: differs from what the sealed run says")
     return wrong
+
+
+def verify_ratings(folder: Path) -> list[str]:
+    """What is wrong with a person's verdicts: lines that do not parse, or that rate what no sealed run answered."""
+    path = folder / RATINGS
+    try:
+        lines = Log(path, RATED).rows
+    except Tampered as error:
+        return [str(error)]
+    wrong = []
+    answers: dict[str, dict[str, str]] = {}
+    for number, row in enumerate(lines, 1):
+        try:
+            _check_rating(folder, row, answers)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            wrong.append(f"{path}:{number}: not a rating ({error})")
+    return wrong
+
+
+def _check_rating(folder: Path, row: dict[str, Any], answers: dict[str, dict[str, str]]) -> None:
+    """Raise ValueError where a line of ratings.jsonl does not fit its sealed run; `answers` keeps what was read."""
+    if row.get("kind") == "undo" and isinstance(row["item"], str) and isinstance(row.get("who"), str):
+        return
+    if row.get("kind") != "rating":
+        raise ValueError(
+            f"kind is {row.get('kind')!r}, who {row.get('who')!r}: expected a rating, or an undo with both"
+        )
+    rating = Rating.of(row)
+    if Path(rating.run).name != rating.run or not (folder / rating.run / SEAL).exists():
+        raise ValueError(f"{rating.run!r} is no sealed run here")
+    record = json.loads((folder / rating.run / "record.json").read_bytes())
+    if record["kind"] != "experiment" or record["gate"] not in RATABLE:
+        raise ValueError(f"{rating.run} is no experiment of the gates {' and '.join(RATABLE)}")
+    if record["fingerprint"] != rating.fingerprint:
+        raise ValueError(f"its fingerprint is not that of {rating.run}")
+    if rating.run not in answers:
+        text = (folder / rating.run / "cases.jsonl").read_text(encoding="utf-8")
+        answers[rating.run] = {r["case"]: item_of(r) for r in map(json.loads, rows(text)) if r["answer"]}
+    if answers[rating.run].get(rating.case) != rating.item:
+        raise ValueError(f"the answer of {rating.run} to {rating.case} is another one")
+
+
+def item_of(row: dict[str, Any]) -> str:
+    """The id of the answer that a row of cases.jsonl holds."""
+    return item_id(row["case"], row["answer"]["title"], row["answer"]["questions"])
 
 
 def outcome_of(row: dict[str, Any]) -> Outcome:

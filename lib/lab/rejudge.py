@@ -14,8 +14,9 @@ from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named
 from lib.lab.calibration import CAP, price, stored
 from lib.lab.ledger import Decision, Ledger, outcome_of
+from lib.lab.offline import OfflineJudge
 from lib.lab.record import Record
-from lib.lab.show import Markdown
+from lib.lab.show import Markdown, chance, plural
 from lib.measure import blind
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
@@ -146,13 +147,13 @@ class Rejudged(Finding):
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says what removing the dimension did."""
         runs = {k: v for k, v in self.found["runs"].items() if v["cases"]}
-        moved = [k for k, v in runs.items() if v["p"] < ALPHA]
+        moved = [k for k, v in runs.items() if v["judged"]["p"] < ALPHA]
         before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
         without = self.runnable.without.replace("_", "-")
-        effect = f"without {without} the losses to gold go from {before} to {after} in {len(runs)} run{'s' * (len(runs) != 1)}; "
-        effect += (
-            f"quality moves beyond chance in {', '.join(moved)}" if moved else "quality moves beyond chance in none"
+        effect = (
+            f"without {without} the losses to gold go from {before} to {after} in {plural(len(runs), 'run')}; beyond "
         )
+        effect += f"the arithmetic of one score fewer, quality moves beyond chance in {', '.join(moved) or 'none'}"
         return Decision("reference", effect)
 
     def _repr_markdown_(self) -> str:
@@ -161,10 +162,13 @@ class Rejudged(Finding):
             if not v["cases"]:
                 lines.append(f"- **{run}**: nothing was scored.")
                 continue
-            seen = f"{v['detectable']:.3f}" if v["detectable"] else "any difference"
+            judged = v["judged"]
+            seen = f"{judged['detectable']:.3f}" if judged["detectable"] else "any difference"
             lines.append(
-                f"- **{run}**: {v['delta']:+.4f} (95 % {v['low']:+.3f} to {v['high']:+.3f}, p = {v['p']:.3g}), of which "
-                f"{v['from_rubric']:+.4f} from the rubric and {v['from_verdicts']:+.4f} from verdicts; {v['losses'][0]} → "
-                f"{v['losses'][1]} losses. It could have seen {seen} with 80 % power."
+                f"- **{run}**: {v['delta']:+.4f} (95 % {v['low']:+.3f} to {v['high']:+.3f}, p = {v['p']:.3g}). Arithmetic: "
+                f"{v['from_dropping']:+.4f} from one score fewer in the mean. Judgment: {judged['delta']:+.4f} "
+                f"({chance(judged['p'])}), of which {v['from_scores']:+.4f} from the other scores and "
+                f"{v['from_verdicts']:+.4f} from verdicts; {v['losses'][0]} → {v['losses'][1]} losses. It could have seen "
+                f"{seen} of judgment with 80 % power."
             )
         return "\n".join(lines)

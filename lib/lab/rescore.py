@@ -90,7 +90,7 @@ def _plain(it: Any) -> str:
 
 
 def _offline(ruler: Ruler) -> Any:
-    from lib.models.offline import OfflineJudge
+    from lib.lab.offline import OfflineJudge
 
     return OfflineJudge()
 

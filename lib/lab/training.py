@@ -24,12 +24,12 @@ from lib.files import replace as write_file
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.ledger import Decision
+from lib.lab.offline import OfflineJudge
 from lib.lab.record import Record, code_state
 from lib.lab.show import Markdown, grid, number
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.ruler import Case, Gold
 from lib.models import load
-from lib.models.offline import OfflineJudge
 from lib.train import recipe as recipes
 from lib.train.lora import Settings, going_on
 from lib.train.recipe import Recipe

@@ -6,7 +6,6 @@ fields). Keeps numbers only: texts are read, judged and forgotten. Does not know
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Verdict
-from lib.measure.ruler import Case, Gold
+from lib.measure.ruler import Case, Gold, json_lines
 from lib.measure.score import quality
 
 VERDICTS: dict[str, Verdict] = {"fmBetter": "win", "tie": "tie", "goldBetter": "loss"}
@@ -45,12 +44,13 @@ class Pair:
 
 def read(path: Path) -> tuple[list[Stored], int]:
     """The judged answers of one file, and how many rows have no judgment. Raises BadVerdicts, OSError."""
-    folder = path.parent / "gold.jsonl" if (path.parent / "gold.jsonl").exists() else path.parent.parent / "gold.jsonl"
-    if not folder.exists():
+    places = [folder / "gold.jsonl" for folder in (path.parent, path.parent.parent)]
+    file = next((f for f in places if f.exists()), None)
+    if file is None:
         raise BadVerdicts(f"{path}: no gold.jsonl beside it or in the folder above")
-    gold = {g["id"]: g for _, g in _rows(folder)}
+    gold = {g["id"]: g for _, g in json_lines(file, BadVerdicts)}
     judged, unjudged = [], 0
-    for number, row in _rows(path):
+    for where, row in json_lines(path, BadVerdicts):
         try:
             if row["pairwise"] is None:
                 unjudged += 1
@@ -61,19 +61,8 @@ def read(path: Path) -> tuple[list[Stored], int]:
             answer = Answer(row["title"], tuple(row["questions"]))
             judged.append(Stored(path.stem, case, answer, Judgment(scores, VERDICTS[row["pairwise"]])))
         except (KeyError, TypeError, ValueError) as error:
-            raise BadVerdicts(f"{path}:{number}: not a row of verdicts ({type(error).__name__}: {error})") from error
+            raise BadVerdicts(f"{where}: not a row of verdicts ({type(error).__name__}: {error})") from error
     return judged, unjudged
-
-
-def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        rows = [(n, json.loads(line)) for n, line in enumerate(lines, 1) if line.strip()]
-    except ValueError as error:
-        raise BadVerdicts(f"{path}: not JSON lines ({error})") from error
-    if not all(isinstance(row, dict) for _, row in rows):
-        raise BadVerdicts(f"{path}: a line is not a JSON object")
-    return rows
 
 
 def compare(judge: Judge, rows: Sequence[Stored]) -> tuple[list[Pair], int]:
@@ -96,38 +85,36 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
 
 def agreement(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Spearman of quality and dimensions, agreement of verdicts, and the runs in the order of each judge."""
-
-    def rho(ours: list[float], stored: list[float]) -> float:
-        return round(spearman(ours, stored), 4) if len(ours) > 2 else 0.0
-
-    ours = [quality(p.ours.scores, p.ours.verdict) for p in pairs]
-    stored = [quality(p.stored.scores, p.stored.verdict) for p in pairs]
-    runs = {}
-    for run in dict.fromkeys(p.run for p in pairs):
-        at = [i for i, p in enumerate(pairs) if p.run == run]
-        mine, theirs = [ours[i] for i in at], [stored[i] for i in at]
-        runs[run] = {"cases": len(at), "ours": sum(mine) / len(at), "stored": sum(theirs) / len(at),
-                     "spearman": rho(mine, theirs), "same": _same([pairs[i] for i in at])}  # fmt: skip
+    overall = _run(pairs)
+    runs = {run: _run([p for p in pairs if p.run == run]) for run in dict.fromkeys(p.run for p in pairs)}
     most = max((sum(p.stored.verdict == v for p in pairs) for v in VERDICTS.values()), default=0)
     return {
-        "cases": len(pairs), "quality": rho(ours, stored),
-        "dims": {d: rho([p.ours.scores[d] for p in pairs], [p.stored.scores[d] for p in pairs]) for d in DIMENSIONS},
-        "same": _same(pairs), "always": most / len(pairs) if pairs else 0.0, "runs": runs,
+        "cases": len(pairs), "quality": overall["spearman"],
+        "dims": {d: _rho([p.ours.scores[d] for p in pairs], [p.stored.scores[d] for p in pairs]) for d in DIMENSIONS},
+        "same": overall["same"], "always": most / max(1, len(pairs)), "runs": runs,
         "order": {w: sorted(runs, key=lambda r: -runs[r][w]) for w in ("ours", "stored")},
     }  # fmt: skip
 
 
-def _same(pairs: Sequence[Pair]) -> float:
-    return sum(p.ours.verdict == p.stored.verdict for p in pairs) / len(pairs) if pairs else 0.0
+def _run(pairs: Sequence[Pair]) -> dict[str, Any]:
+    ours = [quality(p.ours.scores, p.ours.verdict) for p in pairs]
+    stored = [quality(p.stored.scores, p.stored.verdict) for p in pairs]
+    n = max(1, len(pairs))
+    same = sum(p.ours.verdict == p.stored.verdict for p in pairs) / n
+    return {"cases": len(pairs), "ours": sum(ours) / n, "stored": sum(stored) / n,
+            "spearman": _rho(ours, stored), "same": same}  # fmt: skip
+
+
+def _rho(ours: list[float], stored: list[float]) -> float:
+    return round(spearman(ours, stored), 4) if len(ours) > 2 else 0.0
 
 
 def text(agreed: dict[str, Any], unjudged: int = 0, unscored: int = 0) -> str:
     """Agreement as text for a terminal."""
-    left_out = [f"{unjudged} rows have no verdict"] * bool(unjudged) + [f"{unscored} were unscored here"] * bool(
-        unscored
-    )
+    counts = ((unjudged, "rows have no verdict"), (unscored, "were unscored here"))
+    left_out = [f"{n} {what}" for n, what in counts if n]
     lines = [f"{agreed['cases']} answers judged by both" + (f" ({', '.join(left_out)})" if left_out else "")]
-    lines += [f"Spearman of case quality   {agreed['quality']:.3f}"]
+    lines.append(f"Spearman of case quality   {agreed['quality']:.3f}")
     lines += [f"            {d.replace('_', '-'):15s}{v:.3f}" for d, v in agreed["dims"].items()]
     lines.append(f"same verdict {agreed['same']:.2f} ({agreed['always']:.2f} by always saying the commonest one)")
     for name, run in agreed["runs"].items():

@@ -15,17 +15,7 @@ LONGEST = 300  # characters of one question or title; nobody asks a question thi
 EMOJI = re.compile(
     "[\U0001f000-\U0001faff\u231a\u231b\u23e9-\u23f3\u25fd\u25fe\u2b1b\u2b1c\u3297\u3299\u2600-\u27bf\u2b50\u2b55\ufe0f\U000e0020-\U000e007f]"
 )
-GENERIC = (
-    "title",
-    "task",
-    "plan",
-    "untitled",
-    "discovery",
-    "questions",
-    "clarifying questions",
-    "your task",
-    "planner",
-)
+GENERIC = (*"title task plan untitled discovery questions planner".split(), "clarifying questions", "your task")
 
 
 @dataclass(frozen=True)

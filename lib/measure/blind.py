@@ -17,7 +17,7 @@ from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.noise import detectable_of
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Case, Ruler
-from lib.measure.score import VALUE
+from lib.measure.score import VALUE, quality
 from lib.measure.stats import paired
 
 # What this project's two prompts say about a dimension beside its anchors: taken out where it stands.
@@ -91,8 +91,10 @@ class BlindOfflineJudge:
 def readings(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """By run: qualities with and without the dimension, their paired difference, losses before and after.
 
-    Rows have `run`, `case`, `part` (stored, placebo, blind) and a judgment. The difference has two parts: the rubric
-    without the dimension, which needs no second judging, and the verdict. Cases unscored in either are left out.
+    Rows have `run`, `case`, `part` (stored, placebo, blind) and a judgment. The difference has three parts. Arithmetic
+    is `from_dropping`: the placebo's own scores with one fewer in their mean, which needs no second judging. Judgment
+    are `from_scores`, the scores that remain, and `from_verdicts`; `judged` tests the two together, and `detectable` in
+    it is what that test could have seen. Cases unscored in either are left out.
     """
     return {"runs": {run: _run([r for r in rows if r["run"] == run]) for run in dict.fromkeys(r["run"] for r in rows)}}
 
@@ -106,7 +108,8 @@ def _run(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if not both:
         return {"cases": 0, "unscored": len(part["placebo"])}
     a, b = ({c: part[p][c]["quality"] for c in both} for p in ("blind", "placebo"))
-    test = paired(a, b)
+    fewer = {c: _fewer(part["placebo"][c], part["blind"][c]) for c in both}
+    test, judgment = paired(a, b), paired(a, {c: row["quality"] for c, row in fewer.items()})
     verdicts = math.fsum(_won(part["blind"][c]) - _won(part["placebo"][c]) for c in both) / (2 * len(both))
     judged = [r["judgment"] for c in both if (r := part["placebo"][c])["judgment"]]
     return {
@@ -116,6 +119,13 @@ def _run(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "placebo": _mean(b.values()), "blind": _mean(a.values()),
         "delta": test.delta, "p": test.p, "low": test.low, "high": test.high,
         "from_verdicts": verdicts, "from_rubric": test.delta - verdicts,
+        "from_dropping": math.fsum(fewer[c]["quality"] - b[c] for c in both) / len(both),
+        "from_scores": math.fsum(_rubric(part["blind"][c]) - _rubric(fewer[c]) for c in both) / len(both),
+        "judged": {
+            **{k: getattr(judgment, k) for k in ("delta", "p", "low", "high")},
+            "detectable": detectable_of([a[c] - fewer[c]["quality"] for c in both]),
+        },
+        "verdicts_changed": sum(_won(part["blind"][c]) != _won(part["placebo"][c]) for c in both),
         "losses": [_losses(part["placebo"], both), _losses(part["blind"], both)],
         "moved": sum(part["placebo"][c]["quality"] != part["stored"][c]["quality"] for c in stored),
         "detectable": detectable_of([a[c] - b[c] for c in both]),
@@ -125,6 +135,20 @@ def _run(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _quality(rows: dict[str, dict[str, Any]], case: str) -> float | None:
     return rows[case]["quality"] if case in rows else None
+
+
+def _fewer(placebo: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
+    """The placebo's judgment with those scores alone that the blind judge gives, and its quality."""
+    if not placebo["judgment"] or not seen["judgment"]:
+        return placebo
+    scores = {d: s for d, s in placebo["judgment"]["scores"].items() if d in seen["judgment"]["scores"]}
+    verdict = placebo["judgment"]["verdict"]
+    return {"judgment": {"scores": scores, "verdict": verdict}, "quality": quality(scores, verdict)}
+
+
+def _rubric(row: dict[str, Any]) -> float:
+    """What the rubric adds to the quality of a case."""
+    return quality(row["judgment"]["scores"], "loss") if row["judgment"] else 0.0
 
 
 def _won(row: dict[str, Any]) -> float:

@@ -27,6 +27,7 @@ from lib.measure.judge_calls import Call
 from lib.measure.ruler import Case, Ruler
 
 ASKS = 2  # the first ask and one more, after a reply that cannot be used
+WRONG = "case {case!r}: {fault}; the run is invalid, its judgments are not used"
 Outcome = Judgment | Unscored
 
 
@@ -62,25 +63,22 @@ class ClaudeJudge:
         concurrency: int = 10,
         replicate: int = 0,
         batch: bool = False,
-        timeout: float = 120.0,
         poll: float = 60.0,
     ) -> None:
         self.ruler = ruler or Ruler.load()
-        defaults = self.ruler.protocol.judge
         if protocol not in calls.PROTOCOLS:
             raise ValueError(f"protocol {protocol!r}: expected one of {', '.join(calls.PROTOCOLS)}")
         if not dollars > 0 or concurrency < 1 or replicate < 0:
             got = f"{dollars}, {concurrency} and {replicate}"
             raise ValueError(f"dollars is above 0, concurrency 1 or more, replicate 0 or more, not {got}")
         self.protocol, self.calls = protocol, calls.PROTOCOLS[protocol]
-        self.model = str(defaults.get("model", "") if model is None else model)
+        given = {"model": model, "effort": effort, "thinking": thinking, "max_tokens": max_tokens}
+        setting = {"max_tokens": 2000} | self.ruler.protocol.judge | {k: v for k, v in given.items() if v is not None}
+        self.model, self.max_tokens = str(setting.get("model", "")), int(setting["max_tokens"])
         takes = listed(self.model)
         # What a model does not take is not sent, and what is not sent does not stand in the identity.
-        self.effort = str((defaults.get("effort") if effort is None else effort) or "") if takes.effort else ""
-        self.thinking = (
-            str((defaults.get("thinking") if thinking is None else thinking) or "") if takes.thinking else ""
-        )
-        self.max_tokens = int(defaults.get("max_tokens", 2000) if max_tokens is None else max_tokens)
+        self.effort = str(setting.get("effort") or "") if takes.effort else ""
+        self.thinking = str(setting.get("thinking") or "") if takes.thinking else ""
         self.store = store if isinstance(store, Store) else Store(store or runs_folder() / NAME)
         self.replicate, self.batch = int(replicate), batch
         self.dimensions = calls.names(self.ruler)
@@ -90,22 +88,11 @@ class ClaudeJudge:
             "wording": sha256(canonical(calls.wording(self.ruler, self.calls))),
         }  # fmt: skip
         self.fingerprint = self.ruler.fingerprint(self.identity)
-        self.paid = Paid(
-            self.store,
-            self.model,
-            float(dollars),
-            partial(_read, self.dimensions),
-            about={"fingerprint": self.fingerprint},
-            wrong="case {case!r}: {fault}; the run is invalid, its judgments are not used",
-            asks=ASKS,
-            batch=batch,
-            poll=poll,
-            concurrency=int(concurrency),
-            timeout=timeout,
-        )
+        read, about = partial(_read, self.dimensions), {"fingerprint": self.fingerprint}
+        how: dict[str, Any] = {"asks": ASKS, "batch": batch, "poll": poll, "concurrency": int(concurrency)}
+        self.paid = Paid(self.store, self.model, float(dollars), read, about, WRONG, **how)
         self._own = {c.id: c for c in self.ruler.cases}
         self._queue: list[tuple[Case, Answer, Future[Outcome]]] = []
-        self._instructions: dict[Call, tuple[str, dict[str, Any]]] = {}
 
     # --- the interface
 
@@ -173,13 +160,10 @@ class ClaudeJudge:
 
     def request(self, call: Call, case: Case, answer: Answer) -> Request:
         """The parameters of one call, as the API gets them."""
-        if call not in self._instructions:
-            form = schema(calls.form(call.kind, self.dimensions))
-            self._instructions[call] = calls.system(call, self.ruler), form
-        text, form = self._instructions[call]
         nonce, content = calls.fresh(call, case, answer)
+        form = schema(calls.form(call.kind, self.dimensions))
         system = [
-            {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}},
+            {"type": "text", "text": calls.system(call, self.ruler), "cache_control": {"type": "ephemeral"}},
             {"type": "text", "text": calls.tags(call, nonce)},
         ]
         return client.request(self.model, self.max_tokens, system, content, form, self.effort, self.thinking)

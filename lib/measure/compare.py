@@ -5,16 +5,18 @@ Knows judgments by group and run. Does not know which model stands behind a run,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
+from lib.log import Row
 from lib.measure.answer import NoAnswer
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.score import Outcome, score
 from lib.measure.stats import paired
 
-Row = dict[str, Any]
 CEILING = "gold"  # the part of rows that judge every gold answer as if it were a candidate
 
 
@@ -37,31 +39,23 @@ def readings(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _group(runs: dict[str, list[Row]]) -> list[dict[str, Any]]:
     first = next(iter(runs.values()))
-    found: list[dict[str, Any]] = []
+    sides = []
     for run, rows in runs.items():
-        told: dict[str, Any] = {"run": run, "scores": score([_outcome(r) for r in rows]).as_dict()}
+        side: dict[str, Any] = {"run": run, "scores": score([_outcome(r) for r in rows]).as_dict()}
         if rows is not first:
-            told |= {"difference": difference(rows, first), "dims": dimensions(rows, first)}
-        found.append(told)
-    return found
+            dims = {d: _difference(rows, first, partial(_score, d)) for d in DIMENSIONS}
+            side |= {"difference": _difference(rows, first, itemgetter("quality")), "dims": dims}
+        sides.append(side)
+    return sides
 
 
-def difference(rows: Sequence[Row], first: Sequence[Row]) -> dict[str, Any]:
-    """The mean difference in quality of two runs on the cases that both have a quality for."""
-    mine, its = ({r["case"]: r["quality"] for r in some if r["quality"] is not None} for some in (rows, first))
-    return _paired(mine, its)
+def _score(dimension: str, row: Row) -> float | None:
+    return row["judgment"]["scores"].get(dimension) if row["judgment"] else None
 
 
-def dimensions(rows: Sequence[Row], first: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """The same for each dimension, on the cases that were judged in both runs."""
-    mine, its = ({r["case"]: r["judgment"]["scores"] for r in some if r["judgment"]} for some in (rows, first))
-    return {
-        d: _paired({c: s[d] for c, s in mine.items() if d in s}, {c: s[d] for c, s in its.items() if d in s})
-        for d in DIMENSIONS
-    }
-
-
-def _paired(mine: dict[str, float], its: dict[str, float]) -> dict[str, Any]:
+def _difference(rows: Sequence[Row], first: Sequence[Row], value: Callable[[Row], float | None]) -> dict[str, Any]:
+    """The mean difference in a value of two runs, on the cases that have one in both."""
+    mine, its = ({r["case"]: v for r in some if (v := value(r)) is not None} for some in (rows, first))
     both = mine.keys() & its.keys()
     if not both:
         return {"delta": None, "p": None, "low": None, "high": None, "n": 0}

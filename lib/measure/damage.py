@@ -62,9 +62,7 @@ def blur(gold: Gold, n: int) -> tuple[str, ...]:
 
 def drop(gold: Gold, n: int) -> tuple[str, ...]:
     """Gold without its critical question, and without n - 1 of the others."""
-    last = [i for i in reversed(range(len(gold.questions))) if gold.questions[i] != gold.critical]
-    critical = [i for i, q in enumerate(gold.questions) if q == gold.critical]
-    gone = (critical + last)[:n]
+    gone = _plain(gold)[::-1][:n]
     return tuple(q for i, q in enumerate(gold.questions) if i not in gone)
 
 
@@ -152,25 +150,22 @@ def _swapped(questions: Sequence[str], new: dict[int, str]) -> tuple[str, ...]:
 # --- the same in other words ---------------------------------------------------------------------
 
 _ASKS = "|".join(sorted(_AUX))
-_WORDS = tuple(
-    (re.compile(old), new)
-    for old, new in (
-        (r"^How (many|much|long|old|far|often) ", r"About how \1 "),
-        (rf"^(What|Where|When|Who|Why|How) (?=(?:{_ASKS}) )", r"\1 exactly "),
-        (r"^How (?=\w)", "Just how "),
-        (r"^(Which|What) (?=(?:of|other) )", r"Exactly \1 "),
-        (r"^Which ", "What "),
-        (r"^What ", "Which "),
-        (r"^By when ", "By what date "),
-        (r"^At what moment ", "When "),
-        (r"^Do you have ", "Have you got "),
-        (r"^Would you like to ", "Do you want to "),
-        (r"^Would you like ", "Do you want "),
-        (r"^Could you ", "Would you be able to "),
-        (r"^Have you ever ", "Have you at any time "),
-        (r"^(Did|Has) ", r"As far as you know, \1 "),
-        (r"^Who (?!else)", "Which person "),
-    )
+_WORDS = (
+    (r"^How (many|much|long|old|far|often) ", r"About how \1 "),
+    (rf"^(What|Where|When|Who|Why|How) (?=(?:{_ASKS}) )", r"\1 exactly "),
+    (r"^How (?=\w)", "Just how "),
+    (r"^(Which|What) (?=(?:of|other) )", r"Exactly \1 "),
+    (r"^Which ", "What "),
+    (r"^What ", "Which "),
+    (r"^By when ", "By what date "),
+    (r"^At what moment ", "When "),
+    (r"^Do you have ", "Have you got "),
+    (r"^Would you like to ", "Do you want to "),
+    (r"^Would you like ", "Do you want "),
+    (r"^Could you ", "Would you be able to "),
+    (r"^Have you ever ", "Have you at any time "),
+    (r"^(Did|Has) ", r"As far as you know, \1 "),
+    (r"^Who (?!else)", "Which person "),
 )
 
 
@@ -182,7 +177,7 @@ def reworded(question: str) -> str:
     >>> reworded("Did your father leave a will?")
     'As far as you know, did your father leave a will?'
     """
-    text = next((rule.sub(new, question) for rule, new in _WORDS if rule.search(question)), question)
+    text = next((re.sub(rule, new, question) for rule, new in _WORDS if re.search(rule, question)), question)
     first, comma, rest = text.partition(", ")
     return f"{first}{comma}{rest[:1].lower()}{rest[1:]}" if comma and first not in question else text
 
@@ -244,35 +239,18 @@ def attacks(case: Case, honest: Answer) -> dict[str, tuple[Answer, str]]:
 
 def texts(cases: Sequence[Case]) -> list[Text]:
     """Every text of a calibration on these cases, in order. Raises ValueError on a case without gold."""
-    found = []
+    every = []
     for case in cases:
         gold = case.gold
         if gold is None:
             raise ValueError(f"case {case.id!r} has no gold answer, and a calibration starts from gold")
         honest = plain(case)
-        found.append(Text("gold", "gold", case, Answer(gold.title, gold.questions)))
-        found.append(Text("paraphrase", "paraphrase", case, paraphrase(gold)))
+        every.append(Text("gold", "gold", case, Answer(gold.title, gold.questions)))
+        every.append(Text("paraphrase", "paraphrase", case, paraphrase(gold)))
         for kind, (dimension, damage) in DAMAGES.items():
             for n in STRENGTHS:
-                found.append(Text("damage", kind, case, Answer(gold.title, damage(gold, n)), dimension, n))
-        found.append(Text("honest", "plain", case, honest))
+                every.append(Text("damage", kind, case, Answer(gold.title, damage(gold, n)), dimension, n))
+        every.append(Text("honest", "plain", case, honest))
         for kind, (answer, than) in attacks(case, honest).items():
-            found.append(Text("attack", kind, case, answer, honest=than))
-    return found
-
-
-def frozen(cases: Sequence[Case]) -> list[dict[str, object]]:
-    """The texts that a ruler keeps in calibration.jsonl: of every damage the lightest, with what a judge must do.
-
-    `must`: gold ties at the top; damage lowers its own dimension; an attack stays at or under its honest text.
-    """
-    must = {"gold": "tie", "paraphrase": "tie or near", "damage": "lower its dimension", "attack": "not beat `than`"}
-    return [
-        {
-            "case": t.case.id, "part": t.part, "kind": t.kind, "dimension": t.dimension, "strength": t.strength,
-            "than": t.honest, "must": must.get(t.part, "be an honest, plain set"), "title": t.answer.title,
-            "questions": list(t.answer.questions),
-        }
-        for t in texts(cases)
-        if t.strength in (0, 1)
-    ]  # fmt: skip
+            every.append(Text("attack", kind, case, answer, honest=than))
+    return every

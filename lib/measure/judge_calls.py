@@ -84,17 +84,13 @@ def tags(call: Call, nonce: str) -> str:
 
 def user(call: Call, case: Case, answer: Answer, nonce: str) -> str:
     """The data of a call, and nothing but data: JSON in tags. Raises ValueError without gold where gold is shown."""
-    if call.kind == USEFUL:
-        return _tagged({"task": case.task, "A": _set(answer)}, nonce)
-    gold = gold_of(case)
-    first, second = (gold, answer) if call.gold_first else (answer, gold)
-    parts: dict[str, Any] = {"task": case.task, "A": _set(first), "B": _set(second)}
-    if call.kind == "rubric":
-        parts["critical"] = gold.critical
-    return _tagged(parts, nonce)
-
-
-def _tagged(parts: Mapping[str, Any], nonce: str) -> str:
+    parts: dict[str, Any] = {"task": case.task, "A": _set(answer)}
+    if call.kind != USEFUL:
+        gold = gold_of(case)
+        first, second = (gold, answer) if call.gold_first else (answer, gold)
+        parts |= {"A": _set(first), "B": _set(second)}
+        if call.kind == "rubric":
+            parts["critical"] = gold.critical
     return "\n".join(f"<{name}-{nonce}>\n{data(value)}\n</{name}-{nonce}>" for name, value in parts.items())
 
 
@@ -148,11 +144,6 @@ def form(kind: str, dimensions: tuple[str, ...]) -> Any:
     return create_model(kind.capitalize(), __config__=config, reason=(str, ...), **scores, **verdict)
 
 
-@lru_cache(maxsize=32)
-def _schema(kind: str, dimensions: tuple[str, ...]) -> dict[str, Any]:
-    return form(kind, dimensions).model_json_schema()  # type: ignore[no-any-return]
-
-
 def names(ruler: Ruler) -> tuple[str, ...]:
     """The dimensions of a ruler, in its order."""
     return tuple(d.name for d in ruler.rubric)
@@ -163,7 +154,7 @@ def wording(ruler: Ruler, calls: Sequence[Call]) -> list[Any]:
     case, answer = Case("id", "task", Gold("title", ("question",), "critical")), Answer("title", ("question",))
     return [
         [c.kind, c.order, system(c, ruler), tags(c, "0"), user(c, case, answer, "0"),
-         _schema(c.kind, names(ruler))]
+         form(c.kind, names(ruler)).model_json_schema()]
         for c in calls
     ]  # fmt: skip
 

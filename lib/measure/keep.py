@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lib.measure.stats import Paired
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-
+Floats = NDArray[np.float64]
 ALPHA = 0.05
 HAIR = 1e-9  # two means of the same numbers may differ in their last digits
 SIGNS = 4000  # random sign patterns a test: enough for a rate over many tests, where `paired` draws 100,000 for one
@@ -48,8 +46,6 @@ def decide(test: Paired, floor: float | None, least: float, looks: int = 1) -> t
 
 def accepts(differences: Floats, floor: Floats | float | None = None) -> NDArray[np.bool_]:
     """The rule on many comparisons at once: a row a comparison, a column a case; `floor` is one, or one a row."""
-    import numpy as np
-
     total, delta = differences.sum(axis=1), differences.mean(axis=1)
     # A sum within its own deviation is reached by one sign pattern in ten or more (Oleszkiewicz 1996): not worth a test.
     far = np.flatnonzero(passes(delta, 0.0, floor) & (total**2 > (differences**2).sum(axis=1)))
@@ -61,8 +57,6 @@ def accepts(differences: Floats, floor: Floats | float | None = None) -> NDArray
 
 @lru_cache(maxsize=4)
 def _signs(cases: int) -> NDArray[np.float32]:
-    import numpy as np
-
     return (np.random.default_rng(0).integers(0, 2, (cases, SIGNS)) * 2 - 1).astype(np.float32)
 
 
@@ -94,16 +88,12 @@ class Course:
 
 
 def _course(world: Floats, stands: NDArray[np.int_]) -> Course:
-    import numpy as np
-
     means = world.mean(axis=2)
     return Course(stands, np.take_along_axis(means, stands, axis=1) - means[:, :1])
 
 
 def if_better(world: Floats) -> Course:
     """What "keep it if the number went up" makes of studies x runs x cases."""
-    import numpy as np
-
     best = np.maximum.accumulate(world.mean(axis=2), axis=1)
     new = np.diff(best, axis=1, prepend=best[:, :1]) > HAIR
     return _course(world, np.maximum.accumulate(np.where(new, np.arange(best.shape[1]), 0), axis=1))
@@ -115,8 +105,6 @@ def play(world: Floats, sealed: Floats, floor: Floats | float | None = None) -> 
     As in `lab.ledger`: a run is tested against the last kept one; a kept run is looked at once on the sealed cases,
     against the last one confirmed there, by the same rule. The first run is the first of both.
     """
-    import numpy as np
-
     studies, runs, _ = world.shape
     every, floor = np.arange(studies), np.broadcast_to(0.0 if floor is None else floor, studies)
     champion, confirmed = np.zeros((2, studies, runs), int)

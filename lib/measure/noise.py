@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from lib.measure import keep
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
+from lib.measure.keep import Floats
 
 RUNS = 71  # experiments of the published study
 STUDIES = 1000
+CASES = 30  # of a gate
+POWER = 0.8  # share of simulated comparisons in which a gain is seen
 Repeats = Sequence[Sequence[float]]  # a row a repeat, a column a case
 
 
@@ -64,42 +63,31 @@ def residuals(repeats: Repeats) -> Floats:
     return spread
 
 
-def detectable(
-    repeats: Repeats,
-    floor: float | None = None,
-    cases: int = 30,
-    power: float = 0.8,
-    draws: int = STUDIES,
-    seed: int = 0,
-) -> float:
-    """The smallest true gain that the keep rule sees with this power on so many cases, by simulation.
+def detectable(repeats: Repeats, floor: float | None = None, seed: int = 0) -> float:
+    """The smallest true gain that the keep rule sees with POWER on CASES cases, by simulation.
 
     Two draws of residuals a case are two runs that differ in nothing; the gain is added to all cases of one. 0.0 when
     repeats do not differ: then every gain shows.
     """
-    import numpy as np
-
     spread = residuals(repeats)
     if not spread.any():
         return 0.0
-    runs = keep.alike(spread, (draws, 2, cases), np.random.default_rng(seed))
-    return _smallest(runs[:, 0] - runs[:, 1], floor, power)
+    runs = keep.alike(spread, (STUDIES, 2, CASES), np.random.default_rng(seed))
+    return _smallest(runs[:, 0] - runs[:, 1], floor)
 
 
-def detectable_of(differences: Sequence[float], power: float = 0.8, draws: int = STUDIES, seed: int = 0) -> float:
+def detectable_of(differences: Sequence[float]) -> float:
     """The smallest mean difference that a paired test would have seen, from the differences that it got."""
-    import numpy as np
-
     d = np.asarray(differences, dtype=float)
     if len(d) < 2 or np.ptp(d) == 0:
         return 0.0
-    again = np.random.default_rng(seed).integers(0, len(d), (draws, len(d)))
-    return _smallest((d - d.mean())[again], None, power)
+    again = np.random.default_rng(0).integers(0, len(d), (STUDIES, len(d)))
+    return _smallest((d - d.mean())[again], None)
 
 
-def _smallest(nothing: Floats, floor: float | None, power: float) -> float:
+def _smallest(nothing: Floats, floor: float | None) -> float:
     def seen(gain: float) -> bool:
-        return bool(keep.accepts(nothing + gain, floor).mean() >= power)
+        return bool(keep.accepts(nothing + gain, floor).mean() >= POWER)
 
     low, high = 0.0, max(floor or 0.0, float(nothing.std()), 0.01)
     while not seen(high):
@@ -110,18 +98,14 @@ def _smallest(nothing: Floats, floor: float | None, power: float) -> float:
     return round(high, 4)
 
 
-def null_world(
-    repeats: Repeats, floor: float | None = None, runs: int = RUNS, studies: int = STUDIES, seed: int = 0
-) -> keep.NullWorld:
-    """The keep rule over studies of `runs` experiments that change nothing, on as many open and sealed cases.
+def null_world(repeats: Repeats, floor: float | None = None, studies: int = STUDIES, seed: int = 0) -> keep.NullWorld:
+    """The keep rule over studies of RUNS experiments that change nothing, on as many open and sealed cases.
 
     Each case of each run is its level plus a residual drawn anew, so a champion kept by luck is as hard to beat here
     as in life.
     """
-    import numpy as np
-
     spread, random = residuals(repeats), np.random.default_rng(seed)
-    open_, sealed = (keep.alike(spread, (studies, runs, spread.shape[1]), random) for _ in range(2))
+    open_, sealed = (keep.alike(spread, (studies, RUNS, spread.shape[1]), random) for _ in range(2))
     return keep.null_world(open_, sealed, floor)
 
 
@@ -130,11 +114,8 @@ def floor_of(readings: dict[str, Any], sampled: bool = True) -> float | None:
 
     A calibration from before the two were told apart has the greedy one in its answers judged again.
     """
-    floors = readings.get("floors") or {
-        "sampled": readings.get("floor"),
-        "greedy": (readings.get("same") or {}).get("floor"),
-    }
-    floor = floors["sampled" if sampled else "greedy"]
+    early = {"sampled": readings.get("floor"), "greedy": (readings.get("same") or {}).get("floor")}
+    floor = (readings.get("floors") or early)["sampled" if sampled else "greedy"]
     return readings.get("floor") if floor is None else floor  # the larger one is safe where one was not measured
 
 
@@ -176,8 +157,6 @@ def sentence(readings: dict[str, Any], sampled: bool = True) -> str:
 
 
 def _table(repeats: Repeats) -> Floats:
-    import numpy as np
-
     if len(repeats) < 2 or len({len(r) for r in repeats}) != 1 or not len(repeats[0]):
         raise ValueError(f"{[len(r) for r in repeats]} cases: noise needs two repeats or more of the same cases")
     return np.asarray(repeats, dtype=float)

@@ -7,12 +7,13 @@ or how an answer came about. A changed ruler is another ruler: freeze it in a ne
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.files import RULER, OneLine, Tampered, canonical, check_sums, hidden, sha256, sums, write_new
+from lib.files import RULER, OneLine, Tampered, canonical, check_sums, hidden, rows, sha256, sums, write_new
+from lib.log import Row
 
 GATES = ("full", "dev", "confirm")
 AREAS = ("travel", "health", "admin", "home", "social", "career", "creative", "learning", "shopping", "finance")
@@ -100,8 +101,7 @@ class Ruler:
         if not frozen.exists():
             raise BadRuler(f"{frozen}: missing, so this ruler is not frozen; `notch freeze` writes it once")
         text = frozen.read_text(encoding="utf-8", errors="replace")
-        wrong = check_sums(folder, text, SEAL)
-        if wrong:
+        if wrong := check_sums(folder, text, SEAL):
             raise Tampered("; ".join(wrong))
         return read(folder, sha256(text))
 
@@ -119,10 +119,10 @@ class Ruler:
         return sha256(canonical({"seal": self.seal, "judge": judge}))
 
     def _repr_markdown_(self) -> str:
-        rows = [f"| {c.area} | {c.task} | {c.gold.critical if c.gold else ''} |" for c in self.gate("full")]
+        table = [f"| {c.area} | {c.task} | {c.gold.critical if c.gold else ''} |" for c in self.gate("full")]
         count = ", ".join(f"{len(self.gate(g))} {g}" for g in GATES)
         head = f"Ruler `{self.seal[:12]}`: {count}.\n\n| area | task (full gate) | what decides the plan |\n|---|---|---|\n"
-        return head + "\n".join(rows)
+        return head + "\n".join(table)
 
 
 def read(folder: Path, seal: str = "") -> Ruler:
@@ -130,18 +130,18 @@ def read(folder: Path, seal: str = "") -> Ruler:
     for name in FILES:
         if not (folder / name).exists():
             raise BadRuler(f"{folder / name}: missing; a ruler has {', '.join(FILES)}")
-    told, asked = folder / "gold.jsonl", folder / "cases.jsonl"
     unknowns = _unknowns(folder / "unknowns.jsonl")
-    gold = _by_id(told, _rows(told, {"id": str, "title": str, "questions": list, "critical": str}))
+    answers, tasks = folder / "gold.jsonl", folder / "cases.jsonl"
+    gold = _by_id(answers, {"id": str, "title": str, "questions": list, "critical": str})
     cases = []
-    for row in _by_id(asked, _rows(asked, {"id": str, "gate": str, "area": str, "task": str})).values():
+    for row in _by_id(tasks, {"id": str, "gate": str, "area": str, "task": str}).values():
         answer = gold.pop(row["id"], None)
         if answer is None:
-            raise BadRuler(f"{told}: no gold answer for case {row['id']!r}")
+            raise BadRuler(f"{answers}: no gold answer for case {row['id']!r}")
         if row["gate"] not in GATES:
-            raise BadRuler(f"{asked}: case {row['id']!r} has gate {row['gate']!r}, not one of {GATES}")
+            raise BadRuler(f"{tasks}: case {row['id']!r} has gate {row['gate']!r}, not one of {GATES}")
         if row["area"] not in AREAS:
-            raise BadRuler(f"{asked}: case {row['id']!r} has area {row['area']!r}, not one of {', '.join(AREAS)}")
+            raise BadRuler(f"{tasks}: case {row['id']!r} has area {row['area']!r}, not one of {', '.join(AREAS)}")
         known = {k: answer[k] for k in ("title", "questions", "critical", "why", "author") if k in answer}
         made = Gold(**known)
         cases.append(
@@ -150,21 +150,19 @@ def read(folder: Path, seal: str = "") -> Ruler:
     if unknowns:
         raise BadRuler(f"{folder / 'unknowns.jsonl'}: unknowns of {sorted(unknowns)[0]!r}, which is no case")
     if gold:
-        raise BadRuler(f"{told}: gold for {sorted(gold)[0]!r}, which is no case")
+        raise BadRuler(f"{answers}: gold for {sorted(gold)[0]!r}, which is no case")
     if not cases:
-        raise BadRuler(f"{asked}: empty; a ruler needs at least one case")
+        raise BadRuler(f"{tasks}: empty; a ruler needs at least one case")
     try:
         rubric = json.loads((folder / "rubric.json").read_text(encoding="utf-8"))
         dims = tuple(Dimension(d["name"], d["description"], tuple(d["anchors"])) for d in rubric["dimensions"])
         protocol = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
-        protocol["blend"] = tuple(protocol["blend"])
-        protocol["generic_titles"] = tuple(protocol["generic_titles"])
-        rules = Protocol(**protocol)
+        rules = Protocol(**protocol | {k: tuple(protocol[k]) for k in ("blend", "generic_titles")})
     except (ValueError, KeyError, TypeError) as error:
         raise BadRuler(f"{folder}: rubric.json or protocol.json cannot be read ({error})") from error
     # Rulers frozen before usefulness was asked for have no prompt for it and stay readable.
-    told = {k: folder / f"judge_{k}.md" for k in ("rubric", "pairwise", "useful")}
-    prompts = {k: path.read_text(encoding="utf-8") for k, path in told.items() if path.exists()}
+    texts = {k: folder / f"judge_{k}.md" for k in ("rubric", "pairwise", "useful")}
+    prompts = {k: path.read_text(encoding="utf-8") for k, path in texts.items() if path.exists()}
     return Ruler(tuple(cases), dims, rules, prompts, seal, folder)
 
 
@@ -172,7 +170,7 @@ def _unknowns(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Rows of unknowns by case; a ruler without the file has none. Raises BadRuler."""
     if not path.exists():
         return {}
-    return {row["id"]: row["unknowns"] for row in _by_id(path, _rows(path, {"id": str, "unknowns": list})).values()}
+    return {row["id"]: row["unknowns"] for row in _by_id(path, {"id": str, "unknowns": list}).values()}
 
 
 def _of(gold: Gold, rows: Iterable[dict[str, Any]]) -> tuple[Unknown, ...]:
@@ -203,30 +201,29 @@ def freeze(folder: Path = RULER) -> str:
     return sha256(text)
 
 
-def _by_id(path: Path, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        if row["id"] in found:
+def _by_id(path: Path, need: dict[str, type]) -> dict[str, Row]:
+    by_id: dict[str, Row] = {}
+    for where, row in json_lines(path, BadRuler):
+        for key, kind in need.items():
+            if not isinstance(row.get(key), kind):
+                raise BadRuler(f"{where}: {key!r} is not a {kind.__name__}; expected {', '.join(need)}")
+        if row["id"] in by_id:
             raise BadRuler(f"{path}: two rows have the id {row['id']!r}")
-        found[row["id"]] = row
-    return found
+        by_id[row["id"]] = row
+    return by_id
 
 
-def _rows(path: Path, need: dict[str, type]) -> list[dict[str, Any]]:
-    rows = []
+def json_lines(path: Path, refusal: type[ValueError]) -> Iterator[tuple[str, Row]]:
+    """Place ("file:line") and object of every line of a file that is not blank. Raises `refusal` naming the line, OSError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [(n, line) for n, line in enumerate(rows(path.read_text(encoding="utf-8")), 1) if line.strip()]
     except UnicodeDecodeError as error:
-        raise BadRuler(f"{path}: not UTF-8 ({error})") from error
-    for number, line in enumerate(lines, 1):
+        raise refusal(f"{path}: not UTF-8 ({error})") from error
+    for number, line in lines:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise BadRuler(f"{path}:{number}: not a JSON object ({error})") from error
+            raise refusal(f"{path}:{number}: not a JSON object ({error})") from error
         if not isinstance(row, dict):
-            raise BadRuler(f"{path}:{number}: not a JSON object")
-        for key, kind in need.items():
-            if not isinstance(row.get(key), kind):
-                raise BadRuler(f"{path}:{number}: {key!r} is not a {kind.__name__}; expected {', '.join(need)}")
-        rows.append(row)
-    return rows
+            raise refusal(f"{path}:{number}: not a JSON object")
+        yield f"{path}:{number}", row

@@ -6,9 +6,9 @@ Unscored is left out, counted and shown. Does not know who judged.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from lib.measure.answer import NoAnswer
@@ -34,8 +34,8 @@ def quality(scores: Mapping[str, float], verdict: str, blend: tuple[float, float
     for name, score in scores.items():
         if not 1 <= score <= 5:
             raise ValueError(f"{name} is {score!r}: expected 1 to 5")
-    # fsum: the same value whatever the order, so that a sorted copy of a judgment scores the same to the last bit.
-    mean = math.fsum(scores.values()) / len(scores)
+    # fmean sums exactly: the same value whatever the order, so that a sorted copy of a judgment scores the same to the last bit.
+    mean = fmean(scores.values())
     return blend[0] * (mean - 1) / 4 + blend[1] * VALUE[verdict]
 
 
@@ -85,18 +85,11 @@ def score(outcomes: Sequence[Outcome], blend: tuple[float, float] = (0.5, 0.5)) 
     low, high = bca(values) if values else (0.0, 0.0)
     seen = [d for d in DIMENSIONS if judged and all(d in j.scores for j in judged)]  # a re-judge may leave one out
     dims = {d: sum(j.scores[d] for j in judged) / len(judged) for d in seen}
-    count = {v: sum(j.verdict == v for j in judged) for v in VALUE}
-    return Scores(
-        quality=sum(values) / len(values) if values else 0.0,
-        low=low,
-        high=high,
-        dims=dims,
-        wins=count["win"],
-        ties=count["tie"],
-        losses=count["loss"],
-        no_answer=sum(isinstance(o, NoAnswer) for o in outcomes),
-        unscored=sum(isinstance(o, Unscored) for o in outcomes),
-    )
+    verdicts = {"wins": "win", "ties": "tie", "losses": "loss"}
+    count = {name: sum(j.verdict == verdict for j in judged) for name, verdict in verdicts.items()}
+    count |= {"no_answer": sum(isinstance(o, NoAnswer) for o in outcomes)}
+    count |= {"unscored": sum(isinstance(o, Unscored) for o in outcomes)}
+    return Scores(sum(values) / len(values) if values else 0.0, low, high, dims, **count)
 
 
 # --- absolute usefulness, beside quality and never in it ------------------------------------------
@@ -110,15 +103,15 @@ def usefulness(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if not any("useful" in r for r in rows):
         return {}
-    told = [r.get("useful") for r in rows]
-    missing = [r["no_answer"] is not None for r in rows]
-    rated = [
-        1.0 if gone else float(u["score"])
-        for u, gone in zip(told, missing, strict=True)
-        if gone or (u and "score" in u)
-    ]
+    rated, missing = [], 0
+    for row in rows:
+        if row["no_answer"] is not None:
+            missing += 1
+            rated.append(1.0)
+        elif "score" in (row.get("useful") or {}):
+            rated.append(float(row["useful"]["score"]))
     low, high = bca(rated) if rated else (0.0, 0.0)
     return {
         "mean": sum(rated) / len(rated) if rated else None, "low": low, "high": high, "cases": len(rated),
-        "no_answer": sum(missing), "unscored": len(rows) - len(rated),
+        "no_answer": missing, "unscored": len(rows) - len(rated),
     }  # fmt: skip

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
+
 EXACT = 16  # up to this many non-zero differences every sign pattern is counted; beyond it, DRAWS random ones
 DRAWS = 100_000
 RESAMPLES = 10_000
@@ -39,18 +41,15 @@ def paired(a: Qualities, b: Qualities) -> Paired:
     >>> paired([1.0, 1.0, 1.0], [0.0, 0.0, 0.0]).p
     0.25
     """
-    import numpy as np
-
-    x, y = _aligned(a, b)
-    first, second = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if not (np.all(np.isfinite(first)) and np.all(np.isfinite(second))):
+    first, second = (np.asarray(side, dtype=float) for side in _aligned(a, b))
+    if not np.isfinite([first, second]).all():
         raise ValueError("a quality is not a finite number; leave unscored cases out of both runs before pairing")
     d = first - second
     low, high = bca(d)
     return Paired(float(d.mean()), sign_flip(d), low, high, len(d))
 
 
-def _aligned(a: Qualities, b: Qualities) -> tuple[list[float], list[float]]:
+def _aligned(a: Qualities, b: Qualities) -> tuple[Sequence[float], Sequence[float]]:
     if isinstance(a, Mapping) != isinstance(b, Mapping):
         raise ValueError("one run has case ids and the other has none; give both as mappings or both as sequences")
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -68,8 +67,6 @@ def _aligned(a: Qualities, b: Qualities) -> tuple[list[float], list[float]]:
 
 def sign_flip(differences: Sequence[float]) -> float:
     """Two-sided probability that random signs give a mean at least as far from 0. 1.0 when nothing differs."""
-    import numpy as np
-
     d = np.asarray(differences, dtype=float)
     d = d[d != 0]
     n = len(d)
@@ -84,10 +81,8 @@ def sign_flip(differences: Sequence[float]) -> float:
     return float(((np.abs(signs @ d) >= seen).sum() + 1) / (DRAWS + 1))
 
 
-def bca(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Bias-corrected and accelerated bootstrap interval of the mean."""
-    import numpy as np
-
+def bca(values: Sequence[float]) -> tuple[float, float]:
+    """Bias-corrected and accelerated 95 % bootstrap interval of the mean."""
     x = np.asarray(values, dtype=float)
     n, mean = len(x), float(np.mean(values))
     if n < 2 or np.ptp(x) == 0:
@@ -102,7 +97,7 @@ def bca(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     spread = float((away**2).sum())
     a = float((away**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
     ends = []
-    for z in (normal.inv_cdf((1 - level) / 2), normal.inv_cdf((1 + level) / 2)):
+    for z in (normal.inv_cdf((1 - 0.95) / 2), normal.inv_cdf((1 + 0.95) / 2)):
         at = normal.cdf(z0 + (z0 + z) / (1 - a * (z0 + z)))
         ends.append(float(np.quantile(means, at)))
     return ends[0], ends[1]

@@ -5,6 +5,7 @@ Knows the readings of `lib.measure.compare`. Does not know how they were made.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -12,10 +13,12 @@ import pandas as pd
 from lib.lab.ledger import COUNTS, Ledger
 from lib.lab.models import moved
 from lib.lab.show import Markdown, bullets, interval, table
+from lib.measure import calibrate
 from lib.measure.judge import DIMENSIONS
-from lib.report.tables import DIMS, widest
+from lib.report.tables import DIMS, controls, widest
 
 Readings = dict[str, Any]
+Beside = Iterable[Readings]  # controls of a calibration of the same gate, to stand below the candidates
 
 
 def each(readings: Readings) -> list[tuple[str, Readings, Readings]]:
@@ -23,9 +26,14 @@ def each(readings: Readings) -> list[tuple[str, Readings, Readings]]:
     return [(g["group"], readings["candidates"][run["run"]], run) for g in readings["groups"] for run in g["runs"]]
 
 
-def _rows(readings: Readings) -> list[tuple[str, Readings, Readings]]:
+def _rows(readings: Readings, beside: Beside = ()) -> list[tuple[str, Readings, Readings]]:
+    """The runs of a comparison, gold, and the controls that are none of them."""
     gold = ("ceiling", {"candidate": "gold against itself", "model": ""}, {"scores": readings["ceiling"]})
-    return each(readings) + ([gold] if readings["ceiling"] else [])
+    rows = each(readings) + ([gold] if readings["ceiling"] else [])
+    here = {candidate["model"] for _, candidate, _ in rows} | ({calibrate.GOLD} if readings["ceiling"] else set())
+    return rows + [
+        ("control", {"candidate": c["name"], "model": ""}, {"scores": c}) for c in beside if c["name"] not in here
+    ]
 
 
 def _frame(rows: list[Readings], readings: Readings) -> pd.DataFrame:
@@ -34,9 +42,9 @@ def _frame(rows: list[Readings], readings: Readings) -> pd.DataFrame:
     return frame.drop(columns="pipeline") if len(readings["groups"]) == 1 and rows else frame
 
 
-def models(readings: Readings) -> pd.DataFrame:
+def models(readings: Readings, beside: Beside = ()) -> pd.DataFrame:
     """A row a candidate: quality with its interval, W/T/L over all cases, and the difference to the first of its group."""
-    frame = _frame([_row(*row) for row in _rows(readings)], readings)
+    frame = _frame([_row(*row) for row in _rows(readings, beside)], readings)
     idle = {"where": len({*frame["where"]} - {""}) == 1, "useful": frame["useful"].isna().all()}
     return frame.drop(columns=[column for column, drop in idle.items() if drop])
 
@@ -56,11 +64,11 @@ def _row(group: str, candidate: Readings, run: Readings) -> Readings:
     }  # fmt: skip
 
 
-def dimensions(readings: Readings) -> pd.DataFrame:
-    """The five dimensions of every candidate, unrounded means of the judged cases, gold below them."""
+def dimensions(readings: Readings, beside: Beside = ()) -> pd.DataFrame:
+    """The five dimensions of every candidate, unrounded means of the judged cases, gold and controls below them."""
     rows = [
         {"pipeline": group, "candidate": candidate["candidate"]} | {DIMS[d]: run["scores"]["dims"].get(d) for d in DIMS}
-        for group, candidate, run in _rows(readings)
+        for group, candidate, run in _rows(readings, beside)
     ]
     return _frame(rows, readings)
 
@@ -85,10 +93,11 @@ def section(ledger: Ledger, fingerprint: str) -> Markdown:
     if record is None:
         return Markdown("Not run yet: `notch confirm --models smollm2,stored:claude`.")
     readings = record["found"]
+    beside = controls(ledger, fingerprint).values() if record["gate"] == "full" else ()
     parts = [
         f"From {record['id']}; every candidate is a sealed run of its own, and none of this is part of the climb.",
-        table(models(readings)).text, bullets(moved(readings)).text, "The dimensions, unrounded:",
-        table(dimensions(readings)).text,
+        table(models(readings, beside)).text, bullets(moved(readings)).text, "The dimensions, unrounded:",
+        table(dimensions(readings, beside)).text,
     ]  # fmt: skip
     return Markdown("\n\n".join(parts))
 

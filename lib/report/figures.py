@@ -6,6 +6,7 @@ Does not know where the numbers come from. Only the index notebooks save.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from lib.lab.experiment import Experiment, Run
 from lib.lab.ledger import Ledger
 from lib.lab.show import plural
 from lib.lab.training import Trained
+from lib.measure import calibrate
 from lib.report import compared, tables, trained
 
 if TYPE_CHECKING:
@@ -159,8 +161,11 @@ def fitting(labels: list[Label], high: float) -> list[Label]:
     return chosen
 
 
-def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes:
-    """Every run as a dot in run order; the running best as a faint step, the confirmed best as a strong one."""
+def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes, bottom: Sequence[float] = ()) -> Axes:
+    """Every run as a dot in run order; the running best as a faint step, the confirmed best as a strong one.
+
+    `bottom`: qualities of the controls that any planner must beat, drawn as a band.
+    """
     table = table.assign(x=range(1, len(table) + 1))
     kept, count = table[table.status == "kept"], len(table)
     others = table[table.status != "kept"]
@@ -176,8 +181,9 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
         value, low, high = ([*table[c].astype(float), float(table[c].iloc[-1])] for c in ("confirmed", "low", "high"))
         ax.step(ends, value, where="post", color=PROVEN, linewidth=2.0, label="confirmed on the sealed gate")
         ax.fill_between(ends, low, high, step="post", color=PROVEN, alpha=0.15, linewidth=0)
-    top = max(0.2, 1.45 * table.quality.max())  # a ceiling far above would press the climb into a corner
-    _draw_anchors(anchors, count, top, ax)
+    # From zero to gold, so that the distance that is left is seen.
+    top = max(0.2, 1.45 * table.quality.max(), 1.06 * max(anchors.values(), default=0.0))
+    _draw_anchors(anchors, bottom, count, top, ax)
     names = [run.partition("-")[2][:24] for run in kept.id]
     labels = [_label(*at, count) for at in zip(kept.x, kept.quality, names, strict=True)]
     for label in fitting(labels, 0.05 * top):
@@ -191,21 +197,22 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes) -> Axes
     ax.set_ylim(0, top)
     ax.set_xlabel("runs on the full gate, in order (number in the ledger)")
     ax.set_ylabel("quality, mean of all cases")
-    ax.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
+    ax.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.94), ncols=2)  # under the line of gold
     return ax
 
 
-def _draw_anchors(anchors: dict[str, float], count: int, top: float, ax: Axes) -> None:
-    """Lines to read the climb against, labelled beside the chart (inside, dots stand on them); far ones as a note."""
-    small = {"fontsize": 7, "color": ANCHOR}
-    for k, (name, value) in enumerate((n, v) for n, v in anchors.items() if v > top):
-        text = f"{name[:40]} {value:.2f}, above the chart ↑"
-        ax.text(count + 0.45, top * (0.97 - 0.05 * k), text, va="top", ha="right", **small)
-    near = [Label(0, value, name, "right", 0, 1) for name, value in anchors.items() if value <= top]
-    for label in near:
+def _draw_anchors(anchors: dict[str, float], bottom: Sequence[float], count: int, top: float, ax: Axes) -> None:
+    """Lines to read the climb against, labelled beside the chart (inside, dots stand on them)."""
+    lines = [Label(0, value, f"{name[:28]} {value:.2f}", "right", 0, 1) for name, value in anchors.items()]
+    for label in lines:
         ax.axhline(label.y, color=ANCHOR, linewidth=0.7, linestyle=":")
-    for label in fitting(near, 0.04 * top):
-        ax.text(count + 0.6, label.y, f"{label.text[:28]} {label.y:.2f}", va="center", ha="left", **small)
+    if bottom:
+        low, high = min(bottom), max(bottom)
+        ax.axhspan(low, high, color=ANCHOR, alpha=0.15, linewidth=0)
+        lines.append(Label(0, (low + high) / 2, f"controls {low:.2f} to {high:.2f}", "right", 0, 1))
+    for label in fitting(lines, 0.04 * top):
+        ax.text(count + 0.6, label.y, label.text, va="center", ha="left", fontsize=7,
+                color=ANCHOR)  # fmt: skip
 
 
 def climb(ledger: Ledger) -> Picture:
@@ -215,16 +222,19 @@ def climb(ledger: Ledger) -> Picture:
     if table.empty:
         return empty("there are no runs yet")
     figure, ax = canvas(8, 4.4)
-    draw_climb(table, tables.anchors(ledger, fingerprint), ax)
+    anchors, controls = tables.anchors(ledger, fingerprint), tables.controls(ledger, fingerprint)
+    bottom = {name: c["quality"] for name, c in controls.items() if name in calibrate.BOTTOM}
+    draw_climb(table, anchors, ax, list(bottom.values()))
     era, judge = len(tables.eras(ledger)), ledger.get(table.id.iloc[0])["judge"]
     ax.set_title(f"The climb (era {era}, ruler and judge {fingerprint[:8]}; judge: {judge})", fontsize=9, loc="left")
     last = table.iloc[-1]
     held = f"the champion {last.champion:.3f}" if last.champion == last.champion else "nothing kept"
     proven = f", confirmed best {last.confirmed:.3f}" if last.confirmed == last.confirmed else ""
+    beside = ", ".join(f"{name} {value:.3f}" for name, value in (bottom | anchors).items()) or "nothing is measured yet"
     return picture(
         figure,
         f"Running-best chart over {plural(len(table), 'run')}: from {table.quality.iloc[0]:.3f}, the running best reaches "
-        f"{last.running:.3f}, {held}{proven}.",
+        f"{last.running:.3f}, {held}{proven}. To read it against: {beside}.",
     )
 
 

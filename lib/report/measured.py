@@ -1,4 +1,4 @@
-"""What a calibration or a re-judge found, as tables.
+"""What a calibration or a re-judge found, as tables; the controls beside the climb.
 
 Knows the readings of `lib.measure.calibrate` and `lib.measure.blind`. Does not know how they were made.
 """
@@ -10,8 +10,11 @@ from typing import Any
 import pandas as pd
 
 from lib.lab.ledger import Ledger
-from lib.lab.show import Markdown, bullets, grid, interval
+from lib.lab.show import Markdown, bullets, chance, grid, interval, plural, table
 from lib.measure import noise as measure
+from lib.measure.blind import readings as read_blind
+from lib.measure.keep import ALPHA
+from lib.report import tables
 from lib.report.tables import DIMS, latest
 
 Readings = dict[str, Any]
@@ -70,6 +73,39 @@ def attacks(readings: Readings) -> pd.DataFrame:
         for name, a in readings["attacks"].items()
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def controls(readings: Readings) -> pd.DataFrame:
+    """Answers whose worth is known, best first: what any quality of this ruler and judge is to be read between."""
+    rows = [
+        {
+            "control": c["name"], "quality": c["quality"], "interval": interval(c["low"], c["high"], ""),
+            "wtl": f"{c['wins']}/{c['ties']}/{c['losses']}", **{DIMS[d]: c["dims"].get(d) for d in DIMS},
+        }
+        for c in sorted(readings.get("controls", []), key=lambda c: -c["quality"])
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def scale(ledger: Ledger) -> Markdown:
+    """Where the climb stands between a set that fits any task and the frontier: sentences, and the controls."""
+    era = latest(ledger)
+    f, record = tables.climbing(ledger, era), tables.calibration(ledger, era)
+    far, level = tables.headline(ledger, era), tables.unbeaten(ledger, era)
+    lines = [f"{far[:1].upper()}{far[1:]}.", f"**{level}.**" if level else ""]
+    judged = int(f[["wins", "ties", "losses"]].sum().sum())
+    if judged:
+        better = int(f.wins.sum() + f.ties.sum())
+        lines.append(f"Half of quality is the verdict against gold: of {judged} judged answers of this climb {better} "
+                     "won or tied" + ("." if better else ", so that half is 0 in every run."))  # fmt: skip
+    parts = [bullets(filter(None, lines)).text]
+    if record:
+        frame = controls({"controls": list(tables.controls(ledger, era).values())})
+        tests = tables.against_bottom(ledger, era)
+        frame["delta of the champion"] = [tests[n].delta if n in tests else None for n in frame.control]
+        frame["p"] = [tests[n].p if n in tests else None for n in frame.control]
+        parts.append(f"From {record['id']}, on the same cases:\n\n{table(frame).text}")
+    return Markdown("\n\n".join(parts))
 
 
 def noise(readings: Readings) -> pd.DataFrame:
@@ -161,6 +197,62 @@ def candidates(readings: Readings) -> pd.DataFrame:
         [{"scored as candidate": run, **{DIMS[d]: v["dims"].get(d) for d in DIMS}}
          for run, v in readings["runs"].items() if v["cases"]]
     )  # fmt: skip
+
+
+def parts(readings: Readings) -> pd.DataFrame:
+    """A row a run: what leaving a score out does by arithmetic, and what the blind judge judges otherwise."""
+    rows = [
+        {
+            "candidate": run, "delta": v["delta"], "delta by arithmetic": v["from_dropping"],
+            "delta by judgment": j["delta"], "95 % by judgment": interval(j["low"], j["high"]), "p by judgment": j["p"],
+            "could have seen": j["detectable"] or "any difference", "delta of other scores": v["from_scores"],
+            "delta of verdicts": v["from_verdicts"], "verdicts changed": v["verdicts_changed"],
+            f"loses to gold (of {v['cases']})": f"{v['losses'][0]} → {v['losses'][1]}",
+        }
+        for run, v in readings["runs"].items() if v["cases"] for j in [v["judged"]]
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def dropped(ledger: Ledger, fingerprint: str) -> Markdown:
+    """What the sealed re-judges of an era's runs say: is it that dimension? The newest of each dimension and judge."""
+    era = {r["id"] for r in ledger.records if r["fingerprint"] == fingerprint}
+    made = [r for r in ledger.records if r["kind"] == "rejudge" and era & {*r["found"].get("runs", ())}]
+    newest = {(r["found"]["without"], r["judge"]): r for r in made}
+    if not newest:
+        return Markdown("No re-judge is sealed yet, so nothing here says that a low dimension is the reason for the losses: "
+                        "`notch rejudge RUN --without coverage`.")  # fmt: skip
+    return Markdown("\n\n".join(_dropped(ledger, record) for record in newest.values()))
+
+
+def _dropped(ledger: Ledger, record: dict[str, Any]) -> str:
+    """One re-judge: its parts as a table, then arithmetic, judgment and answer in sentences."""
+    # Read anew: an older record was sealed before the parts were told apart.
+    readings = {**read_blind(ledger.cases(record["id"])), "without": record["found"]["without"]}
+    runs = {run: v for run, v in readings["runs"].items() if v["cases"]}
+    name = DIMS[readings["without"]]
+    if not runs:
+        return f"{record['id']} left out {name}, and nothing was scored."
+    lowest = [run for run, v in runs.items() if v["dims"] and min(v["dims"], key=v["dims"].get) == readings["without"]]
+    before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
+    missing = sum(v["no_answer"] for v in runs.values())
+    silent = f" ({plural(missing, 'case')} without an answer count as lost in both)" if missing else ""
+    eased = [run for run, v in runs.items() if v["judged"]["p"] < ALPHA and v["judged"]["delta"] > 0]
+    lines = [
+        f"Arithmetic: with {name} left out of the mean of the scores that the judge gave with all five, quality moves by "
+        + ", ".join(f"{v['from_dropping']:+.3f} ({run})" for run, v in runs.items())
+        + ". That says nothing about a reason: a mean rises wherever its lowest part goes.",
+        f"Judgment: blind to it, the judge calls {after} losses instead of {before} in {plural(sum(v['cases'] for v in runs.values()), 'case')}, "
+        f"and {plural(sum(v['verdicts_changed'] for v in runs.values()), 'verdict')} change{silent}; with the scores that remain that moves quality by "
+        + ", ".join(f"{v['judged']['delta']:+.3f} ({run}, {chance(v['judged']['p'])})" for run, v in runs.items()) + ".",
+        f"Beyond chance the judgment eases for {', '.join(eased)}: there {name} is a part of why it loses."
+        if eased else f"For no run does the judgment ease beyond chance: these answers lose without {name} too.",
+    ]  # fmt: skip
+    if record["judge"] == "offline":
+        lines.append("The offline judge gives every score by itself, so its other scores stay as they are, and its verdict is a "
+                     "rule on scores: what moves here is that rule. A judge that reads meaning: `--judge claude`.")  # fmt: skip
+    head = f"From {record['id']} (judge {record['judge']}): **{name}** left out. It is the lowest of the five in {len(lowest)} of {plural(len(runs), 'run')}."
+    return "\n\n".join([head, table(parts(readings)).text, bullets(lines).text])
 
 
 def rule(ledger: Ledger) -> Markdown:

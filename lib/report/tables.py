@@ -11,13 +11,16 @@ from typing import Any
 import pandas as pd
 
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import READINGS, Ledger
+from lib.lab.ledger import READINGS, Ledger, samples
 from lib.lab.models import named
-from lib.lab.show import Markdown, bullets, interval, number, plural, spelled, table
+from lib.lab.show import Markdown, bullets, chance, interval, number, plural, spelled, table
 from lib.lab.show import fold as fold
+from lib.measure import calibrate, keep
 from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import GATES, RULER, Ruler
 from lib.measure.score import score
+from lib.measure.stats import Paired, paired
+from lib.models.stored import named as stored
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
@@ -95,14 +98,18 @@ def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
 
 def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
-    """Qualities to read the chart against: anchor runs, and gold judged against itself by the offline judge."""
+    """Qualities to read the chart against: anchor runs, of the frontiers the stronger, and gold against itself."""
     lines: dict[str, float] = {}
-    for r in measured_beside(ledger, fingerprint).to_dict("records"):
+    f, best = measured_beside(ledger, fingerprint), frontier(ledger, fingerprint)
+    for r in f[~f.model.map(stored).astype(bool)].to_dict("records"):
         steps = "" if r["pipeline"] == [{"step": "ask"}] else f", {' '.join(s['step'] for s in r['pipeline'])}"
         name = re.sub(r"\+ .*?(\d{4,})-.*", r"+ \1", named(r)) + steps  # an adapter by its run's number
         lines[f"{name} ({r['id'][:4]})" if name in lines else name] = r["quality"]
-    if fingerprint == Experiment().fingerprint:
-        lines["gold against itself"] = gold_against_itself()
+    if best:
+        lines[best[0]] = best[1]
+    gold = controls(ledger, fingerprint).get(calibrate.GOLD)
+    if gold or fingerprint == Experiment().fingerprint:
+        lines["gold against itself"] = gold["quality"] if gold else gold_against_itself()
     return lines
 
 
@@ -113,10 +120,84 @@ def measured_beside(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     return mine[mine.quality.notna()].drop_duplicates(["harness", "adapter"], keep="last")
 
 
+# --- the two ends of the scale -------------------------------------------------------------------
+
+
+def calibration(ledger: Ledger, fingerprint: str) -> dict[str, Any] | None:
+    """The newest calibration that judged the controls on the full gate, where the climb is."""
+    every = (r for r in reversed(ledger.records) if r["kind"] == "calibrate" and r["fingerprint"] == fingerprint)
+    return next((r for r in every if r["gate"] == "full" and (r.get("found") or {}).get("controls")), None)
+
+
+def controls(ledger: Ledger, fingerprint: str) -> dict[str, dict[str, Any]]:
+    """The controls of an era by name, best first: quality, interval, counts, dimensions. Empty where none is sealed."""
+    record = calibration(ledger, fingerprint)
+    every = sorted(record["found"]["controls"] if record else [], key=lambda c: -c["quality"])
+    return {c["name"]: c for c in every}
+
+
+def frontier(ledger: Ledger, fingerprint: str) -> tuple[str, float] | None:
+    """The stronger frontier's own answers: a control of the calibration, else an anchor that was sealed."""
+    own = [(name, c["quality"]) for name, c in controls(ledger, fingerprint).items() if stored(name)]
+    f = measured_beside(ledger, fingerprint)
+    runs = f[f.model.map(stored).astype(bool)]
+    return max(own or zip(runs.model, runs.quality, strict=True), key=lambda line: line[1], default=None)
+
+
+def against_bottom(ledger: Ledger, fingerprint: str) -> dict[str, Paired]:
+    """The champion paired with every control at the bottom, on the same cases. Empty without a champion or controls."""
+    record, champion = calibration(ledger, fingerprint), ledger.champion(fingerprint)
+    if not record or not champion:
+        return {}
+    rows, own = ledger.cases(record["id"]), ledger.qualities(champion["id"])
+    tests = {}
+    for name in (n for n in controls(ledger, fingerprint) if n in calibrate.BOTTOM):
+        other = calibrate.qualities([r for r in rows if r["part"] == "control" and r["kind"] == name])
+        both = own.keys() & other.keys()  # a judge may have failed on a case of either
+        if both:
+            tests[name] = paired({c: own[c] for c in both}, {c: other[c] for c in both})
+    return tests
+
+
+def unbeaten(ledger: Ledger, fingerprint: str) -> str:
+    """That the champion is no better than a template, unless the paired rule puts it above every control; then ""."""
+    tests, champion = against_bottom(ledger, fingerprint), ledger.champion(fingerprint)
+    floor = ledger.floor(fingerprint, samples(champion)) if champion else None
+    level = [f"{t.delta:+.3f}, {chance(t.p)}, to the {name}" for name, t in tests.items()
+             if not keep.passes(t.delta, t.p, floor)]  # fmt: skip
+    return f"{champion['id']} is no better than a template: {'; '.join(level)}" if champion and level else ""
+
+
+def way(ledger: Ledger, fingerprint: str) -> float | None:
+    """(champion - any-task set) / (stronger frontier - any-task set), None where one of the three is not measured."""
+    champion, best = ledger.champion(fingerprint), frontier(ledger, fingerprint)
+    plain = controls(ledger, fingerprint).get(calibrate.PLAIN)
+    if not champion or not best or not plain or best[1] <= plain["quality"]:
+        return None
+    return (champion["scores"]["quality"] - plain["quality"]) / (best[1] - plain["quality"])
+
+
+def headline(ledger: Ledger, fingerprint: str) -> str:
+    """How far the champion has come from a set that fits any task to the frontier's own answers, in a sentence."""
+    ends, best, share = controls(ledger, fingerprint), frontier(ledger, fingerprint), way(ledger, fingerprint)
+    if calibrate.PLAIN not in ends:
+        return (
+            "how far the champion has come from a set that fits any task to the frontier's own answers is not known: "
+            "`notch calibrate` measures it"
+        )
+    plain = ends[calibrate.PLAIN]["quality"]
+    if not best:
+        return f"a set that fits any task gets {plain:.3f}; this ruler stores no frontier's answers"
+    if share is None:
+        return f"a set that fits any task gets {plain:.3f}, the frontier's own answers {best[1]:.3f} ({best[0]})"
+    return (f"the champion has come {100 * share:.0f} % of the way from a set that fits any task ({plain:.3f}) to the "
+            f"frontier's own answers ({best[1]:.3f}, {best[0]})")  # fmt: skip
+
+
 def gold_against_itself() -> float:
     """Parity on this ruler: every gold answer judged as a candidate, a tie everywhere."""
+    from lib.lab.offline import OfflineJudge
     from lib.measure.answer import Answer
-    from lib.models.offline import OfflineJudge
 
     pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in Ruler.load().gate("full") if c.gold]
     return score(OfflineJudge().judge_all(pairs)).quality
@@ -172,6 +253,8 @@ def verdict(ledger: Ledger) -> Markdown:
         f"Of {plural(changes(f), 'change')} tried after {first.id} (what was run again counts once), the paired rule kept "
         + (f"{len(better)} ({', '.join(better)})." if better else "0."),
     ]
+    far, level = headline(ledger, fingerprint), unbeaten(ledger, fingerprint)
+    lines.append(f"{far[:1].upper()}{far[1:]}." + (f" **{level}.**" if level else ""))
     if lucky.id != champion.id:
         lines.append(f"The highest single score is {lucky.quality:.3f} ({lucky.id}, {lucky.status}); a rule that keeps whatever "
                      "looks better would have called it the best.")  # fmt: skip
@@ -207,7 +290,7 @@ def widest(ledger: Ledger, fingerprint: str, base: bool = False) -> dict[str, An
 
 
 def headlines(ledger: Ledger) -> list[str]:
-    """Three lines: the climb, what is confirmed, and what the numbers are not."""
+    """Lines: the climb, where it stands between both ends of the scale, what is confirmed, what the numbers are not."""
     fingerprint = latest(ledger)
     f = climbing(ledger, fingerprint)
     if f.empty:
@@ -220,6 +303,7 @@ def headlines(ledger: Ledger) -> list[str]:
     return [
         f"quality {first.quality:.3f} ({first.id}) to {best}: {sum(kept.id != first.id)} of {plural(changes(f), 'change')} "
         f"kept by the paired rule; the luckiest run shows {f.quality.max():.3f}",
+        "; ".join(filter(None, [headline(ledger, fingerprint), unbeaten(ledger, fingerprint)])),
         f"confirmed on the sealed gate: {confirmed}; looks so far: {len(ledger.looks())}",
         " ".join([SMALL if first.model == "smollm2" else f"Model: {first.model}.", f"Judge: {first.judge}."]),
     ]

@@ -1,4 +1,5 @@
-"""What training gave: every measured adapter beside the bare base, and beside imitation or the adapter it began from.
+"""What training gave: every measured adapter beside the bare base, beside imitation or the adapter it began from, and
+beside the best that was reached without one.
 
 Knows sealed trainings and the experiments that used them. Differences are paired on the cases of the full gate, anew
 from sealed judgments: an experiment's own decision compares it with the champion of its moment. Trains nothing.
@@ -16,6 +17,7 @@ from lib.lab.ledger import REFERENCE, Ledger
 from lib.lab.show import Markdown, bullets, chance, interval, plural, spelled
 from lib.measure.keep import ALPHA
 from lib.measure.stats import paired
+from lib.report.tables import climbing
 
 PLAIN = [{"step": "ask"}]
 TESTED = ("delta", "low", "high", "p")
@@ -48,12 +50,12 @@ def source(adapter: str, known: pd.DataFrame) -> tuple[str, int]:
     return name[1], int(name[2] or known["last"][name[1]])
 
 
-def measured(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
-    """A row a whole experiment of an era's full gate on a sealed adapter with a bare base to compare with, in order.
+def adapted(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """A row a whole experiment of an era's full gate on a sealed adapter, in order.
 
-    `base` is the same pipeline, decoding and seed on the bare model, `beside` what else a run is compared with (see
-    `_beside`). What `goes_on` from another adapter owes its base to that one and is compared with it alone; `size` is the
-    number of pairs behind an adapter, those of its parents included.
+    `base` is the same pipeline, decoding and seed on the bare model, "" where that was not run; `beside` what else a run
+    is compared with (see `_beside`). What `goes_on` from another adapter owes its base to that one and is compared with
+    it alone; `size` is the number of pairs behind an adapter, those of its parents included.
     """
     f, known = ledger.frame(), trainings(ledger)
     whole = f.quality.notna() & f.unscored.eq(0).fillna(False) & (f.status != "invalid")
@@ -61,14 +63,37 @@ def measured(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     bare = f[f.adapter == ""].drop_duplicates("harness").set_index("harness").id
     f = f[(f.adapter != "") & ~f.lever.isin(REFERENCE)]
     weights = pd.DataFrame([source(adapter, known) for adapter in f.adapter], f.index, ["training", "epoch"])
-    f = f.assign(training=weights.training.astype(object), epoch=weights.epoch, base=f.harness.map(bare))
-    f = f.drop(columns="method").join(known, on="training", how="inner").dropna(subset="base")
+    base = f.harness.map(bare).astype(object).fillna("")
+    f = f.assign(training=weights.training.astype(object), epoch=weights.epoch, base=base)
+    f = f.drop(columns="method").join(known, on="training", how="inner")
     f = f.drop_duplicates(["weights", "harness"])  # the same weights in the same pipeline, measured again
     f = f.assign(
         goes_on=(f.method != "merge") & f.parents.map(bool).astype(bool), plain=[p == PLAIN for p in f.pipeline]
     )
     f = f.assign(label=[_label(t, known) for t in f.training], size=[_size(t, known) for t in f.training])
     return f.assign(beside=[_beside(run, f, known) for run in f.itertuples()])
+
+
+def measured(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """Those of `adapted` that have a bare base to compare with."""
+    f = adapted(ledger, fingerprint)
+    return f[f.base != ""]
+
+
+def stock(ledger: Ledger, fingerprint: str) -> str:
+    """The first baseline of an era on the full gate, else its first run there; "" where there is none."""
+    f = climbing(ledger, fingerprint)
+    return next(iter([*f.id[f.lever == "baseline"], *f.id]), "")
+
+
+def best(ledger: Ledger, fingerprint: str, adapter: bool) -> str:
+    """The run of the highest quality on the full gate with an adapter or without one, of equals the first; "" if none.
+
+    The highest and not the last kept one: what training must beat is the strongest of the others, luck included.
+    """
+    f = climbing(ledger, fingerprint)
+    f = f[f.unscored.eq(0) & ((f.adapter != "") == adapter)]
+    return "" if f.empty else f.id[f.quality.idxmax()]
 
 
 def _label(training: str, known: pd.DataFrame) -> str:
@@ -116,37 +141,80 @@ def against(ledger: Ledger, f: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def table(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
-    """A row a measured adapter: how it was trained, its quality, and its paired difference to base and `beside` it."""
-    f = measured(ledger, fingerprint)
-    base, it = against(ledger, f, "base"), against(ledger, f, "beside")
+    """A row an adapter run: how it was trained, its quality, and its paired difference to base, `beside`, best prompting."""
+    f = adapted(ledger, fingerprint)
+    f = f.assign(prompting=best(ledger, fingerprint, adapter=False))
+    tests = {"base": against(ledger, f, "base"), "it": against(ledger, f, "beside"),
+             "prompting": against(ledger, f, "prompting")}  # fmt: skip
     f = f.assign(
         training=f.label, pipeline=["" if plain else spelled(p) for plain, p in zip(f.plain, f.pipeline, strict=True)]
     )
-    for name, t in (("base", base), ("it", it)):
+    for name, t in tests.items():
         f[f"to {name}"], f[f"95 % to {name}"], f[f"p to {name}"] = t.delta, list(map(interval, t.low, t.high)), t.p
-    return f[["id", "training", "pairs", "epoch", "pipeline", "quality", "no_answer", "to base", "95 % to base", "p to base",
-              "beside", "to it", "95 % to it", "p to it", "seconds_to_train"]]  # fmt: skip
+    return f[["id", "training", "pairs", "epoch", "pipeline", "quality", "no_answer", "to prompting", "95 % to prompting",
+              "p to prompting", "to base", "95 % to base", "p to base", "beside", "to it", "95 % to it", "p to it",
+              "seconds_to_train"]]  # fmt: skip
 
 
 def summary(ledger: Ledger, fingerprint: str) -> Markdown:
-    """In sentences: which adapters beat the bare base beyond chance, and which beat where they began or imitation."""
-    f = measured(ledger, fingerprint)
-    if f.empty:
+    """In sentences: which adapters beat the bare base, where they began or imitation, and the best prompting."""
+    every = adapted(ledger, fingerprint)
+    if every.empty:
         return Markdown("No adapter was measured on the full gate yet. `notch study train` trains and measures them.")
-    new, more, rest = f[~f.goes_on], f[f.goes_on & (f.beside != "")], f[~f.goes_on & (f.beside != "")]
-    count = len(new.drop_duplicates(["training", "epoch"]))
-    lines = [f"{plural(count, 'adapter')} trained from the bare base or merged, in {plural(len(new), 'measurement')}: beyond "
-             f"chance, {_beyond(ledger, new, 'base', 'the bare base in the same pipeline')}"]  # fmt: skip
+    f, prompting = every[every.base != ""], best(ledger, fingerprint, adapter=False)
+    new, more, rest = f[~f.goes_on], every[every.goes_on & (every.beside != "")], f[~f.goes_on & (f.beside != "")]
+    count, lines = len(new.drop_duplicates(["training", "epoch"])), []
+    if len(new):
+        lines.append(f"{plural(count, 'adapter')} trained from the bare base or merged, in {plural(len(new), 'measurement')}: "
+                     f"beyond chance, {_beyond(ledger, new, 'base', 'the bare base in the same pipeline')}")  # fmt: skip
     if len(more):
         lines.append(f"{plural(len(more), 'measurement')} of adapters that go on from another one, compared with that one: "
                      f"beyond chance, {_beyond(ledger, more, 'beside', 'it')}")  # fmt: skip
     if len(rest):
         lines.append(f"{plural(len(rest), 'measurement')} can be compared with imitation: beyond chance, "
                      f"{_beyond(ledger, rest, 'beside', 'it')}")  # fmt: skip
-    if len(f) > 5:
-        lines.append(f"With {len(f)} tests at {ALPHA:g}, about {len(f) * ALPHA:.1f} come out so by luck alone; a run is kept by "
+    if prompting:
+        beside = _beyond(ledger, every.assign(prompting=prompting), "prompting", "it")
+        lines += duel(ledger, fingerprint)
+        lines.append(f"{plural(len(every), 'adapter run')} beside {prompting}: beyond chance, {beside}")
+    tests = len(new) + len(more) + len(rest) + len(every) * bool(prompting)
+    if tests > 5:
+        lines.append(f"With {tests} tests at {ALPHA:g}, about {tests * ALPHA:.1f} come out so by luck alone; a run is kept by "
                      "the keep rule, not by this table.")  # fmt: skip
-    return bullets(lines)
+    return bullets(
+        lines, "No run stands beside an adapter yet: neither its bare base nor any other without an adapter."
+    )
+
+
+def duel(ledger: Ledger, fingerprint: str) -> list[str]:
+    """Whether the best adapter run beats the best run without an adapter, in a sentence either way; [] without both."""
+    adapter, prompting = best(ledger, fingerprint, adapter=True), best(ledger, fingerprint, adapter=False)
+    if not adapter or not prompting:
+        return []
+    test = paired(ledger.qualities(adapter), ledger.qualities(prompting))
+    beyond = "beats" if test.delta > 0 else "falls behind"
+    verb = f"**{beyond}**" if test.p < ALPHA else "**is not told from**"
+    of_adapter, of_prompting = (ledger.get(run)["scores"]["quality"] for run in (adapter, prompting))
+    return [
+        f"Training against prompting: the best adapter run, {adapter} ({of_adapter:.3f}), {verb} the best run without one, "
+        f"{prompting} ({of_prompting:.3f}): {test.delta:+.3f} (95 % {interval(test.low, test.high)}, {chance(test.p)}). Each "
+        "is the highest of several, so a part of both is luck."
+    ]
+
+
+def openings(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """How many different openings (first four words) the questions of stock, best prompting and best adapter have.
+
+    Over all questions of the valid answers of a run; where there are few, repeats are rarer for that alone.
+    """
+    chosen = [stock(ledger, fingerprint), *(best(ledger, fingerprint, adapter) for adapter in (False, True))]
+    rows = []
+    for run in dict.fromkeys(filter(None, chosen)):
+        answers = [row["answer"] for row in ledger.cases(run) if row["answer"]]
+        starts = [" ".join(q.casefold().split()[:4]) for answer in answers for q in answer["questions"]]
+        share = f"{100 * len({*starts}) / len(starts):.0f} %" if starts else "no question"
+        rows.append([run, len(answers), len(starts), len({*starts}), share])
+    return pd.DataFrame(rows, columns=["id", "valid answers", "questions", "distinct openings", "share"])
 
 
 def _beyond(ledger: Ledger, f: pd.DataFrame, column: str, other: str) -> str:

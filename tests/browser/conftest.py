@@ -60,6 +60,11 @@ def lab(tmp_path_factory, browser):
     page.write_text(
         page.read_text(encoding="utf-8").replace("Desk()", f"Desk(__import__('pathlib').Path('{folder}/runs'))")
     )
+    # The page that takes ratings writes them beside a copy of the sealed runs.
+    shutil.copytree(ROOT / "runs", folder / "rated", ignore=shutil.ignore_patterns("adapter", "ratings.jsonl"))
+    page = folder / "notebooks" / "03_rate.ipynb"
+    copy = f"runs=__import__('pathlib').Path('{folder}/rated')"
+    page.write_text(page.read_text(encoding="utf-8").replace('who=\\"me\\"', f'who=\\"me\\", {copy}'))
     port = _free_port()
     settings = {f"JUPYTER{name}": str(folder / name.lower()) for name in
                 ("_CONFIG_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR", "_RUNTIME_DIR")}  # fmt: skip

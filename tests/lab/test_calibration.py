@@ -9,13 +9,13 @@ from lib.agent import pipeline
 from lib.agent.prompt import Draft
 from lib.claude.prices import BudgetSpent
 from lib.files import canonical
-from lib.lab import execute, ledger
+from lib.lab import calibration, execute, ledger
 from lib.lab.calibration import Calibration, Judges
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.ledger import Ledger, recomputed, verify
 from lib.lab.rejudge import Rejudge
 from lib.measure.answer import NoAnswer
-from lib.measure.calibrate import row_of
+from lib.measure.calibrate import BOTTOM, row_of
 from lib.measure.judge import DIMENSIONS
 from lib.measure.noise import null_world
 from lib.measure.ruler import Ruler
@@ -146,6 +146,29 @@ def test_a_reading_that_does_not_follow_from_the_rows_is_found(runs):
     assert recomputed(forged, rows) == ["floor"]
     rows[0] = {**rows[0], "quality": 0.1}
     assert recomputed(record, rows)[0] == f"quality of {rows[0]['case']}"
+
+
+CONTROLS = {"gold", "damaged gold", "gold of another task", "toy template", "any-task set"}
+
+
+def test_a_calibration_seals_the_controls_of_its_gate_and_verifies_them(runs):
+    run = Calibration(**SMALL).run()
+    found = {c["name"]: c for c in run.found["controls"]}
+    assert set(found) == CONTROLS | {"stored:claude", "stored:claude-briefed"}
+    assert found["gold"]["ties"] == 10 and found["gold"]["quality"] == max(c["quality"] for c in found.values())
+    assert all(0 < found[n]["quality"] < found["stored:claude"]["quality"] for n in BOTTOM)
+    toy = Experiment(hypothesis="x", model="toy", gate="dev").run()
+    assert found["toy template"]["quality"] == pytest.approx(toy.record.scores["quality"])
+    seal(runs, run, "calibrate")
+    assert verify(runs) == []
+    forged = [{**run.found["controls"][0], "quality": 0.9}, *run.found["controls"][1:]]
+    data = run.result.record.as_dict() | {"found": {**run.found, "controls": forged}}
+    assert recomputed(data, run.cases) == ["controls"]
+
+
+def test_a_ruler_without_stored_answers_has_no_frontier_among_its_controls(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "RULER", tmp_path)
+    assert {c["name"] for c in Calibration(**SMALL).run().found["controls"]} == CONTROLS
 
 
 def test_a_rejudge_of_the_deterministic_judge_reproduces_what_was_logged(runs, baseline):

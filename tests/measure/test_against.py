@@ -67,7 +67,7 @@ def test_a_judge_that_agrees_has_all_ranks_and_verdicts(verdicts):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "not JSON lines"),
+        ("{", "one.jsonl:1: not a JSON object"),
         ("[1]", "not a JSON object"),
         ('{"id": "boat"}', "one.jsonl:1: not a row of verdicts"),
         (json.dumps(row("cow")), "not a row of verdicts"),

@@ -94,6 +94,22 @@ def test_the_difference_is_blind_minus_placebo_split_into_rubric_and_verdict():
     assert found["losses"] == [6, 5] and found["moved"] == 0 and found["low"] <= found["delta"] <= found["high"]
 
 
+def test_what_one_score_fewer_does_is_arithmetic_and_told_apart_from_judgment():
+    four = [d for d in DIMENSIONS if d != "coverage"]
+    before = [Judgment(dict.fromkeys(four, 3) | {"coverage": 1}, "loss")] * 6
+    same = blind.readings(rows(before, before, [Judgment(dict.fromkeys(four, 3), "loss")] * 6))["runs"]["0001-a"]
+    assert (
+        same["from_dropping"] == pytest.approx(0.05) == same["delta"]
+    )  # 2.6 to 3 of 5, half of it on a scale of 0 to 1
+    assert same["from_scores"] == same["from_verdicts"] == same["judged"]["delta"] == 0 and same["judged"]["p"] == 1
+    other = [Judgment(dict.fromkeys(four, 4), "tie")] * 6
+    found = blind.readings(rows(before, before, other))["runs"]["0001-a"]
+    assert found["from_dropping"] == pytest.approx(0.05) and found["from_scores"] == pytest.approx(0.125)
+    assert found["from_verdicts"] == pytest.approx(0.25) and found["judged"]["delta"] == pytest.approx(0.375)
+    assert found["judged"]["p"] < 0.05 and found["verdicts_changed"] == 6 and found["losses"] == [6, 0]
+    assert found["from_dropping"] + found["from_scores"] == pytest.approx(found["from_rubric"])
+
+
 def test_no_answer_stays_0_and_a_loss_and_unscored_is_left_out_of_both():
     before = [judged(0.2), NoAnswer("silent"), judged(0.3), judged(0.4)]
     after = [judged(0.2), NoAnswer("silent"), Unscored("no reply"), judged(0.4)]

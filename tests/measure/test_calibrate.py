@@ -191,6 +191,41 @@ def test_a_deterministic_judge_has_no_noise_on_the_same_answers():
     assert "differed in nothing" in noise.sentence(found | calibrate.worlds(rows, found["floors"]))
 
 
+# --- controls
+
+
+@pytest.mark.parametrize("gate", ["full", "dev", "confirm"])
+def test_gold_of_another_task_is_of_another_area_and_taken_once(gate):
+    cases = Ruler.load(RULER).gate(gate)
+    others = calibrate.deranged(cases)
+    assert all(a.area != b.area for a, b in zip(cases, others, strict=True))
+    assert {c.id for c in others} == {c.id for c in cases} and calibrate.deranged(cases) == others
+
+
+def test_cases_of_one_area_still_get_each_the_gold_of_another():
+    cases = [replace(CASE, id=i) for i in "abc"]
+    assert all(a.id != b.id for a, b in zip(cases, calibrate.deranged(cases), strict=True))
+
+
+def test_controls_are_scored_as_runs_are_with_silence_as_0():
+    cases = [CASE, replace(CASE, id="kite", gold=Gold("Fly", ("Which kite?",) * 7, "Which kite?"))]
+    judge = Judge(lambda c, a: fives("tie" if a.questions == c.gold.questions else "loss", coverage=3.0))
+    rows = calibrate.control(judge, cases, {"stored:x": [Answer("t", QUESTIONS), NoAnswer("silent")]})
+    found = {c["name"]: c for c in calibrate.readings(rows)["controls"]}
+    assert list(found) == ["gold", "stored:x", "gold of another task", "any-task set"]
+    assert (found["gold"]["quality"], found["gold"]["ties"]) == (pytest.approx(0.7), 2)
+    assert (found["stored:x"]["quality"], found["stored:x"]["no_answer"]) == (pytest.approx(0.35), 1)
+    assert found["stored:x"]["dims"]["coverage"] == 3.0 and found["any-task set"]["losses"] == 2
+
+
+def test_damaged_gold_has_an_interval_over_cases_not_over_texts(rows):
+    [found] = calibrate.readings(rows)["controls"]
+    damaged = [r for r in rows if r["part"] == "damage"]
+    assert found["name"] == "damaged gold" and len(calibrate.qualities(damaged)) == 30
+    assert found["wins"] + found["ties"] + found["losses"] == len(damaged) == 540
+    assert found["low"] < found["quality"] < found["high"] < 0.75
+
+
 # --- halo
 
 

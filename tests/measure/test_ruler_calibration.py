@@ -6,7 +6,7 @@ import pytest
 
 from lib.files import RULER, rows
 from lib.measure.answer import Answer
-from lib.measure.damage import frozen
+from lib.measure.damage import texts
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Ruler
 from lib.measure.score import quality
@@ -14,13 +14,25 @@ from lib.measure.score import quality
 TEXTS = [json.loads(line) for line in rows((RULER / "calibration.jsonl").read_text(encoding="utf-8"))]
 
 
+MUST = {"gold": "tie", "paraphrase": "tie or near", "damage": "lower its dimension", "attack": "not beat `than`"}
+
+
+def frozen(text):
+    """What the ruler keeps of a text of a calibration, with what a judge must do with it."""
+    return {
+        "case": text.case.id, "part": text.part, "kind": text.kind, "dimension": text.dimension,
+        "strength": text.strength, "than": text.honest, "must": MUST.get(text.part, "be an honest, plain set"),
+        "title": text.answer.title, "questions": list(text.answer.questions),
+    }  # fmt: skip
+
+
 def judged(row):
     case = next(c for c in Ruler.load().cases if c.id == row["case"])
     return OfflineJudge().judge(case, Answer(row["title"], row["questions"]))
 
 
-def test_the_frozen_texts_are_what_the_rules_make_of_the_dev_gate():
-    assert frozen(Ruler.load().gate("dev")) == TEXTS
+def test_the_frozen_texts_are_what_the_rules_make_of_the_dev_gate_with_the_lightest_of_each_damage():
+    assert [frozen(t) for t in texts(Ruler.load().gate("dev")) if t.strength <= 1] == TEXTS
 
 
 def test_gold_ties_with_itself():

@@ -65,6 +65,13 @@ def test_of_two_comparisons_the_wider_is_shown_and_of_equals_the_newer(tmp_path,
     assert tables.widest(ledger_of(tmp_path, *rows), ERA)["id"] == "0002-wide-again"
 
 
+def test_controls_stand_below_the_candidates_and_none_stands_twice(found):
+    plain = {**found["ceiling"], "name": "any-task set", "quality": 0.15}
+    table = compared.models(found, [{**plain, "name": "gold"}, {**plain, "name": "smollm2"}, plain])
+    assert list(table["candidate"])[2:] == ["gold against itself", "any-task set"]
+    assert table["quality"].iloc[-1] == 0.15 and len(compared.dimensions(found, [plain])) == 4
+
+
 def test_before_any_comparison_the_page_says_which_command_makes_one(tmp_path):
     empty = ledger_of(tmp_path)
     assert "notch confirm --models" in compared.section(empty, ERA).text

@@ -11,8 +11,10 @@ from lib.lab import show
 from lib.lab.ledger import LEDGER, START, Ledger
 from lib.lab.record import Record
 from lib.lab.show import Markdown
+from lib.measure import calibrate
+from lib.measure.answer import NoAnswer
 from lib.measure.judge import DIMENSIONS
-from lib.report import figures, levers, tables
+from lib.report import figures, levers, measured, tables
 
 ERA = "f" * 64
 
@@ -181,7 +183,7 @@ def test_looks_of_every_era_are_counted_wherever_looks_are_counted(tmp_path, cli
     other = made(11, "kept", 0.3, "look", kind="confirm", gate="confirm", of="0001-baseline", fingerprint="e" * 64)
     ledger = ledger_of(tmp_path, other, *climb.records)
     assert len(tables.confirmations(ledger)) == 3
-    assert "looks so far: 3" in tables.headlines(ledger)[1] and "all eras counted: 3" in tables.verdict(ledger).text
+    assert "looks so far: 3" in tables.headlines(ledger)[2] and "all eras counted: 3" in tables.verdict(ledger).text
 
 
 def test_anchors_are_the_anchor_runs_of_this_era(climb):
@@ -217,7 +219,7 @@ def test_gold_against_itself_is_the_ceiling_of_the_own_ruler(tmp_path):
 
 
 def test_the_headlines_name_baseline_champion_luck_and_looks(climb):
-    first, second, third = tables.headlines(climb)
+    first, _, second, third = tables.headlines(climb)
     assert "0.300 (0001-baseline) to 0.400 (0005-better)" in first and "1 of 3 changes kept" in first
     assert "luckiest run shows 0.450" in first
     assert "0005-better (0.430 there); looks so far: 2" in second and "toy" in third
@@ -255,6 +257,68 @@ def test_a_table_for_a_notebook_has_short_numbers_and_no_broken_cells(tmp_path):
 def test_a_hypothesis_of_two_lines_stays_one_item(tmp_path):
     found = tables.hypotheses(ledger_of(tmp_path, made(1, hypothesis="first\n\n# second"), made(2)))
     assert len(found.text.splitlines()) == 2
+
+
+# --- the two ends of the scale
+
+CASES = [f"c{i}" for i in range(12)]
+LEVELS = {"gold": 0.75, "stored:b": 0.5, "stored:a": 0.4, "toy template": 0.2, "gold of another task": 0.15,
+          "any-task set": 0.1}  # fmt: skip
+
+
+def scaled(tmp_path, champion, levels=LEVELS, gate="full"):
+    """A ledger with a champion of that quality in every case, and a calibration whose controls have theirs."""
+    rows = [calibrate.row_of("control", c, NoAnswer("x"), kind=name) | {"quality": q}
+            for name, q in levels.items() for c in CASES]  # fmt: skip
+    found = {"floor": 0.01, "controls": [scores(q, name=name) for name, q in levels.items()]}
+    records = [made(1, quality=champion), made(2, "reference", None, kind="calibrate", gate=gate, found=found)]
+    for record, lines in zip(records, ([{"case": c, "quality": champion} for c in CASES], rows), strict=True):
+        (tmp_path / record["id"]).mkdir(parents=True)
+        (tmp_path / record["id"] / "cases.jsonl").write_text("".join(f"{canonical(line)}\n" for line in lines))
+    return ledger_of(tmp_path, *records)
+
+
+def test_the_headline_is_the_share_of_the_way_from_the_any_task_set_to_the_stronger_frontier(tmp_path):
+    ledger = scaled(tmp_path, 0.3)
+    assert tables.way(ledger, ERA) == pytest.approx(0.5)
+    said = "the champion has come 50 % of the way from a set that fits any task (0.100) to the frontier's own answers"
+    assert said in tables.headlines(ledger)[1] and said[4:] in measured.scale(ledger).text
+    assert said[4:] in tables.verdict(ledger).text and "template" not in " ".join(tables.headlines(ledger))
+
+
+@pytest.mark.parametrize("champion", [0.2, 0.205, 0.05])
+def test_a_champion_that_does_not_beat_every_control_at_the_bottom_is_no_better_than_a_template(tmp_path, champion):
+    ledger = scaled(tmp_path, champion)
+    for text in (tables.headlines(ledger)[1], measured.scale(ledger).text, tables.verdict(ledger).text):
+        assert "0001-run is no better than a template: " in text and "to the toy template" in text
+
+
+def test_controls_stand_in_the_chart_and_in_a_table_with_the_champions_difference(tmp_path):
+    ledger = scaled(tmp_path, 0.3)
+    assert tables.anchors(ledger, ERA) == {"stored:b": 0.5, "gold against itself": 0.75}
+    assert "any-task set 0.100, stored:b 0.500, gold against itself 0.750" in figures.climb(ledger).alt
+    text = measured.scale(ledger).text
+    assert "From 0002-run" in text and "| toy template | 0.200 |" in text and "+0.200" in text
+
+
+def test_controls_of_another_gate_or_era_are_not_those_of_the_climb(tmp_path):
+    assert tables.controls(scaled(tmp_path / "dev", 0.3, gate="dev"), ERA) == {}
+    assert tables.controls(scaled(tmp_path / "full", 0.3), "e" * 64) == {}
+
+
+def test_before_any_calibration_the_report_says_which_command_measures_the_controls(tmp_path, climb):
+    assert "`notch calibrate` measures it" in tables.headlines(climb)[1]
+    assert "`notch calibrate` measures it" in measured.scale(climb).text and tables.way(climb, ERA) is None
+
+
+def test_sealed_stored_answers_are_the_frontier_where_no_calibration_is(tmp_path):
+    anchors = [made(n, "reference", q, f"a{n}", lever="anchor", model=m) for n, q, m in
+               ((2, 0.4, "stored:a"), (3, 0.5, "stored:b"))]  # fmt: skip
+    assert tables.anchors(ledger_of(tmp_path, made(1), *anchors), ERA) == {"stored:b": 0.5}
+    without = {name: q for name, q in LEVELS.items() if not name.startswith("stored:")}
+    ledger = scaled(tmp_path, 0.3, without)
+    assert "stores no frontier" in tables.headline(ledger, ERA)
+    assert tables.way(ledger_of(tmp_path, *ledger.records, *anchors), ERA) == pytest.approx(0.5)
 
 
 # --- figures
@@ -328,9 +392,7 @@ def test_usefulness_is_shown_only_where_claude_judged(tmp_path):
     offline = ledger_of(tmp_path, made(1, found=asked))
     assert "useful" not in tables.runs(offline, ERA) and "of 5 as useful" not in tables.verdict(offline).text
     paid = ledger_of(tmp_path, made(1), made(2, found=asked, judge="claude"))
-    assert (
-        tables.runs(paid, ERA)["useful"].tolist()[1] == 3.4 and "3.40 of 5 as useful" in tables.verdict(paid).text
-    )
+    assert tables.runs(paid, ERA)["useful"].tolist()[1] == 3.4 and "3.40 of 5 as useful" in tables.verdict(paid).text
 
 
 def test_the_verdict_says_what_a_change_of_the_model_did(tmp_path):

@@ -80,7 +80,7 @@ def test_imitation_is_what_the_training_began_from_or_the_nearest_number_of_sets
 
 def test_differences_are_paired_on_the_sealed_cases(ledger):
     table = trained.table(ledger, ERA).set_index("id")
-    exact = table["to base"].drop("0006-on").tolist()  # that one is noisy, so that it stays within chance
+    exact = table["to base"].drop(["0006-on", "0013-on"]).tolist()  # that one is noisy, so that it stays within chance
     assert exact == pytest.approx([0.0, 0.1, -0.1, 0.0, 0.0, 0.0]) and -0.1 < table.loc["0006-on", "to base"] < 0.2
     assert table.loc["0005-on", "p to base"] < 0.001 and table.loc["0003-on", "p to base"] == 1
     assert table.loc["0008-on", "to it"] == pytest.approx(-0.2) and table.loc["0008-on", "beside"] == "0005-on"
@@ -89,7 +89,7 @@ def test_differences_are_paired_on_the_sealed_cases(ledger):
 
 def test_pairs_and_epochs_are_whole_numbers_where_a_merge_has_none(ledger):
     rows = {line.split(" | ")[0][2:]: line for line in show.table(trained.table(ledger, ERA)).text.splitlines()[2:]}
-    assert rows["0005-on"].startswith("| 0005-on | SFT | 288 | 2 |  | 0.400 | 1 | +0.100 | ")
+    assert rows["0005-on"].startswith("| 0005-on | SFT | 288 | 2 |  | 0.400 | 1 | +0.090 | ")
     assert rows["0012-on"].startswith("| 0012-on | merge |  | 0 |")
 
 
@@ -115,14 +115,15 @@ def test_what_goes_on_from_an_adapter_is_counted_against_it_and_drawn_at_its_siz
         "2 measurements of adapters that go on from another one" in text
         and "1 beat it and 0 fell behind it. 0007-on +0.100" in text
     )
-    assert "0005-on" not in text and "0009-on" not in text
+    base = text.partition("Training against prompting")[0]
+    assert "0005-on" not in base and "0009-on" not in base
     figure, ax = figures.canvas()
     figures.draw_pairs(trained.measured(ledger, ERA), ax)
     assert [t.get_text() for t in ax.get_xticklabels()] == ["288"]
 
 
 def test_the_sentences_name_what_is_beyond_chance(ledger):
-    text = trained.summary(ledger, ERA).text
+    text = trained.summary(ledger, ERA).text.partition("Training against prompting")[0]
     assert (
         "6 adapters trained from the bare base or merged, in 6 measurements: beyond chance, 1 beat the bare base"
         in text
@@ -147,3 +148,46 @@ def test_without_an_adapter_the_page_says_so(tmp_path):
     assert "no adapter was measured" in figures.training(empty).alt
     unscored = ledger_of(tmp_path, training(1, "sft"), measured(2, 0, "0001-sft", scores=scores(0.3, unscored=1)))
     assert trained.measured(unscored, ERA).empty
+
+
+def test_an_adapter_run_without_a_base_in_its_pipeline_still_stands_beside_the_best_prompting(ledger):
+    table = trained.table(ledger, ERA).set_index("id")
+    assert table.loc["0013-on", ["to base", "p to base"]].isna().all() and "0013-on" not in {
+        *trained.measured(ledger, ERA).id
+    }
+    assert trained.best(ledger, ERA, adapter=False) == "0018-pruned"  # 0.31; the anchor at 0.4 is no prompting
+    assert (
+        table.loc["0013-on", "to prompting"] == pytest.approx(0.09) and table.loc["0013-on", "p to prompting"] < 0.001
+    )
+    assert table.loc["0008-on", "to prompting"] == pytest.approx(-0.11)
+
+
+@pytest.mark.parametrize("gain, verb", [(0.1, "**beats**"), (-0.1, "**falls behind**"), (0.0, "**is not told from**")])
+def test_the_summary_says_whether_training_beats_prompting_either_way(tmp_path, gain, verb):
+    records = [made(1, "kept", 0.3, "stock", lever="baseline"), training(2, "sft"), measured(3, gain, "0002-sft")]
+    text = trained.summary(sealed(tmp_path, records), ERA).text
+    assert (
+        f"the best adapter run, 0003-on ({0.3 + gain:.3f}), {verb} the best run without one, 0001-stock (0.300)" in text
+    )
+
+
+def test_an_adapter_without_any_run_beside_it_is_compared_with_nothing(tmp_path):
+    text = trained.summary(sealed(tmp_path, [training(1, "sft"), measured(2, 0.1, "0001-sft")]), ERA).text
+    assert text.startswith("No run stands beside an adapter yet")
+
+
+def test_openings_are_counted_over_the_questions_of_valid_answers(tmp_path):
+    def answer(*questions):
+        return {"answer": {"title": "t", "questions": questions}}
+
+    ledger = ledger_of(tmp_path, made(1, "kept", 0.3, "stock", lever="baseline"),
+                       made(2, "kept", 0.4, "on", adapter="a"))  # fmt: skip
+    rows = {"0001-stock": [{"answer": None}], "0002-on": [
+        answer("When will you go there?", "when will you GO back?"), answer("Who?", "When will you leave?")
+    ]}  # fmt: skip
+    for run, cases in rows.items():
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in cases))
+    found = trained.openings(ledger, ERA).to_numpy().tolist()
+    assert found == [["0001-stock", 0, 0, 0, "no question"], ["0002-on", 2, 4, 3, "75 %"]]
+    assert trained.openings(ledger_of(tmp_path), ERA).empty

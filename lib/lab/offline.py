@@ -1,6 +1,6 @@
 """The offline judge with the embedded embedder: what `from lib import OfflineJudge` gives.
 
-Knows both sides, so that the measure need not import models and models need not know the measure's faults.
+Knows both sides, so that the measure need not import models nor models the measure.
 """
 
 from __future__ import annotations

@@ -1,0 +1,375 @@
+"""Stored answers rated by a person, blind: the candidate's set beside gold's, then how far the judges agree.
+
+Knows which sealed answers may be rated, their order, and the keys a rating is given with; it appends to `ratings.jsonl`
+and writes nothing else. Sides are drawn by seed, and run and judgment stay hidden. Both sets are scored, one dimension
+at a time: scores of one side alone would say which side is the candidate's. What the judges said is shown only when
+asked for, so that nobody rates towards it. The logic needs no browser; the widgets only pass keys on and show.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lib.files import RULER, runs_folder, sha256
+from lib.lab.ledger import RATABLE, RATED, RATINGS, Ledger, item_of
+from lib.lab.show import Markdown, bullets, plural
+from lib.log import Log, now
+from lib.measure.agreement import ENOUGH, Pair, Rating, agreement, standing
+from lib.measure.answer import Answer
+from lib.measure.judge import DIMENSIONS, Verdict
+from lib.measure.ruler import Case, Gold, Ruler
+
+SIDES = ("A", "B")
+CHOICES = {"a": "A helps more", "t": "tie", "b": "B helps more"}
+SCORES = "12345"
+BACK = "u"
+KEYS = "".join(CHOICES) + SCORES + BACK
+MARKS = len(DIMENSIONS) * len(SIDES)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One stored answer that waits for a person."""
+
+    id: str
+    case: Case
+    run: str
+    fingerprint: str
+    answer: Answer
+    gold: str  # side that gold is shown on
+
+    @property
+    def sets(self) -> dict[str, Gold | Answer]:
+        """What is shown on each side."""
+        assert self.case.gold is not None  # a ruler has gold for every case
+        return {side: self.case.gold if side == self.gold else self.answer for side in SIDES}
+
+
+@dataclass
+class Session:
+    """One person's ratings of a folder of runs. Keys come in by `press`; a full rating is on disk at once."""
+
+    who: str = "me"
+    seed: int = 0
+    runs: Path = field(default_factory=runs_folder)
+    ruler: Path = RULER
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        if not self.who.strip():
+            raise ValueError("who is empty: expected a name for the person who rates, such as 'me'")
+        self.log = Log(self.runs / RATINGS, RATED)
+        self.show()
+
+    # --- what may be rated
+
+    @cached_property
+    def frozen(self) -> Ruler:
+        return Ruler.load(self.ruler)
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """Sealed experiments of this very ruler, on the gates that a person may see, without leaks."""
+        return [
+            r
+            for r in Ledger.read(self.runs).records
+            if r["kind"] == "experiment" and r["gate"] in RATABLE and r["status"] != "invalid"
+            and self.frozen.fingerprint(r["identity"].get("judge", {})) == r["fingerprint"]
+        ]  # fmt: skip
+
+    @cached_property
+    def answers(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows of cases.jsonl that hold a valid answer, by run."""
+        ledger = Ledger(self.runs)
+        return {r["id"]: [row for row in ledger.cases(r["id"]) if row["answer"]] for r in self.records}
+
+    @cached_property
+    def items(self) -> list[Item]:
+        """All answers, each once, in the order of the seed: an item's place follows from its own words alone."""
+        cases = {c.id: c for c in self.frozen.cases if c.gate in RATABLE}
+        items: dict[str, Item] = {}
+        for record in self.records:
+            for row in (r for r in self.answers[record["id"]] if r["case"] in cases):
+                name, answer = item_of(row), Answer(row["answer"]["title"], row["answer"]["questions"])
+                gold = SIDES[int(self._draw(name, "side"), 16) % len(SIDES)]
+                item = Item(name, cases[row["case"]], record["id"], record["fingerprint"], answer, gold)
+                items.setdefault(name, item)
+        return sorted(items.values(), key=lambda item: self._draw(item.id, "place"))
+
+    def _draw(self, name: str, what: str) -> str:
+        return sha256(f"{self.seed} {what} {name}")
+
+    @property
+    def rated(self) -> list[Rating]:
+        """What this person has said and not taken back, oldest first."""
+        return standing(self.log.rows, self.who)
+
+    def upcoming(self) -> Item | None:
+        """The next unrated item; None at the end. Never the case of the one before while there is another.
+
+        Of the cases the one that was rated least, of its runs the one that was rated least, then by seed: gold is known
+        again from its second time on, so the first round goes through all cases.
+        """
+        rated = self.rated
+        known, cases, runs = {r.item for r in rated}, Counter(r.case for r in rated), Counter(r.run for r in rated)
+        last = rated[-1].case if rated else ""
+        left = (item for item in self.items if item.id not in known)
+        return min(left, key=lambda i: (i.case.id == last, cases[i.case.id], runs[i.run]), default=None)
+
+    # --- rating by keys
+
+    def show(self) -> None:
+        """Turn to the next item; its time starts now."""
+        self.item = self.upcoming()
+        self.choice = ""  # a, b or t
+        self.marks: list[int] = []  # A and B of the first dimension, A and B of the second, and so on
+        self.start()
+
+    def start(self) -> None:
+        """Let the time of this item start now."""
+        self.since = self.clock()
+
+    @property
+    def asked(self) -> tuple[str, str] | None:
+        """The dimension and side whose score is due; None while the verdict is."""
+        place = len(self.marks)
+        return (DIMENSIONS[place // len(SIDES)], SIDES[place % len(SIDES)]) if self.choice else None
+
+    def press(self, key: str) -> bool:
+        """Take one key: a, b or t, then a score twice a dimension, u to take one back. False where it means nothing."""
+        key = key.lower()
+        if key == BACK:
+            return self.back()
+        if self.item is None:
+            return False
+        if not self.choice and key in CHOICES:
+            self.choice = key
+        elif self.choice and key in SCORES:
+            self.marks.append(int(key))
+            if len(self.marks) == MARKS:
+                self._save(self.item)
+                self.show()
+        else:
+            return False
+        return True
+
+    def back(self) -> bool:
+        """Take the last key back; at the start of an item the last rating, which then comes again."""
+        if self.marks:
+            self.marks.pop()
+        elif self.choice:
+            self.choice = ""
+        elif self.rated:
+            self.log.extend([{"kind": "undo", "item": self.rated[-1].item, "who": self.who, "at": now()}])
+            self.show()
+        else:
+            return False
+        return True
+
+    def _save(self, item: Item) -> None:
+        by_side = {side: dict(zip(DIMENSIONS, self.marks[place::2], strict=True)) for place, side in enumerate(SIDES)}
+        [candidate] = set(SIDES) - {item.gold}
+        rating = Rating(
+            item.id, item.case.id, item.run, item.gold, self._verdict(item), by_side[candidate], by_side[item.gold],
+            round(self.clock() - self.since, 1), self.who, now(), item.fingerprint,
+        )  # fmt: skip
+        self.log.extend([{"kind": "rating", **asdict(rating)}])
+
+    def _verdict(self, item: Item) -> Verdict:
+        if self.choice == "t":
+            return "tie"
+        return "loss" if self.choice.upper() == item.gold else "win"
+
+    # --- beside the judges
+
+    def pairs(self, fingerprint: str) -> list[Pair]:
+        """The person's ratings beside what the judge of this fingerprint said of the same answer in the same run."""
+        judged = {(run, row["case"]): row for run, rows in self.answers.items() for row in rows if row["judgment"]}
+        blend = self.frozen.protocol.blend
+        return [
+            Pair(r.case, r.verdict, row["judgment"]["verdict"], r.quality(blend), row["quality"])
+            for r in self.rated
+            if r.fingerprint == fingerprint and (row := judged.get((r.run, r.case)))
+        ]
+
+    @property
+    def agreement(self) -> Markdown:
+        """How far each judge agrees with this person, or how many ratings that still takes."""
+        self.log.catch_up()
+        judges = {r["fingerprint"]: r["judge"] for r in self.records}
+        named = Counter(judges.values())
+        lines = []
+        for fingerprint, judge in judges.items():
+            name = f"{judge} judge" + (f" `{fingerprint[:12]}`" if named[judge] > 1 else "")
+            pairs = self.pairs(fingerprint)
+            missing = ENOUGH - len(pairs)
+            if missing > 0:
+                count = plural(len(pairs), "rating")
+                lines.append(f"{count} beside the {name}; {missing} more until its agreement is shown.")
+            else:
+                lines.append(f"**The {name} agrees with you** in {agreement(pairs)}.")
+        return bullets(lines, "Nothing to rate here yet: seal an experiment first (`notch run`).")
+
+    def panel(self) -> Any:
+        """The session as widgets."""
+        return Panel(self).box
+
+
+# --- widgets -------------------------------------------------------------------------------------
+
+STYLE = """<style>
+.notch-sets {display: grid; grid-template-columns: 1fr 1fr; gap: 16px; line-height: 1.45}
+.notch-sets section {border: 1px solid var(--jp-border-color2, #ccc); border-radius: 6px; padding: 10px 16px}
+.notch-sets section.due {border-color: var(--jp-brand-color1, #1976d2);
+  box-shadow: 0 0 0 1px var(--jp-brand-color1, #1976d2)}
+.notch-sets h4 {margin: 0 0 2px; color: var(--jp-ui-font-color2, #666); font-weight: 600}
+.notch-sets b {font-size: 1.08em} .notch-sets li {margin: 3px 0}
+.notch-sets ol {margin: 6px 0 0; padding-left: 1.4em}
+.notch-task {font-size: 1.35em; margin: 4px 0 8px}
+.notch-task small, .notch-due small {color: var(--jp-ui-font-color2, #666)}
+.notch-due {margin: 10px 0 4px} .notch-due b {font-size: 1.15em; margin-right: 6px}
+.notch-marks td, .notch-marks th {padding: 1px 10px; text-align: center}
+.notch-marks th:first-child {text-align: left; white-space: nowrap}
+.notch-marks td.due {outline: 2px solid var(--jp-brand-color1, #1976d2); border-radius: 3px}
+.notch-keys input {color: transparent !important; caret-color: var(--jp-ui-font-color1, #000)}
+</style>"""
+
+
+class Panel:
+    """What is shown of a session, its buttons, and the box that takes keys.
+
+    Keys come as the text of a box, for JupyterLab keeps its own meaning of them everywhere else (there, `a` and `b`
+    insert cells). The text only grows and is never cleared from here: clearing it would race with a fast typist.
+    """
+
+    def __init__(self, session: Session) -> None:
+        import ipywidgets as w
+
+        self.session, self.read = session, ""
+        self.keys = w.Text(placeholder="click here, then type", description="keys", layout=w.Layout(width="17rem"))
+        self.keys.style.description_width = "2.5rem"
+        self.keys.add_class("notch-keys")
+        self.begin = w.Button(description="Start", button_style="primary")
+        self.undo = _button("undo", BACK, "7rem")
+        self.done = w.Button(description="How far do the judges agree?", layout=w.Layout(width="16rem"))
+        self.choices = {key: _button(text, key, "31%") for key, text in CHOICES.items()}
+        self.scores = {key: w.Button(description=key, layout=w.Layout(width="3rem", flex="0 0 auto")) for key in SCORES}
+        self.anchors = {key: w.HTML() for key in SCORES}  # what each score means
+        self.task, self.sets, self.due, self.marks, self.state = (w.HTML() for _ in range(5))
+        for key, button in {**self.choices, **self.scores, BACK: self.undo}.items():
+            button.on_click(lambda _, key=key: self.press(key))
+        self.begin.on_click(lambda _: self.start())
+        self.done.on_click(lambda _: self.agree())
+        self.keys.observe(self._typed, names="value")
+        self.verdict = w.HBox(list(self.choices.values()), layout=w.Layout(justify_content="space-between"))
+        rows = [w.HBox([self.scores[key], self.anchors[key]]) for key in SCORES]
+        self.rubric = w.HBox([w.VBox(rows), self.marks], layout=w.Layout(justify_content="space-between"))
+        self.out = w.Output()
+        self.box = w.VBox([
+            w.HTML(STYLE), w.HBox([self.keys, self.begin, self.undo, self.done]), self.state, self.task, self.sets,
+            self.due, self.verdict, self.rubric, self.out,
+        ], layout=w.Layout(padding="0 12px 8px 0"))  # fmt: skip
+        self.started = False
+        self.draw()
+
+    # --- what is done
+
+    def start(self) -> None:
+        self.started = True
+        self.session.start()
+        self.draw()
+        self.keys.focus()
+
+    def press(self, key: str) -> None:
+        """A key from a button or the box; the box then has the keyboard again."""
+        if self.started:
+            self.session.press(key)
+            self.draw()
+        self.keys.focus()
+
+    def agree(self) -> None:
+        text = self.session.agreement.text
+        data = {"text/markdown": text, "text/plain": text}
+        # Set as a whole: display() inside an Output depends on which cell is running.
+        self.out.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+
+    def _typed(self, change: Any) -> None:
+        text, before = change["new"], self.read
+        self.read = text
+        added = text[len(before) :] if text.startswith(before) else "" if before.startswith(text) else text
+        for key in filter(KEYS.__contains__, added.lower()):
+            if self.started:
+                self.session.press(key)
+        self.draw()
+
+    # --- what is shown
+
+    def draw(self) -> None:
+        s = self.session
+        item, asked = s.item, s.asked
+        self.out.outputs = ()  # what was said of the judges is of before
+        showing = self.started and item is not None
+        left = len(s.items) - len({r.item for r in s.rated} & {i.id for i in s.items})
+        self.state.value = f"<small>{html.escape(s.who)}: {len(s.rated)} rated, {left} left. {self._state()}</small>"
+        for part, shown in ((self.task, showing), (self.sets, showing), (self.due, showing),
+                            (self.verdict, showing and not asked), (self.rubric, showing and bool(asked)),
+                            (self.begin, not self.started and item is not None)):  # fmt: skip
+            part.layout.display = None if shown else "none"
+        if not showing or item is None:
+            return
+        self.task.value = f"<div class='notch-task'><small>task</small> {html.escape(item.case.task)}</div>"
+        sets = "".join(_set(side, shown, bool(asked) and asked[1] == side) for side, shown in item.sets.items())
+        self.sets.value = f"<div class='notch-sets'>{sets}</div>"
+        head, text = "Which set would help you more to plan this task?", ""
+        if asked:
+            [dimension] = [d for d in s.frozen.rubric if d.name == asked[0]]
+            head, text = f"{_plain(dimension.name)} of set {asked[1]}", dimension.description
+            for key, anchor in zip(SCORES, dimension.anchors, strict=True):
+                self.anchors[key].value = html.escape(anchor)
+            self.marks.value = _marks(s.marks)
+        self.due.value = f"<div class='notch-due'><b>{head}</b> <small>{html.escape(text)}</small></div>"
+
+    def _state(self) -> str:
+        if self.session.item is None:
+            return "Nothing is left to rate." if self.session.items else "No sealed experiment has an answer to rate."
+        return "" if self.started else "Press Start: the time of the first case runs from there."
+
+
+def _button(text: str, key: str, width: str) -> Any:
+    import ipywidgets as w
+
+    return w.Button(description=f"{text} ({key})", layout=w.Layout(width=width))
+
+
+def _plain(dimension: str) -> str:
+    return dimension.replace("_", "-").capitalize()
+
+
+def _set(side: str, shown: Gold | Answer, due: bool) -> str:
+    """One set of questions as a card."""
+    lines = "".join(f"<li>{html.escape(q)}</li>" for q in shown.questions)
+    return (
+        f"<section class='{'due' if due else ''}'><h4>Set {side}</h4><b>{html.escape(shown.title)}</b>"
+        f"<ol>{lines}</ol></section>"
+    )
+
+
+def _marks(marks: list[int]) -> str:
+    """The scores so far, a dimension a row; the due one is framed."""
+    rows = []
+    for i, dimension in enumerate(DIMENSIONS):
+        places = range(len(SIDES) * i, len(SIDES) * (i + 1))
+        numbers = (marks[p] if p < len(marks) else "·" for p in places)
+        cells = (
+            f"<td class='{'due' if p == len(marks) else ''}'>{n}</td>" for p, n in zip(places, numbers, strict=True)
+        )
+        rows.append(f"<tr><th>{_plain(dimension)}</th>{''.join(cells)}</tr>")
+    heads = "".join(f"<th>{side}</th>" for side in SIDES)
+    return f"<table class='notch-marks'><tr><th></th>{heads}</tr>{''.join(rows)}</table>"
