@@ -35,7 +35,7 @@ from lib.weights import PINNED
 # Which faults a dimension may be lowered by; what they cost is fitted, and never less than nothing.
 PRICED = {
     "atomicity": ("joined", "long", "searched", "far", "pairs"),
-    "specificity": ("far", "off", "uncritical", "missing", "short", "searched", "pasted", "pairs"),
+    "specificity": ("far", "off", "uncritical", "missing", "short", "vague", "searched", "pasted", "pairs"),
     "coverage": ("missing", "uncritical", "off", "searched", "pairs"),
     "naturalness": ("unformed", "pasted", "searched", "short", "long", "far", "openings", "pairs"),
     "non_redundancy": ("nearest", "crowd", "pairs", "searched", "unformed", "openings"),
@@ -57,6 +57,7 @@ LEADING = (
 # At least so much, so that a fault that these answers hardly show still costs what the damage set needs.
 LEAST = {
     ("atomicity", "joined"): 1.0,
+    ("specificity", "vague"): 3.0,
     ("coverage", "missing"): 2.0,
     ("naturalness", "unformed"): 1.0,
     ("non_redundancy", "pairs"): 1.0,
@@ -64,7 +65,7 @@ LEAST = {
 RIDGE = 10.0
 KNOTS = 10  # of the rising line that reads points as a score
 MADE = ("grammar", "wording", "penalty", "demos", "prune", "best", "sft", "orpo")  # how a model-made source begins
-SETTINGS = 24  # of the fit that were tried on the 27 tasks: features, ridge, verdicts with and without signs, knots
+SETTINGS = 28  # of the fit that were tried on the 27 tasks: features, ridge, verdicts with and without signs, knots
 
 
 @dataclass(frozen=True)

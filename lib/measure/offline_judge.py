@@ -38,7 +38,15 @@ VERBS = frozenset(
     "am is are was were do does did have has had will would can could should shall may might must".split()
 )
 FRONT = frozenset("in on at for from with by to until since about roughly of under".split())
+VAGUE = frozenset("it something anything thing things stuff this that these those somewhere somehow".split())
 SELF = frozenset("i me my we our us".split())  # a planner who says "my" asks somebody else about the person
+PLAIN = (
+    WH
+    | VERBS
+    | FRONT
+    | VAGUE
+    | frozenset("a an the you your for of to do have want need like get much many often long".split())
+)
 JOINED = re.compile(r"\b(and|or)\b|[,;:]")
 # Markup, JSON or an order to whoever grades: nobody who is asked about a task could answer that.
 TALK = re.compile(
@@ -57,7 +65,7 @@ ASKED = (
 # Cosines between which a question goes from "asks something else" to "asks this", and from apart to the same.
 MEETS, SAME = (0.4, 0.75), (0.6, 0.9)
 FAULTS = {
-    "joined": "joined or listed asks", "long": "long questions", "short": "questions of fewer than five words",
+    "joined": "joined or listed asks", "long": "long questions", "short": "questions of fewer than five words", "vague": "questions that name nothing",
     "unformed": "no question by its first word", "pasted": "words of the task pasted in", "searched": "asked of a search engine",
     "missing": "unknowns not asked for", "uncritical": "the decisive unknown not asked for", "far": "far from anything that the plan depends on",
     "off": "questions that the plan does not depend on", "pairs": "questions that ask the same", "nearest": "two questions nearly the same",
@@ -108,6 +116,7 @@ def _of_words(task: str, asked: Sequence[str], words: Sequence[list[str]]) -> tu
         "joined": [bool(JOINED.search(q.rstrip(" ?").lower())) for q in asked],
         "unformed": [not w or w[0] not in WH | VERBS | FRONT for w in words],
         "short": [len(w) < 5 for w in words],
+        "vague": [bool(VAGUE & set(w)) and len(set(w) - PLAIN) < 3 for w in words],
     }
     n = len(asked)
     found = {name: sum(row) / n for name, row in marks.items()}
@@ -126,10 +135,12 @@ def _of_meaning(
     from scipy.optimize import linear_sum_assignment
 
     unknowns = unknowns_of(case)
-    near = np.stack([(here @ fixed(u.asked, vectors).T).max(1) for u in unknowns], axis=1)  # (questions, unknowns)
-    rows, columns = linear_sum_assignment(-near)  # one question answers for one unknown
+    near = closeness(here, unknowns, vectors)  # (questions, unknowns)
+    # One question answers for one unknown; one that joins two asks, for two.
+    slots = np.concatenate([near, near[[bool(JOINED.search(q.rstrip(" ?").lower())) for q in asked]]])
+    rows, columns = linear_sum_assignment(-slots)
     met = np.zeros(len(unknowns))
-    met[columns] = ramp(near[rows, columns], MEETS)
+    met[columns] = ramp(slots[rows, columns], MEETS)
     weight = np.array([u.weight for u in unknowns], dtype=float)
     reach = np.sort(weight)[::-1][: len(case.gold.questions)].sum()  # type: ignore[union-attr]  # what seven can ask for
     best = near.max(1)
@@ -153,6 +164,15 @@ def _of_meaning(
         "pairs": ", ".join(f"{j} and {i}" for i, j in twins[:3]),
     }  # fmt: skip
     return {name: round(value, 6) for name, value in found.items()}, {k: v for k, v in notes.items() if v}
+
+
+def closeness(here: Any, unknowns: Sequence[Unknown], vectors: Vectors) -> Any:
+    """How near each question comes to each unknown, in its nearest phrasing: (questions, unknowns)."""
+    import numpy as np
+
+    ends = np.cumsum([len(u.asked) for u in unknowns])
+    every = here @ fixed([text for u in unknowns for text in u.asked], vectors).T
+    return np.stack([part.max(1) for part in np.split(every, ends[:-1], axis=1)], axis=1)
 
 
 def unknowns_of(case: Case) -> tuple[Unknown, ...]:
