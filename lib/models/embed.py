@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from lib import weights
-from lib.models.mlx import fast_blas
+from lib.models.mlx import fast_blas, pinned
 from lib.models.model import NoModel
 
 if TYPE_CHECKING:
@@ -32,11 +31,7 @@ class MiniLM:
     name = "minilm"
 
     def __init__(self) -> None:
-        try:
-            with weights.progress("minilm") as tell:
-                folder = weights.fetch("minilm", tell)
-        except weights.NoWeights as error:
-            raise NoModel(str(error)) from error
+        folder = pinned(self.name)
         fast_blas()
         try:
             import mlx.core as mx

@@ -9,12 +9,14 @@ Format: github.com/ggml-org/ggml, docs/gguf.md. Rows of q and k: llama.cpp's con
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
 import struct
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +137,7 @@ def _header(data: memoryview) -> Header:
     start = -(-read.at // step) * step
     for tensor, offset in found:
         block, size = BLOCKS.get(tensor.type, (1, 0))
-        count = 1
-        for side in tensor.shape:
-            count *= side
+        count = math.prod(tensor.shape)
         if count % block or start + offset + count // block * size > len(data):
             raise ValueError(f"tensor {tensor.name[:60]!r} lies beyond its end")
     return Header(values, tuple(t for t, _ in found))
@@ -210,8 +210,8 @@ def folder(path: Path) -> Path:
 
 def _make(path: Path, found: Header, target: Path) -> None:
     """Convert beside the target and give the finished folder its name."""
-    temp = Path(tempfile.mkdtemp(dir=target.parent, prefix=".tmp-"))
-    try:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tmp-", ignore_cleanup_errors=True) as name:
+        temp = Path(name)
         convert(path, found, temp)
         (temp / SEAL).write_text(sums(temp, [p.name for p in temp.iterdir()]), encoding="utf-8")
         for made in temp.iterdir():
@@ -221,22 +221,17 @@ def _make(path: Path, found: Header, target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)  # one that was altered
         os.rename(temp, target)
         sync_folder(target.parent)
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
-
-
-_checked: dict[tuple[str, int], bool] = {}
 
 
 def _whole(target: Path) -> bool:
-    """Whether a converted folder is there as it was made; its sums are worked out once for a process."""
-    seal = target / SEAL
-    if not seal.exists():
-        return False
-    key = (str(target), max(p.stat().st_mtime_ns for p in target.iterdir()))
-    if key not in _checked:
-        _checked[key] = not check_sums(target, seal.read_text(encoding="utf-8"), SEAL)
-    return _checked[key]
+    """Whether a converted folder is there as it was made."""
+    return (target / SEAL).exists() and _sound(target, max(p.stat().st_mtime_ns for p in target.iterdir()))
+
+
+@lru_cache
+def _sound(target: Path, changed: int) -> bool:
+    """Its sums are worked out once for a process and a time of change."""
+    return not check_sums(target, (target / SEAL).read_text(encoding="utf-8"), SEAL)
 
 
 def convert(path: Path, found: Header, out: Path) -> None:
@@ -249,11 +244,10 @@ def convert(path: Path, found: Header, out: Path) -> None:
         raise NoModel(f"{path}: mlx cannot read it ({error})") from error
     scaling = _scaling(path, found, weights.pop("rope_freqs.weight", None))
     made = dict(_renamed(path, weights, found))
-    tied = "lm_head.weight" not in made
     if {"model.embed_tokens.weight", "model.norm.weight"} - made.keys():
         raise NoModel(f"{path}: it holds no whole model (token_embd or output_norm is missing)")
     mx.save_safetensors(str(out / "model.safetensors"), made, {"format": "mlx"})
-    _write(out / "config.json", config(found, made, tied) | scaling)
+    _write(out / "config.json", config(found, made) | scaling)
     tokenizer(found, out, path)
     template = found.values.get("tokenizer.chat_template")
     if template:
@@ -290,11 +284,12 @@ def rotary_rows(value: Any, heads: int) -> Any:
     return value.reshape(heads, rows // heads // 2, 2, *value.shape[1:]).swapaxes(1, 2).reshape(value.shape)
 
 
-def config(found: Header, made: dict[str, Any], tied: bool) -> dict[str, Any]:
+def config(found: Header, made: dict[str, Any]) -> dict[str, Any]:
     """mlx-lm's description of the model."""
     heads = found.get("attention.head_count")
     values = {
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": tied,
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"],
+        "tie_word_embeddings": "lm_head.weight" not in made,
         "hidden_size": found.get("embedding_length"), "intermediate_size": found.get("feed_forward_length"),
         "num_hidden_layers": found.get("block_count"), "num_attention_heads": heads,
         "num_key_value_heads": found.get("attention.head_count_kv") or heads,

@@ -46,8 +46,12 @@ def _compiled(schema: str) -> str:
     grammar = LLMatcher.grammar_from_json_schema(json.dumps(told), overrides=SPACING)
     wrong = LLMatcher.validate_grammar(grammar)
     if wrong:
-        raise BadGrammar(f"grammar {schema!r:.60} cannot be held: {' '.join(wrong.split())[:160]}")
+        raise _not_held(schema, wrong)
     return grammar
+
+
+def _not_held(schema: str, why: str) -> BadGrammar:
+    return BadGrammar(f"grammar {schema!r:.60} cannot be held: {' '.join(why.split())[:160]}")
 
 
 class Grammars:
@@ -65,23 +69,20 @@ class Grammars:
         self.ends = sorted(ends)
         # One thread: a mask takes microseconds, and the others belong to the engine.
         self._executor = llguidance.LLExecutor(num_threads=1)
-        self._made: dict[str, Any] = {}
+        self._matcher = lru_cache(maxsize=MOST_COMPILED)(self._new_matcher)
 
     def begin(self, schema: str) -> Rule:
         """The rule of one reply. Raises BadGrammar."""
-        if schema not in self._made:
-            from llguidance import LLMatcher
-
-            matcher = LLMatcher(self.table, _compiled(schema), log_level=0)
-            if matcher.is_error():
-                raise BadGrammar(
-                    f"grammar {schema!r:.60} cannot be held: {' '.join(matcher.get_error().split())[:160]}"
-                )
-            if len(self._made) >= MOST_COMPILED:
-                self._made.pop(next(iter(self._made)))
-            self._made[schema] = matcher
         # Copies share what the lexer has worked out, so later rows are several times faster than the first.
-        return Rule(self._made[schema].deep_copy(), self.ends)
+        return Rule(self._matcher(schema).deep_copy(), self.ends)
+
+    def _new_matcher(self, schema: str) -> Any:
+        from llguidance import LLMatcher
+
+        matcher = LLMatcher(self.table, _compiled(schema), log_level=0)
+        if matcher.is_error():
+            raise _not_held(schema, matcher.get_error())
+        return matcher
 
     def allowed(self, rules: Sequence[Rule | None], width: int) -> np.ndarray:
         """A row of `width` ones and zeros for each rule: 1 where a token may come next. None allows every token."""

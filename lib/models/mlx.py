@@ -8,7 +8,6 @@ to float32, which decodes about 5 times faster than 4 or 8 bit there; on Apple s
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import ctypes
 import os
@@ -16,7 +15,7 @@ import re
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -102,7 +101,7 @@ def resolve(name: str) -> str:
     """The folder or hub id behind a model's name; pinned weights are fetched, a GGUF file is converted. Raises NoModel."""
     where = name.removeprefix("mlx:")
     if where == DEFAULT:
-        return str(gguf.folder(_pinned()))
+        return str(gguf.folder(pinned(DEFAULT) / weights.PINNED[DEFAULT].files[0].name))
     if not where or len(where) > 200:
         raise NoModel(f"model {name[:40]!r}: expected {NAMES}")
     here = next((path for path in (Path(where), ROOT / where) if path.exists()), None)
@@ -115,11 +114,10 @@ def resolve(name: str) -> str:
     raise NoModel(f"model {name!r}: there is no such file or folder, and it is none of {NAMES}")
 
 
-def _pinned() -> Path:
-    pinned = weights.PINNED[DEFAULT]
+def pinned(name: str) -> Path:
+    """The folder of pinned weights, fetched where they are not here. Raises NoModel."""
     try:
-        with weights.progress(DEFAULT) as tell:
-            return weights.fetch(DEFAULT, tell) / pinned.files[0].name
+        return weights.fetch(name)
     except weights.NoWeights as error:
         raise NoModel(str(error)) from error
 
@@ -148,10 +146,12 @@ class MLXModel:
             from mlx_lm.utils import dequantize_model
         except ImportError as error:
             raise NoModel(f"mlx-lm cannot be imported ({error}); run `make setup`") from error
+        # Keeps the progress bars and notices of the hub out of notebooks.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         adapter = adapter_folder(adapter, name) if adapter else ""
         try:
-            with quiet():
-                base, self.tokenizer = load(where)
+            base, self.tokenizer = load(where)
         except Exception as error:
             hint = (
                 "" if Path(where).is_dir() else " (a hub id needs the network once; or name a folder with its weights)"
@@ -216,6 +216,8 @@ class MLXModel:
 
         Raises BadGrammar before anything is computed.
         """
+        from mlx_lm.generate import wired_limit
+
         if not prompts:
             return []
         began = time.perf_counter()
@@ -225,7 +227,7 @@ class MLXModel:
         ]
         grammars = self._grammars[0] if self._grammars else None
         running = batch(self.model, self._prefixes, self.tokenizer.eos_token_ids, grammars, self.batch)
-        with wired(self.model):
+        with wired_limit(self.model):  # keeps the weights in place while a GPU works; nothing on a CPU
             running.run(rows)
         done = [
             Completion(
@@ -242,6 +244,8 @@ class MLXModel:
 
     def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]:
         """The replies back, each with the mean log-probability of its tokens, its end not among them."""
+        from mlx_lm.generate import wired_limit
+
         if not prompts:
             return []
         began = time.perf_counter()
@@ -249,7 +253,7 @@ class MLXModel:
         said = [self.tokenizer.encode(r, add_special_tokens=False) for r in replies]
         if not all(said):
             raise ValueError("a reply to score is empty: it has no tokens to score")
-        with wired(self.model):
+        with wired_limit(self.model):
             found = mean_logprobs(self.model, self._prefixes, asked, said)
         rows = zip(replies, asked, said, found, strict=True)
         done = [Completion(text, len(a) + len(s), 0, "scored", logprob) for text, a, s, logprob in rows]
@@ -327,20 +331,3 @@ def weights_hash(where: str) -> str:
         return where
     files = sorted({path for part in PARTS for path in folder.glob(part)})
     return sha256(canonical([[path.name, weights.sum_of(path)] for path in files]))[:16]
-
-
-@contextlib.contextmanager
-def wired(model: Any) -> Iterator[None]:
-    """Keep the weights in place while a GPU works; nothing on a CPU."""
-    from mlx_lm.generate import wired_limit
-
-    with wired_limit(model):
-        yield
-
-
-@contextlib.contextmanager
-def quiet():
-    """Keep the progress bars and notices of the hub out of notebooks."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    yield

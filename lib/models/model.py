@@ -95,9 +95,7 @@ class Cost:
 class Capabilities:
     """What a backend can do; a pipeline that needs more is refused by name before it runs."""
 
-    batch: bool = True
     greedy: bool = True
-    seed: bool = True
     temperature: bool = True
     logprobs: bool = False
     grammar: bool = False
@@ -130,7 +128,7 @@ class ToyModel:
     def __init__(self, reply: Callable[[Sequence[Message]], str] | None = None, name: str = "toy") -> None:
         self.name = name
         self.identity: dict[str, Any] = {"name": name}
-        self.capabilities = Capabilities(logprobs=False, adapters=False)
+        self.capabilities = Capabilities()
         self.cost = Cost()
         self.seen: list[Sequence[Message]] = []
         self._reply = reply or quoting

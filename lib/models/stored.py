@@ -16,7 +16,7 @@ from lib.files import RULER, canonical, rows, sha256
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
 
 PREFIX = "stored:"
-CAN = Capabilities(greedy=False, seed=False, temperature=False)
+CAN = Capabilities(greedy=False, temperature=False)
 ELSE = "{task}"  # stands for the task in the prompt that is hashed
 
 
@@ -24,7 +24,6 @@ ELSE = "{task}"  # stands for the task in the prompt that is hashed
 class Answers:
     """A file of answers."""
 
-    name: str
     about: dict[str, Any]  # its first line: who wrote it, how, when, `prompt_sha256`, `pipeline`
     replies: dict[str, str]  # task -> reply as the prompt asks for it
 
@@ -47,7 +46,7 @@ def read(name: str) -> Answers:
         replies = {row["task"]: json.dumps(row["reply"], ensure_ascii=False) for row in lines}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NoModel(f"{path}: cannot be read as stored answers ({error})") from error
-    return Answers(name, about, replies)
+    return Answers(about, replies)
 
 
 def prompt_hash(messages: Sequence[Message], task: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 
 from lib.files import replace, sha256
 from lib.models.mlx import adapter_folder
-from lib.models.model import NoModel
 from lib.models.provenance import CONFIG, NAME, WEIGHTS, read
 from lib.train.lora import shape, tensors
 
@@ -80,31 +79,20 @@ def merge(adapters: Sequence[str], weights: Sequence[float], name: str) -> tuple
 
     if len(adapters) < 2 or len(weights) != len(adapters):
         raise ValueError(f"{len(adapters)} adapters and {len(weights)} weights: expected two or more, one weight each")
-    found = [_parts(Path(adapter_folder(a, name))) for a in adapters]
-    modules = sorted({m for parts, _ in found for m in parts})
-    made: dict[str, Any] = {}
-    for module in modules:
-        like = next(parts[module] for parts, _ in found if module in parts)
+    folders = [Path(adapter_folder(a, name)) for a in adapters]
+    shapes = [shape(folder)[0] for folder in folders]
+    parts = [mx.load(str(folder / WEIGHTS)) for folder in folders]
+    merged: dict[str, Any] = {}
+    for module in sorted({key.rpartition(".")[0] for part in parts for key in part}):
+        left, right = f"{module}.lora_a", f"{module}.lora_b"
+        like = next(part for part in parts if left in part)
         a, b = [], []
-        for (parts, told), weight in zip(found, weights, strict=True):
-            rank = told["lora_parameters"]["rank"]
-            nothing = (mx.zeros((like[0].shape[0], rank)), mx.zeros((rank, like[1].shape[1])))
-            left, right = parts.get(module, nothing)
-            a.append(left.astype(mx.float32))
-            b.append(right.astype(mx.float32) * (weight * told["lora_parameters"]["scale"]))
-        made[f"{module}.lora_a"], made[f"{module}.lora_b"] = mx.concatenate(a, 1), mx.concatenate(b, 0)
-    rank = sum(told["lora_parameters"]["rank"] for _, told in found)
-    layers = max(shape(Path(adapter_folder(a, name)))[0]["layers"] for a in adapters)
-    return tensors(made, half=True), config(layers, {"rank": rank, "scale": 1.0, "dropout": 0.0})
-
-
-def _parts(folder: Path) -> tuple[dict[str, tuple[Any, Any]], dict[str, Any]]:
-    """(A, B) by module, and the config."""
-    import mlx.core as mx
-
-    told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    if told.get("fine_tune_type", "lora") != "lora":
-        raise NoModel(f"adapter {folder}: its kind is {told['fine_tune_type']!r}, only lora can be merged")
-    flat = mx.load(str(folder / WEIGHTS))
-    names = sorted({k.rpartition(".")[0] for k in flat})
-    return {m: (flat[f"{m}.lora_a"], flat[f"{m}.lora_b"]) for m in names}, told
+        for part, has, weight in zip(parts, shapes, weights, strict=True):
+            rank = has["rank"]
+            # An adapter without this module adds nothing to it.
+            a.append(part.get(left, mx.zeros((like[left].shape[0], rank))).astype(mx.float32))
+            b.append(part.get(right, mx.zeros((rank, like[right].shape[1]))).astype(mx.float32))
+            b[-1] *= weight * has["alpha"] / rank
+        merged[left], merged[right] = mx.concatenate(a, 1), mx.concatenate(b, 0)
+    lora = {"rank": sum(has["rank"] for has in shapes), "scale": 1.0, "dropout": 0.0}
+    return tensors(merged, half=True), config(max(has["layers"] for has in shapes), lora)

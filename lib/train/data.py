@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import lzma
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -168,7 +169,7 @@ def spanning(example: Example) -> Draft:
     return Draft(example.draft.title, tuple(questions[i] for i in sorted(chosen)))
 
 
-def tasks(part: Sequence[Example], n: int, seed: int, guard: LeakGuard, skipped: dict[str, int]) -> list[Example]:
+def tasks(part: Sequence[Example], n: int, seed: int, guard: LeakGuard, skipped: Counter[str]) -> list[Example]:
     """n tasks in an order that the seed draws. What comes near the ruler is left out and counted.
 
     A larger n begins with the same tasks as a smaller one, so sizes can be compared. Raises BadData where there are
@@ -180,7 +181,7 @@ def tasks(part: Sequence[Example], n: int, seed: int, guard: LeakGuard, skipped:
         if len(found) == n:
             break
         if any(guard.find(t) for t in (example.task, example.draft.title)):
-            skipped["near the ruler"] = skipped.get("near the ruler", 0) + 1
+            skipped["near the ruler"] += 1
         else:
             found.append(example)
     if len(found) < n:
@@ -193,36 +194,28 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
 
     Left out and counted: tasks that come near the ruler, sets that come near it, sets that never came.
     """
-    skipped: dict[str, int] = {}
+    skipped: Counter[str] = Counter()
     parts = []
     for part, count, stream in zip(split(bank()), (n, VALID), (seed, "valid"), strict=True):
         if kind == "styles":
             part = [e for e in part if e.second]
             count = min(count, len(part)) if stream == "valid" else count
         found = tasks(part, count, stream, guard, skipped)
-        other = [e.second if kind == "styles" else None for e in found]
-        parts.append(_kept(found, writer(found, kind), other, guard, skipped))
-    return Pairs.of(*parts, Card(kind, source, seed, skipped=skipped))
-
-
-def _kept(
-    found: Sequence[Example],
-    chosen: Sequence[Draft | None],
-    other: Sequence[Draft | None],
-    guard: LeakGuard,
-    skipped: dict[str, int],
-) -> list[Pair]:
-    kept = []
-    for example, good, bad in zip(found, chosen, other, strict=True):
-        why = "without a set" if good is None else "identical" if bad and same(good, bad) else ""
-        pair = Pair(example.task, example.family, good, bad) if good else None
-        if pair and not why and any(guard.find(t) for t in pair.texts):
-            why = "near the ruler"
-        if why:
-            skipped[why] = skipped.get(why, 0) + 1
-        elif pair:
-            kept.append(pair)
-    return kept
+        kept = []
+        for example, chosen in zip(found, writer(found, kind), strict=True):
+            rejected = example.second if kind == "styles" else None
+            if chosen is None:
+                skipped["without a set"] += 1
+                continue
+            pair = Pair(example.task, example.family, chosen, rejected)
+            if rejected and same(chosen, rejected):
+                skipped["identical"] += 1
+            elif any(guard.find(t) for t in pair.texts):
+                skipped["near the ruler"] += 1
+            else:
+                kept.append(pair)
+        parts.append(kept)
+    return Pairs.of(*parts, Card(kind, source, seed, skipped=dict(skipped)))
 
 
 # --- the model's own drafts, and files -----------------------------------------------------------
@@ -230,20 +223,21 @@ def _kept(
 
 def drafted(pairs: Pairs, model: Model, decoding: Decoding = Decoding()) -> Pairs:
     """On-policy pairs: rejected is the model's own draft of the same task. Identical and malformed ones are left out."""
-    skipped = dict(pairs.card.skipped)
+    skipped = Counter(pairs.card.skipped)
     parts = []
     for part in (pairs.train, pairs.valid):
         replies = model.generate([prompt.ask(p.task) for p in part], [decoding] * len(part))
         kept = []
         for pair, reply in zip(part, replies, strict=True):
             draft = read(reply.text)
-            why = "malformed" if draft is None else "identical" if same(pair.chosen, draft) else ""
-            if why:
-                skipped[why] = skipped.get(why, 0) + 1
+            if draft is None:
+                skipped["malformed"] += 1
+            elif same(pair.chosen, draft):
+                skipped["identical"] += 1
             else:
                 kept.append(replace(pair, rejected=draft))
         parts.append(kept)
-    return Pairs.of(*parts, replace(pairs.card, kind="on-policy", skipped=skipped))
+    return Pairs.of(*parts, replace(pairs.card, kind="on-policy", skipped=dict(skipped)))
 
 
 def read(text: str, n: int = QUESTIONS) -> Draft | None:

@@ -30,8 +30,10 @@ class Forward:
     size: int = 0
 
     def __post_init__(self) -> None:
+        from mlx.utils import tree_flatten
+
         layers = list(getattr(self.model, "layers", ()))
-        learns = [bool(_leaves(layer.trainable_parameters())) for layer in layers]
+        learns = [bool(tree_flatten(layer.trainable_parameters())) for layer in layers]
         count = learns.index(True) if any(learns) else 0
         self.low, self.up = layers[:count], layers[count:]
         self.before: tuple[Any, list[_Keys]] | None = None
@@ -195,9 +197,3 @@ def grid(told: Any, seqs: Sequence[Learnt]) -> tuple[Any, Any]:
     mask = np.arange(max(counts))[None] < np.array(counts)[:, None]
     at = np.where(mask, np.cumsum(mask).reshape(mask.shape) - 1, 0)
     return told[mx.array(at)] * mx.array(mask), mx.array(mask.astype(np.float32))
-
-
-def _leaves(tree: Any) -> list[Any]:
-    from mlx.utils import tree_flatten
-
-    return tree_flatten(tree)

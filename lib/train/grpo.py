@@ -137,22 +137,21 @@ def objective(rules: Rules) -> Objective:
         return {"loss": (rules.kl * kl.sum(1) - (gain * mask).sum(1)) / count, "kl": kl.sum(1) / count}
 
     # Drafts that ran on are long and earn nothing: together in a batch they would push one way only.
-    return Objective("grpo", lambda rows: [(r[0], r[1]) for r in rows], each, alike=False, valid=SFT)
+    return Objective(lambda rows: [(r[0], r[1]) for r in rows], each, alike=False, valid=SFT)
 
 
 def anchor(model: MLXModel, forward: Forward, settings: Settings) -> Callable[[Sequence[Row]], list]:
     """Log-probabilities of rows under the adapter as it is now, whatever it becomes later."""
-    from mlx.utils import tree_flatten, tree_unflatten
+    from mlx.utils import tree_map
 
-    start = dict(tree_flatten(model.model.trainable_parameters()))
-    kept = {k: v + 0 for k, v in start.items()}
+    start = tree_map(lambda v: v + 0, model.model.trainable_parameters())
 
     def read_rows(rows: Sequence[Row]) -> list:
-        now = dict(tree_flatten(model.model.trainable_parameters()))
-        model.model.update(tree_unflatten(list(kept.items())))
+        now = model.model.trainable_parameters()
+        model.model.update(start)
         try:
             return token_logprobs(forward, rows, settings.batch)
         finally:
-            model.model.update(tree_unflatten(list(now.items())))
+            model.model.update(now)
 
     return read_rows

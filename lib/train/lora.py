@@ -189,7 +189,6 @@ Each = Callable[[Any, Any, Sequence[Row]], dict[str, Any]]  # told, mask, rows -
 class Objective:
     """What is trained for: what is learnt from rows, and the loss of each row given its log-probabilities."""
 
-    name: str
     learnt: Callable[[Sequence[Row]], list[Learnt]]  # one or more sequences a row
     each: Each
     weigh: Callable[[Row], float] = lambda _: 1.0  # of a row's loss among those of a batch
@@ -203,7 +202,7 @@ def sft_each(told: Any, mask: Any, _: Sequence[Row]) -> dict[str, Any]:
 
 
 # Every token counts the same, so a row counts by its tokens.
-SFT = Objective("sft", list, sft_each, lambda row: len(row[0]) - row[1])
+SFT = Objective(list, sft_each, lambda row: len(row[0]) - row[1])
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -396,25 +395,24 @@ class Fit:
     def _save(self, name: str, optimiser: Any, **told: Any) -> None:
         from mlx.utils import tree_flatten
 
-        state = {f"adapter.{k}": v for k, v in self.weights().items()}
-        state |= {f"optimiser.{k}": v for k, v in tree_flatten(optimiser.state)}
-        replace(self.folder / name, tensors(state, **{k: json.dumps(v) for k, v in told.items()}))
+        state = tree_flatten({"adapter": self.weights(), "optimiser": optimiser.state})
+        replace(self.folder / name, tensors(dict(state), **{k: json.dumps(v) for k, v in told.items()}))
 
     def _load(self, name: str, optimiser: Any, epoch: int = 0) -> dict[str, Any]:
         """What an earlier, killed call said with its state, which is loaded; empty when there is none that fits."""
         import mlx.core as mx
-        from mlx.utils import tree_unflatten
+        from mlx.utils import tree_flatten, tree_unflatten
 
         if not (self.folder / name).exists():
             return {}
-        state, said = mx.load(str(self.folder / name), return_metadata=True)
-        adapter = [(k.removeprefix("adapter."), v) for k, v in state.items() if k.startswith("adapter.")]
+        flat, said = mx.load(str(self.folder / name), return_metadata=True)
+        state = tree_unflatten(list(flat.items()))
+        adapter = tree_flatten(state["adapter"])
         shapes = {(k, v.shape) for k, v in adapter}
         if shapes != {(k, v.shape) for k, v in self.weights().items()} or said.get("epoch", str(epoch)) != str(epoch):
             return {}
         self.model.model.load_weights(adapter, strict=False)
-        inner = [(k.removeprefix("optimiser."), v) for k, v in state.items() if k.startswith("optimiser.")]
-        optimiser.state = tree_unflatten(inner)
+        optimiser.state = state["optimiser"]
         return {k: json.loads(v) for k, v in said.items() if k != "format"}
 
 

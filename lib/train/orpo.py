@@ -58,4 +58,4 @@ def objective(beta: float = BETA) -> Objective:
         loss = -chosen - beta * nn.log_sigmoid(log_odds(chosen) - log_odds(rejected))
         return {"loss": loss, "chosen": chosen, "margin": chosen - rejected}
 
-    return Objective("orpo", learnt, each)
+    return Objective(learnt, each)

@@ -21,8 +21,8 @@ def no_key(monkeypatch):
 def test_capabilities_come_from_the_name_alone():
     assert capabilities("smollm2") == capabilities("mlx:org/name") == capabilities("org/name") == mlx.CAN
     assert mlx.CAN.logprobs and mlx.CAN.adapters and mlx.CAN.grammar
-    assert capabilities("claude-haiku-4-5") == cloud.CAN and not (cloud.CAN.greedy or cloud.CAN.seed)
-    assert capabilities("apple") == apple.CAN and not (apple.CAN.batch or apple.CAN.logprobs or apple.CAN.adapters)
+    assert capabilities("claude-haiku-4-5") == cloud.CAN and not cloud.CAN.greedy
+    assert capabilities("apple") == apple.CAN and not (apple.CAN.logprobs or apple.CAN.adapters)
     assert capabilities("toy") == Capabilities()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from lib.models import load, provenance
 from lib.models.mlx import MLXModel, weights_hash
@@ -107,9 +108,10 @@ def test_the_provenance_says_base_data_code_and_seed(one, base):
 
 def delta(folder):
     """The update of every module, B A times scale."""
-    parts, told = adapter._parts(Path(folder))
-    scale = told["lora_parameters"]["scale"]
-    return {m: scale * np.array(a, dtype=np.float64) @ np.array(b, dtype=np.float64) for m, (a, b) in parts.items()}
+    scale = json.loads((Path(folder) / provenance.CONFIG).read_text())["lora_parameters"]["scale"]
+    flat = {k: v.astype(np.float64) for k, v in load_file(Path(folder) / provenance.WEIGHTS).items()}
+    names = {k.rpartition(".")[0] for k in flat}
+    return {m: scale * flat[f"{m}.lora_a"] @ flat[f"{m}.lora_b"] for m in names}
 
 
 @pytest.mark.parametrize("weights", [[0.5, 0.5], [1.0, -0.25]])

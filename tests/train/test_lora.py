@@ -236,7 +236,7 @@ def test_a_loss_that_is_no_number_is_said(base, no_guard, tmp_path):
 
     f = fit(base, no_guard, tmp_path)
     f.objective = lora.Objective(
-        "odd", list, lambda told, mask, rows: {"loss": told.sum(1) * mx.array(float("nan"))}, valid=lora.SFT
+        list, lambda told, mask, rows: {"loss": told.sum(1) * mx.array(float("nan"))}, valid=lora.SFT
     )
     with pytest.raises(ValueError, match="the loss became nan in epoch 1: lower learning_rate"):
         f.run()
