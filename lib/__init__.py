@@ -68,8 +68,8 @@ above it, and tests/test_order.py holds that.
     train.adapter               an adapter as files; two merged into one
     train.recipe                one training, from its recipe to its files
     lab.show                    text, numbers and tables as a notebook shows them
-    lab.offline                 the offline judge with the embedded embedder
     lab.record                  what one run was and found
+    lab.offline                 the offline judge with the embedded embedder
     lab.ledger                  sealed runs, the keep rule, the champion
     lab.rescore                 scores again, in a process of its own
     lab.events                  the loop's own log

@@ -207,7 +207,7 @@ class Tried:
             return "**Spec gate passed.** This task has no gold answer, so there is no quality."
         j = self.outcome
         rows = [(d.replace("_", "-"), f"{j.scores[d]:.2f}", cell(j.notes.get(d, ""))) for d in j.scores]
-        head = f"**Quality {self.quality:.3f}**: {j.verdict} against gold, by the offline judge, which reads words, not meaning."
+        head = f"**Quality {self.quality:.3f}**: {j.verdict} against gold, by the offline judge, a stand-in."
         return f"{head}\n\n{grid(('dimension', 'score of 5', 'what lowered it'), rows)}"
 
     def __repr__(self) -> str:

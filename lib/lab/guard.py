@@ -15,7 +15,16 @@ from lib.lab import ledger, rescore
 from lib.lab.events import Events
 from lib.measure.ruler import BadRuler, Ruler
 
-LAB = ("ledger", "rescore", "guard", "record", "base", "experiment", "execute")  # of lib/lab: what decides and seals
+LAB = (
+    "ledger",
+    "offline",
+    "rescore",
+    "guard",
+    "record",
+    "base",
+    "experiment",
+    "execute",
+)  # of lib/lab: what decides and seals
 
 
 def measuring() -> dict[str, str]:

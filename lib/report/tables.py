@@ -24,7 +24,7 @@ from lib.models.stored import named as stored
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
-OFFLINE = "The offline judge is a stand-in: it reads words, not meaning. Its agreement with a real judge is measured, not assumed."
+OFFLINE = "The offline judge is a stand-in: it compares meanings and does not know the world. Its agreement with a real judge is measured, not assumed."
 DIMS = {d: d.replace("_", "-") for d in DIMENSIONS}
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
 
