@@ -18,10 +18,10 @@ from lib.agent.pipeline import run as run_pipeline
 from lib.files import RULER
 from lib.lab.experiment import BadParameters, Experiment, answer_of, case_row, side_by_side
 from lib.lab.ledger import Ledger
+from lib.lab.offline import OfflineJudge
 from lib.lab.show import Markdown, cell, grid, plural
 from lib.measure.answer import Answer, NoAnswer, normalised
 from lib.measure.judge import Judgment, Unscored
-from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Case, Ruler
 from lib.measure.score import case_quality
 from lib.models import load
@@ -167,7 +167,7 @@ class Tried:
             return "**Spec gate passed.** This task has no gold answer, so there is no quality."
         j = self.outcome
         rows = [(d.replace("_", "-"), f"{j.scores[d]:.2f}", cell(j.notes.get(d, ""))) for d in j.scores]
-        head = f"**Quality {self.quality:.3f}**: {j.verdict} against gold, by the offline judge, which reads words, not meaning."
+        head = f"**Quality {self.quality:.3f}**: {j.verdict} against gold, by the offline judge, a stand-in."
         return f"{head}\n\n{grid(('dimension', 'score of 5', 'what lowered it'), rows)}"
 
     def __repr__(self) -> str:

@@ -15,11 +15,11 @@ from typing_extensions import Self
 from lib.files import RULER, OneLine
 from lib.forms import Text, form, unknown
 from lib.lab.ledger import Decision, Ledger
+from lib.lab.offline import OfflineJudge
 from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.lab.show import Markdown, cell
 from lib.log import now
 from lib.measure.judge import Judge
-from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Ruler
 
 JUDGING = ("protocol", "model", "effort", "thinking", "max_tokens", "dollars", "concurrency", "replicate")

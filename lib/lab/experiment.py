@@ -77,7 +77,7 @@ class Experiment(Runnable):
     gate: Literal[GATES] = "full"  # type: ignore[valid-type]
     seed: int = 0
     of: str = ""  # the run that this one repeats (a/a) or looks at again (confirm)
-    useful: bool = False  # ask the judge also, without gold in sight, whether each set enables a good plan
+    useful: bool = False  # claude: ask also, without gold in sight, whether each set enables a good plan
     kind: str = "experiment"
 
     def __post_init__(self) -> None:
@@ -100,6 +100,8 @@ class Experiment(Runnable):
     def check(self) -> Experiment:
         """Refuse what cannot run or must not: bad steps, model, decoding, judge; a tampered ruler; a leak."""
         super().check()
+        if self.useful and self.judge == "offline":
+            raise BadParameters("useful is asked of judge 'claude' alone: offline it measured nothing")
         self.steps  # noqa: B018  builds, or says what is wrong
         self._decoding()
         load.check(self.model, self.adapter)

@@ -16,7 +16,16 @@ from lib.lab.events import Events
 from lib.lab.events import verify as verify_events
 from lib.measure.ruler import BadRuler, Ruler
 
-LAB = ("ledger", "rescore", "guard", "record", "base", "experiment", "execute")  # of lib/lab: what decides and seals
+LAB = (
+    "ledger",
+    "offline",
+    "rescore",
+    "guard",
+    "record",
+    "base",
+    "experiment",
+    "execute",
+)  # of lib/lab: what decides and seals
 
 
 def measuring() -> dict[str, str]:

@@ -14,6 +14,7 @@ from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named
 from lib.lab.calibration import CAP, price, stored
 from lib.lab.ledger import Decision, Ledger, outcome_of
+from lib.lab.offline import OfflineJudge
 from lib.lab.record import Record
 from lib.lab.show import Markdown, chance, plural
 from lib.measure import blind
@@ -50,7 +51,7 @@ class Rejudge(Runnable):
     def blind_judge(self) -> Judge:
         """The same judge without the dimension."""
         if self.judge == "offline":
-            return blind.BlindOfflineJudge(self.without)
+            return blind.BlindOfflineJudge(self.without, OfflineJudge())
         return judge_named(self.judge, blind.without(self.ruler, self.without), self.batch, self._judging())
 
     def _judging(self) -> dict[str, Any]:

@@ -24,10 +24,10 @@ from lib.files import replace as write_file
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.ledger import Decision
+from lib.lab.offline import OfflineJudge
 from lib.lab.record import Record, code_state
 from lib.lab.show import Markdown, grid, number
 from lib.measure.answer import Answer, spec_gate
-from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Case, Gold
 from lib.models import load
 from lib.train import recipe as recipes

@@ -24,7 +24,10 @@ from lib.models.stored import named as stored
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
-OFFLINE = "The offline judge is a stand-in: it reads words, not meaning. Its agreement with a real judge is measured, not assumed."
+OFFLINE = (
+    "The offline judge is a stand-in that was fitted to verdicts of Claude: on tasks that shaped nothing its rank "
+    "correlation with Claude per case is 0.89 (0.88 to 0.91), 0.82 among the answers of small models; with people, unknown."
+)
 DIMS = {d: d.replace("_", "-") for d in DIMENSIONS}
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
 
@@ -195,8 +198,8 @@ def headline(ledger: Ledger, fingerprint: str) -> str:
 
 def gold_against_itself() -> float:
     """Parity on this ruler: every gold answer judged as a candidate, a tie everywhere."""
+    from lib.lab.offline import OfflineJudge
     from lib.measure.answer import Answer
-    from lib.measure.offline_judge import OfflineJudge
 
     pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in Ruler.load().gate("full") if c.gold]
     return score(OfflineJudge().judge_all(pairs)).quality
