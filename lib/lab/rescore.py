@@ -21,7 +21,6 @@ from lib.lab.offline import NEAR, OfflineJudge
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.leak import copies, leaked
-from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import BadRuler, Case, Ruler
 
 
