@@ -69,6 +69,7 @@ above it, and tests/test_order.py holds that.
     train.recipe                one training, from its recipe to its files
     lab.show                    text, numbers and tables as a notebook shows them
     lab.record                  what one run was and found
+    lab.offline                 the offline judge with the embedded embedder
     lab.ledger                  sealed runs, the keep rule, the champion
     lab.rescore                 scores again, in a process of its own
     lab.events                  the loop's own log
@@ -131,7 +132,7 @@ _HOME = {
     "Gold": "lib.measure.ruler",
     "Answer": "lib.measure.answer",
     "NoAnswer": "lib.measure.answer",
-    "OfflineJudge": "lib.measure.offline_judge",
+    "OfflineJudge": "lib.lab.offline",
     "ClaudeJudge": "lib.measure.claude_judge",
     "Judgment": "lib.measure.judge",
     "quality": "lib.measure.score",

@@ -142,8 +142,8 @@ def _against(judge: str, files: tuple[Path, ...], parameters: Any) -> int:
         pairs, unscored = against.compare(the_judge, rows)
     click.echo(against.text(against.agreement(pairs), left, unscored))
     if judge == "offline":
-        click.echo("The offline judge was fitted to 78 verdicts of the published study: on those this is flattery, and "
-                   "`python -m scripts.fit_offline_judge` leaves each run out of the fit.")  # fmt: skip
+        click.echo("The offline judge was fitted to verdicts on 27 tasks of this ruler: on those this is flattery, and "
+                   "`python -m scripts.fit_offline_judge` says how far it agrees on tasks that shaped nothing.")  # fmt: skip
     return OK
 
 

@@ -2,7 +2,8 @@
 
 Knows the ruler, the judge and the arithmetic; imports no model, no step and nothing that a run could have changed in
 memory. Prints a JSON list of what does not follow. With the offline judge every judgment is made again from the
-answer; with Claude every judgment must stand in the store that was paid for.
+answer, and its scores may differ in the last digits; with Claude every judgment must stand in the store that was paid
+for.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib.files import ROOT, RULER, Tampered, canonical
-from lib.lab.ledger import outcome_of, recomputed
+from lib.files import ROOT, RULER, Tampered
+from lib.lab.ledger import answer_of, outcome_of, recomputed
+from lib.lab.offline import NEAR, OfflineJudge
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.leak import copies, leaked
@@ -62,7 +64,7 @@ def _row(row: dict[str, Any], case: Case, ruler: Ruler) -> str:
     gated = spec_gate(row["answer"]["title"], row["answer"]["questions"], rules.questions, rules.generic_titles)
     if isinstance(gated, NoAnswer):
         return f"its answer does not pass the spec gate ({gated.reason})"
-    answer = Answer(row["answer"]["title"], tuple(row["answer"]["questions"]))
+    answer = answer_of(row)
     seen = {"copies": copies(case, answer), "leak": leaked(case, answer)}
     odd = next((k for k, v in seen.items() if k in row and row[k] != v), "")
     return f"its {odd} is {row[odd]!r}, and {seen[odd]!r} when gold is compared again" if odd else ""
@@ -71,28 +73,26 @@ def _row(row: dict[str, Any], case: Case, ruler: Ruler) -> str:
 def _judged(
     record: dict[str, Any], cases: list[dict[str, Any]], own: dict[str, Case], ruler: Ruler, folder: Path
 ) -> list[str]:
-    judge = _offline(ruler) if record["judge"] == "offline" else _stored(record, ruler, folder)
+    judge: Any = OfflineJudge() if record["judge"] == "offline" else _stored(record, ruler, folder)
     if record["fingerprint"] != ruler.fingerprint(judge.identity):
         return ["the fingerprint is not that of this ruler and judge"]
     wrong = []
     for row in cases:
         if row["judgment"] is None:
             continue
-        answer = Answer(row["answer"]["title"], tuple(row["answer"]["questions"]))
-        again = judge.judge(own[row["case"]], answer)
-        if isinstance(again, Unscored) or _plain(again) != _plain(outcome_of(row)):
+        again = judge.judge(own[row["case"]], answer_of(row))
+        if not _same(again, outcome_of(row), NEAR if record["judge"] == "offline" else 0.0):
             wrong.append(f"case {row['case']}: the judge says something else of this answer")
     return wrong
 
 
-def _plain(it: Any) -> str:
-    return canonical([dict(it.scores), it.verdict, it.flipped]) if isinstance(it, Judgment) else ""
-
-
-def _offline(ruler: Ruler) -> Any:
-    from lib.measure.offline_judge import OfflineJudge
-
-    return OfflineJudge()
+def _same(again: Any, stored: Any, within: float) -> bool:
+    """Whether two judgments say the same: each score as near as that, verdict and flips exactly."""
+    if not (isinstance(again, Judgment) and isinstance(stored, Judgment)):
+        return False
+    if (again.verdict, again.flipped, again.scores.keys()) != (stored.verdict, stored.flipped, stored.scores.keys()):
+        return False
+    return all(abs(value - stored.scores[name]) <= within for name, value in again.scores.items())
 
 
 def _stored(record: dict[str, Any], ruler: Ruler, folder: Path) -> Any:

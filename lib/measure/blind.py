@@ -15,7 +15,7 @@ from typing import Any
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.noise import detectable_of
-from lib.measure.offline_judge import OfflineJudge, find, verdict
+from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Case, Ruler
 from lib.measure.score import VALUE, quality
 from lib.measure.stats import paired
@@ -60,16 +60,12 @@ def _cut(prompt: str, dimension: str) -> str:
 
 
 class BlindOfflineJudge:
-    """The offline judge without one dimension: its other scores, and its verdict by its own margins on those alone.
+    """The offline judge without one dimension: its other scores, and its verdict without the faults of that one alone."""
 
-    The margins are distances from gold, which has 5 in every dimension, so they mean the same on four. What an answer
-    has in common with gold still bounds the verdict: that is its guard against copies, not a score.
-    """
-
-    def __init__(self, dimension: str) -> None:
+    def __init__(self, dimension: str, full: OfflineJudge) -> None:
         if dimension not in DIMENSIONS:
             raise ValueError(f"no dimension {dimension!r}: expected one of {', '.join(DIMENSIONS)}")
-        self.without, self._full = dimension, OfflineJudge()
+        self.without, self._full = dimension, full
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -77,16 +73,16 @@ class BlindOfflineJudge:
 
     def judge(self, case: Case, answer: Answer) -> Judgment:
         """Four scores and a verdict. Raises ValueError without gold."""
-        full = self._full.judge(case, answer)
-        gold = case.gold
-        assert gold is not None  # the offline judge has refused it
-        scores = {d: s for d, s in full.scores.items() if d != self.without}
-        length = len(answer.text) / max(1, len("\n".join([gold.title, *gold.questions])))
-        said = verdict(find(gold, answer).amount, length, list(scores.values()))
-        return Judgment(scores, said, {d: n for d, n in full.notes.items() if d != self.without})
+        return self.judge_all([(case, answer)])[0]
 
     def judge_all(self, pairs: Iterable[tuple[Case, Answer]]) -> list[Judgment]:
-        return [self.judge(case, answer) for case, answer in pairs]
+        """Judgments in the order of the pairs."""
+        made = []
+        for full in self._full.judge_all(pairs, self.without):
+            kept = {k: {d: v for d, v in part.items() if d != self.without} for k, part in
+                    (("scores", full.scores), ("notes", full.notes))}  # fmt: skip
+            made.append(Judgment(kept["scores"], full.verdict, kept["notes"]))
+        return made
 
 
 # --- what it changes -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ or how an answer came about. A changed ruler is another ruler: freeze it in a ne
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,16 @@ class Gold:
 
 
 @dataclass(frozen=True)
+class Unknown:
+    """One thing that a plan of a task depends on and only the person knows."""
+
+    name: str
+    weight: float  # 1, nice to know, to 5, another plan altogether
+    asked: tuple[str, ...]  # ways to ask for it; with gold's own where gold asks for it
+    critical: bool = False  # what gold's critical question asks for
+
+
+@dataclass(frozen=True)
 class Case:
     """One held-out task with its gold answer."""
 
@@ -48,6 +58,7 @@ class Case:
     gold: Gold | None = None
     gate: str = "full"
     area: str = ""
+    unknowns: tuple[Unknown, ...] = ()  # none where the ruler has none: gold's questions stand for them then
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,7 @@ def read(folder: Path, seal: str = "") -> Ruler:
     for name in FILES:
         if not (folder / name).exists():
             raise BadRuler(f"{folder / name}: missing; a ruler has {', '.join(FILES)}")
+    unknowns = _unknowns(folder / "unknowns.jsonl")
     answers, tasks = folder / "gold.jsonl", folder / "cases.jsonl"
     gold = _by_id(answers, {"id": str, "title": str, "questions": list, "critical": str})
     cases = []
@@ -131,7 +143,12 @@ def read(folder: Path, seal: str = "") -> Ruler:
         if row["area"] not in AREAS:
             raise BadRuler(f"{tasks}: case {row['id']!r} has area {row['area']!r}, not one of {', '.join(AREAS)}")
         known = {k: answer[k] for k in ("title", "questions", "critical", "why", "author") if k in answer}
-        cases.append(Case(row["id"], row["task"], Gold(**known), row["gate"], row["area"]))
+        made = Gold(**known)
+        cases.append(
+            Case(row["id"], row["task"], made, row["gate"], row["area"], _of(made, unknowns.pop(row["id"], ())))
+        )
+    if unknowns:
+        raise BadRuler(f"{folder / 'unknowns.jsonl'}: unknowns of {sorted(unknowns)[0]!r}, which is no case")
     if gold:
         raise BadRuler(f"{answers}: gold for {sorted(gold)[0]!r}, which is no case")
     if not cases:
@@ -147,6 +164,23 @@ def read(folder: Path, seal: str = "") -> Ruler:
     texts = {k: folder / f"judge_{k}.md" for k in ("rubric", "pairwise", "useful")}
     prompts = {k: path.read_text(encoding="utf-8") for k, path in texts.items() if path.exists()}
     return Ruler(tuple(cases), dims, rules, prompts, seal, folder)
+
+
+def _unknowns(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows of unknowns by case; a ruler without the file has none. Raises BadRuler."""
+    if not path.exists():
+        return {}
+    return {row["id"]: row["unknowns"] for row in _by_id(path, {"id": str, "unknowns": list}).values()}
+
+
+def _of(gold: Gold, rows: Iterable[dict[str, Any]]) -> tuple[Unknown, ...]:
+    """A case's unknowns; where gold asks for one, its own question is one more way to ask."""
+    found = []
+    for row in rows:
+        own = gold.questions[row["gold"]] if row.get("gold") is not None else ""
+        asked = (*row["asked"], *([own] if own else []))
+        found.append(Unknown(row["name"], float(row["weight"]), asked, bool(own) and own == gold.critical))
+    return tuple(found)
 
 
 def freeze(folder: Path = RULER) -> str:

@@ -13,17 +13,31 @@ from lib.lab.experiment import LATER, LOOK, BadParameters, Experiment, useful_se
 from lib.lab.ledger import Ledger, recomputed
 from lib.lab.record import run_key
 from lib.measure.ruler import Ruler
+from lib.measure.score import case_quality, score
 from lib.models.model import NoModel
+from tests.claude.loopback import Loopback
 from tests.llama import small
 
 
 @pytest.fixture(scope="module")
-def asked():
-    return Experiment(hypothesis="x", model="toy", gate="dev", useful=True).run()
+def both(tmp_path_factory):
+    """A run by Claude that asks how useful its sets are, one that does not, and the folder of their store."""
+    folder = tmp_path_factory.mktemp("asked")
+    with pytest.MonkeyPatch.context() as patch, Loopback() as server:
+        patch.setenv("ANTHROPIC_BASE_URL", server.url)
+        patch.setenv("ANTHROPIC_API_KEY", "sk-ant-planted-asked")
+        patch.setenv("NOTCH_RUNS", str(folder))
+        plain = Experiment(hypothesis="x", model="toy", gate="dev", judge="claude")
+        return replace(plain, useful=True).run(), plain.run(), folder
 
 
-def test_a_run_that_asks_how_useful_its_sets_are_keeps_the_same_quality(asked):
-    plain = Experiment(hypothesis="x", model="toy", gate="dev").run()
+@pytest.fixture
+def asked(both):
+    return both[0]
+
+
+def test_a_run_that_asks_how_useful_its_sets_are_keeps_the_same_quality(both):
+    asked, plain, _ = both
     assert asked.record.scores == plain.record.scores
     assert "useful" not in plain.cases[0] and plain.record.found == {}
 
@@ -35,10 +49,15 @@ def test_usefulness_stands_in_every_row_and_its_mean_in_the_record(asked):
     assert all(1 <= t <= 5 for t in told) and all(r["useful"]["reason"] for r in asked.cases)
 
 
+def test_usefulness_is_not_asked_of_the_offline_judge():
+    with pytest.raises(BadParameters, match="useful is asked of judge 'claude' alone: offline it measured nothing"):
+        Experiment(hypothesis="x", model="toy", gate="dev", useful=True).check()
+
+
 def test_the_mean_is_computed_again_when_a_run_is_verified(asked):
     record, rows = asked.result.record.as_dict(), [dict(r) for r in asked.cases]
     assert recomputed(record, rows) == []
-    rows[0] = rows[0] | {"useful": {"score": 5.0, "reason": "said so"}}
+    rows[0] = rows[0] | {"useful": {"score": rows[0]["useful"]["score"] % 5 + 1, "reason": "said so"}}
     assert recomputed(record, rows) == ["usefulness"]
     assert recomputed(record | {"found": {}}, asked.cases) == ["usefulness"]
 
@@ -187,3 +206,53 @@ def test_copies_of_gold_are_counted_again_and_not_believed(pasted, tmp_path):
     assert len(ledger._copied(record, [{k: v for k, v in r.items() if k != "copies"} for r in honest])) == 10
     [first, *_] = rescore.odd(record, faked, tmp_path)
     assert "its copies is 0, and 7 when gold is compared again" in first
+
+
+@pytest.fixture(scope="module")
+def honest():
+    made = Experiment(hypothesis="x", model="toy", gate="dev").run()
+    return made.record.as_dict(), made.cases
+
+
+def moved(record, rows, by, **changes):
+    """The run with one score of its first case moved, and everything that follows from judgments computed anew."""
+    [name, value], judged = next(iter(rows[0]["judgment"]["scores"].items())), rows[0]["judgment"]
+    scores = judged["scores"] | {name: value + by}
+    first = rows[0] | {"judgment": judged | {"scores": scores} | changes}
+    first["quality"] = case_quality(ledger.outcome_of(first))
+    rows = [first, *rows[1:]]
+    return record | {"scores": score([ledger.outcome_of(r) for r in rows]).as_dict()}, rows
+
+
+@pytest.mark.parametrize(
+    "by, changes, wrong",
+    [
+        (0.009, {}, 0),
+        (-0.009, {}, 0),
+        (0.012, {}, 1),
+        (-0.012, {}, 1),
+        (0, {"verdict": "win"}, 1),
+        (0, {"flipped": True}, 1),
+    ],
+)
+def test_a_run_is_judged_again_and_only_the_last_digits_of_an_offline_score_may_differ(
+    honest, tmp_path, by, changes, wrong
+):
+    assert honest[1][0]["judgment"]["verdict"] != "win"
+    found = rescore.odd(*moved(*honest, by, **changes), tmp_path)
+    assert found == ["case " + honest[1][0]["case"] + ": the judge says something else of this answer"] * wrong
+
+
+def test_a_quality_that_does_not_follow_to_the_last_digit_is_refused(honest, tmp_path):
+    record, rows = honest
+    assert rescore.odd(record, rows, tmp_path) == []
+    near = [rows[0] | {"quality": rows[0]["quality"] + 0.0001}, *rows[1:]]
+    assert rescore.odd(record, near, tmp_path) == [f"quality of {rows[0]['case']}"]
+
+
+def test_a_score_of_claude_is_what_the_store_says_exactly(both):
+    _, plain, folder = both
+    record, rows = plain.record.as_dict(), plain.cases
+    assert rescore.odd(record, rows, folder) == []
+    [found] = rescore.odd(*moved(record, rows, 0.009), folder)
+    assert "the judge says something else" in found

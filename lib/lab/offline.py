@@ -1,0 +1,96 @@
+"""The offline judge with the embedded embedder: what `from lib import OfflineJudge` gives.
+
+Knows both sides, so that the measure need not import models nor models the measure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from functools import cache as once
+from pathlib import Path
+from typing import Any
+
+from lib.files import RULER, canonical, replace, rows, sha256, sha256_file
+from lib.lab.record import machine
+from lib.measure import offline_judge
+from lib.measure.answer import Answer
+from lib.measure.ruler import read
+from lib.models import embed
+from lib.models.embed import embedder
+from lib.models.model import NoModel
+from lib.weights import PINNED, cache
+
+TEXTS = "calibration.jsonl"  # of a ruler: the texts whose scores are kept beside the constants
+READ = (TEXTS, "cases.jsonl", "gold.jsonl", "unknowns.jsonl")  # files of a ruler that such scores depend on
+NEAR = 0.01  # how far a score may come out elsewhere: another machine adds up in another order
+MANY = 30  # texts from which their vectors are kept on disk: what a ruler asks for comes again in every process
+
+
+def vectors(texts: Sequence[str]) -> Any:
+    """One row a text; MiniLM is loaded at the first call. The ruler's own texts are embedded once for all processes."""
+    import numpy as np
+
+    if len(texts) < MANY:
+        return embedder().vectors(texts)
+    path = cache() / "vectors" / f"{sha256(canonical([PINNED['minilm'].sha256, list(texts)]))[:24]}.npy"
+    with contextlib.suppress(OSError, ValueError):
+        return np.load(path)
+    made = embedder().vectors(texts)
+    with contextlib.suppress(OSError):  # without a cache it is only slower
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.save(buffer, made)
+        replace(path, buffer.getvalue())
+    return made
+
+
+class OfflineJudge(offline_judge.OfflineJudge):
+    """The embedded judge, ready to judge. Loads nothing before the first judgment."""
+
+    def __init__(self) -> None:
+        super().__init__(vectors)
+
+    def check(self, ruler: Path = RULER) -> None:
+        """Refuse where it does not say what its fingerprint says that it says. Raises NoModel, also without weights.
+
+        Judges the ruler's calibration texts, once a machine; a ruler without them is let through.
+        """
+        if (ruler / TEXTS).exists():
+            _repeats(ruler, tuple(sha256_file(p) for name in READ if (p := ruler / name).exists()))
+
+
+@once  # a loop checks hundreds of proposals
+def _repeats(ruler: Path, content: tuple[str, ...]) -> None:
+    """Raise NoModel where scores of its texts are not the kept ones; what was found sound here is not judged again."""
+    code = [sha256_file(Path(module.__file__)) for module in (offline_judge, embed)]
+    mark = sha256(canonical([content, sha256_file(offline_judge.CONSTANTS), code, machine()]))[:24]
+    path = cache() / "judge" / mark
+    if path.exists():
+        return
+    texts = ruler / TEXTS
+    kept = json.loads(offline_judge.CONSTANTS.read_text(encoding="utf-8"))["calibration"]
+    cases = {c.id: c for c in read(ruler).cases}
+    told = [json.loads(line) for line in rows(texts.read_text(encoding="utf-8"))]
+    pairs = [(cases[t["case"]], Answer(t["title"], tuple(t["questions"]))) for t in told if t["case"] in cases]
+    if len(pairs) != len(kept):
+        raise NoModel(f"{texts}: {len(pairs)} texts of this ruler's cases, and the offline judge was fitted with {len(kept)}; "
+                      "fit it to this ruler with `python -m scripts.fit_offline_judge --write`, or judge with claude")  # fmt: skip
+    # Vectors of this process: those on disk may be another library's.
+    said = offline_judge.OfflineJudge(_fresh).judge_all(pairs)
+    off = [abs(a - b) for judged, row in zip(said, kept, strict=True)
+           for a, b in zip(judged.scores.values(), row, strict=True)]  # fmt: skip
+    wrong = [d for d in off if not d <= NEAR + 0.005]  # scores are kept to two decimals; nan is wrong too
+    if wrong:
+        raise NoModel(f"the offline judge gives {len(wrong)} of {len(off)} scores of {texts} otherwise than where it was fitted, "
+                      f"by up to {max(wrong):.2f}, and at most {NEAR} is allowed: its code or its libraries are others here; "
+                      "put them back (`make setup`), or judge with claude")  # fmt: skip
+    with contextlib.suppress(OSError):  # without a cache it is only slower
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, b"")
+
+
+def _fresh(texts: Sequence[str]) -> Any:
+    return embedder().vectors(texts)

@@ -1,0 +1,77 @@
+"""The offline judge with its embedder: ready at once, and refused where it is not the one that was fitted."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from lib import Answer, Case, Gold, OfflineJudge
+from lib.files import ROOT, RULER
+from lib.lab.offline import TEXTS
+from lib.measure.judge import DIMENSIONS
+from lib.models.model import NoModel
+
+GOLD = Gold("Build a kite", ("How big must it be?", "Who will fly it?", "Where will you fly it?", "When is it for?"))
+OWN = Case("kite", "build a kite", GOLD)
+
+
+@pytest.fixture
+def ruler(tmp_path):
+    """A copy of the ruler; `ruler(change)` is its folder with other calibration texts."""
+    folder = tmp_path / "ruler"
+    shutil.copytree(RULER, folder)
+
+    def texts(change):
+        rows = [json.loads(line) for line in (RULER / TEXTS).read_text(encoding="utf-8").splitlines()]
+        (folder / TEXTS).chmod(0o644)
+        (folder / TEXTS).write_text("".join(json.dumps(r) + "\n" for r in change(rows)), encoding="utf-8")
+        return folder
+
+    return texts
+
+
+def test_it_judges_a_task_of_ones_own_that_has_no_unknowns():
+    judge = OfflineJudge()
+    same = judge.judge(OWN, Answer(GOLD.title, GOLD.questions))
+    poor = judge.judge(OWN, Answer("A kite", ("What is a kite?", "Tell me about kites.")))
+    assert same.verdict == "tie" and poor.verdict == "loss" and set(same.scores) == set(DIMENSIONS)
+    assert sum(poor.scores.values()) < sum(same.scores.values())
+
+
+def loaded(code):
+    """Heavy libraries that a process has loaded after this code."""
+    code += "; import sys; print(sorted({'numpy', 'mlx', 'scipy', 'pandas'} & {*sys.modules}))"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip(), done.stderr
+
+
+def test_its_import_brings_no_model_and_no_array_library():
+    assert loaded("from lib import OfflineJudge; OfflineJudge()") == ("[]", "")
+
+
+def test_it_says_here_what_it_said_where_it_was_fitted_and_another_process_need_not_judge_that_again():
+    OfflineJudge().check()
+    assert loaded("from lib import OfflineJudge; OfflineJudge().check()") == ("[]", "")
+
+
+def test_a_ruler_without_calibration_texts_is_let_through(frozen_ruler):
+    OfflineJudge().check(frozen_ruler)
+
+
+def test_scores_that_are_not_the_kept_ones_are_refused_in_one_line_and_refused_again(ruler):
+    folder = ruler(lambda rows: [rows[0] | {"questions": ["Is it?"] * 7}, *rows[1:]])
+    for _ in range(2):
+        with pytest.raises(NoModel, match=r"gives 5 of 900 scores of .* otherwise than where it was fitted") as stopped:
+            OfflineJudge().check(folder)
+    assert "make setup" in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+def test_the_texts_of_another_ruler_are_refused_with_what_to_do(ruler):
+    with pytest.raises(
+        NoModel, match="179 texts of this ruler's cases, and the offline judge was fitted with 180; fit it"
+    ):
+        OfflineJudge().check(ruler(lambda rows: rows[1:]))
