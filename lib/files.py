@@ -37,14 +37,20 @@ def runs_folder() -> Path:
 
 
 @contextlib.contextmanager
-def runs_at(folder: Path) -> Iterator[None]:
-    """`runs_folder()` is this folder meanwhile, also for kernels that are started, whatever the environment said."""
-    old = os.environ.get("NOTCH_RUNS")
-    os.environ["NOTCH_RUNS"] = str(folder.resolve())
+def environment(**values: str) -> Iterator[None]:
+    """Variables of the environment meanwhile, also for kernels that are started."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.pop("NOTCH_RUNS") if old is None else os.environ.update(NOTCH_RUNS=old)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def runs_at(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """`runs_folder()` is this folder meanwhile, whatever the environment said."""
+    return environment(NOTCH_RUNS=str(folder.resolve()))
 
 
 def without_paths(text: str, model: str = "") -> str:
@@ -146,21 +152,16 @@ def check_sums(folder: Path, text: str, seal: str) -> list[str]:
     Names changed, missing and added files. `seal` is the name of the file that holds the lines.
     """
     sealed: dict[str, str] = {}
-    wrong = []
+    wrong: list[str] = []
     for line in text.splitlines():
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name:
             return [f"{folder / seal}: not a list of sha256 sums"]
         sealed[name] = digest
-    present = {
-        p.relative_to(folder).as_posix()
-        for p in folder.rglob("*")
-        if not p.is_dir() and (name := p.relative_to(folder).as_posix()) != seal and not hidden(name)
-    }
-    for name in sorted(sealed.keys() - present):
-        wrong.append(f"{folder / name}: missing")
-    for name in sorted(present - sealed.keys()):
-        wrong.append(f"{folder / name}: not part of the seal (added later)")
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+    present = {name for name in names if name != seal and not hidden(name)}
+    wrong += [f"{folder / name}: missing" for name in sorted(sealed.keys() - present)]
+    wrong += [f"{folder / name}: not part of the seal (added later)" for name in sorted(present - sealed.keys())]
     for name in sorted(sealed.keys() & present):
         if not (folder / name).is_file() or sha256_file(folder / name) != sealed[name]:
             wrong.append(f"{folder / name}: changed since it was sealed (its sum in {folder / seal} is another)")

@@ -10,10 +10,11 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from functools import wraps
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, WrapValidator, validate_call
 from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 from typing_extensions import dataclass_transform
 
 from lib.files import OneLine
@@ -24,6 +25,7 @@ EXPECTED = {
     "string_unicode": "text in UTF-8",
     "too_short": "one or more",
 }  # fmt: skip
+STRICT = ConfigDict(strict=True, extra="forbid")
 NO_FIELD = ("unexpected_keyword_argument", "extra_forbidden")  # kinds of pydantic's errors
 LIMITS = {"ge": "{}", "gt": "above {}", "le": "{}", "lt": "below {}"}
 Made = TypeVar("Made")
@@ -60,7 +62,7 @@ def form(error: Callable[[str], Exception] = ValueError, what: str = "") -> Call
     """
 
     def register(cls: type[Made]) -> type[Made]:
-        made: Any = dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))(cls)
+        made: Any = dataclass(frozen=True, config=STRICT)(cls)
         check = made.__init__
 
         @wraps(check)
@@ -75,6 +77,22 @@ def form(error: Callable[[str], Exception] = ValueError, what: str = "") -> Call
         return made  # type: ignore[no-any-return]
 
     return register
+
+
+def checked(function: Callable[..., Made]) -> Callable[..., Made]:
+    """A function that refuses, with ValueError and one line, arguments that its annotations do not allow."""
+    check = validate_call(config=STRICT)(function)
+    hints = get_type_hints(function, include_extras=True)
+    fields = {name: FieldInfo.from_annotation(hint) for name, hint in hints.items()}
+
+    @wraps(function)
+    def call(*args: Any, **values: Any) -> Made:
+        try:
+            return check(*args, **values)
+        except ValidationError as wrong:
+            raise fault(wrong, fields) from None
+
+    return call
 
 
 def fill(made: Callable[..., Made], values: Mapping[Any, Any]) -> Made:

@@ -7,6 +7,7 @@ here is a lever's own guess at quality and may be wrong.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from lib.agent.guard import content, overlap
 from lib.agent.prompt import Draft
@@ -31,6 +32,34 @@ def fresh(question: str, kept: Sequence[str]) -> bool:
     return all(similarity(question, k) < REPEATS for k in kept)
 
 
+def distinct(texts: Sequence[str], most: int) -> list[str]:
+    """The first texts that say something new, at most so many."""
+    kept: list[str] = []
+    for text in texts:
+        if len(kept) < most and fresh(text, kept):
+            kept.append(text)
+    return kept
+
+
+def in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
+    """The first text of each list, then the second of each, and so on.
+
+    >>> in_turn(["ab", "c"])
+    ['a', 'c', 'b']
+    """
+    return [text for row in zip_longest(*lists) for text in row if text is not None]
+
+
+def repeats(texts: Sequence[str]) -> list[bool]:
+    """Of every text whether it stands there already, word for word.
+
+    >>> repeats(["How long?", "How wide?", "how long"])
+    [False, False, True]
+    """
+    flat = [normalised(t) for t in texts]
+    return [text in flat[:i] for i, text in enumerate(flat)]
+
+
 def variety(texts: Sequence[str]) -> float:
     """How much texts differ: 1 minus their mean similarity. Fewer than two do not differ: 0.
 
@@ -46,12 +75,8 @@ def round_robin(drafts: Sequence[Draft], to: int) -> tuple[str, ...]:
 
     Near repeats only fill up what is missing then; a question said again word for word never comes in.
     """
-    longest = max((len(d.questions) for d in drafts), default=0)
-    offered = [d.questions[row] for row in range(longest) for d in drafts if row < len(d.questions)]
-    kept: list[str] = []
-    for question in offered:
-        if len(kept) < to and fresh(question, kept):
-            kept.append(question)
+    offered = in_turn([d.questions for d in drafts])
+    kept = distinct(offered, to)
     for question in offered:
         if len(kept) < to and normalised(question) not in map(normalised, kept):
             kept.append(question)

@@ -13,12 +13,14 @@ import types
 import typing
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 from lib.agent import prompt
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
 from lib.files import OneLine
+from lib.forms import checked
 from lib.measure.answer import NoAnswer
 from lib.models.model import FAILED, Capabilities, Completion, Cost, Decoding, Model
 
@@ -89,28 +91,73 @@ class Step:
 
 
 @dataclass(frozen=True)
-class _Made:
+class Argument:
+    """One argument of a lever, as its signature has it."""
+
+    hint: Any
+    default: Any
+
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """Its values, where only some are allowed."""
+        return typing.get_args(self.hint) if typing.get_origin(self.hint) is Literal else ()
+
+    @property
+    def expected(self) -> str:
+        if self.options:
+            return "one of " + ", ".join(map(repr, self.options))
+        kinds = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        return kinds.get(self.hint, str(self.hint))
+
+
+Role = Literal["before", "source", "after"]
+Pool = Literal["", "fills", "chooses"]
+
+
+@dataclass(frozen=True)
+class Lever:
+    """A registered step."""
+
     make: Callable[..., Callable[[State], Work]]
     family: str
     calls: Callable[..., float]
     needs: Callable[..., Iterable[str]]
+    role: Role  # prepares what the asking step sees, writes the draft itself, or works on a draft
+    pool: Pool  # adds sets to the pool and leaves the draft as it is, or takes its set from there
+
+    @property
+    def about(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.make) or "").split("\n")[0]
+
+    @cached_property
+    def arguments(self) -> dict[str, Argument]:
+        hints = typing.get_type_hints(self.make)
+        return {k: Argument(hints[k], p.default) for k, p in inspect.signature(self.make).parameters.items()}
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {name: argument.default for name, argument in self.arguments.items()}
 
 
-STEPS: dict[str, _Made] = {}
+STEPS: dict[str, Lever] = {}
 
 
 def step(
     family: str,
     calls: Callable[..., float] = lambda **_: 0,
     needs: Callable[..., Iterable[str]] = lambda **_: (),
+    role: Role = "source",
+    pool: Pool = "",
 ):
     """Register a lever: a function of keyword arguments that returns `run(state)`, a generator of calls.
 
     `calls` and `needs` take the lever's arguments: completions a case, and names of `Capabilities` that it must have.
+    `role` and `pool` say where in a pipeline it can stand.
     """
 
     def register(make: Callable[..., Callable[[State], Work]]) -> Callable[..., Callable[[State], Work]]:
-        STEPS[make.__name__] = _Made(make, family, calls, needs)
+        STEPS[make.__name__] = Lever(checked(make), family, calls, needs, role, pool)
         return make
 
     return register
@@ -134,26 +181,24 @@ def _build_one(place: int, row: Any) -> Step:
     name, args = row["step"], {k: v for k, v in row.items() if k != "step"}
     if name not in STEPS:
         raise BadPipeline(f"step {place}: no step {name!r}; there are {', '.join(sorted(STEPS))}")
-    made = STEPS[name]
+    lever = STEPS[name]
     wording = _wording(f"step {place} ({name})", args.pop("wording", {}))
-    signature = inspect.signature(made.make)
-    hints = typing.get_type_hints(made.make)
     for key, value in args.items():
-        if key not in signature.parameters:
-            raise BadPipeline(
-                f"step {place} ({name}): no argument {key!r}; it has {', '.join(signature.parameters) or 'none'}"
-            )
-        if not _fits(value, hints[key]):
-            raise BadPipeline(f"step {place} ({name}): {key} is {value!r:.60}, expected {_spell(hints[key])}")
-    bound = {k: p.default for k, p in signature.parameters.items()} | args
+        if key not in lever.arguments:
+            known = ", ".join(lever.arguments) or "none"
+            raise BadPipeline(f"step {place} ({name}): no argument {key!r}; it has {known}")
+        if not _fits(value, lever.arguments[key].hint):
+            expected = lever.arguments[key].expected
+            raise BadPipeline(f"step {place} ({name}): {key} is {value!r:.60}, expected {expected}")
+    bound = lever.defaults | args
     try:
-        run = made.make(**args)
+        run = lever.make(**args)
     except (ValueError, TypeError) as error:
         raise BadPipeline(f"step {place} ({name}): {error}") from error
-    about = (inspect.getdoc(made.make) or "").split("\n")[0]
-    told = args | ({"wording": row["wording"]} if wording else {})
-    needs = frozenset(made.needs(**bound))
-    return Step(name, made.family, told, run, made.calls(**bound), about, tuple(_texts(told)), needs, wording)
+    if wording:
+        args["wording"] = row["wording"]
+    needs = frozenset(lever.needs(**bound))
+    return Step(name, lever.family, args, run, lever.calls(**bound), lever.about, tuple(texts(args)), needs, wording)
 
 
 def _wording(where: str, value: Any) -> dict[str, str]:
@@ -206,18 +251,13 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
 
 
-def _spell(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
-
-
-def _texts(value: Any) -> list[str]:
+def texts(value: Any) -> list[str]:
+    """Every text among the values of plain data, however deep."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [t for v in value.values() for t in _texts(v)]
-    return [t for v in value for t in _texts(v)] if isinstance(value, list) else []
+        return [t for v in value.values() for t in texts(v)]
+    return [t for v in value for t in texts(v)] if isinstance(value, list) else []
 
 
 def require(steps: Sequence[Step], name: str, can: Capabilities) -> None:

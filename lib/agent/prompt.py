@@ -100,13 +100,10 @@ AS_CHECKS = (
 )
 
 SCHEMAS = {
-    "json": AS_JSON,
-    "lines": AS_LINES,
-    "slots": AS_SLOTS,
-    "unknowns": AS_UNKNOWNS,
-    "reasons": AS_REASONS,
+    "json": AS_JSON, "lines": AS_LINES, "slots": AS_SLOTS, "unknowns": AS_UNKNOWNS, "reasons": AS_REASONS,
     "givens": AS_GIVENS,
-}
+}  # fmt: skip
+EXTRA = {"unknowns": "unknowns", "givens": "given"}  # schemas with a list before the questions, and its name
 SLOTS = ("goal", "scope", "who", "budget", "time", "state", "limits")
 ADVICE = {"coach": COACH, "contrast": CONTRAST, "antimodal": ANTIMODAL, **FRAMES}
 FAULTS = ("vague", "two things", "given", "duplicate", "none")
@@ -171,13 +168,9 @@ def ask(
 
     Reply: `parse_set(text, schema)`.
     """
-    told = [ADVICE.get(a, a) for a in advice]
-    turns: list[Message] = [system(ASK, *told, SCHEMAS[schema])]
+    turns = [system(ASK, *(ADVICE.get(a, a) for a in advice), SCHEMAS[schema])]
     for other, draft in demos:
-        turns += [
-            user(other, len(draft.questions)),
-            {"role": "assistant", "content": write_set(draft, schema)},
-        ]
+        turns += [user(other, len(draft.questions)), {"role": "assistant", "content": write_set(draft, schema)}]
     return [*turns, user(task, n)]
 
 
@@ -283,8 +276,8 @@ def write_set(draft: Draft, schema: str = "json") -> str:
     elif schema == "reasons":
         body["questions"] = [{"why": w, "question": q} for w, q in zip(draft.extra, draft.questions, strict=True)]
     else:
-        if schema in ("unknowns", "givens"):
-            body["unknowns" if schema == "unknowns" else "given"] = list(draft.extra)
+        if schema in EXTRA:
+            body[EXTRA[schema]] = list(draft.extra)
         body["questions"] = list(draft.questions)
     return json.dumps(body, ensure_ascii=False)
 
@@ -306,8 +299,8 @@ def parse_set(text: str, schema: str = "json") -> Draft:
         if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
             raise BadReply('"questions" is not a list of {"why", "question"}')
         return Draft(title, tuple(_text(r, "question") for r in rows), tuple(_text(r, "why") for r in rows))
-    extra = {"unknowns": "unknowns", "givens": "given"}.get(schema)
-    return Draft(title, _texts(body, "questions"), _texts(body, extra) if extra else ())
+    extra = _texts(body, EXTRA[schema]) if schema in EXTRA else ()
+    return Draft(title, _texts(body, "questions"), extra)
 
 
 def parse_first(text: str, n: int, schema: str = "json") -> Draft:
@@ -322,12 +315,12 @@ def parse_first(text: str, n: int, schema: str = "json") -> Draft:
     title, questions = re.search(r'"title"\s*:\s*(?=")', text), re.search(r'"questions"\s*:\s*\[', text)
     if not title or not questions:
         raise BadReply('no "title" and "questions" in the reply')
-    found: list[str] = []
+    first: list[str] = []
     at = questions.end()
-    while len(found) < n:
-        value, at = _string(text, at)
-        found.append(value)
-    return Draft(_string(text, title.end())[0], tuple(found))
+    while len(first) < n:
+        question, at = _string(text, at)
+        first.append(question)
+    return Draft(_string(text, title.end())[0], tuple(first))
 
 
 def _string(text: str, at: int) -> tuple[str, int]:
@@ -355,21 +348,19 @@ def set_grammar(n: int = 7, schema: str = "json", questions: bool = False) -> st
     """
     if schema == "lines":
         raise ValueError("the lines schema is no JSON, so no grammar fits it; take another schema or grammar off")
-    question: dict[str, object] = (
-        {"type": "string", "pattern": PATTERNS["question"]} if questions else {"type": "string"}
-    )
-    parts: dict[str, object] = {"title": {"type": "string", "pattern": PATTERNS["short"]}}
+    short = {"type": "string", "pattern": PATTERNS["short"]}
+    question = {"type": "string", "pattern": PATTERNS["question"]} if questions else {"type": "string"}
+    parts: dict[str, object] = {"title": short}
     if schema == "slots":
         parts |= dict.fromkeys(SLOTS, question)
     elif schema == "reasons":
-        parts["questions"] = _array(
-            n, _object({"why": {"type": "string", "pattern": PATTERNS["short"]}, "question": question})
-        )
+        parts["questions"] = _array(n, n, _object({"why": short, "question": question}))
     else:
-        if schema in ("unknowns", "givens"):
-            short = {"type": "string", "pattern": PATTERNS["short"]}
-            parts |= {"unknowns": _array(n, short)} if schema == "unknowns" else {"given": _array(4, short, least=0)}
-        parts["questions"] = _array(n, question)
+        if schema == "unknowns":
+            parts["unknowns"] = _array(n, n, short)
+        elif schema == "givens":
+            parts["given"] = _array(0, 4, short)
+        parts["questions"] = _array(n, n, question)
     return json.dumps(_object(parts))
 
 
@@ -377,8 +368,8 @@ def _object(parts: dict[str, object]) -> dict[str, object]:
     return {"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False}
 
 
-def _array(n: int, of: object, least: int | None = None) -> dict[str, object]:
-    return {"type": "array", "items": of, "minItems": n if least is None else least, "maxItems": n}
+def _array(least: int, most: int, of: object) -> dict[str, object]:
+    return {"type": "array", "items": of, "minItems": least, "maxItems": most}
 
 
 def _parse_lines(text: str) -> Draft:

@@ -5,9 +5,10 @@ Knows options and lines. Does not know what a loop does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import click
 
 from lib.cli.options import AS_JSON, FAILED, OK, RUNS, line, say_report, store_runs, values
 
+shown = partial(click.option, show_default=True)
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
 
 
@@ -58,30 +60,24 @@ def base_of(parameters: tuple[tuple[str, str], ...]) -> Any:
 @click.command()
 @RUNS_AND_COUNT
 @STEER
-@click.option("--proposer", type=click.Choice(["search", "claude", "plan", "none"]), default="search", show_default=True,
-              help="Who proposes; none: only what `notch propose` queues.")  # fmt: skip
+@shown("--proposer", type=click.Choice(["search", "claude", "plan", "none"]), default="search",
+       help="Who proposes; none: only what `notch propose` queues.")  # fmt: skip
 @click.option("--plan", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="With --proposer plan: a YAML or JSONL file of proposals.")  # fmt: skip
 @click.option("--proposer-model", default=None, help="With --proposer claude: the model that proposes.")
 @PARAMETERS
-@click.option("--seed", default=0, show_default=True, help="Of the proposer search.")
+@shown("--seed", default=0, help="Of the proposer search.")
 @click.option("--dollars", default=0.0, help="Most that judge and proposer may cost, over the folder; 0 is no limit.")
 @click.option("--minutes", default=0.0, help="Most that this call may take; 0 is no limit.")
-@click.option(
-    "--crashes", default=3, show_default=True, help="Crashed runs in a row after which it ends; 0 is no limit."
-)
-@click.option(
-    "--refusals", default=20, show_default=True, help="Refused proposals in a row after which it ends; 0 is no limit."
-)
-@click.option("--patience", default=5, show_default=True,
-              help="Attempts without a keep after which a proposal must leave the champion's class; 0 is never.")  # fmt: skip
-@click.option(
-    "--repeats", default=2, show_default=True, help="Further looks at an indecisive run, where they can differ."
-)
+@shown("--crashes", default=3, help="Crashed runs in a row after which it ends; 0 is no limit.")
+@shown("--refusals", default=20, help="Refused proposals in a row after which it ends; 0 is no limit.")
+@shown("--patience", default=5,
+       help="Attempts without a keep after which a proposal must leave the champion's class; 0 is never.")  # fmt: skip
+@shown("--repeats", default=2, help="Further looks at an indecisive run, where they can differ.")
 @click.option("--screen/--no-screen", default=True, help="Reject early on the dev gate (it never keeps).")
 @click.option("--confirm/--no-confirm", default=True, help="Look at the sealed gate for each new champion.")
-@click.option("--wait", default=60.0, show_default=True, help="Seconds of the first wait at a usage limit; it doubles.")
-@click.option("--most-wait", default=7200.0, show_default=True, help="Seconds of waiting in a row after which it ends.")
+@shown("--wait", default=60.0, help="Seconds of the first wait at a usage limit; it doubles.")
+@shown("--most-wait", default=7200.0, help="Seconds of waiting in a row after which it ends.")
 @click.option(
     "--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call; kept as an event."
 )
@@ -105,20 +101,15 @@ def loop(runs: tuple[Path, int], steering: Path | None, proposer: str, plan: Pat
         limits=Limits(dollars, minutes, crashes, refusals), wait=wait, most_wait=most_wait,
         accept_measure=accept_measure,
     )  # fmt: skip
-    ask, close = _proposer(proposer, plan, proposer_model, seed, dollars)
-    work = Loop(folder, steering or steer.default_folder(folder), settings, ask)
-    try:
-        code = _follow(work)
-    finally:
-        close()
+    ask = _proposer(proposer, plan, proposer_model, seed, dollars)
+    with contextlib.closing(ask) if proposer == "claude" else contextlib.nullcontext():
+        code = _follow(Loop(folder, steering or steer.default_folder(folder), settings, ask))
     _closing(folder, report)
     return code
 
 
-def _proposer(
-    name: str, plan: Path | None, model: str | None, seed: int, dollars: float
-) -> tuple[Any, Callable[[], object]]:
-    """A proposer by name, and how to close it. Raises BadParameters, NoKey, UnknownModel."""
+def _proposer(name: str, plan: Path | None, model: str | None, seed: int, dollars: float) -> Any:
+    """A proposer by name, None for none. Raises BadParameters, NoKey, UnknownModel."""
     from lib.lab.base import BadParameters
 
     if (plan is not None) != (name == "plan"):
@@ -128,17 +119,16 @@ def _proposer(
         from lib.lab.propose.claude import CAP, MODEL, ClaudeProposer
 
         check_key()
-        claude = ClaudeProposer(model or MODEL, dollars or CAP)
-        return claude, claude.close
+        return ClaudeProposer(model or MODEL, dollars or CAP)
     if name == "plan":
         from lib.lab.propose.plan import Plan
 
-        return Plan(plan), lambda: None  # type: ignore[arg-type]
+        return Plan(plan)  # type: ignore[arg-type]
     if name == "search":
         from lib.lab.propose.search import Search
 
-        return Search(seed), lambda: None
-    return None, lambda: None
+        return Search(seed)
+    return None
 
 
 def _follow(work: Any) -> int:
@@ -179,19 +169,14 @@ def _closing(folder: Path, report: bool) -> None:
 
 def view_of(folder: Path, steering: Path, parameters: Any) -> Any:
     """The state of a folder as a proposer sees it. Raises BadParameters, Tampered."""
-    from dataclasses import replace
-
-    from lib.lab import state, steer
-    from lib.lab.context import View
+    from lib.lab import state
     from lib.lab.events import Events
     from lib.lab.experiment import Experiment
-    from lib.lab.ledger import Ledger
+    from lib.lab.steer import Limits
 
-    base, wishes = base_of(parameters), steer.read(steering)
+    base = base_of(parameters)
     fingerprint = Experiment(**base.baseline).fingerprint
-    ledger, limits = Ledger.read(folder), replace(steer.Limits(), **wishes.limits)
-    leave = state.leave(ledger, fingerprint, state.Rules())
-    return View(ledger, Events(folder), wishes, base, limits, fingerprint, leave)
+    return state.view(Events(folder), steering, base, Limits(), fingerprint, state.Rules())
 
 
 @click.command()
@@ -206,10 +191,10 @@ def log(runs: Path, steering: Path | None, parameters: Any, as_json: bool) -> in
     where = steering or steer.default_folder(runs)
     view = view_of(runs, where, parameters)
     waiting = context.shown(state.waiting(view, state.Rules(), steer.queued(where)))
-    plain = {**view.plain, "waiting": waiting}
-    click.echo(
-        json.dumps(plain, indent=1, ensure_ascii=False) if as_json else context.as_text(view, waiting), nl=as_json
-    )
+    if as_json:
+        click.echo(json.dumps({**view.plain, "waiting": waiting}, indent=1, ensure_ascii=False))
+    else:
+        click.echo(context.as_text(view, waiting), nl=False)
     return OK
 
 

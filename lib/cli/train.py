@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -16,7 +15,7 @@ from typing import Any
 import click
 
 from lib.cli.options import AS_JSON, OK, PARAMETERS, RUNS, YAML, values
-from lib.files import ROOT
+from lib.files import ROOT, environment
 
 MINUTE = 60.0  # s between two lines where there is no terminal
 
@@ -43,6 +42,7 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
 
     if (approve or reject) and not request:
         raise BadParameters("--approve and --reject go with --request ID")
+    steer = steer or requests.default_folder()
     if listed:
         for one in requests.requests(steer):
             click.echo(
@@ -82,7 +82,7 @@ def summary(record: dict[str, Any], runs: Path) -> str:
     )
 
 
-def _asked(request: str, given: dict[str, Any], name: str, steer: Path | None, runs: Path) -> dict[str, Any]:
+def _asked(request: str, given: dict[str, Any], name: str, steer: Path, runs: Path) -> dict[str, Any]:
     """Train an approved request; its state follows what happens."""
     from lib.lab import requests
     from lib.lab.base import BadParameters
@@ -121,9 +121,8 @@ def _train(parameters: dict[str, Any], name: str, runs: Path) -> dict[str, Any]:
 def bar() -> Iterator[None]:
     """What the kernel tells of its progress, through a file: a bar on a terminal, a line a minute elsewhere."""
     done, terminal = threading.Event(), sys.stderr.isatty()
-    with tempfile.TemporaryDirectory(prefix="notch-") as temp:
+    with tempfile.TemporaryDirectory(prefix="notch-") as temp, environment(NOTCH_PROGRESS=f"{temp}/progress"):
         path = Path(temp) / "progress"
-        os.environ["NOTCH_PROGRESS"] = str(path)
 
         def follow() -> None:
             while not done.wait(0.5 if terminal else MINUTE):
@@ -140,4 +139,3 @@ def bar() -> Iterator[None]:
             thread.join()
             if terminal:
                 click.echo("\r\x1b[K", err=True, nl=False)
-            os.environ.pop("NOTCH_PROGRESS", None)

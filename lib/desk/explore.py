@@ -6,10 +6,11 @@ Writes nothing, asks no paid judge, and never offers a case of the sealed gate. 
 
 from __future__ import annotations
 
-import inspect
-import typing
+import json
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import groupby
 from typing import Any
 
 from lib.agent.pipeline import STEPS, State
@@ -24,24 +25,11 @@ from lib.measure.judge import Judgment, Unscored
 from lib.measure.ruler import Case, Ruler
 from lib.measure.score import case_quality
 from lib.models import load
-from lib.models.model import Decoding, Model
+from lib.models.model import Decoding
 
 SHOWN = ("dev", "full")  # gates whose texts a person may read; the sealed gate is not among them
 BUILT_IN = ("smollm2", "toy")
 BY_HAND = "Tried by hand; nothing is recorded."
-
-
-@dataclass(frozen=True)
-class Argument:
-    """One argument of a step, as a menu needs it."""
-
-    name: str
-    kind: str  # choice, whole, number, yes, text, texts; data is anything else, typed as YAML
-    default: Any
-    options: tuple[Any, ...] = ()
-
-
-_KINDS: dict[Any, str] = {int: "whole", float: "number", bool: "yes", str: "text", list[str]: "texts"}
 
 
 def cases() -> list[Case]:
@@ -61,52 +49,32 @@ def models(ledger: Ledger | None = None) -> dict[str, tuple[str, str]]:
     return names
 
 
-def steps() -> dict[str, list[Argument]]:
-    """Every registered step with its arguments, family by family."""
+def steps() -> list[str]:
+    """Every registered step, family by family, those of prompting first."""
     from lib.agent.steps import build  # noqa: F401  importing it registers the levers
 
-    names = sorted(STEPS, key=lambda n: (STEPS[n].family != "prompting", STEPS[n].family, n))
-    return {name: arguments(name) for name in names}
-
-
-def arguments(step: str) -> list[Argument]:
-    """The arguments of one step, read from its signature."""
-    hints, rows = typing.get_type_hints(STEPS[step].make), []
-    for name, p in inspect.signature(STEPS[step].make).parameters.items():
-        hint = hints[name]
-        options = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
-        kind = "choice" if options else _KINDS.get(hint, "data")
-        default = p.default if p.default is not p.empty else options[0] if options else None
-        rows.append(Argument(name, kind, default, options))
-    return rows
-
-
-def about(step: str) -> str:
-    """What a step does, the first line of its docstring."""
-    return (inspect.getdoc(STEPS[step].make) or "").split("\n")[0]
+    return sorted(STEPS, key=lambda n: (STEPS[n].family != "prompting", STEPS[n].family, n))
 
 
 def row(step: str, values: dict[str, Any]) -> dict[str, Any]:
     """A row of a pipeline: only those arguments that differ from their defaults."""
-    defaults = {a.name: a.default for a in arguments(step)}
+    defaults = STEPS[step].defaults
     return {"step": step, **{k: v for k, v in values.items() if v != defaults[k]}}
 
 
 def spelled(value: Any) -> str:
     """An argument of no plain kind as text that `read` reads back."""
-    import json
-
     return json.dumps(value, ensure_ascii=False)
 
 
-def read(argument: Argument, text: str) -> Any:
+def read(argument: str, text: str) -> Any:
     """The value of an argument typed as YAML. Raises ValueError with what came."""
     import yaml
 
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{argument.name} {text!r:.60}: not YAML ({' '.join(str(error).split())[:100]})") from error
+        raise ValueError(f"{argument} {text!r:.60}: not YAML ({' '.join(str(error).split())[:100]})") from error
 
 
 def find(task: str) -> Case | None:
@@ -114,9 +82,7 @@ def find(task: str) -> Case | None:
     return next((c for c in cases() if normalised(c.task) == normalised(task)), None)
 
 
-@lru_cache(maxsize=2)
-def _loaded(model: str, adapter: str) -> Model:
-    return load.load(model, adapter)
+_loaded = lru_cache(maxsize=2)(load.load)
 
 
 @dataclass(frozen=True)
@@ -130,17 +96,13 @@ class Choice:
     decoding: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
-    @cached_property
-    def experiment(self) -> Experiment:
-        """The experiment that would try this on a whole gate; it does the refusing."""
-        setup = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "decoding", "seed")}
-        return Experiment(hypothesis=BY_HAND, **setup)
-
     def attempt(self) -> Tried:
         """Answer the one task. Raises what the check of an experiment raises (BadPipeline, NoModel, Leak, ...)."""
         if not self.task.strip():
             raise BadParameters("the task is empty; type one line, such as: plan a trip to Paris")
-        experiment = self.experiment.check()
+        # The experiment that would try this on a whole gate does the refusing.
+        setup = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "decoding", "seed")}
+        experiment = Experiment(hypothesis=BY_HAND, **setup).check()
         case = find(self.task) or Case("typed", " ".join(self.task.split()))
         model = _loaded(self.model, self.adapter)
         before = model.cost
@@ -163,9 +125,9 @@ class Tried:
     @cached_property
     def outcome(self) -> Judgment | Unscored | NoAnswer | None:
         """What the offline judge says against gold; None where the task has no gold."""
-        if isinstance(self.answer, NoAnswer) or self.case.gold is None:
-            return self.answer if isinstance(self.answer, NoAnswer) else None
-        return OfflineJudge().judge(self.case, self.answer)
+        if isinstance(self.answer, NoAnswer):
+            return self.answer
+        return OfflineJudge().judge(self.case, self.answer) if self.case.gold else None
 
     @cached_property
     def quality(self) -> float | None:
@@ -174,8 +136,6 @@ class Tried:
     @property
     def calls(self) -> Markdown:
         """Every stage in order: what it decided, what it asked the model, what came back."""
-        from itertools import groupby
-
         parts = [f"*{cell(n)}*" for n in self.state.notes]
         for step, calls in groupby(enumerate(self.state.calls, 1), key=lambda numbered: numbered[1]["step"]):
             parts += [f"#### {step}", *(_call(number, call) for number, call in calls)]
@@ -213,9 +173,13 @@ class Tried:
     def __repr__(self) -> str:
         return f"Tried {self.case.task!r}: {type(self.answer).__name__}"
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """All of it by heading, in the order in which it is read."""
+        return {"Answer": self.beside.text, "Judgment": self.judgment.text, "Calls": self.calls.text}
+
     def _repr_markdown_(self) -> str:
-        parts = (("Answer", self.beside), ("Judgment", self.judgment), ("Calls", self.calls))
-        return "\n\n".join(f"### {name}\n\n{part.text}" for name, part in parts)
+        return "\n\n".join(f"### {name}\n\n{text}" for name, text in self.parts.items())
 
 
 def _call(number: int, call: dict[str, Any]) -> str:
@@ -229,8 +193,6 @@ def _call(number: int, call: dict[str, Any]) -> str:
 
 def _fenced(text: str) -> str:
     """Text as a block that it cannot break out of, whatever it holds."""
-    import re
-
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"

@@ -6,15 +6,23 @@ happens on "Answer" lives in `lib.desk.explore`. Writes nothing.
 
 from __future__ import annotations
 
+import html
+import json
 from collections.abc import Callable
 from typing import Any
 
+from lib.agent.pipeline import STEPS, Argument
 from lib.desk import explore
-from lib.desk.explore import Argument, Choice, Tried
+from lib.desk.explore import Choice
 from lib.files import OneLine
 
 TYPED = "type a task of your own"
 WIDE = {"description_width": "7rem"}
+
+
+def shown(text: str) -> tuple[dict[str, Any], ...]:
+    """Markdown as the whole content of an Output; display() inside one depends on which cell is running."""
+    return ({"output_type": "display_data", "data": {"text/markdown": text, "text/plain": text}, "metadata": {}},)
 
 
 def show(task: str = "", model: str = "smollm2") -> Any:
@@ -28,9 +36,9 @@ class Panel:
     def __init__(self, task: str = "", model: str = "smollm2") -> None:
         import ipywidgets as w
 
-        shown = explore.cases()
-        options = [(TYPED, ""), *((f"{c.gate} · {c.task}", c.task) for c in shown)]
-        picked = task if any(task == c.task for c in shown) else "" if task else shown[0].task
+        cases = explore.cases()
+        options = [(TYPED, ""), *((f"{c.gate} · {c.task}", c.task) for c in cases)]
+        picked = task if any(task == c.task for c in cases) else "" if task else cases[0].task
         self.models = explore.models()
 
         def plain(name: str) -> dict[str, Any]:
@@ -51,10 +59,10 @@ class Panel:
         self._insert("ask")
         self.add.on_click(lambda _: self._insert("prune"))
         self.go.on_click(lambda _: self.answer())
-        for menu in (self.case, self.task, self.model, self.temp, self.seed):
+        menus = [self.case, self.task, self.model, self.temp, self.seed]
+        for menu in menus:
             menu.observe(lambda _: self._changed(), names="value")
         tabs = w.Tab(children=list(self.out.values()), titles=list(self.out))
-        menus = [self.case, self.task, self.model, self.temp, self.seed]
         self.box = w.VBox([*menus, self.stages, w.HBox([self.add, self.go]), self.plain, self.message, tabs])
         self._changed()
         self.answer()
@@ -89,9 +97,6 @@ class Panel:
         return Choice(task, self.pipeline, model, adapter, decoding, self.seed.value)
 
     def _changed(self) -> None:
-        import html
-        import json
-
         self.task.layout.display = "none" if self.case.value else ""
         try:
             text = json.dumps(self.pipeline, ensure_ascii=False)
@@ -100,27 +105,19 @@ class Panel:
         except (ValueError, OneLine) as error:
             self.message.value = f"<b>{html.escape(str(error))}</b>"
 
-    def answer(self) -> Tried | None:
+    def answer(self) -> None:
         """Try the choice and show it; what cannot run is said in one line."""
-        import html
-
         self.message.value = "<i>Working …</i>"
         try:
             tried = self.choice.attempt()
         except (OneLine, ValueError, KeyError) as error:
             self.message.value = f"<b>{html.escape(str(error))}</b>"
-            self._fill(dict.fromkeys(self.out))
-            return None
+            for out in self.out.values():
+                out.outputs = ()
+            return
         self.message.value = f"Answered by {html.escape(self.model.value)}. {explore.BY_HAND}"
-        self._fill({"Answer": tried.beside, "Judgment": tried.judgment, "Calls": tried.calls})
-        return tried
-
-    def _fill(self, parts: dict[str, Any]) -> None:
-        # Outputs are set as a whole: display() inside an Output depends on which cell is running.
-        for name, part in parts.items():
-            data = {"text/markdown": part.text, "text/plain": part.text} if part else {}
-            shown = ({"output_type": "display_data", "data": data, "metadata": {}},) if part else ()
-            self.out[name].outputs = shown
+        for name, text in tried.parts.items():
+            self.out[name].outputs = shown(text)
 
 
 class Stage:
@@ -130,7 +127,7 @@ class Stage:
         import ipywidgets as w
 
         self.changed = changed
-        self.step = w.Dropdown(options=list(explore.steps()), value=step, description="step", style=WIDE)
+        self.step = w.Dropdown(options=explore.steps(), value=step, description="step", style=WIDE)
         self.about = w.HTML()
         self.arguments = w.HBox([], layout=w.Layout(flex_flow="row wrap"))
         drop = w.Button(description="remove", layout=w.Layout(width="5rem"))
@@ -141,10 +138,9 @@ class Stage:
         self._fill()
 
     def _fill(self) -> None:
-        import html
-
-        self.about.value = f"<i>{html.escape(explore.about(self.step.value))}</i>"
-        self.menus = {a.name: (a, _menu(a)) for a in explore.arguments(self.step.value)}
+        lever = STEPS[self.step.value]
+        self.about.value = f"<i>{html.escape(lever.about)}</i>"
+        self.menus = {name: (a, _menu(name, a)) for name, a in lever.arguments.items()}
         for _, menu in self.menus.values():
             menu.observe(lambda _: self.changed(), names="value")
         self.arguments.children = [menu for _, menu in self.menus.values()]
@@ -153,29 +149,32 @@ class Stage:
     @property
     def row(self) -> dict[str, Any]:
         """This step as a row of a pipeline. Raises ValueError on an argument that is no YAML."""
-        return explore.row(self.step.value, {name: _value(a, menu.value) for name, (a, menu) in self.menus.items()})
+        values = {name: _value(name, a, menu.value) for name, (a, menu) in self.menus.items()}
+        return explore.row(self.step.value, values)
 
 
-def _menu(a: Argument) -> Any:
-    """The menu for one argument, by its kind."""
+PLAIN = (bool, int, float, str)  # what a widget holds as it is; texts stand in one line, other data is YAML
+
+
+def _menu(name: str, a: Argument) -> Any:
+    """The menu for one argument, by its type."""
     import ipywidgets as w
 
-    plain = {"description": a.name, "style": WIDE}
-    if a.kind == "choice":
-        return w.Dropdown(options=a.options, value=a.default, **plain)
-    if a.kind == "yes":
-        return w.Checkbox(value=a.default, **plain)
-    if a.kind == "whole":
-        return w.IntText(value=a.default, **plain)
-    if a.kind == "number":
-        return w.FloatText(value=a.default, **plain)
-    if a.kind == "texts":
-        return w.Text(value="; ".join(a.default), placeholder="one; two", **plain)
-    return w.Text(value=a.default if a.kind == "text" else explore.spelled(a.default), **plain)
+    look = {"description": name, "style": WIDE}
+    if a.options:
+        return w.Dropdown(options=a.options, value=a.default, **look)
+    widgets = {bool: w.Checkbox, int: w.IntText, float: w.FloatText, str: w.Text}
+    if a.hint in widgets:
+        return widgets[a.hint](value=a.default, **look)
+    if a.hint == list[str]:
+        return w.Text(value="; ".join(a.default), placeholder="one; two", **look)
+    return w.Text(value=explore.spelled(a.default), **look)
 
 
-def _value(a: Argument, value: Any) -> Any:
+def _value(name: str, a: Argument, value: Any) -> Any:
     """What a menu says, as the step wants it."""
-    if a.kind == "texts":
+    if a.options or a.hint in PLAIN:
+        return value
+    if a.hint == list[str]:
         return [part.strip() for part in value.split(";") if part.strip()]
-    return explore.read(a, value) if a.kind == "data" else value
+    return explore.read(name, value)

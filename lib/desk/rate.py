@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lib.desk.panel import shown
 from lib.files import RULER, runs_folder, sha256
 from lib.lab.ledger import RATABLE, RATED, RATINGS, Ledger, item_of
 from lib.lab.show import Markdown, bullets, plural
@@ -209,9 +210,8 @@ class Session:
         for fingerprint, judge in judges.items():
             name = f"{judge} judge" + (f" `{fingerprint[:12]}`" if named[judge] > 1 else "")
             pairs = self.pairs(fingerprint)
-            missing = ENOUGH - len(pairs)
-            if missing > 0:
-                count = plural(len(pairs), "rating")
+            if len(pairs) < ENOUGH:
+                count, missing = plural(len(pairs), "rating"), ENOUGH - len(pairs)
                 lines.append(f"{count} beside the {name}; {missing} more until its agreement is shown.")
             else:
                 lines.append(f"**The {name} agrees with you** in {agreement(pairs)}.")
@@ -295,10 +295,7 @@ class Panel:
         self.keys.focus()
 
     def agree(self) -> None:
-        text = self.session.agreement.text
-        data = {"text/markdown": text, "text/plain": text}
-        # Set as a whole: display() inside an Output depends on which cell is running.
-        self.out.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+        self.out.outputs = shown(self.session.agreement.text)
 
     def _typed(self, change: Any) -> None:
         text, before = change["new"], self.read
@@ -318,14 +315,14 @@ class Panel:
         showing = self.started and item is not None
         left = len(s.items) - len({r.item for r in s.rated} & {i.id for i in s.items})
         self.state.value = f"<small>{html.escape(s.who)}: {len(s.rated)} rated, {left} left. {self._state()}</small>"
-        for part, shown in ((self.task, showing), (self.sets, showing), (self.due, showing),
+        for part, visible in ((self.task, showing), (self.sets, showing), (self.due, showing),
                             (self.verdict, showing and not asked), (self.rubric, showing and bool(asked)),
                             (self.begin, not self.started and item is not None)):  # fmt: skip
-            part.layout.display = None if shown else "none"
+            part.layout.display = None if visible else "none"
         if not showing or item is None:
             return
         self.task.value = f"<div class='notch-task'><small>task</small> {html.escape(item.case.task)}</div>"
-        sets = "".join(_set(side, shown, bool(asked) and asked[1] == side) for side, shown in item.sets.items())
+        sets = "".join(_set(side, text, bool(asked) and asked[1] == side) for side, text in item.sets.items())
         self.sets.value = f"<div class='notch-sets'>{sets}</div>"
         head, text = "Which set would help you more to plan this task?", ""
         if asked:
@@ -352,24 +349,23 @@ def _plain(dimension: str) -> str:
     return dimension.replace("_", "-").capitalize()
 
 
-def _set(side: str, shown: Gold | Answer, due: bool) -> str:
+def _set(side: str, answer: Gold | Answer, due: bool) -> str:
     """One set of questions as a card."""
-    lines = "".join(f"<li>{html.escape(q)}</li>" for q in shown.questions)
+    lines = "".join(f"<li>{html.escape(q)}</li>" for q in answer.questions)
     return (
-        f"<section class='{'due' if due else ''}'><h4>Set {side}</h4><b>{html.escape(shown.title)}</b>"
+        f"<section class='{'due' if due else ''}'><h4>Set {side}</h4><b>{html.escape(answer.title)}</b>"
         f"<ol>{lines}</ol></section>"
     )
 
 
 def _marks(marks: list[int]) -> str:
     """The scores so far, a dimension a row; the due one is framed."""
+    cells = (
+        [f"<td class=''>{mark}</td>" for mark in marks] + ["<td class='due'>·</td>"] + ["<td class=''>·</td>"] * MARKS
+    )
     rows = []
     for i, dimension in enumerate(DIMENSIONS):
-        places = range(len(SIDES) * i, len(SIDES) * (i + 1))
-        numbers = (marks[p] if p < len(marks) else "·" for p in places)
-        cells = (
-            f"<td class='{'due' if p == len(marks) else ''}'>{n}</td>" for p, n in zip(places, numbers, strict=True)
-        )
-        rows.append(f"<tr><th>{_plain(dimension)}</th>{''.join(cells)}</tr>")
+        first = len(SIDES) * i
+        rows.append(f"<tr><th>{_plain(dimension)}</th>{''.join(cells[first : first + len(SIDES)])}</tr>")
     heads = "".join(f"<th>{side}</th>" for side in SIDES)
     return f"<table class='notch-marks'><tr><th></th>{heads}</tr>{''.join(rows)}</table>"

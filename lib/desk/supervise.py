@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lib.files import Tampered, runs_folder
-from lib.lab import state, steer
+from lib.lab import requests, state, steer
 from lib.lab.events import Event, Events
 from lib.lab.ledger import Ledger
 from lib.lab.loop import REQUESTS
@@ -92,8 +92,10 @@ class Desk:
     @property
     def requests(self) -> Markdown:
         """Training requests and where each stands."""
-        f = pd.DataFrame(training_requests(self.steer), columns=["id", "state", "expected", "by", "why"])
-        return table(f.assign(why=[cell(why)[:160] for why in f.why]).rename(columns={"id": "request"}))
+        return table(pd.DataFrame([
+            {"request": r.id, "state": r.state, "expected": r.expected, "by": r.by, "why": cell(r.why)[:160]}
+            for r in requests.requests(self.steer / REQUESTS)
+        ]))  # fmt: skip
 
     # --- what is done: steering files and nothing else
 
@@ -126,26 +128,15 @@ class Desk:
 
     def approve(self, request: str, who: str = "notebook") -> None:
         """Approve a training request."""
-        from lib.lab import requests
-
         requests.approve(self.steer / REQUESTS, request, who)
 
     def reject(self, request: str, why: str = "rejected in the notebook") -> None:
         """Reject a training request."""
-        from lib.lab import requests
-
         requests.reject(self.steer / REQUESTS, request, why)
 
     def panel(self, every: float = 5.0) -> Any:
         """The desk as widgets, read anew every few seconds where an event loop runs."""
         return _panel(self, every)
-
-
-def training_requests(folder: Path) -> list[dict[str, Any]]:
-    """Training requests of a steering folder as plain data."""
-    from lib.lab import requests
-
-    return [asdict(r) for r in requests.requests(folder / REQUESTS)]
 
 
 def _doing(folder: Path) -> str:
@@ -269,12 +260,12 @@ def _approvals(desk: Desk, refresh: Callable[[], None]) -> Any:
     import ipywidgets as w
 
     rows = []
-    for request in (r for r in training_requests(desk.steer) if r["state"] == "open"):
-        name = str(request["id"])
+    for request in (r for r in requests.requests(desk.steer / REQUESTS) if r.state == "open"):
+        name = request.id
         yes, no = w.Button(description="approve"), w.Button(description="reject")
         yes.on_click(lambda _, name=name: (desk.approve(name), refresh()))
         no.on_click(lambda _, name=name: (desk.reject(name), refresh()))
-        rows.append(w.HBox([w.Label(f"{name}, expected {request['expected']:+.3f}"), yes, no]))
+        rows.append(w.HBox([w.Label(f"{name}, expected {request.expected:+.3f}"), yes, no]))
     return w.VBox(rows)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from lib.agent.guard import JUDGED, ORDERS, Leak
-from lib.agent.pipeline import STEPS, BadPipeline
+from lib.agent.pipeline import STEPS, BadPipeline, texts
 from lib.files import runs_at
 from lib.forms import Number, form
 from lib.lab import execute
@@ -71,8 +71,7 @@ def admit(
     with runs_at(ledger.folder):  # the adapters lie there
         experiment = _experiment(parameters)
     _banned(proposal, experiment, steering)
-    _leave(proposal, experiment, leave)
-    _parent(proposal, ledger)
+    _leave(proposal, leave)
     _lever(proposal, ledger)
     _duplicate(experiment, ledger)
     _budget(experiment, limits)
@@ -83,14 +82,12 @@ def _texts(proposal: Proposal) -> None:
     for text in proposal.texts:
         if ORDERS.search(text):
             raise Refused("injection", f"{text[:80]!r} gives orders to whoever reads it")
-    shown = [t for row in proposal.pipeline for t in _values(row)] + [proposal.adapter, *_values(proposal.decoding)]
-    for text in shown:
+    for text in texts([proposal.pipeline, proposal.adapter, proposal.decoding]):
         if PATHS.search(text):
             raise Refused("path", f"{text[:80]!r} points at a file or an address; a proposal names steps and runs only")
         if CODE.search(text):
-            raise Refused(
-                "code", f"{text[:80]!r} looks like code; a step is a name in lib/agent/steps, a text is prose"
-            )
+            reason = "looks like code; a step is a name in lib/agent/steps, a text is prose"
+            raise Refused("code", f"{text[:80]!r} {reason}")
         if JUDGED.search(text):
             raise Refused("injection", f"{text[:80]!r} speaks to the judge; a prompt is for the planner")
 
@@ -99,41 +96,31 @@ def _adapters(proposal: Proposal, ledger: Ledger) -> dict[str, Any]:
     """Adapter and pipeline with every adapter under its full id, so that no alias passes for another setup."""
 
     def full(name: str) -> str:
-        found = adapter_id(name, ledger)
-        if not found or "/adapter" in name:
-            raise Refused(
-                "no-adapter",
-                f"{name[:60]!r} is no sealed training of this ledger; name one by id, number or slug, or ID/epoch-NN",
-            )
-        return found
+        sealed = adapter_id(name, ledger)
+        if not sealed or "/adapter" in name:
+            reason = "is no sealed training of this ledger; name one by id, number or slug, or ID/epoch-NN"
+            raise Refused("no-adapter", f"{name[:60]!r} {reason}")
+        return sealed
 
     return with_adapters(proposal.as_dict(), full)
 
 
-def _values(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [t for v in inner for t in _values(v)]
-
-
 def _experiment(parameters: dict[str, Any]) -> Experiment:
     try:
-        made = execute.accept("10_experiment", parameters)
+        experiment = execute.accept("10_experiment", parameters)
     except BadPipeline as error:
         raise Refused("bad-pipeline", str(error)[:300]) from None
     except Leak as error:
         # The message quotes the ruler, and this reason goes back to the proposer.
         where = str(error).split(": ")[0]
-        raise Refused(
-            "leak", f"{where}: a text repeats a task or a gold question of the ruler; write your own"
-        ) from None
+        reason = f"{where}: a text repeats a task or a gold question of the ruler; write your own"
+        raise Refused("leak", reason) from None
     except NoModel as error:
         raise Refused("no-adapter", str(error)[:300]) from None
     except BadParameters as error:
         raise Refused("bad-parameters", str(error)[:300]) from None
-    assert isinstance(made, Experiment)
-    return made
+    assert isinstance(experiment, Experiment)
+    return experiment
 
 
 def families(pipeline: list[dict[str, Any]]) -> set[str]:
@@ -151,18 +138,9 @@ def _banned(proposal: Proposal, experiment: Experiment, steering: Steering) -> N
         raise Refused("banned", f"{hit[0]!r} is banned by bans.txt; propose without it")
 
 
-def _leave(proposal: Proposal, experiment: Experiment, leave: str) -> None:
-    inside = leave in {proposal.lever, *families(proposal.pipeline)}
-    if leave and inside:
+def _leave(proposal: Proposal, leave: str) -> None:
+    if leave and leave in {proposal.lever, *families(proposal.pipeline)}:
         raise Refused("patience", f"nothing was kept for long, so this proposal must leave the family {leave!r}")
-
-
-def _parent(proposal: Proposal, ledger: Ledger) -> None:
-    if proposal.parent:
-        try:
-            ledger.get(proposal.parent)
-        except KeyError:
-            raise Refused("no-parent", f"there is no run {proposal.parent[:60]!r} to build on") from None
 
 
 def classes(pipeline: list[dict[str, Any]], decoding: dict[str, Any], adapter: str) -> set[str]:
@@ -173,21 +151,26 @@ def classes(pipeline: list[dict[str, Any]], decoding: dict[str, Any], adapter: s
     """
     greedy = Decoding().__dict__
     set_at = {k for row in pipeline for k in row if k in (*greedy, "temps")}
-    found = {STEPS[row["step"]].family for row in pipeline if row["step"] in STEPS}
-    found |= {"decoding"} if set_at or any(v != greedy.get(k) for k, v in decoding.items()) else set()
-    found |= {"adapter"} if adapter else set()
-    found |= (
-        {"schema"} if decoding.get("grammar") or any({"schema", "grammar"} & row.keys() for row in pipeline) else set()
-    )
-    many = any(isinstance(n, int) and n > Protocol.questions for n in (row.get("n") for row in pipeline))
-    return found | ({"over-generate and prune"} if many else set())
+    schema = decoding.get("grammar") or any({"schema", "grammar"} & row.keys() for row in pipeline)
+    counts = [row["n"] for row in pipeline if isinstance(row.get("n"), int)]
+    beside = {
+        "decoding": set_at or any(v != greedy.get(k) for k, v in decoding.items()),
+        "adapter": adapter,
+        "schema": schema,
+        "over-generate and prune": max(counts, default=0) > Protocol.questions,
+    }
+    families = {STEPS[row["step"]].family for row in pipeline if row["step"] in STEPS}
+    return families | {name for name, named in beside.items() if named}
 
 
 def _lever(proposal: Proposal, ledger: Ledger) -> None:
     """The class that is named is one of the setup, or of its parent: taking a step out belongs to that step's class."""
     allowed = classes(proposal.pipeline, proposal.decoding, proposal.adapter)
     if proposal.parent:
-        parent = ledger.get(proposal.parent)
+        try:
+            parent = ledger.get(proposal.parent)
+        except KeyError:
+            raise Refused("no-parent", f"there is no run {proposal.parent[:60]!r} to build on") from None
         allowed |= classes(parent["pipeline"], parent["decoding"], parent["adapter"])
     if proposal.lever not in allowed:
         steps = " > ".join(row["step"] for row in proposal.pipeline)
@@ -195,15 +178,9 @@ def _lever(proposal: Proposal, ledger: Ledger) -> None:
         raise Refused("lever", f"{reason}; name the class of what you change")
 
 
-def setup_named(experiment: Experiment) -> str:
-    """The setup of an experiment that is not sealed yet."""
-    e = experiment
-    return setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
-
-
-def _duplicate(experiment: Experiment, ledger: Ledger) -> None:
+def _duplicate(e: Experiment, ledger: Ledger) -> None:
     # A refusal before does not count: the rules above have just passed, and what cannot change they refuse again.
-    mine = setup_named(experiment)
+    mine = setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
     for record in reversed(ledger.records):
         if record["kind"] == "experiment" and record["gate"] != "confirm" and setup_of(record, ledger) == mine:
             raise Refused("duplicate", f"{record['id']} did the same ({record['status']})")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -15,10 +14,11 @@ from typing_extensions import Self
 
 from lib.files import RULER, OneLine
 from lib.forms import Text, form, unknown
-from lib.lab.ledger import Decision
+from lib.lab.ledger import Decision, Ledger
 from lib.lab.offline import OfflineJudge
 from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.lab.show import Markdown, cell
+from lib.log import now
 from lib.measure.judge import Judge
 from lib.measure.ruler import Ruler
 
@@ -52,11 +52,19 @@ def judge_named(
         raise BadParameters(f"judging {judging}: {error}") from error
 
 
+def sealed_run(ledger: Ledger, run: str) -> dict[str, Any]:
+    """The record that a parameter names. Raises BadParameters."""
+    try:
+        return ledger.get(run)
+    except KeyError as error:
+        raise BadParameters(str(error.args[0])) from error
+
+
 class Clock:
     """When a run began and how long it has taken."""
 
     def __init__(self) -> None:
-        self.started, self._began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+        self.started, self._began = now(), time.perf_counter()
 
     @property
     def seconds(self) -> float:
@@ -74,21 +82,11 @@ class Runnable:
 
     hypothesis: Text = ""
     kind: str = ""
-    # What every record has, and what has no such parameter leaves as it is.
-    predicted: ClassVar[float] = 0.0
-    min_effect: ClassVar[float] = 0.02
-    lever: ClassVar[str] = ""
-    pipeline: ClassVar[list[dict[str, Any]]] = []
+    # What has no such parameter leaves these as they are.
     model: ClassVar[str] = ""  # none answers
-    adapter: ClassVar[str] = ""
-    decoding: ClassVar[dict[str, Any]] = {}
     judge: ClassVar[str] = "offline"
-    gate: ClassVar[str] = "none"
-    seed: ClassVar[int] = 0
     batch: ClassVar[bool] = False
     judging: ClassVar[dict[str, Any]] = {}
-    of: ClassVar[str] = ""
-    useful: ClassVar[bool] = False
 
     @cached_property
     def ruler(self) -> Ruler:
@@ -123,7 +121,7 @@ class Runnable:
 
     def record(self, **findings: Any) -> Record:
         """The record of a run of this, with what came out."""
-        setup = {name: getattr(self, name) for name in SETUP}
+        setup = {name: getattr(self, name) for name in SETUP if hasattr(self, name)}
         stamps = {"fingerprint": self.fingerprint, "code": code_state(), "machine": machine(), "key": self.key}
         return Record(**{**setup, **stamps, **findings})
 

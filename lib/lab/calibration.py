@@ -18,9 +18,9 @@ from lib.agent.prompt import BadReply, ask, parse_set
 from lib.claude.prices import BudgetSpent, dollars
 from lib.files import RULER
 from lib.forms import Text, form
-from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named
+from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named, sealed_run
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Decision, Ledger, outcome_of
+from lib.lab.ledger import Decision, Ledger, answer_of, outcome_of
 from lib.lab.record import code_state
 from lib.measure import calibrate, noise
 from lib.measure.answer import Answer, NoAnswer, spec_gate
@@ -171,7 +171,7 @@ class Calibration(Runnable):
         # Greedy ones where there are any: their repeats cost no second call, the store knows them already.
         part = "greedy" if any(r["part"] == "greedy" for r in rows) else "fresh"
         first = [r for r in rows if r["part"] == part and r["repeat"] == 0 and r["answer"]]
-        return [(case[r["case"]], Answer(r["answer"]["title"], tuple(r["answer"]["questions"]))) for r in first]
+        return [(case[r["case"]], answer_of(r)) for r in first]
 
     def _others(self) -> dict[str, list[Answer | NoAnswer]]:
         """An answer a case of the gate from every frontier that the ruler stores answers of, and from the toy."""
@@ -248,10 +248,7 @@ def price(what: Runnable, judgments: int) -> str:
 
 def stored(ledger: Ledger, run: str, cases: Sequence[Case]) -> list[tuple[Case, Answer]]:
     """A run's stored answers with their cases. Raises BadParameters on a run of the sealed gate or another ruler."""
-    try:
-        record = ledger.get(run)
-    except KeyError as error:
-        raise BadParameters(str(error.args[0])) from error
+    record = sealed_run(ledger, run)
     if record["kind"] != "experiment" or record["gate"] == "confirm" or not record["scores"]:
         raise BadParameters(f"{record['id']} is no experiment with stored answers on an open gate")
     case = {c.id: c for c in cases}
@@ -259,7 +256,7 @@ def stored(ledger: Ledger, run: str, cases: Sequence[Case]) -> list[tuple[Case, 
     foreign = [r["case"] for r in rows if r["case"] not in case or case[r["case"]].task != r["task"]]
     if foreign:
         raise BadParameters(f"{record['id']} has case {foreign[0]!r}, which this ruler does not have")
-    return [(case[r["case"]], Answer(r["answer"]["title"], tuple(r["answer"]["questions"]))) for r in rows]
+    return [(case[r["case"]], answer_of(r)) for r in rows]
 
 
 def _judgments(ledger: Ledger, fingerprint: str, rows: Sequence[calibrate.Row]) -> list[dict[str, Any]]:

@@ -7,9 +7,7 @@ what they make of it.
 
 from __future__ import annotations
 
-import inspect
 import re
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,8 +77,8 @@ class View:
     def _refused(self) -> list[dict[str, Any]]:
         """The last refused proposals, and trainings asked for that cannot be made; those have the rule `request`."""
         rows = [e for e in self.events.of("refused", "request") if not e.get("opened")][-REFUSED:]
-        told = [{"rule": "request", "reason": e.get("why", ""), **e} for e in rows]
-        return [{"by": "loop"} | {k: e[k] for k in ("rule", "reason", "by") if k in e} for e in told]
+        rows = [{"by": "loop", "rule": "request", "reason": e.get("why", ""), **e} for e in rows]
+        return [{k: e[k] for k in ("by", "rule", "reason")} for e in rows]
 
     def _worst(self) -> list[dict[str, Any]]:
         """The lowest cases of the champion's run on the dev gate, with what the judge said."""
@@ -105,18 +103,14 @@ def _hidden() -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.IGNORECASE)
 
 
-def shown(value: Any) -> Any:
+def shown(value: Any, hidden: re.Pattern[str] | None = None) -> Any:
     """Plain data as anybody may see it: without those texts."""
-    return _without(value, _hidden())
-
-
-def _without(value: Any, hidden: re.Pattern[str]) -> Any:
-    """Plain data without those texts."""
+    hidden = hidden or _hidden()
     if isinstance(value, str):
         return hidden.sub("[withheld]", value)
     if isinstance(value, dict):
-        return {k: _without(v, hidden) for k, v in value.items()}
-    return [_without(v, hidden) for v in value] if isinstance(value, (list, tuple)) else value
+        return {k: shown(v, hidden) for k, v in value.items()}
+    return [shown(v, hidden) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 Ask = Callable[[View], "Asked"]  # a proposer
@@ -135,30 +129,18 @@ class Asked:
 
 def _run(record: dict[str, Any]) -> dict[str, Any]:
     s, d = record["scores"], record["decision"]
-    told = {k: record[k] for k in SHOWN}
-    told |= {k: s.get(k) for k in ("quality", "wins", "ties", "losses", "no_answer", "dims")} if s else {}
-    told |= {k: d[k] for k in ("reason", "against", "delta", "p", "low", "high") if d.get(k) not in (None, "")}
-    return told
+    run = {k: record[k] for k in SHOWN}
+    run |= {k: s.get(k) for k in ("quality", "wins", "ties", "losses", "no_answer", "dims")} if s else {}
+    return run | {k: d[k] for k in ("reason", "against", "delta", "p", "low", "high") if d.get(k) not in (None, "")}
 
 
 def menu() -> list[dict[str, Any]]:
     """Every step of the registry with what it does and what it takes."""
-    found = []
-    for name, made in sorted(STEPS.items(), key=lambda item: (item[1].family, item[0])):
-        hints = typing.get_type_hints(made.make)
-        takes = {
-            k: {"type": _spell(hints[k]), "default": p.default}
-            for k, p in inspect.signature(made.make).parameters.items()
-        }
-        about = (inspect.getdoc(made.make) or "").split("\n")[0]
-        found.append({"step": name, "family": made.family, "about": about, "arguments": takes})
-    return found
-
-
-def _spell(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
+    rows = []
+    for name, lever in sorted(STEPS.items(), key=lambda item: (item[1].family, item[0])):
+        arguments = {k: {"type": a.expected, "default": a.default} for k, a in lever.arguments.items()}
+        rows.append({"step": name, "family": lever.family, "about": lever.about, "arguments": arguments})
+    return rows
 
 
 def adapters(ledger: Ledger) -> list[str]:
@@ -178,13 +160,10 @@ def as_text(view: View, waiting: list[str]) -> str:
     lines += [_case(row) for row in p["worst_dev_cases"]] or ["no run of the champion on the dev gate yet"]
     lines += ["", "# Steering", "", f"next: {p['next'] or '-'}", f"standing: {p['standing'] or '-'}"]
     lines += [f"bans: {', '.join(p['bans']) or '-'}"]
-    lines += [f"must leave: {p['must_leave']} (nothing was kept for long)"] * bool(p["must_leave"])
-    lines += [
-        "",
-        "# Refused lately",
-        "",
-        *([f"- {e['by']}: {e['rule']}: {e['reason']}" for e in p["refused"]] or ["-"]),
-    ]
+    if p["must_leave"]:
+        lines += [f"must leave: {p['must_leave']} (nothing was kept for long)"]
+    lines += ["", "# Refused lately", ""]
+    lines += [f"- {e['by']}: {e['rule']}: {e['reason']}" for e in p["refused"]] or ["-"]
     lines += ["", "# Menu", "", f"levers: {', '.join(p['levers'])}", f"advice: {', '.join(p['advice'])}"]
     lines += [f"- {s['step']} ({s['family']}): {s['about']} {_arguments(s)}" for s in p["steps"]]
     return "\n".join(lines) + "\n"

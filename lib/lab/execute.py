@@ -15,18 +15,18 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from lib.files import NOTEBOOKS, canonical, locked, runs_at, runs_folder, sha256, without_paths
+from lib.files import NOTEBOOKS, canonical, environment, locked, runs_at, runs_folder, sha256, without_paths
 from lib.forms import unknown
 from lib.lab.base import BadParameters, Runnable
 from lib.lab.calibration import Calibration
 from lib.lab.experiment import LOOK, Experiment
-from lib.lab.ledger import Ledger, recomputed, seal, sync
+from lib.lab.ledger import Ledger, qualities, recomputed, seal, sync
 from lib.lab.models import Models
 from lib.lab.record import MIME, Record
 from lib.lab.rejudge import Rejudge
@@ -67,25 +67,11 @@ def tagged(notebook: dict[str, Any], tag: str) -> list[dict[str, Any]]:
     return [c for c in notebook["cells"] if tag in c["metadata"].get("tags", ())]
 
 
-def defaults(notebook: dict[str, Any]) -> dict[str, Any]:
-    """Names and default values of the parameters cell."""
-    found: dict[str, Any] = {}
-    for node in ast.parse("".join(tagged(notebook, "parameters")[0]["source"])).body:
-        target = (
-            node.target
-            if isinstance(node, ast.AnnAssign)
-            else node.targets[0]
-            if isinstance(node, ast.Assign)
-            else None
-        )
-        if isinstance(target, ast.Name) and node.value is not None:  # type: ignore[union-attr]
-            found[target.id] = ast.literal_eval(node.value)  # type: ignore[union-attr]
-    return found
-
-
 def defaults_of(name: str) -> dict[str, Any]:
-    """Names and default values of a template's parameters. Raises BadParameters."""
-    return defaults(json.loads(template(name).read_text(encoding="utf-8")))
+    """Names and default values of a template's parameters, each `name: type = value`. Raises BadParameters."""
+    [cell] = tagged(json.loads(template(name).read_text(encoding="utf-8")), "parameters")
+    lines: Any = ast.parse("".join(cell["source"])).body
+    return {line.target.id: ast.literal_eval(line.value) for line in lines}
 
 
 def accept(name: str, parameters: dict[str, Any]) -> Runnable:
@@ -151,8 +137,10 @@ def execute(
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     error = ""
+    # A confirmation may look at the sealed gate: what it sees is sealed, and so counted.
+    look = {LOOK: "1"} if path == NOTEBOOKS / "12_confirm.ipynb" else {}
     # Sockets live under /tmp: macOS temp paths are longer than a socket name may be.
-    with runs_at(folder), _looking(path), tempfile.TemporaryDirectory(prefix="notch-", dir="/tmp") as temp:
+    with runs_at(folder), environment(**look), tempfile.TemporaryDirectory(prefix="notch-", dir="/tmp") as temp:
         out = Path(temp) / "out.ipynb"
         try:
             with warnings.catch_warnings():
@@ -168,19 +156,6 @@ def execute(
             error = _said(failed)
         notebook = json.loads((out if out.exists() else path).read_text(encoding="utf-8"))
     return notebook, error or fault(notebook)
-
-
-@contextlib.contextmanager
-def _looking(path: Path) -> Iterator[None]:
-    """A kernel that is started meanwhile may look at the sealed gate: what it sees is sealed, and so counted."""
-    if path != NOTEBOOKS / "12_confirm.ipynb":
-        yield
-        return
-    os.environ[LOOK] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(LOOK, None)
 
 
 def _kernel_over_ipc(folder: str) -> type:
@@ -238,15 +213,14 @@ def adopt(
 
     The decision is made again with the lock held: another run may have been sealed since the notebook looked.
     """
-    data = _result(notebook) if not error else {}
-    record = (
-        data.get("record")
-        or experiment.record(
-            status=_status(error), error=without_paths(error, experiment.model), decision={"reason": _status(error)}
-        ).as_dict()
-    )
-    cases = "".join(f"{canonical(row)}\n" for row in data.get("cases", ())).encode()
     model = experiment.model
+    data = _result(notebook)
+    if error:
+        status = _status(error)
+        crash = experiment.record(status=status, error=without_paths(error, model), decision={"reason": status})
+        data = {"record": crash.as_dict(), "cases": []}
+    record = data["record"]
+    cases = "".join(f"{canonical(row)}\n" for row in data["cases"]).encode()
     slug = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")[:40] or "run"
     _refuse_secrets(notebook, record, cases.decode(), *(b.decode() for b in (beside or {}).values()))
 
@@ -260,16 +234,14 @@ def adopt(
 
     own = {} if error else experiment.files(record)
     sealed = seal(folder, slug, {"cases.jsonl": cases, **own, **(beside or {})}, finish)
-    if not error:
-        experiment.clear()
     if error:
         raise RunFailed(f"run {sealed} crashed and is sealed as it is: {without_paths(error, model)}", sealed)
+    experiment.clear()
     return record
 
 
 def _decide_again(notebook: dict[str, Any], record: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> None:
-    qualities = {r["case"]: r["quality"] for r in rows if r["quality"] is not None}
-    decision = Ledger.read(folder).decide(record, qualities)
+    decision = Ledger.read(folder).decide(record, qualities(rows))
     if decision.status == record["status"] and decision.as_dict() == record["decision"]:
         return
     record.update(status=decision.status, decision=decision.as_dict())
@@ -311,7 +283,7 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> dic
         record, rows = data["record"], data["cases"]
         if not isinstance(rows, list):
             raise BadParameters(f"{path}: sealed already; its cases lie beside it in cases.jsonl")
-        missing = {f for f in Record.__dataclass_fields__} - set(record)
+        missing = set(Record.__dataclass_fields__) - set(record)
         if missing:
             raise BadParameters(f"{path}: its record has no {sorted(missing)[0]!r}")
         odd = recomputed(record, rows)
@@ -329,11 +301,8 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> dic
 
 
 def _result(notebook: dict[str, Any]) -> dict[str, Any]:
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", ()):
-            if MIME in output.get("data", {}):
-                return output["data"][MIME]
-    return {}
+    data = (output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", ()))
+    return next((kinds[MIME] for kinds in data if MIME in kinds), {})
 
 
 def tidy(notebook: dict[str, Any], cases: bytes, model: str = "") -> str:
@@ -345,12 +314,9 @@ def tidy(notebook: dict[str, Any], cases: bytes, model: str = "") -> str:
             data = output.get("data", {})
             if MIME in data:
                 record = {k: v for k, v in data[MIME]["record"].items() if k not in ("cost", "started", "seconds")}
-                data[MIME] = {
-                    "schema": data[MIME]["schema"],
-                    "record": record,
-                    "cases": f"cases.jsonl sha256 {sha256(cases)}",
-                }
-            output.pop("metadata", None) if output["output_type"] == "stream" else None
+                data[MIME] |= {"record": record, "cases": f"cases.jsonl sha256 {sha256(cases)}"}
+            if output["output_type"] == "stream":
+                output.pop("metadata", None)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook["metadata"] = {"kernelspec": kernel, "language_info": {"name": "python"}}
     return without_paths(json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False), model) + "\n"
@@ -361,7 +327,6 @@ def render(path: Path, out: Path, folder: Path, cwd: Path | None = None) -> None
     from lib.files import replace
 
     notebook, error = execute(path, {}, folder, cwd=cwd)
-    wrong = error if not error.endswith("result records instead of one") else ""
-    if wrong:
-        raise RunFailed(f"{path.name}: {without_paths(wrong)}")
+    if error and not error.endswith("result records instead of one"):
+        raise RunFailed(f"{path.name}: {without_paths(error)}")
     replace(out, tidy(notebook, b""))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
@@ -25,7 +25,7 @@ from lib.agent.steps import build
 from lib.files import RULER, Tampered
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
-from lib.lab.ledger import Decision, Ledger
+from lib.lab.ledger import Decision, Ledger, qualities
 from lib.lab.record import code_state
 from lib.lab.show import Markdown, cell, grid, interval
 from lib.measure.answer import Answer, NoAnswer, spec_gate
@@ -33,7 +33,7 @@ from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
 from lib.measure.leak import copies, leaked, leaks
 from lib.measure.ruler import GATES, Case, Ruler
 from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
-from lib.measure.useful import Useful, useful_all
+from lib.measure.useful import useful_all
 from lib.models import load, stored
 from lib.models.model import Cost, Decoding, Model
 
@@ -271,7 +271,7 @@ class Run(Finding):
 
     @property
     def qualities(self) -> dict[str, float]:
-        return {r["case"]: r["quality"] for r in self.cases if r["quality"] is not None}
+        return qualities(self.cases)
 
     @cached_property
     def decision(self) -> Decision:
@@ -289,7 +289,7 @@ class Run(Finding):
         first = next((r for r in ledger.climb(self.record.fingerprint, self.record.gate) if r["scores"]), None)
         if first and first["id"] != rival:
             rows.append((f"{first['id']} (first run)", first["scores"]))
-        cases = [c for c in self.runnable.ruler.gate(self.runnable.gate) if c.gold]
+        cases = self.runnable.ruler.gate(self.runnable.gate)
         golds = [(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold]
         if self.runnable.judge == "offline":  # a paid judge would charge for this line
             rows.append(("gold against itself", score(self.runnable.the_judge.judge_all(golds)).as_dict()))
@@ -324,35 +324,38 @@ class Run(Finding):
 def _strings(schema: str) -> list[str]:
     """The texts within a JSON schema, its names among them: all of them can reach a reply."""
 
-    def within(node: Any) -> list[str]:
-        if isinstance(node, dict):
-            return [t for k, v in node.items() for t in (k, *within(v))]
-        return (
-            [t for v in node for t in within(v)] if isinstance(node, list) else [node] if isinstance(node, str) else []
-        )
+    return [node for node in _nodes(json.loads(schema)) if isinstance(node, str)] if schema else []
 
-    return within(json.loads(schema)) if schema else []
+
+def _nodes(value: Any) -> Iterator[Any]:
+    """A JSON value and all that is within it, the names of fields too."""
+    yield value
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from _nodes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _nodes(inner)
 
 
 def _spelled(schema: str) -> None:
     """Raise BadParameters where patterns of a schema could spell out an answer past the leak guard."""
     own = PATTERNS.values()
-    found = [p for p in _patterns(json.loads(schema)) if p not in own] if schema else []
+    found = [p for p in _patterns(schema) if p not in own]
     letters = sum(c.isalnum() for p in found for c in p)
     if letters > SPELLED:
         raise BadParameters(f"decoding grammar: its patterns hold {letters} letters and digits, such as {found[0]!r:.60}; "
                             f"at most {SPELLED}, since a pattern can write an answer that the leak guard cannot read")  # fmt: skip
 
 
-def _patterns(node: Any) -> list[str]:
-    if isinstance(node, list):
-        return [p for v in node for p in _patterns(v)]
-    if not isinstance(node, dict):
-        return []
-    mine = [node["pattern"]] if isinstance(node.get("pattern"), str) else []
-    return (
-        mine + [str(k) for k in node.get("patternProperties") or ()] + [p for v in node.values() for p in _patterns(v)]
-    )
+def _patterns(schema: str) -> list[str]:
+    found: list[str] = []
+    for node in _nodes(json.loads(schema)) if schema else ():
+        if isinstance(node, dict):
+            found += [node["pattern"]] if isinstance(node.get("pattern"), str) else []
+            found += map(str, node.get("patternProperties") or ())
+    return found
 
 
 def _stage(cost: Cost) -> dict[str, float]:
@@ -403,21 +406,18 @@ def _judge(
 
 
 def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> dict[str, Any]:
-    plain = {"title": answer.title, "questions": list(answer.questions)} if isinstance(answer, Answer) else None
-    quality = case_quality(outcome, blend)
-    return {
-        "case": case.id,
-        "task": case.task,
-        "calls": list(state.calls),
-        "notes": list(state.notes),
-        "answer": plain,
-        "no_answer": outcome.reason if isinstance(outcome, NoAnswer) else None,
-        "judgment": dict(outcome.__dict__) if isinstance(outcome, Judgment) else None,
-        "unscored": outcome.reason if isinstance(outcome, Unscored) else None,
-        "quality": quality,
-        "copies": copies(case, answer) if isinstance(answer, Answer) else 0,
-        "leak": leaked(case, answer) if isinstance(answer, Answer) else "",
-    }
+    """A case as cases.jsonl holds it."""
+    row: dict[str, Any] = {"case": case.id, "task": case.task, "calls": list(state.calls), "notes": list(state.notes)}
+    row |= {"answer": None, "copies": 0, "leak": ""}
+    if isinstance(answer, Answer):
+        row["answer"] = {"title": answer.title, "questions": list(answer.questions)}
+        row |= {"copies": copies(case, answer), "leak": leaked(case, answer)}
+    row |= dict.fromkeys(("no_answer", "judgment", "unscored"))
+    if isinstance(outcome, Judgment):
+        row["judgment"] = dict(outcome.__dict__)
+    else:
+        row["no_answer" if isinstance(outcome, NoAnswer) else "unscored"] = outcome.reason
+    return row | {"quality": case_quality(outcome, blend)}
 
 
 def _with_usefulness(
@@ -425,17 +425,11 @@ def _with_usefulness(
 ) -> list[dict[str, Any]]:
     """The rows with what the judge says of each set when it sees no gold."""
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
-    ratings = iter(useful_all(judge, pairs))
-    return [
-        r | {"useful": _useful(next(ratings)) if isinstance(a, Answer) else None}
-        for r, a in zip(rows, answers, strict=True)
-    ]
-
-
-def _useful(found: Useful | Unscored) -> dict[str, Any]:
-    if isinstance(found, Unscored):
-        return {"unscored": found.reason}
-    return {"score": found.score, "reason": found.reason}
+    by_case: dict[str, dict[str, Any]] = {}
+    for (case, _), rating in zip(pairs, useful_all(judge, pairs), strict=True):
+        unscored = isinstance(rating, Unscored)
+        by_case[case.id] = {"unscored": rating.reason} if unscored else {"score": rating.score, "reason": rating.reason}
+    return [row | {"useful": by_case.get(row["case"])} for row in rows]
 
 
 def useful_sentence(found: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from lib.claude import store
 from lib.files import ROOT, RULER, Tampered, check_sums, locked, sha256, sha256_file
 from lib.lab import ledger, rescore
 from lib.lab.events import Events
+from lib.lab.events import verify as verify_events
 from lib.measure.ruler import BadRuler, Ruler
 
 LAB = (
@@ -52,19 +53,17 @@ class Watch:
         if folder.exists():
             with locked(folder / ".lock"):
                 ledger.sync(folder)
-        wrong = [*ledger.verify(folder), *store.verify(folder / store.NAME), *_events(folder)]
+        wrong = [*ledger.verify(folder), *store.verify(folder / store.NAME), *verify_events(folder)]
         known = events.last("started")
         changed = differing(known["measure"], self.code) if known else []
         if changed and not accept:
             wrong.append(f"{', '.join(changed[:4])}: changed since this loop last ran here; put it back, or call with "
                          "--accept-measure, which the events keep")  # fmt: skip
-        if wrong:
-            raise Tampered("; ".join(wrong))
-        self._remember()
+        self._remember(wrong)
 
-    def _remember(self) -> None:
-        self._lines = _prefix(self.folder / ledger.LEDGER)
-        self._store = _prefix(self.folder / store.NAME)
+    def _remember(self, wrong: list[str]) -> None:
+        _raise(wrong)
+        self._logs = {path: _prefix(path) for path in (self.folder / ledger.LEDGER, self.folder / store.NAME)}
 
     def check(self) -> None:
         """Raise Tampered where ruler, measuring code, runs, ledger, store or events are not as they were."""
@@ -72,14 +71,12 @@ class Watch:
         if _ruler() != self.seal:
             wrong.append(f"{RULER}: another ruler than when the loop began")
         wrong += [f"{name}: changed while the loop ran" for name in differing(self.code, measuring())]
-        for path, (size, digest) in ((ledger.LEDGER, self._lines), (store.NAME, self._store)):
-            if _prefix(self.folder / path, size) != (size, digest):
-                wrong.append(f"{self.folder / path}: changed while the loop ran")
+        for path, (size, digest) in self._logs.items():
+            if _prefix(path, size) != (size, digest):
+                wrong.append(f"{path}: changed while the loop ran")
         if not wrong:
-            wrong += [*self._runs(), *store.verify(self.folder / store.NAME), *_events(self.folder)]
-        if wrong:
-            raise Tampered("; ".join(wrong))
-        self._remember()
+            wrong += [*self._runs(), *store.verify(self.folder / store.NAME), *verify_events(self.folder)]
+        self._remember(wrong)
 
     def _runs(self) -> list[str]:
         """Every byte of the runs against their seals, the ledger against the runs. Scores: at the start and the end."""
@@ -100,15 +97,12 @@ class Watch:
     def final(self) -> None:
         """Everything, scores too. Raises Tampered."""
         self.check()
-        wrong = ledger.verify(self.folder)
-        if wrong:
-            raise Tampered("; ".join(wrong))
+        _raise(ledger.verify(self.folder))
 
 
-def _events(folder: Path) -> list[str]:
-    from lib.lab import events
-
-    return events.verify(folder)
+def _raise(wrong: list[str]) -> None:
+    if wrong:
+        raise Tampered("; ".join(wrong))
 
 
 def _ruler() -> str:

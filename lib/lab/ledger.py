@@ -10,14 +10,26 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.files import Tampered, canonical, check_sums, locked, rows, runs_folder, sha256, sha256_file, sums, sync_folder
+from lib.files import (
+    Tampered,
+    canonical,
+    check_sums,
+    locked,
+    rows,
+    runs_folder,
+    sha256,
+    sha256_file,
+    sums,
+    sync_folder,
+    write_new,
+)
 from lib.lab import show
 from lib.log import START, Chain, Log
 from lib.measure import blind, calibrate, compare, keep, noise
@@ -74,13 +86,8 @@ class Decision:
         if self.delta is None:
             return f"**{self.status}**: {self.reason}"
         floor = "not measured" if self.floor is None else f"{self.floor:.4f}"
-        numbers = (
-            self.against,
-            f"{self.delta:+.4f}",
-            show.interval(self.low, self.high),
-            show.number(self.p, "p"),
-            floor,
-        )
+        interval, p = show.interval(self.low, self.high), show.number(self.p, "p")
+        numbers = (self.against, f"{self.delta:+.4f}", interval, p, floor)
         table = show.grid(("against", "difference", "95 % interval", "p", "A/A floor"), [numbers])
         return "\n\n".join(filter(None, (f"**{self.status}**: {self.reason}", table, self.noise)))
 
@@ -155,8 +162,8 @@ class Ledger:
         return [json.loads(line) for line in rows(text)]
 
     def qualities(self, run: str) -> dict[str, float]:
-        """Quality by case id, without the unscored."""
-        return {r["case"]: r["quality"] for r in self.cases(run) if r["quality"] is not None}
+        """Quality by case id of a run, without the unscored."""
+        return qualities(self.cases(run))
 
     def climb(self, fingerprint: str, gate: str = "full") -> list[dict[str, Any]]:
         """The experiments that compete with each other: one fingerprint, one gate, no references, nothing invalid."""
@@ -273,20 +280,14 @@ class Ledger:
         if record["of"] and record["gate"] == "full" and record["kind"] == "experiment" and lever not in REFERENCE:
             qualities, looks = self.pooled(record, qualities)
         test, floor = paired(qualities, other), self.floor(fingerprint, sampled)
-        numbers = {
-            "against": rival["id"],
-            **{k: getattr(test, k) for k in ("delta", "p", "low", "high")},
-            "floor": floor,
-            "noise": self.noise(fingerprint, sampled),
-        }
+        numbers = {k: getattr(test, k) for k in ("delta", "p", "low", "high")}
+        numbers |= {"against": rival["id"], "floor": floor, "noise": self.noise(fingerprint, sampled)}
         if lever in REFERENCE:
             return Decision("reference", "measured beside the climb, never part of it", **numbers)
         status, reason = keep.decide(test, floor, record["min_effect"], looks)
         if status == "kept" and record["gate"] == "dev":
-            status, reason = (
-                "indecisive",
-                "better on the dev gate, which screens and never keeps; run it on the full gate",
-            )
+            status = "indecisive"
+            reason = "better on the dev gate, which screens and never keeps; run it on the full gate"
         return Decision(status, reason, **numbers)
 
 
@@ -407,9 +408,9 @@ def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str
         try:
             for name, data in {**files, **finish(run)}.items():
                 (temp / name).parent.mkdir(parents=True, exist_ok=True)
-                _write_synced(temp / name, data)
+                write_new(temp / name, data)
             names = [p.relative_to(temp).as_posix() for p in temp.rglob("*") if p.is_file()]
-            _write_synced(temp / SEAL, sums(temp, names).encode())
+            write_new(temp / SEAL, sums(temp, names))
             sync_folder(temp)
             os.rename(temp, folder / run)
             sync_folder(folder)
@@ -418,14 +419,6 @@ def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str
             raise
         sync(folder)
     return run
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    os.chmod(path, 0o444)
 
 
 # --- verification --------------------------------------------------------------------------------
@@ -521,6 +514,16 @@ def item_of(row: dict[str, Any]) -> str:
     return item_id(row["case"], row["answer"]["title"], row["answer"]["questions"])
 
 
+def qualities(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Quality by case id, without the unscored."""
+    return {r["case"]: r["quality"] for r in rows if r["quality"] is not None}
+
+
+def answer_of(row: dict[str, Any]) -> Answer:
+    """The answer that a row of cases.jsonl stores, where it has one."""
+    return Answer(row["answer"]["title"], tuple(row["answer"]["questions"]))
+
+
 def outcome_of(row: dict[str, Any]) -> Outcome:
     """The outcome that a row of cases.jsonl stores."""
     if row["judgment"] is not None:
@@ -559,7 +562,7 @@ def _copied(record: dict[str, Any], cases: list[dict[str, Any]]) -> list[str]:
     odd = []
     for row in cases:
         if row.get("answer") and row["case"] in own:
-            said = copies(own[row["case"]], Answer(row["answer"]["title"], tuple(row["answer"]["questions"])))
+            said = copies(own[row["case"]], answer_of(row))
             odd += [f"copies of {row['case']}"] if said != row.get("copies", said if said < 2 else None) else []
     return odd
 

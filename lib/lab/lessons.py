@@ -85,10 +85,7 @@ def dead_ends(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     tired = lessons(ledger, fingerprint)
     tired = tired.assign(count=tired.runs + tired.screened_out, run="", what=[f"the class {x!r}" for x in tired.lever])
     tired = tired[(tired["count"] >= TIRED) & (tired.kept == 0) & (tired.delta <= 0)]
-    why = [
-        f"{n} attempts, none kept, {delta:+.3f} on average"
-        for n, delta in zip(tired["count"], tired.delta, strict=True)
-    ]
+    why = [f"{row['count']} attempts, none kept, {row['delta']:+.3f} on average" for row in tired.to_dict("records")]
     revive = f"a champion other than {champion['id'] if champion else 'no champion'}, model or adapter"
     return pd.concat([single, tired.assign(why=why, revive=revive)])[["run", "what", "why", "revive"]]
 
@@ -117,7 +114,5 @@ def as_text(ledger: Ledger, fingerprint: str) -> str:
 
 def as_data(ledger: Ledger, fingerprint: str) -> dict[str, Any]:
     """Lessons and dead ends as plain data."""
-    return {
-        name: make(ledger, fingerprint).to_dict("records")
-        for name, make in (("lessons", lessons), ("dead_ends", dead_ends))
-    }
+    ends = dead_ends(ledger, fingerprint)
+    return {"lessons": lessons(ledger, fingerprint).to_dict("records"), "dead_ends": ends.to_dict("records")}

@@ -10,7 +10,7 @@ import contextlib
 import json
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from lib.agent.guard import Leak
 from lib.claude.client import NotAnswered
 from lib.claude.prices import BudgetSpent
 from lib.files import OneLine, Tampered, sha256
-from lib.lab import execute, lessons, state, steer
+from lib.lab import execute, lessons, requests, state, steer
 from lib.lab.admit import Base
 from lib.lab.base import BadParameters
 from lib.lab.context import Ask, Asked, View
@@ -97,24 +97,20 @@ class Loop:
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.events = Events(self.folder)
-        told = steer.read(self.steering)
-        if told.odd:
-            raise BadParameters("; ".join(told.odd))
+        steering = steer.read(self.steering)
+        if steering.odd:
+            raise BadParameters("; ".join(steering.odd))
         self.watch = Watch(self.folder, self.events, self.settings.accept_measure)
         self.fingerprint = Experiment(**self.settings.base.baseline).fingerprint
         self.events.append("started", total=self.settings.total, measure=self.watch.code)
 
     def _look(self) -> View:
         """Everything anew from disk, changes of steering noted."""
-        told = steer.read(self.steering)
         self.events.catch_up()
-        steer.note_changes(self.events, told)
-        limits = replace(self.settings.limits, **told.limits)
-        ledger = Ledger.read(self.folder)
-        view = View(ledger, self.events, told, self.settings.base, limits, self.fingerprint)
-        if self._archive_spent(view):
-            return self._look()
-        return replace(view, leave=state.leave(ledger, self.fingerprint, self.settings.rules))
+        s = self.settings
+        view = state.view(self.events, self.steering, s.base, s.limits, self.fingerprint, s.rules)
+        steer.note_changes(self.events, view.steering)
+        return self._look() if self._archive_spent(view) else view
 
     def _archive_spent(self, view: View) -> bool:
         """A wish that a sealed run carries has done its work; a kill may have come before it was moved away."""
@@ -122,10 +118,10 @@ class Loop:
         if wish is None or sha256(view.steering.texts.get(steer.NEXT, "")) != wish["sha256"]:
             return False
         made = ((r["id"], state.made(self.folder / r["id"])) for r in view.ledger.records)
-        run = next((name for name, m in made if m and m["steered"] == wish["n"]), None)
+        run = next((name for name, m in made if m and m["steered"] == wish["n"]), "")
         if run:
             steer.archive(self.steering, run)
-        return run is not None
+        return bool(run)
 
     # --- the end
 
@@ -220,16 +216,16 @@ class Loop:
 
     def _queued(self, path: Path) -> Asked:
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            return Asked(json.dumps(told["proposal"]), str(told["by"])[:60])
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            return Asked(json.dumps(entry["proposal"]), str(entry["by"])[:60])
         except (OSError, ValueError, KeyError, TypeError) as error:
             return Asked(None, "queue", fault=f"{path.name} cannot be read ({error})")
 
     def _judge(self, asked: Asked, view: View) -> list[Progress]:
         """Accept a proposal or refuse it, and put that on disk; a list, so that all is done before anybody looks."""
         by, _, name = asked.by.partition(":")
-        about = {"by": by, "asked": name, "dollars": asked.dollars, "tokens": asked.tokens}
-        about |= {"fingerprint": self.fingerprint}
+        about = {"by": by, "asked": name, "fingerprint": self.fingerprint}
+        about |= {"dollars": asked.dollars, "tokens": asked.tokens}
         try:
             if asked.fault:
                 raise Refused("malformed", asked.fault)
@@ -278,13 +274,11 @@ class Loop:
         """Make one run and seal it. The measure is looked at before, after, and before the ledger line."""
         self._live(action.purpose, len(view.ledger.records), slug=action.slug)
         self.watch.check()
-        left = None
-        if view.limits.dollars:
-            left = view.limits.dollars - state.dollars(view.ledger, self.events.rows)
-        told = state.capped(action.parameters, left)
+        left = view.limits.dollars - state.dollars(view.ledger, self.events.rows) if view.limits.dollars else None
+        parameters = state.capped(action.parameters, left)
         try:
             record = execute.run(
-                action.template, told, action.slug, self.folder,
+                action.template, parameters, action.slug, self.folder,
                 beside={PROPOSAL: self._beside(action)}, check=self.watch.run_check,
             )  # fmt: skip
         except RunFailed as error:
@@ -297,22 +291,21 @@ class Loop:
             return
         self._waited, self._waits = 0.0, 0
         self._crashes = self._crashes + 1 if record["status"] in ("crashed", "invalid") else 0
-        lowered = _cap(told) < _cap(action.parameters)
+        lowered = state.cap(parameters) < state.cap(action.parameters)
         if lowered and "BudgetSpent: " in record["error"]:
             # Less is left than one more call may cost: another run would end the same way.
             yield self._nothing(f"what is left of ${view.limits.dollars:.2f} pays no further call of the judge")
-        steer_text = lessons.as_text(Ledger.read(self.folder), self.fingerprint)
-        steer.note(self.steering, steer.LESSONS, steer_text)
+        steer.note(self.steering, steer.LESSONS, lessons.as_text(Ledger.read(self.folder), self.fingerprint))
 
     def _beside(self, action: Action) -> bytes:
         """proposal.json: what was proposed, what steered it, and the last event before it."""
         event: Event = action.event or {}
-        told = {
+        plain = {
             "purpose": action.purpose, "event": event.get("n"), "by": event.get("by", "loop"),
             "proposal": event.get("proposal"), "steered": event.get("steered"), "wish": event.get("wish", ""),
             "standing": event.get("standing", ""), "leave": event.get("leave", ""), "events": self.events.head,
         }  # fmt: skip
-        return (json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
     def _unscored_by_limit(self, record: dict[str, Any]) -> bool:
         if not record["scores"].get("unscored"):
@@ -344,40 +337,29 @@ class Loop:
             self.events.append("no repeat", run=runs[-1]["id"], why=why)
 
     def _live(self, phase: str, count: int | None = None, **more: Any) -> None:
-        told = {"phase": phase, "since": now(), "runs": count, "of": self.settings.total, **more}
         with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it
-            steer.live(self.steering, **told)
-
-
-def _cap(parameters: dict[str, Any]) -> float:
-    return (parameters.get("judging") or {}).get("dollars", state.CAP)
+            steer.live(self.steering, phase=phase, since=now(), runs=count, of=self.settings.total, **more)
 
 
 def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
     """Put a refused proposal into the events, with its reason; a huge one by its beginning and hash."""
     try:
-        told: dict[str, Any] = {"proposal": Proposal.read(value).as_dict()}
+        about["proposal"] = Proposal.read(value).as_dict()
     except Refused:
         text = value if isinstance(value, str) else repr(value)
-        told = {"text": text[:1000].encode("utf-8", "backslashreplace").decode(), "sha256": _digest(text)}
-    return events.append("refused", rule=error.name, reason=error.reason[:600], **about, **told)
-
-
-def _digest(text: str) -> str:
-    return sha256(text.encode("utf-8", "backslashreplace"))
+        about["text"] = text[:1000].encode("utf-8", "backslashreplace").decode()
+        about["sha256"] = sha256(text.encode("utf-8", "backslashreplace"))
+    return events.append("refused", rule=error.name, reason=error.reason[:600], **about)
 
 
 def open_training(steering: Path, proposal: Proposal, by: str, mark: str) -> str:
     """Open a training request in the steering folder, if none has this mark yet; returns its id. Raises what its check raises."""
-    from lib.lab import requests
-
-    told = proposal.request
-    there = next((r for r in requests.requests(steering / REQUESTS) if r.by.endswith(f", {mark}")), None)
-    if there:  # a kill came between the file and the event about it
-        return there.id
-    return requests.open_request(
-        steering / REQUESTS, told["parameters"], told["why"], float(told["expected"]), by=f"{by}, {mark}"
-    ).id
+    folder, asked = steering / REQUESTS, proposal.request
+    for request in requests.requests(folder):
+        if request.by.endswith(f", {mark}"):  # a kill came between the file and the event about it
+            return request.id
+    by = f"{by}, {mark}"
+    return requests.open_request(folder, asked["parameters"], asked["why"], float(asked["expected"]), by).id
 
 
 @contextlib.contextmanager
@@ -390,7 +372,6 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise BadParameters(
-                f"another loop is at work in {folder}; wait for it or stop it with steer/STOP"
-            ) from error
+            busy = f"another loop is at work in {folder}; wait for it or stop it with steer/STOP"
+            raise BadParameters(busy) from error
         yield

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from lib.files import canonical, without_paths
 from lib.forms import Text, form
-from lib.lab.base import BadParameters, Clock, Finding, Runnable
+from lib.lab.base import BadParameters, Clock, Finding, Runnable, sealed_run
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import Record
@@ -78,15 +78,9 @@ class Models(Runnable):
         """The records of every group, each run once, in the order given."""
         groups = {}
         for name, runs in self.groups.items():
-            records = [self._get(r) for r in runs]
+            records = [sealed_run(self.ledger, r) for r in runs]
             groups[str(name)] = list({r["id"]: r for r in records}.values())
         return groups
-
-    def _get(self, run: str) -> dict[str, Any]:
-        try:
-            return self.ledger.get(run)
-        except KeyError as error:
-            raise BadParameters(str(error.args[0])) from error
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -223,23 +217,24 @@ class Compared(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says how far quality moved when only the model did."""
-        sentences = []
+        sentences, names = [], _names(self.found)
         for group in self.found["groups"]:
             first, *others = group["runs"]
-            changed = [
-                f"{self._name(r)} {r['difference']['delta']:+.3f}" for r in others if _beyond_chance(r["difference"])
-            ]
+            changed = [r for r in others if _beyond_chance(r["difference"])]
+            deltas = ", ".join(f"{names[r['run']]} {r['difference']['delta']:+.3f}" for r in changed)
             sentences.append(
-                f"{group['group']}: against {self._name(first)} quality moves beyond chance for {len(changed)} of "
-                f"{len(others)}" + (f" ({', '.join(changed)})" if changed else "")
+                f"{group['group']}: against {names[first['run']]} quality moves beyond chance for {len(changed)} of "
+                f"{len(others)}" + (f" ({deltas})" if changed else "")
             )
         return Decision("reference", "; ".join(sentences))
 
-    def _name(self, run: dict[str, Any]) -> str:
-        return self.found["candidates"][run["run"]]["candidate"]
-
     def _repr_markdown_(self) -> str:
         return "\n".join(f"- {text}" for text in moved(self.found))
+
+
+def _names(found: dict[str, Any]) -> dict[str, str]:
+    """What each run of a comparison is called, by its id."""
+    return {run: about["candidate"] for run, about in found["candidates"].items()}
 
 
 def _beyond_chance(test: dict[str, Any]) -> bool:
@@ -248,10 +243,9 @@ def _beyond_chance(test: dict[str, Any]) -> bool:
 
 def moved(found: dict[str, Any]) -> list[str]:
     """What changed with the model and what did not, in sentences made from the numbers."""
-    sentences = []
+    sentences, names = [], _names(found)
     for group in found["groups"]:
         first, *others = group["runs"]
-        names = {r["run"]: found["candidates"][r["run"]]["candidate"] for r in group["runs"]}
         base = names[first["run"]]
         sentences += [_sentence(group["group"], base, names[r["run"]], first, r) for r in others]
         sentences.append(_coverage(group["group"], base, {names[r["run"]]: r for r in others}))

@@ -6,7 +6,6 @@ executed: a step is a name in the registry, a text is a text. Does not know who 
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import re
@@ -88,19 +87,15 @@ class Proposal:
 
     @classmethod
     def read(cls, value: Any) -> Proposal:
-        """A proposal from plain data or its JSON; pipeline, decoding and request may be JSON texts inside. Raises Refused."""
-        value = parse(value) if isinstance(value, str) else value
-        if isinstance(value, Mapping):
-            inner = {k: parse(v) for k, v in value.items() if k in NESTED and isinstance(v, str)}
-            value = {**value, **inner}
-        return cls.of(value)
+        """A proposal from plain data or its JSON; pipeline, decoding and request may be JSON texts inside.
 
-    @classmethod
-    def of(cls, value: Any) -> Proposal:
-        """A proposal from plain data. Raises Refused: malformed, too-large, not-finite, unknown-lever, budget."""
+        Raises Refused: malformed, too-large, not-finite, unknown-lever, budget.
+        """
+        value = parse(value) if isinstance(value, str) else value
         if not isinstance(value, Mapping):
             known = ", ".join(cls.__dataclass_fields__)
             raise Refused("malformed", f"a proposal is {value!r:.60}: expected a mapping with {known}")
+        value = {**value, **{k: parse(v) for k, v in value.items() if k in NESTED and isinstance(v, str)}}
         try:
             size = len(json.dumps(value).encode())
         except (TypeError, ValueError, RecursionError) as error:
@@ -201,8 +196,7 @@ def bound(row: dict[str, Any]) -> dict[str, Any]:
     step = STEPS.get(str(row.get("step")))
     if step is None:
         return row
-    defaults = {k: p.default for k, p in inspect.signature(step.make).parameters.items()}
-    return {"step": row["step"], **{k: _plain(v) for k, v in {**defaults, **row}.items() if k != "step"}}
+    return {"step": row["step"], **{k: _plain(v) for k, v in {**step.defaults, **row}.items() if k != "step"}}
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,6 @@ from lib.files import ROOT, canonical, sha256, sha256_file
 
 SCHEMA = 1
 MIME = "application/vnd.notch.run+json"
-STATUSES = ("kept", "discarded", "indecisive", "incomplete", "invalid", "crashed", "reference")
 
 
 @dataclass(frozen=True)
@@ -24,23 +23,23 @@ class Record:
 
     kind: str  # experiment, confirm, calibrate, rejudge, train, models
     hypothesis: str
-    predicted: float  # the effect on quality that the hypothesis declares
-    min_effect: float  # a run whose interval rules out this gain is discarded instead of indecisive
-    lever: str
-    pipeline: list[dict[str, Any]]
-    model: str
-    adapter: str
-    decoding: dict[str, Any]
-    judge: str
-    gate: str
-    seed: int
     fingerprint: str
     code: dict[str, Any]
+    predicted: float = 0.0  # the effect on quality that the hypothesis declares
+    min_effect: float = 0.02  # a run whose interval rules out this gain is discarded instead of indecisive
+    lever: str = ""
+    pipeline: list[dict[str, Any]] = field(default_factory=list)
+    model: str = ""  # none answers
+    adapter: str = ""
+    decoding: dict[str, Any] = field(default_factory=dict)
+    judge: str = "offline"
+    gate: str = "none"
+    seed: int = 0
     batch: bool = False
     judging: dict[str, Any] = field(default_factory=dict)  # protocol, replicate, dollars, as the parameters said
     identity: dict[str, Any] = field(default_factory=dict)  # the model's weights, the judge's identity
     of: str = ""  # confirm: the run that is looked at again
-    status: str = ""
+    status: str = ""  # kept, discarded, indecisive, incomplete, invalid, crashed, reference
     scores: dict[str, Any] = field(default_factory=dict)
     decision: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)

@@ -45,21 +45,21 @@ class Rejudge(Runnable):
     @cached_property
     def the_judge(self) -> Judge:
         """The placebo: the ordinary judge, asked afresh."""
-        return judge_named(self.judge, self.ruler, self.batch, self._judging(0.5))
+        return judge_named(self.judge, self.ruler, self.batch, self._judging())
 
     @cached_property
     def blind_judge(self) -> Judge:
         """The same judge without the dimension."""
         if self.judge == "offline":
             return blind.BlindOfflineJudge(self.without, OfflineJudge())
-        return judge_named(self.judge, blind.without(self.ruler, self.without), self.batch, self._judging(0.5))
+        return judge_named(self.judge, blind.without(self.ruler, self.without), self.batch, self._judging())
 
-    def _judging(self, share: float) -> dict[str, Any]:
+    def _judging(self) -> dict[str, Any]:
         """Parameters of one of the two judges: a replicate of its own, so that no stored reply comes back."""
         if self.judge != "claude":
             return self.judging
         cap = float(self.judging.get("dollars", CAP))
-        return {"replicate": 1, **self.judging, "dollars": cap * share}
+        return {"replicate": 1, **self.judging, "dollars": cap / 2}
 
     def check(self) -> Rejudge:
         """Refuse what cannot be judged again: no run, a run that is not there, the sealed gate, a judge without a key."""
@@ -89,10 +89,8 @@ class Rejudge(Runnable):
     def run(self) -> Rejudged:
         """Judge the stored answers of every run twice. Raises what the judges raise."""
         self.check()
-        clock = Clock()
-        ledger, rows = Ledger.read(), []
-        for run in self.ids:
-            rows += self._rows(ledger, run)
+        clock, ledger = Clock(), Ledger.read()
+        rows = [row for run in self.ids for row in self._rows(ledger, run)]
         found = {**blind.readings(rows), "without": self.without, "parameters": self.parameters}
         spent = sum(getattr(getattr(j, "cost", None), "dollars", 0.0) for j in (self.the_judge, self.blind_judge))
         record = self.record(

@@ -14,7 +14,6 @@ import re
 import shlex
 from dataclasses import asdict, dataclass, field
 from dataclasses import replace as changed
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ from lib.files import locked, replace, runs_folder, write_new
 from lib.forms import fill
 from lib.lab.base import BadParameters
 from lib.lab.training import Training
+from lib.log import now
 from lib.train.data import BadData
 from lib.train.recipe import ByClaude, FromFile
 
-STATES = ("open", "approved", "running", "delivered", "measured", "closed", "rejected")
-MAY = {
+MAY = {  # state -> the states that may follow
     "open": ("approved", "rejected"), "approved": ("running", "rejected"), "running": ("delivered", "approved"),
     "delivered": ("measured", "closed"), "measured": ("closed",), "closed": (), "rejected": (),
 }  # fmt: skip
@@ -43,9 +42,7 @@ class Request:
     why: str  # what the training is expected to teach, and from which runs that follows
     expected: float  # the effect on quality that is expected of the adapter
     parameters: dict[str, Any]  # of `11_train`
-    data: (
-        str  # hash of the pairs as planned, "" where they are made later; with other data the approval no longer holds
-    )
+    data: str  # hash of the pairs as planned, "" where they are made later; other data needs another approval
     command: str  # what trains it, once it is approved
     unchecked: str = ""  # what only the training will check or pay for, in a sentence
     by: str = ""  # who or what asked
@@ -72,46 +69,43 @@ def default_folder() -> Path:
     return runs_folder().resolve().parent / "steer" / "requests"
 
 
-def requests(folder: Path | None = None) -> list[Request]:
+def requests(folder: Path) -> list[Request]:
     """Every request of a folder, oldest first. Raises BadParameters on a file that is none."""
-    where = folder or default_folder()
-    return [_read(p) for p in sorted(where.glob("[0-9]*.json"))] if where.is_dir() else []
+    return [_read(p) for p in sorted(folder.glob("[0-9]*.json"))]
 
 
-def get(folder: Path | None, name: str) -> Request:
+def get(folder: Path, name: str) -> Request:
     """A request by id or number. Raises BadParameters."""
     every = requests(folder)
     for request in every:
         if name == request.id or (name.isdigit() and request.id.startswith(f"{int(name):04d}-")):
             return request
     known = ", ".join(r.id for r in every) or "none"
-    raise BadParameters(f"no request {name!r} in {folder or default_folder()}; there are: {known}")
+    raise BadParameters(f"no request {name!r} in {folder}; there are: {known}")
 
 
 def open_request(
-    folder: Path | None, parameters: dict[str, Any], why: str, expected: float, by: str = "", name: str = ""
+    folder: Path, parameters: dict[str, Any], why: str, expected: float, by: str = "", name: str = ""
 ) -> Request:
     """Ask for a training. What can be checked for nothing is checked first: what cannot be trained is not asked for.
 
     Raises BadParameters, BadData, NoModel; and Leak where the data is free and small enough to be made now.
     """
-    where = folder or default_folder()
     if not why.strip():
         raise BadParameters("a request says why: what the training should teach, and which runs speak for it")
     training = fill(Training, {"hypothesis": why, "predicted": expected, **parameters}).check_parameters()
     data, unchecked = _data(training)
-    slug = re.sub(r"[^a-z0-9]+", "-", (name or f"{training.method}-{Path(training.model).name}").lower()).strip("-")[
-        :40
-    ]
-    where.mkdir(parents=True, exist_ok=True)
-    with locked(where / ".lock"):
-        numbers = [int(p.name.split("-")[0]) for p in where.glob("[0-9]*-*.json")]
+    name = name or f"{training.method}-{Path(training.model).name}"
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock"):
+        numbers = [int(p.name.split("-")[0]) for p in folder.glob("[0-9]*-*.json")]
         run = f"{max(numbers, default=0) + 1:04d}-{slug}"
         parameters = {k: v for k, v in training.parameters.items() if k != "request"}
         command = shlex.join(["notch", "train", "--request", run])
-        request = Request(run, "open", why, float(expected), parameters, data, command, unchecked, by)
-        request = changed(request, history=(_step("open", by, why),))
-        write_new(where / f"{run}.json", _text(request), 0o644)
+        history = (_step("open", by, why),)
+        request = Request(run, "open", why, float(expected), parameters, data, command, unchecked, by, history=history)
+        write_new(folder / f"{run}.json", _text(request), 0o644)
     return request
 
 
@@ -132,14 +126,14 @@ def _data(training: Training) -> tuple[str, str]:
     return (training.check().data_hash, "") if small else ("", f"Its pairs are made when it is trained; {later}")
 
 
-def approve(folder: Path | None, name: str, who: str) -> Request:
+def approve(folder: Path, name: str, who: str) -> Request:
     """A person says yes. Raises BadParameters where the request is past that, or nobody is named."""
     if not who.strip():
         raise BadParameters("an approval needs the name of the person who gives it")
     return advance(folder, name, "approved", who)
 
 
-def reject(folder: Path | None, name: str, why: str, who: str = "") -> Request:
+def reject(folder: Path, name: str, why: str, who: str = "") -> Request:
     """A person says no, and why."""
     if not why.strip():
         raise BadParameters("a rejection says why, so that nobody asks the same again")
@@ -147,30 +141,28 @@ def reject(folder: Path | None, name: str, why: str, who: str = "") -> Request:
 
 
 def advance(
-    folder: Path | None, name: str, state: str, who: str = "", why: str = "", run: str = "", measured: str = ""
+    folder: Path, name: str, state: str, who: str = "", why: str = "", run: str = "", measured: str = ""
 ) -> Request:
     """Take the next step of a request. Raises BadParameters naming the steps that may follow."""
-    where = folder or default_folder()
-    if not where.is_dir():
-        raise BadParameters(f"no request {name!r} in {where}; there are: none")
-    with locked(where / ".lock"):
-        now = get(where, name)
-        if state not in MAY[now.state]:
-            may = " or ".join(MAY[now.state]) or "nothing"
-            raise BadParameters(f"request {now.id} is {now.state}: after that comes {may}, not {state}")
+    if not folder.is_dir():
+        raise BadParameters(f"no request {name!r} in {folder}; there are: none")
+    with locked(folder / ".lock"):
+        before = get(folder, name)
+        if state not in MAY[before.state]:
+            may = " or ".join(MAY[before.state]) or "nothing"
+            raise BadParameters(f"request {before.id} is {before.state}: after that comes {may}, not {state}")
         if state == "delivered" and not run or state == "measured" and not measured:
-            raise BadParameters(f"request {now.id}: {state} needs the run that did it")
+            raise BadParameters(f"request {before.id}: {state} needs the run that did it")
         request = changed(
-            now, state=state, run=run or now.run, history=(*now.history, _step(state, who, why)),
-            measured=(*now.measured, *([measured] if measured else [])),
+            before, state=state, run=run or before.run, history=(*before.history, _step(state, who, why)),
+            measured=(*before.measured, measured) if measured else before.measured,
         )  # fmt: skip
-        replace(where / f"{now.id}.json", _text(request))
+        replace(folder / f"{before.id}.json", _text(request))
     return request
 
 
 def _step(state: str, who: str, why: str) -> dict[str, str]:
-    at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"state": state, "who": who, "why": why, "at": at}
+    return {"state": state, "who": who, "why": why, "at": now()}
 
 
 def _text(request: Request) -> str:
@@ -181,7 +173,7 @@ def _read(path: Path) -> Request:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         request = Request(**{**raw, "measured": tuple(raw["measured"]), "history": tuple(raw["history"])})
-        if request.state not in STATES or request.id != path.stem:
+        if request.state not in MAY or request.id != path.stem:
             raise ValueError(f"state {request.state!r}, id {request.id!r}")
         return request
     except (OSError, ValueError, KeyError, TypeError) as error:

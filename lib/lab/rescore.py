@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import ROOT, RULER, Tampered
-from lib.lab.ledger import outcome_of, recomputed
+from lib.lab.ledger import answer_of, outcome_of, recomputed
 from lib.lab.offline import NEAR, OfflineJudge
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import Judgment, Unscored
@@ -64,7 +64,7 @@ def _row(row: dict[str, Any], case: Case, ruler: Ruler) -> str:
     gated = spec_gate(row["answer"]["title"], row["answer"]["questions"], rules.questions, rules.generic_titles)
     if isinstance(gated, NoAnswer):
         return f"its answer does not pass the spec gate ({gated.reason})"
-    answer = Answer(row["answer"]["title"], tuple(row["answer"]["questions"]))
+    answer = answer_of(row)
     seen = {"copies": copies(case, answer), "leak": leaked(case, answer)}
     odd = next((k for k, v in seen.items() if k in row and row[k] != v), "")
     return f"its {odd} is {row[odd]!r}, and {seen[odd]!r} when gold is compared again" if odd else ""
@@ -73,15 +73,14 @@ def _row(row: dict[str, Any], case: Case, ruler: Ruler) -> str:
 def _judged(
     record: dict[str, Any], cases: list[dict[str, Any]], own: dict[str, Case], ruler: Ruler, folder: Path
 ) -> list[str]:
-    judge = OfflineJudge() if record["judge"] == "offline" else _stored(record, ruler, folder)
+    judge: Any = OfflineJudge() if record["judge"] == "offline" else _stored(record, ruler, folder)
     if record["fingerprint"] != ruler.fingerprint(judge.identity):
         return ["the fingerprint is not that of this ruler and judge"]
     wrong = []
     for row in cases:
         if row["judgment"] is None:
             continue
-        answer = Answer(row["answer"]["title"], tuple(row["answer"]["questions"]))
-        again = judge.judge(own[row["case"]], answer)
+        again = judge.judge(own[row["case"]], answer_of(row))
         if not _same(again, outcome_of(row), NEAR if record["judge"] == "offline" else 0.0):
             wrong.append(f"case {row['case']}: the judge says something else of this answer")
     return wrong

@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lib.claude import store
+from lib.lab import steer
+from lib.lab.admit import Base
 from lib.lab.context import View
-from lib.lab.events import PROPOSAL, Event
+from lib.lab.events import PROPOSAL, Event, Events
 from lib.lab.ledger import SETUP, Ledger
 from lib.lab.lessons import outcomes
 from lib.lab.proposal import bound
+from lib.lab.steer import Limits
 from lib.lab.study import look
 
 LIMITED = re.compile(r"\b(429|529)\b|RateLimit|Overloaded|rate.?limit", re.I)  # somebody's usage limit, not a defect
@@ -58,39 +61,46 @@ def made(run: Path) -> dict[str, Any]:
         return {}
 
 
+def view(events: Events, folder: Path, base: Base, limits: Limits, fingerprint: str, rules: Rules) -> View:
+    """The state of a loop, anew from disk; `folder` holds the steering files. Raises Tampered."""
+    steering, ledger = steer.read(folder), Ledger.read(events.path.parent)
+    limits = replace(limits, **steering.limits)
+    return View(ledger, events, steering, base, limits, fingerprint, leave(ledger, fingerprint, rules))
+
+
 def next_action(view: View, rules: Rules) -> Action | None:
     """The run that is due, None when a new proposal is."""
-    ledger, champion = view.ledger, view.champion
-    if champion is None:
+    if view.champion is None:
         return Action("baseline", view.base.baseline, "baseline")
-    return _look(ledger, view.fingerprint, rules) or _test(view, champion, rules)
+    return _look(view, rules) or _test(view, view.champion, rules)
 
 
 def waiting(view: View, rules: Rules, queue: list[Path]) -> list[str]:
     """What runs before a new proposal does, a line a thing: the run that is due, then the files of the queue."""
     action = next_action(view, rules)
-    told = [f"due: {action.purpose} {action.slug}: {_first(action.parameters)}"] if action else []
+    lines = [f"due: {action.purpose} {action.slug}: {_first(action.parameters)}"] if action else []
     for path in queue:
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
-            about = f"{said['by']}: {said['proposal']['lever']}: {_first(said['proposal'])}"
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            about = f"{entry['by']}: {entry['proposal']['lever']}: {_first(entry['proposal'])}"
         except (OSError, ValueError, KeyError, TypeError):
             about = "cannot be read, and will be refused"
-        told.append(f"queued: {path.name}: {' '.join(about.split())}")
-    return told
+        lines.append(f"queued: {path.name}: {' '.join(about.split())}")
+    return lines
 
 
-def _first(told: dict[str, Any]) -> str:
-    return " ".join(str(told.get("hypothesis", "")).split())[:160]
+def _first(parameters: dict[str, Any]) -> str:
+    return " ".join(str(parameters.get("hypothesis", "")).split())[:160]
 
 
-def _look(ledger: Ledger, fingerprint: str, rules: Rules) -> Action | None:
+def _look(view: View, rules: Rules) -> Action | None:
     """A look at the sealed gate that a new champion still needs; the first champion's comes before, to compare with."""
-    kept = [r for r in ledger.climb(fingerprint) if r["status"] == "kept"]
+    ledger = view.ledger
+    kept = [r for r in ledger.climb(view.fingerprint) if r["status"] == "kept"]
     if not rules.confirm or len(kept) < 2:
         return None
     for target in (kept[0], kept[-1]):
-        if _due([r for r in ledger.looks(fingerprint) if ledger.of(r) == target["id"]]):
+        if _due([r for r in ledger.looks(view.fingerprint) if ledger.of(r) == target["id"]]):
             return Action("confirm", look(target), f"confirm-{target['slug']}"[:40], template="12_confirm")
     return None
 
@@ -103,8 +113,8 @@ def open_proposal(view: View) -> Event | None:
 
 def runs_of(view: View, event: Event, purpose: str) -> list[Record]:
     """The sealed runs that tested a proposal for a purpose, oldest first."""
-    told = ((r, made(view.ledger.folder / r["id"])) for r in view.ledger.records[event["runs"] :])
-    return [r for r, m in told if m and m["event"] == event["n"] and m["purpose"] == purpose]
+    later = ((r, made(view.ledger.folder / r["id"])) for r in view.ledger.records[event["runs"] :])
+    return [r for r, m in later if m and m["event"] == event["n"] and m["purpose"] == purpose]
 
 
 def _test(view: View, champion: Record, rules: Rules) -> Action | None:
@@ -116,9 +126,8 @@ def _test(view: View, champion: Record, rules: Rules) -> Action | None:
     if rules.screen and not full:
         screens = runs_of(view, event, "screen")
         if _due(screens):
-            return _reference(view, champion) or Action(
-                "screen", parameters | {"gate": "dev"}, _slug(parameters, "screen"), event
-            )
+            screen = Action("screen", parameters | {"gate": "dev"}, _slug(parameters, "screen"), event)
+            return _reference(view, champion) or screen
         if screens[-1]["status"] in ("discarded", "crashed", "invalid"):
             return None
     if _due(full):
@@ -149,9 +158,9 @@ def _reference(view: View, champion: Record) -> Action | None:
     there = [r for r in view.ledger.climb(view.fingerprint, "dev") if all(r[k] == champion[k] for k in SETUP)]
     if any(r["scores"] and not r["scores"]["unscored"] for r in there) or len(there) >= ATTEMPTS:
         return None
-    told = {k: champion[k] for k in (*SETUP, "lever", "judge", "batch", "judging", "min_effect")}
+    same = {k: champion[k] for k in (*SETUP, "lever", "judge", "batch", "judging", "min_effect")}
     why = f"The champion {champion['id']} on the dev gate, for screens to be compared with."
-    return Action("reference", told | {"gate": "dev", "hypothesis": why}, _slug(told, "reference"))
+    return Action("reference", same | {"gate": "dev", "hypothesis": why}, _slug(same, "reference"))
 
 
 def repeatable(record: Record) -> bool:
@@ -161,10 +170,10 @@ def repeatable(record: Record) -> bool:
 
 
 def _repeat(parameters: dict[str, Any], first: Record, number: int) -> dict[str, Any]:
-    told = parameters | {"of": first["id"], "seed": parameters["seed"] + 100 * number}
+    parameters = parameters | {"of": first["id"], "seed": parameters["seed"] + 100 * number}
     if parameters["judge"] != "offline":
-        told["judging"] = parameters["judging"] | {"replicate": number}
-    return told
+        parameters["judging"] = parameters["judging"] | {"replicate": number}
+    return parameters
 
 
 def _slug(parameters: dict[str, Any], prefix: str = "") -> str:
@@ -185,22 +194,26 @@ def leave(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
     return champion["lever"] if champion and count and rules.patience and count % rules.patience == 0 else ""
 
 
-def dollars(view_ledger: Ledger, events: list[Event]) -> float:
+def dollars(ledger: Ledger, events: list[Event]) -> float:
     """What judge, cloud models and proposer have cost in a folder of runs. Raises Tampered.
 
     The record of a run that crashed holds no cost, but its judgments were stored as they were paid for.
     """
-    judged = sum(r["cost"].get("judge_dollars", 0.0) for r in view_ledger.records)
-    runs = sum(r["cost"].get("dollars", 0.0) for r in view_ledger.records)
-    stored = store.paid(view_ledger.folder / store.NAME)
+    judged = sum(r["cost"].get("judge_dollars", 0.0) for r in ledger.records)
+    runs = sum(r["cost"].get("dollars", 0.0) for r in ledger.records)
+    stored = store.paid(ledger.folder / store.NAME)
     return max(judged, stored) + runs + sum(e.get("dollars", 0.0) for e in events)
+
+
+def cap(parameters: dict[str, Any]) -> float:
+    """Dollars that the judge of a run may spend."""
+    return (parameters.get("judging") or {}).get("dollars", CAP)
 
 
 def capped(parameters: dict[str, Any], left: float | None) -> dict[str, Any]:
     """Parameters whose judge may spend no more than what is left of the budget."""
     if left is None or parameters.get("judge") != "claude":
         return parameters
-    said = parameters.get("judging") or {}
     # Rounded down: a cap above what is left is no cap. 0 is none either, so a millionth of a dollar stays.
-    cap = min(said.get("dollars", CAP), max(1e-6, math.floor(left * 1e6) / 1e6))
-    return parameters | {"judging": said | {"dollars": cap}}
+    dollars = min(cap(parameters), max(1e-6, math.floor(left * 1e6) / 1e6))
+    return parameters | {"judging": (parameters.get("judging") or {}) | {"dollars": dollars}}

@@ -119,9 +119,7 @@ def _limits(text: str, path: Path) -> tuple[dict[str, float], list[str]]:
 
 def note_changes(events: Events, steering: Steering) -> None:
     """An event for each steering file that is new, changed or gone since the events last saw it."""
-    seen: dict[str, str] = {}
-    for event in events.of("steering"):
-        seen[event["file"]] = event["sha256"]
+    seen = {event["file"]: event["sha256"] for event in events.of("steering")}
     for name in FILES:
         digest = sha256(steering.texts[name].encode("utf-8", "replace")) if name in steering.texts else ""
         if digest != seen.get(name, ""):
@@ -134,8 +132,8 @@ def note_changes(events: Events, steering: Steering) -> None:
 
 def wish_event(events: Events) -> Event | None:
     """The event of the one-shot wish that stands now, or None."""
-    found = next((e for e in reversed(events.rows) if e["kind"] == "steering" and e["file"] == NEXT), None)
-    return found if found and found["sha256"] else None
+    event = next((e for e in reversed(events.of("steering")) if e["file"] == NEXT), None)
+    return event if event and event["sha256"] else None
 
 
 def archive(folder: Path, run: str) -> None:
@@ -156,23 +154,19 @@ def enqueue(folder: Path, proposal: dict[str, Any], by: str) -> Path:
     queue.mkdir(parents=True, exist_ok=True)
     data = json.dumps({"by": by, "proposal": proposal}, indent=1, ensure_ascii=False) + "\n"
     number = max((int(m[1]) for p in queue.iterdir() if (m := re.match(r"(\d{4,})", p.name))), default=0) + 1
-    while True:
-        path = queue / f"{number:04d}-{sha256(data)[:8]}.json"
-        if not list(queue.glob(f"{number:04d}-*")):
-            write_new(path, data, 0o644)
-            return path
-        number += 1
+    path = queue / f"{number:04d}-{sha256(data)[:8]}.json"
+    write_new(path, data, 0o644)
+    return path
 
 
 def queued(folder: Path) -> list[Path]:
     """The files of the proposals that wait, oldest first."""
-    return sorted(p for p in (folder / QUEUE).glob("*.json")) if (folder / QUEUE).is_dir() else []
+    return sorted((folder / QUEUE).glob("*.json"))
 
 
 def live(folder: Path, **state: Any) -> None:
     """Say what the loop is doing, for whoever watches."""
-    folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / LIVE, json.dumps({"pid": os.getpid(), **state}, ensure_ascii=False) + "\n")
+    note(folder, LIVE, json.dumps({"pid": os.getpid(), **state}, ensure_ascii=False) + "\n")
 
 
 def note(folder: Path, name: str, text: str) -> None:
@@ -185,8 +179,7 @@ def write(folder: Path, name: str, text: str | None) -> None:
     """Write a steering file (None removes it). Raises BadParameters on another name."""
     if name not in FILES:
         raise BadParameters(f"no steering file {name!r}; there are {', '.join(FILES)}")
-    folder.mkdir(parents=True, exist_ok=True)
     if text is None:
         (folder / name).unlink(missing_ok=True)
     else:
-        replace(folder / name, text)
+        note(folder, name, text)

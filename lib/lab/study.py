@@ -167,11 +167,10 @@ def check(plan: Plan) -> dict[str, Runnable]:
                 continue
             parameters = resolve(entry.parameters, planned)
             if parameters != entry.parameters:  # something is yet to be trained: its place is checked, not its weights
-                parameters = {
-                    **parameters,
-                    **({"method": "sft", "merge": []} if parameters.get("method") == "merge" else {}),
-                }
-                parameters = {k: v for k, v in parameters.items() if not (k == "objective" and "weights" in v)}
+                if parameters.get("method") == "merge":
+                    parameters |= {"method": "sft", "merge": []}
+                if "weights" in parameters.get("objective", {}):
+                    del parameters["objective"]
             runnables[entry.name] = execute.accept(entry.template, parameters)
         except Exception as error:
             raise type(error)(f"plan {plan.name!r}, run {entry.name!r}: {error}") from error
@@ -211,28 +210,32 @@ def _run(plan: Plan, folder: Path, pool: Workers) -> Iterator[Progress]:
         ledger = Ledger.read(folder)
         if pool.count > 1:
             _start(plan.entries[place : place + 2 * pool.count], folder, ledger, ids, pool, ahead)
-        if entry.confirm:
-            try:
-                yield from confirm(ledger, entry)
-            except RunFailed as error:
-                yield Progress(entry, "crashed", None, str(error))
-            continue
-        if entry.models:
-            yield from compare(folder, entry, ids)
-            continue
         try:
-            parameters = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
-            with runs_at(folder):  # an adapter by its run's id lies there
-                have = ledger.by_key(execute.accept(entry.template, parameters).key)
-                begun = ahead.pop(entry.name, None)
-                if begun and not have:
-                    record = execute.adopt(*begun[1].result(), begun[0], entry.name, folder)
-                else:
-                    record = have or execute.run(entry.template, parameters, entry.name, folder)
-            ids[entry.name] = record["id"]
-            yield Progress(entry, "there" if have else "ran", record)
+            if entry.confirm:
+                yield from confirm(ledger, entry)
+            elif entry.models:
+                yield from compare(folder, entry, ids)
+            else:
+                progress = _one(entry, ledger, ids, ahead)
+                ids[entry.name] = progress.record["id"]  # type: ignore[index]
+                yield progress
         except RunFailed as error:
             yield Progress(entry, "crashed", None, str(error))
+
+
+def _one(
+    entry: Entry, ledger: Ledger, ids: dict[str, str], ahead: dict[str, tuple[Runnable, Future[Executed]]]
+) -> Progress:
+    """One run of a plan: sealed already, executed ahead, or executed now. Raises RunFailed."""
+    parameters = _resolved(entry.parameters, ids)
+    with runs_at(ledger.folder):  # an adapter by its run's id lies there
+        have = ledger.by_key(execute.accept(entry.template, parameters).key)
+        begun = ahead.pop(entry.name, None)
+        if begun and not have:
+            record = execute.adopt(*begun[1].result(), begun[0], entry.name, ledger.folder)
+        else:
+            record = have or execute.run(entry.template, parameters, entry.name, ledger.folder)
+    return Progress(entry, "there" if have else "ran", record)
 
 
 def _start(
@@ -244,7 +247,7 @@ def _start(
         if entry.confirm or entry.models or entry.name in ahead or entry.name in ids:
             continue
         try:
-            parameters = resolve(entry.parameters, lambda run, epoch: _adapter(ids, run, epoch))
+            parameters = _resolved(entry.parameters, ids)
         except RunFailed:  # what it needs is not there yet
             continue
         with runs_at(folder):
@@ -261,21 +264,22 @@ def _earlier(run: str, runnables: dict[str, Runnable]) -> str:
 
 def compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progress]:
     """Change only the model: what is missing of the candidates, then the comparison."""
-    try:
-        models = resolve(entry.models, lambda run, epoch: _adapter(ids, run, epoch))
-        candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in models]
-        for state, record in bases.compare(folder, candidates, entry.parameters, entry.name):
-            if state == "ran" or record["kind"] == "models":  # a candidate that is there already is no news
-                yield Progress(entry, state, record)
-    except RunFailed as error:
-        yield Progress(entry, "crashed", None, str(error))
+    models = _resolved(entry.models, ids)
+    candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in models]
+    for state, record in bases.compare(folder, candidates, entry.parameters, entry.name):
+        if state == "ran" or record["kind"] == "models":  # a candidate that is there already is no news
+            yield Progress(entry, state, record)
 
 
-def _adapter(ids: dict[str, str], run: str, epoch: int | None) -> str:
-    """An earlier row's run by its id, or a trained adapter: that id, with an epoch that was kept beside it. Raises RunFailed."""
-    if run not in ids:
-        raise RunFailed(f"needs {run!r}, which did not end well")
-    return ids[run] + (f"/epoch-{epoch:02d}" if epoch is not None else "")
+def _resolved(value: Any, ids: dict[str, str]) -> Any:
+    """Plain data with the ids of earlier rows, and behind one the epoch of its adapter that was kept. Raises RunFailed."""
+
+    def adapter(run: str, epoch: int | None) -> str:
+        if run not in ids:
+            raise RunFailed(f"needs {run!r}, which did not end well")
+        return ids[run] + (f"/epoch-{epoch:02d}" if epoch is not None else "")
+
+    return resolve(value, adapter)
 
 
 def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:

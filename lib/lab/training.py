@@ -88,13 +88,9 @@ class Training(Runnable):
             raise BadParameters(str(error)) from error
         return Recipe(
             self.method, self.model, work_folder(), self.guard, code_state()["sha256"], self.data, self.adapter,
-            tuple(self.merge), settings, self.objective, tuple(self.checkpoints), self.seed, self._reward(),
+            tuple(self.merge), settings, self.objective, tuple(self.checkpoints), self.seed, recipes.similar(rubric),
             work_folder() / "teacher.jsonl", progress,
         )  # fmt: skip
-
-    def _reward(self) -> Any:
-        """The offline judge's rubric, 0 to 1, with a task's chosen set in the place of gold."""
-        return recipes.similar(rubric)
 
     def check(self) -> Training:
         """Refuse what cannot be trained: odd parameters, data with the ruler in it, an adapter of another base.
@@ -180,7 +176,7 @@ class Training(Runnable):
         return Markdown("A merge learns from no data.") if self.method == "merge" else self.planned.planned.card
 
     def _repr_markdown_(self) -> str:
-        s = {k: v for k, v in self.planned.settings.__dict__.items()}
+        s = vars(self.planned.settings)
         start = f", going on from adapter **{self.adapter}**" if self.adapter else ""
         what = f"merge of {', '.join(self.merge)}" if self.method == "merge" else f"method **{self.method}**"
         table = "" if self.method == "merge" else f"\n\n{grid(s, [map(str, s.values())])}"

@@ -7,7 +7,6 @@ worn out.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Any
 
@@ -29,14 +28,12 @@ def answers(ledger: Ledger, fingerprint: str, ruler: Ruler | None = None) -> Mar
     Gold stands beside them where the era's ruler is the one at hand.
     """
     ruler = ruler or Ruler.load(RULER)
-    frontier, parts = _frontier(ledger, fingerprint), []
+    frontier = _frontier(ledger, fingerprint)
     runs = {
         trained.stock(ledger, fingerprint): "The stock model",
         trained.best(ledger, fingerprint, True): "The best adapter",
     }
-    for run, name in runs.items():
-        if run:
-            parts.append(_section(ledger, name, run, frontier, _open(ledger, run, ruler)))
+    parts = [_section(ledger, name, run, frontier, _open(ledger, run, ruler)) for run, name in runs.items() if run]
     return Markdown("\n\n".join(parts) or "No run on the full gate yet, so there is no example.")
 
 
@@ -74,18 +71,15 @@ def _case(end: str, row: Row, sources: dict[str, Row], case: Case) -> str:
     """One task as a fold: a column a source, title and questions down, above them what came where no answer did."""
     failures = [_failure(run, r) for run, r in sources.items() if not r["answer"]]
     given = {run: (r["quality"], r["answer"]) for run, r in sources.items() if r["answer"]}
-    columns = {run: [number(q, "quality"), *_texts(a["title"], a["questions"])] for run, (q, a) in given.items()}
+    columns = {run: [number(q), a["title"], *a["questions"]] for run, (q, a) in given.items()}
     if case.gold:
-        columns["gold"] = ["", *_texts(case.gold.title, case.gold.questions)]
+        columns["gold"] = ["", case.gold.title, *case.gold.questions]
     labels = ["quality", "title", *map(str, range(1, max(map(len, columns.values()), default=2) - 1))]
-    table = grid(["", *map(cell, columns)], zip_longest(labels, *columns.values(), fillvalue=""))
+    rows = zip_longest(labels, *columns.values(), fillvalue="")
+    table = grid(["", *map(cell, columns)], (map(cell, row) for row in rows))
     score = f"{end}, {row['quality']:.3f}" if row["answer"] else "no answer"
     summary = html.escape(f"{score}: {case.task} ({case.id})", quote=False)
     return fold(Markdown("\n\n".join([*failures, table])), summary).text
-
-
-def _texts(title: str, questions: Iterable[str]) -> list[str]:
-    return [cell(text) for text in (title, *questions)]
 
 
 def _failure(run: str, row: Row) -> str:

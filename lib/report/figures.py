@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 INK, FAINT, KEPT, PROVEN, ANCHOR = "#1a1a1a", "#b9b4ab", "#b5482a", "#2a6f5e", "#6b6b6b"
 
 
-def figures_folder() -> Path:
+def figures_folder(runs: Path) -> Path:
     """`figures` of the project for its own runs, else beside the folder of runs."""
-    runs = runs_folder().resolve()
+    runs = runs.resolve()
     return ROOT / "figures" if runs == (ROOT / "runs").resolve() else runs.parent / "figures"
 
 
@@ -48,23 +49,24 @@ class Picture:
 
     def save(self, name: str) -> Picture:
         """Write the picture into the figures folder and return it."""
-        folder = figures_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        replace(folder / f"{name}.png", self.png)
+        path = figures_folder(runs_folder()) / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, self.png)
         return self
 
 
-def canvas(width: float = 8.0, height: float = 4.2) -> tuple[Any, Axes]:
-    """An empty figure in the house style, without pyplot (which costs half a second to import)."""
+def canvas(width: float = 8.0, height: float = 4.2, **grid: Any) -> tuple[Any, Any]:
+    """An empty figure in the house style and its axes, without pyplot (which costs half a second to import).
+
+    `grid` goes to matplotlib's `subplots`, where a figure has several axes.
+    """
     from matplotlib import rcParams
     from matplotlib.figure import Figure
 
-    rcParams["font.size"] = 9
-    rcParams["svg.hashsalt"] = "notch"
+    rcParams.update({"font.size": 9, "legend.fontsize": 7, "legend.frameon": False})
+    rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
     figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
-    ax = figure.add_subplot()
-    ax.spines[["top", "right"]].set_visible(False)
-    return figure, ax
+    return figure, figure.subplots(**grid)
 
 
 def picture(figure: Any, alt: str) -> Picture:
@@ -99,9 +101,7 @@ def per_case(run: Run) -> Picture:
         if verdict == "none":
             ax.text(bar.get_x() + 0.4, 0.01, "×", ha="center", color=KEPT)
     ax.axhline(run.scores.quality, color=INK, linewidth=0.8)
-    ax.set_ylim(0, 1)
-    ax.set_xticks([])
-    ax.set_ylabel("quality")
+    ax.set(ylim=(0, 1), xticks=[], ylabel="quality")
     ax.set_xlabel(f"{len(rows)} cases, best to worst: win (dark), tie, loss (grey), no answer (×); line: mean of all")
     alt = f"Quality of {len(rows)} cases, from {values[0]:.2f} down to {values[-1]:.2f}, mean {run.scores.quality:.3f}."
     return picture(figure, alt)
@@ -115,8 +115,7 @@ def pipeline(experiment: Experiment) -> Picture:
     boxes += [("spec gate", "7 questions", False), ("judge", experiment.judge, False)]
     figure, ax = canvas(1.75 * len(boxes), 1.15)
     ax.set_axis_off()
-    ax.set_xlim(-0.5, len(boxes) - 0.5)
-    ax.set_ylim(-0.55, 0.55)
+    ax.set(xlim=(-0.5, len(boxes) - 0.5), ylim=(-0.55, 0.55))
     for i, (name, detail, calls) in enumerate(boxes):
         face = KEPT if calls else "white"
         style = {"boxstyle": "round,pad=0.5", "facecolor": face, "edgecolor": INK, "linewidth": 0.8}
@@ -131,16 +130,15 @@ def pipeline(experiment: Experiment) -> Picture:
 # --- the climb -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """A label at a point, with the room that it takes from left to right, in the units of the x axis."""
 
     x: float
     y: float
     text: str
-    side: str
-    left: float
-    right: float
+    side: str = "right"
+    left: float = 0
+    right: float = 1
 
 
 def _label(x: float, y: float, text: str, count: int) -> Label:
@@ -161,14 +159,14 @@ def fitting(labels: list[Label], high: float) -> list[Label]:
     return chosen
 
 
-def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes, bottom: Sequence[float] = ()) -> Axes:
+def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes, bottom: Sequence[float] = ()) -> None:
     """Every run as a dot in run order; the running best as a faint step, the confirmed best as a strong one.
 
     `bottom`: qualities of the controls that any planner must beat, drawn as a band.
     """
     table = table.assign(x=range(1, len(table) + 1))
-    kept, count = table[table.status == "kept"], len(table)
-    others = table[table.status != "kept"]
+    won, count = table.status == "kept", len(table)
+    kept, others = table[won], table[~won]
     ax.scatter(others.x, others.quality, s=18, color=FAINT, zorder=3, label="not kept")
     ax.scatter(kept.x, kept.quality, s=34, color=KEPT, zorder=4, label="kept")
     ax.step(table.x, table.running, "--", where="post", color=FAINT, linewidth=1.2, label="running best, luck included")
@@ -187,32 +185,26 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes, bottom:
     names = [run.partition("-")[2][:24] for run in kept.id]
     labels = [_label(*at, count) for at in zip(kept.x, kept.quality, names, strict=True)]
     for label in fitting(labels, 0.05 * top):
-        at = (label.x, label.y)
-        ax.annotate(label.text, at, xytext=(0, 7), textcoords="offset points", fontsize=7, ha=label.side)
-    ax.set_xlim(0.5, count + 0.5)
-    ticks = table[
-        :: max(1, -(-count // 30))
-    ]  # more labels than this run together, and a tick a run takes seconds to draw
+        ax.annotate(label.text, label[:2], xytext=(0, 7), textcoords="offset points", fontsize=7, ha=label.side)
+    # More labels than thirty run together, and a tick a run takes seconds to draw.
+    ticks = table[:: max(1, -(-count // 30))]
     ax.set_xticks(ticks.x, [run.partition("-")[0].lstrip("0") for run in ticks.id], fontsize=7)
-    ax.set_ylim(0, top)
-    ax.set_xlabel("runs on the full gate, in order (number in the ledger)")
-    ax.set_ylabel("quality, mean of all cases")
-    ax.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.94), ncols=2)  # under the line of gold
-    return ax
+    ax.set(xlim=(0.5, count + 0.5), ylim=(0, top), ylabel="quality, mean of all cases",
+           xlabel="runs on the full gate, in order (number in the ledger)")  # fmt: skip
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0.94), ncols=2)  # under the line of gold
 
 
 def _draw_anchors(anchors: dict[str, float], bottom: Sequence[float], count: int, top: float, ax: Axes) -> None:
     """Lines to read the climb against, labelled beside the chart (inside, dots stand on them)."""
-    lines = [Label(0, value, f"{name[:28]} {value:.2f}", "right", 0, 1) for name, value in anchors.items()]
+    lines = [Label(0, value, f"{name[:28]} {value:.2f}") for name, value in anchors.items()]
     for label in lines:
         ax.axhline(label.y, color=ANCHOR, linewidth=0.7, linestyle=":")
     if bottom:
         low, high = min(bottom), max(bottom)
         ax.axhspan(low, high, color=ANCHOR, alpha=0.15, linewidth=0)
-        lines.append(Label(0, (low + high) / 2, f"controls {low:.2f} to {high:.2f}", "right", 0, 1))
+        lines.append(Label(0, (low + high) / 2, f"controls {low:.2f} to {high:.2f}"))
     for label in fitting(lines, 0.04 * top):
-        ax.text(count + 0.6, label.y, label.text, va="center", ha="left", fontsize=7,
-                color=ANCHOR)  # fmt: skip
+        ax.text(count + 0.6, label.y, label.text, va="center", ha="left", fontsize=7, color=ANCHOR)
 
 
 def climb(ledger: Ledger) -> Picture:
@@ -252,10 +244,9 @@ def dims(ledger: Ledger) -> Picture:
         ax.plot(values, range(len(names)), "o-", color=colour, linewidth=0.8, markersize=5, label=run)
         lines.append(f"{run}: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(names, values, strict=True) if v == v))
     ax.set_yticks(range(len(names)), names)
-    ax.set_xlim(1, 5.05)
     ax.invert_yaxis()
-    ax.set_xlabel("mean score of the judged cases, unrounded")
-    ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.set(xlim=(1, 5.05), xlabel="mean score of the judged cases, unrounded")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return picture(figure, f"Five dimensions. {'; '.join(lines)}.")
 
 
@@ -277,18 +268,19 @@ def candidates(readings: dict[str, Any]) -> Picture:
         ax.text(s["high"] + 0.01, y, f"{s['quality']:.3f}", va="center", fontsize=8, color=colour)
         if first and y:
             ax.axhline(y - 0.5, color=FAINT, linewidth=0.6)
-    ceiling = readings["ceiling"]["quality"] if readings["ceiling"] else None
-    if ceiling is not None:
+    ceiling, parity = 0.0, ""
+    if readings["ceiling"]:
+        ceiling = readings["ceiling"]["quality"]
+        parity = f" Gold against itself {ceiling:.3f}."
         ax.axvline(ceiling, color=ANCHOR, linewidth=0.8, linestyle=":")
         ax.text(ceiling, -0.62, "gold against itself ", ha="right", fontsize=7, color=ANCHOR)
     several = len(readings["groups"]) > 1
     ax.set_yticks(range(len(rows)), [f"{name}, {group}" if several else name for group, name, _ in rows])
     ax.tick_params(axis="y", length=0)
-    ax.set_ylim(len(rows) - 0.4, -0.8)
-    ax.set_xlim(0, min(1.0, max(ceiling or 0.0, *(s["high"] for _, _, s in rows)) + 0.1))
+    far = max(ceiling, *(s["high"] for _, _, s in rows))
+    ax.set(xlim=(0, min(1.0, far + 0.1)), ylim=(len(rows) - 0.4, -0.8))
     ax.set_xlabel("quality, 95 % interval; dark: what the others are compared with")
     lines = "; ".join(f"{n} ({g}) {s['quality']:.3f}, {s['low']:.3f} to {s['high']:.3f}" for g, n, s in rows)
-    parity = f" Gold against itself {ceiling:.3f}." if ceiling is not None else ""
     return picture(figure, f"Quality of {plural(len(rows), 'candidate')}: {lines}.{parity}")
 
 
@@ -301,29 +293,23 @@ def training(ledger: Ledger) -> Picture:
     f = f[f.plain]
     if f.empty:
         return empty("no adapter was measured yet")
-    figure, left = canvas(8, 3.6)
-    left.remove()
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    figure, (left, right) = canvas(8, 3.6, ncols=2, sharey=True, width_ratios=[3, 2])
     draw_pairs(f[f["size"].notna() & (f.epoch == f["last"])], left)
     draw_epochs(f, right)
     base = ledger.get(f.base.iloc[0])["scores"]
     for ax in (left, right):
-        ax.spines[["top", "right"]].set_visible(False)
         ax.axhline(base["quality"], color=ANCHOR, linewidth=0.8, linestyle=":")
         ax.axhspan(base["low"], base["high"], color=ANCHOR, alpha=0.08, linewidth=0)
-    left.set_ylim(0, 1.45 * f.high.max())  # room for the legend
-    left.set_ylabel("quality, mean of all cases, 95 % interval")
+    left.set(ylim=(0, 1.45 * f.high.max()), ylabel="quality, mean of all cases, 95 % interval")  # room for the legend
     right.text(0.98, base["quality"], f"bare base {base['quality']:.3f}", transform=right.get_yaxis_transform(),
                ha="right", va="top", fontsize=7, color=ANCHOR)  # fmt: skip
     counts = [f", {n} pairs" if n else "" for n in f.pairs.fillna(0)]
     lines = [f"{m.label}{n}, epoch {m.epoch}: {m.quality:.3f}" for m, n in zip(f.itertuples(), counts, strict=True)]
-    return picture(
-        figure,
-        f"Quality of {plural(len(f), 'adapter')} beside the bare base at {base['quality']:.3f}. {'; '.join(lines)}.",
-    )
+    beside = f"beside the bare base at {base['quality']:.3f}"
+    return picture(figure, f"Quality of {plural(len(f), 'adapter')} {beside}. {'; '.join(lines)}.")
 
 
-def draw_pairs(f: pd.DataFrame, ax: Axes) -> Axes:
+def draw_pairs(f: pd.DataFrame, ax: Axes) -> None:
     """Quality against the number of pairs behind an adapter, a colour and a mark for each way of training.
 
     What goes on from another adapter stands at that one's number: its own few pairs are not what made it.
@@ -341,23 +327,20 @@ def draw_pairs(f: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()
     ax.set_xlabel("pairs behind the adapter (log scale); line: SFT, two epochs")
-    ax.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
-    return ax
+    ax.legend(loc="upper left", ncols=2)
 
 
-def draw_epochs(f: pd.DataFrame, ax: Axes) -> Axes:
+def draw_epochs(f: pd.DataFrame, ax: Axes) -> None:
     """Quality against the epoch whose weights are worn, a line for each training of which several were measured."""
-    several = [
-        m.sort_values("epoch", kind="stable") for _, m in f.groupby("training", sort=False) if m.epoch.nunique() > 1
-    ]
-    for mine, colour in zip(several, [KEPT, PROVEN, "#4a6fa5"] * len(several), strict=False):
+    several = f[f.groupby("training").epoch.transform("nunique") > 1]
+    palette = cycle([KEPT, PROVEN, "#4a6fa5"])
+    for (_, mine), colour in zip(several.groupby("training", sort=False), palette, strict=False):
+        mine = mine.sort_values("epoch", kind="stable")
         name = f"{mine.label.iloc[0]}, {mine.pairs.iloc[0]} pairs"
         ax.plot(mine.epoch, mine.quality, "o-", color=colour, markersize=5, linewidth=1.2, label=name)
-    ax.set_xticks(sorted({int(e) for mine in several for e in mine.epoch}) or [1])
-    ax.set_xlabel("epoch of the adapter")
-    if several:
-        ax.legend(fontsize=7, frameon=False, loc="upper left")
-    return ax
+    ax.set(xticks=sorted({*several.epoch}) or [1], xlabel="epoch of the adapter")
+    if len(several):
+        ax.legend(loc="upper left")
 
 
 def curves(run: Trained) -> Picture:
@@ -375,9 +358,8 @@ def curves(run: Trained) -> Picture:
         ax.plot(points.epoch, points[name], look, color=colour, markersize=3, label=name.replace("_", " "))
     ax.axvline(run.outcome.epoch, color=KEPT, linewidth=0.6)
     ax.set_xticks(curve.epoch)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(fontsize=8)
     ends = [(n, curve[n].iloc[0], curve[n].iloc[-1]) for n in run.outcome.curve[0] if n.startswith("valid")]
     lines = ", ".join(f"{name.replace('_', ' ')} from {first:.3f} to {last:.3f}" for name, first, last in ends)
-    return picture(
-        figure, f"{plural(len(curve) - 1, 'epoch')} of training: {lines}; epoch {run.outcome.epoch} is kept."
-    )
+    epochs = plural(len(curve) - 1, "epoch")
+    return picture(figure, f"{epochs} of training: {lines}; epoch {run.outcome.epoch} is kept.")

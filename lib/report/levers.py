@@ -24,8 +24,6 @@ def methods(f: pd.DataFrame) -> pd.Series:
     own = {r.id: r.method or r.slug for r in f[f.kind == "train"].itertuples()}  # one that crashed has a name alone
 
     def method(run: str, adapter: str) -> str:
-        if not adapter and run not in own:
-            return ""
         named = (own[i] for i in [run, *re.findall(r"\d{4,}-[a-z0-9-]+", adapter)] if i in own)
         text = next(named, adapter).lower()
         return next((m for m in METHODS if re.search(rf"(?<![a-z]){m}", text)), "")

@@ -38,7 +38,7 @@ def strengths(readings: Readings) -> pd.DataFrame:
         worst, name = min(((v, d) for c in by.values() for d, v in c.items() if d != own), default=(0.0, ""))
         rows.append({
             "damage": kind, "lowers": DIMS[own],
-            **{f"{n} questions" if n != "1" else "1 question": c.get(own) for n, c in by.items()},
+            **{plural(int(n), "question"): c.get(own) for n, c in by.items()},
             "worst other": f"{worst:+.2f} {DIMS.get(name, '')}",
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -98,14 +98,14 @@ def scale(ledger: Ledger) -> Markdown:
         better = int(f.wins.sum() + f.ties.sum())
         lines.append(f"Half of quality is the verdict against gold: of {judged} judged answers of this climb {better} "
                      "won or tied" + ("." if better else ", so that half is 0 in every run."))  # fmt: skip
-    parts = [bullets(filter(None, lines)).text]
-    if record:
-        frame = controls({"controls": list(tables.controls(ledger, era).values())})
-        tests = tables.against_bottom(ledger, era)
-        frame["delta of the champion"] = [tests[n].delta if n in tests else None for n in frame.control]
-        frame["p"] = [tests[n].p if n in tests else None for n in frame.control]
-        parts.append(f"From {record['id']}, on the same cases:\n\n{table(frame).text}")
-    return Markdown("\n\n".join(parts))
+    text = bullets(filter(None, lines)).text
+    if record is None:
+        return Markdown(text)
+    tests = tables.against_bottom(ledger, era)
+    frame = controls(record["found"])
+    for column, field in (("delta of the champion", "delta"), ("p", "p")):
+        frame[column] = frame.control.map({name: getattr(test, field) for name, test in tests.items()})
+    return Markdown(f"{text}\n\nFrom {record['id']}, on the same cases:\n\n{table(frame).text}")
 
 
 def noise(readings: Readings) -> pd.DataFrame:
@@ -176,6 +176,11 @@ def adherence(readings: Readings) -> Markdown:
     )
 
 
+def _scored(readings: Readings) -> list[tuple[str, Readings]]:
+    """The runs of a re-judge, those of which no case was scored left out."""
+    return [(run, v) for run, v in readings["runs"].items() if v["cases"]]
+
+
 def blind(readings: Readings) -> pd.DataFrame:
     """The published report's table of section 5: a row a run, with what it left out, the interval and the power."""
     rows = [
@@ -186,17 +191,15 @@ def blind(readings: Readings) -> pd.DataFrame:
             f"loses to gold (of {v['cases']})": f"{v['losses'][0]} → {v['losses'][1]}",
             "could have seen": v["detectable"] or "any difference",
         }
-        for run, v in readings["runs"].items() if v["cases"]
+        for run, v in _scored(readings)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def candidates(readings: Readings) -> pd.DataFrame:
     """The five dimensions of each candidate as the placebo scored them, unrounded means of the judged cases."""
-    return pd.DataFrame(
-        [{"scored as candidate": run, **{DIMS[d]: v["dims"].get(d) for d in DIMS}}
-         for run, v in readings["runs"].items() if v["cases"]]
-    )  # fmt: skip
+    rows = [{"scored as candidate": run, **{DIMS[d]: v["dims"].get(d) for d in DIMS}} for run, v in _scored(readings)]
+    return pd.DataFrame(rows)
 
 
 def parts(readings: Readings) -> pd.DataFrame:
@@ -209,7 +212,7 @@ def parts(readings: Readings) -> pd.DataFrame:
             "delta of verdicts": v["from_verdicts"], "verdicts changed": v["verdicts_changed"],
             f"loses to gold (of {v['cases']})": f"{v['losses'][0]} → {v['losses'][1]}",
         }
-        for run, v in readings["runs"].items() if v["cases"] for j in [v["judged"]]
+        for run, v in _scored(readings) for j in [v["judged"]]
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -229,7 +232,7 @@ def _dropped(ledger: Ledger, record: dict[str, Any]) -> str:
     """One re-judge: its parts as a table, then arithmetic, judgment and answer in sentences."""
     # Read anew: an older record was sealed before the parts were told apart.
     readings = {**read_blind(ledger.cases(record["id"])), "without": record["found"]["without"]}
-    runs = {run: v for run, v in readings["runs"].items() if v["cases"]}
+    runs = dict(_scored(readings))
     name = DIMS[readings["without"]]
     if not runs:
         return f"{record['id']} left out {name}, and nothing was scored."

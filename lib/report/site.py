@@ -7,12 +7,15 @@ under pictures. Does not know what the pages say.
 from __future__ import annotations
 
 import html as escape
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lib.files import NOTEBOOKS, ROOT, replace
 from lib.lab.execute import render
 from lib.lab.ledger import Ledger
+from lib.report.figures import figures_folder
 
 INDEXES = ("20_report", "21_runs")
 # Reads no run: it belongs to the project and is rendered with its own runs only.
@@ -53,7 +56,7 @@ def notebook_path(runs: Path, name: str) -> Path:
 
 
 def page_path(runs: Path, name: str) -> Path:
-    return (ROOT if home(runs) == NOTEBOOKS else home(runs)) / "figures" / f"{name}.html"
+    return figures_folder(runs) / f"{name}.html"
 
 
 def write(runs: Path, html: Path | None = None) -> None:
@@ -112,20 +115,12 @@ def page(path: Path, links: list[tuple[str, str]], tail: str = "", lead: str = "
 
 
 def _body(notebook: str) -> str:
-    import sys
-
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  1.3 s of grammar at import, unused here
+    import bleach
     import nbformat
     from nbconvert import HTMLExporter
 
     # Sanitising keeps a model's text, or a hypothesis, from becoming a script of the page.
     exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=True)
-    exporter.register_filter("clean_html", _clean)
+    exporter.register_filter("clean_html", partial(bleach.clean, tags=TAGS, attributes=ATTRIBUTES))
     return exporter.from_notebook_node(nbformat.reads(notebook, 4))[0]
-
-
-def _clean(html: str) -> str:
-    """HTML with nothing in it but what Markdown makes."""
-    import bleach
-
-    return bleach.clean(html, tags=TAGS, attributes=ATTRIBUTES)

@@ -24,7 +24,10 @@ from lib.models.stored import named as stored
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
-OFFLINE = "The offline judge is a stand-in: it compares meanings and does not know the world. Its agreement with a real judge is measured, not assumed."
+OFFLINE = (
+    "The offline judge is a stand-in that was fitted to verdicts of Claude: on tasks that shaped nothing its rank "
+    "correlation with Claude per case is 0.89 (0.88 to 0.91), 0.82 among the answers of small models; with people, unknown."
+)
 DIMS = {d: d.replace("_", "-") for d in DIMENSIONS}
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
 
@@ -65,10 +68,9 @@ def caveats(ledger: Ledger) -> Markdown:
     return bullets(lines, "No runs yet: `make study` makes some.")
 
 
-def runs(ledger: Ledger, fingerprint: str | None = None) -> pd.DataFrame:
+def runs(ledger: Ledger) -> pd.DataFrame:
     """A row a run, oldest first, discards and crashes included."""
     f = ledger.frame()
-    f = f if fingerprint is None else f[f.fingerprint == fingerprint]
     around = [interval(low, high, "") for low, high in zip(f.low, f.high, strict=True)]
     f = f.assign(interval=around, against=[run.partition("-")[0] for run in f.against])
     names = "id lever gate status quality interval wtl no_answer useful predicted delta p against calls seconds"
@@ -132,8 +134,8 @@ def calibration(ledger: Ledger, fingerprint: str) -> dict[str, Any] | None:
 def controls(ledger: Ledger, fingerprint: str) -> dict[str, dict[str, Any]]:
     """The controls of an era by name, best first: quality, interval, counts, dimensions. Empty where none is sealed."""
     record = calibration(ledger, fingerprint)
-    every = sorted(record["found"]["controls"] if record else [], key=lambda c: -c["quality"])
-    return {c["name"]: c for c in every}
+    every = record["found"]["controls"] if record else []
+    return {c["name"]: c for c in sorted(every, key=lambda c: -c["quality"])}
 
 
 def frontier(ledger: Ledger, fingerprint: str) -> tuple[str, float] | None:

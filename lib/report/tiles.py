@@ -6,7 +6,6 @@ its own for the training of an adapter. Draws on the canvas of `lib.report.figur
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -24,27 +23,16 @@ COLOURS = {"": "#4a6fa5", "sft": KEPT, "orpo": PROVEN, "grpo": "#8a6d3b", "gad":
 KINDS = ("experiment", "train")
 
 
-@dataclass(frozen=True)
-class Tile:
-    """One run as shapes."""
+def tiles(ledger: Ledger) -> pd.DataFrame:
+    """The experiments and trainings of a ledger in the order in which they ran, with what a tile shows of each.
 
-    run: str
-    status: str
-    rows: tuple[int, ...]  # a step each: model calls a case, 0 where no model is asked
-    method: str  # how its adapter was trained, "" without one
-    adapter: bool
-    trains: bool  # a training run: it makes an adapter
-
-
-def tiles(ledger: Ledger) -> list[Tile]:
-    """The experiments and trainings of a ledger in the order in which they ran."""
+    `rows` has the model calls a case of each step, 0 where no model is asked, and nothing for a training; `method` says
+    how the adapter was trained; `adapted` runs answer with one and `trains` makes one.
+    """
     f = ledger.frame()
-    f = f.assign(how=methods(f))
-    return [_tile(run, run.kind == "train") for run in f[f.kind.isin(KINDS)].itertuples()]
-
-
-def _tile(run: Any, trains: bool) -> Tile:
-    return Tile(run.id, run.status, () if trains else _rows(run), run.how, bool(run.adapter) and not trains, trains)
+    f = f.assign(method=methods(f), trains=f.kind == "train", adapted=(f.adapter != "") & (f.kind != "train"))
+    f = f[f.kind.isin(KINDS)]
+    return f.assign(rows=[() if run.trains else _rows(run) for run in f.itertuples()])
 
 
 def _rows(run: Any) -> tuple[int, ...]:
@@ -57,52 +45,47 @@ def _rows(run: Any) -> tuple[int, ...]:
 
 def table(ledger: Ledger) -> pd.DataFrame:
     """The tiles in words: a row a run."""
-    f, drawn = ledger.frame(), tiles(ledger)
-    f = f[f.kind.isin(KINDS)]
-    f = f.assign(
-        steps=[_steps(tile, pipeline) for tile, pipeline in zip(drawn, f.pipeline, strict=True)],
-        adapter=[(tile.method.upper() or "yes") if tile.adapter else "" for tile in drawn],
-    )
+    f = tiles(ledger)
+    adapter = f.method.str.upper().replace("", "yes").where(f.adapted, "")
+    f = f.assign(steps=[_steps(run) for run in f.itertuples()], adapter=adapter)
     return f[["id", "lever", "status", "steps", "adapter", "calls_a_case", "quality"]]
 
 
-def _steps(tile: Tile, pipeline: list[dict[str, Any]]) -> str:
-    if tile.trains:
-        return f"training ({tile.method.upper()})" if tile.method else "training"
-    calls = tile.rows if len(tile.rows) == len(pipeline) else [0] * len(pipeline)
-    return " → ".join(s["step"] + (f" ×{c}" if c > 1 else "") for s, c in zip(pipeline, calls, strict=True))
+def _steps(run: Any) -> str:
+    if run.trains:
+        return f"training ({run.method.upper()})" if run.method else "training"
+    calls = run.rows if len(run.rows) == len(run.pipeline) else [0] * len(run.pipeline)
+    return " → ".join(s["step"] + (f" ×{c}" if c > 1 else "") for s, c in zip(run.pipeline, calls, strict=True))
 
 
-def draw(every: list[Tile], ax: Any) -> Any:
+def draw(f: pd.DataFrame, ax: Any) -> None:
     """A tile a run from left to right and top to bottom; kept runs have a red frame, others a faint one."""
     dots: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for i, tile in enumerate(every):
+    for i, tile in enumerate(f.itertuples()):
         x, y = i % ACROSS, -(i // ACROSS)
         left, right, low, high = x - 0.44, x + 0.44, y - 0.44, y + 0.44
         frame = (KEPT, 1.4) if tile.status == "kept" else (FAINT, 0.6)
         ax.plot([left, right, right, left, left], [low, low, high, high, low], color=frame[0], linewidth=frame[1])
-        ax.text(left + 0.05, low + 0.04, tile.run.partition("-")[0].lstrip("0"), fontsize=6, color=ANCHOR)
+        ax.text(left + 0.05, low + 0.04, tile.id.partition("-")[0].lstrip("0"), fontsize=6, color=ANCHOR)
         for shape, colour, at in _shapes(tile, x, y):
             dots.setdefault((shape, colour), []).append(at)
     for (shape, colour), at in dots.items():
         ax.scatter(*zip(*at, strict=True), marker=shape, s=20 if shape == "D" else 14, zorder=3, **_look(shape, colour))
     ax.set_axis_off()
-    ax.set_xlim(-0.55, ACROSS - 0.45)
-    ax.set_ylim(-((len(every) - 1) // ACROSS) - 0.5, 0.5)
-    return ax
+    ax.set(xlim=(-0.55, ACROSS - 0.45), ylim=(-((len(f) - 1) // ACROSS) - 0.5, 0.5))
 
 
 def _look(shape: str, colour: str) -> dict[str, Any]:
     return {"facecolors": "white" if shape == "s" else colour, "edgecolors": colour, "linewidths": 0.8}
 
 
-def _shapes(tile: Tile, x: float, y: float) -> list[tuple[str, str, tuple[float, float]]]:
+def _shapes(tile: Any, x: float, y: float) -> list[tuple[str, str, tuple[float, float]]]:
     """Marker, colour and place of everything in a tile."""
-    colour = COLOURS[tile.method] if tile.adapter or tile.trains else INK
+    colour = COLOURS[tile.method] if tile.adapted or tile.trains else INK
     if tile.trains:
         return [("D", colour, (x, y + 0.05))]
-    middle = x + 0.12 if tile.adapter else x
-    shapes = [("D", colour, (x - 0.26, y + 0.33))] if tile.adapter else []
+    middle = x + 0.12 if tile.adapted else x
+    shapes = [("D", colour, (x - 0.26, y + 0.33))] if tile.adapted else []
     gap = min(0.17, 0.68 / max(len(tile.rows), 1))
     for step, calls in enumerate(tile.rows):
         high = y + 0.33 - step * gap
@@ -115,12 +98,12 @@ def _shapes(tile: Tile, x: float, y: float) -> list[tuple[str, str, tuple[float,
 
 def at_a_glance(ledger: Ledger) -> Picture:
     """The grid of tiles with its legend."""
-    every = tiles(ledger)
-    figure, ax = canvas(8.8, 0.75 * max(-(-len(every) // ACROSS), 1) + 0.5)
-    if not every:
+    f = tiles(ledger)
+    figure, ax = canvas(8.8, 0.75 * max(-(-len(f) // ACROSS), 1) + 0.5)
+    if f.empty:
         return picture(figure, "An empty grid: there are no runs yet.")
-    draw(every, ax)
-    used = list(dict.fromkeys(t.method for t in every if t.adapter or t.trains))
+    draw(f, ax)
+    used = f.method[f.adapted | f.trains].unique()
     names = {m: "merged" if m == "merge" else m.upper() for m in used}
     keys = [("o", INK, "model call, bare base"), ("s", ANCHOR, "step without a model")]
     keys += [("o", COLOURS[m], " ".join(f"call on {names[m]} adapter".split())) for m in used]
@@ -128,17 +111,17 @@ def at_a_glance(ledger: Ledger) -> Picture:
     for shape, colour, name in keys:
         ax.scatter([], [], marker=shape, s=18, label=name, **_look(shape, colour))
     ax.plot([], [], color=KEPT, linewidth=1.4, label="kept")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 0.0), ncols=4, fontsize=7, frameon=False)
-    return picture(figure, _alt(every))
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0.0), ncols=4)
+    return picture(figure, _alt(f))
 
 
-def _alt(every: list[Tile]) -> str:
-    single = sum(t.rows == (1,) for t in every)
-    wide = sum(max(t.rows, default=0) > 1 for t in every)
-    tall = sum(sum(c > 0 for c in t.rows) > 1 for t in every)
+def _alt(f: pd.DataFrame) -> str:
+    single = sum(rows == (1,) for rows in f.rows)
+    wide = sum(max(rows, default=0) > 1 for rows in f.rows)
+    tall = sum(sum(calls > 0 for calls in rows) > 1 for rows in f.rows)
     return (
-        f"{plural(len(every), 'tile')}, one a run in order: {single} with a single call and no other step, {wide} with several "
-        f"calls in a step, {tall} with calls in several steps, {sum(t.adapter for t in every)} on an adapter, "
-        f"{plural(sum(t.trains for t in every), 'training')}; {sum(t.status == 'kept' for t in every)} are framed as kept. The "
-        "table below says the same in words."
+        f"{plural(len(f), 'tile')}, one a run in order: {single} with a single call and no other step, {wide} with several "
+        f"calls in a step, {tall} with calls in several steps, {sum(f.adapted)} on an adapter, "
+        f"{plural(sum(f.trains), 'training')}; {sum(f.status == 'kept')} are framed as kept. The table below says the same in "
+        "words."
     )

@@ -143,13 +143,12 @@ def against(ledger: Ledger, f: pd.DataFrame, column: str) -> pd.DataFrame:
 def table(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """A row an adapter run: how it was trained, its quality, and its paired difference to base, `beside`, best prompting."""
     f = adapted(ledger, fingerprint)
-    f = f.assign(prompting=best(ledger, fingerprint, adapter=False))
-    tests = {"base": against(ledger, f, "base"), "it": against(ledger, f, "beside"),
-             "prompting": against(ledger, f, "prompting")}  # fmt: skip
     f = f.assign(
-        training=f.label, pipeline=["" if plain else spelled(p) for plain, p in zip(f.plain, f.pipeline, strict=True)]
-    )
-    for name, t in tests.items():
+        training=f.label, pipeline=f.pipeline.map(spelled).mask(f.plain, ""),
+        prompting=best(ledger, fingerprint, adapter=False),
+    )  # fmt: skip
+    for name, column in (("base", "base"), ("it", "beside"), ("prompting", "prompting")):
+        t = against(ledger, f, column)
         f[f"to {name}"], f[f"95 % to {name}"], f[f"p to {name}"] = t.delta, list(map(interval, t.low, t.high)), t.p
     return f[["id", "training", "pairs", "epoch", "pipeline", "quality", "no_answer", "to prompting", "95 % to prompting",
               "p to prompting", "to base", "95 % to base", "p to base", "beside", "to it", "95 % to it", "p to it",
@@ -161,18 +160,20 @@ def summary(ledger: Ledger, fingerprint: str) -> Markdown:
     every = adapted(ledger, fingerprint)
     if every.empty:
         return Markdown("No adapter was measured on the full gate yet. `notch study train` trains and measures them.")
-    f, prompting = every[every.base != ""], best(ledger, fingerprint, adapter=False)
-    new, more, rest = f[~f.goes_on], every[every.goes_on & (every.beside != "")], f[~f.goes_on & (f.beside != "")]
-    count, lines = len(new.drop_duplicates(["training", "epoch"])), []
-    if len(new):
-        lines.append(f"{plural(count, 'adapter')} trained from the bare base or merged, in {plural(len(new), 'measurement')}: "
-                     f"beyond chance, {_beyond(ledger, new, 'base', 'the bare base in the same pipeline')}")  # fmt: skip
-    if len(more):
-        lines.append(f"{plural(len(more), 'measurement')} of adapters that go on from another one, compared with that one: "
-                     f"beyond chance, {_beyond(ledger, more, 'beside', 'it')}")  # fmt: skip
-    if len(rest):
-        lines.append(f"{plural(len(rest), 'measurement')} can be compared with imitation: beyond chance, "
-                     f"{_beyond(ledger, rest, 'beside', 'it')}")  # fmt: skip
+    prompting = best(ledger, fingerprint, adapter=False)
+    new = every[~every.goes_on & (every.base != "")]
+    more = every[every.goes_on & (every.beside != "")]
+    rest = new[new.beside != ""]
+    adapters = plural(len(new.drop_duplicates(["training", "epoch"])), "adapter")
+    claims = [
+        (new, "base", adapters + " trained from the bare base or merged, in {}", "the bare base in the same pipeline"),
+        (more, "beside", "{} of adapters that go on from another one, compared with that one", "it"),
+        (rest, "beside", "{} can be compared with imitation", "it"),
+    ]
+    lines = [
+        f"{text.format(plural(len(f), 'measurement'))}: beyond chance, {_beyond(ledger, f, column, other)}"
+        for f, column, text, other in claims if len(f)
+    ]  # fmt: skip
     if prompting:
         beside = _beyond(ledger, every.assign(prompting=prompting), "prompting", "it")
         lines += duel(ledger, fingerprint)
@@ -221,8 +222,6 @@ def _beyond(ledger: Ledger, f: pd.DataFrame, column: str, other: str) -> str:
     """How many runs beat what a column names and how many fall behind it, by name with difference and p."""
     t = against(ledger, f, column).assign(id=f.id)
     t = t[t.p < ALPHA]
-    names = "".join(
-        f" {r.id} {r.delta:+.3f} ({chance(r.p)})."
-        for r in t.sort_values("delta", ascending=False, kind="stable").itertuples()
-    )
+    t = t.sort_values("delta", ascending=False, kind="stable")
+    names = "".join(f" {r.id} {r.delta:+.3f} ({chance(r.p)})." for r in t.itertuples())
     return f"{sum(t.delta > 0)} beat {other} and {sum(t.delta < 0)} fell behind it.{names}"

@@ -224,9 +224,9 @@ def test_a_leak_planted_in_a_training_set_is_refused(guard, text):
 
 
 def experiment_on(folder, monkeypatch, **args):
-    from lib.lab import experiment
+    from lib.lab import base, experiment
 
-    monkeypatch.setattr(experiment, "RULER", folder)
+    monkeypatch.setattr(base, "RULER", folder)
     return experiment.Experiment(hypothesis="x", model="toy", **args)
 
 

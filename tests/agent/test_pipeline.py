@@ -299,7 +299,7 @@ def test_a_call_that_the_model_cannot_answer_is_refused_by_name(can, decoding):
 
 
 def test_a_need_is_refused_before_anything_runs():
-    needy = replace(BORROW, needs=frozenset({"logprobs", "batch"}))
+    needy = replace(BORROW, needs=frozenset({"logprobs", "temperature"}))
     require([needy], "toy", Capabilities(logprobs=True))
     with pytest.raises(BadPipeline, match="step 2 .borrow. needs logprobs, which model 'toy' does not offer"):
         require([BORROW, needy], "toy", Capabilities())

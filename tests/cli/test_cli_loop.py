@@ -92,7 +92,7 @@ def test_the_log_begins_with_what_is_due_and_queued(notch, tmp_path):
     notch("propose", proposal(tmp_path), *TOY, "--by", "me")
     steer.enqueue(tmp_path / "steer", {}, "me")
     [good, bad] = steer.queued(tmp_path / "steer")
-    parameters = Base(model="toy").parameters(Proposal.of(GOOD | {"lever": "prompting"}))
+    parameters = Base(model="toy").parameters(Proposal.read(GOOD | {"lever": "prompting"}))
     log = Events(tmp_path / "runs")
     log.append("accepted", proposal=GOOD, parameters=parameters, runs=1, fingerprint=era)
     text, as_json = notch("log", *TOY).out, json.loads(notch("log", *TOY, "--json").out)

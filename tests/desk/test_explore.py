@@ -107,24 +107,20 @@ def test_trying_writes_no_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_step_is_offered_with_typed_arguments_whose_defaults_make_it():
-    from lib.agent.steps import build
+def test_every_step_is_offered_and_its_defaults_make_it():
+    from lib.agent.pipeline import STEPS, build
 
     offered = explore.steps()
     assert {"ask", "prune", "demos"} <= set(offered)
-    for name, arguments in offered.items():
-        assert explore.row(name, {a.name: a.default for a in arguments}) == {"step": name}
-        assert explore.about(name) and build([{"step": name}])
-    by = next(a for a in offered["prune"] if a.name == "by")
-    assert by.kind == "choice" and "redundancy" in by.options
-    assert next(a for a in offered["ask"] if a.name == "advice").kind == "texts"
+    for name in offered:
+        assert explore.row(name, STEPS[name].defaults) == {"step": name}
+        assert STEPS[name].about and build([{"step": name}])
 
 
 def test_an_argument_typed_as_yaml_is_read_back_as_it_was_spelled():
-    some = explore.Argument("frames", "data", None)
-    assert explore.read(some, explore.spelled({"a": [1, "x"]})) == {"a": [1, "x"]}
+    assert explore.read("frames", explore.spelled({"a": [1, "x"]})) == {"a": [1, "x"]}
     with pytest.raises(ValueError, match="frames .*not YAML"):
-        explore.read(some, "[1")
+        explore.read("frames", "[1")
 
 
 def test_a_sealed_adapter_is_offered_on_its_base(tmp_path):

@@ -49,6 +49,14 @@ def test_steps_are_added_changed_and_removed(panel):
     assert panel.pipeline == [{"step": "ask", "n": 9}] and len(panel.stages.children) == 1
 
 
+def test_every_step_has_a_menu_an_argument_that_says_its_default(panel):
+    for step in panel.rows[0].step.options:
+        panel.rows[0].step.value = step
+        assert panel.pipeline == [{"step": step}]
+    panel.rows[0].step.value = "prune"
+    assert "redundancy" in panel.rows[0].menus["by"][1].options
+
+
 def test_texts_are_read_apart(panel):
     panel.rows[0].menus["advice"][1].value = "coach; Ask about money first."
     assert panel.pipeline == [{"step": "ask", "advice": ["coach", "Ask about money first."]}]

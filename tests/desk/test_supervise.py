@@ -171,14 +171,11 @@ def test_the_notebook_runs_where_nothing_ran_and_writes_nothing(tmp_path):
 
 def test_memory_of_an_empty_ledger_is_no_error(tmp_path):
     empty = Ledger(tmp_path)
-    for table in (memory.lessons, memory.dead_ends, memory.costs, memory.refusals):
+    for table in (memory.lessons, memory.dead_ends):
         assert table(empty)._repr_markdown_() == "Nothing here yet."
-    assert memory.predictions(empty).empty
 
 
-def test_memory_has_predictions_dead_ends_costs_and_refusals(busy):
+def test_memory_has_lessons_and_dead_ends(busy):
     ledger = busy.ledger
-    assert list(memory.predictions(ledger)["reading"]) == ["under", "over"]
+    assert "best run" in memory.lessons(ledger).text
     assert "0003-worse" in memory.dead_ends(ledger).text
-    assert "proposer" in memory.costs(ledger).text and "total" in memory.costs(ledger).text
-    assert "leak" in memory.refusals(ledger).text

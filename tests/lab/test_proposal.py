@@ -20,16 +20,16 @@ def trains(**data):
 
 def test_a_proposal_may_ask_for_a_training_within_bounds():
     told = GOOD | trains(pairs=MOST_PAIRS, source="claude")
-    assert Proposal.of(told).as_dict() == told
+    assert Proposal.read(told).as_dict() == told
 
 
 def test_a_good_proposal_comes_back_as_it_was():
-    assert Proposal.of(GOOD).as_dict() == GOOD | {"request": {}}
+    assert Proposal.read(GOOD).as_dict() == GOOD | {"request": {}}
 
 
 def test_a_proposal_is_read_from_json_with_json_inside():
     flat = GOOD | {"pipeline": json.dumps(GOOD["pipeline"]), "decoding": "{}"}
-    assert Proposal.read(json.dumps(flat)) == Proposal.of(GOOD)
+    assert Proposal.read(json.dumps(flat)) == Proposal.read(GOOD)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_bad_field_is_refused_by_a_named_rule(change, rule):
 @pytest.mark.parametrize("name", ["hypothesis", "lever", "pipeline", "predicted", "kill"])
 def test_a_missing_field_is_named(name):
     with pytest.raises(Refused, match=f"{name} is missing"):
-        Proposal.of({k: v for k, v in GOOD.items() if k != name})
+        Proposal.read({k: v for k, v in GOOD.items() if k != name})
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_missing_field_is_named(name):
 )
 def test_only_what_is_empty_is_said_to_be(change, said):
     with pytest.raises(Refused, match=f"^malformed: {said}"):
-        Proposal.of(GOOD | change)
+        Proposal.read(GOOD | change)
 
 
 @pytest.mark.parametrize(

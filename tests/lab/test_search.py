@@ -12,7 +12,7 @@ from lib.lab.context import View
 from lib.lab.events import Events
 from lib.lab.experiment import Experiment
 from lib.lab.proposal import PROPOSABLE, Proposal
-from lib.lab.propose.search import Search, candidates, chooses, fresh, role, variants
+from lib.lab.propose.search import Search, candidates, fresh, variants
 from lib.lab.steer import Limits, Steering
 
 BASE = Base(model="toy")
@@ -26,7 +26,7 @@ def view(lab, leave="", **steering):
 
 def propose(lab, seed=0, **told):
     asked = Search(seed)(view(lab, **told))
-    return None if asked.value is None else Proposal.of(asked.value)
+    return None if asked.value is None else Proposal.read(asked.value)
 
 
 @pytest.fixture
@@ -59,17 +59,30 @@ def test_every_candidate_can_end_in_a_set_and_what_fills_the_pool_is_followed_by
     assert [c.pipeline for c in some if fault(build(c.pipeline))] == []
     told = [[row["step"] for row in c.pipeline] for c in some]
     filled = [names for names in told if "sample" in names]
-    assert filled and all(any(map(chooses, names[names.index("sample") :])) for names in filled)
+    assert filled and all(
+        any(STEPS[name].pool == "chooses" for name in names[names.index("sample") :]) for names in filled
+    )
     assert ["ask", "sample", "tournament"] in told and ["brainstorm", "prune"] in told
     assert any(c.change.endswith(", and sample") for c in some)
 
 
-def test_steps_that_choose_are_read_from_what_they_do():
-    assert {name for name in STEPS if chooses(name)} == {"best", "tournament", "consensus", "merge", "transplant"}
+def test_a_step_that_chooses_cannot_work_without_a_pool():
+    chooses = {name for name, lever in STEPS.items() if lever.pool == "chooses"}
+    assert chooses == {name for name in STEPS if "no pool" in fault(build([{"step": "ask"}, {"step": name}]))}
 
 
-def test_the_roles_of_steps_are_read_from_what_they_do():
-    assert (role("ask"), role("demos"), role("prune")) == ("source", "before", "after")
+def test_a_step_that_fills_the_pool_lets_a_choice_follow_and_keeps_the_draft():
+    fills = {name for name, lever in STEPS.items() if lever.pool == "fills"}
+    assert fills == {"sample", "donor"}
+    assert [name for name in fills if fault(build([{"step": "ask"}, {"step": name}, {"step": "best"}]))] == []
+
+
+def test_the_role_of_a_step_says_what_it_can_work_on():
+    alone = {name: fault(build([{"step": name}])) for name in STEPS}
+    roles = {name: lever.role for name, lever in STEPS.items()}
+    assert all(roles[name] == "after" for name, wrong in alone.items() if "no draft" in wrong)
+    assert all(roles[name] == "before" for name, wrong in alone.items() if "no step of it writes a set" in wrong)
+    assert (roles["ask"], roles["demos"], roles["prune"]) == ("source", "before", "after")
 
 
 def test_an_argument_is_varied_one_at_a_time():

@@ -53,7 +53,7 @@ class World:
 def _proposal(plain):
     from lib.lab.proposal import Proposal
 
-    return Proposal.of(plain)
+    return Proposal.read(plain)
 
 
 @pytest.fixture

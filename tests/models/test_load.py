@@ -1,5 +1,7 @@
 """The one door: which backend a name belongs to, what it can do, and what is refused before anything is loaded."""
 
+from dataclasses import replace
+
 import pytest
 
 from lib.agent.pipeline import BadPipeline
@@ -82,8 +84,7 @@ def test_a_grammar_is_checked_before_anything_runs():
 def test_an_experiment_refuses_a_step_that_its_model_cannot_run(monkeypatch):
     from lib.agent import pipeline
 
-    made = pipeline.STEPS["ask"]
-    needy = pipeline._Made(made.make, made.family, made.calls, lambda **_: ("logprobs",))
+    needy = replace(pipeline.STEPS["ask"], needs=lambda **_: ("logprobs",))
     monkeypatch.setitem(pipeline.STEPS, "ask", needy)
     with pytest.raises(BadPipeline, match="step 1 .ask. needs logprobs, which model 'toy' does not offer"):
         Experiment(hypothesis="h", model="toy").check()

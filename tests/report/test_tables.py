@@ -134,7 +134,7 @@ def test_runs_of_another_era_are_in_no_table_of_this_one(tmp_path, climb):
 
 
 def test_the_table_of_runs_hides_nothing(climb):
-    found = tables.runs(climb, ERA)
+    found = tables.runs(climb)
     assert list(found["id"]) == [r["id"] for r in climb.records]
     assert found.set_index("id").loc["0001-baseline", "wtl"] == "10/5/14"
 
@@ -390,9 +390,9 @@ def test_ten_thousand_runs_are_read_and_tabled(tmp_path):
 def test_usefulness_is_shown_only_where_claude_judged(tmp_path):
     asked = {"useful": {"mean": 3.4, "low": 3.0, "high": 3.8, "cases": 30, "no_answer": 1, "unscored": 0}}
     offline = ledger_of(tmp_path, made(1, found=asked))
-    assert "useful" not in tables.runs(offline, ERA) and "of 5 as useful" not in tables.verdict(offline).text
+    assert "useful" not in tables.runs(offline) and "of 5 as useful" not in tables.verdict(offline).text
     paid = ledger_of(tmp_path, made(1), made(2, found=asked, judge="claude"))
-    assert tables.runs(paid, ERA)["useful"].tolist()[1] == 3.4 and "3.40 of 5 as useful" in tables.verdict(paid).text
+    assert tables.runs(paid)["useful"].tolist()[1] == 3.4 and "3.40 of 5 as useful" in tables.verdict(paid).text
 
 
 def test_the_verdict_says_what_a_change_of_the_model_did(tmp_path):
@@ -410,5 +410,5 @@ def test_the_frozen_ruler_is_told_with_its_gates_and_seal():
 
 
 def test_a_long_table_is_folded_whole(climb):
-    text = tables.fold(tables.runs(climb, ERA), "All runs").text
+    text = tables.fold(tables.runs(climb), "All runs").text
     assert text.startswith("<details><summary>All runs</summary>\n\n| run |") and "0010-worse" in text

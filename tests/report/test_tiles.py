@@ -1,5 +1,6 @@
 """A tile a run: shapes follow from the pipeline, and the words beside them say the same."""
 
+import pandas as pd
 import pytest
 
 from lib.report import levers, tiles
@@ -21,16 +22,16 @@ def ledger(tmp_path):
 
 
 def test_a_step_without_a_model_is_a_row_of_no_calls(ledger):
-    found = {t.run: t.rows for t in tiles.tiles(ledger)}
-    assert found["0001-stock"] == (1,) and found["0002-pruned"] == (1, 0)
+    rows = tiles.tiles(ledger).set_index("id").rows
+    assert rows["0001-stock"] == (1,) and rows["0002-pruned"] == (1, 0)
 
 
 def test_trainings_have_a_tile_and_looks_and_calibrations_have_none(ledger):
-    made_of = tiles.tiles(ledger)
-    assert [t.run.partition("-")[0] for t in made_of] == ["0001", "0002", "0003", "0004", "0005"]
-    training, run = made_of[2], made_of[3]
-    assert training.trains and training.method == "orpo" and not training.adapter
-    assert run.adapter and run.method == "orpo" and not run.trains
+    f = tiles.tiles(ledger)
+    assert [run.partition("-")[0] for run in f.id] == ["0001", "0002", "0003", "0004", "0005"]
+    training, run = f.iloc[2], f.iloc[3]
+    assert training.trains and training.method == "orpo" and not training.adapted
+    assert run.adapted and run.method == "orpo" and not run.trains
 
 
 def test_a_training_has_the_colour_of_its_own_method_and_not_of_its_parent(tmp_path):
@@ -39,25 +40,25 @@ def test_a_training_has_the_colour_of_its_own_method_and_not_of_its_parent(tmp_p
     sft = made(1, "reference", None, "train-sft", found={"method": "sft"}, **plain)
     grpo = made(2, "reference", None, "train-kl", adapter="0001-train-sft", found={"method": "grpo"}, **plain)
     user = made(3, slug="on", lever="adapter", adapter="0002-train-kl")
-    shapes = [tiles._shapes(t, 0, 0)[0][:2] for t in tiles.tiles(ledger_of(tmp_path, sft, grpo, user))]
+    shapes = [tiles._shapes(t, 0, 0)[0][:2] for t in tiles.tiles(ledger_of(tmp_path, sft, grpo, user)).itertuples()]
     assert shapes == [("D", tiles.COLOURS["sft"]), ("D", tiles.COLOURS["grpo"]), ("D", tiles.COLOURS["grpo"])]
 
 
 def test_an_adapter_run_has_a_column_more_and_its_own_colour(ledger):
-    stock, run = tiles.tiles(ledger)[0], tiles.tiles(ledger)[3]
+    stock, _, _, run, _ = tiles.tiles(ledger).itertuples()
     assert [(s, c) for s, c, _ in tiles._shapes(stock, 0, 0)] == [("o", tiles.INK)]
     assert [(s, c) for s, c, _ in tiles._shapes(run, 0, 0)] == [("D", tiles.PROVEN), ("o", tiles.PROVEN)]
 
 
 def test_many_calls_are_drawn_as_few_and_stay_inside_the_tile():
-    tall = tiles.Tile("0001-x", "kept", (40, *[1] * 39), "", False, False)
+    tall = pd.Series({"rows": (40, *[1] * 39), "method": "", "adapted": False, "trains": False})
     places = [at for _, _, at in tiles._shapes(tall, 3, -2)]
     assert len(places) == tiles.WIDEST + 39
     assert all(abs(x - 3) < 0.44 and abs(y + 2) < 0.44 for x, y in places)
 
 
 def test_a_pipeline_that_this_code_no_longer_knows_still_has_a_tile(ledger):
-    assert tiles.tiles(ledger)[4].rows == (0,)
+    assert tiles.tiles(ledger).rows.iloc[4] == (0,)
 
 
 def test_the_words_count_the_calls_and_name_the_steps(ledger):

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib.agent.guard import content, overlap
+from lib.agent.guard import SAME_TASK, content, overlap
 from lib.agent.prompt import Draft
 from lib.files import rows, sha256
 from lib.models.embed import embedder
@@ -23,7 +23,6 @@ from lib.models.embed import embedder
 FOLDER = Path(__file__).parent
 AREAS = ("travel", "health", "admin", "home", "social", "career", "creative", "learning", "shopping", "finance")
 SHOWN = ("json", "lines")  # schemas that a set can be shown in: it has no reasons, unknowns or slots
-SAME_TASK = 0.6  # Jaccard of content words from which two task lines are the same task
 VALID = 12  # one family in so many is for validation
 
 

@@ -10,20 +10,18 @@ from dataclasses import replace
 from lib.agent import prompt
 from lib.agent.pipeline import Call, Misplaced, State, Work, step
 from lib.agent.prompt import BadReply
-from lib.agent.steps.asking import read_set
-from lib.agent.steps.choosing import transplanted
+from lib.agent.steps.asking import Count, read_set
+from lib.agent.steps.choosing import sets, transplanted
 
 
-@step("adapter", calls=lambda **_: 1, needs=lambda **_: ["adapters"])
-def donor(adapter: str = "", n: int = 7):
+@step("adapter", calls=lambda **_: 1, needs=lambda **_: ["adapters"], role="after", pool="fills")
+def donor(adapter: str = "", n: Count = 7):
     """Add a set by another adapter (its folder; "" is the bare base) to the pool; go on with merge, best or transplant."""
-    if not 1 <= n <= 20:
-        raise ValueError(f"n is {n}, expected 1 to 20")
 
     def run(state: State) -> Work:
         demos = [(e.task, e.shown("json")) for e in state.demos]
         [reply] = yield [Call(prompt.ask(state.task, n, "json", (), demos), adapter=adapter)]
-        own = state.pool or ((state.draft,) if state.draft else ())
+        own = sets(state)
         try:
             given = read_set(reply)
         except BadReply as error:
@@ -35,11 +33,9 @@ def donor(adapter: str = "", n: int = 7):
     return run
 
 
-@step("adapter")
-def transplant(most: int = 2):
+@step("adapter", role="after", pool="chooses")
+def transplant(most: Count = 2):
     """Replace up to `most` questions of the draft that repeat others most by what only the last set of the pool asks."""
-    if not 1 <= most <= 20:
-        raise ValueError(f"most is {most}, expected 1 to 20")
 
     def run(state: State) -> Work:
         draft = state.need("transplant")

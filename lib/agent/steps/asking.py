@@ -6,24 +6,32 @@ Knows which paragraphs, schema and grammar to send. Does not know what comes aft
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lib.agent import prompt
 from lib.agent.likeness import round_robin
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply, Draft
+from lib.forms import Number
 from lib.models.model import Completion
 
+# Ranges of arguments: questions, ways or examples, what may happen not at all, a temperature.
+Count = Annotated[int, Field(ge=1, le=20)]
+Few = Annotated[int, Field(ge=1, le=8)]
+Limit = Annotated[int, Field(ge=0, le=20)]
+Heat = Annotated[Number, Field(ge=0, le=5)]
 Schema = Literal["json", "lines", "slots", "unknowns", "reasons", "givens"]
 Grammar = Literal["off", "count", "questions"]
 
 
 @step("prompting", calls=lambda **_: 1, needs=lambda grammar, **_: [] if grammar == "off" else ["grammar"])
 def ask(
-    n: int = 7,
+    n: Count = 7,
     schema: Schema = "json",
     advice: list[str] = [],  # noqa: B006
-    tokens: int = 0,
+    tokens: Annotated[int, Field(ge=0, le=100_000)] = 0,  # 0: the decoding's own
     grammar: Grammar = "off",
     take: int = 0,
 ):
@@ -31,8 +39,8 @@ def ask(
 
     With `take`, a reply that goes on after so many questions is read up to there, also where it was cut off later.
     """
-    if not 1 <= n <= 20 or not 0 <= take <= n:
-        raise ValueError(f"n is {n} and take is {take}, expected 1 to 20, and 0 (all of the reply) to n")
+    if not 0 <= take <= n:
+        raise ValueError(f"take is {take}, expected 0 (all of the reply) to n, which is {n}")
     if take and schema not in ("json", "lines"):
         raise ValueError(f"take is {take} and schema {schema}: take reads the schemas json and lines alone")
     if take and grammar != "off":
@@ -41,8 +49,6 @@ def ask(
         )
     if schema == "slots" and n != 7:
         raise ValueError(f"n is {n}, but the slots schema has seven slots")
-    if not 0 <= tokens <= 100_000:
-        raise ValueError(f"tokens is {tokens}, expected 0 (the decoding's own) to 100000")
     for a in advice:
         if a not in prompt.ADVICE and len(a.split()) < 2:
             raise ValueError(f"advice {a!r} is neither your own words nor one of {', '.join(prompt.ADVICE)}")
@@ -68,14 +74,12 @@ def read_set(reply: Completion, schema: str = "json", take: int = 0) -> Draft:
     return prompt.parse_set(reply.text, schema)
 
 
-@step("prompting", calls=lambda names, **_: len(names))
-def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: int = 7, to: int = 7):  # noqa: B006
+@step("prompting", calls=lambda names, **_: len(names), role="after")
+def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: Count = 7, to: Count = 7):  # noqa: B006
     """Ask once from each perspective and merge the sets in turn, first questions first, without repeats."""
     known = list(prompt.FRAMES)
     if not 1 <= len(names) <= 8 or not set(names) <= set(known):
         raise ValueError(f"names is {names}, expected 1 to 8 of {', '.join(known)}")
-    if not (1 <= n <= 20 and 1 <= to <= 20):
-        raise ValueError(f"n is {n} and to is {to}, expected 1 to 20")
 
     def run(state: State) -> Work:
         replies = yield [Call(prompt.ask(state.task, n, "json", [name])) for name in names]
@@ -90,11 +94,9 @@ def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: int = 7,
     return run
 
 
-@step("prompting", calls=lambda **_: 1, needs=lambda temp, **_: ["temperature"] if temp else [])
-def beat(n: int = 7, temp: float = 0.0):
+@step("prompting", calls=lambda **_: 1, needs=lambda temp, **_: ["temperature"] if temp else [], role="after")
+def beat(n: Count = 7, temp: Heat = 0.0):
     """Show the model its own draft as the obvious set and ask for one that beats it (temp 0: the run's own decoding)."""
-    if not 1 <= n <= 20 or not 0 <= temp <= 5:
-        raise ValueError(f"n is {n} and temp is {temp}, expected 1 to 20 and 0 to 5")
 
     def run(state: State) -> Work:
         first = state.need("beat")

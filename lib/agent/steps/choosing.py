@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from lib.agent import prompt
 from lib.agent.likeness import clusters, composite, dispersion, in_form, round_robin, similarity
 from lib.agent.pipeline import Call, Misplaced, State, Work, step
 from lib.agent.prompt import BadReply, Draft
-from lib.agent.steps.asking import Grammar, read_set
+from lib.agent.steps.asking import Count, Grammar, Heat, read_set
 from lib.models.embed import embedder
 
 
@@ -22,11 +24,13 @@ from lib.models.embed import embedder
     "over-generate and prune",
     calls=lambda temps, **_: len(temps),
     needs=lambda grammar, **_: ["temperature"] if grammar == "off" else ["temperature", "grammar"],
+    role="after",
+    pool="fills",
 )
-def sample(temps: list[float] = [0.4, 0.6, 0.8], n: int = 7, advice: list[str] = [], grammar: Grammar = "off"):  # noqa: B006
+def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] = [], grammar: Grammar = "off"):  # noqa: B006
     """Draw a set at each temperature into the pool, beside the draft that is there; choose with a step after it."""
-    if not 1 <= len(temps) <= 16 or not all(0 <= t <= 5 for t in temps) or not 1 <= n <= 20:
-        raise ValueError(f"temps is {temps} and n is {n}, expected 1 to 16 temperatures of 0 to 5 and 1 to 20")
+    if not 1 <= len(temps) <= 16:
+        raise ValueError(f"temps is {temps}, expected 1 to 16 temperatures")
     form = {} if grammar == "off" else {"grammar": prompt.set_grammar(n, "json", grammar == "questions")}
 
     def run(state: State) -> Work:
@@ -36,7 +40,7 @@ def sample(temps: list[float] = [0.4, 0.6, 0.8], n: int = 7, advice: list[str] =
         drafts, faults = prompt.parse_each(replies, read_set)
         if faults:
             state = state.note(f"{len(faults)} of {len(temps)} sets left out: {faults[0]}")
-        pool = (*(state.pool or _own(state)), *(d for d in drafts if d is not None))
+        pool = (*sets(state), *(d for d in drafts if d is not None))
         if not pool:
             raise BadReply(f"no set could be read; the first: {faults[0]}")
         return replace(state, draft=state.draft or pool[0], pool=pool)
@@ -44,8 +48,9 @@ def sample(temps: list[float] = [0.4, 0.6, 0.8], n: int = 7, advice: list[str] =
     return run
 
 
-def _own(state: State) -> tuple[Draft, ...]:
-    return (state.draft,) if state.draft else ()
+def sets(state: State) -> tuple[Draft, ...]:
+    """What there is to choose from: the pool, or where there is none the draft."""
+    return state.pool or ((state.draft,) if state.draft else ())
 
 
 def _pool(state: State, name: str, most: int = 16) -> list[Draft]:
@@ -58,11 +63,13 @@ def _pool(state: State, name: str, most: int = 16) -> list[Draft]:
     "over-generate and prune",
     calls=lambda by, most: most if by == "logprob" else 0,
     needs=lambda by, most: ["logprobs"] if by == "logprob" else [],
+    pool="chooses",
 )
-def best(by: Literal["composite", "dispersion", "agreement", "logprob"] = "composite", most: int = 4):
+def best(
+    by: Literal["composite", "dispersion", "agreement", "logprob"] = "composite",
+    most: Annotated[int, Field(ge=1, le=16)] = 4,
+):
     """Choose one set of the pool: by a code ruler, by how far its questions stand apart, by agreement, by likelihood."""
-    if not 1 <= most <= 16:
-        raise ValueError(f"most is {most}, expected 1 to 16")
 
     def run(state: State) -> Work:
         drafts = _pool(state, "best", most)
@@ -90,11 +97,9 @@ def _agree(a: Draft, b: Draft) -> float:
     return sum(near) / len(near) if near else 0.0
 
 
-@step("over-generate and prune", calls=lambda most: 2 * (most - 1))
-def tournament(most: int = 4):
+@step("over-generate and prune", calls=lambda most: 2 * (most - 1), pool="chooses")
+def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4):
     """Let the model compare the sets of the pool in pairs, each pair in both orders; where the two disagree the earlier stays."""
-    if not 2 <= most <= 16:
-        raise ValueError(f"most is {most}, expected 2 to 16")
 
     def run(state: State) -> Work:
         left = _pool(state, "tournament", most)
@@ -112,11 +117,9 @@ def tournament(most: int = 4):
     return run
 
 
-@step("over-generate and prune")
-def consensus(to: int = 7):
+@step("over-generate and prune", pool="chooses")
+def consensus(to: Count = 7):
     """Keep the questions that most sets of the pool ask in some wording, in the order of the first set that asks them."""
-    if not 1 <= to <= 20:
-        raise ValueError(f"to is {to}, expected 1 to 20")
 
     def run(state: State) -> Work:
         drafts = _pool(state, "consensus")
@@ -133,11 +136,9 @@ def consensus(to: int = 7):
     return run
 
 
-@step("over-generate and prune")
-def merge(to: int = 7):
+@step("over-generate and prune", pool="chooses")
+def merge(to: Count = 7):
     """Put one set together from the pool: first questions first, in turn, without repeats."""
-    if not 1 <= to <= 20:
-        raise ValueError(f"to is {to}, expected 1 to 20")
 
     def run(state: State) -> Work:
         drafts = _pool(state, "merge")

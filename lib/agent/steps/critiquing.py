@@ -7,12 +7,15 @@ that cannot be read is the answer, so it fails the case.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field
 
 from lib.agent import prompt
 from lib.agent.likeness import fresh
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply
-from lib.agent.steps.asking import read_set
+from lib.agent.steps.asking import Count, read_set
 
 
 def swap(state: State, at: int, question: str, why: str) -> State:
@@ -27,11 +30,9 @@ def swap(state: State, at: int, question: str, why: str) -> State:
     )
 
 
-@step("self-critique", calls=lambda swaps, **_: 2 * swaps)
-def critique(swaps: int = 1):
+@step("self-critique", calls=lambda swaps, **_: 2 * swaps, role="after")
+def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1):
     """Name the worst question and its fault and rewrite that one alone; at most `swaps` times, or until none is named."""
-    if not 1 <= swaps <= 7:
-        raise ValueError(f"swaps is {swaps}, expected 1 to 7")
 
     def run(state: State) -> Work:
         for _ in range(swaps):
@@ -51,11 +52,9 @@ def critique(swaps: int = 1):
     return run
 
 
-@step("self-critique", calls=lambda rounds, **_: rounds)
-def revise(rounds: int = 1, n: int = 7):
+@step("self-critique", calls=lambda rounds, **_: rounds, role="after")
+def revise(rounds: Annotated[int, Field(ge=1, le=5)] = 1, n: Count = 7):
     """Show the whole draft and ask for a better one that keeps what is good."""
-    if not (1 <= rounds <= 5 and 1 <= n <= 20):
-        raise ValueError(f"rounds is {rounds} and n is {n}, expected 1 to 5 and 1 to 20")
 
     def run(state: State) -> Work:
         for _ in range(rounds):

@@ -10,16 +10,15 @@ from dataclasses import replace
 from lib.agent import prompt
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply, Draft
+from lib.agent.steps.asking import Count, Limit
 from lib.measure.answer import normalised
 
 HEAT = 0.9
 
 
 @step("decoding", calls=lambda n, again: 1 + n + again, needs=lambda again, **_: ["temperature"] if again else [])
-def one_by_one(n: int = 7, again: int = 0):
+def one_by_one(n: Count = 7, again: Limit = 0):
     """Restate the task, then ask for one question at a time; a repeat is asked for again with heat, at most `again` times."""
-    if not (1 <= n <= 20 and 0 <= again <= 20):
-        raise ValueError(f"n is {n} and again is {again}, expected 1 to 20 and 0 to 20")
 
     def run(state: State) -> Work:
         title, asked, left, change = "", [], again, {}

@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lib.agent import prompt
-from lib.agent.likeness import fresh
+from lib.agent.likeness import distinct, fresh, in_turn, repeats
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply, Draft
-from lib.agent.steps.asking import read_set
-from lib.measure.answer import normalised
+from lib.agent.steps.asking import Count, Few, Heat, read_set
 
 # What nearly every plan depends on, for lists that come out too short.
 GENERAL = ("main purpose", "spending limit", "target date", "people it is for", "size", "location", "current state")
@@ -22,10 +21,7 @@ def _from(state: State, unknowns: list[str], n: int, least: int = 7) -> Work:
     """Questions for the first n different unknowns; fewer than n and `least` are filled up with general ones, and noted."""
     if not any(unknowns):
         raise BadReply("nothing to ask about was listed")
-    names: list[str] = []
-    for name in unknowns:
-        if name and len(names) < n and fresh(name, names):
-            names.append(name)
+    names = distinct([name for name in unknowns if name], n)
     more = [g for g in GENERAL if fresh(g, names)][: max(0, min(n, least) - len(names))]
     if more:
         state = state.note(f"only {len(names)} different unknowns listed; filled up with: " + " | ".join(more))
@@ -35,10 +31,8 @@ def _from(state: State, unknowns: list[str], n: int, least: int = 7) -> Work:
 
 
 @step("multi-call", calls=lambda **_: 2)
-def brainstorm(n: int = 7):
+def brainstorm(n: Count = 7):
     """List what the plan depends on, then write a question for each of the first n; more than 7 wants a select after it."""
-    if not 1 <= n <= 20:
-        raise ValueError(f"n is {n}, expected 1 to 20")
 
     def run(state: State) -> Work:
         [reply] = yield [Call(prompt.brainstorm(state.task))]
@@ -48,10 +42,8 @@ def brainstorm(n: int = 7):
 
 
 @step("multi-call", calls=lambda **_: 3)
-def assume(n: int = 7):
+def assume(n: Count = 7):
     """Sketch a plan, list what it silently assumes, then turn the first n assumptions into questions."""
-    if not 1 <= n <= 20:
-        raise ValueError(f"n is {n}, expected 1 to 20")
 
     def run(state: State) -> Work:
         [reply] = yield [Call(prompt.plan(state.task))]
@@ -65,36 +57,32 @@ def assume(n: int = 7):
 
 
 @step("multi-call", calls=lambda ways, **_: ways + 1, needs=lambda **_: ["temperature"])
-def diverge(ways: int = 3, temp: float = 0.8, n: int = 12):
+def diverge(ways: Few = 3, temp: Heat = 0.8, n: Count = 12):
     """Brainstorm several times with heat, pool the different unknowns in turn, ask for each of n; converge with select."""
-    if not (1 <= ways <= 8 and 0 < temp <= 5 and 1 <= n <= 20):
-        raise ValueError(f"ways {ways}, temp {temp}, n {n}: expected 1 to 8, above 0 to 5 and 1 to 20")
+    if not temp:
+        raise ValueError("temp is 0: expected above 0 to 5")
 
     def run(state: State) -> Work:
         replies = yield [Call(prompt.brainstorm(state.task), {"temp": temp})] * ways
         lists, faults = prompt.parse_each(replies, lambda r: prompt.parse_list(r.text, "unknowns"))
-        good = [Draft("", x) for x in lists if x]
+        good = [x for x in lists if x]
         if not good:
             raise BadReply(f"no brainstorm was a list; the first said: {faults[0] if faults else 'nothing'}")
         if faults:
             state = state.note(f"{len(faults)} of {ways} brainstorms left out: {faults[0]}")
-        longest = max(len(d.questions) for d in good)
-        pool = [d.questions[row] for row in range(longest) for d in good if row < len(d.questions)]
-        return (yield from _from(state, pool, n))
+        return (yield from _from(state, in_turn(good), n))
 
     return run
 
 
-@step("multi-call", calls=lambda **_: 1)
-def select(to: int = 7):
+@step("multi-call", calls=lambda **_: 1, role="after")
+def select(to: Count = 7):
     """Let the model choose `to` questions of the draft by number; a draft that is short enough stays as it is."""
-    if not 1 <= to <= 20:
-        raise ValueError(f"to is {to}, expected 1 to 20")
 
     def run(state: State) -> Work:
         draft = state.need("select")
-        flat = [normalised(q) for q in draft.questions]  # a question said again word for word is no choice
-        pool = [q for i, q in enumerate(draft.questions) if flat[i] not in flat[:i]]
+        again = repeats(draft.questions)  # a question said again word for word is no choice
+        pool = [q for q, repeat in zip(draft.questions, again, strict=True) if not repeat]
         if len(draft.questions) <= to:
             return state
         if len(pool) <= to:

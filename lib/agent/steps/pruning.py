@@ -11,21 +11,19 @@ from typing import Literal
 
 from lib.agent.bank import bank, nearest
 from lib.agent.guard import content
-from lib.agent.likeness import similarity
+from lib.agent.likeness import repeats, similarity
 from lib.agent.pipeline import State, Work, step
 from lib.agent.prompt import Draft
-from lib.measure.answer import normalised
+from lib.agent.steps.asking import Count
 from lib.models.embed import embedder
 
 By = Literal["redundancy", "meaning", "vagueness", "given", "neighbours", "corpus", "covering", "last"]
 Scorer = Callable[[Sequence[str], int], float]
 
 
-@step("over-generate and prune")
-def prune(to: int = 7, by: By = "redundancy"):
+@step("over-generate and prune", role="after")
+def prune(to: Count = 7, by: By = "redundancy"):
     """Drop questions one by one until `to` are left: the most redundant, vaguest, least covering, farthest from the bank."""
-    if not 1 <= to <= 20:
-        raise ValueError(f"to is {to}, expected 1 to 20")
 
     def run(state: State) -> Work:
         draft = state.need("prune")
@@ -48,8 +46,8 @@ def drop(draft: Draft, to: int, scorer: Scorer) -> tuple[Draft, list[str]]:
     questions, extra, dropped = list(draft.questions), list(draft.extra), []
     paired = len(extra) == len(questions)  # one reason or unknown a question: they go together
     while len(questions) > to:
-        flat = [normalised(q) for q in questions]
-        worst = max(range(len(questions)), key=lambda i: (flat[i] in flat[:i], scorer(questions, i), i))
+        again = repeats(questions)
+        worst = max(range(len(questions)), key=lambda i: (again[i], scorer(questions, i), i))
         dropped.append(questions.pop(worst))
         if paired:
             extra.pop(worst)

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Literal
 
 from lib.agent import prompt
-from lib.agent.bank import SAME_TASK, Example, bank, nearest
-from lib.agent.guard import content, overlap
-from lib.agent.likeness import fresh
+from lib.agent.bank import Example, bank, nearest
+from lib.agent.guard import SAME_TASK, content, overlap
+from lib.agent.likeness import distinct, in_turn
 from lib.agent.pipeline import Call, State, Work, step
-from lib.agent.steps.asking import read_set
+from lib.agent.steps.asking import Count, Few, read_set
 
 By = Literal["words", "embedding", "diverse", "fixed"]
 
@@ -30,11 +30,9 @@ def chosen(state: State, k: int, by: str) -> tuple[State, list[Example]]:
     return state.note("examples: " + " | ".join(e.task for e in found)), found
 
 
-@step("retrieval")
-def demos(k: int = 2, by: By = "words"):
+@step("retrieval", role="before")
+def demos(k: Few = 2, by: By = "words"):
     """Show the k nearest worked examples (by words, by meaning; of different families; the same for all)."""
-    if not 1 <= k <= 8:
-        raise ValueError(f"k is {k}, expected 1 to 8")
 
     def run(state: State) -> Work:
         state, found = chosen(state, k, by)
@@ -61,18 +59,13 @@ def _diverse(task: str, k: int) -> list[Example]:
 
 
 @step("retrieval", calls=lambda **_: 1)
-def checklist(k: int = 3, to: int = 7, by: By = "words"):
+def checklist(k: Few = 3, to: Count = 7, by: By = "words"):
     """Take what the k nearest examples ask as a checklist and write a question for each of `to` entries."""
-    if not (1 <= k <= 8 and 1 <= to <= 20):
-        raise ValueError(f"k is {k} and to is {to}, expected 1 to 8 and 1 to 20")
 
     def run(state: State) -> Work:
         state, found = chosen(state, k, by)
         # First what each of them asks first, the nearest before the others: the most decisive stand first in a set.
-        listed: list[str] = []
-        for question in (q for row in zip(*(e.draft.questions for e in found), strict=True) for q in row):
-            if len(listed) < to and fresh(question, listed):
-                listed.append(question)
+        listed = distinct(in_turn([e.draft.questions for e in found]), to)
         [reply] = yield [Call(prompt.from_unknowns(state.task, listed))]
         return replace(state.note("checklist: " + " | ".join(listed)), draft=read_set(reply))
 
@@ -80,10 +73,8 @@ def checklist(k: int = 3, to: int = 7, by: By = "words"):
 
 
 @step("retrieval", calls=lambda **_: 1)
-def adapt(n: int = 7, by: By = "words"):
+def adapt(n: Count = 7, by: By = "words"):
     """Show the questions of the nearest example and ask for them made over for this task."""
-    if not 1 <= n <= 20:
-        raise ValueError(f"n is {n}, expected 1 to 20")
 
     def run(state: State) -> Work:
         state, [near] = chosen(state, 1, by)

@@ -7,30 +7,29 @@ one readable answer there is nothing to choose by, and the case fails.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from lib.agent import prompt
-from lib.agent.likeness import variety
+from lib.agent.likeness import repeats, variety
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply, Draft
-from lib.measure.answer import normalised
+from lib.agent.steps.asking import Count
 
 
 def _keep(state: State, draft: Draft, worth: list[float], to: int) -> State:
     """The `to` questions of most worth, in the order of the draft. What was not looked at has no worth, nor a repeat."""
-    flat = [normalised(q) for q in draft.questions]
-    worth = [-1.0 if flat[i] in flat[:i] else w for i, w in enumerate(worth)]
+    worth = [-1.0 if again else w for again, w in zip(repeats(draft.questions), worth, strict=False)]
     ranked = sorted(range(len(worth)), key=lambda i: (-worth[i], i))[:to]
     told = ", ".join(f"{w:.2f}" for w in worth)
     questions = tuple(draft.questions[i] for i in sorted(ranked))
     return replace(state, draft=Draft(draft.title, questions)).note(f"worth by question: {told}")
 
 
-@step("info-gain", calls=lambda situations, most, **_: 1 + situations * most)
-def discriminate(to: int = 7, situations: int = 4, most: int = 10):
+@step("info-gain", calls=lambda situations, most, **_: 1 + situations * most, role="after")
+def discriminate(to: Count = 7, situations: Annotated[int, Field(ge=2, le=8)] = 4, most: Count = 10):
     """Imagine different situations, answer each question of the draft in each, keep those whose answers differ most."""
-    if not (1 <= to <= 20 and 2 <= situations <= 8 and 1 <= most <= 20):
-        raise ValueError(f"to {to}, situations {situations}, most {most}: expected 1 to 20, 2 to 8 and 1 to 20")
 
     def run(state: State) -> Work:
         draft = state.need("discriminate")
@@ -52,11 +51,9 @@ def discriminate(to: int = 7, situations: int = 4, most: int = 10):
     return run
 
 
-@step("answer simulation", calls=lambda by, most, **_: most * (3 if by == "plan" else 1))
-def simulate(to: int = 7, by: Literal["answers", "plan"] = "answers", most: int = 10):
+@step("answer simulation", calls=lambda by, most, **_: most * (3 if by == "plan" else 1), role="after")
+def simulate(to: Count = 7, by: Literal["answers", "plan"] = "answers", most: Count = 10):
     """Imagine three answers to each question of the draft; keep those whose answers differ most, or change the plan most."""
-    if not (1 <= to <= 20 and 1 <= most <= 20):
-        raise ValueError(f"to {to}, most {most}: expected 1 to 20")
 
     def run(state: State) -> Work:
         draft = state.need("simulate")

@@ -10,21 +10,20 @@ from dataclasses import replace
 from typing import Literal
 
 from lib.agent import prompt
+from lib.agent.likeness import repeats
 from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.steps.asking import Count, Limit
 from lib.agent.steps.critiquing import swap
 from lib.agent.steps.pruning import drop
-from lib.measure.answer import normalised
 
 # The fault that each check finds when it comes out wrong, the worst first.
 FAULT = {"given": "given", "duplicate": "duplicate", "one_thing": "two things", "specific": "vague"}
 GOOD = {"given": False, "duplicate": False, "one_thing": True, "specific": True}
 
 
-@step("verification", calls=lambda then, most, repairs, **_: most + (repairs if then == "repair" else 0))
-def verify(then: Literal["repair", "drop"] = "repair", to: int = 7, most: int = 7, repairs: int = 3):
+@step("verification", calls=lambda then, most, repairs, **_: most + (repairs if then == "repair" else 0), role="after")
+def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Count = 7, repairs: Limit = 3):
     """Check each question (one thing? given? concrete? repeat?), then rewrite at most `repairs` that fail, or drop to `to`."""
-    if not (1 <= to <= 20 and 1 <= most <= 20 and 0 <= repairs <= 20):
-        raise ValueError(f"to {to}, most {most}, repairs {repairs}: expected 1 to 20, 1 to 20 and 0 to 20")
 
     def run(state: State) -> Work:
         draft = state.need("verify")
@@ -35,9 +34,8 @@ def verify(then: Literal["repair", "drop"] = "repair", to: int = 7, most: int = 
         if faults:
             state = state.note(f"{len(faults)} of {len(qs)} checks left out: {faults[0]}")
         wrong = [[FAULT[n] for n in FAULT if c[n] != GOOD[n]] if c else [] for c in checks]
-        flat = [normalised(q) for q in qs]
-        for i in range(len(qs)):
-            if flat[i] in flat[:i]:  # word for word the same is certain, whatever the model says
+        for i, again in enumerate(repeats(qs)):
+            if again:  # word for word the same is certain, whatever the model says
                 wrong[i] = ["duplicate", *(f for f in wrong[i] if f != "duplicate")]
         if then == "drop":
             failed = {q: len(w) for q, w in zip(qs, wrong, strict=True)}

@@ -32,7 +32,10 @@ class Plan:
 
 def asked(number: int, value: Any) -> str:
     """Names an entry by its place and content: an edited entry is a new one."""
-    text = value if isinstance(value, str) else canonical(value) if _jsonable(value) else repr(value)
+    try:
+        text = value if isinstance(value, str) else canonical(value)
+    except (TypeError, ValueError):  # YAML has values that JSON has not
+        text = repr(value)
     return f"{number}-{sha256(text)[:12]}"
 
 
@@ -50,11 +53,3 @@ def read(path: Path) -> list[Any]:
     if not isinstance(value, dict) or set(value) != {"proposals"} or not isinstance(value["proposals"], list):
         raise BadParameters(f"{path}: expected a mapping with a list 'proposals' and nothing else")
     return value["proposals"]
-
-
-def _jsonable(value: Any) -> bool:
-    try:
-        canonical(value)
-    except (TypeError, ValueError):
-        return False
-    return True

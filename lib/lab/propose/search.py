@@ -7,19 +7,17 @@ families and steps that stand in them.
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import random
 import re
-import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from lib.agent import rehearsal
-from lib.agent.pipeline import STEPS, BadPipeline, require
+from lib.agent.pipeline import STEPS, Argument, BadPipeline, require
 from lib.agent.prompt import ADVICE
 from lib.agent.steps import build
 from lib.files import canonical
@@ -37,7 +35,7 @@ VALUES: dict[str, list[Any]] = {
 DECODINGS = (
     {"temp": 0.3}, {"temp": 0.7}, {"temp": 0.7, "top_p": 0.9}, {"temp": 0.7, "min_p": 0.1}, {"temp": 1.0, "min_p": 0.1},
 )  # fmt: skip
-FILLS = ("sample", "donor")  # steps that add sets to the pool and leave the draft as it is
+PRUNE = {"step": "prune"}
 PRIOR, WEIGHT = 0.01, 2.0  # what an untried class is expected to bring, and as how many runs that counts
 CURIOUS = 0.02  # how much, on the scale of quality, a class that was tried less is preferred
 TRIES = 400
@@ -84,7 +82,7 @@ class Search:
 def written(candidate: Candidate, view: View) -> Proposal:
     """A candidate as a proposal, with the effect that experience lets one expect."""
     mean, count = experience(view).get(candidate.lever, (0.0, 0))
-    predicted = round((mean * count + PRIOR * WEIGHT) / (count + WEIGHT), 3)
+    predicted = round(expected(mean, count), 3)
     champion = view.champion["id"] if view.champion else "nothing"
     so_far = f"{count} runs of this class came to {mean:+.3f} on average" if count else "this class is untried"
     return Proposal(
@@ -99,31 +97,32 @@ def written(candidate: Candidate, view: View) -> Proposal:
     )
 
 
+def expected(mean: float, count: int) -> float:
+    """The effect to expect of a class that had `mean` in `count` runs."""
+    return (mean * count + PRIOR * WEIGHT) / (count + WEIGHT)
+
+
 def experience(view: View) -> dict[str, tuple[float, int]]:
     """Mean paired difference and count, by lever class, step and setting."""
-    found: dict[str, list[float]] = {}
-    records = {r["id"]: r for r in view.ledger.records}
-    for outcome in lessons.outcomes(view.ledger, view.fingerprint).itertuples():
-        r = records[outcome.id]
-        for part in [r["lever"], *_parts(r["pipeline"], r["decoding"])]:
-            found.setdefault(part, []).append(outcome.delta)
-    return {k: (sum(v) / len(v), len(v)) for k, v in found.items()}
+    deltas: dict[str, list[float]] = {}
+    for row in lessons.outcomes(view.ledger, view.fingerprint).itertuples():
+        for part in [row.lever, *_parts(row.pipeline, row.decoding)]:
+            deltas.setdefault(part, []).append(row.delta)
+    return {k: (sum(v) / len(v), len(v)) for k, v in deltas.items()}
 
 
 def ranked(candidates: list[Candidate], view: View, rng: random.Random) -> list[Candidate]:
     """Wished-for classes first, then untried ones, then by what came of a class and its parts, the rarely tried ahead."""
     seen = experience(view)
     tried = sum(seen.get(lever, (0.0, 0))[1] for lever in PROPOSABLE)
-    wished = set(re.findall(r"[a-z][a-z_-]+", f"{view.steering.wish} {view.steering.standing}".lower()))
     order = {lever: rng.random() for lever in sorted({c.lever for c in candidates})}
     text = f"{view.steering.wish} {view.steering.standing}".lower()
+    wished = set(re.findall(r"[a-z][a-z_-]+", text))
 
     def key(c: Candidate) -> tuple[float, float, float, float]:
         mean, count = seen.get(c.lever, (0.0, 0))
         asked = c.lever in text or any(str(row["step"]) in wished for row in c.pipeline)
-        worth = (mean * count + PRIOR * WEIGHT) / (count + WEIGHT) + CURIOUS * math.sqrt(
-            math.log(tried + 2) / (count + 1)
-        )
+        worth = expected(mean, count) + CURIOUS * math.sqrt(math.log(tried + 2) / (count + 1))
         parts = [(m * n) / (n + WEIGHT) for m, n in (seen.get(p, (0.0, 0)) for p in c.parts[1:])]
         own = sum(parts) / len(parts) if parts else 0.0
         return (0 if asked else 1, 0 if not count else 1, order[c.lever] - (worth * 1000 if count else 0), -own)
@@ -161,52 +160,50 @@ def fresh(view: View) -> list[Candidate]:
 
 def candidates(view: View) -> Iterator[Candidate]:
     """The neighbours of the champion: a step put in, a step exchanged, a setting changed, another decoding."""
-    c = view.champion
-    pipeline = c["pipeline"] if c else [{"step": "ask"}]
-    decoding = c["decoding"] if c else {}
-    bases = [pipeline] + ([[{"step": "ask"}]] if pipeline != [{"step": "ask"}] else [])
-    for base in bases:
-        for name, made in sorted(STEPS.items()):
+    plain = [{"step": "ask"}]
+    champion = view.champion or {"pipeline": plain, "decoding": {}}
+    pipeline, decoding = champion["pipeline"], champion["decoding"]
+    for base in [pipeline] if pipeline == plain else [pipeline, plain]:
+        for name in sorted(STEPS):
             for args in variants(name):
                 row = {"step": name, **args}
                 for placed in places(row, base):
-                    yield Candidate(lever_of(row, made.family), placed, decoding, f"{_say(row)} {_where(placed, row)}")
-        for changed in DECODINGS:
-            yield Candidate(
-                "decoding", base, changed, f"draws with {_args(changed)} instead of {_args(decoding) or 'greedily'}"
-            )
+                    yield Candidate(lever_of(row), placed, decoding, f"{_say(row)} {_where(placed, row)}")
+        for other in DECODINGS:
+            change = f"draws with {_args(other)} instead of {_args(decoding) or 'greedily'}"
+            yield Candidate("decoding", base, other, change)
     for i, row in enumerate(pipeline):
-        for args in variants(str(row["step"])):
-            changed_row = {**row, **args}
-            changed_line = [*pipeline[:i], changed_row, *pipeline[i + 1 :]]
-            family = lever_of({"step": row["step"], **args}, STEPS[str(row["step"])].family)
-            yield Candidate(family, counted(changed_line), decoding, f"{_say(changed_row)} in its place")
+        for args in variants(row["step"]):
+            varied = {**row, **args}
+            whole = counted([*pipeline[:i], varied, *pipeline[i + 1 :]])
+            yield Candidate(lever_of({"step": row["step"], **args}), whole, decoding, f"{_say(varied)} in its place")
     for adapter in adapters(view.ledger):
         yield Candidate("adapter", pipeline, decoding, f"the same on the adapter of {adapter}", adapter)
 
 
-def lever_of(row: dict[str, Any], family: str) -> str:
+def lever_of(row: dict[str, Any]) -> str:
     """The class of a change: a schema is a class of its own, and asking for more than are kept is over-generating."""
     if row["step"] == "ask" and "schema" in row:
         return "schema"
-    return "over-generate and prune" if row["step"] == "ask" and row.get("n", 7) > 7 else family
+    if row["step"] == "ask" and row.get("n", 7) > 7:
+        return "over-generate and prune"
+    return STEPS[row["step"]].family
 
 
 def variants(name: str) -> Iterator[dict[str, Any]]:
     """Arguments of a step that are worth a run: its defaults, then one argument at a time."""
-    make = STEPS[name].make
-    hints = typing.get_type_hints(make)
     yield {}
-    for key, parameter in inspect.signature(make).parameters.items():
-        for value in values(key, hints[key], parameter.default):
-            if value != parameter.default:
+    for key, argument in STEPS[name].arguments.items():
+        for value in values(key, argument):
+            if value != argument.default:
                 yield {key: value}
 
 
-def values(key: str, hint: Any, default: Any) -> list[Any]:
+def values(key: str, argument: Argument) -> list[Any]:
     """Values of one argument by its name, else by its type. Free text is never made up."""
-    if typing.get_origin(hint) is typing.Literal:
-        return list(typing.get_args(hint))
+    hint, default = argument.hint, argument.default
+    if argument.options:
+        return list(argument.options)
     if key == "advice":
         names = sorted(ADVICE)
         return [[a] for a in names] + [["coach", b] for b in names if b != "coach"]
@@ -221,29 +218,17 @@ def values(key: str, hint: Any, default: Any) -> list[Any]:
     return []
 
 
-def role(name: str) -> str:
-    """before: prepares what the asking step sees. after: works on a draft. source: writes the draft itself.
-
-    Read from the step's source, since a step says nowhere else what it works on.
-    """
-    text = inspect.getsource(STEPS[name].make)
-    if re.search(r"\.need\(|state\.pool|state\.draft", text):
-        return "after"
-    return "before" if re.search(r"\bdemos=", text) and "draft=" not in text else "source"
-
-
 def places(row: dict[str, Any], base: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Where a step can stand in a pipeline, by its role. The same step is exchanged, not doubled."""
-    name, where = row["step"], role(row["step"])
-    rest = [r for r in base if r["step"] != name]
-    if where == "before":
+    lever = STEPS[row["step"]]
+    rest = [r for r in base if r["step"] != row["step"]]
+    if lever.role == "before":
         yield [row, *rest]
-    elif where == "source":
-        kept = [r for r in rest if role(str(r["step"])) != "source"]
-        before = [r for r in kept if role(str(r["step"])) == "before"]
-        after = [r for r in kept if role(str(r["step"])) == "after"]
+    elif lever.role == "source":
+        before = [r for r in rest if STEPS[r["step"]].role == "before"]
+        after = [r for r in rest if STEPS[r["step"]].role == "after"]
         yield counted([*before, row, *after])
-    elif "to" in inspect.signature(STEPS[name].make).parameters:
+    elif "to" in lever.arguments:
         for n in (8, 9, 10):  # with seven questions there is nothing to drop
             yield [*({**r, "n": n} if r["step"] == "ask" else r for r in rest), row]
     else:
@@ -252,24 +237,17 @@ def places(row: dict[str, Any], base: list[dict[str, Any]]) -> Iterator[list[dic
 
 def mended(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A pipeline with what it lacks to end in seven questions: sets to choose from, a choice among sets, a step that drops."""
-    names = [str(row["step"]) for row in pipeline]
-    filled = max((i for i, name in enumerate(names) if name in FILLS), default=None)
-    if filled is not None and not any(chooses(name) for name in names[filled + 1 :]):
-        pipeline = [*pipeline[: filled + 1], {"step": "best"}, *pipeline[filled + 1 :]]
-    wrong = _fault(canonical(pipeline))
-    lacks = re.match(r"(\w+): no pool", wrong)
-    if lacks:
-        at = next(i for i, row in enumerate(pipeline) if row["step"] == lacks[1])
-        first = [] if any(row["step"] == "ask" for row in pipeline[:at]) else [{"step": "ask"}]
-        pipeline = [*pipeline[:at], *first, {"step": "sample"}, *pipeline[at:]]
-        wrong = _fault(canonical(pipeline))
-    many = re.match(r"it ends with (\d+)", wrong)
-    return [*pipeline, {"step": "prune"}] if many and int(many[1]) > 7 else pipeline
-
-
-def chooses(name: str) -> bool:
-    """Whether a step takes its set from the pool, read from its source as its role is."""
-    return bool(re.search(r"_pool\(|state\.pool\[", inspect.getsource(STEPS[name].make)))
+    pools = [STEPS[row["step"]].pool for row in pipeline]
+    after = len(pools) - pools[::-1].index("fills") if "fills" in pools else None
+    if after is not None and "chooses" not in pools[after:]:
+        pipeline = [*pipeline[:after], {"step": "best"}, *pipeline[after:]]
+    ways = [pipeline, [*pipeline, PRUNE]]
+    if "chooses" in pools:
+        at = pools.index("chooses")
+        first = [] if {"ask"} & {row["step"] for row in pipeline[:at]} else [{"step": "ask"}]
+        sampled = [*pipeline[:at], *first, {"step": "sample"}, *pipeline[at:]]
+        ways += [sampled, [*sampled, PRUNE]]
+    return next((way for way in ways if not _fault(canonical(way))), pipeline)
 
 
 @lru_cache(maxsize=4096)
@@ -281,8 +259,8 @@ def _fault(pipeline: str) -> str:
 def counted(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A pipeline that asks for more than seven and drops none gets a step that drops."""
     many = any(row["step"] == "ask" and row.get("n", 7) != 7 for row in pipeline)
-    drops = any("to" in inspect.signature(STEPS[str(row["step"])].make).parameters for row in pipeline)
-    return [*pipeline, {"step": "prune"}] if many and not drops and "prune" in STEPS else pipeline
+    drops = any("to" in STEPS[row["step"]].arguments for row in pipeline)
+    return [*pipeline, PRUNE] if many and not drops else pipeline
 
 
 # --- words ---------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 import pytest
 
 from lib.agent import prompt
-from lib.agent.bank import SAME_TASK, bank, nearest
-from lib.agent.guard import content, overlap
+from lib.agent.bank import bank, nearest
+from lib.agent.guard import SAME_TASK, content, overlap
 from lib.agent.pipeline import run
 from lib.agent.steps import build
 from lib.models.model import Decoding
