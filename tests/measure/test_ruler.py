@@ -176,6 +176,12 @@ def test_unknowns_are_of_their_case_and_golds_own_question_is_one_more_way_to_as
     assert attic.unknowns == ()
 
 
+@pytest.mark.parametrize("odd", [{"gold": 7}, {"gold": -1}, {"weight": "much"}, {"asked": None}, {"weight": None}])
+def test_an_unknown_that_cannot_be_read_is_refused_with_what_was_expected(unfrozen_ruler, odd):
+    with pytest.raises(BadRuler, match="unknowns.jsonl.*expected name, weight, asked"):
+        know(unfrozen_ruler, WIND | odd)
+
+
 def test_a_case_without_unknowns_is_judged_by_golds_questions(frozen_ruler):
     for case in Ruler.load(frozen_ruler).cases:
         assert case.unknowns == ()
