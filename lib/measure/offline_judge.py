@@ -183,12 +183,12 @@ def unknowns_of(case: Case) -> tuple[Unknown, ...]:
     return tuple(Unknown(q, 5 if q == gold.critical else 3, (q,), q == gold.critical) for q in gold.questions)
 
 
-_kept: dict[tuple[int, tuple[str, ...]], Any] = {}
+_kept: dict[tuple[Vectors, tuple[str, ...]], Any] = {}
 
 
 def fixed(texts: Sequence[str], vectors: Vectors) -> Any:
     """Vectors of texts of the ruler, worked out once in a process."""
-    key = (id(vectors), tuple(texts))
+    key = (vectors, tuple(texts))
     if key not in _kept:
         _kept[key] = vectors(texts)
     return _kept[key]
@@ -263,7 +263,8 @@ def verdict_of(found: Amounts, gold: Amounts, made: Constants, without: str = ""
         )
     if found.void:
         return "loss"
-    if found.copied == 1 and all(found.of[f] <= gold.of[f] + 1e-6 for f in found.of):
+    # Vectors of one text differ in the seventh digit with what is embedded beside it.
+    if found.copied == 1 and all(found.of[f] <= gold.of[f] + 1e-4 for f in found.of):
         return "tie"  # gold itself
     ahead = lead(found, gold, seen)
     if ahead < seen.cuts[1]:

@@ -174,12 +174,18 @@ def _unknowns(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _of(gold: Gold, rows: Iterable[dict[str, Any]]) -> tuple[Unknown, ...]:
-    """A case's unknowns; where gold asks for one, its own question is one more way to ask."""
-    found = []
+    """A case's unknowns; where gold asks for one, its own question is one more way to ask. Raises BadRuler."""
+    found, places = [], dict(enumerate(gold.questions))
     for row in rows:
-        own = gold.questions[row["gold"]] if row.get("gold") is not None else ""
-        asked = (*row["asked"], *([own] if own else []))
-        found.append(Unknown(row["name"], float(row["weight"]), asked, bool(own) and own == gold.critical))
+        try:
+            own = places[row["gold"]] if row.get("gold") is not None else ""
+            asked = (*row["asked"], *([own] if own else []))
+            found.append(Unknown(row["name"], float(row["weight"]), asked, bool(own) and own == gold.critical))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BadRuler(
+                f"unknowns.jsonl: {row!r:.90} of {gold.title!r}: expected name, weight, asked and gold as a place among "
+                f"gold's {len(places)} questions, from 0 ({type(error).__name__}: {error})"
+            ) from error
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from lib.files import Tampered, canonical, locked, sha256
+from lib.files import ROOT, Tampered, canonical, locked, sha256
 from lib.lab import ledger
 from lib.lab.ledger import SEAL, Ledger, rebuilt, sealed_folders, sync, verify
 from lib.log import START
@@ -279,6 +279,11 @@ def test_verify_is_clean_where_scores_are_stored_in_another_order_than_they_were
         text = json.dumps(record).encode()
         ledger.seal(lab.folder, "run", {"cases.jsonl": cases}, lambda _, text=text: {"record.json": text})
     assert verify(lab.folder) == []
+
+
+def test_verify_computes_runs_of_an_earlier_judge_from_their_stored_judgments_alone():
+    judges = {canonical(r["identity"].get("judge")) for r in Ledger.read(ROOT / "runs").records}
+    assert len(judges) > 1 and verify(ROOT / "runs") == []
 
 
 @pytest.mark.parametrize("rows", ["[1]", '"text"', "{}", "not json"])

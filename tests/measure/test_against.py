@@ -1,17 +1,15 @@
 """A judge beside stored verdicts: files of our own in the study's format, and the study's own where they are here."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from lib.files import ROOT
+from lib.files import ROOT, RULER
+from lib.lab.offline import OfflineJudge
 from lib.measure import against
-from lib.measure.judge import DIMENSIONS, Judgment
-from lib.measure.offline_judge import OfflineJudge
+from lib.measure.judge import Judgment
 
 REAL = ROOT.parent / "shared" / "reference" / "fmdiscovery" / "verdicts"
-FITTED = ("adapter_e1_full", "exp030", "exp056")  # runs of the study that the offline judge was fitted to
 ASKED = ("How soon", "How often", "How big", "How far", "How old", "How cheap", "How heavy")
 
 
@@ -91,9 +89,23 @@ def test_nothing_to_compare_is_no_crash():
     assert found["cases"] == 0 and "0 answers" in against.text(found)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the study's texts are not here")
-def test_the_offline_judge_agrees_with_the_verdicts_that_it_was_fitted_to_as_well_as_it_is_said_to():
-    rows = [r for name in FITTED for r in against.read(Path(REAL) / f"{name}.jsonl")[0]]
-    found = against.agreement(against.compare(OfflineJudge(), rows)[0])
-    assert found["cases"] == 78 and found["quality"] > 0.6
-    assert all(found["dims"][d] > 0.2 for d in DIMENSIONS)
+def test_the_offline_judge_agrees_with_a_study_that_it_was_not_fitted_to_as_well_as_it_is_said_to():
+    """Measured on its 233 answers: quality 0.460; their gold alone stands for the unknowns."""
+    judged = [r for path in sorted(REAL.glob("*.jsonl")) for r in against.read(path)[0]]
+    assert all(r.case.unknowns == () for r in judged)
+    found = against.agreement(against.compare(OfflineJudge(), judged)[0])
+    assert found["cases"] == 233 and found["quality"] >= 0.4
+    assert found["quality"] > max(0.0, min(found["dims"].values()))
+
+
+def test_sixty_verdicts_by_hand_are_of_every_source_and_the_same_ones_each_time():
+    rows = against.by_hand()
+    texts = [(r.case.id, r.answer) for r in rows]
+    _, *written = map(json.loads, (RULER / "verdicts.jsonl").read_text(encoding="utf-8").splitlines())
+    sources = {(r["case"], r["title"], tuple(r["questions"])): r["source"] for r in written}
+    drawn = [sources[r.case.id, r.answer.title, r.answer.questions] for r in rows]
+    assert len(rows) == len(set(texts)) == 60 and texts == [(r.case.id, r.answer) for r in against.by_hand()]
+    assert set(drawn) == set(sources.values()) and {r.run for r in rows} == {"by hand"}
+    assert max(drawn.count(s) for s in drawn) - min(drawn.count(s) for s in drawn) <= 1

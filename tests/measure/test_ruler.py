@@ -8,6 +8,7 @@ import pytest
 
 from lib.measure.answer import Answer, normalised, spec_gate
 from lib.measure.judge import DIMENSIONS
+from lib.measure.offline_judge import unknowns_of
 from lib.measure.ruler import AREAS, FILES, GATES, BadRuler, Ruler, Tampered, freeze
 
 
@@ -152,6 +153,55 @@ def test_the_fingerprint_changes_with_the_judge_and_with_one_byte_of_the_ruler(f
     assert ruler.fingerprint({"b": 1, "a": 2}) == ruler.fingerprint({"a": 2, "b": 1})
 
 
+# --- unknowns ------------------------------------------------------------------------------------
+
+
+def know(folder, *unknowns, case="toy-kite"):
+    (folder / "unknowns.jsonl").write_text(json.dumps({"id": case, "unknowns": list(unknowns)}) + "\n")
+    freeze(folder)
+    return Ruler.load(folder).cases
+
+
+WIND = {"name": "wind", "weight": 4, "asked": ["Is it windy?", "How strong is the wind?"]}
+
+
+def test_unknowns_are_of_their_case_and_golds_own_question_is_one_more_way_to_ask(unfrozen_ruler):
+    kite, attic, *_ = know(unfrozen_ruler, {**WIND, "gold": 2}, WIND, {**WIND, "gold": 0})
+    gold = kite.gold
+    assert [u.asked for u in kite.unknowns] == [
+        (*WIND["asked"], gold.questions[2]), tuple(WIND["asked"]), (*WIND["asked"], gold.questions[0])
+    ]  # fmt: skip
+    assert [u.critical for u in kite.unknowns] == [True, False, False]  # gold's critical question is its third
+    assert {(u.name, u.weight) for u in kite.unknowns} == {("wind", 4.0)}
+    assert attic.unknowns == ()
+
+
+@pytest.mark.parametrize("odd", [{"gold": 7}, {"gold": -1}, {"weight": "much"}, {"asked": None}, {"weight": None}])
+def test_an_unknown_that_cannot_be_read_is_refused_with_what_was_expected(unfrozen_ruler, odd):
+    with pytest.raises(BadRuler, match="unknowns.jsonl.*expected name, weight, asked"):
+        know(unfrozen_ruler, WIND | odd)
+
+
+def test_a_case_without_unknowns_is_judged_by_golds_questions(frozen_ruler):
+    for case in Ruler.load(frozen_ruler).cases:
+        assert case.unknowns == ()
+        assert [u.asked for u in unknowns_of(case)] == [(q,) for q in case.gold.questions]
+        assert [u.asked[0] for u in unknowns_of(case) if u.critical] == [case.gold.critical]
+
+
+def test_unknowns_of_no_case_are_refused_by_name(unfrozen_ruler):
+    with pytest.raises(BadRuler, match=re.escape("unknowns.jsonl: unknowns of 'toy-x', which is no case")):
+        know(unfrozen_ruler, WIND, case="toy-x")
+    assert not (unfrozen_ruler / "FROZEN").exists()
+
+
+def test_unknowns_are_part_of_the_seal(unfrozen_ruler):
+    know(unfrozen_ruler, WIND)
+    edit(unfrozen_ruler / "unknowns.jsonl", lambda rows: rows[0]["unknowns"][0].update(weight=5))
+    with pytest.raises(Tampered, match=re.escape(f"{unfrozen_ruler / 'unknowns.jsonl'}: changed")):
+        Ruler.load(unfrozen_ruler)
+
+
 # --- the shipped ruler ---------------------------------------------------------------------------
 
 
@@ -198,3 +248,26 @@ def test_a_shipped_gold_answer_passes_its_own_spec_gate(shipped):
 def test_the_shipped_rubric_has_the_five_dimensions_with_five_anchors(shipped):
     assert tuple(d.name for d in shipped.rubric) == DIMENSIONS
     assert all(len(set(d.anchors)) == 5 for d in shipped.rubric)
+
+
+def test_every_shipped_gold_question_is_one_of_the_unknowns_and_the_critical_one_is_marked(shipped):
+    for case in shipped.cases:
+        for question in case.gold.questions:
+            assert sum(question in u.asked for u in case.unknowns) == 1, (case.id, question)
+        assert [case.gold.critical in u.asked for u in case.unknowns if u.critical] == [True], case.id
+        assert all(sum(q in u.asked for q in case.gold.questions) <= 1 for u in case.unknowns), case.id
+
+
+def test_a_shipped_case_has_more_unknowns_than_gold_can_ask_for_each_once(shipped):
+    for case in shipped.cases:
+        assert 14 <= len(case.unknowns) <= 15, case.id
+        assert len({u.name for u in case.unknowns}) == len(case.unknowns), case.id
+
+
+def test_shipped_unknowns_weigh_1_to_5_and_are_asked_in_three_phrasings_beside_golds(shipped):
+    for case in shipped.cases:
+        for unknown in case.unknowns:
+            assert unknown.weight in (1, 2, 3, 4, 5), (case.id, unknown.name)
+            own = set(unknown.asked) - set(case.gold.questions)
+            assert len(own) == 3 and all(q.endswith("?") for q in own), (case.id, unknown.name)
+        assert len({u.weight for u in case.unknowns}) > 1, case.id

@@ -1,4 +1,4 @@
-"""Usefulness without gold: the estimate from words, and the real SDK against a loopback server."""
+"""Usefulness without gold: the real SDK against a loopback server, and nothing offline."""
 
 import json
 from dataclasses import replace
@@ -7,12 +7,12 @@ import pytest
 
 from lib.claude.prices import BudgetSpent
 from lib.claude.store import Store
-from lib.measure import damage
+from lib.lab.offline import OfflineJudge
+from lib.measure import useful
 from lib.measure.answer import Answer
 from lib.measure.claude_judge import ClaudeJudge
 from lib.measure.judge import Unscored
 from lib.measure.judge_calls import Call, parse
-from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Ruler
 from lib.measure.useful import Useful, useful_all
 from tests.claude.loopback import Loopback, texts
@@ -23,11 +23,6 @@ CASES = RULER.gate("dev")
 
 def golds(n=2):
     return [(c, Answer(c.gold.title, c.gold.questions)) for c in CASES[:n]]
-
-
-def estimated(questions, case=CASES[0]):
-    [found] = useful_all(OfflineJudge(), [(case, Answer("A title", questions))])
-    return found.score
 
 
 @pytest.fixture
@@ -51,35 +46,10 @@ def judge(tmp_path):
         j.close()
 
 
-# --- estimated
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
-def test_the_estimate_falls_with_merged_lost_and_repeated_questions_and_needs_no_gold(case):
-    whole = estimated(case.gold.questions, replace(case, gold=None))
-    assert 1 <= whole <= 5 and whole == estimated(case.gold.questions, case)
-    for kind in ("merge", "drop", "repeat"):
-        made = [estimated(damage.DAMAGES[kind][1](case.gold, n), case) for n in (1, 2, 3)]
-        assert whole > made[0] > made[1] > made[2]
-
-
-def test_no_attack_is_estimated_above_the_text_it_is_built_on():
-    for case in CASES:
-        honest = damage.plain(case)
-        for name, (answer, than) in damage.attacks(case, honest).items():
-            least = case.gold.questions if than == "gold" else honest.questions
-            assert estimated(answer.questions, case) <= estimated(least, case), name
-
-
-def test_an_estimate_says_what_lowered_it():
-    bad = ("How big is the shed and where does it stand?", "Which paint do you like?", "Which paint do you like?")
-    [found] = useful_all(OfflineJudge(), [(CASES[0], Answer("x", bad))])
-    assert "asks two things" in found.reason and "nearly the same" in found.reason
-    [none] = useful_all(OfflineJudge(), [(CASES[0], Answer("x", ()))])
-    assert none.score == 1
-
-
-# --- asked
+def test_the_offline_judge_estimates_no_usefulness():
+    assert not hasattr(useful, "estimate")
+    with pytest.raises(AttributeError, match="ask_all"):
+        useful_all(OfflineJudge(), golds(1))
 
 
 def test_claude_sees_task_and_set_alone_and_no_word_of_gold(server, judge):
