@@ -123,7 +123,7 @@ def test_the_reward_is_the_rubric_with_the_chosen_set_as_gold():
     )
     some = (*gold.questions[:4], "What about the cost?", "What about the day?", "What about the place?")
     vague = Draft("Build a kite", some)
-    assert rubric("build a kite", gold, gold) == 1.0 > rubric("build a kite", gold, vague) > 0
+    assert 1 > rubric("build a kite", gold, gold) > rubric("build a kite", gold, vague) > 0
     assert rubric("build a kite", gold, Draft("Build a kite", gold.questions[:6])) == 0.0
 
 
