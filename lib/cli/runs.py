@@ -87,12 +87,13 @@ def seal_command(notebook: Path, name: str, runs: Path) -> int:
 
 @click.command()
 @JUDGE
-@click.option("--against", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Compare with a file of stored verdicts instead; may be given several times. Seals nothing.")  # fmt: skip
+@click.option("--against", multiple=True, metavar="FILE",
+              help="Compare with a file of stored verdicts instead; may be given several times. 'verdicts' takes sixty "
+                   "of those that Claude gave by hand on this ruler. Seals nothing.")  # fmt: skip
 @PARAMETERS
 @click.option("--name", default="", help="Slug of the run (default: calibrate).")
 @RUNS
-def calibrate(judge: str, against: tuple[Path, ...], parameters: Any, name: str, runs: Path) -> int:
+def calibrate(judge: str, against: tuple[str, ...], parameters: Any, name: str, runs: Path) -> int:
     """Measure the judge and its noise on texts whose faults are known, and seal what came out."""
     if against:
         return _against(judge, against, parameters)
@@ -121,7 +122,7 @@ def _seal(template: str, parameters: dict[str, Any], name: str, runs: Path) -> i
     return OK
 
 
-def _against(judge: str, files: tuple[Path, ...], parameters: Any) -> int:
+def _against(judge: str, files: tuple[str, ...], parameters: Any) -> int:
     """Compare a judge with stored verdicts. A judge that stores replies does so in a folder that is thrown away."""
     import tempfile
 
@@ -131,9 +132,12 @@ def _against(judge: str, files: tuple[Path, ...], parameters: Any) -> int:
     given = values(parameters)
     if given.keys() - {"judging", "batch"}:
         raise BadParameters("with --against only judging and batch can be set")
+    stored = click.Path(exists=True, dir_okay=False, path_type=Path)
     rows, left = [], 0
     for file in files:
-        found, missing = against.read(file)
+        found, missing = (
+            (against.by_hand(), 0) if file == "verdicts" else against.read(stored.convert(file, None, None))
+        )
         rows, left = rows + found, left + missing
     with tempfile.TemporaryDirectory(prefix="notch-") as folder, runs_at(Path(folder)):
         the_judge = judge_named(judge, None, bool(given.get("batch")), given.get("judging"))

@@ -1,22 +1,26 @@
 """A judge beside verdicts that another judge has stored: how far they agree, case by case and run by run.
 
-Knows the folder of the published study's verdicts (a file a run, gold.jsonl in the folder above; its README has the
-fields). Keeps numbers only: texts are read, judged and forgotten. Does not know which of the two judges is right.
+Knows the verdicts taken by hand on this ruler, and the folder of the published study's (a file a run, gold.jsonl in
+the folder above; its README has the fields). Keeps numbers only: texts are read, judged and forgotten. Does not know which of the two judges is right.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from lib.files import RULER
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Verdict
-from lib.measure.ruler import Case, Gold, json_lines
+from lib.measure.ruler import Case, Gold, Ruler, json_lines
 from lib.measure.score import quality
 
 VERDICTS: dict[str, Verdict] = {"fmBetter": "win", "tie": "tie", "goldBetter": "loss"}
+AGAIN = 60  # of the verdicts by hand; three calls each
 
 
 class BadVerdicts(ValueError):
@@ -63,6 +67,20 @@ def read(path: Path) -> tuple[list[Stored], int]:
         except (KeyError, TypeError, ValueError) as error:
             raise BadVerdicts(f"{where}: not a row of verdicts ({type(error).__name__}: {error})") from error
     return judged, unjudged
+
+
+def by_hand() -> list[Stored]:
+    """Sixty of the verdicts in ruler/verdicts.jsonl, first readings drawn by lot, each source in turn."""
+    cases = {c.id: c for c in Ruler.load().cases}
+    drawn: dict[str, list[Stored]] = {}
+    for _, row in json_lines(RULER / "verdicts.jsonl", BadVerdicts):
+        if row.get("read") == 1:  # the first line tells how they were taken
+            answer = Answer(row["title"], tuple(row["questions"]))
+            judged = Judgment(row["scores"], row["verdict"], row["flipped"])
+            drawn.setdefault(row["source"], []).append(Stored("by hand", cases[row["case"]], answer, judged))
+    lot = random.Random("by hand")
+    mixed = [lot.sample(drawn[source], len(drawn[source])) for source in sorted(drawn)]
+    return [row for turn in zip_longest(*mixed) for row in turn if row][:AGAIN]
 
 
 def compare(judge: Judge, rows: Sequence[Stored]) -> tuple[list[Pair], int]:

@@ -203,8 +203,11 @@ def _draw_anchors(anchors: dict[str, float], bottom: Sequence[float], count: int
         low, high = min(bottom), max(bottom)
         ax.axhspan(low, high, color=ANCHOR, alpha=0.15, linewidth=0)
         lines.append(Label(0, (low + high) / 2, f"controls {low:.2f} to {high:.2f}"))
-    for label in fitting(lines, 0.04 * top):
-        ax.text(count + 0.6, label.y, label.text, va="center", ha="left", fontsize=7, color=ANCHOR)
+    free = 0.0  # labels of near lines are pushed apart: none may be missing
+    for label in sorted(lines, key=lambda label: label.y):
+        free = max(label.y, free)
+        ax.text(count + 0.6, free, label.text, va="center", ha="left", fontsize=7, color=ANCHOR)
+        free += 0.04 * top
 
 
 def climb(ledger: Ledger) -> Picture:

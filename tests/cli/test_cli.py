@@ -357,6 +357,13 @@ def test_a_judge_is_compared_with_stored_verdicts_and_nothing_is_written(notch, 
     assert "boat" not in said.out.lower() and sorted(p for p in tmp_path.rglob("*")) == before
 
 
+def test_a_judge_is_compared_with_the_verdicts_by_hand_or_told_that_there_is_no_such_file(notch):
+    said = notch("calibrate", "--against", "verdicts")
+    assert said.code == 0 and said.out.startswith("60 answers judged by both") and "by hand: 60 cases" in said.out
+    said = notch("calibrate", "--against", "verdict")
+    assert said.code == 2 and "'verdict' does not exist" in said.err
+
+
 def test_a_file_that_is_no_file_of_verdicts_fails_the_check(notch, tmp_path):
     (tmp_path / "odd.jsonl").write_text("{")
     said = notch("calibrate", "--against", tmp_path / "odd.jsonl")

@@ -118,12 +118,19 @@ def test_the_key_names_parameters_and_the_bytes_of_a_file_but_not_the_request(tm
 
 
 def test_the_reward_is_the_rubric_with_the_chosen_set_as_gold():
-    gold = Draft(
-        "Build a kite", tuple(f"How {w} should the kite be?" for w in "big high fast light old dear loud".split())
+    asked = (
+        "Who will fly the kite, you or a child?",
+        "What is the largest sail you can carry and store?",
+        "Which winds blow where you want to fly it?",
+        "What have you built out of wood or fabric before?",
+        "When does it have to be ready for its first flight?",
+        "Which tools and sewing machine do you have at home?",
+        "Should it do tricks or just stay up in the sky?",
     )
-    some = (*gold.questions[:4], "What about the cost?", "What about the day?", "What about the place?")
-    vague = Draft("Build a kite", some)
-    assert 1 > rubric("build a kite", gold, gold) > rubric("build a kite", gold, vague) > 0
+    gold = Draft("Build a kite", asked)
+    vague = Draft("Build a kite", (*asked[:4], "What about the cost?", "What about the day?", "What about the place?"))
+    assert 1 >= rubric("build a kite", gold, gold) > rubric("build a kite", gold, vague) > 0
+    assert rubric("build a kite", gold, gold) > 0.8
     assert rubric("build a kite", gold, Draft("Build a kite", gold.questions[:6])) == 0.0
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib.files import ROOT
+from lib.files import ROOT, RULER
 from lib.lab.offline import OfflineJudge
 from lib.measure import against
 from lib.measure.judge import Judgment
@@ -98,3 +98,14 @@ def test_the_offline_judge_agrees_with_a_study_that_it_was_not_fitted_to_as_well
     found = against.agreement(against.compare(OfflineJudge(), judged)[0])
     assert found["cases"] == 233 and found["quality"] >= 0.4
     assert found["quality"] > max(0.0, min(found["dims"].values()))
+
+
+def test_sixty_verdicts_by_hand_are_of_every_source_and_the_same_ones_each_time():
+    rows = against.by_hand()
+    texts = [(r.case.id, r.answer) for r in rows]
+    _, *written = map(json.loads, (RULER / "verdicts.jsonl").read_text(encoding="utf-8").splitlines())
+    sources = {(r["case"], r["title"], tuple(r["questions"])): r["source"] for r in written}
+    drawn = [sources[r.case.id, r.answer.title, r.answer.questions] for r in rows]
+    assert len(rows) == len(set(texts)) == 60 and texts == [(r.case.id, r.answer) for r in against.by_hand()]
+    assert set(drawn) == set(sources.values()) and {r.run for r in rows} == {"by hand"}
+    assert max(drawn.count(s) for s in drawn) - min(drawn.count(s) for s in drawn) <= 1
