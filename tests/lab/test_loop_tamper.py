@@ -71,7 +71,7 @@ EDITS = {
     "a judge's prompt": (lambda c: edit(c / "ruler" / "judge_rubric.md", "a", "b"), "judge_rubric.md"),
     "an added ruler file": (lambda c: (c / "ruler" / "more.jsonl").write_text("{}"), "more.jsonl"),
     "a judgment": (lambda c: edit(first(c, "cases.jsonl"), '"verdict":"loss"', '"verdict":"win"'), "cases.jsonl"),
-    "a score": (lambda c: edit(first(c, "record.json"), '"quality": 0.1', '"quality": 0.9'), "record.json"),
+    "a score": (lambda c: edit(first(c, "record.json"), '"quality": 0.', '"quality": 0.9'), "record.json"),
     "the ledger": (lambda c: edit(c / "work" / "runs" / "ledger.jsonl", "0001-", "0007-"), "ledger.jsonl"),
     "the events": (lambda c: edit(c / "work" / "runs" / "events.jsonl", "started", "begun"), "events.jsonl"),
     "the scoring code": (lambda c: edit(c / "lib" / "measure" / "score.py", '"loss": 0.0', '"loss": 1.0'), "score.py"),
