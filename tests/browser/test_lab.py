@@ -26,9 +26,10 @@ def test_the_first_page_runs_and_shows_one_answer_what_is_frozen_and_the_verdict
 def test_the_explore_page_answers_a_picked_and_a_typed_task_after_a_menu_was_moved(opened):
     page = opened("01_explore.ipynb")
     page.run_all()
-    page.says("Answered by toy")
-    page.says("against gold")
+    page.says("Answered by smollm2")
 
+    toy = page.page.locator("option", has_text=re.compile("^toy$"))
+    page.page.locator(".widget-dropdown select").filter(has=toy).select_option("toy")
     handle = page.page.locator(".noUi-handle").first
     handle.focus()
     handle.press("ArrowRight")
@@ -37,6 +38,7 @@ def test_the_explore_page_answers_a_picked_and_a_typed_task_after_a_menu_was_mov
     page.says("Changed: press Answer.")
     page.page.get_by_role("button", name="Answer", exact=True).click()
     page.says("Answered by toy")
+    page.says("against gold")
 
     page.page.locator(".widget-dropdown select").first.select_option("type a task of your own")
     page.page.get_by_placeholder("plan a trip to Paris").fill("teach my parrot to whistle")
@@ -53,7 +55,7 @@ def test_the_explore_page_answers_a_picked_and_a_typed_task_after_a_menu_was_mov
 def test_the_menus_can_be_reached_and_read_without_seeing_them(opened):
     page = opened("01_explore.ipynb")
     page.run_all()
-    page.says("Answered by toy")
+    page.says("Answered by smollm2")
     unnamed = page.page.evaluate(
         """() => [...document.querySelectorAll('.jp-OutputArea-output select, .jp-OutputArea-output input')]
             .filter(e => !(e.labels && e.labels.length && e.labels[0].textContent.trim()) && !e.ariaLabel

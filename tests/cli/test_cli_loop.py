@@ -154,7 +154,8 @@ def test_an_old_stop_file_is_named_and_more_runs_are_not_advised(notch, tmp_path
 
 @pytest.mark.slow
 def test_next_runs_what_is_queued_and_no_more(notch, tmp_path):
-    notch("propose", proposal(tmp_path), *TOY)
+    better = [{"step": "ask", "n": 14}, {"step": "prune", "by": "meaning"}]
+    notch("propose", proposal(tmp_path, pipeline=better), *TOY)
     said = notch("next", *TOY)
     assert said.code == 0 and "the queue is empty" in said.out
     assert [r["gate"] for r in Ledger.read(tmp_path / "runs").records] == [
