@@ -21,14 +21,14 @@ above it, and tests/test_order.py holds that.
     measure.stats               paired comparison
     measure.score               from judgments to numbers
     measure.leak                gold in an answer, and when that is no chance any more
-    measure.damage              gold with one thing broken, gold in other words, answers made to fool a judge
     measure.keep                the one keep rule, and what it keeps where nothing works
-    measure.noise               how far repeats differ, and what can be seen above it
+    measure.checks.damage       gold with one thing broken, gold in other words, answers made to fool a judge
+    measure.checks.noise        how far repeats differ, and what can be seen above it
+    measure.checks.blind        a judge without one dimension
+    measure.checks.compare      models side by side on the same cases
+    measure.checks.against      a judge beside stored verdicts of another
+    measure.checks.agreement    a judge beside a person's verdicts
     measure.calibrate           a judge on texts whose faults are known
-    measure.blind               a judge without one dimension
-    measure.compare             models side by side on the same cases
-    measure.against             a judge beside stored verdicts of another
-    measure.agreement           a judge beside a person's verdicts
     models.model                what a model is; ToyModel
     models.gguf                 a GGUF file as a folder that mlx-lm loads
     models.grammar              which tokens may come next

@@ -127,7 +127,7 @@ def _against(judge: str, files: tuple[str, ...], parameters: Any) -> int:
     import tempfile
 
     from lib.lab.base import BadParameters, judge_named
-    from lib.measure import against
+    from lib.measure.checks import against
 
     given = values(parameters)
     if given.keys() - {"judging", "batch"}:

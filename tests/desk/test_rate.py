@@ -9,7 +9,7 @@ from lib.files import NOTEBOOKS, canonical
 from lib.lab import ledger
 from lib.lab.ledger import RATED, RATINGS, verify
 from lib.log import Log
-from lib.measure.agreement import ENOUGH
+from lib.measure.checks.agreement import ENOUGH
 from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.ruler import Ruler
 from lib.measure.score import case_quality, score

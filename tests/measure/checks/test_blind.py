@@ -4,10 +4,10 @@ import pytest
 
 from lib.files import RULER
 from lib.lab.offline import OfflineJudge
-from lib.measure import blind
 from lib.measure.answer import NoAnswer
 from lib.measure.calibrate import row_of
-from lib.measure.damage import plain, texts
+from lib.measure.checks import blind
+from lib.measure.checks.damage import plain, texts
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.judge_calls import PROTOCOLS, names, system
 from lib.measure.offline_judge import Amounts, Constants, constants, verdict_of

@@ -6,7 +6,7 @@ import pytest
 
 from lib.files import ROOT, RULER
 from lib.lab.offline import OfflineJudge
-from lib.measure import against
+from lib.measure.checks import against
 from lib.measure.judge import Judgment
 
 REAL = ROOT.parent / "shared" / "reference" / "fmdiscovery" / "verdicts"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.measure.agreement import Pair, Rating, agreement, interval, item_id, kappa, standing
+from lib.measure.checks.agreement import Pair, Rating, agreement, interval, item_id, kappa, standing
 from lib.measure.judge import DIMENSIONS
 
 THREES = dict.fromkeys(DIMENSIONS, 3)

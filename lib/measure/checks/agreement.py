@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from lib.files import canonical, sha256
-from lib.measure.against import spearman
+from lib.measure.checks.against import spearman
 from lib.measure.judge import DIMENSIONS, Verdict
 from lib.measure.score import VALUE, quality
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lib.measure import compare
 from lib.measure.answer import NoAnswer
 from lib.measure.calibrate import row_of
+from lib.measure.checks import compare
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 
 CASES = [f"case-{i}" for i in range(12)]

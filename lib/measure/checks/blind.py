@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from lib.measure.answer import Answer
+from lib.measure.checks.noise import detectable_of
 from lib.measure.judge import DIMENSIONS, Judgment
-from lib.measure.noise import detectable_of
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Case, Ruler
 from lib.measure.score import VALUE, quality
