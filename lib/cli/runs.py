@@ -172,7 +172,8 @@ def report(runs: Path, html: Path | None) -> int:
 def verify(runs: Path, repair: bool, as_json: bool) -> int:
     """Check every byte of ruler and runs against the seals, and compute every score again."""
     from lib.claude import store
-    from lib.lab import events, ledger
+    from lib.lab import ledger
+    from lib.loop import events
     from lib.measure.ruler import Ruler
 
     wrong, repaired = [], []

@@ -12,8 +12,8 @@ from typing import Any
 from lib.claude import client
 from lib.claude.client import Claude
 from lib.claude.prices import Request, Spent, listed
-from lib.lab.context import Asked, View
-from lib.lab.proposal import PROPOSABLE
+from lib.loop.proposal import PROPOSABLE
+from lib.loop.view import Asked, View
 from lib.measure.judge_calls import data
 
 MODEL = "claude-sonnet-5-5"

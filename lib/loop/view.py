@@ -16,12 +16,12 @@ from typing import Any
 from lib.agent.pipeline import STEPS
 from lib.agent.prompt import ADVICE
 from lib.files import RULER
-from lib.lab import lessons
-from lib.lab.admit import Base, admit
-from lib.lab.events import Events
 from lib.lab.ledger import Ledger
-from lib.lab.proposal import PROPOSABLE, Proposal
-from lib.lab.steer import Limits, Steering
+from lib.loop import lessons
+from lib.loop.events import Events
+from lib.loop.proposal import PROPOSABLE, Proposal
+from lib.loop.steering import Limits, Steering
+from lib.loop.validate import Base, admit
 from lib.measure.ruler import Ruler
 from lib.models.model import Decoding
 

@@ -23,7 +23,7 @@ THINGS = (
 )  # fmt: skip
 
 
-class Fluent(ToyModel):
+class StandIn(ToyModel):
     """A toy that can do everything: other adapters are itself, a reply's log-probability is minus its length."""
 
     def __init__(self, reply=None) -> None:
@@ -35,7 +35,7 @@ class Fluent(ToyModel):
         self.cost += Cost(calls=len(replies))
         return [Completion(r, 1, 1, "stop", -float(len(r))) for r in replies]
 
-    def with_adapter(self, adapter: str) -> Fluent:
+    def with_adapter(self, adapter: str) -> StandIn:
         self.adapters.append(adapter)
         return self
 
@@ -87,7 +87,7 @@ def fault(steps: Sequence[Step], questions: int = 7) -> str:
     >>> fault(build([{"step": "best"}]))
     'best: no pool to work on; put sample, frames or donor before it'
     """
-    model = Fluent()
+    model = StandIn()
     try:
         [state] = run([replace(step, wording={}) for step in steps], [TASK], model, Decoding(max_tokens=100_000))
     except KeyError:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from lib.agent.dry_run import fault
 from lib.agent.pipeline import Call, Step
-from lib.agent.rehearsal import fault
 from lib.agent.steps import build
 from lib.files import NOTEBOOKS
 from lib.lab import study

@@ -18,8 +18,8 @@ from lib.agent.pipeline import STEPS
 from lib.files import replace, sha256, write_new
 from lib.forms import Number, fill, form
 from lib.lab.base import BadParameters
-from lib.lab.events import Event, Events
 from lib.lab.experiment import LEVERS
+from lib.loop.events import Event, Events
 
 NEXT, STANDING, BANS, BUDGET = "next.md", "standing.md", "bans.txt", "budget.yaml"
 STOP, PAUSE = "STOP", "PAUSE"

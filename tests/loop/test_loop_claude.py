@@ -6,18 +6,19 @@ from collections import Counter
 import pytest
 
 from lib.claude.store import Store
-from lib.lab import events, ledger, state, steer
-from lib.lab.admit import Base
-from lib.lab.context import View
-from lib.lab.events import Events
+from lib.lab import ledger
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger
-from lib.lab.loop import DONE, FAILED, Loop, Settings
-from lib.lab.propose.claude import FORM, ClaudeProposer
-from lib.lab.steer import Limits, Steering
+from lib.loop import events, next_run, steering
+from lib.loop.events import Events
+from lib.loop.loop import DONE, FAILED, Loop, Settings
+from lib.loop.proposers.claude import FORM, ClaudeProposer
+from lib.loop.steering import Limits, Steering
+from lib.loop.validate import Base
+from lib.loop.view import View
 from lib.measure.ruler import Ruler
 from tests.claude.loopback import Loopback
-from tests.lab.test_proposal import GOOD
+from tests.loop.test_proposal import GOOD
 
 TOY = Base(model="toy")
 RULER = Ruler.load()
@@ -139,7 +140,7 @@ def fought(tmp_path_factory):
     """A loop whose proposer sends one good proposal, every hostile one, and two more good ones."""
     folder = tmp_path_factory.mktemp("fought")
     replies = [{"text": asks(8)}, *(r for r, _ in HOSTILE), {"text": asks(9)}, {"text": asks(10)}]
-    steer.write(folder / "steer", "bans.txt", "decoding\n")
+    steering.write(folder / "steer", "bans.txt", "decoding\n")
     with pytest.MonkeyPatch.context() as patch, Loopback(served(replies)) as server:
         patch.setenv("ANTHROPIC_BASE_URL", server.url)
         patch.setenv("ANTHROPIC_API_KEY", "planted-key-0123456789")
@@ -238,5 +239,5 @@ def test_what_a_crashed_run_paid_counts_and_no_run_is_made_that_cannot_be_judged
         said = list(loop.run())
     stored = sum(row["dollars"] for row in Store(tmp_path / "runs" / "judgments.jsonl"))
     assert [p.record["status"] for p in said if p.record] == ["crashed"] and loop.code == DONE
-    assert 0 < stored <= 0.1 and state.dollars(Ledger.read(tmp_path / "runs"), []) == stored
+    assert 0 < stored <= 0.1 and next_run.dollars(Ledger.read(tmp_path / "runs"), []) == stored
     assert said[-1].message == "what is left of $0.10 pays no further call of the judge"

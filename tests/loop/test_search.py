@@ -4,16 +4,16 @@ from collections import Counter
 
 import pytest
 
+from lib.agent.dry_run import fault
 from lib.agent.pipeline import STEPS
-from lib.agent.rehearsal import fault
 from lib.agent.steps import build
-from lib.lab.admit import Base, classes
-from lib.lab.context import View
-from lib.lab.events import Events
 from lib.lab.experiment import Experiment
-from lib.lab.proposal import PROPOSABLE, Proposal
-from lib.lab.propose.search import Search, candidates, fresh, variants
-from lib.lab.steer import Limits, Steering
+from lib.loop.events import Events
+from lib.loop.proposal import PROPOSABLE, Proposal
+from lib.loop.proposers.search import Search, candidates, fresh, variants
+from lib.loop.steering import Limits, Steering
+from lib.loop.validate import Base, classes
+from lib.loop.view import View
 
 BASE = Base(model="toy")
 ERA = Experiment(**BASE.baseline).fingerprint

@@ -1,4 +1,4 @@
-"""Kills a loop at random moments and runs it again until it ends: `python -m tests.lab.kill_loop --kills 50`.
+"""Kills a loop at random moments and runs it again until it ends: `python -m tests.loop.kill_loop --kills 50`.
 
 Knows how to start `notch loop` with the toy model, when to kill, and what must be true afterwards: the asked number of
 sealed runs, none twice, none torn, everything verified. Prints a line a folder and exits 1 at the first broken promise.
@@ -19,9 +19,10 @@ from collections import Counter
 from pathlib import Path
 
 from lib.files import ROOT
-from lib.lab import events, ledger
+from lib.lab import ledger
 from lib.lab.ledger import SEAL, Ledger
-from lib.lab.proposal import setup_of
+from lib.loop import events
+from lib.loop.proposal import setup_of
 
 
 def start(folder, runs, *more):

@@ -6,16 +6,16 @@ import pytest
 
 from lib.claude import store
 from lib.claude.store import Store
-from lib.lab import state
-from lib.lab.admit import Base
-from lib.lab.context import View
-from lib.lab.events import PROPOSAL, Events
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger
-from lib.lab.state import Rules, next_action
-from lib.lab.steer import Limits, Steering
-from tests.lab.test_lessons import mixed, up
-from tests.lab.test_proposal import GOOD
+from lib.loop import next_run
+from lib.loop.events import PROPOSAL, Events
+from lib.loop.next_run import Rules, next_action
+from lib.loop.steering import Limits, Steering
+from lib.loop.validate import Base
+from lib.loop.view import View
+from tests.loop.test_lessons import mixed, up
+from tests.loop.test_proposal import GOOD
 
 BASE = Base(model="toy")
 ERA = Experiment(**BASE.baseline).fingerprint
@@ -38,7 +38,7 @@ class World:
     def seal(self, qualities=None, purpose="decide", event=None, **changes):
         run = self.lab.seal(qualities, fingerprint=ERA, **changes)
         (self.lab.folder / run / PROPOSAL).write_text(json.dumps({"event": event, "purpose": purpose, "steered": None}))
-        state.made.cache_clear()
+        next_run.made.cache_clear()
         return run
 
     def accept(self, **change):
@@ -51,7 +51,7 @@ class World:
 
 
 def _proposal(plain):
-    from lib.lab.proposal import Proposal
+    from lib.loop.proposal import Proposal
 
     return Proposal.read(plain)
 
@@ -134,7 +134,7 @@ def test_an_indecisive_run_that_samples_is_repeated_up_to_the_cap(begun):
 
 
 def test_a_repeat_with_claude_asks_the_judge_afresh():
-    told = state._repeat({"judge": "claude", "judging": {"dollars": 1}, "seed": 0}, {"id": "0007-x"}, 2)
+    told = next_run._repeat({"judge": "claude", "judging": {"dollars": 1}, "seed": 0}, {"id": "0007-x"}, 2)
     assert told["judging"] == {"dollars": 1, "replicate": 2} and told["of"] == "0007-x"
 
 
@@ -172,17 +172,17 @@ def test_a_proposal_for_another_ruler_is_not_open_any_more(begun):
 
 def test_patience_counts_attempts_since_the_last_keep_and_asks_once_to_leave(begun):
     better = begun.seal(up(begun.lab.full, 0.3), slug="better", lever="schema")
-    assert state.leave(begun.lab.read(), ERA, Rules(patience=2)) == ""
+    assert next_run.leave(begun.lab.read(), ERA, Rules(patience=2)) == ""
     for number in range(1, 5):
         begun.seal(mixed(up(begun.lab.full, 0.3), 0.1), status=None, slug=f"r{number}", hypothesis=str(number))
         ledger = begun.lab.read()
-        assert ledger.champion(ERA)["id"] == better and state.stale(ledger, ERA) == number
-        assert state.leave(ledger, ERA, Rules(patience=2)) == ("schema" if number % 2 == 0 else "")
+        assert ledger.champion(ERA)["id"] == better and next_run.stale(ledger, ERA) == number
+        assert next_run.leave(ledger, ERA, Rules(patience=2)) == ("schema" if number % 2 == 0 else "")
 
 
 def test_the_cost_is_that_of_runs_and_proposer(lab):
     two = Ledger(lab.folder, [{"cost": {"judge_dollars": 0.5, "dollars": 0.25}}, {"cost": {}}])
-    assert state.dollars(two, [{"dollars": 0.125}, {}]) == 0.875
+    assert next_run.dollars(two, [{"dollars": 0.125}, {}]) == 0.875
 
 
 def test_what_the_store_says_was_paid_counts_where_it_is_more_than_the_records_say(lab):
@@ -190,13 +190,13 @@ def test_what_the_store_says_was_paid_counts_where_it_is_more_than_the_records_s
     paid = Store(lab.folder / store.NAME)
     for number, (sum_, counted) in enumerate([(0.375, 0.75), (0.375, 1.0), (0.25, 1.25)]):
         paid.append({"type": store.REPLY, "key": str(number), "dollars": sum_})
-        assert state.dollars(run, []) == counted
+        assert next_run.dollars(run, []) == counted
     paid.append({"type": store.ENDED, "batch": "b"})
-    assert state.dollars(run, []) == 1.25
+    assert next_run.dollars(run, []) == 1.25
 
 
 @pytest.mark.parametrize("left, cap", [(None, None), (1.0, 1.0), (9.0, 5.0), (0.0012349, 0.001234), (1e-9, 1e-6)])
 def test_the_judge_of_a_run_gets_what_is_left_of_the_budget(left, cap):
-    told = state.capped({"judge": "claude", "judging": {}}, left)["judging"]
+    told = next_run.capped({"judge": "claude", "judging": {}}, left)["judging"]
     assert told == ({} if cap is None else {"dollars": cap})
-    assert state.capped({"judge": "offline", "judging": {}}, 1.0)["judging"] == {}
+    assert next_run.capped({"judge": "offline", "judging": {}}, 1.0)["judging"] == {}

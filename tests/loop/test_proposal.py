@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib.lab.proposal import MOST_BYTES, MOST_PAIRS, Proposal, Refused, setup
+from lib.loop.proposal import MOST_BYTES, MOST_PAIRS, Proposal, Refused, setup
 
 GOOD = {
     "hypothesis": "Nine questions, the vaguest two dropped, are more concrete.", "lever": "over-generate and prune",

@@ -8,18 +8,19 @@ import sys
 import pytest
 
 from lib.files import ROOT
-from lib.lab import events, ledger, steer
-from lib.lab.admit import Base
-from lib.lab.events import Events
+from lib.lab import ledger
 from lib.lab.experiment import BadParameters
 from lib.lab.ledger import Ledger
-from lib.lab.loop import DONE, FAILED, GAVE_UP, Loop, Settings, alone
-from lib.lab.propose.plan import Plan
-from lib.lab.propose.search import Search
-from lib.lab.steer import Limits
-from tests.lab.kill_loop import torture
-from tests.lab.test_proposal import GOOD
+from lib.loop import events, steering
+from lib.loop.events import Events
+from lib.loop.loop import DONE, FAILED, GAVE_UP, Loop, Settings, alone
+from lib.loop.proposers.plan import Plan
+from lib.loop.proposers.search import Search
+from lib.loop.steering import Limits
+from lib.loop.validate import Base
 from tests.llama import small
+from tests.loop.kill_loop import torture
+from tests.loop.test_proposal import GOOD
 
 TOY = Base(model="toy")
 SMALL = small()
@@ -61,35 +62,35 @@ def test_two_loops_cannot_share_a_folder(tmp_path):
 
 @pytest.mark.parametrize("name, text", [("bans.txt", "retreival"), ("budget.yaml", "dolars: 1")])
 def test_a_misspelt_steering_file_is_refused_at_the_start(tmp_path, name, text):
-    steer.write(tmp_path / "steer", name, text)
+    steering.write(tmp_path / "steer", name, text)
     with pytest.raises(BadParameters, match=name):
         list(loop(tmp_path, total=0).run())
 
 
 def test_a_stop_file_ends_it_before_the_next_run(tmp_path):
-    steer.write(tmp_path / "steer", "STOP", "")
+    steering.write(tmp_path / "steer", "STOP", "")
     [end] = loop(tmp_path, total=3).run()
     assert end.what == "ended" and records(tmp_path) == []
     assert end.message == f"stopped by {tmp_path / 'steer' / 'STOP'}; remove it to go on"
 
 
 def test_the_time_budget_ends_it_even_while_paused(tmp_path):
-    steer.write(tmp_path / "steer", "PAUSE", "")
+    steering.write(tmp_path / "steer", "PAUSE", "")
     work = loop(tmp_path, total=3, limits=Limits(minutes=0.01))
     assert ["time is over" in p.message for p in work.run()] == [False, True]
 
 
 def test_a_pause_is_said_once_and_a_faulty_steering_file_once_a_fault(tmp_path):
     where = tmp_path / "steer"
-    steer.write(where, "PAUSE", "")
+    steering.write(where, "PAUSE", "")
     work = loop(tmp_path, total=3).run()
     assert next(work).message == f"paused by {where / 'PAUSE'}; remove it to go on"
-    steer.write(where, "budget.yaml", "dolars: 1")
+    steering.write(where, "budget.yaml", "dolars: 1")
     first = next(work)
-    steer.write(where, "bans.txt", "retreival")
+    steering.write(where, "bans.txt", "retreival")
     second = next(work)
-    steer.write(where, "bans.txt", None)
-    steer.write(where, "STOP", "")
+    steering.write(where, "bans.txt", None)
+    steering.write(where, "STOP", "")
     assert [(p.what, p.message.split("; ")[0].split("?")[0]) for p in (first, second)] == [
         ("steering", f"{where / 'budget.yaml'}: no parameter 'dolars', did you mean 'dollars'"),
         ("steering", f"{where / 'bans.txt'}: 'retreival' is no lever class, family or step"),
@@ -99,7 +100,7 @@ def test_a_pause_is_said_once_and_a_faulty_steering_file_once_a_fault(tmp_path):
 
 
 def test_a_pause_file_does_not_hold_a_loop_that_has_nothing_left_to_do(tmp_path):
-    steer.write(tmp_path / "steer", "PAUSE", "")
+    steering.write(tmp_path / "steer", "PAUSE", "")
     assert [p.message for p in loop(tmp_path, total=0).run()] == ["0 runs are sealed"]
 
 
@@ -130,8 +131,8 @@ def test_a_measuring_module_that_changed_between_two_calls_stops_it_until_accept
 def finished(tmp_path_factory):
     """A plan of a good proposal, bad ones, and a second good one, steered by a wish; run to its end, twice."""
     folder = tmp_path_factory.mktemp("finished")
-    steer.write(folder / "steer", "next.md", "look at pruning")
-    steer.write(folder / "steer", "standing.md", "keep it cheap")
+    steering.write(folder / "steer", "next.md", "look at pruning")
+    steering.write(folder / "steer", "standing.md", "keep it cheap")
     ask_plan = plan(folder, ask(8), ask(8) | {"hypothesis": "The same in other words."}, "not json", ask(9))
     said = list(loop(folder, ask_plan, total=12).run())
     again = list(loop(folder, plan(folder, ask(8)), total=12).run())
@@ -177,10 +178,10 @@ def test_lessons_lie_in_the_steering_folder(finished):
 
 @pytest.mark.slow
 def test_a_queued_proposal_comes_before_the_proposers(tmp_path):
-    steer.enqueue(tmp_path / "steer", ask(10), "a person")
+    steering.enqueue(tmp_path / "steer", ask(10), "a person")
     said = list(loop(tmp_path, Search(), total=3).run())
     assert [p.message.split(":")[0] for p in said if p.what == "accepted"] == ["a person"]
-    assert steer.queued(tmp_path / "steer") == []
+    assert steering.queued(tmp_path / "steer") == []
     told = json.loads((tmp_path / "runs" / records(tmp_path)[2]["id"] / "proposal.json").read_text())
     assert told["by"] == "a person"
 
@@ -246,7 +247,7 @@ def test_a_loop_killed_at_random_moments_ends_with_the_asked_runs_none_twice_non
     ],
 )
 def test_a_training_request_waits_for_a_person_and_a_bad_one_is_an_event(tmp_path, monkeypatch, parameters, state):
-    from lib.lab import requests
+    from lib.loop import training_requests
 
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
 
@@ -255,7 +256,7 @@ def test_a_training_request_waits_for_a_person_and_a_bad_one_is_an_event(tmp_pat
     said = [p.message for p in loop(tmp_path, total=0).run() if p.what == "request"]
     [event] = Events(tmp_path / "runs").of("request")
     assert event["accepted"] == accepted["n"]
-    opened = requests.requests(tmp_path / "steer" / "requests")
+    opened = training_requests.requests(tmp_path / "steer" / "requests")
     assert [r.state for r in opened] == [state] * bool(state)
     assert [r.by.split(",")[0] for r in opened] == ["plan"] * bool(state)
     assert bool(event["opened"]) == bool(state) and bool(event["why"]) != bool(state)
@@ -271,7 +272,7 @@ ASKED = {"why": "It copies the object.", "expected": 0.03, "parameters": {"model
 KILLED = """
 import os, sys
 from pathlib import Path
-from lib.lab import loop
+from lib.loop import loop
 from tests.lab import test_loop
 
 def killed(*args):
@@ -285,7 +286,7 @@ list(test_loop.loop(Path(sys.argv[1]), total=0).run())
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_kill_beside_the_opening_of_a_request_neither_loses_nor_doubles_it(tmp_path, moment):
-    from lib.lab import requests
+    from lib.loop import training_requests
 
     Events(tmp_path / "runs").append("accepted", proposal=GOOD | {"request": ASKED})
     dead = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], cwd=ROOT, capture_output=True)
@@ -293,7 +294,10 @@ def test_a_kill_beside_the_opening_of_a_request_neither_loses_nor_doubles_it(tmp
     assert Events(tmp_path / "runs").of("request") == []
     for _ in range(2):
         list(loop(tmp_path, total=0).run())
-        [event], [request] = Events(tmp_path / "runs").of("request"), requests.requests(tmp_path / "steer" / "requests")
+        [event], [request] = (
+            Events(tmp_path / "runs").of("request"),
+            training_requests.requests(tmp_path / "steer" / "requests"),
+        )
         assert event["opened"] == request.id and request.state == "open"
 
 

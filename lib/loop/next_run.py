@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from lib.claude import store
-from lib.lab import steer
-from lib.lab.admit import Base
-from lib.lab.context import View
-from lib.lab.events import PROPOSAL, Event, Events
 from lib.lab.ledger import SETUP, Ledger
-from lib.lab.lessons import outcomes
-from lib.lab.proposal import bound
-from lib.lab.steer import Limits
 from lib.lab.study import look
+from lib.loop import steering
+from lib.loop.events import PROPOSAL, Event, Events
+from lib.loop.lessons import outcomes
+from lib.loop.proposal import bound
+from lib.loop.steering import Limits
+from lib.loop.validate import Base
+from lib.loop.view import View
 
 LIMITED = re.compile(r"\b(429|529)\b|RateLimit|Overloaded|rate.?limit", re.I)  # somebody's usage limit, not a defect
 ATTEMPTS = 3  # sealed tries of one action that a usage limit or a missing judgment left without a result
@@ -63,9 +63,9 @@ def made(run: Path) -> dict[str, Any]:
 
 def view(events: Events, folder: Path, base: Base, limits: Limits, fingerprint: str, rules: Rules) -> View:
     """The state of a loop, anew from disk; `folder` holds the steering files. Raises Tampered."""
-    steering, ledger = steer.read(folder), Ledger.read(events.path.parent)
-    limits = replace(limits, **steering.limits)
-    return View(ledger, events, steering, base, limits, fingerprint, leave(ledger, fingerprint, rules))
+    wishes, ledger = steering.read(folder), Ledger.read(events.path.parent)
+    limits = replace(limits, **wishes.limits)
+    return View(ledger, events, wishes, base, limits, fingerprint, leave(ledger, fingerprint, rules))
 
 
 def next_action(view: View, rules: Rules) -> Action | None:

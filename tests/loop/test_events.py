@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lib.files import Tampered, sha256
-from lib.lab.events import NAME, Events, verify
+from lib.loop.events import NAME, Events, verify
 
 
 @pytest.fixture

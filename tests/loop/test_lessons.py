@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib.lab import lessons
+from lib.loop import lessons
 
 ERA = "f" * 64
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from lib.agent import rehearsal
+from lib.agent import dry_run
 from lib.agent.pipeline import STEPS, Argument, BadPipeline, require
 from lib.agent.prompt import ADVICE
 from lib.agent.steps import build
 from lib.files import canonical
-from lib.lab import lessons
-from lib.lab.context import Asked, View, adapters
-from lib.lab.proposal import PROPOSABLE, Proposal, Refused, setup, setup_of
+from lib.loop import lessons
+from lib.loop.proposal import PROPOSABLE, Proposal, Refused, setup, setup_of
+from lib.loop.view import Asked, View, adapters
 from lib.models import load
 from lib.models.model import Decoding
 
@@ -252,8 +252,8 @@ def mended(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=4096)
 def _fault(pipeline: str) -> str:
-    """What a rehearsal says; the same few hundred pipelines come back for every proposal."""
-    return rehearsal.fault(build(json.loads(pipeline)))
+    """What a dry run says; the same few hundred pipelines come back for every proposal."""
+    return dry_run.fault(build(json.loads(pipeline)))
 
 
 def counted(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,29 +12,23 @@ from typing import Any
 from lib.claude import store
 from lib.files import ROOT, RULER, Tampered, check_sums, locked, sha256, sha256_file
 from lib.lab import ledger, rescore
-from lib.lab.events import Events
-from lib.lab.events import verify as verify_events
+from lib.loop.events import Events
+from lib.loop.events import verify as verify_events
 from lib.measure.ruler import BadRuler, Ruler
 
-LAB = (
-    "ledger",
-    "offline",
-    "rescore",
-    "guard",
-    "record",
-    "base",
-    "experiment",
-    "execute",
-)  # of lib/lab: what decides and seals
+ROOMS = ("claude", "measure", "runs")  # all that is in them measures, decides or seals
+FILES = (  # and these of other rooms
+    "files.py", "forms.py", "log.py", "loop/guard.py",
+    *(f"lab/{name}.py" for name in ("base", "ledger", "offline", "record", "rescore", "experiment", "execute")),
+)  # fmt: skip
 
 
 def measuring() -> dict[str, str]:
     """Hash by file of everything that measures, decides or seals."""
     lib = ROOT / "lib"
-    rooms = (p for room in ("claude", "measure") for p in (lib / room).rglob("*"))
+    rooms = (p for room in ROOMS for p in (lib / room).rglob("*"))
     files = [p for p in rooms if p.is_file() and "__pycache__" not in p.parts]
-    files += [lib / f"{name}.py" for name in ("files", "forms", "log")]
-    files += [lib / "lab" / f"{name}.py" for name in LAB]
+    files += [lib / name for name in FILES]
     return {p.relative_to(ROOT).as_posix(): sha256_file(p) if p.exists() else "" for p in sorted(files)}
 
 

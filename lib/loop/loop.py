@@ -18,19 +18,20 @@ from lib.agent.guard import Leak
 from lib.claude.client import NotAnswered
 from lib.claude.prices import BudgetSpent
 from lib.files import OneLine, Tampered, sha256
-from lib.lab import execute, lessons, requests, state, steer
-from lib.lab.admit import Base
+from lib.lab import execute
 from lib.lab.base import BadParameters
-from lib.lab.context import Ask, Asked, View
-from lib.lab.events import PROPOSAL, Event, Events
 from lib.lab.execute import RunFailed
 from lib.lab.experiment import Experiment
-from lib.lab.guard import Watch
 from lib.lab.ledger import Ledger
-from lib.lab.proposal import Proposal, Refused
-from lib.lab.state import Action, Rules
-from lib.lab.steer import Limits
 from lib.log import now
+from lib.loop import lessons, next_run, steering, training_requests
+from lib.loop.events import PROPOSAL, Event, Events
+from lib.loop.guard import Watch
+from lib.loop.next_run import Action, Rules
+from lib.loop.proposal import Proposal, Refused
+from lib.loop.steering import Limits
+from lib.loop.validate import Base
+from lib.loop.view import Ask, Asked, View
 
 DONE, GAVE_UP, FAILED = 0, 1, 4  # exit codes of an end
 REQUESTS = "requests"  # of a training, in the steering folder
@@ -62,8 +63,8 @@ class Progress:
 class Loop:
     """One loop over a folder of runs. `run()` yields as things happen; `code` says afterwards how it ended."""
 
-    def __init__(self, folder: Path, steering: Path, settings: Settings, ask: Ask | None = None) -> None:
-        self.folder, self.steering, self.settings, self.ask = folder, steering, settings, ask
+    def __init__(self, folder: Path, steer_folder: Path, settings: Settings, ask: Ask | None = None) -> None:
+        self.folder, self.steer_folder, self.settings, self.ask = folder, steer_folder, settings, ask
         self.code = DONE
         self._began = time.monotonic()
         self._waited, self._waits, self._refusals = 0.0, 0, 0
@@ -97,9 +98,9 @@ class Loop:
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.events = Events(self.folder)
-        steering = steer.read(self.steering)
-        if steering.odd:
-            raise BadParameters("; ".join(steering.odd))
+        faults = steering.read(self.steer_folder).odd
+        if faults:
+            raise BadParameters("; ".join(faults))
         self.watch = Watch(self.folder, self.events, self.settings.accept_measure)
         self.fingerprint = Experiment(**self.settings.base.baseline).fingerprint
         self.events.append("started", total=self.settings.total, measure=self.watch.code)
@@ -108,19 +109,19 @@ class Loop:
         """Everything anew from disk, changes of steering noted."""
         self.events.catch_up()
         s = self.settings
-        view = state.view(self.events, self.steering, s.base, s.limits, self.fingerprint, s.rules)
-        steer.note_changes(self.events, view.steering)
+        view = next_run.view(self.events, self.steer_folder, s.base, s.limits, self.fingerprint, s.rules)
+        steering.note_changes(self.events, view.steering)
         return self._look() if self._archive_spent(view) else view
 
     def _archive_spent(self, view: View) -> bool:
         """A wish that a sealed run carries has done its work; a kill may have come before it was moved away."""
-        wish = steer.wish_event(self.events)
-        if wish is None or sha256(view.steering.texts.get(steer.NEXT, "")) != wish["sha256"]:
+        wish = steering.wish_event(self.events)
+        if wish is None or sha256(view.steering.texts.get(steering.NEXT, "")) != wish["sha256"]:
             return False
-        made = ((r["id"], state.made(self.folder / r["id"])) for r in view.ledger.records)
+        made = ((r["id"], next_run.made(self.folder / r["id"])) for r in view.ledger.records)
         run = next((name for name, m in made if m and m["steered"] == wish["n"]), "")
         if run:
-            steer.archive(self.steering, run)
+            steering.archive(self.steer_folder, run)
         return bool(run)
 
     # --- the end
@@ -132,7 +133,7 @@ class Loop:
         while view.steering.pause and not self._over(view) and not self._late(view):
             if not paused:
                 self._live("paused")
-                yield Progress("paused", f"paused by {self.steering / steer.PAUSE}; remove it to go on")
+                yield Progress("paused", f"paused by {self.steer_folder / steering.PAUSE}; remove it to go on")
                 paused = True
             time.sleep(0.5)
             view = self._look()
@@ -152,7 +153,7 @@ class Loop:
         if self._idle:
             return self._idle
         if view.steering.stop:  # before the count: with more runs asked for, it would still stand in the way
-            return f"stopped by {self.steering / steer.STOP}; remove it to go on"
+            return f"stopped by {self.steer_folder / steering.STOP}; remove it to go on"
         return f"{count} runs are sealed" if count >= self.settings.total and not self.settings.queue_only else ""
 
     def _end(self, view: View) -> tuple[int, str] | None:
@@ -160,7 +161,7 @@ class Loop:
         over = self._over(view)
         if over:
             return DONE, over
-        spent = state.dollars(view.ledger, self.events.rows)
+        spent = next_run.dollars(view.ledger, self.events.rows)
         if view.limits.dollars and spent >= view.limits.dollars:
             return DONE, f"${spent:.2f} of ${view.limits.dollars:.2f} are spent"
         if self._late(view):
@@ -179,12 +180,12 @@ class Loop:
     # --- one thing
 
     def _once(self, view: View) -> Iterator[Progress]:
-        action = state.next_action(view, self.settings.rules)
+        action = next_run.next_action(view, self.settings.rules)
         if action is not None:
             yield from self._run(action, view)
             return
         self._note_unrepeated(view)
-        path = next(iter(steer.queued(self.steering)), None)
+        path = next(iter(steering.queued(self.steer_folder)), None)
         if path is not None:
             yield from self._judge(self._queued(path), view)
             path.unlink(missing_ok=True)
@@ -236,7 +237,7 @@ class Loop:
             refused(self.events, asked.value, error, **about)
             return [Progress("refused", f"{by}: {error}")]
         self._refusals = 0
-        wish = steer.wish_event(self.events) if view.steering.wish else None
+        wish = steering.wish_event(self.events) if view.steering.wish else None
         self.events.append(
             "accepted", **about, proposal=proposal.as_dict(), parameters=parameters, runs=len(view.ledger.records),
             steered=wish["n"] if wish else None, wish=view.steering.wish, standing=view.steering.standing,
@@ -261,7 +262,7 @@ class Loop:
         proposal, by = Proposal(**event["proposal"]), event.get("by", "loop")
         mark = f"event {event['n']} after {event['prev'][:12]}"
         try:
-            opened, why = open_training(self.steering, proposal, by, mark), ""
+            opened, why = open_training(self.steer_folder, proposal, by, mark), ""
         except Leak:
             opened, why = "", "leak: a pair repeats a task or a gold question of the ruler"
         except (OneLine, ValueError, OSError) as error:  # OSError: a name too long to be a file's
@@ -274,8 +275,8 @@ class Loop:
         """Make one run and seal it. The measure is looked at before, after, and before the ledger line."""
         self._live(action.purpose, len(view.ledger.records), slug=action.slug)
         self.watch.check()
-        left = view.limits.dollars - state.dollars(view.ledger, self.events.rows) if view.limits.dollars else None
-        parameters = state.capped(action.parameters, left)
+        left = view.limits.dollars - next_run.dollars(view.ledger, self.events.rows) if view.limits.dollars else None
+        parameters = next_run.capped(action.parameters, left)
         try:
             record = execute.run(
                 action.template, parameters, action.slug, self.folder,
@@ -286,16 +287,16 @@ class Loop:
         if record["status"] == "invalid" and "Tampered: " in record["error"]:
             raise Tampered(record["error"].split("Tampered: ", 1)[1])
         yield Progress("run", action.purpose, record)
-        if state.limited(record) or self._unscored_by_limit(record):
+        if next_run.limited(record) or self._unscored_by_limit(record):
             yield self._wait(record["error"] or "the judge's usage limit")
             return
         self._waited, self._waits = 0.0, 0
         self._crashes = self._crashes + 1 if record["status"] in ("crashed", "invalid") else 0
-        lowered = state.cap(parameters) < state.cap(action.parameters)
+        lowered = next_run.cap(parameters) < next_run.cap(action.parameters)
         if lowered and "BudgetSpent: " in record["error"]:
             # Less is left than one more call may cost: another run would end the same way.
             yield self._nothing(f"what is left of ${view.limits.dollars:.2f} pays no further call of the judge")
-        steer.note(self.steering, steer.LESSONS, lessons.as_text(Ledger.read(self.folder), self.fingerprint))
+        steering.note(self.steer_folder, steering.LESSONS, lessons.as_text(Ledger.read(self.folder), self.fingerprint))
 
     def _beside(self, action: Action) -> bytes:
         """proposal.json: what was proposed, what steered it, and the last event before it."""
@@ -311,7 +312,7 @@ class Loop:
         if not record["scores"].get("unscored"):
             return False
         rows = Ledger.read(self.folder).cases(record["id"])
-        return any(row["unscored"] and state.LIMITED.search(row["unscored"]) for row in rows)
+        return any(row["unscored"] and next_run.LIMITED.search(row["unscored"]) for row in rows)
 
     def _wait(self, why: str) -> Progress:
         """Wait at a usage limit, each time twice as long; a stop file ends the wait."""
@@ -320,16 +321,16 @@ class Loop:
         self.events.append("waiting", seconds=round(pause, 1), why=why[:300])
         self._live("waiting")
         ends = time.monotonic() + pause
-        while time.monotonic() < ends and not (self.steering / steer.STOP).exists():
+        while time.monotonic() < ends and not (self.steer_folder / steering.STOP).exists():
             time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
         self._waited += pause
         return Progress("waiting", f"waited {pause:.0f} s: {why[:200]}")
 
     def _note_unrepeated(self, view: View) -> None:
         """Say once that an indecisive run is not repeated because a repeat brings the same digits."""
-        event = state.open_proposal(view)
-        runs = state.runs_of(view, event, "decide") if event else []
-        if not runs or runs[-1]["status"] != "indecisive" or state.repeatable(runs[-1]):
+        event = next_run.open_proposal(view)
+        runs = next_run.runs_of(view, event, "decide") if event else []
+        if not runs or runs[-1]["status"] != "indecisive" or next_run.repeatable(runs[-1]):
             return
         said = self.events.last("no repeat")
         if not said or said["run"] != runs[-1]["id"]:
@@ -338,7 +339,7 @@ class Loop:
 
     def _live(self, phase: str, count: int | None = None, **more: Any) -> None:
         with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it
-            steer.live(self.steering, phase=phase, since=now(), runs=count, of=self.settings.total, **more)
+            steering.live(self.steer_folder, phase=phase, since=now(), runs=count, of=self.settings.total, **more)
 
 
 def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
@@ -352,14 +353,14 @@ def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
     return events.append("refused", rule=error.name, reason=error.reason[:600], **about)
 
 
-def open_training(steering: Path, proposal: Proposal, by: str, mark: str) -> str:
+def open_training(steer_folder: Path, proposal: Proposal, by: str, mark: str) -> str:
     """Open a training request in the steering folder, if none has this mark yet; returns its id. Raises what its check raises."""
-    folder, asked = steering / REQUESTS, proposal.request
-    for request in requests.requests(folder):
+    folder, asked = steer_folder / REQUESTS, proposal.request
+    for request in training_requests.requests(folder):
         if request.by.endswith(f", {mark}"):  # a kill came between the file and the event about it
             return request.id
     by = f"{by}, {mark}"
-    return requests.open_request(folder, asked["parameters"], asked["why"], float(asked["expected"]), by).id
+    return training_requests.open_request(folder, asked["parameters"], asked["why"], float(asked["expected"]), by).id
 
 
 @contextlib.contextmanager

@@ -6,18 +6,18 @@ import pytest
 
 from lib.agent.pipeline import STEPS
 from lib.files import without_paths
-from lib.lab.admit import Base
-from lib.lab.context import View
-from lib.lab.events import Events
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import seal
-from lib.lab.loop import refused
-from lib.lab.proposal import Proposal, Refused
-from lib.lab.steer import Limits, Steering
+from lib.loop.events import Events
+from lib.loop.loop import refused
+from lib.loop.proposal import Proposal, Refused
+from lib.loop.steering import Limits, Steering
+from lib.loop.validate import Base
+from lib.loop.view import View
 from lib.measure.ruler import Ruler
 from lib.models.provenance import CONFIG, WEIGHTS
-from tests.lab.test_proposal import GOOD
 from tests.llama import small
+from tests.loop.test_proposal import GOOD
 
 BASE = Base(model="toy")
 

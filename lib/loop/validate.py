@@ -20,8 +20,8 @@ from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger
-from lib.lab.proposal import Proposal, Refused, adapter_id, setup, setup_of, with_adapters
-from lib.lab.steer import Limits, Steering
+from lib.loop.proposal import Proposal, Refused, adapter_id, setup, setup_of, with_adapters
+from lib.loop.steering import Limits, Steering
 from lib.measure.ruler import Protocol
 from lib.models.model import Decoding, NoModel
 

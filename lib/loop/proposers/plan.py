@@ -11,7 +11,7 @@ from typing import Any
 
 from lib.files import canonical, rows, sha256
 from lib.lab.base import BadParameters
-from lib.lab.context import Asked, View
+from lib.loop.view import Asked, View
 
 
 class Plan:
