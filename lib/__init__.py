@@ -144,6 +144,8 @@ _HOME = {
     "Models": "lib.lab.models",
     "Training": "lib.lab.training",
     "Ledger": "lib.lab.ledger",
+    "Desk": "lib.desk.supervise",
+    "Session": "lib.desk.rate",
     "compared": "lib.report",
     "examples": "lib.report",
     "explore": "lib.desk",
