@@ -21,6 +21,7 @@ OWNERS = {
         "models.gguf",
         "train.forward",
         "train.lora",
+        "train.fit",
         "train.orpo",
         "train.grpo",
         "train.adapter",
