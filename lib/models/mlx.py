@@ -8,6 +8,7 @@ to float32, which decodes about 5 times faster than 4 or 8 bit there; on Apple s
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import os
@@ -138,6 +139,28 @@ def identity(name: str) -> str:
     if name.removeprefix("mlx:") == DEFAULT:
         return weights.PINNED[DEFAULT].identity
     return provenance.content_hash(folder_of(name))
+
+
+def check(name: str) -> None:
+    """Refuse a model that is not there, or whose chat template loses what is said. Raises NoModel.
+
+    The tokenizer alone is loaded for that, once for each content: what was found sound is kept in the cache. A hub id
+    is fetched here, so that no network is a refusal and never a run that crashed.
+    """
+    folder, content = folder_of(name), identity(name)
+    sound = weights.cache() / "spoken" / content
+    if content == weights.PINNED[DEFAULT].identity or sound.exists():
+        return
+    from mlx_lm.utils import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(folder)
+    except Exception as error:  # of transformers, which reads what anybody wrote
+        raise NoModel(f"model {name!r}: its tokenizer cannot be loaded from {folder} ({one_line(error)})") from error
+    Chat.of(tokenizer, name)
+    with contextlib.suppress(OSError):
+        sound.parent.mkdir(parents=True, exist_ok=True)
+        sound.touch()
 
 
 def adapter_folder(adapter: str, name: str = "") -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib.models.chat import CUT
+from lib.models.load import check, identity
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding, NoModel
 
@@ -48,9 +49,13 @@ def said(model):
 
 
 def refusal(folder):
-    with pytest.raises(NoModel) as caught:
-        MLXModel(folder)
-    line = str(caught.value)
+    """The one line with which a model is refused, before its weights are loaded and when they are."""
+    lines = set()
+    for refused in (check, MLXModel):
+        with pytest.raises(NoModel) as caught:
+            refused(folder)
+        lines.add(str(caught.value))
+    [line] = lines
     assert "\n" not in line and len(line) < 400 and repr(folder) in line
     return line
 
@@ -94,6 +99,18 @@ def test_a_template_that_loses_what_is_said_or_changes_by_itself_is_refused_befo
     spoken_to, template, reason
 ):
     assert reason in refusal(spoken_to(template))
+
+
+def test_what_was_found_sound_is_not_looked_at_again_and_another_template_is(spoken_to, monkeypatch, tmp_path):
+    monkeypatch.setenv("NOTCH_CACHE", str(tmp_path / "cache"))
+    folder = Path(spoken_to(TURNS))
+    check(str(folder))
+    assert [p.name for p in (tmp_path / "cache" / "spoken").iterdir()] == [identity(str(folder))]
+    check(str(folder))
+    (folder / "chat_template.jinja").write_text("nothing that is said")
+    with pytest.raises(NoModel, match="leaves out the system text"):
+        check(str(folder))
+    assert len(list((tmp_path / "cache" / "spoken").iterdir())) == 1
 
 
 def test_a_model_without_a_chat_template_is_refused_with_what_to_do(spoken_to):
