@@ -65,17 +65,9 @@ def use_threads(count: int) -> None:
     on two idle cores. With a busy neighbour the threads spin while they wait for each other: 118 s against 12 s was
     measured for the same work. So one worker of several, or one whose machine is shared, keeps 1.
     """
-    if sys.platform != "linux":
-        return
-    for path in {
-        line.split(maxsplit=5)[5].strip()
-        for line in Path("/proc/self/maps").read_text().splitlines()
-        if "openblas" in line
-    }:
-        library = ctypes.CDLL(path)
-        for name in ("openblas_set_num_threads", "scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_"):
-            if hasattr(library, name):
-                getattr(library, name)(count)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(count, user_api="blas")
 
 
 def engine() -> tuple[bool, str]:
@@ -388,18 +380,9 @@ def adapted(base: Any, adapter: str, on_gpu: bool) -> Any:
     return model
 
 
-def share_weights(node: Any) -> Any:
+def share_weights(model: Any) -> Any:
     """A module tree of its own over the same arrays: layers can be replaced in it and stay in the other."""
-    import mlx.nn as nn
+    from mlx.utils import tree_flatten
 
-    if isinstance(node, nn.Module):
-        made = type(node).__new__(type(node))
-        made.__dict__.update({k: set(v) if isinstance(v, set) else v for k, v in node.__dict__.items()})
-        for name, child in node.items():
-            dict.__setitem__(made, name, share_weights(child))
-        return made
-    if isinstance(node, (list, tuple)):
-        return type(node)(share_weights(child) for child in node)
-    if isinstance(node, dict):
-        return {name: share_weights(child) for name, child in node.items()}
-    return node
+    arrays = {id(array): array for _, array in tree_flatten(model.parameters())}
+    return copy.deepcopy(model, arrays)  # what stands there already counts as copied
