@@ -25,10 +25,11 @@ from typing import Any
 from lib import weights
 from lib.files import ROOT
 from lib.models import gguf, provenance, ragged
-from lib.models.batching import PROBED, SCORE_TOKENS, Prefixes, Row, agrees, batch, mean_logprobs
+from lib.models.batching import PROBED, SCORE_TOKENS, Row, agrees, batch, mean_logprobs
 from lib.models.chat import CUT, PROBE, Chat
 from lib.models.grammar import Grammars, Rule
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel, one_line
+from lib.models.prefixes import Prefixes
 
 DEFAULT = "smollm2"  # the subject that needs no hub, no key and no GPU
 CAN = Capabilities(logprobs=True, grammar=True, adapters=True)
@@ -288,14 +289,14 @@ class MLXModel:
 
     def _completion(self, row: Row) -> Completion:
         if row.reason == "error":
-            text = f"the prompt has {len(row.ids)} tokens, and the context of {self.name} is {self.context}"
-            return Completion(text, len(row.ids), 0, "error")
-        drawn = self.tokenizer.decode(row.made, skip_special_tokens=True)
+            text = f"the prompt has {len(row.prompt)} tokens, and the context of {self.name} is {self.context}"
+            return Completion(text, len(row.prompt), 0, "error")
+        drawn = self.tokenizer.decode(row.reply, skip_special_tokens=True)
         text = self.chat.reply(drawn)
         if text != drawn:  # also of a model that nothing said this of
             self.identity["reply"] = CUT
-        tokens = (*row.made, *row.end)
-        return Completion(text, len(row.ids), len(tokens), row.reason, tokens=tokens)
+        tokens = (*row.reply, *row.end)
+        return Completion(text, len(row.prompt), len(tokens), row.reason, tokens=tokens)
 
     def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]:
         """The replies back, each with the mean log-probability of its tokens, its end not among them."""
