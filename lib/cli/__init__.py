@@ -60,9 +60,10 @@ def exit_code(error: Exception) -> int | None:
     from lib.claude.prices import CloudError, UnknownModel
     from lib.lab.base import BadParameters
     from lib.lab.execute import RunFailed
-    from lib.measure.against import BadVerdicts
+    from lib.measure.checks.against import BadVerdicts
     from lib.measure.ruler import BadRuler
     from lib.models.model import NoModel
+    from lib.runs.ledger import NoRun
     from lib.train.data import BadData
 
     table = (
@@ -72,6 +73,6 @@ def exit_code(error: Exception) -> int | None:
         ((BadParameters, BadPipeline, BadData, Leak, UnknownModel), USAGE),
         ((BadRuler, BadVerdicts), FAILED),
         ((CloudError, OSError), RUN_FAILED),
-        (KeyError, USAGE),  # a run that is not in the ledger
+        (NoRun, USAGE),
     )
     return next((code for kinds, code in table if isinstance(error, kinds)), None)  # type: ignore[arg-type]

@@ -127,7 +127,7 @@ def _against(judge: str, files: tuple[str, ...], parameters: Any) -> int:
     import tempfile
 
     from lib.lab.base import BadParameters, judge_named
-    from lib.measure import against
+    from lib.measure.checks import against
 
     given = values(parameters)
     if given.keys() - {"judging", "batch"}:
@@ -172,8 +172,10 @@ def report(runs: Path, html: Path | None) -> int:
 def verify(runs: Path, repair: bool, as_json: bool) -> int:
     """Check every byte of ruler and runs against the seals, and compute every score again."""
     from lib.claude import store
-    from lib.lab import events, ledger
+    from lib.loop import events
     from lib.measure.ruler import Ruler
+    from lib.runs.seal import sealed_folders, sync
+    from lib.runs.verify import verify as verify_runs
 
     wrong, repaired = [], []
     try:
@@ -182,11 +184,11 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
         wrong += str(error).split("; ")
     if repair and runs.exists():
         with locked(runs / ".lock"):
-            repaired = ledger.sync(runs)
-    wrong += ledger.verify(runs)
+            repaired = sync(runs)
+    wrong += verify_runs(runs)
     wrong += store.verify(runs / store.NAME)
     wrong += events.verify(runs)
-    count = len(ledger.sealed_folders(runs)) if runs.exists() else 0
+    count = len(sealed_folders(runs)) if runs.exists() else 0
     if as_json:
         click.echo(json.dumps({"ok": not wrong, "runs": count, "wrong": wrong, "repaired": repaired}, indent=1))
     else:

@@ -46,8 +46,8 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
     failed = f", {crashed} crashed" if crashed else ""
     nothing = "nothing to run: every run of this plan is sealed"
     click.echo(f"{ran} runs in {time.time() - began:.0f} s{failed}" if ran or crashed else nothing)
-    from lib.lab.ledger import Ledger
     from lib.report import site, tables
+    from lib.runs.ledger import Ledger
 
     if report and (ran or not site.notebook_path(runs, "20_report").exists()):
         site.write(runs, None)
@@ -81,7 +81,7 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
     from lib.lab import bases
     from lib.lab import study as studies
     from lib.lab.base import BadParameters
-    from lib.lab.ledger import Ledger
+    from lib.runs.ledger import Ledger
 
     if bool(run) + bool(models) + bool(base) > 1:
         raise BadParameters("RUN, --models and --base are three different questions; ask one at a time")

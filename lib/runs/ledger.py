@@ -6,7 +6,7 @@ itself (`lib.measure.keep`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.files import OneLine, runs_folder
-from lib.measure import keep, noise
+from lib.measure import keep
+from lib.measure.checks import noise
 from lib.measure.judge import DIMENSIONS
 from lib.measure.stats import paired
 from lib.runs.record import CalibrationRecord, CaseRow, Decision, Json, Record, qualities, record_of
@@ -167,8 +168,12 @@ class Ledger:
         if calibration is None or gain is None:
             return "Which gain this comparison can see is not measured yet: `notch calibrate`."
         if not gain:
-            return f"In {calibration.id} repeats differed in nothing, so it cannot say which gain this comparison can see."
-        return f"The smallest gain that this comparison sees with 80 % power is {gain:.3f} on quality ({calibration.id})."
+            return (
+                f"In {calibration.id} repeats differed in nothing, so it cannot say which gain this comparison can see."
+            )
+        return (
+            f"The smallest gain that this comparison sees with 80 % power is {gain:.3f} on quality ({calibration.id})."
+        )
 
     def floor(self, fingerprint: str, sampled: bool = True) -> float | None:
         """The measured A/A floor: the newest calibration's, else the largest difference that a repeat has shown.
@@ -251,7 +256,11 @@ def _flat(record: Record) -> Json:
     if scores := record.scores:
         row |= scores.dims | {name: getattr(scores, name) for name in ("quality", "low", "high", *COUNTS)}
         row["wtl"] = f"{scores.wins}/{scores.ties}/{scores.losses}"
-    row |= {"calls": cost.get("calls"), "new_tokens": cost.get("generation_tokens"), "dollars": record.cost.total_dollars}
+    row |= {
+        "calls": cost.get("calls"),
+        "new_tokens": cost.get("generation_tokens"),
+        "dollars": record.cost.total_dollars,
+    }
     # Without a real judge usefulness measures nothing: the offline one rates gold of another task above gold.
     row["useful"] = record.found.useful.mean if record.judge == "claude" else None
     row["method"] = getattr(record.found, "method", "")

@@ -12,7 +12,16 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, PlainSerializer, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    ValidationError,
+    model_serializer,
+)
 from typing_extensions import Self
 
 from lib.files import OneLine, canonical
@@ -49,6 +58,12 @@ class Written(BaseModel):
     def as_dict(self) -> Json:
         """Plain data for JSON."""
         return self.model_dump()
+
+    def revised(self, **changes: Any) -> Self:
+        """The same with other values of some fields."""
+        copy = self.model_copy(update=changes)
+        copy.__dict__.pop("_plain", None)
+        return copy
 
     # Until every page reads attributes, a record can also be read as the mapping that its file holds.
 
@@ -99,7 +114,9 @@ def _instance(make: Any) -> BeforeValidator:
 
 # Scores that a run does not have are an empty mapping in its file.
 Scored = Annotated[InstanceOf[Scores] | None, _instance(Scores), PlainSerializer(lambda s: asdict(s) if s else {})]
-Judged = Annotated[InstanceOf[Judgment] | None, _instance(Judgment), PlainSerializer(lambda j: dict(vars(j)) if j else None)]
+Judged = Annotated[
+    InstanceOf[Judgment] | None, _instance(Judgment), PlainSerializer(lambda j: dict(vars(j)) if j else None)
+]
 
 
 class Code(Written):
@@ -183,7 +200,10 @@ class Decision:
 
 
 Decided = Annotated[
-    InstanceOf[Decision], _instance(Decision), BeforeValidator(lambda d: d or Decision()), PlainSerializer(Decision.as_dict)
+    InstanceOf[Decision],
+    _instance(Decision),
+    BeforeValidator(lambda d: d or Decision()),
+    PlainSerializer(Decision.as_dict),
 ]
 
 
@@ -263,17 +283,17 @@ class Group(Written):
     runs: list[Side]
 
 
-class Candidate(Written):
+class Candidate(Partial):
     """What stands behind a run of a comparison, and what it took."""
 
     candidate: str
-    model: str
-    adapter: str
-    lever: str
-    calls: int
-    generation_tokens: int
-    dollars: Number
-    useful: Usefulness
+    model: str = ""
+    adapter: str = ""
+    lever: str = ""
+    calls: int = 0
+    generation_tokens: int = 0
+    dollars: Number = 0.0
+    useful: Usefulness = Usefulness()
 
 
 class ComparisonFindings(Findings):
@@ -347,7 +367,7 @@ class Record(Written):
     @property
     def candidate(self) -> str:
         """The model, with its adapter if it has one."""
-        return f"{self.model} + {self.adapter}" if self.adapter else self.model
+        return candidate_of(self.model, self.adapter)
 
     def named(self, run: str) -> bool:
         """Whether a text names this run: by id, number or slug."""
@@ -382,6 +402,11 @@ KINDS: dict[str, type[Record]] = {
     "experiment": Record, "confirm": Record, "train": TrainingRecord, "calibrate": CalibrationRecord,
     "rejudge": RejudgeRecord, "models": ComparisonRecord,
 }  # fmt: skip
+
+
+def candidate_of(model: str, adapter: str) -> str:
+    """A model as comparisons and charts name it."""
+    return f"{model} + {adapter}" if adapter else model
 
 
 def record_of(plain: Any) -> Record:

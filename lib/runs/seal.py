@@ -120,5 +120,3 @@ def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str
             raise
         sync(folder)
     return run
-
-

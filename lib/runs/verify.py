@@ -13,9 +13,10 @@ from pathlib import Path
 
 from lib.files import Tampered, canonical, check_sums
 from lib.log import Chain, Log
-from lib.measure import blind, calibrate, compare
-from lib.measure.agreement import Rating, item_id
+from lib.measure import calibrate
 from lib.measure.answer import Answer
+from lib.measure.checks import blind, compare
+from lib.measure.checks.agreement import Rating, item_id
 from lib.measure.leak import copies, leaks
 from lib.measure.ruler import RULER, BadRuler, Ruler
 from lib.measure.score import case_quality, score, usefulness

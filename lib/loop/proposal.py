@@ -1,0 +1,226 @@
+"""A proposal: what to try next and why, as plain data.
+
+Knows the fields, their form and their limits, and which experiment a proposal stands for. Nothing of it is ever
+executed: a step is a name in the registry, a text is a text. Does not know who proposed it nor what was tried before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, field
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from lib.agent.pipeline import STEPS
+from lib.files import OneLine, canonical, sha256, without_paths
+from lib.forms import Filled, Number, fill, form
+from lib.lab.experiment import LEVERS
+from lib.models.model import Decoding
+from lib.models.provenance import WEIGHTS
+from lib.runs.ledger import REFERENCE, Ledger
+
+MOST_BYTES = 20_000  # of a proposal as JSON
+MOST_TEXT = 2000  # characters of one text in it
+PROPOSABLE = tuple(name for name in LEVERS if name not in (*REFERENCE, "baseline"))
+NESTED = ("pipeline", "decoding", "request")  # fields that a flat reply holds as JSON texts
+MOST_PAIRS = 5000  # that a proposal may ask to train on
+
+
+class Refused(OneLine, ValueError):
+    """A proposal that is not run. `name` is the rule that it broke, one word for the log and for counting."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
+
+
+@form(partial(Refused, "malformed"), "request")
+class Wanted:
+    """A training that a proposal asks for, and that a person may approve."""
+
+    why: Filled
+    expected: Number  # the effect on quality
+    parameters: dict[str, Any]  # of 11_train
+
+    def __post_init__(self) -> None:
+        data = self.parameters.get("data", {})
+        if not isinstance(data, dict):
+            raise Refused("malformed", f"request: data is {data!r:.60}: expected a mapping")
+        if "dollars" in data:
+            raise Refused(
+                "budget", "request: data sets its own dollars; leave them out, a person decides what is spent"
+            )
+        pairs = data.get("pairs", 0)
+        if type(pairs) is not int or pairs > MOST_PAIRS:
+            raise Refused("budget", f"request: pairs is {pairs!r:.60}: expected a whole number, at most {MOST_PAIRS}")
+
+
+@form(partial(Refused, "malformed"))
+class Proposal:
+    """One hypothesis and the experiment that tests it."""
+
+    hypothesis: str  # what is expected and why, before anybody looks
+    lever: str  # the class of the change
+    pipeline: list[Any]
+    predicted: Annotated[Number, Field(ge=-1, le=1)]  # the effect on quality that is expected, against the champion
+    kill: str  # what would make us drop it
+    parent: str = ""  # the run that it builds on
+    decoding: dict[str, Any] = field(default_factory=dict)
+    adapter: str = ""
+    request: dict[str, Any] = field(default_factory=dict)  # empty, or what `Wanted` has
+
+    def __post_init__(self) -> None:
+        if self.request:
+            fill(Wanted, self.request)
+        wanted = {"hypothesis": "what you expect and why", "kill": "what would refute it"}
+        empty = [name for name in wanted if not getattr(self, name).strip()]
+        if empty:
+            verb, say = "is" if len(empty) == 1 else "are", " and ".join(wanted[name] for name in empty)
+            raise Refused("malformed", f"{' and '.join(empty)} {verb} empty; say {say}")
+        if self.lever not in PROPOSABLE:
+            raise Refused("unknown-lever", f"{self.lever!r:.60}; expected one of {', '.join(PROPOSABLE)}")
+
+    @classmethod
+    def read(cls, value: Any) -> Proposal:
+        """A proposal from plain data or its JSON; pipeline, decoding and request may be JSON texts inside.
+
+        Raises Refused: malformed, too-large, not-finite, unknown-lever, budget.
+        """
+        value = parse(value) if isinstance(value, str) else value
+        if not isinstance(value, Mapping):
+            known = ", ".join(cls.__dataclass_fields__)
+            raise Refused("malformed", f"a proposal is {value!r:.60}: expected a mapping with {known}")
+        value = {**value, **{k: parse(v) for k, v in value.items() if k in NESTED and isinstance(v, str)}}
+        try:
+            size = len(json.dumps(value).encode())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise Refused("malformed", f"not plain data ({error})") from error
+        if size > MOST_BYTES:
+            raise Refused("too-large", f"{size} bytes; a proposal has at most {MOST_BYTES}")
+        for name, inner in value.items():
+            _sound(name, inner)
+        return fill(cls, value)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text in it, keys included."""
+        return [text for text in _leaves(self.as_dict()) if isinstance(text, str)]
+
+
+def _sound(name: str, value: Any) -> None:
+    """Raise Refused on numbers without end, and on texts that are too long or no text, however deep they lie."""
+    for leaf in _leaves(value):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise Refused("not-finite", f"{name!s:.60} has {leaf}: expected finite numbers")
+        if isinstance(leaf, str) and len(leaf) > MOST_TEXT:
+            raise Refused(
+                "too-large", f"{name!s:.60} has a text of {len(leaf)} characters; at most {MOST_TEXT} are allowed"
+            )
+        if isinstance(leaf, str) and any(ord(c) < 32 and c not in "\n\t" or "\ud800" <= c <= "\udfff" for c in leaf):
+            raise Refused("malformed", f"{name!s:.60} has control characters or halves of characters")
+
+
+def parse(text: str) -> Any:
+    """The value of a JSON text; NaN and doubled fields are refused. Raises Refused."""
+    if len(text.encode("utf-8", "replace")) > 3 * MOST_BYTES:
+        raise Refused("too-large", f"{len(text)} characters; a proposal has at most {MOST_BYTES} bytes")
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
+    except Refused:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise Refused("malformed", f"not JSON ({str(error)[:100]})") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise Refused("malformed", "a field stands there twice")
+    return dict(pairs)
+
+
+def _constant(name: str) -> Any:
+    raise Refused("not-finite", f"{name} is no number to predict with; expected a finite one")
+
+
+def setup(model: str, pipeline: list[dict[str, Any]], decoding: dict[str, Any], adapter: str, fingerprint: str) -> str:
+    """Names what a run does, however it is worded: defaults written out are the same as defaults left out.
+
+    Hypothesis, prediction and gate are not part of it: the same thing under another story is a duplicate. Of a model's
+    own folder only the name counts, as a seal spells it.
+    """
+    spelled = without_paths(model, model)
+    return sha256(canonical([spelled, [bound(row) for row in pipeline], _drawn(decoding), adapter, fingerprint]))[:32]
+
+
+def setup_of(record: dict[str, Any], ledger: Ledger | None = None) -> str:
+    """The setup of a sealed run; with a ledger, whatever it calls its adapters."""
+    renamed = with_adapters(record, lambda name: ledger and adapter_id(name, ledger) or name)
+    return setup(*({**record, **renamed}[k] for k in ("model", "pipeline", "decoding", "adapter", "fingerprint")))
+
+
+def adapter_id(name: str, ledger: Ledger) -> str:
+    """The full id of a sealed training's adapter, with its epoch if it names one; "" where the ledger has none such.
+
+    By id, number or slug; runs made by hand also name the folder, `runs/0005-sft/adapter`.
+    """
+    run, epoch = re.fullmatch(r"(.*?)((?:/epoch-\d\d)?)", name, re.DOTALL).groups()  # type: ignore[union-attr]
+    run = re.sub(r"^(?:.*/)?(\d{4,}-[a-z0-9-]+)/adapter$", r"\1", run)
+    for record in reversed(ledger.records):
+        folder = ledger.folder / record["id"] / "adapter" / epoch[1:]
+        if record["kind"] == "train" and record.named(run) and (folder / WEIGHTS).is_file():
+            return record["id"] + epoch
+    return ""
+
+
+def with_adapters(setup: Mapping[str, Any], name: Callable[[str], str]) -> dict[str, Any]:
+    """`adapter` and `pipeline` of plain data, each adapter in them under another name; "" stays, it is the bare base."""
+
+    def row(one: Any) -> Any:
+        has = isinstance(one, dict) and isinstance(one.get("adapter"), str) and one["adapter"]
+        return {**one, "adapter": name(one["adapter"])} if has else one
+
+    adapter = setup["adapter"]
+    return {"adapter": name(adapter) if adapter else adapter, "pipeline": [row(one) for one in setup["pipeline"]]}
+
+
+def bound(row: dict[str, Any]) -> dict[str, Any]:
+    """A step with its defaults written out; an unknown one as it is."""
+    step = STEPS.get(str(row.get("step")))
+    if step is None:
+        return row
+    return {"step": row["step"], **{k: _plain(v) for k, v in {**step.defaults, **row}.items() if k != "step"}}
+
+
+def _plain(value: Any) -> Any:
+    """1 and 1.0 are one value to a step, and lists and tuples too."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _drawn(decoding: dict[str, Any]) -> dict[str, Any]:
+    defaults = Decoding().__dict__
+    drawn = {k: _plain(v) for k, v in decoding.items() if v != defaults.get(k)}
+    if not drawn.get("temp"):  # greedy: how it would have been drawn changes nothing
+        drawn = {k: v for k, v in drawn.items() if k not in ("temp", "top_p", "min_p", "top_k", "seed")}
+    return drawn
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Every value within plain data, keys included."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (str(key), *_leaves(inner))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value

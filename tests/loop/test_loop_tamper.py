@@ -1,0 +1,120 @@
+"""Somebody edits the measure, a run or the ledger while a loop runs: it stops with exit code 5 and says what changed.
+
+The loop works in a copy of the checkout, so that the ruler may be broken.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lib.files import ROOT
+from lib.runs.seal import sealed_folders
+
+TIMEOUT = 120
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """What a loop with the toy model needs of the checkout."""
+    copy = tmp_path_factory.mktemp("checkout")
+    skip = shutil.ignore_patterns("__pycache__", "*.safetensors", "tokenizer.json")
+    shutil.copytree(ROOT / "lib", copy / "lib", ignore=skip)
+    shutil.copytree(ROOT / "ruler", copy / "ruler")
+    (copy / "notebooks").mkdir()
+    for path in (ROOT / "notebooks").glob("1*.ipynb"):
+        shutil.copy(path, copy / "notebooks")
+    return copy
+
+
+@pytest.fixture
+def checkout(original, tmp_path):
+    shutil.copytree(original, tmp_path / "checkout")
+    return tmp_path / "checkout"
+
+
+def start(checkout, runs=9):
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
+    command = [sys.executable, "-m", "lib.cli", "loop", "--runs", str(runs), "--runs", "work/runs", "-p", "model", "toy",
+               "--no-report"]  # fmt: skip
+    return subprocess.Popen(command, cwd=checkout, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(child, folder, count):
+    """Wait until so many runs are sealed and stand in the ledger, whose line follows the seal."""
+    ends = time.monotonic() + TIMEOUT
+    ledger = folder / "ledger.jsonl"
+    while time.monotonic() < ends and child.poll() is None:
+        lines = ledger.read_text(encoding="utf-8").count("\n") if ledger.exists() else 0
+        if folder.exists() and min(len(sealed_folders(folder)), lines) >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no {count} runs: {child.communicate()}")
+
+
+def edit(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text, path
+    path.chmod(0o644)
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def first(checkout, name):
+    return sealed_folders(checkout / "work" / "runs")[0] / name
+
+
+EDITS = {
+    "gold": (lambda c: edit(c / "ruler" / "gold.jsonl", "?", "??"), "gold.jsonl"),
+    "a judge's prompt": (lambda c: edit(c / "ruler" / "judge_rubric.md", "a", "b"), "judge_rubric.md"),
+    "an added ruler file": (lambda c: (c / "ruler" / "more.jsonl").write_text("{}"), "more.jsonl"),
+    "a judgment": (lambda c: edit(first(c, "cases.jsonl"), '"verdict":"loss"', '"verdict":"win"'), "cases.jsonl"),
+    "a score": (lambda c: edit(first(c, "record.json"), '"quality": 0.', '"quality": 0.9'), "record.json"),
+    "the ledger": (lambda c: edit(c / "work" / "runs" / "ledger.jsonl", "0001-", "0007-"), "ledger.jsonl"),
+    "the events": (lambda c: edit(c / "work" / "runs" / "events.jsonl", "started", "begun"), "events.jsonl"),
+    "the scoring code": (lambda c: edit(c / "lib" / "measure" / "score.py", '"loss": 0.0', '"loss": 1.0'), "score.py"),
+    "the keep rule": (lambda c: edit(c / "lib" / "measure" / "keep.py", "ALPHA = 0.05", "ALPHA = 0.95"), "keep.py"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", list(EDITS))
+def test_an_edit_while_it_runs_stops_it_with_exit_code_5(checkout, what):
+    change, named = EDITS[what]
+    with start(checkout) as child:
+        wait_for(child, checkout / "work" / "runs", 1)
+        change(checkout)
+        out, err = child.communicate(timeout=TIMEOUT)
+    assert child.returncode == 5, out + err
+    assert named in err and len(err.strip().splitlines()) == 1 and "Traceback" not in err
+    assert len(sealed_folders(checkout / "work" / "runs")) < 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["gold", "the scoring code", "the ledger"])
+def test_calling_it_again_does_not_get_past_an_edit(checkout, what):
+    change, named = EDITS[what]
+    with start(checkout, runs=1) as child:
+        child.communicate(timeout=TIMEOUT)
+    assert child.returncode == 0
+    change(checkout)
+    with start(checkout, runs=2) as child:
+        out, err = child.communicate(timeout=TIMEOUT)
+    assert child.returncode == 5 and named in err, out + err
+    assert len(sealed_folders(checkout / "work" / "runs")) == 1
+
+
+@pytest.mark.slow
+def test_a_ruler_edited_under_a_running_kernel_leaves_an_invalid_run_without_scores(checkout):
+    from lib.runs.ledger import Ledger
+
+    with start(checkout, runs=2) as child:
+        wait_for(child, checkout / "work" / "runs", 1)
+        time.sleep(0.5)  # the second kernel is starting
+        edit(checkout / "ruler" / "gold.jsonl", "?", "??")
+        out, err = child.communicate(timeout=TIMEOUT)
+    assert child.returncode == 5, out + err
+    later = Ledger.read(checkout / "work" / "runs").records[1:]
+    assert all(r["status"] == "invalid" and r["scores"] == {} for r in later)
