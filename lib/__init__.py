@@ -1,6 +1,6 @@
 """notch: can a small on-device language model do one narrow job as well as a frontier cloud model?
 
-The package is a house of seven rooms and a floor. This is the order to read it in; a file imports only from files
+The package is a house of rooms over a floor. This is the order to read it in; a file imports only from files
 above it, and tests/test_order.py holds that.
 
     files                       folders, canonical JSON, hashes, files written once
@@ -21,14 +21,14 @@ above it, and tests/test_order.py holds that.
     measure.stats               paired comparison
     measure.score               from judgments to numbers
     measure.leak                gold in an answer, and when that is no chance any more
-    measure.damage              gold with one thing broken, gold in other words, answers made to fool a judge
     measure.keep                the one keep rule, and what it keeps where nothing works
-    measure.noise               how far repeats differ, and what can be seen above it
+    measure.checks.damage       gold with one thing broken, gold in other words, answers made to fool a judge
+    measure.checks.noise        how far repeats differ, and what can be seen above it
+    measure.checks.blind        a judge without one dimension
+    measure.checks.compare      models side by side on the same cases
+    measure.checks.against      a judge beside stored verdicts of another
+    measure.checks.agreement    a judge beside a person's verdicts
     measure.calibrate           a judge on texts whose faults are known
-    measure.blind               a judge without one dimension
-    measure.compare             models side by side on the same cases
-    measure.against             a judge beside stored verdicts of another
-    measure.agreement           a judge beside a person's verdicts
     models.model                what a model is; ToyModel
     models.gguf                 a GGUF file as a folder that mlx-lm loads
     models.grammar              which tokens may come next
@@ -57,7 +57,7 @@ above it, and tests/test_order.py holds that.
     agent.steps.verifying       four checks a question
     agent.steps.adapters        a second draft from another adapter
     agent.steps                 registers the levers
-    agent.rehearsal             a pipeline tried on a stand-in: can it end in a set at all?
+    agent.dry_run               a pipeline tried on a stand-in: can it end in a set at all?
     train.data                  pairs to train on, with their card
     train.teacher               chosen sets that Claude writes
     train.forward               log-probabilities of what is learnt, at less cost
@@ -72,8 +72,6 @@ above it, and tests/test_order.py holds that.
     lab.offline                 the offline judge with the embedded embedder
     lab.ledger                  sealed runs, the keep rule, the champion
     lab.rescore                 scores again, in a process of its own
-    lab.events                  the loop's own log
-    lab.guard                   the measure out of reach
     lab.base                    what can run and what comes out: parameters, keys, records
     lab.experiment              ruler x pipeline x judge -> record
     lab.calibration             a judge and a decoding measured -> record
@@ -83,18 +81,20 @@ above it, and tests/test_order.py holds that.
     lab.execute                 papermill: notebook + parameters -> a sealed run
     lab.aside                   notebooks executed several at a time
     lab.bases                   the runs that a comparison of models needs, and a new base beside the old
-    lab.requests                a training that is asked for, and who approved it
     lab.study                   a plan of experiments, resumable
-    lab.proposal                what to try next, as plain data
-    lab.steer                   steering by files
-    lab.admit                   what a proposal must pass before it costs anything
-    lab.lessons                 predicted against measured, and dead ends
-    lab.context                 what a proposer may know
-    lab.propose.plan            proposals from a file
-    lab.propose.search          proposals without a key
-    lab.propose.claude          proposals by Claude
-    lab.state                   what the loop does next
-    lab.loop                    propose, check, run, decide, record, again
+    loop.events                 the loop's own log
+    loop.guard                  the measure out of reach
+    loop.proposal               what to try next, as plain data
+    loop.steering               steering by files
+    loop.validate               what a proposal must pass before it costs anything
+    loop.lessons                predicted against measured, and dead ends
+    loop.view                   what a proposer may know
+    loop.proposers.plan         proposals from a file
+    loop.proposers.search       proposals without a key
+    loop.proposers.claude       proposals by Claude
+    loop.next_run               what the loop does next
+    loop.training_requests      a training that is asked for, and who approved it
+    loop.loop                   propose, check, run, decide, record, again
     report.tables               the ledger -> tables
     report.measured             calibration and re-judge -> tables
     report.compared             a comparison of models -> tables
@@ -144,6 +144,8 @@ _HOME = {
     "Models": "lib.lab.models",
     "Training": "lib.lab.training",
     "Ledger": "lib.lab.ledger",
+    "Desk": "lib.desk.supervise",
+    "Session": "lib.desk.rate",
     "compared": "lib.report",
     "examples": "lib.report",
     "explore": "lib.desk",

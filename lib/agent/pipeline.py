@@ -33,7 +33,7 @@ class BadPipeline(OneLine, ValueError):
 
 
 class Misplaced(BadPipeline):
-    """A step that finds nothing to work on, whatever a model answers; a rehearsal finds it before the run."""
+    """A step that finds nothing to work on, whatever a model answers; a dry run finds it before the run."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def exit_code(error: Exception) -> int | None:
     from lib.claude.prices import CloudError, UnknownModel
     from lib.lab.base import BadParameters
     from lib.lab.execute import RunFailed
-    from lib.measure.against import BadVerdicts
+    from lib.measure.checks.against import BadVerdicts
     from lib.measure.ruler import BadRuler
     from lib.models.model import NoModel
     from lib.train.data import BadData

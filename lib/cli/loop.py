@@ -37,7 +37,7 @@ RUNS_AND_COUNT = click.option(
     "(default: 20). A folder: where they are (default: runs). Give it twice for both; a folder called 20 is ./20.",
 )  # fmt: skip
 STEER = click.option(
-    "--steer", "steering", type=click.Path(file_okay=False, path_type=Path), default=None,
+    "--steer", "steer_folder", type=click.Path(file_okay=False, path_type=Path), default=None,
     help="Folder of the steering files (default: steer, beside the folder of runs).",
 )  # fmt: skip
 PARAMETERS = click.option(
@@ -49,8 +49,8 @@ PARAMETERS = click.option(
 def base_of(parameters: tuple[tuple[str, str], ...]) -> Any:
     """The common parameters. Raises BadParameters on another name or a wrong type."""
     from lib.forms import fill
-    from lib.lab.admit import Base
     from lib.lab.experiment import Experiment
+    from lib.loop.validate import Base
 
     base = fill(Base, values(parameters))
     Experiment(**base.baseline).check()
@@ -82,7 +82,7 @@ def base_of(parameters: tuple[tuple[str, str], ...]) -> Any:
     "--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call; kept as an event."
 )
 @click.option("--report/--no-report", default=True, help="Write the report at the end.")
-def loop(runs: tuple[Path, int], steering: Path | None, proposer: str, plan: Path | None, proposer_model: str | None,
+def loop(runs: tuple[Path, int], steer_folder: Path | None, proposer: str, plan: Path | None, proposer_model: str | None,
          parameters: Any, seed: int, dollars: float, minutes: float, crashes: int, refusals: int, patience: int,
          repeats: int, screen: bool, confirm: bool, wait: float, most_wait: float, accept_measure: bool, report: bool) -> int:  # fmt: skip
     """Run experiments unattended: propose, check, screen, decide, confirm, record, until the folder holds N runs.
@@ -90,10 +90,10 @@ def loop(runs: tuple[Path, int], steering: Path | None, proposer: str, plan: Pat
     Calling the same again goes on where it was. The folder `steer` beside the runs steers it: next.md (one wish),
     standing.md, bans.txt, budget.yaml, PAUSE, STOP.
     """
-    from lib.lab import steer
-    from lib.lab.loop import Loop, Settings
-    from lib.lab.state import Rules
-    from lib.lab.steer import Limits
+    from lib.loop import steering
+    from lib.loop.loop import Loop, Settings
+    from lib.loop.next_run import Rules
+    from lib.loop.steering import Limits
 
     folder, total = runs
     settings = Settings(
@@ -103,7 +103,7 @@ def loop(runs: tuple[Path, int], steering: Path | None, proposer: str, plan: Pat
     )  # fmt: skip
     ask = _proposer(proposer, plan, proposer_model, seed, dollars)
     with contextlib.closing(ask) if proposer == "claude" else contextlib.nullcontext():
-        code = _follow(Loop(folder, steering or steer.default_folder(folder), settings, ask))
+        code = _follow(Loop(folder, steer_folder or steering.default_folder(folder), settings, ask))
     _closing(folder, report)
     return code
 
@@ -116,16 +116,16 @@ def _proposer(name: str, plan: Path | None, model: str | None, seed: int, dollar
         raise BadParameters("--plan FILE goes with --proposer plan, and the other way round")
     if name == "claude":
         from lib.claude.client import check_key
-        from lib.lab.propose.claude import CAP, MODEL, ClaudeProposer
+        from lib.loop.proposers.claude import CAP, MODEL, ClaudeProposer
 
         check_key()
         return ClaudeProposer(model or MODEL, dollars or CAP)
     if name == "plan":
-        from lib.lab.propose.plan import Plan
+        from lib.loop.proposers.plan import Plan
 
         return Plan(plan)  # type: ignore[arg-type]
     if name == "search":
-        from lib.lab.propose.search import Search
+        from lib.loop.proposers.search import Search
 
         return Search(seed)
     return None
@@ -133,8 +133,8 @@ def _proposer(name: str, plan: Path | None, model: str | None, seed: int, dollar
 
 def _follow(work: Any) -> int:
     """Say what a loop does, a line a thing."""
-    from lib.lab import steer
     from lib.lab.ledger import sealed_folders
+    from lib.loop import steering
 
     began, ran = time.time(), 0
     for progress in work.run():
@@ -145,17 +145,17 @@ def _follow(work: Any) -> int:
             click.echo(f"{progress.what:9} {progress.message}")
     click.echo(f"{ran} runs in {time.time() - began:.0f} s")
     here, asked = len(sealed_folders(work.folder)), work.settings.total
-    stopped = (work.steering / steer.STOP).exists()  # more runs asked for would end there too
+    stopped = (work.steer_folder / steering.STOP).exists()  # more runs asked for would end there too
     if not ran and 0 < asked <= here and not work.settings.queue_only and not stopped:
         click.echo(f"nothing to do: --runs {asked} is how many the folder holds in the end; --runs {here + 20} adds 20")
     return work.code
 
 
 def _closing(folder: Path, report: bool) -> None:
-    from lib.lab import lessons
-    from lib.lab.events import Events
     from lib.lab.ledger import Ledger
-    from lib.lab.state import dollars
+    from lib.loop import lessons
+    from lib.loop.events import Events
+    from lib.loop.next_run import dollars
     from lib.report import site, tables
 
     ledger = Ledger.read(folder)
@@ -167,16 +167,16 @@ def _closing(folder: Path, report: bool) -> None:
         say_report(folder)
 
 
-def view_of(folder: Path, steering: Path, parameters: Any) -> Any:
+def view_of(folder: Path, steer_folder: Path, parameters: Any) -> Any:
     """The state of a folder as a proposer sees it. Raises BadParameters, Tampered."""
-    from lib.lab import state
-    from lib.lab.events import Events
     from lib.lab.experiment import Experiment
-    from lib.lab.steer import Limits
+    from lib.loop import next_run
+    from lib.loop.events import Events
+    from lib.loop.steering import Limits
 
     base = base_of(parameters)
     fingerprint = Experiment(**base.baseline).fingerprint
-    return state.view(Events(folder), steering, base, Limits(), fingerprint, state.Rules())
+    return next_run.view(Events(folder), steer_folder, base, Limits(), fingerprint, next_run.Rules())
 
 
 @click.command()
@@ -184,17 +184,18 @@ def view_of(folder: Path, steering: Path, parameters: Any) -> Any:
 @STEER
 @PARAMETERS
 @AS_JSON
-def log(runs: Path, steering: Path | None, parameters: Any, as_json: bool) -> int:
+def log(runs: Path, steer_folder: Path | None, parameters: Any, as_json: bool) -> int:
     """Print what a proposer may know: what waits, champion, last runs, lessons, worst dev cases, steering, the menu."""
-    from lib.lab import context, state, steer
+    from lib.loop import next_run, steering
+    from lib.loop.view import as_text, shown
 
-    where = steering or steer.default_folder(runs)
+    where = steer_folder or steering.default_folder(runs)
     view = view_of(runs, where, parameters)
-    waiting = context.shown(state.waiting(view, state.Rules(), steer.queued(where)))
+    waiting = shown(next_run.waiting(view, next_run.Rules(), steering.queued(where)))
     if as_json:
         click.echo(json.dumps({**view.plain, "waiting": waiting}, indent=1, ensure_ascii=False))
     else:
-        click.echo(context.as_text(view, waiting), nl=False)
+        click.echo(as_text(view, waiting), nl=False)
     return OK
 
 
@@ -204,13 +205,13 @@ def log(runs: Path, steering: Path | None, parameters: Any, as_json: bool) -> in
 @RUNS
 @STEER
 @PARAMETERS
-def propose(file: Path, by: str, runs: Path, steering: Path | None, parameters: Any) -> int:
+def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, parameters: Any) -> int:
     """Check a proposal (a JSON file) and queue it for the loop. A refused one is recorded with its reason."""
-    from lib.lab import steer
-    from lib.lab.loop import refused
-    from lib.lab.proposal import Proposal, Refused
+    from lib.loop import steering
+    from lib.loop.loop import refused
+    from lib.loop.proposal import Proposal, Refused
 
-    where = steering or steer.default_folder(runs)
+    where = steer_folder or steering.default_folder(runs)
     view, text = view_of(runs, where, parameters), file.read_text(encoding="utf-8", errors="replace")
     try:
         proposal = Proposal.read(text)
@@ -219,7 +220,7 @@ def propose(file: Path, by: str, runs: Path, steering: Path | None, parameters: 
         event = refused(view.events, text, error, by=by, asked="", fingerprint=view.fingerprint)
         click.echo(f"notch: refused, {error} (event {event['n']})", err=True)
         return FAILED
-    path = steer.enqueue(where, proposal.as_dict(), by)
+    path = steering.enqueue(where, proposal.as_dict(), by)
     click.echo(f"queued as {path.name}; `notch next` runs it, or the loop when its turn comes")
     return OK
 
@@ -229,10 +230,10 @@ def propose(file: Path, by: str, runs: Path, steering: Path | None, parameters: 
 @STEER
 @PARAMETERS
 @click.option("--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call.")
-def next_command(runs: Path, steering: Path | None, parameters: Any, accept_measure: bool) -> int:
+def next_command(runs: Path, steer_folder: Path | None, parameters: Any, accept_measure: bool) -> int:
     """Run what is due: the open proposal, what is queued, looks at the sealed gate. Asks no proposer."""
-    from lib.lab import steer
-    from lib.lab.loop import Loop, Settings
+    from lib.loop import steering
+    from lib.loop.loop import Loop, Settings
 
     settings = Settings(base=base_of(parameters), accept_measure=accept_measure, queue_only=True)
-    return _follow(Loop(runs, steering or steer.default_folder(runs), settings))
+    return _follow(Loop(runs, steer_folder or steering.default_folder(runs), settings))

@@ -127,7 +127,7 @@ def _against(judge: str, files: tuple[str, ...], parameters: Any) -> int:
     import tempfile
 
     from lib.lab.base import BadParameters, judge_named
-    from lib.measure import against
+    from lib.measure.checks import against
 
     given = values(parameters)
     if given.keys() - {"judging", "batch"}:
@@ -172,7 +172,8 @@ def report(runs: Path, html: Path | None) -> int:
 def verify(runs: Path, repair: bool, as_json: bool) -> int:
     """Check every byte of ruler and runs against the seals, and compute every score again."""
     from lib.claude import store
-    from lib.lab import events, ledger
+    from lib.lab import ledger
+    from lib.loop import events
     from lib.measure.ruler import Ruler
 
     wrong, repaired = [], []

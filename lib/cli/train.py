@@ -37,8 +37,8 @@ MINUTE = 60.0  # s between two lines where there is no terminal
 def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str, approve: bool, reject: str,
           who: str, listed: bool, steer: Path | None, runs: Path, as_json: bool) -> int:  # fmt: skip
     """Train an adapter and seal it as a run. It is measured by experiments that use it (`-p adapter RUN`)."""
-    from lib.lab import requests
     from lib.lab.base import BadParameters
+    from lib.loop import training_requests as requests
 
     if (approve or reject) and not request:
         raise BadParameters("--approve and --reject go with --request ID")
@@ -84,8 +84,8 @@ def summary(record: dict[str, Any], runs: Path) -> str:
 
 def _asked(request: str, given: dict[str, Any], name: str, steer: Path, runs: Path) -> dict[str, Any]:
     """Train an approved request; its state follows what happens."""
-    from lib.lab import requests
     from lib.lab.base import BadParameters
+    from lib.loop import training_requests as requests
 
     one = requests.get(steer, request)
     if given:

@@ -22,8 +22,8 @@ from lib.files import RULER, runs_folder, sha256
 from lib.lab.ledger import RATABLE, RATED, RATINGS, Ledger, item_of
 from lib.lab.show import Markdown, bullets, plural
 from lib.log import Log, now
-from lib.measure.agreement import ENOUGH, Pair, Rating, agreement, standing
 from lib.measure.answer import Answer
+from lib.measure.checks.agreement import ENOUGH, Pair, Rating, agreement, standing
 from lib.measure.judge import DIMENSIONS, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
 

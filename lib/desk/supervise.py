@@ -16,11 +16,13 @@ from typing import Any
 import pandas as pd
 
 from lib.files import Tampered, runs_folder
-from lib.lab import requests, state, steer
-from lib.lab.events import Event, Events
 from lib.lab.ledger import Ledger
-from lib.lab.loop import REQUESTS
 from lib.lab.show import Markdown, bullets, cell, plural, table
+from lib.loop import next_run as state
+from lib.loop import steering as steer
+from lib.loop import training_requests as requests
+from lib.loop.events import Event, Events
+from lib.loop.loop import REQUESTS
 from lib.report import figures, memory, tables
 from lib.report.figures import Picture
 

@@ -22,9 +22,10 @@ from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named, s
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Decision, Ledger, answer_of, outcome_of
 from lib.lab.record import code_state
-from lib.measure import calibrate, noise
+from lib.measure import calibrate
 from lib.measure.answer import Answer, NoAnswer, spec_gate
-from lib.measure.damage import texts
+from lib.measure.checks import noise
+from lib.measure.checks.damage import texts
 from lib.measure.judge import Judge
 from lib.measure.ruler import Case
 from lib.models.model import quoting

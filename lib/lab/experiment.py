@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lib.agent import rehearsal
+from lib.agent import dry_run
 from lib.agent.bank import Example, bank
 from lib.agent.guard import JUDGED, ORDERS, LeakGuard
 from lib.agent.pipeline import BadPipeline, State, Step, require
@@ -108,7 +108,7 @@ class Experiment(Runnable):
         require(self.steps, self.model, load.capabilities(self.model))
         for step in self.steps:
             load.check(self.model, step.args.get("adapter", ""))
-        if wrong := rehearsal.fault(self.steps, self.ruler.protocol.questions):
+        if wrong := dry_run.fault(self.steps, self.ruler.protocol.questions):
             raise BadPipeline(f"no model could pass the spec gate with this pipeline: {wrong}")
         self._as_stored()
         if self.lever == "a/a" and self.judge == "claude" and not self.judging.get("replicate"):
@@ -133,8 +133,8 @@ class Experiment(Runnable):
             raise BadParameters(
                 f"model {self.model!r} answers the pipeline {json.dumps(about['pipeline'])[:200]} and no other"
             )
-        [call] = rehearsal.calls(self.steps)
-        if stored.prompt_hash(call, rehearsal.TASK[1]) != about["prompt_sha256"]:
+        [call] = dry_run.calls(self.steps)
+        if stored.prompt_hash(call, dry_run.TASK[1]) != about["prompt_sha256"]:
             raise BadParameters(f"model {self.model!r} was asked with another prompt than today's; only the model may "
                                 "differ, so its answers must be written anew")  # fmt: skip
 

@@ -32,9 +32,10 @@ from lib.files import (
 )
 from lib.lab import show
 from lib.log import START, Chain, Log
-from lib.measure import blind, calibrate, compare, keep, noise
-from lib.measure.agreement import Rating, item_id
+from lib.measure import calibrate, keep
 from lib.measure.answer import Answer, NoAnswer
+from lib.measure.checks import blind, compare, noise
+from lib.measure.checks.agreement import Rating, item_id
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.leak import copies, leaks
 from lib.measure.ruler import RULER, BadRuler, Ruler

@@ -17,9 +17,9 @@ from lib.lab.base import BadParameters, Clock, Finding, Runnable, sealed_run
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.record import Record
-from lib.measure import compare
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
+from lib.measure.checks import compare
 from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import ALPHA
 

@@ -17,9 +17,9 @@ from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.offline import OfflineJudge
 from lib.lab.record import Record
 from lib.lab.show import Markdown, chance, plural
-from lib.measure import blind
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
+from lib.measure.checks import blind
 from lib.measure.judge import DIMENSIONS, Judge
 from lib.measure.keep import ALPHA
 from lib.measure.ruler import Case

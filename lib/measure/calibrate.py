@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from lib.log import Row
-from lib.measure import keep, noise
+from lib.measure import keep
 from lib.measure.answer import Answer, NoAnswer, spec_gate
-from lib.measure.damage import STRENGTHS, Text, plain, texts
+from lib.measure.checks import noise
+from lib.measure.checks.damage import STRENGTHS, Text, plain, texts
 from lib.measure.judge import DIMENSIONS, Judge, Judgment
 from lib.measure.leak import leaked
 from lib.measure.ruler import Case

@@ -1,6 +1,6 @@
 """A comparison of models as tables: the confirmation experiment as a reader wants it.
 
-Knows the readings of `lib.measure.compare`. Does not know how they were made.
+Knows the readings of `lib.measure.checks.compare`. Does not know how they were made.
 """
 
 from __future__ import annotations

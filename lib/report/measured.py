@@ -1,6 +1,6 @@
 """What a calibration or a re-judge found, as tables; the controls beside the climb.
 
-Knows the readings of `lib.measure.calibrate` and `lib.measure.blind`. Does not know how they were made.
+Knows the readings of `lib.measure.calibrate` and `lib.measure.checks.blind`. Does not know how they were made.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import pandas as pd
 
 from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, bullets, chance, grid, interval, plural, table
-from lib.measure import noise as measure
-from lib.measure.blind import readings as read_blind
+from lib.measure.checks import noise as measure
+from lib.measure.checks.blind import readings as read_blind
 from lib.measure.keep import ALPHA
 from lib.report import tables
 from lib.report.tables import DIMS, latest

@@ -5,9 +5,9 @@ Knows lessons. Pure functions of a ledger. Does not know how they came about.
 
 from __future__ import annotations
 
-from lib.lab import lessons as remembered
 from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, table
+from lib.loop import lessons as remembered
 from lib.report import tables
 
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from lib.agent.rehearsal import Fluent
+from lib.agent.dry_run import StandIn
 
 FOREIGN = (
     "Voici les questions : 1. Quand voulez-vous partir ? 2. Avec qui ?",
@@ -119,4 +119,4 @@ def malformed():
 @pytest.fixture
 def able():
     """`able(reply)`: a toy with every capability; without a reply function it answers every call well."""
-    return Fluent
+    return StandIn

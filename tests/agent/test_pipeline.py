@@ -162,7 +162,7 @@ def test_a_call_is_sent_in_the_wording_that_its_step_names():
 
 
 def calls(pipeline):
-    from lib.agent.rehearsal import calls as made
+    from lib.agent.dry_run import calls as made
 
     return made(build(pipeline))
 

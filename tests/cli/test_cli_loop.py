@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from lib.lab import state, steer
-from lib.lab.admit import Base
-from lib.lab.events import PROPOSAL, Events
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger, verify
-from lib.lab.proposal import Proposal
+from lib.loop import next_run, steering
+from lib.loop.events import PROPOSAL, Events
+from lib.loop.proposal import Proposal
+from lib.loop.validate import Base
 from tests.cli.conftest import one_line
 from tests.lab.conftest import seal_run
-from tests.lab.test_proposal import GOOD
 from tests.llama import small
+from tests.loop.test_proposal import GOOD
 
 TOY = ("-p", "model", "toy")
 
@@ -55,7 +55,7 @@ def test_runs_is_a_number_once_and_a_folder_once(notch, args):
 
 @pytest.mark.parametrize("text", ["dollars: -1", "minutes: -1", "crashes: -3", "refusals: -1"])
 def test_a_limit_below_zero_in_the_budget_file_is_one_line(notch, tmp_path, text):
-    steer.write(tmp_path / "steer", "budget.yaml", text)
+    steering.write(tmp_path / "steer", "budget.yaml", text)
     found = notch("loop", "--runs", "0", "--runs", tmp_path / "runs", *TOY)
     assert found.code == 2 and one_line(found.err) and f"{text.replace(':', ' is')}: expected" in found.err
 
@@ -81,7 +81,7 @@ def test_the_log_is_text_or_json_and_writes_nothing(notch, tmp_path):
 
 def test_a_good_proposal_is_queued(notch, tmp_path):
     said = notch("propose", proposal(tmp_path), *TOY, "--by", "me")
-    [path] = steer.queued(tmp_path / "steer")
+    [path] = steering.queued(tmp_path / "steer")
     assert said.code == 0 and path.name in said.out and json.loads(path.read_text())["by"] == "me"
 
 
@@ -90,8 +90,8 @@ def test_the_log_begins_with_what_is_due_and_queued(notch, tmp_path):
     seal_run(tmp_path / "runs", slug="baseline", lever="baseline", fingerprint=era)
     assert "# Before a new proposal" not in notch("log", *TOY).out
     notch("propose", proposal(tmp_path), *TOY, "--by", "me")
-    steer.enqueue(tmp_path / "steer", {}, "me")
-    [good, bad] = steer.queued(tmp_path / "steer")
+    steering.enqueue(tmp_path / "steer", {}, "me")
+    [good, bad] = steering.queued(tmp_path / "steer")
     parameters = Base(model="toy").parameters(Proposal.read(GOOD | {"lever": "prompting"}))
     log = Events(tmp_path / "runs")
     log.append("accepted", proposal=GOOD, parameters=parameters, runs=1, fingerprint=era)
@@ -107,7 +107,7 @@ def test_the_log_begins_with_what_is_due_and_queued(notch, tmp_path):
     )
     screen = seal_run(tmp_path / "runs", slug="screen", gate="dev", status="indecisive", fingerprint=era)
     (tmp_path / "runs" / screen / PROPOSAL).write_text(json.dumps({"event": 1, "purpose": "screen", "steered": None}))
-    state.made.cache_clear()
+    next_run.made.cache_clear()
     assert f"\n- due: decide prompting-ask-prune: {GOOD['hypothesis']}\n" in notch("log", *TOY).out
 
 
@@ -115,7 +115,7 @@ def test_a_bad_proposal_is_refused_by_name_and_recorded(notch, tmp_path):
     said = notch("propose", proposal(tmp_path, lever="magic"), *TOY)
     assert said.code == 1 and one_line(said.err) and "unknown-lever" in said.err
     [event] = Events(tmp_path / "runs").of("refused")
-    assert (event["rule"], event["by"]) == ("unknown-lever", "agent") and steer.queued(tmp_path / "steer") == []
+    assert (event["rule"], event["by"]) == ("unknown-lever", "agent") and steering.queued(tmp_path / "steer") == []
     assert notch("verify").code == 0
 
 
@@ -146,7 +146,7 @@ def test_an_old_stop_file_is_named_and_more_runs_are_not_advised(notch, tmp_path
     seal_run(tmp_path / "runs", slug="baseline", lever="baseline")
     loop = ("loop", "--runs", "1", *TOY, "--no-report")
     assert "--runs 21 adds 20" in notch(*loop).out
-    steer.write(tmp_path / "steer", "STOP", "")
+    steering.write(tmp_path / "steer", "STOP", "")
     said = notch(*loop)
     assert said.code == 0 and f"stopped by {tmp_path / 'steer' / 'STOP'}; remove it to go on" in said.out
     assert "adds 20" not in said.out

@@ -16,8 +16,8 @@ from lib.lab.ledger import Ledger, recomputed, verify
 from lib.lab.rejudge import Rejudge
 from lib.measure.answer import NoAnswer
 from lib.measure.calibrate import BOTTOM, row_of
+from lib.measure.checks.noise import null_world
 from lib.measure.judge import DIMENSIONS
-from lib.measure.noise import null_world
 from lib.measure.ruler import Ruler
 from lib.report import measured, tables
 

@@ -7,8 +7,9 @@ import pytest
 
 from lib.files import RULER
 from lib.lab.offline import OfflineJudge
-from lib.measure import calibrate, damage, leak, noise
+from lib.measure import calibrate, leak
 from lib.measure.answer import Answer, NoAnswer, spec_gate
+from lib.measure.checks import damage, noise
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.ruler import Case, Gold, Ruler
 

@@ -13,8 +13,9 @@ import pytest
 
 from lib.files import ROOT, RULER, rows
 from lib.lab.offline import OfflineJudge, vectors
-from lib.measure import against, calibrate, damage, offline_judge
+from lib.measure import calibrate, offline_judge
 from lib.measure.answer import Answer
+from lib.measure.checks import against, damage
 from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.offline_judge import FAULTS, Amounts, constants, fixed, points, scores_of, unknowns_of, verdict_of
 from lib.measure.ruler import Case, Gold, Ruler

@@ -7,7 +7,7 @@ import pytest
 from lib.files import RULER, rows
 from lib.lab.offline import OfflineJudge
 from lib.measure.answer import Answer
-from lib.measure.damage import texts
+from lib.measure.checks.damage import texts
 from lib.measure.ruler import Ruler
 from lib.measure.score import quality
 

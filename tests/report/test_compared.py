@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lib.report import compared, figures, tables
-from tests.measure.test_compare import found as readings  # noqa: F401  a fixture
+from tests.measure.checks.test_compare import found as readings  # noqa: F401  a fixture
 from tests.report.test_tables import ERA, ledger_of, made
 
 TOLD = {"calls": 24, "generation_tokens": 1200, "adapter": "", "useful": {}}

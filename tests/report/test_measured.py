@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from lib.measure import blind
 from lib.measure.calibrate import row_of
+from lib.measure.checks import blind
 from lib.measure.judge import DIMENSIONS, Judgment
 from lib.report import measured
 from tests.report.test_tables import ERA, ledger_of, made

@@ -1,0 +1,122 @@
+"""A pipeline tried on a stand-in that answers every call well: can it end in a set at all?
+
+Knows every call of `prompt`, with a well-formed reply to each. Does not know whether an answer is good, nor calls that
+a new step brings along: of such a pipeline it says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lib.agent import prompt
+from lib.agent.pipeline import Misplaced, State, Step, calls_in, run
+from lib.agent.prompt import Draft, Message
+from lib.models.model import Capabilities, Completion, Cost, Decoding, ToyModel
+
+TASK = ("rehearsal", "buy a sailing boat")
+THINGS = (
+    "hull length", "mooring place", "winter storage", "sailing licence", "engine power", "crew members", "harbour fee",
+    "insurance cover", "water depth", "trailer weight", "sail area", "hull colour",
+)  # fmt: skip
+
+
+class StandIn(ToyModel):
+    """A toy that can do everything: other adapters are itself, a reply's log-probability is minus its length."""
+
+    def __init__(self, reply=None) -> None:
+        super().__init__(reply or fluent)
+        self.capabilities = Capabilities(logprobs=True, grammar=True, adapters=True)
+        self.adapters: list[str] = []
+
+    def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]:
+        self.cost += Cost(calls=len(replies))
+        return [Completion(r, 1, 1, "stop", -float(len(r))) for r in replies]
+
+    def with_adapter(self, adapter: str) -> StandIn:
+        self.adapters.append(adapter)
+        return self
+
+
+def fluent(messages: Sequence[Message]) -> str:
+    """A well-formed reply to every call of `prompt`, by its name and what it shows. Raises KeyError on others."""
+    paragraph, shown = messages[0]["content"].split("\n")[-1], messages[-1]["content"].split("\n")
+    n = int(next((line[11:] for line in shown if line.startswith("Questions: ")), "7"))
+    rows = [line.split(". ", 1)[1] for line in shown if re.match(r"\d+\. ", line)]
+    questions = [
+        f"Which {t} do you have in mind?" for t in (rows if prompt.FROM_UNKNOWNS in messages[0]["content"] else THINGS)
+    ]
+    schema = next((s for s, p in prompt.SCHEMAS.items() if p == paragraph), None)
+    if schema:
+        extra = {"unknowns": THINGS[:n], "reasons": ("it matters",) * n, "givens": ()}.get(schema, ())
+        return prompt.write_set(Draft("Buy a sailing boat", tuple(questions[:n]), extra), schema)
+    asked = len(rows)
+    return json.dumps(
+        {
+            "next": {"question": f"Which {THINGS[asked % len(THINGS)]} do you have in mind?"},
+            "title": {"title": "Buy a sailing boat"},
+            "brainstorm": {"unknowns": THINGS},
+            "select": {"keep": list(range(2, n + 2))},
+            "plan": {"steps": ["measure the berth", "visit boats", "take a test sail"]},
+            "assume": {"assumptions": [f"{t}: some value" for t in THINGS]},
+            "critique": {"worst": 2, "fault": "vague"},
+            "compare": {"better": "A"},
+            "scenarios": {"scenarios": ["a family of five", "a racer", "a pensioner", "a beginner"]},
+            "answer": {"answer": f"whatever suits {shown[-1]}"},
+            "answers": {"answers": ["four metres", "as long as my neighbour's", "no idea at all"]},
+            "check": {"one_thing": True, "given": False, "specific": False, "duplicate": False},
+            "repair": {"question": f"What exactly about {sum(map(ord, shown[-1]))} would you like?"},
+        }[next(iter(calls_in(messages)), "")]
+    )
+
+
+def fault(steps: Sequence[Step], questions: int = 7) -> str:
+    """Why a pipeline could never end in a set of so many questions, however good the model is; "" if it can.
+
+    A step that finds nothing to work on, a wording of a call that its step does not make, no call at all, or a count
+    that no step brings to the one asked for. A step of which the stand-in does not know the calls is given the benefit
+    of the doubt.
+
+    >>> from lib.agent.steps import build
+    >>> fault(build([{"step": "ask", "n": 8}, {"step": "prune"}]))
+    ''
+    >>> fault(build([{"step": "ask", "n": 8}]))
+    'it ends with 8 questions instead of 7'
+    >>> fault(build([{"step": "best"}]))
+    'best: no pool to work on; put sample, frames or donor before it'
+    """
+    model = StandIn()
+    try:
+        [state] = run([replace(step, wording={}) for step in steps], [TASK], model, Decoding(max_tokens=100_000))
+    except KeyError:
+        return ""
+    except (Misplaced, ValueError) as error:
+        return str(error)
+    if state.draft is None and not state.failed:
+        return "no step of it writes a set; put ask into it"
+    if not model.cost.calls:
+        return "no step of it calls the model"
+    unused = _unused(steps, state)
+    if unused or state.failed or state.draft is None:
+        return unused
+    asked = len(state.draft.questions)
+    return "" if asked == questions else f"it ends with {asked} questions instead of {questions}"
+
+
+def calls(steps: Sequence[Step]) -> list[Sequence[Message]]:
+    """The conversations that a pipeline has with a toy about the one task, in its own wording."""
+    model = ToyModel()
+    run(steps, [TASK], model, Decoding(max_tokens=100_000))
+    return model.seen
+
+
+def _unused(steps: Sequence[Step], state: State) -> str:
+    for step in steps:
+        made = {name for call in state.calls if call["step"] == step.name for name in calls_in(call["messages"])}
+        for name in step.wording:
+            if not made or name and name not in made:
+                said = f"it makes {', '.join(sorted(made))}" if made else "it makes no call"
+                return f"{step.name}: the wording{f' of {name!r}' if name else ''} has no effect: {said}"
+    return ""

@@ -1,0 +1,113 @@
+"""The measure out of reach: what must be the same before and after every run of a loop.
+
+Knows the ruler, the code that measures and decides, the sealed runs, the ledger, the store and the events, by their
+hashes. Does not know what a run does. Does not cover somebody who may rewrite this process.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lib.claude import store
+from lib.files import ROOT, RULER, Tampered, check_sums, locked, sha256, sha256_file
+from lib.lab import ledger, rescore
+from lib.loop.events import Events
+from lib.loop.events import verify as verify_events
+from lib.measure.ruler import BadRuler, Ruler
+
+ROOMS = ("claude", "measure", "runs")  # all that is in them measures, decides or seals
+FILES = (  # and these of other rooms
+    "files.py", "forms.py", "log.py", "loop/guard.py",
+    *(f"lab/{name}.py" for name in ("base", "ledger", "offline", "record", "rescore", "experiment", "execute")),
+)  # fmt: skip
+
+
+def measuring() -> dict[str, str]:
+    """Hash by file of everything that measures, decides or seals."""
+    lib = ROOT / "lib"
+    rooms = (p for room in ROOMS for p in (lib / room).rglob("*"))
+    files = [p for p in rooms if p.is_file() and "__pycache__" not in p.parts]
+    files += [lib / name for name in FILES]
+    return {p.relative_to(ROOT).as_posix(): sha256_file(p) if p.exists() else "" for p in sorted(files)}
+
+
+def differing(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Files of two such lists that differ, by name."""
+    return sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+
+
+class Watch:
+    """What a folder of runs and the measure looked like; `check` raises Tampered naming what changed since."""
+
+    def __init__(self, folder: Path, events: Events, accept: bool = False) -> None:
+        self.folder, self.events = folder, events
+        self.seal = _ruler()
+        self.code = measuring()
+        if folder.exists():
+            with locked(folder / ".lock"):
+                ledger.sync(folder)
+        wrong = [*ledger.verify(folder), *store.verify(folder / store.NAME), *verify_events(folder)]
+        known = events.last("started")
+        changed = differing(known["measure"], self.code) if known else []
+        if changed and not accept:
+            wrong.append(f"{', '.join(changed[:4])}: changed since this loop last ran here; put it back, or call with "
+                         "--accept-measure, which the events keep")  # fmt: skip
+        self._remember(wrong)
+
+    def _remember(self, wrong: list[str]) -> None:
+        _raise(wrong)
+        self._logs = {path: _prefix(path) for path in (self.folder / ledger.LEDGER, self.folder / store.NAME)}
+
+    def check(self) -> None:
+        """Raise Tampered where ruler, measuring code, runs, ledger, store or events are not as they were."""
+        wrong = []
+        if _ruler() != self.seal:
+            wrong.append(f"{RULER}: another ruler than when the loop began")
+        wrong += [f"{name}: changed while the loop ran" for name in differing(self.code, measuring())]
+        for path, (size, digest) in self._logs.items():
+            if _prefix(path, size) != (size, digest):
+                wrong.append(f"{path}: changed while the loop ran")
+        if not wrong:
+            wrong += [*self._runs(), *store.verify(self.folder / store.NAME), *verify_events(self.folder)]
+        self._remember(wrong)
+
+    def _runs(self) -> list[str]:
+        """Every byte of the runs against their seals, the ledger against the runs. Scores: at the start and the end."""
+        wrong = []
+        for run in ledger.sealed_folders(self.folder):
+            wrong += check_sums(run, (run / ledger.SEAL).read_text(encoding="utf-8", errors="replace"), ledger.SEAL)
+        return wrong or (ledger.verify_ledger(self.folder) if self.folder.exists() else [])
+
+    def run_check(self, record: dict[str, Any], cases: list[dict[str, Any]]) -> str:
+        """What is wrong with a run that was executed and is not sealed yet, "" if nothing."""
+        try:
+            self.check()
+        except Tampered as error:
+            return f"Tampered: {error}"
+        wrong = rescore.check(record, cases, self.folder) if record else []
+        return f"Tampered: {'; '.join(wrong[:3])}" if wrong else ""
+
+    def final(self) -> None:
+        """Everything, scores too. Raises Tampered."""
+        self.check()
+        _raise(ledger.verify(self.folder))
+
+
+def _raise(wrong: list[str]) -> None:
+    if wrong:
+        raise Tampered("; ".join(wrong))
+
+
+def _ruler() -> str:
+    try:
+        return Ruler.load(RULER).seal
+    except BadRuler as error:
+        raise Tampered(str(error)) from error
+
+
+def _prefix(path: Path, size: int | None = None) -> tuple[int, str]:
+    """Size and hash of a file's first bytes; of all of it without a size."""
+    data = path.read_bytes() if path.exists() else b""
+    data = data if size is None else data[:size]
+    return len(data), sha256(data)

@@ -1,0 +1,114 @@
+"""What the runs taught, by lever class: predicted against measured effect, and dead ends with what would revive them.
+
+Tables made from the ledger. Does not know proposers, nor how a lesson is shown.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lib.lab.ledger import REFERENCE, Ledger
+from lib.lab.show import attempt, plural
+from lib.loop.proposal import setup_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+READINGS = ("hit", "over", "under", "wrong sign")
+MANY = 0.25  # share of cases without an answer from which a run failed by its form, not by its questions
+TIRED = 3  # runs of a class without a keep and without a gain from which the class is a dead end
+
+
+def reading(predicted: float, delta: float, low: float, high: float) -> str:
+    """hit: the interval holds the prediction. over, under: the prediction lies above or below it. Else wrong sign.
+
+    >>> reading(0.05, -0.02, -0.04, 0.0), reading(0.02, 0.06, 0.03, 0.09)
+    ('wrong sign', 'under')
+    """
+    if low - 1e-9 <= predicted <= high + 1e-9:
+        return "hit"
+    if predicted * delta < 0:
+        return "wrong sign"
+    return "over" if predicted > high else "under"
+
+
+def outcomes(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """A row a tested prediction, oldest first: what was predicted and came, on the full gate or, screened out, on dev.
+
+    A run whose pipeline never came to ask the model tested nothing.
+    """
+    f = ledger.frame()
+    f = f[
+        (f.fingerprint == fingerprint) & (f.kind == "experiment") & f.delta.notna() & ~f.lever.isin(REFERENCE) & ~f.idle
+    ]
+    # By what was run, not by its text: proposers reuse their words, and a decision may come under other ones.
+    f = f.assign(setup=[setup_of(ledger.records[i], ledger) for i in f.index])
+    out = (f.gate == "dev") & (f.status == "discarded") & ~f.setup.isin(f.setup[f.gate == "full"])
+    f = f[(f.lever != "baseline") & ((f.gate == "full") | out)]
+    return f.assign(reading=list(map(reading, f.predicted, f.delta, f.delta_low, f.delta_high)))
+
+
+def lessons(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """A row a lever class, in the order of their first runs: runs, keeps, mean effects, how the predictions did."""
+    o = outcomes(ledger, fingerprint)
+    full = o.gate == "full"
+    counts = {"runs": full, "screened_out": ~full, "kept": full & (o.status == "kept")}
+    counts |= {name: o.reading == name for name in READINGS}
+    by = o.groupby("lever", sort=False)
+    table = by[["predicted", "delta"]].mean()
+    table = table.assign(**{k: v.groupby(o.lever, sort=False).sum() for k, v in counts.items()})
+    order = ["runs", "screened_out", "kept", "predicted", "delta", *READINGS]
+    return table[order].assign(best=o.id.loc[by.delta.idxmax()].values).reset_index()
+
+
+def sentences(ledger: Ledger, fingerprint: str) -> list[str]:
+    """The lessons in words, one a class."""
+    lines = []
+    for row in lessons(ledger, fingerprint).to_dict("records"):
+        counts = ", ".join(f"{row[name]} {name}" for name in READINGS if row[name])
+        lines.append(
+            f"{row['lever']}: {plural(row['runs'], 'run')} and {row['screened_out']} screened out, {row['kept']} kept; "
+            f"predicted {row['predicted']:+.3f}, came {row['delta']:+.3f} on average ({counts}); best {row['best']}"
+        )
+    return lines
+
+
+def dead_ends(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """What need not be tried again, why, and what would revive it: single runs, then classes, whose `run` is empty."""
+    import pandas as pd
+
+    f, champion = ledger.frame(), ledger.champion(fingerprint)
+    f = f[(f.fingerprint == fingerprint) & (f.kind == "experiment") & f.status.isin(["discarded", "crashed"])]
+    f = f[~f.lever.isin(REFERENCE)]
+    single = f.assign(run=f.id, what=[text[:200] for text in map(attempt, f.pipeline, f.decoding)], why=f.reason)
+    single = single.assign(revive=[_revive(row) for row in f.itertuples()])
+    tired = lessons(ledger, fingerprint)
+    tired = tired.assign(count=tired.runs + tired.screened_out, run="", what=[f"the class {x!r}" for x in tired.lever])
+    tired = tired[(tired["count"] >= TIRED) & (tired.kept == 0) & (tired.delta <= 0)]
+    why = [f"{row['count']} attempts, none kept, {row['delta']:+.3f} on average" for row in tired.to_dict("records")]
+    revive = f"a champion other than {champion['id'] if champion else 'no champion'}, model or adapter"
+    return pd.concat([single, tired.assign(why=why, revive=revive)])[["run", "what", "why", "revive"]]
+
+
+def _revive(run: Any) -> str:
+    if run.status == "crashed":
+        return f"its error is gone ({run.error[:100]})"
+    if run.quality == run.quality and run.no_answer >= MANY * run.cases:
+        return f"replies that fit the form: {run.no_answer} of {run.cases} cases had no answer"
+    return f"another model or adapter than {run.model}{run.adapter and ' + ' + run.adapter}"
+
+
+def as_text(ledger: Ledger, fingerprint: str) -> str:
+    """Lessons and dead ends as Markdown lists, for a file or a prompt."""
+    lines = [f"- {text}" for text in sentences(ledger, fingerprint)] or ["- nothing yet"]
+    ends = [
+        f"- {e.run or 'class'}: {e.what}. {e.why}. Revive: {e.revive}."
+        for e in dead_ends(ledger, fingerprint).itertuples()
+    ]
+    return "\n".join(["# Lessons", "", *lines, "", "# Dead ends", "", *(ends or ["- none yet"]), ""])
+
+
+def as_data(ledger: Ledger, fingerprint: str) -> dict[str, Any]:
+    """Lessons and dead ends as plain data."""
+    ends = dead_ends(ledger, fingerprint)
+    return {"lessons": lessons(ledger, fingerprint).to_dict("records"), "dead_ends": ends.to_dict("records")}

@@ -1,0 +1,378 @@
+"""The autoresearch loop: propose, check, run, decide, record, again, until a limit or a person ends it.
+
+Knows the order of things and what must be on disk before what. A restart reads everything from runs, events and
+steering files, so calling it again is how it resumes. Does not know how proposals come about nor what a run does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib.agent.guard import Leak
+from lib.claude.client import NotAnswered
+from lib.claude.prices import BudgetSpent
+from lib.files import OneLine, Tampered, sha256
+from lib.lab import execute
+from lib.lab.base import BadParameters
+from lib.lab.execute import RunFailed
+from lib.lab.experiment import Experiment
+from lib.lab.ledger import Ledger
+from lib.log import now
+from lib.loop import lessons, next_run, steering, training_requests
+from lib.loop.events import PROPOSAL, Event, Events
+from lib.loop.guard import Watch
+from lib.loop.next_run import Action, Rules
+from lib.loop.proposal import Proposal, Refused
+from lib.loop.steering import Limits
+from lib.loop.validate import Base
+from lib.loop.view import Ask, Asked, View
+
+DONE, GAVE_UP, FAILED = 0, 1, 4  # exit codes of an end
+REQUESTS = "requests"  # of a training, in the steering folder
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a call of the loop is asked to do."""
+
+    total: int = 20  # sealed runs in the folder, whoever made them: calling it again goes on to the same number
+    base: Base = field(default_factory=Base)
+    rules: Rules = field(default_factory=Rules)
+    limits: Limits = field(default_factory=Limits)
+    wait: float = 60.0  # seconds of the first wait at a usage limit; each further one is twice as long
+    most_wait: float = 7200.0  # seconds of waiting in a row after which the loop ends
+    accept_measure: bool = False
+    queue_only: bool = False  # `notch next`: no proposer is asked, and an empty queue is the end
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One thing that happened."""
+
+    what: str  # run, refused, accepted, request, waiting, paused, steering, idle, ended
+    message: str
+    record: dict[str, Any] | None = None
+
+
+class Loop:
+    """One loop over a folder of runs. `run()` yields as things happen; `code` says afterwards how it ended."""
+
+    def __init__(self, folder: Path, steer_folder: Path, settings: Settings, ask: Ask | None = None) -> None:
+        self.folder, self.steer_folder, self.settings, self.ask = folder, steer_folder, settings, ask
+        self.code = DONE
+        self._began = time.monotonic()
+        self._waited, self._waits, self._refusals = 0.0, 0, 0
+        self._crashes = 0
+        self._idle = ""  # why there is nothing left to do
+        self._odd: tuple[str, ...] = ()  # faults of steering files that were said
+
+    def run(self) -> Iterator[Progress]:
+        """Work until the end. Raises Tampered, BadParameters, NoKey and what the machine itself cannot do."""
+        with alone(self.folder):
+            self._start()
+            yield from self._open_requests()
+            try:
+                while True:
+                    view = yield from self._pause(self._look())
+                    end = self._end(view)
+                    if end:
+                        self.code = end[0]
+                        self.watch.final()
+                        self.events.append("stopped", why=end[1])
+                        yield Progress("ended", end[1])
+                        return
+                    yield from self._once(view)
+            except Tampered as error:
+                with contextlib.suppress(Tampered):  # the events may be what was changed
+                    self.events.append("tampered", what=str(error)[:2000])
+                raise
+            finally:
+                self._live("stopped")
+
+    def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.events = Events(self.folder)
+        faults = steering.read(self.steer_folder).odd
+        if faults:
+            raise BadParameters("; ".join(faults))
+        self.watch = Watch(self.folder, self.events, self.settings.accept_measure)
+        self.fingerprint = Experiment(**self.settings.base.baseline).fingerprint
+        self.events.append("started", total=self.settings.total, measure=self.watch.code)
+
+    def _look(self) -> View:
+        """Everything anew from disk, changes of steering noted."""
+        self.events.catch_up()
+        s = self.settings
+        view = next_run.view(self.events, self.steer_folder, s.base, s.limits, self.fingerprint, s.rules)
+        steering.note_changes(self.events, view.steering)
+        return self._look() if self._archive_spent(view) else view
+
+    def _archive_spent(self, view: View) -> bool:
+        """A wish that a sealed run carries has done its work; a kill may have come before it was moved away."""
+        wish = steering.wish_event(self.events)
+        if wish is None or sha256(view.steering.texts.get(steering.NEXT, "")) != wish["sha256"]:
+            return False
+        made = ((r["id"], next_run.made(self.folder / r["id"])) for r in view.ledger.records)
+        run = next((name for name, m in made if m and m["steered"] == wish["n"]), "")
+        if run:
+            steering.archive(self.steer_folder, run)
+        return bool(run)
+
+    # --- the end
+
+    def _pause(self, view: View) -> Generator[Progress, None, View]:
+        """Wait while a person paused it, and say what steering cannot be understood; the state as it is then."""
+        paused = False
+        yield from self._misread(view)
+        while view.steering.pause and not self._over(view) and not self._late(view):
+            if not paused:
+                self._live("paused")
+                yield Progress("paused", f"paused by {self.steer_folder / steering.PAUSE}; remove it to go on")
+                paused = True
+            time.sleep(0.5)
+            view = self._look()
+            yield from self._misread(view)
+        return view
+
+    def _misread(self, view: View) -> Iterator[Progress]:
+        """A line for each fault in a steering file that was not there at the last look."""
+        new = [fault for fault in view.steering.odd if fault not in self._odd]
+        self._odd = view.steering.odd
+        for fault in new:
+            yield Progress("steering", f"{' '.join(fault.split())}; not heeded until it is corrected")
+
+    def _over(self, view: View) -> str:
+        """Why there is nothing to wait for: no work left, a stop, all runs made. "" to go on."""
+        count = len(view.ledger.records)
+        if self._idle:
+            return self._idle
+        if view.steering.stop:  # before the count: with more runs asked for, it would still stand in the way
+            return f"stopped by {self.steer_folder / steering.STOP}; remove it to go on"
+        return f"{count} runs are sealed" if count >= self.settings.total and not self.settings.queue_only else ""
+
+    def _end(self, view: View) -> tuple[int, str] | None:
+        """Why the loop ends here, with its exit code; None to go on."""
+        over = self._over(view)
+        if over:
+            return DONE, over
+        spent = next_run.dollars(view.ledger, self.events.rows)
+        if view.limits.dollars and spent >= view.limits.dollars:
+            return DONE, f"${spent:.2f} of ${view.limits.dollars:.2f} are spent"
+        if self._late(view):
+            return DONE, f"the time is over ({view.limits.minutes:g} minutes)"
+        if view.limits.crashes and self._crashes >= view.limits.crashes:
+            return FAILED, f"{self._crashes} runs in a row crashed; the last: {view.ledger.records[-1]['error'][:200]}"
+        if view.limits.refusals and self._refusals >= view.limits.refusals:
+            return GAVE_UP, f"{self._refusals} proposals in a row were refused"
+        if self._waited > self.settings.most_wait:
+            return FAILED, f"a usage limit held for {self._waited:.0f} s; call it again later"
+        return None
+
+    def _late(self, view: View) -> bool:
+        return bool(view.limits.minutes) and time.monotonic() - self._began >= 60 * view.limits.minutes
+
+    # --- one thing
+
+    def _once(self, view: View) -> Iterator[Progress]:
+        action = next_run.next_action(view, self.settings.rules)
+        if action is not None:
+            yield from self._run(action, view)
+            return
+        self._note_unrepeated(view)
+        path = next(iter(steering.queued(self.steer_folder)), None)
+        if path is not None:
+            yield from self._judge(self._queued(path), view)
+            path.unlink(missing_ok=True)
+        elif self.settings.queue_only or self.ask is None:
+            yield self._nothing("the queue is empty: `notch propose FILE` fills it")
+        else:
+            yield from self._ask(view)
+
+    def _ask(self, view: View) -> Iterator[Progress]:
+        self._live("proposing", len(view.ledger.records))
+        try:
+            asked = self.ask(view)  # type: ignore[misc]
+        except BudgetSpent as error:
+            yield self._nothing(str(error))
+            return
+        except NotAnswered as error:
+            yield self._wait(str(error))
+            return
+        self._waited, self._waits = 0.0, 0
+        if asked.value is None and not asked.fault:
+            yield self._nothing(f"the proposer {asked.by!r} has nothing left to propose")
+        else:
+            yield from self._judge(asked, view)
+
+    def _nothing(self, why: str) -> Progress:
+        """Nothing is left to do; the loop ends as it would at its number of runs."""
+        self._idle = why
+        return Progress("idle", why)
+
+    def _queued(self, path: Path) -> Asked:
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            return Asked(json.dumps(entry["proposal"]), str(entry["by"])[:60])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return Asked(None, "queue", fault=f"{path.name} cannot be read ({error})")
+
+    def _judge(self, asked: Asked, view: View) -> list[Progress]:
+        """Accept a proposal or refuse it, and put that on disk; a list, so that all is done before anybody looks."""
+        by, _, name = asked.by.partition(":")
+        about = {"by": by, "asked": name, "fingerprint": self.fingerprint}
+        about |= {"dollars": asked.dollars, "tokens": asked.tokens}
+        try:
+            if asked.fault:
+                raise Refused("malformed", asked.fault)
+            proposal = Proposal.read(asked.value)
+            parameters = view.admit(proposal)
+        except Refused as error:
+            self._refusals += 1
+            refused(self.events, asked.value, error, **about)
+            return [Progress("refused", f"{by}: {error}")]
+        self._refusals = 0
+        wish = steering.wish_event(self.events) if view.steering.wish else None
+        self.events.append(
+            "accepted", **about, proposal=proposal.as_dict(), parameters=parameters, runs=len(view.ledger.records),
+            steered=wish["n"] if wish else None, wish=view.steering.wish, standing=view.steering.standing,
+            leave=view.leave,
+        )  # fmt: skip
+        said = f"{by}: {proposal.lever}, predicted {proposal.predicted:+.3f}: {proposal.hypothesis}"
+        return [Progress("accepted", said), *self._open_requests()]
+
+    def _open_requests(self) -> list[Progress]:
+        """Open each training that an accepted proposal asks for, once, also where a kill came before that."""
+        answered, asked = set(), {}
+        for event in self.events.of("accepted", "request"):
+            if event["kind"] == "request":
+                # Events of before do not say whose request they answer: it was that of the newest proposal.
+                answered.add(event.get("accepted", max(asked, default=0)))
+            elif event["proposal"].get("request"):
+                asked[event["n"]] = event
+        return [self._request(event) for number, event in asked.items() if number not in answered]
+
+    def _request(self, event: Event) -> Progress:
+        """Open the training that a proposal asks for; a person approves it, the loop goes on meanwhile."""
+        proposal, by = Proposal(**event["proposal"]), event.get("by", "loop")
+        mark = f"event {event['n']} after {event['prev'][:12]}"
+        try:
+            opened, why = open_training(self.steer_folder, proposal, by, mark), ""
+        except Leak:
+            opened, why = "", "leak: a pair repeats a task or a gold question of the ruler"
+        except (OneLine, ValueError, OSError) as error:  # OSError: a name too long to be a file's
+            opened, why = "", str(error)[:300]
+        self.events.append("request", accepted=event["n"], by=by, opened=opened, why=why, request=proposal.request)
+        said = f"opened {opened}; a person approves it" if opened else f"not opened: {' '.join(why.split())}"
+        return Progress("request", f"{by}: training {said}")
+
+    def _run(self, action: Action, view: View) -> Iterator[Progress]:
+        """Make one run and seal it. The measure is looked at before, after, and before the ledger line."""
+        self._live(action.purpose, len(view.ledger.records), slug=action.slug)
+        self.watch.check()
+        left = view.limits.dollars - next_run.dollars(view.ledger, self.events.rows) if view.limits.dollars else None
+        parameters = next_run.capped(action.parameters, left)
+        try:
+            record = execute.run(
+                action.template, parameters, action.slug, self.folder,
+                beside={PROPOSAL: self._beside(action)}, check=self.watch.run_check,
+            )  # fmt: skip
+        except RunFailed as error:
+            record = Ledger.read(self.folder).get(error.run)
+        if record["status"] == "invalid" and "Tampered: " in record["error"]:
+            raise Tampered(record["error"].split("Tampered: ", 1)[1])
+        yield Progress("run", action.purpose, record)
+        if next_run.limited(record) or self._unscored_by_limit(record):
+            yield self._wait(record["error"] or "the judge's usage limit")
+            return
+        self._waited, self._waits = 0.0, 0
+        self._crashes = self._crashes + 1 if record["status"] in ("crashed", "invalid") else 0
+        lowered = next_run.cap(parameters) < next_run.cap(action.parameters)
+        if lowered and "BudgetSpent: " in record["error"]:
+            # Less is left than one more call may cost: another run would end the same way.
+            yield self._nothing(f"what is left of ${view.limits.dollars:.2f} pays no further call of the judge")
+        steering.note(self.steer_folder, steering.LESSONS, lessons.as_text(Ledger.read(self.folder), self.fingerprint))
+
+    def _beside(self, action: Action) -> bytes:
+        """proposal.json: what was proposed, what steered it, and the last event before it."""
+        event: Event = action.event or {}
+        plain = {
+            "purpose": action.purpose, "event": event.get("n"), "by": event.get("by", "loop"),
+            "proposal": event.get("proposal"), "steered": event.get("steered"), "wish": event.get("wish", ""),
+            "standing": event.get("standing", ""), "leave": event.get("leave", ""), "events": self.events.head,
+        }  # fmt: skip
+        return (json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    def _unscored_by_limit(self, record: dict[str, Any]) -> bool:
+        if not record["scores"].get("unscored"):
+            return False
+        rows = Ledger.read(self.folder).cases(record["id"])
+        return any(row["unscored"] and next_run.LIMITED.search(row["unscored"]) for row in rows)
+
+    def _wait(self, why: str) -> Progress:
+        """Wait at a usage limit, each time twice as long; a stop file ends the wait."""
+        pause = min(self.settings.wait * 2**self._waits, max(0.0, self.settings.most_wait - self._waited) + 0.1)
+        self._waits += 1
+        self.events.append("waiting", seconds=round(pause, 1), why=why[:300])
+        self._live("waiting")
+        ends = time.monotonic() + pause
+        while time.monotonic() < ends and not (self.steer_folder / steering.STOP).exists():
+            time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
+        self._waited += pause
+        return Progress("waiting", f"waited {pause:.0f} s: {why[:200]}")
+
+    def _note_unrepeated(self, view: View) -> None:
+        """Say once that an indecisive run is not repeated because a repeat brings the same digits."""
+        event = next_run.open_proposal(view)
+        runs = next_run.runs_of(view, event, "decide") if event else []
+        if not runs or runs[-1]["status"] != "indecisive" or next_run.repeatable(runs[-1]):
+            return
+        said = self.events.last("no repeat")
+        if not said or said["run"] != runs[-1]["id"]:
+            why = "greedy decoding and a deterministic judge repeat to the digit, so a repeat would bring nothing"
+            self.events.append("no repeat", run=runs[-1]["id"], why=why)
+
+    def _live(self, phase: str, count: int | None = None, **more: Any) -> None:
+        with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it
+            steering.live(self.steer_folder, phase=phase, since=now(), runs=count, of=self.settings.total, **more)
+
+
+def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
+    """Put a refused proposal into the events, with its reason; a huge one by its beginning and hash."""
+    try:
+        about["proposal"] = Proposal.read(value).as_dict()
+    except Refused:
+        text = value if isinstance(value, str) else repr(value)
+        about["text"] = text[:1000].encode("utf-8", "backslashreplace").decode()
+        about["sha256"] = sha256(text.encode("utf-8", "backslashreplace"))
+    return events.append("refused", rule=error.name, reason=error.reason[:600], **about)
+
+
+def open_training(steer_folder: Path, proposal: Proposal, by: str, mark: str) -> str:
+    """Open a training request in the steering folder, if none has this mark yet; returns its id. Raises what its check raises."""
+    folder, asked = steer_folder / REQUESTS, proposal.request
+    for request in training_requests.requests(folder):
+        if request.by.endswith(f", {mark}"):  # a kill came between the file and the event about it
+            return request.id
+    by = f"{by}, {mark}"
+    return training_requests.open_request(folder, asked["parameters"], asked["why"], float(asked["expected"]), by).id
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's loop lock. Raises BadParameters when another loop holds it; the lock dies with the process."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".loop", "a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            busy = f"another loop is at work in {folder}; wait for it or stop it with steer/STOP"
+            raise BadParameters(busy) from error
+        yield

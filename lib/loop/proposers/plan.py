@@ -1,0 +1,55 @@
+"""The proposer `plan`: proposals from a file, in order, each once.
+
+Knows YAML (a mapping with a list `proposals`) and JSON lines. What it has handed out stands in the events, so a
+restart goes on where it was. Does not check proposals: the loop does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lib.files import canonical, rows, sha256
+from lib.lab.base import BadParameters
+from lib.loop.view import Asked, View
+
+
+class Plan:
+    """A file of proposals as a proposer. Raises BadParameters when the file cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries = read(path)
+
+    def __call__(self, view: View) -> Asked:
+        done = {e.get("asked") for e in view.events.of("accepted", "refused")}
+        for number, value in enumerate(self.entries, 1):
+            name = asked(number, value)
+            if name not in done:
+                return Asked(value, f"plan:{name}")
+        return Asked(None, "plan")
+
+
+def asked(number: int, value: Any) -> str:
+    """Names an entry by its place and content: an edited entry is a new one."""
+    try:
+        text = value if isinstance(value, str) else canonical(value)
+    except (TypeError, ValueError):  # YAML has values that JSON has not
+        text = repr(value)
+    return f"{number}-{sha256(text)[:12]}"
+
+
+def read(path: Path) -> list[Any]:
+    """The entries of a file, as plain data; what is wrong with one shows when its turn comes. Raises BadParameters."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            return [line for line in rows(text) if line.strip()]  # parsed when its turn comes, so a bad one is refused
+        value = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadParameters(f"{path}: cannot be read ({' '.join(str(error).split())[:160]})") from error
+    if not isinstance(value, dict) or set(value) != {"proposals"} or not isinstance(value["proposals"], list):
+        raise BadParameters(f"{path}: expected a mapping with a list 'proposals' and nothing else")
+    return value["proposals"]

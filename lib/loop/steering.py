@@ -1,0 +1,185 @@
+"""Steering by files, so that any editor works: a wish for the next run, standing wishes, bans, budgets, pause, stop.
+
+Knows the folder, what stands in it and which changes the events already hold. Does not act on any of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from lib.agent.pipeline import STEPS
+from lib.files import replace, sha256, write_new
+from lib.forms import Number, fill, form
+from lib.lab.base import BadParameters
+from lib.lab.experiment import LEVERS
+from lib.loop.events import Event, Events
+
+NEXT, STANDING, BANS, BUDGET = "next.md", "standing.md", "bans.txt", "budget.yaml"
+STOP, PAUSE = "STOP", "PAUSE"
+FILES = (NEXT, STANDING, BANS, BUDGET, STOP, PAUSE)
+QUEUE, ARCHIVE, LIVE, LESSONS = "queue", "archive", "live.json", "lessons.md"
+MOST = 8000  # characters of a steering file that are read
+
+
+Limit = Annotated[Number, Field(ge=0)]
+
+
+@form(BadParameters)
+class Limits:
+    """Where the loop ends; 0 is no limit."""
+
+    dollars: Limit = 0.0  # judge and proposer together, over the whole folder of runs
+    minutes: Limit = 0.0  # of this call
+    crashes: Limit = 3  # in a row
+    refusals: Limit = 20  # in a row
+    calls: Limit = 60.0  # model calls a case of one pipeline
+    tokens: Limit = 4000  # new tokens of one call
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What the files say now."""
+
+    texts: dict[str, str] = field(default_factory=dict)  # file -> text, of those that exist
+    bans: frozenset[str] = frozenset()  # lever classes, families and step names
+    limits: dict[str, float] = field(default_factory=dict)  # of budget.yaml
+    odd: tuple[str, ...] = ()  # what could not be understood, in sentences
+
+    @property
+    def wish(self) -> str:
+        """The one-shot text, "" if none."""
+        return self.texts.get(NEXT, "").strip()
+
+    @property
+    def standing(self) -> str:
+        return self.texts.get(STANDING, "").strip()
+
+    @property
+    def stop(self) -> bool:
+        return STOP in self.texts
+
+    @property
+    def pause(self) -> bool:
+        return PAUSE in self.texts
+
+
+def default_folder(runs: Path) -> Path:
+    """`steer` beside the folder of runs, so that every study has its own."""
+    return runs.resolve().parent / "steer"
+
+
+def read(folder: Path) -> Steering:
+    """What the steering files say; a file that cannot be read is said to be odd, never an error."""
+    texts, odd = {}, []
+    for name in FILES:
+        path = folder / name
+        try:
+            texts[name] = path.read_text(encoding="utf-8")[:MOST]
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            odd.append(f"{path}: cannot be read ({error})")
+    bans, wrong = _bans(texts.get(BANS, ""), folder / BANS)
+    limits, bad = _limits(texts.get(BUDGET, ""), folder / BUDGET)
+    return Steering(texts, bans, limits, (*odd, *wrong, *bad))
+
+
+def _bans(text: str, path: Path) -> tuple[frozenset[str], list[str]]:
+    known = {*LEVERS, *STEPS, *(step.family for step in STEPS.values())}
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    words = [w for w in lines if w]
+    return frozenset(words), [f"{path}: {w!r} is no lever class, family or step" for w in words if w not in known]
+
+
+def _limits(text: str, path: Path) -> tuple[dict[str, float], list[str]]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        return {}, [f"{path}: not YAML ({' '.join(str(error).split())[:120]})"]
+    if not isinstance(values, dict):
+        return {}, [f"{path}: expected a mapping such as 'dollars: 5'"]
+    limits, odd = {}, []
+    for name, value in values.items():  # one at a time: a fault in one leaves the others in force
+        try:
+            fill(Limits, {name: value})
+            limits[name] = value
+        except BadParameters as error:
+            odd.append(f"{path}: {error}")
+    return limits, odd
+
+
+def note_changes(events: Events, steering: Steering) -> None:
+    """An event for each steering file that is new, changed or gone since the events last saw it."""
+    seen = {event["file"]: event["sha256"] for event in events.of("steering")}
+    for name in FILES:
+        digest = sha256(steering.texts[name].encode("utf-8", "replace")) if name in steering.texts else ""
+        if digest != seen.get(name, ""):
+            change = "removed" if not digest else "changed" if seen.get(name) else "written"
+            events.append("steering", file=name, change=change, sha256=digest, text=steering.texts.get(name, ""))
+    before = events.last("steering odd")
+    if list(steering.odd) != (before["said"] if before else []):
+        events.append("steering odd", said=list(steering.odd))
+
+
+def wish_event(events: Events) -> Event | None:
+    """The event of the one-shot wish that stands now, or None."""
+    event = next((e for e in reversed(events.of("steering")) if e["file"] == NEXT), None)
+    return event if event and event["sha256"] else None
+
+
+def archive(folder: Path, run: str) -> None:
+    """Move the one-shot wish to the archive, under the run that it steered."""
+    source, target = folder / NEXT, folder / ARCHIVE / f"{run}.md"
+    if not source.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source, target)
+
+
+# --- the queue of proposals ----------------------------------------------------------------------
+
+
+def enqueue(folder: Path, proposal: dict[str, Any], by: str) -> Path:
+    """Put a proposal behind those that wait. Returns its file."""
+    queue = folder / QUEUE
+    queue.mkdir(parents=True, exist_ok=True)
+    data = json.dumps({"by": by, "proposal": proposal}, indent=1, ensure_ascii=False) + "\n"
+    number = max((int(m[1]) for p in queue.iterdir() if (m := re.match(r"(\d{4,})", p.name))), default=0) + 1
+    path = queue / f"{number:04d}-{sha256(data)[:8]}.json"
+    write_new(path, data, 0o644)
+    return path
+
+
+def queued(folder: Path) -> list[Path]:
+    """The files of the proposals that wait, oldest first."""
+    return sorted((folder / QUEUE).glob("*.json"))
+
+
+def live(folder: Path, **state: Any) -> None:
+    """Say what the loop is doing, for whoever watches."""
+    note(folder, LIVE, json.dumps({"pid": os.getpid(), **state}, ensure_ascii=False) + "\n")
+
+
+def note(folder: Path, name: str, text: str) -> None:
+    """Write a file for people to read; the loop does not read it back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(folder / name, text)
+
+
+def write(folder: Path, name: str, text: str | None) -> None:
+    """Write a steering file (None removes it). Raises BadParameters on another name."""
+    if name not in FILES:
+        raise BadParameters(f"no steering file {name!r}; there are {', '.join(FILES)}")
+    if text is None:
+        (folder / name).unlink(missing_ok=True)
+    else:
+        note(folder, name, text)

@@ -1,0 +1,169 @@
+"""A person's verdicts beside a judge's: how far the two agree, and how sure that is.
+
+Knows rows as `ratings.jsonl` holds them, what counts of them after an undo, and pairs of judgments. Does not know
+files, widgets, or which of the two is right. Ratings of one case hang together, so the interval draws whole cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lib.files import canonical, sha256
+from lib.measure.checks.against import spearman
+from lib.measure.judge import DIMENSIONS, Verdict
+from lib.measure.score import VALUE, quality
+
+ENOUGH = 20  # ratings below which an interval would span nearly everything
+RESAMPLES = 10_000
+NUMBERING = ("n", "prev", "kind")  # of a line in the log, beside the fields of what it says
+
+
+def item_id(case: str, title: str, questions: Sequence[str]) -> str:
+    """The name of an answer to a case, by its words: the same answer in two runs is one item.
+
+    >>> item_id("kite", "Build", ["How big?"])[:12]
+    '9373a4984a53'
+    """
+    return sha256(canonical([case, title, *questions]))
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What a person said of one answer, blind to which side was gold. Raises ValueError naming the field."""
+
+    item: str  # `item_id` of the candidate's answer
+    case: str
+    run: str  # sealed run that the answer was taken from
+    gold: str  # side that gold was shown on, A or B
+    verdict: Verdict  # of the candidate against gold
+    scores: dict[str, int]  # of the candidate, by dimension, 1 to 5
+    gold_scores: dict[str, int]  # of gold, asked in the same breath so that no letter gives itself away
+    seconds: float  # from the moment the sets were shown to the last score
+    who: str
+    at: str
+    fingerprint: str  # of that run
+
+    def __post_init__(self) -> None:
+        for name in ("item", "case", "run", "who", "at", "fingerprint"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: expected a text")
+        if self.gold not in ("A", "B"):
+            raise ValueError(f"gold is {self.gold!r}: expected A or B")
+        if self.verdict not in VALUE:
+            raise ValueError(f"verdict is {self.verdict!r}: expected win, tie or loss")
+        for name in ("scores", "gold_scores"):
+            given = getattr(self, name)
+            if not isinstance(given, dict) or given.keys() != set(DIMENSIONS):
+                raise ValueError(f"{name}: expected one for each of {', '.join(DIMENSIONS)}")
+            for d, score in given.items():
+                if type(score) is not int or not 1 <= score <= 5:
+                    raise ValueError(f"{name}: {d} is {score!r}, expected 1 to 5")
+        if type(self.seconds) not in (int, float) or self.seconds < 0:
+            raise ValueError(f"seconds is {self.seconds!r}: expected 0 or more")
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Rating:
+        """The rating of one line. Raises ValueError naming the field."""
+        given, known = row.keys() - {*NUMBERING}, {f.name for f in fields(cls)}
+        if given != known:
+            raise ValueError(f"{sorted(given ^ known)[0]!r} is missing or unknown; expected {', '.join(sorted(known))}")
+        return cls(**{name: row[name] for name in known})
+
+    def quality(self, blend: tuple[float, float] = (0.5, 0.5)) -> float:
+        """Quality of the case by this person, as a judge's is counted."""
+        return quality(self.scores, self.verdict, blend)
+
+
+def standing(rows: Iterable[Mapping[str, Any]], who: str) -> list[Rating]:
+    """The ratings of a person that nobody took back, oldest first; of two of one item the later counts."""
+    kept: dict[str, Rating] = {}
+    for row in rows:
+        if row["who"] == who:
+            kept.pop(row["item"], None)
+            if row["kind"] == "rating":
+                kept[row["item"]] = Rating.of(row)
+    return list(kept.values())
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One answer that a person and a judge have both judged."""
+
+    case: str
+    person: Verdict
+    judge: Verdict
+    person_quality: float
+    judge_quality: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a judge agrees with a person."""
+
+    n: int
+    cases: int
+    same: int  # equal verdicts
+    low: float  # 95 % interval of same / n
+    high: float
+    kappa: float | None  # None where both always say one and the same thing: chance alone would agree
+    spearman: float  # of case quality
+
+    def __str__(self) -> str:
+        kappa = "undefined (one verdict throughout)" if self.kappa is None else f"{self.kappa:.2f}"
+        share, low, high = (f"{100 * v:.0f}" for v in (self.same / self.n, self.low, self.high))
+        return (
+            f"{self.same} of {self.n} verdicts ({share} %, 95 % interval {low} to {high} % over {self.cases} cases); "
+            f"Cohen's kappa {kappa}, Spearman of case quality {self.spearman:.2f}"
+        )
+
+
+def agreement(pairs: Sequence[Pair]) -> Agreement:
+    """Agreement of a judge with a person. Raises ValueError on no pairs. Sources: Cohen 1960; Efron 1979."""
+    if not pairs:
+        raise ValueError("no answer that both have judged")
+    low, high = interval([(p.case, p.person == p.judge) for p in pairs])
+    return Agreement(
+        n=len(pairs),
+        cases=len({p.case for p in pairs}),
+        same=sum(p.person == p.judge for p in pairs),
+        low=low,
+        high=high,
+        kappa=kappa([(p.person, p.judge) for p in pairs]),
+        spearman=spearman([p.person_quality for p in pairs], [p.judge_quality for p in pairs]),
+    )
+
+
+def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
+    """Cohen's kappa: agreement beyond what two such speakers would reach by chance; None where chance is certain.
+
+    >>> kappa([("win", "win"), ("loss", "loss")]), kappa([("win", "loss"), ("loss", "loss")]), kappa([("tie", "tie")])
+    (1.0, 0.0, None)
+    """
+    n = len(pairs)
+    first, second = zip(*pairs, strict=True)
+    seen = sum(a == b for a, b in pairs) / n
+    chance = sum(first.count(v) * second.count(v) for v in set(first)) / n**2
+    return None if chance == 1 else (seen - chance) / (1 - chance)
+
+
+def interval(hits: Sequence[tuple[str, bool]]) -> tuple[float, float]:
+    """95 % interval of a share, whole cases drawn: rows are (case, whether it holds). The same rows give the same."""
+    import numpy as np
+    from scipy.stats import binomtest, bootstrap
+
+    cases = sorted({case for case, _ in hits})
+    equal = np.array([sum(hit for name, hit in hits if name == case) for case in cases])
+    total = np.array([sum(name == case for name, _ in hits) for case in cases])
+    if np.ptp(equal / total) == 0:
+        # Draws of cases that all say the same never differ; counted exactly, as many cases still leave room.
+        exact = binomtest(round(len(cases) * equal[0] / total[0]), len(cases)).proportion_ci()
+        return float(exact.low), float(exact.high)
+
+    def share(equal: Any, total: Any, axis: int) -> Any:
+        return equal.sum(axis=axis) / total.sum(axis=axis)
+
+    draws = bootstrap((equal, total), share, n_resamples=RESAMPLES, paired=True, method="percentile",
+                      rng=np.random.default_rng(0))  # fmt: skip
+    return float(draws.confidence_interval.low), float(draws.confidence_interval.high)

@@ -1,0 +1,176 @@
+"""The proposer without a key: sensible candidates, seeded, led by results, obedient to bans and wishes."""
+
+from collections import Counter
+
+import pytest
+
+from lib.agent.dry_run import fault
+from lib.agent.pipeline import STEPS
+from lib.agent.steps import build
+from lib.lab.experiment import Experiment
+from lib.loop.events import Events
+from lib.loop.proposal import PROPOSABLE, Proposal
+from lib.loop.proposers.search import Search, candidates, fresh, variants
+from lib.loop.steering import Limits, Steering
+from lib.loop.validate import Base, classes
+from lib.loop.view import View
+
+BASE = Base(model="toy")
+ERA = Experiment(**BASE.baseline).fingerprint
+
+
+def view(lab, leave="", **steering):
+    bans = frozenset(steering.pop("bans", ()))
+    return View(lab.read(), Events(lab.folder), Steering(steering, bans), BASE, Limits(), ERA, leave)
+
+
+def propose(lab, seed=0, **told):
+    asked = Search(seed)(view(lab, **told))
+    return None if asked.value is None else Proposal.read(asked.value)
+
+
+@pytest.fixture
+def begun(lab):
+    lab.seal(slug="baseline", lever="baseline", fingerprint=ERA)
+    return lab
+
+
+def test_every_step_of_the_registry_is_walked(begun):
+    steps = {row["step"] for c in candidates(view(begun)) for row in c.pipeline}
+    assert steps == set(STEPS)
+
+
+def test_nearly_every_candidate_builds(begun):
+    made = list(candidates(view(begun)))
+    good = fresh(view(begun))
+    assert len(good) > 30 and all(build(c.pipeline) for c in good)
+    assert {c.lever for c in made} >= {"prompting", "schema", "decoding", "retrieval", "over-generate and prune"}
+
+
+def test_a_step_that_drops_questions_gets_more_than_seven(begun):
+    for c in fresh(view(begun)):
+        if {"step": "prune"} in c.pipeline:
+            without = [row for row in c.pipeline if row != {"step": "prune"}]
+            assert "instead of 7" in fault(build(without)), c.pipeline
+
+
+def test_every_candidate_can_end_in_a_set_and_what_fills_the_pool_is_followed_by_a_choice(begun):
+    some = fresh(view(begun))
+    assert [c.pipeline for c in some if fault(build(c.pipeline))] == []
+    told = [[row["step"] for row in c.pipeline] for c in some]
+    filled = [names for names in told if "sample" in names]
+    assert filled and all(
+        any(STEPS[name].pool == "chooses" for name in names[names.index("sample") :]) for names in filled
+    )
+    assert ["ask", "sample", "tournament"] in told and ["brainstorm", "prune"] in told
+    assert any(c.change.endswith(", and sample") for c in some)
+
+
+def test_a_step_that_chooses_cannot_work_without_a_pool():
+    chooses = {name for name, lever in STEPS.items() if lever.pool == "chooses"}
+    assert chooses == {name for name in STEPS if "no pool" in fault(build([{"step": "ask"}, {"step": name}]))}
+
+
+def test_a_step_that_fills_the_pool_lets_a_choice_follow_and_keeps_the_draft():
+    fills = {name for name, lever in STEPS.items() if lever.pool == "fills"}
+    assert fills == {"sample", "donor"}
+    assert [name for name in fills if fault(build([{"step": "ask"}, {"step": name}, {"step": "best"}]))] == []
+
+
+def test_the_role_of_a_step_says_what_it_can_work_on():
+    alone = {name: fault(build([{"step": name}])) for name in STEPS}
+    roles = {name: lever.role for name, lever in STEPS.items()}
+    assert all(roles[name] == "after" for name, wrong in alone.items() if "no draft" in wrong)
+    assert all(roles[name] == "before" for name, wrong in alone.items() if "no step of it writes a set" in wrong)
+    assert (roles["ask"], roles["demos"], roles["prune"]) == ("source", "before", "after")
+
+
+def test_an_argument_is_varied_one_at_a_time():
+    found = list(variants("demos"))
+    assert {} in found and {"k": 3} in found and {"by": "fixed"} in found and all(len(v) < 2 for v in found)
+
+
+def test_the_same_ledger_and_seed_give_the_same_proposal_and_another_seed_another(begun):
+    assert propose(begun, 3) == propose(begun, 3)
+    assert len({str(propose(begun, seed)) for seed in range(8)}) > 3
+
+
+def test_what_it_proposes_passes_every_rule(begun):
+    for seed in range(5):
+        assert view(begun).admit(propose(begun, seed))
+
+
+@pytest.mark.parametrize(
+    "champion",
+    [
+        {},
+        {"decoding": {"temp": 0.7}},
+        {"pipeline": [{"step": "demos", "k": 3}, {"step": "ask", "n": 9, "schema": "lines"}, {"step": "prune"}]},
+        {"pipeline": [{"step": "brainstorm"}, {"step": "critique"}, {"step": "prune"}]},
+    ],
+)
+def test_no_candidate_names_a_class_that_it_has_nothing_to_do_with(lab, champion):
+    lab.seal(slug="baseline", lever="baseline", fingerprint=ERA, **champion)
+    some = fresh(view(lab))
+    assert len(some) > 30
+    for c in some:
+        assert c.lever in classes(c.pipeline, c.decoding, c.adapter), c
+
+
+def test_untried_classes_come_first(begun):
+    seen = []
+    for n in range(5):
+        proposal = propose(begun)
+        seen.append(proposal.lever)
+        begun.seal(
+            {k: v - 0.1 for k, v in begun.full.items()}, slug=f"r{n}", lever=proposal.lever, fingerprint=ERA,
+            pipeline=proposal.pipeline, decoding=proposal.decoding, hypothesis=str(n), predicted=proposal.predicted,
+        )  # fmt: skip
+    assert Counter(seen).most_common(1)[0][1] == 1
+
+
+def test_it_learns_from_paired_results(begun):
+    """A class that gained is preferred to those that lost, once each was tried."""
+    for lever in PROPOSABLE:
+        by = 0.02 if lever == "retrieval" else -0.1
+        for repeat in range(3):
+            qualities = {k: v + by + 0.02 * (i % 3 - 1) for i, (k, v) in enumerate(begun.full.items())}
+            begun.seal(qualities, slug=f"x-{lever[:9]}{repeat}", lever=lever, fingerprint=ERA, gate="full",
+                       hypothesis=f"{lever}{repeat}", pipeline=[{"step": "ask", "tokens": 500 + len(lever) + repeat}])  # fmt: skip
+    assert {propose(begun, seed).lever for seed in range(4)} == {"retrieval"}
+
+
+def test_bans_and_patience_are_obeyed(begun):
+    for seed in range(4):
+        assert propose(begun, seed, bans=["retrieval", "decoding", "schema"]).lever not in (
+            "retrieval",
+            "decoding",
+            "schema",
+        )
+        assert propose(begun, seed, leave="retrieval").lever != "retrieval"
+
+
+def test_a_wish_that_names_a_class_or_step_is_followed(begun):
+    wished = {propose(begun, seed, **{"next.md": "please try demos now"}).pipeline[0]["step"] for seed in range(4)}
+    assert wished == {"demos"}
+
+
+def test_when_everything_is_banned_there_is_nothing_left(begun):
+    assert propose(begun, bans=sorted(STEPS)) is None
+
+
+def test_the_prediction_comes_from_what_the_class_brought(begun):
+    for n in range(4):
+        begun.seal(slug=f"r{n}", lever="retrieval", fingerprint=ERA, hypothesis=str(n),
+                   pipeline=[{"step": "ask", "tokens": 50 + n}], qualities={k: v + 0.1 for k, v in begun.full.items()})  # fmt: skip
+    proposal = propose(begun, **{"next.md": "retrieval"})
+    assert proposal.lever == "retrieval" and 0.01 < proposal.predicted < 0.1
+
+
+def test_a_class_that_only_lost_is_predicted_to_lose(begun):
+    for n in range(2):
+        begun.seal(slug=f"r{n}", lever="retrieval", fingerprint=ERA, hypothesis=str(n),
+                   pipeline=[{"step": "ask", "tokens": 50 + n}], qualities={k: v - 0.1 for k, v in begun.full.items()})  # fmt: skip
+    proposal = propose(begun, **{"next.md": "retrieval"})
+    assert proposal.lever == "retrieval" and -0.1 < proposal.predicted < 0
+    assert f"Expected {proposal.predicted:+.3f}, because 2 runs" in proposal.hypothesis
