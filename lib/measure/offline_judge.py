@@ -85,9 +85,9 @@ class Amounts:
 
     of: dict[str, float]
     copied: float  # share of questions that are gold's, in its words or others
-    asked: int  # questions
     void: float  # share of questions that ask the person nothing
     notes: dict[str, str]  # fault -> what it was found in
+    asked: int = 7  # questions
 
 
 def read(answer: Answer) -> list[str]:
@@ -156,7 +156,7 @@ def amounts(case: Case, answer: Answer, vectors: Vectors, rows: Rows | None = No
     of_words, notes = _of_words(case.task, asked, words)
     of_meaning, copied, more = _of_meaning(case, asked, rows, vectors)
     void = sum(not w or not q.rstrip().endswith("?") or bool(TALK.search(q)) for q, w in zip(asked, words, strict=True))
-    return Amounts({**of_words, **of_meaning}, copied, len(asked), void / len(asked), {**notes, **more})
+    return Amounts({**of_words, **of_meaning}, copied, void / len(asked), {**notes, **more}, len(asked))
 
 
 def _of_words(task: str, asked: Sequence[str], words: Sequence[list[str]]) -> tuple[dict[str, float], dict[str, str]]:
@@ -188,9 +188,15 @@ def _of_meaning(
     unknowns = unknowns_of(case)
     ways = [closeness(line, unknowns, vectors) for line in lines]  # each (1 + parts, unknowns)
     near = np.stack([way.max(0) for way in ways])  # (questions, unknowns)
-    # One question answers for one unknown. What it joins answers for one more each, unless it asks the same again.
-    more = [way[i] for way, line in zip(ways, lines, strict=True) for i in range(2, len(line)) if not repeats(line, i)]
-    slots = np.stack([*near, *more])
+    # One question answers for one unknown, and what it joins for one more each, unless it was asked before.
+    first = [n for i, n in enumerate(near) if not repeats(here, i)]
+    more = [
+        way[i]
+        for way, line in zip(ways, lines, strict=True)
+        for i in range(2, len(line))
+        if not repeats(line[1:], i - 1)
+    ]
+    slots = np.stack([*first, *more])
     taken, columns = linear_sum_assignment(-slots)
     met = np.zeros(len(unknowns))
     met[columns] = ramp(slots[taken, columns], MEETS)
@@ -221,9 +227,9 @@ def _of_meaning(
     return {name: round(value, 6) for name, value in found.items()}, copied, {k: v for k, v in notes.items() if v}
 
 
-def repeats(line: Any, i: int) -> bool:
-    """Whether part i of a question (its vectors by row, the question first) asks what an earlier part asks."""
-    return bool((line[1:i] @ line[i]).max() > SAME[0])
+def repeats(rows: Any, i: int) -> bool:
+    """Whether text i asks again what one before it asks; `rows` are their vectors."""
+    return i > 0 and bool((rows[:i] @ rows[i]).max() > SAME[1])
 
 
 def closeness(here: Any, unknowns: Sequence[Unknown], vectors: Vectors) -> Any:
