@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib.claude.prices import Budget, CloudError, Request, Spent, dollars, input_tokens, listed, worst
+from lib.files import Exit
 
 API_VERSION = "2026-10-21"  # sent by name, so that another SDK cannot change what a judge is
 RETRIES = 6  # of the SDK: 429, 529, 5xx and lost connections, with `retry-after` obeyed
@@ -27,6 +28,8 @@ SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
 class NoKey(CloudError):
     """No key that the API takes."""
+
+    exit = Exit.MISSING
 
 
 class WrongModel(CloudError):

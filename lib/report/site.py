@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib.files import NOTEBOOKS, ROOT, replace
+from lib.files import NOTEBOOKS, ROOT, write_atomic
 from lib.lab.execute import render
 from lib.lab.ledger import Ledger
 from lib.report.figures import figures_folder
@@ -71,20 +71,20 @@ def write(runs: Path, html: Path | None = None) -> None:
         # As in JupyterLab: a page in a folder of its own imports the code beside it.
         render(out if name in own else NOTEBOOKS / out.name, out, runs, out.parent if name in own else None)
         target.parent.mkdir(parents=True, exist_ok=True)
-        replace(target, page(out, [(n, f"{n}.html") for n in names]))
+        write_atomic(target, page(out, [(n, f"{n}.html") for n in names]))
     if html is None:
         return
     html.mkdir(parents=True, exist_ok=True)
     links = [("report", "index.html"), ("runs", "21_runs.html"), *[(n, f"{n}.html") for n in own]]
-    replace(html / "index.html", page(notebook_path(runs, "20_report"), links))
+    write_atomic(html / "index.html", page(notebook_path(runs, "20_report"), links))
     records = Ledger.read(runs).records
     entries = "".join(f'<li><a href="{r["id"]}.html">{r["id"]}</a> {r["status"]}</li>' for r in records)
     listing = f"<h2>Every run</h2><ul>{entries}</ul>"
-    replace(html / "21_runs.html", page(notebook_path(runs, "21_runs"), links, listing))
+    write_atomic(html / "21_runs.html", page(notebook_path(runs, "21_runs"), links, listing))
     for name in own:
-        replace(html / f"{name}.html", page(notebook_path(runs, name), links))
+        write_atomic(html / f"{name}.html", page(notebook_path(runs, name), links))
     for r in records:
-        replace(html / f"{r['id']}.html", page(runs / r["id"] / "experiment.ipynb", links, lead=crash(r)))
+        write_atomic(html / f"{r['id']}.html", page(runs / r["id"] / "experiment.ipynb", links, lead=crash(r)))
 
 
 def crash(record: dict[str, Any]) -> str:
