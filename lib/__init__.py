@@ -30,11 +30,12 @@ above it, and tests/test_order.py holds that.
     measure.checks.agreement    a judge beside a person's verdicts
     measure.calibrate           a judge on texts whose faults are known
     models.model                what a model is; ToyModel
+    models.chat                 how a conversation becomes tokens, and what of a reply is the reply
     models.gguf                 a GGUF file as a folder that mlx-lm loads
     models.grammar              which tokens may come next
     models.ragged               a Llama-like model on a CPU, rows of unequal length at once
     models.batching             many rows through one MLX model at once
-    models.provenance           where an adapter comes from, and whether it fits
+    models.provenance           what weights are by content, where an adapter comes from, whether it fits
     models.mlx                  the model that runs here
     models.apple                Apple's on-device model
     models.cloud                Claude as a candidate
@@ -147,6 +148,8 @@ _HOME = {
     "Models": "lib.lab.models",
     "Training": "lib.lab.training",
     "Ledger": "lib.runs.ledger",
+    "Desk": "lib.desk.supervise",
+    "Session": "lib.desk.rate",
     "compared": "lib.report",
     "examples": "lib.report",
     "explore": "lib.desk",

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import Self
 
-from lib.files import RULER, OneLine
+from lib.files import RULER, Exit, OneLine
 from lib.forms import Text, form, unknown
 from lib.lab.offline import OfflineJudge
 from lib.lab.show import Markdown, cell
@@ -30,6 +30,8 @@ DECLARED = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline"
 
 class BadParameters(OneLine, ValueError):
     """Parameters that cannot run; the message says which, what came and what was expected."""
+
+    exit = Exit.USAGE
 
 
 def judge_named(

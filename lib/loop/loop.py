@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lib.agent.guard import Leak
-from lib.claude.client import NotAnswered
+from lib.claude.client import MustWait, NotAnswered
 from lib.claude.prices import BudgetSpent
-from lib.files import OneLine, Tampered, sha256
+from lib.files import Exit, OneLine, Tampered, sha256
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.execute import RunFailed
@@ -33,7 +33,7 @@ from lib.loop.validate import Base
 from lib.loop.view import Ask, Asked, View
 from lib.runs.ledger import Ledger
 
-DONE, GAVE_UP, FAILED = 0, 1, 4  # exit codes of an end
+DONE, GAVE_UP, FAILED = Exit.OK, Exit.FAILED, Exit.RUN_FAILED  # how it may end
 REQUESTS = "requests"  # of a training, in the steering folder
 
 
@@ -201,7 +201,7 @@ class Loop:
         except BudgetSpent as error:
             yield self._nothing(str(error))
             return
-        except NotAnswered as error:
+        except (NotAnswered, MustWait) as error:
             yield self._wait(str(error))
             return
         self._waited, self._waits = 0.0, 0

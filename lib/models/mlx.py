@@ -8,6 +8,7 @@ to float32, which decodes about 5 times faster than 4 or 8 bit there; on Apple s
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import os
@@ -15,18 +16,19 @@ import re
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lib import weights
-from lib.files import ROOT, canonical, sha256
-from lib.models import gguf, provenance
-from lib.models.batching import Prefixes, Row, batch, mean_logprobs
+from lib.files import ROOT
+from lib.models import gguf, provenance, ragged
+from lib.models.batching import PROBED, SCORE_TOKENS, Prefixes, Row, agrees, batch, mean_logprobs
+from lib.models.chat import CUT, PROBE, Chat
 from lib.models.grammar import Grammars, Rule
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel, one_line
 
 DEFAULT = "smollm2"  # the subject that needs no hub, no key and no GPU
 CAN = Capabilities(logprobs=True, grammar=True, adapters=True)
@@ -34,15 +36,6 @@ MOST_ADAPTERS = 8  # kept on one base; an adapter that is asked for again is rea
 NAMES = (
     f"{DEFAULT}, toy, apple, stored:NAME, a claude-* id, an MLX folder, a GGUF file, or a hub id such as "
     "mlx-community/Llama-3.2-3B-Instruct-4bit"
-)
-# What a model is: its weights, how it cuts text, how it is spoken to; of an adapter the file that scales it too.
-PARTS = (
-    "*.safetensors",
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "adapter_config.json",
 )
 THREADS = "NOTCH_THREADS"  # the environment variable with the number of BLAS threads, see `use_threads`
 BLAS_HINT = "install OpenBLAS (Debian, Ubuntu: apt-get install libopenblas0-pthread) to be 15 to 40 times faster"
@@ -122,12 +115,60 @@ def pinned(name: str) -> Path:
         raise NoModel(str(error)) from error
 
 
+def folder_of(name: str) -> Path:
+    """The folder that a model is loaded from; of a hub id the snapshot, fetched where it is not here. Raises NoModel."""
+    where = resolve(name)
+    if Path(where).is_dir():
+        return Path(where)
+    from huggingface_hub import snapshot_download
+    from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
+
+    # Keeps the progress bars of the hub out of notebooks.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        return Path(snapshot_download(where, allow_patterns=DEFAULT_ALLOW_PATTERNS))
+    except Exception as error:  # of the network, the hub, its client or the disk
+        raise NoModel(
+            f"model {name!r} cannot be had (a hub id needs the network once; or name a folder with its weights): "
+            f"{one_line(error)}"
+        ) from error
+
+
+def identity(name: str) -> str:
+    """What a model is, whatever it is called and wherever it lies: 16 hex digits over its content. Raises NoModel."""
+    if name.removeprefix("mlx:") == DEFAULT:
+        return weights.PINNED[DEFAULT].identity
+    return provenance.content_hash(folder_of(name))
+
+
+def check(name: str) -> None:
+    """Refuse a model that is not there, or whose chat template loses what is said. Raises NoModel.
+
+    The tokenizer alone is loaded for that, once for each content: what was found sound is kept in the cache. A hub id
+    is fetched here, so that no network is a refusal and never a run that crashed.
+    """
+    folder, content = folder_of(name), identity(name)
+    sound = weights.cache() / "spoken" / content
+    if content == weights.PINNED[DEFAULT].identity or sound.exists():
+        return
+    from mlx_lm.utils import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(folder)
+    except Exception as error:  # of transformers, which reads what anybody wrote
+        raise NoModel(f"model {name!r}: its tokenizer cannot be loaded from {folder} ({one_line(error)})") from error
+    Chat.of(tokenizer, name)
+    with contextlib.suppress(OSError):
+        sound.parent.mkdir(parents=True, exist_ok=True)
+        sound.touch()
+
+
 def adapter_folder(adapter: str, name: str = "") -> str:
     """The folder of an adapter: a path, or a sealed run by id or slug. Raises NoModel, also where model `name` is not
     the base that it was trained on."""
     folder = provenance.find(adapter)
     if name:
-        provenance.check(folder, name, weights_hash(resolve(name)))
+        provenance.check(folder, name, identity(name))
     return str(folder)
 
 
@@ -139,24 +180,19 @@ class MLXModel:
 
     def __init__(self, name: str, adapter: str = "", batch: int = 64, quantised: bool = False) -> None:
         self.blas = fast_blas()
-        where = resolve(name)
         try:
             import mlx.core as mx
             from mlx_lm import load
             from mlx_lm.utils import dequantize_model
         except ImportError as error:
             raise NoModel(f"mlx-lm cannot be imported ({error}); run `make setup`") from error
-        # Keeps the progress bars and notices of the hub out of notebooks.
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # keeps its notices out of notebooks
+        where = folder_of(name)
         adapter = adapter_folder(adapter, name) if adapter else ""
         try:
-            base, self.tokenizer = load(where)
+            base, self.tokenizer, config = load(str(where), return_config=True)  # type: ignore[misc]
         except Exception as error:
-            hint = (
-                "" if Path(where).is_dir() else " (a hub id needs the network once; or name a folder with its weights)"
-            )
-            raise NoModel(f"model {name!r} cannot be loaded from {where}{hint}: {_said(error)}") from error
+            raise NoModel(f"model {name!r} cannot be loaded from {where}: {one_line(error)}") from error
         self.on_gpu = mx.metal.is_available()
         if not self.on_gpu:
             if not quantised:  # training can ask to keep the base as it is
@@ -164,20 +200,41 @@ class MLXModel:
             base.set_dtype(mx.float32)
         self.name = name
         self.capabilities = CAN
-        self.batch = batch
-        self._bare: dict[str, Any] = {"name": name, "weights": weights_hash(where)}
+        self.chat = Chat.of(self.tokenizer, name)
+        self.context = context(config)
+        self._bare: dict[str, str] = {"name": name, "weights": identity(name), **self.chat.identity}
+        self.batch = self._checked_width(base, batch)
         self._base, self._spent, self._others = base, _Spent(), OrderedDict[str, MLXModel]()
         self._grammars: list[Grammars] = []
-        self._wear(adapter)
+        self._set_adapter(adapter)
 
-    def _wear(self, adapter: str) -> None:
+    def _checked_width(self, base: Any, width: int) -> int:
+        """How many rows go through at once: as many as wanted, or 1 where a batch does not say what one row says."""
+        if width == 1 or ragged.fits(
+            base
+        ):  # the rows of `ragged` are our own, and one architecture: tests compare them
+            return width
+        long = [*PROBE[:-1], {**PROBE[-1], "content": PROBE[-1]["content"] * 5}]
+        prompts = [self.encode(PROBE), self.encode(long)]
+        if any(len(ids) + PROBED > self.context for ids in prompts):
+            return width
+        fresh = Prefixes(base, lambda: prompt_cache(base))
+        if agrees(base, fresh, prompts, 2):
+            return width
+        self._bare["batch"] = "row by row: this architecture draws other tokens in a batch"
+        if agrees(base, fresh, prompts, 1):
+            return 1
+        raise NoModel(f"model {self.name!r} draws other tokens step by step than over a whole text: mlx-lm does not run "
+                      "this architecture soundly here; take another version of mlx-lm, or another model")  # fmt: skip
+
+    def _set_adapter(self, adapter: str) -> None:
         """Put an adapter's folder on; "" is the bare base."""
-        from mlx_lm.models.cache import make_prompt_cache
-
         self.adapter = adapter
         model = adapted(self._base, adapter, self.on_gpu) if adapter else self._base
-        self.identity = {**self._bare, "adapter": weights_hash(adapter)} if adapter else self._bare
-        self.model, self._prefixes = model, Prefixes(model, lambda: make_prompt_cache(model))
+        self.identity: dict[str, Any] = dict(self._bare)
+        if adapter:
+            self.identity["adapter"] = provenance.content_hash(Path(adapter), provenance.ADAPTER)
+        self.model, self._prefixes = model, Prefixes(model, lambda: prompt_cache(model))
 
     def with_adapter(self, adapter: str) -> MLXModel:
         """The same base with another adapter, "" for none; what it costs is added to this model. Raises NoModel."""
@@ -186,14 +243,14 @@ class MLXModel:
             return self
         if folder not in self._others:
             other = copy.copy(self)
-            other._wear(folder)
+            other._set_adapter(folder)
             self._others[folder] = other
             if len(self._others) > MOST_ADAPTERS:
                 self._others.popitem(last=False)
         self._others.move_to_end(folder)
         return self._others[folder]
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Let go of the prefixes that were kept for later prompts; they are up to a quarter of a gigabyte.
 
         Whoever changes weights in place calls it: prefixes that the old weights read would stand in later replies.
@@ -202,45 +259,51 @@ class MLXModel:
 
     @property
     def cost(self) -> Cost:
-        """What this model took, with every adapter that it wore."""
+        """What this model took, with every adapter on its base."""
         return self._spent.cost
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, ready for the reply."""
-        return self.tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, return_dict=False, tokenize=True
-        )
+        return self.chat.encode(messages)
 
     def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
         """Complete every conversation, all of them in one continuous batch. Order of the replies is that of the prompts.
 
-        Raises BadGrammar before anything is computed.
+        A prompt that leaves no room in the context is an error of its own reply. Raises BadGrammar before anything is
+        computed, NoModel where the model gives no numbers.
         """
         from mlx_lm.generate import wired_limit
 
         if not prompts:
             return []
         began = time.perf_counter()
-        rows = [
-            Row(self.encode(p), d, self._rule(d.grammar) if d.grammar else None)
-            for p, d in zip(prompts, decodings, strict=True)
-        ]
+        rows = [self._row(self.encode(p), d) for p, d in zip(prompts, decodings, strict=True)]
         grammars = self._grammars[0] if self._grammars else None
         running = batch(self.model, self._prefixes, self.tokenizer.eos_token_ids, grammars, self.batch)
         with wired_limit(self.model):  # keeps the weights in place while a GPU works; nothing on a CPU
-            running.run(rows)
-        done = [
-            Completion(
-                self.tokenizer.decode(row.made, skip_special_tokens=True),
-                len(row.ids),
-                len(row.made) + len(row.end),
-                row.reason,
-                tokens=(*row.made, *row.end),
-            )
-            for row in rows
-        ]
+            running.run([row for row in rows if not row.reason])
+        done = [self._completion(row) for row in rows]
         self._book(done, began, running.prompt_seconds)
         return done
+
+    def _row(self, ids: list[int], decoding: Decoding) -> Row:
+        room = self.context - len(ids)
+        if room < 1:
+            return Row(ids, decoding, reason="error")
+        # Past its context a model counts positions that it never learnt: the reply is cut off there, as by `max_tokens`.
+        within = replace(decoding, max_tokens=min(decoding.max_tokens, room))
+        return Row(ids, within, self._rule(decoding.grammar) if decoding.grammar else None)
+
+    def _completion(self, row: Row) -> Completion:
+        if row.reason == "error":
+            text = f"the prompt has {len(row.ids)} tokens, and the context of {self.name} is {self.context}"
+            return Completion(text, len(row.ids), 0, "error")
+        drawn = self.tokenizer.decode(row.made, skip_special_tokens=True)
+        text = self.chat.reply(drawn)
+        if text != drawn:  # also of a model that nothing said this of
+            self.identity["reply"] = CUT
+        tokens = (*row.made, *row.end)
+        return Completion(text, len(row.ids), len(tokens), row.reason, tokens=tokens)
 
     def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]:
         """The replies back, each with the mean log-probability of its tokens, its end not among them."""
@@ -253,10 +316,17 @@ class MLXModel:
         said = [self.tokenizer.encode(r, add_special_tokens=False) for r in replies]
         if not all(said):
             raise ValueError("a reply to score is empty: it has no tokens to score")
+        longest = max(len(prompt) + len(reply) for prompt, reply in zip(asked, said, strict=True))
+        if longest > self.context:
+            raise ValueError(
+                f"a reply to score ends at token {longest}, and the context of {self.name} is {self.context}"
+            )
+        positions = 1 if self.batch == 1 else SCORE_TOKENS
         with wired_limit(self.model):
-            found = mean_logprobs(self.model, self._prefixes, asked, said)
-        rows = zip(replies, asked, said, found, strict=True)
-        done = [Completion(text, len(a) + len(s), 0, "scored", logprob) for text, a, s, logprob in rows]
+            logprobs = mean_logprobs(self.model, self._prefixes, asked, said, positions)
+        done = []
+        for text, prompt, reply, logprob in zip(replies, asked, said, logprobs, strict=True):
+            done.append(Completion(text, len(prompt) + len(reply), 0, "scored", logprob))
         self._book(done, began, time.perf_counter() - began)
         return done
 
@@ -279,6 +349,22 @@ class MLXModel:
         )
 
 
+def prompt_cache(model: Any) -> list[Any]:
+    """A new cache a layer, as the model wants them."""
+    from mlx_lm.models.cache import make_prompt_cache
+
+    return list(make_prompt_cache(model))
+
+
+def context(config: Mapping[str, Any]) -> int:
+    """How many tokens a model reads at most, as its configuration says; no bound where it says nothing."""
+    known = {**config, **config.get("text_config", {})}  # of a model that also sees pictures
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
+        if isinstance(known.get(name), int):
+            return int(known[name])
+    return sys.maxsize
+
+
 @dataclass
 class _Spent:
     """One account for a model and all adapters on its base."""
@@ -291,18 +377,18 @@ def adapted(base: Any, adapter: str, on_gpu: bool) -> Any:
     import mlx.core as mx
     from mlx_lm.tuner.utils import load_adapters
 
-    model = _twin(base)
+    model = share_weights(base)
     try:
         load_adapters(model, adapter)
     except Exception as error:
-        raise NoModel(f"adapter {adapter!r} does not fit the model: {_said(error)}") from error
+        raise NoModel(f"adapter {adapter!r} does not fit the model: {one_line(error)}") from error
     if not on_gpu:  # the adapter's own weights: the base's stay the very arrays that they are
         model.set_dtype(mx.float32, lambda dtype: mx.issubdtype(dtype, mx.floating) and dtype != mx.float32)
     model.eval()
     return model
 
 
-def _twin(node: Any) -> Any:
+def share_weights(node: Any) -> Any:
     """A module tree of its own over the same arrays: layers can be replaced in it and stay in the other."""
     import mlx.nn as nn
 
@@ -310,24 +396,10 @@ def _twin(node: Any) -> Any:
         made = type(node).__new__(type(node))
         made.__dict__.update({k: set(v) if isinstance(v, set) else v for k, v in node.__dict__.items()})
         for name, child in node.items():
-            dict.__setitem__(made, name, _twin(child))
+            dict.__setitem__(made, name, share_weights(child))
         return made
     if isinstance(node, (list, tuple)):
-        return type(node)(_twin(child) for child in node)
+        return type(node)(share_weights(child) for child in node)
     if isinstance(node, dict):
-        return {name: _twin(child) for name, child in node.items()}
+        return {name: share_weights(child) for name, child in node.items()}
     return node
-
-
-def _said(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:199].rsplit(" ", 1)[0] + "…"
-
-
-def weights_hash(where: str) -> str:
-    """A short hash of every byte that makes a model or an adapter in a folder; a hub id itself where it is none."""
-    folder = Path(where)
-    if not folder.is_dir():
-        return where
-    files = sorted({path for part in PARTS for path in folder.glob(part)})
-    return sha256(canonical([[path.name, weights.sum_of(path)] for path in files]))[:16]

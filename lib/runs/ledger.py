@@ -13,12 +13,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.files import OneLine, runs_folder
+from lib.files import Exit, OneLine, Tampered, runs_folder
 from lib.measure import keep
 from lib.measure.checks import noise
 from lib.measure.judge import DIMENSIONS
 from lib.measure.stats import paired
-from lib.runs.record import CalibrationRecord, CaseRow, Decision, Json, Record, qualities, record_of
+from lib.runs.record import BadRecord, CalibrationRecord, CaseRow, Decision, Json, Record, qualities, record_of
 from lib.runs.seal import LEDGER, checked_lines, read_cases
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ UNFINISHED = ("crashed", "invalid", "incomplete")  # statuses after which the sa
 class NoRun(OneLine, LookupError):
     """No sealed run of that name."""
 
+    exit = Exit.USAGE
+
 
 @dataclass
 class Ledger:
@@ -50,9 +52,15 @@ class Ledger:
 
     @classmethod
     def read(cls, folder: Path | None = None) -> Ledger:
-        """The runs that `ledger.jsonl` lists. Raises Tampered naming the line where the chain breaks, BadRecord."""
+        """The runs that `ledger.jsonl` lists. Raises Tampered naming the first line that breaks the chain or is no record."""
         folder = folder or runs_folder()
-        return cls(folder, [record_of(row["record"]) for row in checked_lines(folder / LEDGER)])
+        path, records = folder / LEDGER, []
+        for number, row in enumerate(checked_lines(path), 1):
+            try:
+                records.append(record_of(row["record"]))
+            except BadRecord as error:
+                raise Tampered(f"{path}:{number}: {error}") from error
+        return cls(folder, records)
 
     def frame(self) -> pd.DataFrame:
         """A row a run, oldest first, as tables want it: texts, whole numbers and fractions, all in one level.

@@ -11,6 +11,7 @@ from lib.models import ragged
 from lib.models.batching import PREFIX_BYTES, Prefixes, grouped
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding, NoModel
+from tests.models.conftest import write_model
 
 START = "You are a planner. Ask what the plan depends on, one thing a question, and in plain words."
 TASKS = ("bake bread", "sail", "learn the accordion", "sell a caravan", "adopt a cat", "knit", "move to the sea",
@@ -100,7 +101,7 @@ def test_greedy_text_of_a_batch_is_that_of_one_by_one_on_either_path(llama, kind
     prompts = [ask(t, START if i % 3 else "Be brief.") for i, t in enumerate(TASKS)]
     limits = [Decoding(max_tokens=8 + 9 * (i % 4) + 40 * ("grammar" in kind), **kind) for i in range(len(TASKS))]
     together = model.generate(prompts, limits)
-    model.forget()
+    model.clear_cache()
     assert together == [model.generate([p], [d])[0] for p, d in zip(prompts, limits, strict=True)]
     assert len({c.text for c in together}) > 5 and len({c.generation_tokens for c in together}) > 3
 
@@ -150,7 +151,7 @@ def test_a_repetition_penalty_is_that_of_mlx_lm(tiny, path):
 
 
 def test_a_prefix_is_read_once_and_kept_for_the_next_call_within_its_bound(tiny, path):
-    tiny.forget()
+    tiny.clear_cache()
     prompts = [ask(t) for t in TASKS[:4]]
     read = []
     inner, prefixes = tiny.model, tiny._prefixes
@@ -167,7 +168,7 @@ def test_a_prefix_is_read_once_and_kept_for_the_next_call_within_its_bound(tiny,
     finally:
         prefixes.model = inner
     assert not read
-    tiny.forget()
+    tiny.clear_cache()
     assert prefixes.nbytes == 0
 
 
@@ -257,3 +258,32 @@ def test_smollm2_says_in_a_batch_what_it_says_alone_and_what_mlx_lm_says(grammar
     assert together == [model.generate([p], [decoding])[0] for p in prompts]
     monkeypatch.setattr(ragged, "fits", lambda model: False)
     assert together == model.generate(prompts, [decoding] * 5)
+
+
+GEMMA_2 = {"model_type": "gemma2", "hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 40, "head_dim": 8,
+           "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "vocab_size": 264}  # fmt: skip
+RECURRENT = {"model_type": "recurrent_gemma", "attention_bias": False, "conv1d_width": 4, "hidden_size": 24,
+             "intermediate_size": 40, "logits_soft_cap": 30.0, "num_attention_heads": 2, "num_hidden_layers": 3,
+             "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "rope_theta": 1000.0, "attention_window_size": 64,
+             "vocab_size": 264, "block_types": ["recurrent", "recurrent", "attention"]}  # fmt: skip
+QWEN = {"model_type": "qwen2", "hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 40,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "vocab_size": 264}  # fmt: skip
+
+
+@pytest.mark.parametrize("told", [GEMMA_2, RECURRENT], ids=lambda told: told["model_type"])
+def test_an_architecture_whose_batch_is_unsound_goes_row_by_row_and_the_record_says_so(told, tmp_path):
+    model = MLXModel(write_model(tmp_path, **told))
+    assert model.batch == 1 and model.identity["batch"].startswith("row by row")
+    prompts, decoding = [ask(t) for t in TASKS], Decoding(max_tokens=12)
+    together = model.generate(prompts, [decoding] * len(prompts))
+    assert together == [model.generate([p], [decoding])[0] for p in prompts]
+    logprobs = [scored.logprob for scored in model.score(prompts[:3], ["Why?", "Which day is it?", "No"])]
+    alone = [
+        model.score([p], [r])[0].logprob for p, r in zip(prompts, ["Why?", "Which day is it?", "No"], strict=False)
+    ]
+    assert logprobs == pytest.approx(alone, abs=1e-4)
+
+
+def test_an_architecture_whose_batch_is_sound_keeps_it_and_the_record_says_nothing(tmp_path):
+    model = MLXModel(write_model(tmp_path, **QWEN))
+    assert model.batch == 64 and "batch" not in model.identity and not ragged.fits(model.model)
