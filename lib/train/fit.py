@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.files import replace
+from lib.files import write_atomic
 from lib.models.mlx import MLXModel
 from lib.train.forward import Forward, Tokens
 from lib.train.lora import Settings
@@ -260,7 +260,7 @@ class Fit:
 
     def _save_epoch(self, epoch: int, optimiser: Any, curve: Curve) -> None:
         """The adapter of an epoch, then in one file everything that it takes to go on from there."""
-        replace(epoch_file(self.folder, epoch), tensors(self.weights(), half=True))
+        write_atomic(epoch_file(self.folder, epoch), tensors(self.weights(), half=True))
         self._save(STATE, optimiser, curve=curve)
         (self.folder / STEP).unlink(missing_ok=True)
 
@@ -269,7 +269,7 @@ class Fit:
 
         state = tree_flatten({"adapter": self.weights(), "optimiser": optimiser.state})
         metadata = {name: json.dumps(value) for name, value in numbers.items()}
-        replace(self.folder / name, tensors(dict(state), **metadata))
+        write_atomic(self.folder / name, tensors(dict(state), **metadata))
 
     def _load(self, name: str, optimiser: Any, epoch: int = 0) -> dict[str, Any]:
         """The numbers that an earlier, killed call saved with its state, which is loaded; none where none fits."""
