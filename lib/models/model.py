@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
-from lib.files import OneLine
+from lib.files import Exit, OneLine
 from lib.forms import Number, fill, form
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
@@ -21,6 +21,8 @@ FAILED = ("refusal", "error")  # finish reasons of a reply that is none
 
 class NoModel(OneLine):
     """A model that cannot be had here; the message says why and what to do."""
+
+    exit = Exit.MISSING
 
 
 def one_line(error: Exception) -> str:

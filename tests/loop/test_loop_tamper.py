@@ -12,7 +12,8 @@ import time
 import pytest
 
 from lib.files import ROOT
-from lib.lab.ledger import sealed_folders
+from lib.runs.seal import sealed_folders
+from tests.children import wait_for_kernel
 
 TIMEOUT = 120
 
@@ -108,13 +109,13 @@ def test_calling_it_again_does_not_get_past_an_edit(checkout, what):
 
 @pytest.mark.slow
 def test_a_ruler_edited_under_a_running_kernel_leaves_an_invalid_run_without_scores(checkout):
-    from lib.lab.ledger import Ledger
+    from lib.runs.ledger import Ledger
 
     with start(checkout, runs=2) as child:
         wait_for(child, checkout / "work" / "runs", 1)
-        time.sleep(0.5)  # the second kernel is starting
+        wait_for_kernel(child)  # of the second run
         edit(checkout / "ruler" / "gold.jsonl", "?", "??")
         out, err = child.communicate(timeout=TIMEOUT)
     assert child.returncode == 5, out + err
-    later = Ledger.read(checkout / "work" / "runs").records[1:]
-    assert all(r["status"] == "invalid" and r["scores"] == {} for r in later)
+    [later] = Ledger.read(checkout / "work" / "runs").records[1:]
+    assert later["status"] == "invalid" and later["scores"] == {}
