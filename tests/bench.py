@@ -61,8 +61,8 @@ def batching():
     fast_blas()  # before mlx is imported, for both sides of the comparison
     from mlx_lm import batch_generate, generate
 
-    from lib.models.batching import shared
     from lib.models.model import Decoding
+    from lib.models.prefixes import shared
 
     model, prompts = subject()
     ids = [model.encode(p) for p in prompts]
@@ -255,8 +255,8 @@ def starting():
 
 
 def index():
-    from lib.lab.ledger import Ledger
     from lib.report import levers, tables
+    from lib.runs.ledger import Ledger
 
     record = json.loads((Path(__file__).parent / "data" / "record.json").read_text())
     with tempfile.TemporaryDirectory() as temp:
