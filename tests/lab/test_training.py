@@ -22,7 +22,7 @@ from lib.lab.training import Training, rubric
 from lib.loop import training_requests as requests
 from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
-from lib.runs.ledger import Ledger
+from lib.runs.ledger import Ledger, NoRun
 from lib.runs.verify import verify
 from lib.train.data import BadData
 from tests.llama import small
@@ -402,4 +402,4 @@ def test_a_training_goes_on_from_a_run_and_says_so(trained, tmp_path):
     more = Ledger.read(tmp_path / "runs").records[1]
     assert more["adapter"] == record["id"] == more["found"]["provenance"]["parents"][0]["adapter"]
     refused = call("--from-run", "9", *where)
-    assert isinstance(refused.exception, KeyError)
+    assert isinstance(refused.exception, NoRun)
