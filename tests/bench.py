@@ -76,7 +76,7 @@ def batching():
         texts["plain"] = batch_generate(model.model, model.tokenizer, ids, max_tokens=NEW).texts
 
     def ours():
-        model.forget()  # the prefix is read within the time that is measured
+        model.clear_cache()  # the prefix is read within the time that is measured
         texts["ours"] = [c.text for c in model.generate(prompts, [Decoding(max_tokens=NEW)] * len(prompts))]
 
     ours()
@@ -145,7 +145,7 @@ def threads():
 
     def run(count):
         use_threads(count)
-        model.forget()
+        model.clear_cache()
         texts[count] = [c.text for c in model.generate(prompts, [Decoding(max_tokens=NEW)] * len(prompts))]
         use_threads(1)
 

@@ -1,8 +1,8 @@
 """Claude through the official SDK: one client that holds to a dollar cap. The one owner of `anthropic`.
 
-Knows requests, replies and batches, and that a key must not get into an error, a log or a file. Does not know
-what is asked, nor what a reply means. Notebooks have an event loop running, so this one lives on a thread of its own.
-Does not cover what the SDK's own retries may have cost: a call that broke off counts at its worst, once.
+Knows requests, replies and batches, how long to wait for the API, and that a key must not get into an error, a log or
+a file. Does not know what is asked, nor what a reply means. Notebooks have an event loop running, so this one lives on
+a thread of its own. Does not cover what retries may have cost: a call that broke off counts at its worst, once.
 """
 
 from __future__ import annotations
@@ -11,21 +11,35 @@ import asyncio
 import json
 import os
 import threading
+import time
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from typing import Any
+from urllib.request import getproxies
 
 from lib.claude.prices import Budget, CloudError, Request, Spent, dollars, input_tokens, listed, worst
 
 API_VERSION = "2026-10-21"  # sent by name, so that another SDK cannot change what a judge is
-RETRIES = 6  # of the SDK: 429, 529, 5xx and lost connections, with `retry-after` obeyed
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)  # s between the tries of one call; `retry-after` may ask for more
+WAIT = 180.0  # s that the tries of one call may wait in all: nobody should look at a silent screen for longer
 NO_THINKING = "between_tools"  # there are no tools, so the reply comes without thinking first
 SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+# An error can come with status 200, as the body of a reply; its type then says which status it means.
+STATUS = {
+    "invalid_request_error": 400, "authentication_error": 401, "billing_error": 402, "permission_error": 403,
+    "not_found_error": 404, "rate_limit_error": 429, "api_error": 500, "timeout_error": 504, "overloaded_error": 529,
+}  # fmt: skip
 
 
-class NoKey(CloudError):
+class NoAccess(CloudError):
+    """Nothing can be sent from here; the message says what to set."""
+
+
+class NoKey(NoAccess):
     """No key that the API takes."""
 
 
@@ -33,8 +47,37 @@ class WrongModel(CloudError):
     """Another model answered than was asked, so the run is invalid."""
 
 
+class MustWait(CloudError):
+    """The API asks to wait for longer than a call waits. What was answered is stored; call again then."""
+
+
+class NoBatch(CloudError):
+    """The API does not know a batch, or not yet; `archived`: it has put the results away for good."""
+
+    def __init__(self, message: str, archived: bool = False) -> None:
+        super().__init__(message)
+        self.archived = archived
+
+
+class NotFound(CloudError):
+    """The API does not know what a call names."""
+
+
 class NotAnswered(CloudError):
-    """One request got no reply, after all retries."""
+    """One request got no reply, after all retries. `passing`: the same request may get one later."""
+
+    def __init__(self, message: str, paid: bool = False, passing: bool = False) -> None:
+        super().__init__(message)
+        self.paid, self.passing = paid, passing
+
+
+class ErrorBody(Exception):
+    """An error that came as the body of a reply with status 200."""
+
+    def __init__(self, body: Any) -> None:
+        error = getattr(body, "error", None) or {}
+        self.status_code = STATUS.get(error.get("type", ""), 500)
+        super().__init__(f"{error.get('type', 'error')}: {error.get('message', '')}")
 
 
 @dataclass(frozen=True)
@@ -55,13 +98,17 @@ class Reply:
 
 
 def check_key() -> None:
-    """Refuse to start without a key that can be sent. Raises NoKey; never says what the key is."""
-    wrong = _wrong_key()
-    if wrong:
-        raise NoKey(wrong)  # from a frame without the key: some tracebacks show every local
+    """Refuse to start where nothing can be sent. Raises NoKey, NoAccess; never says what the key is."""
+    fault = _fault_of_key()
+    if fault:
+        raise NoKey(fault)  # from a frame without the key: some tracebacks show every local
+    socks = [name for name, url in getproxies().items() if url.startswith("socks")]
+    if socks and find_spec("socksio") is None:
+        raise NoAccess(f"{socks[0]}_proxy names a SOCKS proxy, for which this Python lacks `socksio`: install it, or "
+                       "unset the variable")  # fmt: skip
 
 
-def _wrong_key() -> str:
+def _fault_of_key() -> str:
     key = os.environ.get(SECRETS[0]) or os.environ.get(SECRETS[1]) or ""
     if not key.strip():
         return "no key for Claude: set the environment variable ANTHROPIC_API_KEY, or use judge=offline"
@@ -134,103 +181,155 @@ class Claude:
             import anthropic
 
             version = {"anthropic-version": API_VERSION}
-            sdk = anthropic.AsyncAnthropic(max_retries=RETRIES, timeout=self.timeout, default_headers=version)
-            self._open.append(sdk)
+            # Retries are `_tried`'s: the SDK would wait for as long as the API asks, in silence.
+            self._open.append(anthropic.AsyncAnthropic(max_retries=0, timeout=self.timeout, default_headers=version))
         return self._open[0]
 
     async def ask(self, request: Request) -> Reply:
-        """One call. Raises NotAnswered after all retries, BudgetSpent, NoKey, or CloudError for what will not pass."""
+        """One call. Raises NotAnswered after all retries, BudgetSpent, NoKey, MustWait, or CloudError for what will
+        not pass."""
         most = worst(request)
         async with self._room:
             if self.stop:
                 raise self.stop
             sdk = self.sdk
             await self.budget.hold(most)
-            paid, failed = most, None
+            paid = most  # also where this is cancelled: the API may have answered
             try:
-                reply = self._reply(await sdk.messages.create(**request))
+                reply = self._reply(await self._tried(lambda: sdk.messages.create(**request)))
                 paid = reply.dollars
-            except Exception as error:
-                failed, unpaid = _failure(error)
-                paid = 0.0 if unpaid else most
+            except CloudError as error:
+                paid = most if error.paid else 0.0
+                raise
             finally:
                 await self.budget.settle(most, paid)
-        if failed:
-            raise failed  # outside of the except: the SDK's error, its request and headers stay behind
         return reply
+
+    async def _tried(self, call: Callable[[], Awaitable[Any]], may_be_taken_twice: bool = True) -> Any:
+        """What a call of the SDK gives, after as many tries as can help. Raises CloudError."""
+        waited = 0.0
+        for pause in (*PAUSES, None):
+            try:
+                answer = await call()
+                if getattr(answer, "type", None) == "error":
+                    raise ErrorBody(answer)
+                return answer
+            except Exception as error:
+                failed, asked = _failure(error), _retry_after(error)
+            if pause is None or not isinstance(failed, NotAnswered) or not failed.passing:
+                break
+            if failed.paid and not may_be_taken_twice:
+                break
+            if waited + asked > WAIT:
+                until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(time.time() + asked))
+                failed = MustWait(f"the API asks to wait until {until} ({failed}): nothing more is sent; what was "
+                                  "answered is stored, so call again then")  # fmt: skip
+                break
+            pause = asked or pause
+            waited += pause
+            await asyncio.sleep(pause)
+        raise failed  # outside of the except: the SDK's error, its request and headers stay behind
 
     # --- batches
 
     async def start_batch(self, requests: Mapping[str, Request]) -> str:
-        """Send requests, by custom id, as one batch; returns its id. The caller holds the money."""
+        """Send requests, by custom id, as one batch; returns its id. Its money stays held until it is settled."""
         rows = [{"custom_id": key, "params": request} for key, request in requests.items()]
-        for pause in (*(min(8.0, 0.5 * 2**n) for n in range(RETRIES)), None):
-            failed = None
-            try:
-                # Not the SDK's retries: a batch that broke off may have been taken, and would be paid for twice.
-                return scrub((await self.sdk.with_options(max_retries=0).messages.batches.create(requests=rows)).id)
-            except Exception as error:
-                failed, refused = _failure(error)
-            if pause is None or not refused or not isinstance(failed, NotAnswered):
-                break
-            await asyncio.sleep(pause)
-        raise failed
+        sdk, most = self.sdk, worst_of_batch(requests)
+        await self.budget.hold(most)
+        try:
+            # A batch that broke off may have been taken, and would be paid for twice.
+            sent = await self._tried(lambda: sdk.messages.batches.create(requests=rows), may_be_taken_twice=False)
+        except CloudError as error:
+            await self.budget.settle(most, most if error.paid else 0.0)
+            raise
+        return scrub(sent.id)
 
-    async def batch_ended(self, batch: str) -> bool:
-        """Whether the results of a batch can be had. Raises CloudError when the API does not know it."""
-        return (await self._free(lambda sdk: sdk.messages.batches.retrieve(batch))).processing_status == "ended"
+    async def batch_results(self, batch: str) -> list[tuple[str, Reply | str]] | None:
+        """Custom id and reply, or why there is none, in the order that the API gives; None while the batch runs.
 
-    async def batch_results(self, batch: str) -> list[tuple[str, Reply | str]]:
-        """Custom id and reply, or why there is none, in the order that the API gives."""
+        Raises NoBatch where the API does not know it, or has nothing to read.
+        """
+        sdk = self.sdk
 
-        async def read(sdk: Any) -> list[Any]:
+        async def read() -> list[Any]:
             return [entry async for entry in await sdk.messages.batches.results(batch)]
 
-        results: list[tuple[str, Reply | str]] = []
-        for entry in await self._free(read):
-            kind = entry.result.type
-            if kind == "succeeded":
-                results.append((entry.custom_id, self._reply(entry.result.message, batch=True)))
-            else:
-                error = getattr(getattr(entry.result, "error", None), "error", None)
-                detail = f": {getattr(error, 'type', '')} {getattr(error, 'message', '')}" if error else ""
-                results.append((entry.custom_id, scrub(f"its batch entry {kind}{detail}")[:300]))
-        return results
-
-    async def _free(self, call: Any) -> Any:
-        sdk, failed = self.sdk, None
         try:
-            return await call(sdk)
-        except Exception as error:
-            failed, _ = _failure(error)
-        raise failed
+            # Asked for first: the SDK's own word for results that are gone is an error without a type of its own.
+            state = await self._tried(lambda: sdk.messages.batches.retrieve(batch))
+            if state.processing_status != "ended":
+                return None
+            if not state.results_url:
+                raise NoBatch(f"batch {batch} has ended and names no results", archived=bool(state.archived_at))
+            entries = await self._tried(read)
+        except NotFound as error:
+            raise NoBatch(f"batch {batch}: {error}") from None
+        return [(entry.custom_id, self._entry(entry.result)) for entry in entries]
+
+    def _entry(self, result: Any) -> Reply | str:
+        """The reply of one entry of a batch, or why there is none."""
+        if result.type == "succeeded":
+            try:
+                return self._reply(result.message, batch=True)
+            except NotAnswered as error:
+                return str(error)
+        error = getattr(getattr(result, "error", None), "error", None)
+        detail = f": {getattr(error, 'type', '')} {getattr(error, 'message', '')}" if error else ""
+        return scrub(f"its batch entry {result.type}{detail}")[:300]
 
     def _reply(self, message: Any, batch: bool = False) -> Reply:
-        usage = json.loads(scrub(message.usage.to_json(indent=None)))
-        usage = {k: v for k, v in usage.items() if v is not None}
-        return Reply(
-            text=scrub("".join(b.text for b in message.content if b.type == "text")),  # thinking blocks may precede
-            model=scrub(str(message.model)),
-            message_id=scrub(str(message.id)),
-            request_id=scrub(str(getattr(message, "_request_id", None) or "")),
-            stop_reason=scrub(str(message.stop_reason)),
-            usage=usage,
-            dollars=dollars(self.model, usage, batch),
-        )
+        """What is kept of a message. Raises NotAnswered on one of another form: it was paid for, at its worst."""
+        try:
+            usage = json.loads(scrub(message.usage.to_json(indent=None)))
+            usage = {k: v for k, v in usage.items() if v is not None}
+            return Reply(
+                text=scrub("".join(b.text for b in message.content if b.type == "text")),  # thinking may precede it
+                model=scrub(str(message.model)),
+                message_id=scrub(str(message.id)),
+                request_id=scrub(str(getattr(message, "_request_id", None) or "")),
+                stop_reason=scrub(str(message.stop_reason)),
+                usage=usage,
+                dollars=dollars(self.model, usage, batch),
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            fault = scrub(f"the reply is not a message ({type(error).__name__}: {error})")[:300]
+        raise NotAnswered(fault, paid=True)
 
 
-def _failure(error: Exception) -> tuple[CloudError, bool]:
-    """An SDK's error as ours, without key, request or headers, and whether it is sure that nothing was paid."""
-    import anthropic
+def worst_of_batch(requests: Mapping[str, Request]) -> float:
+    """The most that a batch can cost."""
+    return sum(worst(request, batch=True) for request in requests.values())
 
+
+def _failure(error: Exception) -> CloudError:
+    """An SDK's error as ours, without key, request or headers."""
     name, status = type(error).__name__, getattr(error, "status_code", None)
-    message = getattr(error, "api_message", None) or (str(error) if isinstance(error, anthropic.APIError) else "")
-    text = scrub(f"{name}{f' {status}' if status else ''}: {' '.join(str(message).split())}")[:300]
+    message = " ".join(str(getattr(error, "api_message", None) or error).split())
+    text = scrub(f"{name}{f' {status}' if status else ''}: {message}")[:300]
     if status in (401, 403):
-        return NoKey(f"the API refused the key ({text})"), True
-    if status in (402, 404):
-        return CloudError(f"the API will not answer ({text})"), True
-    return NotAnswered(text), bool(status) and status not in (408, 504)
+        return NoKey(f"the API refused the key ({text})")
+    if status == 404:
+        return NotFound(f"the API will not answer ({text})")
+    if status == 402:
+        return CloudError(f"the API will not answer ({text})")
+    if status is None:  # the connection broke, unless it is a defect of ours
+        passing = not isinstance(error, (TypeError, ValueError, AttributeError, ImportError))
+    else:
+        passing = status in (408, 409, 429) or status >= 500
+    # A status says that nothing was answered, but for those that come after the work or while it goes on.
+    return NotAnswered(text, paid=status in (None, 200, 408, 504), passing=passing)
+
+
+def _retry_after(error: Exception) -> float:
+    """Seconds that the API asks to wait before the next try, 0 where it asks for none."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    if milliseconds := headers.get("retry-after-ms"):
+        return float(milliseconds) / 1000
+    asked = headers.get("retry-after", "0")
+    if asked.replace(".", "", 1).isdigit():
+        return float(asked)
+    return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
 
 
 def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, opened: list[Any]) -> None:

@@ -8,15 +8,19 @@ request is handed in, and so is what makes a reply usable.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.claude.client import Claude, NotAnswered, Reply, WrongModel
-from lib.claude.prices import CloudError, Request, Spent, worst
+from lib.claude.client import Claude, NoBatch, NotAnswered, Reply, WrongModel, worst_of_batch
+from lib.claude.prices import CloudError, Request, Spent, same_model
 from lib.claude.store import BATCH, ENDED, REPLY, Store
 from lib.log import Row, now
+
+# Looks at a batch in a row. One that was just sent may not be known everywhere yet; a network may be down for a while.
+UNKNOWN, OUTAGE = 10, 30
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,7 @@ class Paid:
         self.cost = Spent()
         self._client: Claude | None = None
         self._flying: dict[str, asyncio.Task[Row | Fault]] = {}
-        self._arrived: list[tuple[Row, asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._arrived: list[Row] = []
 
     @property
     def client(self) -> Claude:
@@ -64,7 +67,8 @@ class Paid:
         if self._client is None or not self._client.close.alive:
             spent = self._client.budget.spent if self._client else 0.0
             self._client = Claude(self.model, self.dollars, self.concurrency)
-            self._client.budget.spent = spent
+            self._client.budget.book(spent)
+            self._disk = asyncio.Lock()  # of the new client's loop
         return self._client
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
@@ -137,7 +141,9 @@ class Paid:
         self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
         for sent in self.store.pending():
             if any(key in wanted and not self.store.reply(key) for key in _abouts(sent)):
+                before = self.cost.dollars
                 await self._finish(sent)
+                self.client.budget.book(self.cost.dollars - before)
         faults: dict[str, Fault] = {}
         for attempt in range(self.asks):
             missing = {k: a for k, a in wanted.items() if not self.store.reply(k) and faults.get(k, Fault("")).again}
@@ -148,31 +154,33 @@ class Paid:
     async def _send(self, asks: Mapping[str, Ask], attempt: int) -> dict[str, Fault]:
         """Send one batch and store its replies; returns the faults by key."""
         requests = {key: ask.request() for key, ask in asks.items()}
-        most = sum(worst(request, batch=True) for request in requests.values())
-        await self.client.budget.hold(most)
-        before = self.cost.dollars
+        calls = [{"key": key, **ask.about} if ask.about else key for key, ask in asks.items()]
+        most, before = worst_of_batch(requests), self.cost.dollars
+        batch = await self.client.start_batch(requests)
+        paid = most  # until it is read
         try:
             # The id is on disk before anything else happens: from here on a kill loses nothing.
-            batch = await self.client.start_batch(requests)
-            calls = [{"key": key, **ask.about} if ask.about else key for key, ask in asks.items()]
-            sent = {"type": BATCH, "batch": batch, "model": self.model, "calls": calls, **self._attempt(attempt)}
+            sent = {"type": BATCH, "batch": batch, "model": self.model, "calls": calls, "at": now(), "worst": most}
+            sent |= self._attempt(attempt)
             await self._write(sent)
-            return await self._finish(sent)
+            faults = await self._finish(sent)
+            paid = self.cost.dollars - before
         finally:
-            await self.client.budget.settle(most, self.cost.dollars - before)
+            await self.client.budget.settle(most, paid)
+        return faults
 
     async def _finish(self, sent: Row) -> dict[str, Fault]:
-        """Wait for a sent batch, store its replies and close it; returns the faults by key."""
-        batch, pause = sent["batch"], min(1.0, self.poll)
-        try:
-            while not await self.client.batch_ended(batch):
-                await asyncio.sleep(pause)
-                pause = min(self.poll, pause * 2)
-            results = await self.client.batch_results(batch)
-        except CloudError as error:
-            if type(error) is not CloudError:
-                raise
-            results = []  # the API no longer knows it: its calls are asked again
+        """Wait for a sent batch, store its replies and close it; returns the faults by key.
+
+        One that cannot be read is closed too, at the most that it can have cost, and its calls are asked again.
+        """
+        batch = sent["batch"]
+        results = await self._results(batch)
+        if results is None:
+            lost = sent.get("worst", 0.0)
+            self.cost += Spent(dollars=lost)
+            await self._write({"type": ENDED, "batch": batch, "dollars": lost})
+            return {}
         abouts, faults = _abouts(sent), {}
         stored = {row["key"] for row in self.store if row["batch"] == batch}  # a kill can come between two results
         for key, reply in results:
@@ -185,12 +193,37 @@ class Paid:
         await self._write({"type": ENDED, "batch": batch})
         return faults
 
+    async def _results(self, batch: str) -> list[tuple[str, Reply | str]] | None:
+        """The results of a batch once it has ended; None where they can never be read, which is said.
+
+        Raises NotAnswered where the API is out of reach for long; the batch stays pending.
+        """
+        pause, unknown, outage = min(1.0, self.poll), 0, 0
+        while True:
+            try:
+                results = await self.client.batch_results(batch)
+                if results is not None:
+                    return results
+                unknown = outage = 0
+            except NoBatch as error:
+                unknown += 1
+                if error.archived or unknown > UNKNOWN:
+                    say(f"{error}: it is given up, counts at its worst, and what it asked is asked again")
+                    return None
+            except NotAnswered as error:
+                outage += 1
+                if not error.passing or outage > OUTAGE:
+                    raise
+                say(f"batch {batch} cannot be looked at ({error}): trying again, {outage} of {OUTAGE}")
+            await asyncio.sleep(pause)
+            pause = min(self.poll, pause * 2)
+
     # --- to the disk
 
     async def _keep(self, key: str, about: Row, reply: Reply, attempt: int, batch: str = "") -> Row | Fault:
         """Put a reply on disk, then say what it is worth. Raises WrongModel."""
         value, error = self.read(about, reply), None
-        if reply.model != self.model:
+        if not same_model(self.model, reply.model):
             value = Fault(f"answered by {reply.model}, asked was {self.model}")
             error = WrongModel(self.wrong.format(fault=value.reason, **about))
             self._halt(error)  # before the disk is waited for: the next call would start meanwhile
@@ -204,24 +237,16 @@ class Paid:
         return value if isinstance(value, Fault) else row
 
     async def _write(self, row: Row) -> None:
-        """Wait until a row is on disk. Replies that come while the disk is busy share the next wait for it."""
-        done = asyncio.get_running_loop().create_future()
-        self._arrived.append((row, done))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.ensure_future(self._write_arrived())
-        await done
-
-    async def _write_arrived(self) -> None:
-        while self._arrived:
-            arrived, self._arrived = self._arrived, []
-            error = None
+        """Wait until a row is on disk. Whoever gets the disk writes all rows that came while it was busy."""
+        self._arrived.append(row)
+        async with self._disk:
+            rows, self._arrived = self._arrived, []
             try:
-                await asyncio.to_thread(self.store.append, *(row for row, _ in arrived))
-            except Exception as failed:
-                error = failed
-                self._halt(error)  # what cannot be kept must not be bought
-            for done in (done for _, done in arrived if not done.done()):
-                done.set_exception(error) if error else done.set_result(None)
+                if rows:
+                    await asyncio.to_thread(self.store.append, *rows)
+            except Exception as error:
+                self._halt(error)  # what cannot be kept must not be bought; `collect` raises it for every row
+                raise
 
     def _halt(self, error: Exception) -> None:
         """Stop what is not in flight yet: a run that cannot end well must not go on paying."""
@@ -230,6 +255,11 @@ class Paid:
     def _attempt(self, attempt: int) -> Row:
         """Where a call is made once, no line counts attempts."""
         return {"attempt": attempt} if self.asks > 1 else {}
+
+
+def say(text: str) -> None:
+    """A line for whoever waits."""
+    print(f"notch: {text}", file=sys.stderr, flush=True)
 
 
 def _abouts(sent: Row) -> dict[str, Row]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -39,6 +40,8 @@ MODELS = {
 
 class CloudError(Exception):
     """The API cannot be used for this run; the message says why and never holds a key."""
+
+    paid = False  # whether the API may bill what failed
 
 
 class UnknownModel(CloudError):
@@ -72,6 +75,15 @@ def listed(model: str) -> Listed:
         raise UnknownModel(f"model {model!r} has no price of {PRICED} in lib/claude/prices.py, so nothing is spent "
                            f"on it; there are {', '.join(MODELS)}")  # fmt: skip
     return MODELS[model]
+
+
+def same_model(asked: str, served: str) -> bool:
+    """Whether the model that answered is the one that was asked: the API names a dated snapshot of it.
+
+    >>> same_model("claude-haiku-4-5", "claude-haiku-4-5-20251001"), same_model("claude-haiku-4-5", "claude-haiku-4-5-x")
+    (True, False)
+    """
+    return served == asked or re.fullmatch(re.escape(asked) + r"-\d{8}", served) is not None
 
 
 def input_tokens(usage: Mapping[str, Any]) -> int:
@@ -123,6 +135,10 @@ class Budget:
                     "raise `dollars`; what was answered is in the store and is not paid for again"
                 )
             self.held, self.flying = self.held + most, self.flying + 1
+
+    def book(self, paid: float) -> None:
+        """Count what was paid without having been held: a batch that an earlier process sent."""
+        self.spent += paid
 
     async def settle(self, most: float, paid: float) -> None:
         """Give back what was set aside and book what was paid."""

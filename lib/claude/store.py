@@ -70,7 +70,8 @@ class Store(Log):
 
 
 def paid(path: Path) -> float:
-    """Dollars that the replies of a store cost, those of runs that crashed among them. Raises Tampered."""
+    """Dollars that a store stands for, those of runs that crashed among them: what replies cost, and the most that
+    batches can have cost that are not read yet or never can be. Raises Tampered."""
     if not path.exists():
         return 0.0
     about = path.stat()
@@ -79,7 +80,9 @@ def paid(path: Path) -> float:
 
 @lru_cache(maxsize=8)
 def _paid(path: Path, size: int, changed: int) -> float:
-    return sum(row["dollars"] for row in Store(path))
+    store = Store(path)
+    pending = sum(batch.get("worst", 0.0) for batch in store.pending())
+    return pending + sum(row.get("dollars", 0.0) for row in store.rows)
 
 
 def verify(path: Path) -> list[str]:

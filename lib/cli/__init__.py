@@ -56,7 +56,7 @@ def exit_code(error: Exception) -> int | None:
     """The exit code of an expected error; None for one that is a defect of notch."""
     from lib.agent.guard import Leak
     from lib.agent.pipeline import BadPipeline
-    from lib.claude.client import NoKey
+    from lib.claude.client import NoAccess
     from lib.claude.prices import CloudError, UnknownModel
     from lib.lab.base import BadParameters
     from lib.lab.execute import RunFailed
@@ -68,7 +68,7 @@ def exit_code(error: Exception) -> int | None:
     table = (
         (Tampered, TAMPERED),
         (RunFailed, RUN_FAILED),
-        ((NoModel, NoKey), MISSING),
+        ((NoModel, NoAccess), MISSING),
         ((BadParameters, BadPipeline, BadData, Leak, UnknownModel), USAGE),
         ((BadRuler, BadVerdicts), FAILED),
         ((CloudError, OSError), RUN_FAILED),

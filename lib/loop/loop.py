@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.agent.guard import Leak
-from lib.claude.client import NotAnswered
+from lib.claude.client import MustWait, NotAnswered
 from lib.claude.prices import BudgetSpent
 from lib.files import OneLine, Tampered, sha256
 from lib.lab import execute
@@ -201,7 +201,7 @@ class Loop:
         except BudgetSpent as error:
             yield self._nothing(str(error))
             return
-        except NotAnswered as error:
+        except (NotAnswered, MustWait) as error:
             yield self._wait(str(error))
             return
         self._waited, self._waits = 0.0, 0

@@ -9,6 +9,7 @@ the SDK offers none of these.
 from __future__ import annotations
 
 import asyncio
+import platform
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,11 @@ def check() -> None:
         raise NoModel(f"model 'apple' is not available here; it needs {NEEDS}")
 
 
+def identity() -> str:
+    """What the model is, as far as anybody can say: it comes with the system and changes with it, without a name."""
+    return f"apple, macOS {platform.mac_ver()[0] or 'unknown'}"
+
+
 class AppleModel:
     """The system's language model. Raises NoModel where it cannot be used."""
 
@@ -51,7 +57,11 @@ class AppleModel:
             reason = str(getattr(why, "name", why)).rpartition(".")[2]
             raise NoModel(f"model 'apple' is not available: {UNAVAILABLE.get(reason, reason)}")
         self.name = "apple"
-        self.identity: dict[str, Any] = {"name": "apple", "window": int(self._model.context_size)}
+        self.identity: dict[str, Any] = {
+            "name": "apple",
+            "system": identity(),
+            "window": int(self._model.context_size),
+        }
         self.capabilities = CAN
         self.cost = Cost()
 

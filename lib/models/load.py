@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib.models import apple, cloud, grammar, mlx, stored
+from lib.models import apple, cloud, grammar, mlx, provenance, stored
 from lib.models.mlx import MLXModel, adapter_folder, resolve
 from lib.models.model import Capabilities, Decoding, Model, NoModel, ToyModel
 
@@ -41,6 +41,25 @@ def check(name: str, adapter: str = "") -> None:
         resolve(name)
     if adapter:
         adapter_folder(adapter, name)
+
+
+def identity(name: str) -> str:
+    """What a model is by content, cheap to ask again: a run is repeated where this is another. Raises NoModel.
+
+    Of a model that runs on MLX the hash of its weights, tokenizer, template and configuration, of stored answers that
+    of their file. Nobody can hash what a server or a system serves, so a Claude model is its id and Apple's model the
+    version of the system that it came with; the toy is its name.
+    """
+    if name == "apple":
+        return apple.identity()
+    if stored.named(name):
+        return stored.content_hash(name)
+    return name if name == "toy" or _in_cloud(name) else mlx.identity(name)
+
+
+def adapter_identity(adapter: str) -> str:
+    """What an adapter is by content, weights and the configuration that scales them; "" for none. Raises NoModel."""
+    return provenance.content_hash(provenance.find(adapter), provenance.ADAPTER) if adapter else ""
 
 
 def capabilities(name: str) -> Capabilities:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import weights
-from lib.files import ROOT, canonical, sha256
+from lib.files import ROOT
 from lib.models import gguf, provenance
 from lib.models.batching import Prefixes, Row, batch, mean_logprobs
 from lib.models.grammar import Grammars, Rule
@@ -34,15 +34,6 @@ MOST_ADAPTERS = 8  # kept on one base; an adapter that is asked for again is rea
 NAMES = (
     f"{DEFAULT}, toy, apple, stored:NAME, a claude-* id, an MLX folder, a GGUF file, or a hub id such as "
     "mlx-community/Llama-3.2-3B-Instruct-4bit"
-)
-# What a model is: its weights, how it cuts text, how it is spoken to; of an adapter the file that scales it too.
-PARTS = (
-    "*.safetensors",
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "adapter_config.json",
 )
 THREADS = "NOTCH_THREADS"  # the environment variable with the number of BLAS threads, see `use_threads`
 BLAS_HINT = "install OpenBLAS (Debian, Ubuntu: apt-get install libopenblas0-pthread) to be 15 to 40 times faster"
@@ -122,12 +113,38 @@ def pinned(name: str) -> Path:
         raise NoModel(str(error)) from error
 
 
+def folder_of(name: str) -> Path:
+    """The folder that a model is loaded from; of a hub id the snapshot, fetched where it is not here. Raises NoModel."""
+    where = resolve(name)
+    if Path(where).is_dir():
+        return Path(where)
+    from huggingface_hub import snapshot_download
+    from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
+
+    # Keeps the progress bars of the hub out of notebooks.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        return Path(snapshot_download(where, allow_patterns=DEFAULT_ALLOW_PATTERNS))
+    except Exception as error:  # of the network, the hub, its client or the disk
+        raise NoModel(
+            f"model {name!r} cannot be had (a hub id needs the network once; or name a folder with its weights): "
+            f"{one_line(error)}"
+        ) from error
+
+
+def identity(name: str) -> str:
+    """What a model is, whatever it is called and wherever it lies: 16 hex digits over its content. Raises NoModel."""
+    if name.removeprefix("mlx:") == DEFAULT:
+        return weights.PINNED[DEFAULT].identity
+    return provenance.content_hash(folder_of(name))
+
+
 def adapter_folder(adapter: str, name: str = "") -> str:
     """The folder of an adapter: a path, or a sealed run by id or slug. Raises NoModel, also where model `name` is not
     the base that it was trained on."""
     folder = provenance.find(adapter)
     if name:
-        provenance.check(folder, name, weights_hash(resolve(name)))
+        provenance.check(folder, name, identity(name))
     return str(folder)
 
 
@@ -139,24 +156,19 @@ class MLXModel:
 
     def __init__(self, name: str, adapter: str = "", batch: int = 64, quantised: bool = False) -> None:
         self.blas = fast_blas()
-        where = resolve(name)
         try:
             import mlx.core as mx
             from mlx_lm import load
             from mlx_lm.utils import dequantize_model
         except ImportError as error:
             raise NoModel(f"mlx-lm cannot be imported ({error}); run `make setup`") from error
-        # Keeps the progress bars and notices of the hub out of notebooks.
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # keeps its notices out of notebooks
+        where = folder_of(name)
         adapter = adapter_folder(adapter, name) if adapter else ""
         try:
-            base, self.tokenizer = load(where)
+            base, self.tokenizer = load(str(where))
         except Exception as error:
-            hint = (
-                "" if Path(where).is_dir() else " (a hub id needs the network once; or name a folder with its weights)"
-            )
-            raise NoModel(f"model {name!r} cannot be loaded from {where}{hint}: {_said(error)}") from error
+            raise NoModel(f"model {name!r} cannot be loaded from {where}: {one_line(error)}") from error
         self.on_gpu = mx.metal.is_available()
         if not self.on_gpu:
             if not quantised:  # training can ask to keep the base as it is
@@ -165,18 +177,20 @@ class MLXModel:
         self.name = name
         self.capabilities = CAN
         self.batch = batch
-        self._bare: dict[str, Any] = {"name": name, "weights": weights_hash(where)}
+        self._bare: dict[str, Any] = {"name": name, "weights": identity(name)}
         self._base, self._spent, self._others = base, _Spent(), OrderedDict[str, MLXModel]()
         self._grammars: list[Grammars] = []
-        self._wear(adapter)
+        self._set_adapter(adapter)
 
-    def _wear(self, adapter: str) -> None:
+    def _set_adapter(self, adapter: str) -> None:
         """Put an adapter's folder on; "" is the bare base."""
         from mlx_lm.models.cache import make_prompt_cache
 
         self.adapter = adapter
         model = adapted(self._base, adapter, self.on_gpu) if adapter else self._base
-        self.identity = {**self._bare, "adapter": weights_hash(adapter)} if adapter else self._bare
+        self.identity = dict(self._bare)
+        if adapter:
+            self.identity["adapter"] = provenance.content_hash(Path(adapter), provenance.ADAPTER)
         self.model, self._prefixes = model, Prefixes(model, lambda: make_prompt_cache(model))
 
     def with_adapter(self, adapter: str) -> MLXModel:
@@ -186,14 +200,14 @@ class MLXModel:
             return self
         if folder not in self._others:
             other = copy.copy(self)
-            other._wear(folder)
+            other._set_adapter(folder)
             self._others[folder] = other
             if len(self._others) > MOST_ADAPTERS:
                 self._others.popitem(last=False)
         self._others.move_to_end(folder)
         return self._others[folder]
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Let go of the prefixes that were kept for later prompts; they are up to a quarter of a gigabyte.
 
         Whoever changes weights in place calls it: prefixes that the old weights read would stand in later replies.
@@ -202,7 +216,7 @@ class MLXModel:
 
     @property
     def cost(self) -> Cost:
-        """What this model took, with every adapter that it wore."""
+        """What this model took, with every adapter on its base."""
         return self._spent.cost
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
@@ -291,18 +305,18 @@ def adapted(base: Any, adapter: str, on_gpu: bool) -> Any:
     import mlx.core as mx
     from mlx_lm.tuner.utils import load_adapters
 
-    model = _twin(base)
+    model = share_weights(base)
     try:
         load_adapters(model, adapter)
     except Exception as error:
-        raise NoModel(f"adapter {adapter!r} does not fit the model: {_said(error)}") from error
+        raise NoModel(f"adapter {adapter!r} does not fit the model: {one_line(error)}") from error
     if not on_gpu:  # the adapter's own weights: the base's stay the very arrays that they are
         model.set_dtype(mx.float32, lambda dtype: mx.issubdtype(dtype, mx.floating) and dtype != mx.float32)
     model.eval()
     return model
 
 
-def _twin(node: Any) -> Any:
+def share_weights(node: Any) -> Any:
     """A module tree of its own over the same arrays: layers can be replaced in it and stay in the other."""
     import mlx.nn as nn
 
@@ -310,24 +324,16 @@ def _twin(node: Any) -> Any:
         made = type(node).__new__(type(node))
         made.__dict__.update({k: set(v) if isinstance(v, set) else v for k, v in node.__dict__.items()})
         for name, child in node.items():
-            dict.__setitem__(made, name, _twin(child))
+            dict.__setitem__(made, name, share_weights(child))
         return made
     if isinstance(node, (list, tuple)):
-        return type(node)(_twin(child) for child in node)
+        return type(node)(share_weights(child) for child in node)
     if isinstance(node, dict):
-        return {name: _twin(child) for name, child in node.items()}
+        return {name: share_weights(child) for name, child in node.items()}
     return node
 
 
-def _said(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error says, in one line that is not long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:199].rsplit(" ", 1)[0] + "…"
-
-
-def weights_hash(where: str) -> str:
-    """A short hash of every byte that makes a model or an adapter in a folder; a hub id itself where it is none."""
-    folder = Path(where)
-    if not folder.is_dir():
-        return where
-    files = sorted({path for part in PARTS for path in folder.glob(part)})
-    return sha256(canonical([[path.name, weights.sum_of(path)] for path in files]))[:16]

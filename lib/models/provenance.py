@@ -1,23 +1,49 @@
-"""Where an adapter comes from, and that it belongs to the base it is put on.
+"""What a model and an adapter are by content, where an adapter comes from, and that it belongs to its base.
 
-Knows the file `provenance.json` beside an adapter's weights, and the places where an adapter may lie: a folder, or a
-sealed run by id or slug. Does not know how an adapter was trained. An adapter of elsewhere, without this file, is not
-refused here: mlx-lm checks its shapes when it loads it.
+Knows the files that mlx-lm reads of a folder, the file `provenance.json` beside an adapter's weights, and the places
+where an adapter may lie: a folder, or a sealed run by id or slug. Does not know how an adapter was trained. An adapter
+of elsewhere, without this file, is not refused here: mlx-lm checks its shapes when it loads it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.files import ROOT, runs_folder, sha256_file
+from lib.files import ROOT, canonical, runs_folder, sha256
 from lib.models.model import NoModel
+from lib.weights import sum_of
 
 NAME = "provenance.json"
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
+# What a model is: its weights, how it cuts text, how it is spoken to, where a reply ends, and code of its own.
+MODEL = (
+    "model*.safetensors",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "chat_template.json",
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
+    "*.py",
+)
+ADAPTER = (WEIGHTS, CONFIG)  # the config scales it: the same weights with another scale say something else
+
+
+def content_hash(folder: Path, parts: Sequence[str] = MODEL) -> str:
+    """16 hex digits over every byte that makes a model, or an adapter, in a folder; where it lies does not count."""
+    files = sorted({path for part in parts for path in folder.glob(part)})
+    return sha256(canonical([[path.relative_to(folder).as_posix(), sum_of(path)] for path in files]))[:16]
 
 
 def places(adapter: str) -> Iterator[Path]:
@@ -52,23 +78,24 @@ def read(folder: Path | str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        told["base"]["weights"], told["files"][WEIGHTS]  # noqa: B018  there, or not a provenance
-        return told
+        about = json.loads(path.read_text(encoding="utf-8"))
+        about["base"]["weights"], about["files"][WEIGHTS]  # noqa: B018  there, or not a provenance
+        return about
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NoModel(f"{path}: cannot be read as the provenance of an adapter ({error})") from error
 
 
-def check(folder: Path | str, name: str, weights: str) -> None:
+def check(folder: Path, name: str, weights: str) -> None:
     """Refuse an adapter that was trained on another base, or changed since. Raises NoModel."""
-    told = read(folder)
-    if told is None:
+    about = read(folder)
+    if about is None:
         return
-    base = told["base"]
+    base = about["base"]
     if base["weights"] != weights:
         raise NoModel(
             f"adapter {folder} was trained on {base.get('name')} (weights {base['weights']}), not on {name} "
             f"({weights}): use it with that base, or train one for {name}"
         )
-    if sha256_file(Path(folder) / WEIGHTS) != told["files"][WEIGHTS]:
-        raise NoModel(f"adapter {folder}: {WEIGHTS} is not the file that its {NAME} names; take the sealed one again")
+    for part in ADAPTER:
+        if part in about["files"] and sum_of(folder / part) != about["files"][part]:
+            raise NoModel(f"adapter {folder}: {part} is not the file that its {NAME} names; take the sealed one again")

@@ -33,13 +33,19 @@ def named(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def read(name: str) -> Answers:
-    """The answers behind a name such as `stored:claude`. Raises NoModel."""
+def _file(name: str) -> Path:
     folder = RULER / "answers"
     path = folder / f"{name.removeprefix(PREFIX)}.jsonl"
-    known = sorted(p.stem for p in folder.glob("*.jsonl"))
-    if path.stem not in known or path.parent != folder:
-        raise NoModel(f"model {name!r:.60}: this ruler stores answers of {', '.join(known) or 'nobody'}")
+    names = sorted(p.stem for p in folder.glob("*.jsonl"))
+    # Also the parent: a name such as `stored:../cases` would leave the folder.
+    if path.stem not in names or path.parent != folder:
+        raise NoModel(f"model {name!r:.60}: this ruler stores answers of {', '.join(names) or 'nobody'}")
+    return path
+
+
+def read(name: str) -> Answers:
+    """The answers behind a name such as `stored:claude`. Raises NoModel."""
+    path = _file(name)
     try:
         about, *lines = (json.loads(line) for line in rows(path.read_text(encoding="utf-8")))
         about["prompt_sha256"], about["pipeline"]  # noqa: B018  there, or not such a file
@@ -47,6 +53,11 @@ def read(name: str) -> Answers:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NoModel(f"{path}: cannot be read as stored answers ({error})") from error
     return Answers(about, replies)
+
+
+def content_hash(name: str) -> str:
+    """What the answers behind a name are, 16 hex digits."""
+    return sha256(_file(name).read_bytes())[:16]
 
 
 def prompt_hash(messages: Sequence[Message], task: str) -> str:
@@ -60,8 +71,7 @@ class StoredModel:
 
     def __init__(self, name: str) -> None:
         self.name, self.answers = name, read(name)
-        path: Path = RULER / "answers" / f"{name.removeprefix(PREFIX)}.jsonl"
-        self.identity: dict[str, Any] = {"name": name, "answers": sha256(path.read_bytes())[:16]}
+        self.identity: dict[str, Any] = {"name": name, "answers": content_hash(name)}
         self.capabilities = CAN
         self.cost = Cost()
 

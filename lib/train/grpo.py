@@ -74,7 +74,7 @@ def advantage(reward: float, group: Sequence[float]) -> float:
 def draw(model: MLXModel, pairs: Sequence[Pair], rules: Rules, reward: Reward, seed: int) -> Drawn:
     """Several sampled drafts of each task, rewarded. Same seed, same weights, same drafts."""
     model.model.eval()
-    model.forget()  # the weights may have moved in place since a prefix was read
+    model.clear_cache()  # the weights may have moved in place since a prefix was read
     tasks = [p for p in pairs for _ in range(rules.drafts)]
     plain = Decoding(temp=rules.temp, top_p=rules.top_p, grammar=FORM)
     drawn = [plain.with_seed(row_seed(seed, p.task, i % rules.drafts)) for i, p in enumerate(tasks)]

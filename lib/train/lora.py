@@ -241,7 +241,7 @@ class Fit:
         self.steps = len(batches(first, self.settings.batch, 0))
         optimiser = self._optimiser(self.steps * self.settings.epochs)
         curve = self._load(STATE, optimiser).get("curve", [])
-        self.model.forget()  # what it read with other weights would stand in its next drafts
+        self.model.clear_cache()  # what it read with other weights would stand in its next drafts
         if not curve:
             curve = [self.read(0, None)]
             self._save_epoch(0, optimiser, curve)
@@ -331,7 +331,7 @@ class Fit:
             if time.perf_counter() - saved > SAVE:
                 self._save(STEP, optimiser, epoch=epoch, losses=losses)
                 saved = time.perf_counter()
-        self.model.forget()
+        self.model.clear_cache()
         return sum(losses) / len(losses)
 
     def _step(self, epoch: int, rows: Sequence[Row], optimiser: Any) -> float:

@@ -21,7 +21,7 @@ from lib.agent.prompt import Draft
 from lib.files import canonical, locked, sha256, sha256_file
 from lib.files import replace as write_file
 from lib.forms import Filled, Number, fill, form
-from lib.models.mlx import MLXModel, resolve, weights_hash
+from lib.models.mlx import MLXModel, identity
 from lib.models.model import Decoding
 from lib.models.provenance import WEIGHTS
 from lib.models.provenance import find as find_adapter
@@ -207,7 +207,7 @@ class Recipe:
     def base(self) -> dict[str, Any]:
         # Of a folder only the name: a sealed adapter holds no path of this machine.
         name = Path(self.model).name if Path(self.model).is_absolute() else self.model
-        return {"name": name, "weights": weights_hash(resolve(self.model))}
+        return {"name": name, "weights": identity(self.model)}
 
     @cached_property
     def folder(self) -> Path:

@@ -28,13 +28,15 @@ class Loopback:
     """The server, on a thread of its own. Use it as a context manager; `url` is its address.
 
     `rule(n, body, headers)` is asked for every message, n counting from 1, and may return changes to the honest
-    reply: status (with message and headers), reset, delay, text, stop_reason, model, content, or entry ("expired",
-    "errored", "canceled") for a request of a batch. `polls` is how often a batch says that it is in progress.
+    reply: status (with message and headers), reset, delay, text, stop_reason, model, content, body (a whole body with
+    status 200), or entry ("expired", "errored", "canceled") for a request of a batch. `polls` is how often a batch says
+    that it is in progress, `unknown` how many looks at one are answered 404 first, -1 for all; a batch whose `archived`
+    is set has ended and names no results.
     """
 
-    def __init__(self, rule=None, delay=0.0, polls=1, seed=0):
+    def __init__(self, rule=None, delay=0.0, polls=1, seed=0, unknown=0, archived=False):
         self.rule = rule or (lambda n, body, headers: {})
-        self.delay, self.polls = delay, polls
+        self.delay, self.polls, self.unknown, self.archived = delay, polls, unknown, archived
         self.requests = []  # (path, headers, body) of everything that came in
         self.replies = 0  # messages that went out whole: what a customer pays for
         self.flying = self.peak = 0
@@ -141,6 +143,8 @@ class Loopback:
         if "status" in change:
             status, data, _ = _error(change["status"], change.get("message", "on demand"))
             return status, data, change.get("headers", {})
+        if "body" in change:
+            return 200, change["body"], {}
         return 200, reply(body, change, self._n), {}
 
     # --- batches
@@ -152,8 +156,9 @@ class Loopback:
         name = f"msgbatch_{len(self.batches) + 1:03}"
         results = [{"custom_id": r["custom_id"], "result": self._entry(r["params"], headers)} for r in body["requests"]]
         self._random.shuffle(results)
-        self.batches[name] = {"results": results, "polls": self.polls, "paid": 0}
-        return self._batch(name, False)
+        self.batches[name] = {
+            "results": results, "polls": self.polls, "unknown": self.unknown, "archived": self.archived, "paid": 0}  # fmt: skip
+        return self._state(name)
 
     def _entry(self, params, headers):
         self._n += 1
@@ -168,17 +173,24 @@ class Loopback:
 
     def _batch(self, name, results):
         batch = self.batches[name]
+        if batch["unknown"]:
+            batch["unknown"] -= 1
+            return _error(404, f"no batch {name}")
         if results:
             batch["paid"] += 1
             return 200, "".join(json.dumps(r) + "\n" for r in batch["results"]), {}
+        return self._state(name)
+
+    def _state(self, name):
+        batch = self.batches[name]
         ended = batch["polls"] <= 0
         batch["polls"] -= 1
         count = {k: 0 for k in ("canceled", "errored", "expired", "processing", "succeeded")}
         at = "2026-11-23T00:00:00Z"
-        url = f"{self.url}/v1/messages/batches/{name}/results" if ended else None
+        url = f"{self.url}/v1/messages/batches/{name}/results" if ended and not batch["archived"] else None
         data = {"id": name, "type": "message_batch", "processing_status": "ended" if ended else "in_progress",
                 "request_counts": count, "created_at": at, "expires_at": at, "ended_at": at if ended else None,
-                "results_url": url, "archived_at": None, "cancel_initiated_at": None}  # fmt: skip
+                "results_url": url, "archived_at": at if ended and batch["archived"] else None, "cancel_initiated_at": None}  # fmt: skip
         return 200, data, {}
 
 

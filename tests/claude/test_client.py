@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib.util
 import logging
 import threading
 import time
@@ -10,7 +11,7 @@ import traceback
 import pytest
 
 from lib.claude import client as cloud
-from lib.claude.client import Claude, NoKey, NotAnswered
+from lib.claude.client import Claude, MustWait, NoAccess, NoKey, NotAnswered, NotFound
 from lib.claude.prices import PRICED, BudgetSpent, CloudError, UnknownModel, dollars, worst
 from tests.claude.loopback import Loopback
 
@@ -132,16 +133,65 @@ def test_a_fault_that_passes_is_tried_again(serve, client, change):
     assert len(server.messages) == 2 and server.replies == 1
 
 
+@pytest.mark.parametrize(
+    "headers", [{"retry-after": "43200"}, {"retry-after": "Sat, 01 Jan 2050 10:30:00 GMT"}], ids=str
+)
+def test_a_wait_of_hours_ends_at_once_and_says_until_when(serve, client, headers):
+    server, c = serve(lambda *_: {"status": 429, "headers": headers}), client()
+    with pytest.raises(MustWait, match=r"asks to wait until 20\d\d-\d\d-\d\d \d\d:\d\d UTC .*429") as stopped:
+        ask(c)
+    assert len(server.messages) == 1 and c.budget.spent == 0 and KEY not in everything(stopped.value)
+    assert ("2050-01-01 10:30 UTC" in str(stopped.value)) == ("GMT" in headers["retry-after"])
+
+
+def test_short_waits_add_up_to_a_bound(serve, client, monkeypatch):
+    monkeypatch.setattr(cloud, "WAIT", 0.25)
+    server = serve(lambda *_: {"status": 429, "headers": {"retry-after": "0.1"}})
+    with pytest.raises(MustWait):
+        ask(client())
+    assert len(server.messages) == 3
+
+
+def error_body(kind, message):
+    return {"body": {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}}
+
+
+def test_an_error_body_with_status_200_is_tried_again(serve, client):
+    server, c = serve(first(error_body("overloaded_error", "Overloaded"))), client()
+    assert ask(c).stop_reason == "end_turn" and len(server.messages) == 2
+
+
+def test_an_error_body_with_status_200_that_stays_is_named_and_costs_nothing(serve, client, monkeypatch):
+    monkeypatch.setattr(cloud, "PAUSES", (0.01,))
+    server, c = serve(lambda *_: error_body("overloaded_error", "Overloaded")), client()
+    with pytest.raises(NotAnswered, match="529: overloaded_error: Overloaded"):
+        ask(c)
+    assert len(server.messages) == 2 and c.budget.spent == 0
+    server.rule = lambda *_: error_body("authentication_error", "no")
+    with pytest.raises(NoKey):
+        ask(c)
+
+
+def test_a_socks_proxy_without_its_library_is_said_before_anything_runs(serve, monkeypatch):
+    serve()
+    cloud.check_key()
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
+    if importlib.util.find_spec("socksio"):
+        pytest.skip("socksio is here")
+    with pytest.raises(NoAccess, match="all_proxy names a SOCKS proxy.*socksio"):
+        cloud.check_key()
+
+
 @pytest.mark.parametrize("status", [429, 500])
 def test_a_fault_that_stays_ends_after_the_retries_and_costs_nothing(serve, client, status):
     server, c = serve(lambda *_: {"status": status, "headers": {"retry-after": "0.01"}}), client()
     with pytest.raises(NotAnswered, match=str(status)):
         ask(c)
-    assert len(server.messages) == 1 + cloud.RETRIES and c.budget.spent == 0 and c.budget.flying == 0
+    assert len(server.messages) == 1 + len(cloud.PAUSES) and c.budget.spent == 0 and c.budget.flying == 0
 
 
 @pytest.mark.parametrize(
-    "status, kind", [(400, NotAnswered), (401, NoKey), (403, NoKey), (402, CloudError), (404, CloudError)]
+    "status, kind", [(400, NotAnswered), (401, NoKey), (403, NoKey), (402, CloudError), (404, NotFound)]
 )
 def test_a_refusal_is_not_tried_again(serve, client, status, kind):
     server = serve(lambda *_: {"status": status})

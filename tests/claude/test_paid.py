@@ -3,10 +3,12 @@
 import pytest
 
 from lib.claude import client
-from lib.claude.client import WrongModel
+from lib.claude import paid as buying
+from lib.claude.client import MustWait, NotAnswered, WrongModel
 from lib.claude.paid import Ask, Fault, Paid
 from lib.claude.prices import BudgetSpent
 from lib.claude.store import Store
+from lib.claude.store import paid as paid_of
 from tests.claude.loopback import Loopback
 
 MODEL = "claude-sonnet-5-5"
@@ -33,7 +35,7 @@ def serve(monkeypatch):
     running = []
 
     def start(rule=echo, **more):
-        server = Loopback(rule, polls=0, **more).__enter__()
+        server = Loopback(rule, **{"polls": 0} | more).__enter__()
         running.append(server)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-loopback-0000")
@@ -49,8 +51,8 @@ def buyer(tmp_path):
     """`buyer(...)` makes a Paid on one store; all are closed at the end."""
     made = []
 
-    def make(dollars=1.0, **more):
-        made.append(Paid(Store(tmp_path / "store.jsonl"), MODEL, dollars, read, {"fingerprint": "f", "replicate": 0},
+    def make(dollars=1.0, model=MODEL, **more):
+        made.append(Paid(Store(tmp_path / "store.jsonl"), model, dollars, read, {"fingerprint": "f", "replicate": 0},
                          "{fault}: stop", **{"poll": 0.01} | more))  # fmt: skip
         return made[-1]
 
@@ -118,7 +120,7 @@ def test_a_batch_says_what_its_calls_are_about_and_a_bare_call_is_its_key(serve,
     paid = buyer(batch=True)
     buy(paid, ask("a"), ask("b", case="boat"))
     sent, *_, ended = paid.store.rows
-    assert sent["calls"] == ["a", {"key": "b", "case": "boat"}] and "attempt" not in sent
+    assert sent["calls"] == ["a", {"key": "b", "case": "boat"}] and "attempt" not in sent and sent["at"]
     assert ended == {"type": "batch ended", "batch": sent["batch"]}
     assert {row["key"]: row.get("case") for row in paid.store} == {"a": None, "b": "boat"}
 
@@ -148,3 +150,111 @@ def test_where_every_reply_is_stored_no_key_is_needed_also_if_the_batch_was_neve
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     asked = len(server.requests)
     assert buy(buyer(batch=True), ask("a"), ask("b")) == ["a", "b"] and len(server.requests) == asked
+
+
+# --- batches that are not there, or no more
+
+
+def test_a_batch_that_is_not_known_yet_is_looked_for_again_and_sent_once(serve, buyer, capsys):
+    server = serve(unknown=3)
+    paid = buyer(batch=True)
+    assert buy(paid, ask("a"), ask("b")) == ["a", "b"] and len(server.batches) == 1
+    assert paid.client.budget.spent == pytest.approx(paid.cost.dollars) and capsys.readouterr().err == ""
+
+
+def test_a_batch_that_stays_unknown_is_given_up_at_its_worst_and_asked_again(serve, buyer, tmp_path, capsys):
+    server = serve(unknown=-1)
+    paid = buyer(batch=True, asks=2)
+    assert buy(paid, ask("a")) == ["no reply in its batch"] and len(server.batches) == 2
+    assert "msgbatch_001" in capsys.readouterr().err and paid.store.pending() == []
+    worst = sum(row["worst"] for row in paid.store.rows if row["type"] == "batch")
+    assert worst > 0 and paid.cost.calls == 0
+    for dollars in (paid.cost.dollars, paid.client.budget.spent, paid_of(paid.store.path)):
+        assert dollars == pytest.approx(worst)
+
+
+def test_a_cap_sees_what_a_lost_batch_may_have_cost(serve, buyer):
+    server = serve(unknown=-1)
+    paid = buyer(batch=True, asks=9, dollars=0.005)
+    with pytest.raises(BudgetSpent):
+        buy(paid, ask("a"))
+    assert 1 <= len(server.batches) < 9
+
+
+@pytest.mark.parametrize("archived", [True, False])
+def test_a_batch_whose_results_are_gone_is_closed_said_and_asked_again_in_the_same_call(serve, buyer, capsys, archived):
+    server = serve()
+    killed_one = buyer(batch=True)
+    buy(killed_one, ask("a"), ask("b"))
+    killed(killed_one, 1)
+    server.batches["msgbatch_001"] |= {"archived": True} if archived else {"unknown": -1}
+    paid = buyer(batch=True)
+    assert buy(paid, ask("a"), ask("b")) == ["a", "b"] and len(server.batches) == 2
+    said = capsys.readouterr().err
+    assert "msgbatch_001" in said and "asked again" in said and said.count("\n") == 1
+    assert paid.store.pending() == [] and buy(buyer(batch=True), ask("a")) == ["a"]
+    replies = sum(row["dollars"] for row in paid.store)
+    assert paid.client.budget.spent == pytest.approx(paid.cost.dollars) and paid.cost.dollars > replies
+
+
+def test_a_batch_that_is_still_pending_counts_at_its_worst(serve, buyer):
+    serve()
+    paid = buyer(batch=True)
+    buy(paid, ask("a"))
+    killed(paid, 1)
+    [sent] = Store(paid.store.path).rows
+    assert paid_of(paid.store.path) == sent["worst"] > 0
+
+
+def test_a_network_that_is_away_while_a_batch_runs_is_waited_for_and_said(serve, buyer, monkeypatch, capsys):
+    monkeypatch.setattr(client, "PAUSES", ())
+    server = serve(polls=2)
+    paid, answer = buyer(batch=True), server._answer
+    looks = []
+
+    async def away(method, *rest):
+        looks.append(method)
+        return (503, {}, {}) if method == "GET" and len(looks) < 6 else await answer(method, *rest)
+
+    server._answer = away
+    assert buy(paid, ask("a")) == ["a"] and len(server.batches) == 1
+    assert capsys.readouterr().err.count("trying again") == 4
+
+
+def test_a_network_that_stays_away_ends_it_and_leaves_the_batch_to_a_later_call(serve, buyer, monkeypatch):
+    monkeypatch.setattr(client, "PAUSES", ())
+    monkeypatch.setattr(buying, "OUTAGE", 2)
+    server = serve()
+    paid, answer = buyer(batch=True), server._answer
+
+    async def away(method, *rest):
+        return (503, {}, {}) if method == "GET" else await answer(method, *rest)
+
+    server._answer = away
+    with pytest.raises(NotAnswered, match="503"):
+        buy(paid, ask("a"))
+    assert paid.client.budget.spent == paid.store.pending()[0]["worst"]
+    server._answer = answer
+    assert buy(buyer(batch=True), ask("a")) == ["a"] and len(server.batches) == 1
+
+
+# --- waits, and names
+
+
+def test_a_wait_of_hours_stops_what_was_not_sent_and_keeps_what_was_answered(serve, buyer):
+    busy = {"status": 429, "headers": {"retry-after": "86400"}}
+    server = serve(lambda n, *rest: busy if n > 2 else echo(n, *rest))
+    paid = buyer(concurrency=1)
+    with pytest.raises(MustWait, match="asks to wait until"):
+        buy(paid, *map(ask, "abcdef"))
+    assert len(paid.store) == 2 and len(server.messages) == 3
+    server.rule = echo
+    assert buy(buyer(), *map(ask, "abcdef")) == [*"abcdef"] and server.replies == 6
+
+
+@BOTH
+def test_the_dated_snapshot_of_an_alias_is_the_model_that_was_asked(serve, buyer, batch):
+    serve(lambda n, body, headers: echo(n, body, headers) | {"model": "claude-haiku-4-5-20251001"})
+    haiku = Ask("h", lambda: client.request("claude-haiku-4-5", 100, [], "h", FORM, effort=""))
+    paid = buyer(model="claude-haiku-4-5", batch=batch)
+    assert buy(paid, haiku) == ["h"] and [row["model"] for row in paid.store] == ["claude-haiku-4-5-20251001"]

@@ -292,7 +292,7 @@ def test_the_panel_says_when_nothing_is_left(toys):
 
 def test_the_page_makes_a_session_and_never_names_the_sealed_gate(busy):
     page = (NOTEBOOKS / "03_rate.ipynb").read_text(encoding="utf-8")
-    assert "from lib.desk.rate import Session" in page and "session.agreement" in page
+    assert "from lib import Session" in page and "session.agreement" in page
     assert all(
         task not in json.dumps([str(i) for i in busy.session().items]) for _, g, _, task in TASKS if g == "confirm"
     )

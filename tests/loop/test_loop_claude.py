@@ -197,7 +197,7 @@ def test_the_cost_of_every_ask_is_kept(fought):
 def test_a_usage_limit_is_waited_out_and_ends_hard(tmp_path, key, monkeypatch):
     from lib.claude import client
 
-    monkeypatch.setattr(client, "RETRIES", 0)
+    monkeypatch.setattr(client, "PAUSES", ())
     busy = {"status": 429, "message": "slow down", "headers": {"retry-after-ms": "1"}}
     with Loopback(served([busy, busy, {"text": asks(8)}, busy])) as server:
         key(server)

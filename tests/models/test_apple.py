@@ -8,7 +8,7 @@ import pytest
 from lib.agent import prompt
 from lib.agent.pipeline import run
 from lib.agent.steps import build
-from lib.models.apple import AppleModel
+from lib.models.apple import AppleModel, identity
 from lib.models.load import load
 from lib.models.model import Decoding, NoModel
 
@@ -82,7 +82,7 @@ def test_every_task_gets_a_session_of_its_own_and_counted_tokens(sdk):
     assert [len(s.asked) for s in sessions] == [1] * 3 and sessions[0].instructions.startswith(prompt.ROLE)
     assert [s.asked[0][0].split("\n")[0] for s in sessions] == [f"Task: {t}" for _, t in TASKS]
     assert model.cost.calls == 3 and model.cost.prompt_tokens > 100 and model.cost.generation_tokens > 40
-    assert model.identity == {"name": "apple", "window": 4096}
+    assert model.identity == {"name": "apple", "system": identity(), "window": 4096}
 
 
 @pytest.mark.parametrize(

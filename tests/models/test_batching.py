@@ -100,7 +100,7 @@ def test_greedy_text_of_a_batch_is_that_of_one_by_one_on_either_path(llama, kind
     prompts = [ask(t, START if i % 3 else "Be brief.") for i, t in enumerate(TASKS)]
     limits = [Decoding(max_tokens=8 + 9 * (i % 4) + 40 * ("grammar" in kind), **kind) for i in range(len(TASKS))]
     together = model.generate(prompts, limits)
-    model.forget()
+    model.clear_cache()
     assert together == [model.generate([p], [d])[0] for p, d in zip(prompts, limits, strict=True)]
     assert len({c.text for c in together}) > 5 and len({c.generation_tokens for c in together}) > 3
 
@@ -150,7 +150,7 @@ def test_a_repetition_penalty_is_that_of_mlx_lm(tiny, path):
 
 
 def test_a_prefix_is_read_once_and_kept_for_the_next_call_within_its_bound(tiny, path):
-    tiny.forget()
+    tiny.clear_cache()
     prompts = [ask(t) for t in TASKS[:4]]
     read = []
     inner, prefixes = tiny.model, tiny._prefixes
@@ -167,7 +167,7 @@ def test_a_prefix_is_read_once_and_kept_for_the_next_call_within_its_bound(tiny,
     finally:
         prefixes.model = inner
     assert not read
-    tiny.forget()
+    tiny.clear_cache()
     assert prefixes.nbytes == 0
 
 

@@ -1,14 +1,20 @@
 """The one door: which backend a name belongs to, what it can do, and what is refused before anything is loaded."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
 from lib.agent.pipeline import BadPipeline
 from lib.claude.client import NoKey
+from lib.files import ROOT
 from lib.lab.experiment import BadParameters, Experiment
-from lib.models import apple, cloud, mlx
-from lib.models.load import capabilities, check, check_decoding, load
+from lib.models import apple, cloud, mlx, provenance
+from lib.models.load import adapter_identity, capabilities, check, check_decoding, identity, load
 from lib.models.model import Capabilities, NoModel
 
 KEY = "sk-ant-planted-77aa01"
@@ -101,3 +107,66 @@ def test_a_gold_question_in_a_grammar_is_a_leak():
     schema = json.dumps({"type": "object", "properties": {"q": {"enum": ["yes", gold]}}})
     with pytest.raises(Leak, match="decoding grammar"):
         Experiment(hypothesis="h", model="smollm2", decoding={"grammar": schema}).check()
+
+
+def test_what_a_model_is_does_not_depend_on_its_name_or_place_but_on_what_lies_there(llama, other_llama, tmp_path):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(llama, copy)
+    assert identity(str(copy)) == identity(f"mlx:{copy}") == identity(llama) == load(llama).identity["weights"]
+    assert identity(llama) != identity(other_llama)
+    shutil.rmtree(copy)
+    shutil.copytree(other_llama, copy)
+    assert identity(str(copy)) == identity(other_llama)
+
+
+def test_what_is_no_folder_is_known_by_what_it_is_pinned_to():
+    assert identity("smollm2") == identity("mlx:smollm2") == "397a1cd3c789ccd0"  # of 44 sealed runs
+    assert identity("stored:claude") == load("stored:claude").identity["answers"]
+    assert identity("toy") == "toy" and identity("claude-haiku-4-5") == "claude-haiku-4-5"
+    assert identity("apple").startswith("apple, macOS")
+    with pytest.raises(NoModel, match="stored:nobody"):
+        identity("stored:nobody")
+
+
+def test_the_pinned_name_of_smollm2_is_what_its_files_hash_to():
+    assert provenance.content_hash(mlx.folder_of("smollm2")) == identity("smollm2")
+
+
+def test_an_adapter_of_the_same_weights_and_another_scale_is_another_adapter(adapters, tmp_path):
+    copy = tmp_path / "adapter"
+    shutil.copytree(adapters[0], copy)
+    assert adapter_identity("") == "" and adapter_identity(str(copy)) == adapter_identity(adapters[0])
+    config = json.loads((copy / "adapter_config.json").read_text())
+    config["lora_parameters"]["scale"] *= 10
+    (copy / "adapter_config.json").write_text(json.dumps(config))
+    assert adapter_identity(str(copy)) != adapter_identity(adapters[0]) != adapter_identity(adapters[1])
+
+
+HUB = """
+import json, pathlib, sys
+from lib.models.load import check, identity
+from lib.models.model import NoModel
+snapshot, name = pathlib.Path(sys.argv[1]), "org/tiny"
+check(name)
+first = identity(name)
+config = snapshot / "config.json"
+config.write_text(config.read_text() + " ")
+try:
+    identity("org/absent")
+except NoModel as error:
+    print(json.dumps([first, identity(name), str(error)]))
+"""
+
+
+def test_a_hub_id_is_what_its_snapshot_holds_and_without_a_network_an_absent_one_is_no_model(llama, tmp_path):
+    """In a process of its own: the hub's client reads its settings when it is imported."""
+    snapshot = tmp_path / "models--org--tiny" / "snapshots" / ("a" * 40)
+    shutil.copytree(llama, snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("a" * 40)
+    offline = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", HUB, snapshot], env=offline, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, then, refusal = json.loads(done.stdout)
+    assert first == identity(llama) and then != first
+    assert "'org/absent' cannot be had" in refusal and "needs the network" in refusal and "\n" not in refusal

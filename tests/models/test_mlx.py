@@ -7,7 +7,7 @@ import pytest
 
 from lib import weights
 from lib.files import ROOT
-from lib.models.mlx import MLXModel, resolve, weights_hash
+from lib.models.mlx import MLXModel, resolve
 from lib.models.model import Decoding, NoModel
 
 START = {"role": "system", "content": "Ask what the plan depends on."}
@@ -122,31 +122,3 @@ def test_resolve_takes_shipped_names_hub_ids_and_folders(tmp_path, monkeypatch):
     assert resolve(str(tmp_path)) == resolve(f"mlx:{tmp_path}") == str(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert Path(resolve("lib/models")) == ROOT / "lib" / "models"
-
-
-def test_the_hash_of_weights_changes_with_a_byte_and_not_with_the_place(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
-        (tmp_path / name / "config.json").write_text('{"x": 1}')
-    first = weights_hash(str(tmp_path / "a"))
-    assert weights_hash(str(tmp_path / "b")) == first and len(first) == 16
-    (tmp_path / "b" / "model.safetensors").write_bytes(b"Weights")
-    assert weights_hash(str(tmp_path / "b")) != first
-    assert weights_hash("org/name") == "org/name"
-
-
-@pytest.mark.parametrize(
-    "part, at", [("model.safetensors", 4_600_000), ("tokenizer.json", 3), ("chat_template.jinja", 0), ("config.json", 2),
-                 ("adapter_config.json", 2)],
-)  # fmt: skip
-def test_every_byte_of_what_a_model_is_counts(tmp_path, part, at):
-    """Also far behind the head of a large file, in the words that it is spoken to, in the file that scales an adapter."""
-    (tmp_path / "model.safetensors").write_bytes(bytes(5_000_000))
-    for name in ("tokenizer.json", "chat_template.jinja", "config.json", "adapter_config.json"):
-        (tmp_path / name).write_text("{  }")
-    before = weights_hash(str(tmp_path))
-    content = bytearray((tmp_path / part).read_bytes())
-    content[at] ^= 1
-    (tmp_path / part).write_bytes(content)
-    assert weights_hash(str(tmp_path)) != before

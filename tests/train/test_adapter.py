@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from lib.models import load, provenance
-from lib.models.mlx import MLXModel, weights_hash
+from lib.models.mlx import MLXModel, identity
 from lib.models.model import NoModel
 from lib.train import adapter, data, lora
 from lib.train.lora import Fit, Settings
@@ -29,9 +29,7 @@ def made(base, tmp_path_factory):
         rows = lora.sft_rows(model, pairs.train, settings)
         work = tmp_path_factory.mktemp("work")
         Fit(model, lora.SFT, settings, lambda _: rows, rows[:4], work, seed).run()
-        about = adapter.provenance(
-            "sft", {"name": base, "weights": weights_hash(base)}, {"hash": "d" * 64}, "c", seed, {}
-        )
+        about = adapter.provenance("sft", {"name": base, "weights": identity(base)}, {"hash": "d" * 64}, "c", seed, {})
         layers = 2 if settings.layers == -1 else settings.layers
         told = adapter.files(lora.epoch_file(work, 1).read_bytes(), about, adapter.config(layers, settings.lora))
         return str(adapter.write(tmp_path_factory.mktemp("adapters") / name, told))
@@ -59,7 +57,7 @@ def test_on_another_base_it_is_refused_in_one_line_before_and_when_loading(other
         with pytest.raises(NoModel) as stopped:
             refused(other_base, one)
         assert "was trained on" in str(stopped.value) and "\n" not in str(stopped.value)
-        assert weights_hash(other_base) in str(stopped.value)
+        assert identity(other_base) in str(stopped.value)
 
 
 def test_changed_weights_are_refused(base, made):
@@ -102,7 +100,7 @@ def test_an_adapter_is_found_by_its_run(one, tmp_path, monkeypatch):
 
 def test_the_provenance_says_base_data_code_and_seed(one, base):
     told = provenance.read(one)
-    assert told["base"]["weights"] == weights_hash(base) and told["data"] == {"hash": "d" * 64}
+    assert told["base"]["weights"] == identity(base) and told["data"] == {"hash": "d" * 64}
     assert (told["code"], told["seed"], told["method"], told["parents"]) == ("c", 0, "sft", [])
 
 
@@ -119,7 +117,7 @@ def test_a_merge_is_the_weighted_sum_of_the_updates_also_of_other_ranks_and_laye
     two = made("two", seed=1, rank=3, alpha=6.0, layers=1)
     content, config = adapter.merge([one, two], weights, base)
     folder = tmp_path / "merged"
-    about = adapter.provenance("merge", {"name": base, "weights": weights_hash(base)}, {}, "c", 0, {})
+    about = adapter.provenance("merge", {"name": base, "weights": identity(base)}, {}, "c", 0, {})
     adapter.write(folder, adapter.files(content, about, config))
     first, second, both = delta(one), delta(two), delta(folder)
     assert config["lora_parameters"]["rank"] == 5 and both.keys() == first.keys() > second.keys()
@@ -138,7 +136,7 @@ def test_an_adapter_of_all_layers_by_mlx_lms_word_merges_with_one_of_fewer(made,
     few = made("few", seed=1, layers=1)
     content, config = adapter.merge([str(every), few], [1.0, 0.0], base)
     assert config["num_layers"] == 2
-    adapter.write(tmp_path / "merged", adapter.files(content, {"base": {"weights": weights_hash(base)}}, config))
+    adapter.write(tmp_path / "merged", adapter.files(content, {"base": {"weights": identity(base)}}, config))
     assert np.allclose(logits(base, str(tmp_path / "merged")), logits(base, one), atol=5e-3)
 
 

@@ -165,7 +165,7 @@ def test_drafts_after_the_weights_moved_are_those_of_the_moved_weights(planner):
     before = grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies
     shaken(model)
     after = grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies
-    model.forget()
+    model.clear_cache()
     assert after == grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies != before
 
 

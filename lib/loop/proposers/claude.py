@@ -11,7 +11,7 @@ from typing import Any
 
 from lib.claude import client
 from lib.claude.client import Claude
-from lib.claude.prices import Request, Spent, listed
+from lib.claude.prices import Request, Spent, listed, same_model
 from lib.loop.proposal import PROPOSABLE
 from lib.loop.view import Asked, View
 from lib.measure.judge_calls import data
@@ -62,7 +62,7 @@ class ClaudeProposer:
         spent: Spent = reply.spent
         cost = {"dollars": spent.dollars, "tokens": spent.input_tokens + spent.output_tokens}
         fault = ""
-        if reply.model != self.model:
+        if not same_model(self.model, reply.model):
             fault = f"answered by {reply.model}, asked was {self.model}"
         elif reply.stop_reason != "end_turn":
             fault = f"the reply stopped by {reply.stop_reason} instead of ending"
