@@ -42,51 +42,57 @@ class Watch:
 
     def __init__(self, folder: Path, events: Events, accept: bool = False) -> None:
         self.folder, self.events = folder, events
+        self.tampered: Tampered | None = None  # what `run_check` found
         self.seal = _ruler()
         self.code = measuring()
         if folder.exists():
             with locked(folder / ".lock"):
                 ledger.sync(folder)
-        wrong = [*ledger.verify(folder), *store.verify(folder / store.NAME), *verify_events(folder)]
-        known = events.last("started")
-        changed = differing(known["measure"], self.code) if known else []
-        if changed and not accept:
-            wrong.append(f"{', '.join(changed[:4])}: changed since this loop last ran here; put it back, or call with "
-                         "--accept-measure, which the events keep")  # fmt: skip
-        self._remember(wrong)
+        faults = [*ledger.verify(folder), *store.verify(folder / store.NAME), *verify_events(folder)]
+        before = events.last("started")
+        if before and not accept:
+            changed = differing(before["measure"], self.code)
+            if changed:
+                faults.append(
+                    f"{', '.join(changed[:4])}: changed since this loop last ran here; put it back, or call with "
+                    "--accept-measure, which the events keep"
+                )
+        self._remember(faults)
 
-    def _remember(self, wrong: list[str]) -> None:
-        _raise(wrong)
+    def _remember(self, faults: list[str]) -> None:
+        _raise(faults)
         self._logs = {path: _prefix(path) for path in (self.folder / ledger.LEDGER, self.folder / store.NAME)}
 
     def check(self) -> None:
         """Raise Tampered where ruler, measuring code, runs, ledger, store or events are not as they were."""
-        wrong = []
+        faults = []
         if _ruler() != self.seal:
-            wrong.append(f"{RULER}: another ruler than when the loop began")
-        wrong += [f"{name}: changed while the loop ran" for name in differing(self.code, measuring())]
+            faults.append(f"{RULER}: another ruler than when the loop began")
+        faults += [f"{name}: changed while the loop ran" for name in differing(self.code, measuring())]
         for path, (size, digest) in self._logs.items():
             if _prefix(path, size) != (size, digest):
-                wrong.append(f"{path}: changed while the loop ran")
-        if not wrong:
-            wrong += [*self._runs(), *store.verify(self.folder / store.NAME), *verify_events(self.folder)]
-        self._remember(wrong)
+                faults.append(f"{path}: changed while the loop ran")
+        if not faults:
+            faults += [*self._runs(), *store.verify(self.folder / store.NAME), *verify_events(self.folder)]
+        self._remember(faults)
 
     def _runs(self) -> list[str]:
         """Every byte of the runs against their seals, the ledger against the runs. Scores: at the start and the end."""
-        wrong = []
+        faults = []
         for run in ledger.sealed_folders(self.folder):
-            wrong += check_sums(run, (run / ledger.SEAL).read_text(encoding="utf-8", errors="replace"), ledger.SEAL)
-        return wrong or (ledger.verify_ledger(self.folder) if self.folder.exists() else [])
+            faults += check_sums(run, (run / ledger.SEAL).read_text(encoding="utf-8", errors="replace"), ledger.SEAL)
+        return faults or (ledger.verify_ledger(self.folder) if self.folder.exists() else [])
 
     def run_check(self, record: dict[str, Any], cases: list[dict[str, Any]]) -> str:
-        """What is wrong with a run that was executed and is not sealed yet, "" if nothing."""
+        """What is faults with a run that was executed and is not sealed yet, "" if nothing."""
         try:
             self.check()
+            if record:
+                _raise(rescore.check(record, cases, self.folder)[:3])
         except Tampered as error:
-            return f"Tampered: {error}"
-        wrong = rescore.check(record, cases, self.folder) if record else []
-        return f"Tampered: {'; '.join(wrong[:3])}" if wrong else ""
+            self.tampered = error
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     def final(self) -> None:
         """Everything, scores too. Raises Tampered."""
@@ -94,9 +100,9 @@ class Watch:
         _raise(ledger.verify(self.folder))
 
 
-def _raise(wrong: list[str]) -> None:
-    if wrong:
-        raise Tampered("; ".join(wrong))
+def _raise(faults: list[str]) -> None:
+    if faults:
+        raise Tampered("; ".join(faults))
 
 
 def _ruler() -> str:

@@ -26,6 +26,7 @@ from lib.models.provenance import WEIGHTS
 
 MOST_BYTES = 20_000  # of a proposal as JSON
 MOST_TEXT = 2000  # characters of one text in it
+Parameters = dict[str, Any]  # of an experiment's parameters cell
 PROPOSABLE = tuple(name for name in LEVERS if name not in (*REFERENCE, "baseline"))
 NESTED = ("pipeline", "decoding", "request")  # fields that a flat reply holds as JSON texts
 MOST_PAIRS = 5000  # that a proposal may ask to train on

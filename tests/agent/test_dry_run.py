@@ -25,11 +25,20 @@ NEVER = {
         "it makes no call",
     ),
     "examples that nobody shows": ([{"step": "demos"}, {"step": "brainstorm"}], "demos: it has no effect"),
-    "examples in place of examples": ([{"step": "demos"}, {"step": "demos"}, {"step": "ask"}], "demos: it has no effect"),
-    "a set that is written over": ([{"step": "ask"}, {"step": "critique"}, {"step": "ask"}], "critique: it has no effect"),
+    "examples in place of examples": (
+        [{"step": "demos"}, {"step": "demos"}, {"step": "ask"}],
+        "demos: it has no effect",
+    ),
+    "a set that is written over": (
+        [{"step": "ask"}, {"step": "critique"}, {"step": "ask"}],
+        "critique: it has no effect",
+    ),
     "frames over a set": ([{"step": "ask"}, {"step": "frames"}], "ask: it has no effect"),
     "sets that nobody chooses from": ([{"step": "ask"}, {"step": "sample"}], "sample: it has no effect"),
-    "a choice that is written over": ([{"step": "sample"}, {"step": "best"}, {"step": "ask"}], "best: it has no effect"),
+    "a choice that is written over": (
+        [{"step": "sample"}, {"step": "best"}, {"step": "ask"}],
+        "best: it has no effect",
+    ),
     "a schema that examples lack": ([{"step": "demos"}, {"step": "ask", "schema": "slots"}], "no slots to show"),
 }
 

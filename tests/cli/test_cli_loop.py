@@ -7,8 +7,8 @@ import pytest
 
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger, verify
-from lib.loop import next_run, steering
-from lib.loop.events import PROPOSAL, Events
+from lib.loop import steering
+from lib.loop.events import PROPOSAL, Events, origin
 from lib.loop.proposal import Proposal
 from lib.loop.validate import Base
 from tests.cli.conftest import one_line
@@ -107,7 +107,7 @@ def test_the_log_begins_with_what_is_due_and_queued(notch, tmp_path):
     )
     screen = seal_run(tmp_path / "runs", slug="screen", gate="dev", status="indecisive", fingerprint=era)
     (tmp_path / "runs" / screen / PROPOSAL).write_text(json.dumps({"event": 1, "purpose": "screen", "steered": None}))
-    next_run.made.cache_clear()
+    origin.cache_clear()
     assert f"\n- due: decide prompting-ask-prune: {GOOD['hypothesis']}\n" in notch("log", *TOY).out
 
 

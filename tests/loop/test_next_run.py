@@ -9,7 +9,7 @@ from lib.claude.store import Store
 from lib.lab.experiment import Experiment
 from lib.lab.ledger import Ledger
 from lib.loop import next_run
-from lib.loop.events import PROPOSAL, Events
+from lib.loop.events import PROPOSAL, Events, origin
 from lib.loop.next_run import Rules, next_action
 from lib.loop.steering import Limits, Steering
 from lib.loop.validate import Base
@@ -38,7 +38,7 @@ class World:
     def seal(self, qualities=None, purpose="decide", event=None, **changes):
         run = self.lab.seal(qualities, fingerprint=ERA, **changes)
         (self.lab.folder / run / PROPOSAL).write_text(json.dumps({"event": event, "purpose": purpose, "steered": None}))
-        next_run.made.cache_clear()
+        origin.cache_clear()
         return run
 
     def accept(self, **change):
@@ -172,12 +172,12 @@ def test_a_proposal_for_another_ruler_is_not_open_any_more(begun):
 
 def test_patience_counts_attempts_since_the_last_keep_and_asks_once_to_leave(begun):
     better = begun.seal(up(begun.lab.full, 0.3), slug="better", lever="schema")
-    assert next_run.leave(begun.lab.read(), ERA, Rules(patience=2)) == ""
+    assert next_run.banned_lever(begun.lab.read(), ERA, Rules(patience=2)) == ""
     for number in range(1, 5):
         begun.seal(mixed(up(begun.lab.full, 0.3), 0.1), status=None, slug=f"r{number}", hypothesis=str(number))
         ledger = begun.lab.read()
-        assert ledger.champion(ERA)["id"] == better and next_run.stale(ledger, ERA) == number
-        assert next_run.leave(ledger, ERA, Rules(patience=2)) == ("schema" if number % 2 == 0 else "")
+        assert ledger.champion(ERA)["id"] == better and next_run.runs_since_keep(ledger, ERA) == number
+        assert next_run.banned_lever(ledger, ERA, Rules(patience=2)) == ("schema" if number % 2 == 0 else "")
 
 
 def test_the_cost_is_that_of_runs_and_proposer(lab):

@@ -83,7 +83,7 @@ class Search:
     def __call__(self, view: View) -> Asked:
         done = len(view.ledger.records), len(view.events.of("accepted", "refused"))
         candidates = fresh(view)
-        if not view.leave:
+        if not view.banned_lever:
             dead = lessons.tired(view.ledger, view.fingerprint)
             candidates = [c for c in candidates if c.lever not in dead]
         for candidate in ranked(candidates, view, random.Random(f"{self.seed}/{done}"))[:TRIES]:
@@ -196,7 +196,9 @@ def neighbours(view: View) -> Iterator[Candidate]:
         for args in variants(row["step"]):
             varied = {**row, **args}
             lever = lever_of({"step": row["step"], **args})
-            yield Candidate(lever, [*pipeline[:i], varied, *pipeline[i + 1 :]], decoding, f"{_spelled(varied)} in its place")
+            yield Candidate(
+                lever, [*pipeline[:i], varied, *pipeline[i + 1 :]], decoding, f"{_spelled(varied)} in its place"
+            )
     for adapter in adapters(view.ledger):
         yield Candidate("adapter", pipeline, decoding, f"the same on the adapter of {adapter}", adapter)
 
