@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from lib.files import OneLine
+from lib.files import Exit, OneLine
 from lib.measure.answer import normalised
 from lib.models.embed import embedder
 
@@ -47,6 +47,8 @@ class Leak(OneLine):
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"{where}: {reason}")
         self.where = where
+
+    exit = Exit.USAGE
 
 
 def content(text: str) -> frozenset[str]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from lib.agent import prompt
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
-from lib.files import OneLine, sha256
+from lib.files import Exit, OneLine, sha256
 from lib.forms import checked, fill
 from lib.measure.answer import NoAnswer
 from lib.models.model import FAILED, Capabilities, Completion, Cost, Decoding, Model
@@ -30,6 +30,8 @@ Trace = dict[str, Any]  # one call as cases.jsonl holds it
 
 class BadPipeline(OneLine, ValueError):
     """A pipeline that cannot run; the message says which step, what came and what was expected."""
+
+    exit = Exit.USAGE
 
 
 @dataclass(frozen=True)

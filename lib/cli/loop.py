@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from lib.cli.options import AS_JSON, FAILED, OK, RUN_FAILED, RUNS, line, say_report, store_runs, values
+from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, line, say_report, store_runs, values
+from lib.files import Exit
 
 shown = partial(click.option, show_default=True)
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
@@ -141,7 +142,6 @@ def _follow(work: Any) -> int:
     """Say what a loop does, a line a thing."""
     from lib.lab.ledger import sealed_folders
     from lib.loop import steering
-    from lib.loop.loop import End
 
     began, ran = time.time(), 0
     for progress in work.run():
@@ -155,7 +155,7 @@ def _follow(work: Any) -> int:
     stopped = (work.steer_folder / steering.STOP).exists()  # more runs asked for would end there too
     if not ran and 0 < total <= here and not work.settings.queue_only and not stopped:
         click.echo(f"nothing to do: --runs {total} is how many the folder holds in the end; --runs {here + 20} adds 20")
-    return {End.DONE: OK, End.GAVE_UP: FAILED, End.FAILED: RUN_FAILED}[work.end]
+    return work.end
 
 
 def _closing(folder: Path, report: bool) -> None:
@@ -187,7 +187,7 @@ def view_of(folder: Path, steer_folder: Path, parameters: Any) -> Any:
 
 
 @click.command()
-@RUNS
+@SEALED_RUNS
 @STEER
 @PARAMETERS
 @AS_JSON
@@ -203,7 +203,7 @@ def log(runs: Path, steer_folder: Path | None, parameters: Any, as_json: bool) -
         click.echo(json.dumps({**view.plain, "waiting": waiting}, indent=1, ensure_ascii=False))
     else:
         click.echo(as_text(view, waiting), nl=False)
-    return OK
+    return Exit.OK
 
 
 @click.command()
@@ -227,10 +227,10 @@ def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, paramete
     except Refused as error:
         event = refused(view.events, text, error, by=by, asked="", fingerprint=view.fingerprint)
         click.echo(f"notch: refused, {one_line(str(error))} (event {event['n']})", err=True)
-        return FAILED
+        return Exit.FAILED
     path = steering.enqueue(where, proposal.as_dict(), by)
     click.echo(f"queued as {path.name}; `notch next` runs it, or the loop when its turn comes")
-    return OK
+    return Exit.OK
 
 
 @click.command(name="next")

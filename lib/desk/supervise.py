@@ -69,7 +69,7 @@ class Desk:
         lines.append(f"Cost so far: ${state.dollars(ledger, events.rows):.2f}.")
         if end:
             lines.append(f"The last end: {end.get('why') or end.get('what')} ({end['at']}).")
-        lines += [f"**{text}**" for text in steer.read(self.steer).odd]
+        lines += [f"**{text}**" for text in steer.read(self.steer).faults]
         return bullets(map(cell, lines))
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.claude import store
-from lib.files import ROOT, RULER, Tampered, check_sums, locked, sha256, sha256_file
+from lib.files import ROOT, RULER, Tampered, check_sums, litter, locked, sha256, sha256_file
 from lib.lab import ledger, rescore
 from lib.loop.events import Events
 from lib.loop.events import verify as verify_events
@@ -23,13 +23,15 @@ FILES = (  # and these of other rooms
 )  # fmt: skip
 
 
-def measuring() -> dict[str, str]:
-    """Hash by file of everything that measures, decides or seals."""
-    lib = ROOT / "lib"
+def measuring(root: Path = ROOT) -> dict[str, str]:
+    """Hash by file of everything in a checkout that measures, decides or seals."""
+    lib = root / "lib"
     rooms = (p for room in ROOMS for p in (lib / room).rglob("*"))
-    files = [p for p in rooms if p.is_file() and "__pycache__" not in p.parts]
+    files = [
+        p for p in rooms if p.is_file() and "__pycache__" not in p.parts and not litter(p.relative_to(lib).as_posix())
+    ]
     files += [lib / name for name in FILES]
-    return {p.relative_to(ROOT).as_posix(): sha256_file(p) if p.exists() else "" for p in sorted(files)}
+    return {p.relative_to(root).as_posix(): sha256_file(p) if p.exists() else "" for p in sorted(files)}
 
 
 def differing(before: dict[str, str], now: dict[str, str]) -> list[str]:

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from lib.agent.guard import Leak
 from lib.agent.prompt import one_line
 from lib.claude.client import MustWait, NotAnswered
 from lib.claude.prices import BudgetSpent
-from lib.files import OneLine, Tampered, sha256
+from lib.files import Exit, OneLine, Tampered, sha256
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.execute import RunFailed
@@ -36,14 +35,6 @@ from lib.loop.validate import Base
 from lib.loop.view import Ask, Asked, View
 
 REQUESTS = "requests"  # of a training, in the steering folder
-
-
-class End(Enum):
-    """How a loop ended."""
-
-    DONE = "done"  # what was asked for is there, or a person, the time or the money ended it
-    GAVE_UP = "gave up"  # nothing but refused proposals
-    FAILED = "failed"  # nothing but crashes, or nobody answers
 
 
 @dataclass(frozen=True)
@@ -77,12 +68,12 @@ class Loop:
 
     def __init__(self, folder: Path, steer_folder: Path, settings: Settings, ask: Ask | None = None) -> None:
         self.folder, self.steer_folder, self.settings, self.ask = folder, steer_folder, settings, ask
-        self.end: End | None = None
+        self.end: Exit | None = None
         self._began = time.monotonic()
         self._waited, self._waits, self._refusals = 0.0, 0, 0
         self._crashes = 0
         self._idle = ""  # why there is nothing left to do
-        self._odd: tuple[str, ...] = ()  # faults of steering files that were said
+        self._faults: tuple[str, ...] = ()  # faults of steering files that were said
 
     def run(self) -> Iterator[Progress]:
         """Work until the end. Raises Tampered, BadParameters, NoKey and what the machine itself cannot do."""
@@ -93,7 +84,7 @@ class Loop:
                 while True:
                     view = yield from self._pause(self._look())
                     self.end, why = self._ends(view)
-                    if self.end:
+                    if self.end is not None:
                         self.watch.final()
                         self.events.append("stopped", why=why)
                         yield Progress("ended", why)
@@ -109,7 +100,7 @@ class Loop:
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.events = Events(self.folder)
-        faults = steering.read(self.steer_folder).odd
+        faults = steering.read(self.steer_folder).faults
         if faults:
             raise BadParameters("; ".join(faults))
         self.watch = Watch(self.folder, self.events, self.settings.accept_measure)
@@ -154,8 +145,8 @@ class Loop:
 
     def _misread(self, view: View) -> Iterator[Progress]:
         """A line for each fault in a steering file that was not there at the last look."""
-        new = [fault for fault in view.steering.odd if fault not in self._odd]
-        self._odd = view.steering.odd
+        new = [fault for fault in view.steering.faults if fault not in self._faults]
+        self._faults = view.steering.faults
         for fault in new:
             yield Progress("steering", f"{one_line(fault)}; not heeded until it is corrected")
 
@@ -170,23 +161,23 @@ class Loop:
             return f"{count} runs are sealed"
         return ""
 
-    def _ends(self, view: View) -> tuple[End | None, str]:
+    def _ends(self, view: View) -> tuple[Exit | None, str]:
         """How the loop ends here, and why; None to go on."""
         limits, over = view.limits, self._over(view)
         if over:
-            return End.DONE, over
+            return Exit.OK, over
         spent = next_run.dollars(view.ledger, self.events.rows)
         if limits.dollars and spent >= limits.dollars:
-            return End.DONE, f"${spent:.2f} of ${limits.dollars:.2f} are spent"
+            return Exit.OK, f"${spent:.2f} of ${limits.dollars:.2f} are spent"
         if self._late(view):
-            return End.DONE, f"the time is over ({limits.minutes:g} minutes)"
+            return Exit.OK, f"the time is over ({limits.minutes:g} minutes)"
         if limits.crashes and self._crashes >= limits.crashes:
             why = view.ledger.records[-1]["error"][:200]
-            return End.FAILED, f"{self._crashes} runs in a row crashed; the last: {why}"
+            return Exit.RUN_FAILED, f"{self._crashes} runs in a row crashed; the last: {why}"
         if limits.refusals and self._refusals >= limits.refusals:
-            return End.GAVE_UP, f"{self._refusals} proposals in a row were refused"
+            return Exit.FAILED, f"{self._refusals} proposals in a row were refused"
         if self._waited > self.settings.most_wait:
-            return End.FAILED, f"a usage limit held for {self._waited:.0f} s; call it again later"
+            return Exit.RUN_FAILED, f"a usage limit held for {self._waited:.0f} s; call it again later"
         return None, ""
 
     def _late(self, view: View) -> bool:

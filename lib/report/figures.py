@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from lib.files import ROOT, replace, runs_folder
+from lib.files import NOTEBOOKS, ROOT, runs_folder, write_atomic
 from lib.lab.experiment import Experiment, Run
 from lib.lab.ledger import Ledger
 from lib.lab.show import plural
@@ -28,10 +28,26 @@ if TYPE_CHECKING:
 INK, FAINT, KEPT, PROVEN, ANCHOR = "#1a1a1a", "#b9b4ab", "#b5482a", "#2a6f5e", "#6b6b6b"
 
 
-def figures_folder(runs: Path) -> Path:
-    """`figures` of the project for its own runs, else beside the folder of runs."""
+def report_folder(runs: Path) -> Path:
+    """Where the report of a folder of runs is written.
+
+    `notebooks` for the project's own runs. Another `runs` has it beside itself, in the folder that it is the runs of; a
+    folder of any other name in one named after it: two folders side by side must not replace each other's report.
+    """
     runs = runs.resolve()
-    return ROOT / "figures" if runs == (ROOT / "runs").resolve() else runs.parent / "figures"
+    if runs == ROOT / "runs":
+        return NOTEBOOKS
+    if runs.name == "runs":
+        return runs.parent
+    return runs.parent / f"{runs.name}-report"
+
+
+def figures_folder(runs: Path) -> Path:
+    """`figures` of the project for its own runs, else beside their report."""
+    folder = report_folder(runs)
+    if folder == NOTEBOOKS:
+        folder = ROOT
+    return folder / "figures"
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class Picture:
         """Write the picture into the figures folder and return it."""
         path = figures_folder(runs_folder()) / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, self.png)
+        write_atomic(path, self.png)
         return self
 
 

@@ -12,26 +12,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib.files import NOTEBOOKS, ROOT, replace
+from lib.files import NOTEBOOKS, write_atomic
+from lib.lab.base import BadParameters
 from lib.lab.execute import render
 from lib.lab.ledger import Ledger
-from lib.report.figures import figures_folder
+from lib.report.figures import figures_folder, report_folder
 
 INDEXES = ("20_report", "21_runs")
 # Reads no run: it belongs to the project and is rendered with its own runs only.
 PUBLISHED = NOTEBOOKS / "published" / "published.ipynb"
-STYLE = """
-:root{color-scheme:light dark}body{margin:0 auto;max-width:80rem;padding:1rem;font:16px/1.55 system-ui,sans-serif;
-background:#fbfaf7;color:#1a1a1a}a{color:#8f3517}nav{font-size:.9rem;margin-bottom:1.5rem}main main{padding:0}
-h1,h2,h3{line-height:1.2;font-weight:600}table{border-collapse:collapse;display:block;overflow-x:auto;font-size:.86rem}
-td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd6ca;text-align:left;vertical-align:top}img{max-width:100%;height:auto;background:#fff}
-pre{overflow-x:auto;font-size:.85rem;background:#f2efe8;padding:.6rem}blockquote{margin-left:0;padding-left:1rem;border-left:3px solid #b5482a}
-p,ul,ol,blockquote{max-width:46rem}td:first-child,th:first-child{white-space:nowrap}
-.jp-InputPrompt,.jp-OutputPrompt,.anchor-link,.prompt{display:none}
-@media(prefers-color-scheme:dark){body{background:#191816;color:#e9e4da}pre{background:#262420}td,th{border-color:#3b372f}a{color:#e58b6b}}
-"""
-
-
+STYLE = Path(__file__).with_name("page.css")
+SHELL = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title><style>
+{style}</style></head><body><nav>{nav}</nav>{lead}{body}{tail}</body></html>"""
+# What a page shows of one cell; a sealed notebook may hold any number of outputs, of any length.
+CELL_OUTPUTS = 20
+OUTPUT_LETTERS = 2_000_000  # the tables of 2,000 runs fit
+CUT_LETTERS = 2_000  # shown of an output that does not
 # What Markdown makes, and nothing that could run: the sanitiser's own list lets no heading and no table through.
 TAGS = frozenset(
     "h1 h2 h3 h4 h5 h6 p br hr div span em strong b i code pre blockquote ul ol li a table thead tbody tr th td "
@@ -46,13 +43,8 @@ ATTRIBUTES = {
 }
 
 
-def home(runs: Path) -> Path:
-    """Where the index notebooks of a folder of runs live: `notebooks` for the project's own, else beside the runs."""
-    return NOTEBOOKS if runs.resolve() == (ROOT / "runs").resolve() else runs.resolve().parent
-
-
 def notebook_path(runs: Path, name: str) -> Path:
-    return PUBLISHED if name == PUBLISHED.stem else home(runs) / f"{name}.ipynb"
+    return PUBLISHED if name == PUBLISHED.stem else report_folder(runs) / f"{name}.ipynb"
 
 
 def page_path(runs: Path, name: str) -> Path:
@@ -60,31 +52,41 @@ def page_path(runs: Path, name: str) -> Path:
 
 
 def write(runs: Path, html: Path | None = None) -> None:
-    """Execute and render the index notebooks; with `html`, also a page a run and an index page."""
-    home(runs).mkdir(parents=True, exist_ok=True)
-    own = [PUBLISHED.stem] if home(runs) == NOTEBOOKS else []
-    names = [*INDEXES, *own]
+    """Execute and render the index notebooks; with `html`, also a page a run. Raises BadParameters without the folder."""
+    if not runs.is_dir():
+        raise BadParameters(f"{runs}: no such folder of runs; `notch run --runs {runs}` would begin one")
+    for folder in (report_folder(runs), figures_folder(runs)):
+        folder.mkdir(parents=True, exist_ok=True)
+    names = [*INDEXES]
+    if report_folder(runs) == NOTEBOOKS:
+        names.append(PUBLISHED.stem)
+    links = [(name, f"{name}.html") for name in names]
     for name in names:
         out, target = notebook_path(runs, name), page_path(runs, name)
-        if name in own and current(target):
+        if name in INDEXES:
+            render(NOTEBOOKS / out.name, out, runs)
+        elif current(target):
             continue
-        # As in JupyterLab: a page in a folder of its own imports the code beside it.
-        render(out if name in own else NOTEBOOKS / out.name, out, runs, out.parent if name in own else None)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace(target, page(out, [(n, f"{n}.html") for n in names]))
-    if html is None:
-        return
+        else:
+            # As in JupyterLab: a page in a folder of its own imports the code beside it.
+            render(out, out, runs, out.parent)
+        write_atomic(target, page(out, links))
+    if html is not None:
+        write_site(runs, html, names)
+
+
+def write_site(runs: Path, html: Path, names: list[str]) -> None:
+    """The rendered indexes and a page a run in one folder; the report is its index page."""
     html.mkdir(parents=True, exist_ok=True)
-    links = [("report", "index.html"), ("runs", "21_runs.html"), *[(n, f"{n}.html") for n in own]]
-    replace(html / "index.html", page(notebook_path(runs, "20_report"), links))
+    files = {name: f"{name}.html" for name in names} | {INDEXES[0]: "index.html"}
+    links = [(name.partition("_")[2] or name, file) for name, file in files.items()]
     records = Ledger.read(runs).records
     entries = "".join(f'<li><a href="{r["id"]}.html">{r["id"]}</a> {r["status"]}</li>' for r in records)
-    listing = f"<h2>Every run</h2><ul>{entries}</ul>"
-    replace(html / "21_runs.html", page(notebook_path(runs, "21_runs"), links, listing))
-    for name in own:
-        replace(html / f"{name}.html", page(notebook_path(runs, name), links))
+    tails = {INDEXES[1]: f"<h2>Every run</h2><ul>{entries}</ul>"}
+    for name, file in files.items():
+        write_atomic(html / file, page(notebook_path(runs, name), links, tails.get(name, "")))
     for r in records:
-        replace(html / f"{r['id']}.html", page(runs / r["id"] / "experiment.ipynb", links, lead=crash(r)))
+        write_atomic(html / f"{r['id']}.html", page(runs / r["id"] / "experiment.ipynb", links, lead=crash(r)))
 
 
 def crash(record: dict[str, Any]) -> str:
@@ -98,24 +100,23 @@ def crash(record: dict[str, Any]) -> str:
 
 def current(target: Path) -> bool:
     """Whether the published study's page is newer than its notebook, code, data and this shell."""
-    parts = [p for p in (*PUBLISHED.parent.iterdir(), Path(__file__)) if p.is_file()]
+    parts = [p for p in (*PUBLISHED.parent.iterdir(), STYLE, Path(__file__)) if p.is_file()]
     return target.exists() and target.stat().st_mtime >= max(p.stat().st_mtime for p in parts)
 
 
 def page(path: Path, links: list[tuple[str, str]], tail: str = "", lead: str = "") -> str:
     """One notebook as a complete page. Raises ValueError when a picture has no alt text."""
-    body = _body(path.read_text(encoding="utf-8"))
+    body = _body(path)
     if "No description has been provided for this image" in body:
         raise ValueError(f"{path}: a picture has no alt text")
     nav = " · ".join(f'<a href="{escape.escape(href)}">{escape.escape(name)}</a>' for name, href in links)
-    title = escape.escape(path.stem if path.stem != "experiment" else path.parent.name)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,'
-        f'initial-scale=1"><title>{title}</title><style>{STYLE}</style></head><body><nav>{nav}</nav>{lead}{body}{tail}</body></html>'
-    )
+    title = path.stem
+    if title == "experiment":
+        title = path.parent.name
+    return SHELL.format(title=escape.escape(title), style=STYLE.read_text(), nav=nav, lead=lead, body=body, tail=tail)
 
 
-def _body(notebook: str) -> str:
+def _body(path: Path) -> str:
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  1.3 s of grammar at import, unused here
     import bleach
     import nbformat
@@ -124,4 +125,39 @@ def _body(notebook: str) -> str:
     # Sanitising keeps a model's text, or a hypothesis, from becoming a script of the page.
     exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=True)
     exporter.register_filter("clean_html", partial(bleach.clean, tags=TAGS, attributes=ATTRIBUTES))
-    return exporter.from_notebook_node(nbformat.reads(notebook, 4))[0]
+    notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        cell.outputs = bounded(cell.get("outputs", []), path.name)
+    return exporter.from_notebook_node(notebook)[0]
+
+
+def bounded(outputs: list[Any], name: str) -> list[Any]:
+    """The outputs of a cell as far as a page can hold them, and a line about what only the notebook of that name holds.
+
+    A progress bar leaves an output a step, and the result comes last: so the first and the last ones stay.
+    """
+    shown = outputs
+    if len(outputs) > CELL_OUTPUTS:
+        half = CELL_OUTPUTS // 2
+        gap = _note(f"{len(outputs) - 2 * half} more outputs of this cell stand in {name}.")
+        shown = [*outputs[:half], gap, *outputs[-half:]]
+    return [_cut(output, name) for output in shown]
+
+
+def _cut(output: Any, name: str) -> Any:
+    """An output, or the beginning of its plainest text where it is too long for a page."""
+    kinds = output.get("data", output)
+    texts = [kinds[kind] for kind in ("text", "text/plain", "text/markdown", "text/html") if kind in kinds]
+    letters = sum(len(content) for content in kinds.values() if isinstance(content, str))
+    if letters <= OUTPUT_LETTERS:
+        return output
+    begin = "".join(texts[:1])[:CUT_LETTERS]
+    return _note(
+        f"{begin} … This output is too long for a page: the whole of it, {letters:,} letters, stands in {name}."
+    )
+
+
+def _note(text: str) -> Any:
+    import nbformat.v4
+
+    return nbformat.v4.new_output("stream", name="stdout", text=text)

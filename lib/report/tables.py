@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from lib.files import check_sums
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import READINGS, Ledger, samples
+from lib.lab.ledger import READINGS, SEAL, Ledger, samples, sealed_folders
 from lib.lab.models import named
-from lib.lab.show import Markdown, bullets, chance, interval, number, plural, spelled, table
+from lib.lab.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
 from lib.lab.show import fold as fold
 from lib.measure import calibrate, keep
 from lib.measure.judge import DIMENSIONS
@@ -26,7 +27,7 @@ show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
 OFFLINE = (
     "The offline judge is a stand-in that was fitted to verdicts of Claude: on tasks that shaped nothing its rank "
-    "correlation with Claude per case is 0.89 (0.88 to 0.91), 0.82 among the answers of small models; with people, unknown."
+    "correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among the answers of small models; with people, unknown."
 )
 DIMS = {d: d.replace("_", "-") for d in DIMENSIONS}
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
@@ -62,10 +63,23 @@ def frozen() -> Markdown:
 def caveats(ledger: Ledger) -> Markdown:
     """What the numbers on a page do not mean, from what the runs used."""
     f, count = ledger.frame(), len(eras(ledger))
-    lines = [text for name, text in (("smollm2", SMALL), ("offline", OFFLINE)) if name in {*f.model, *f.judge}]
+    lines = broken(ledger)
+    lines += [text for name, text in (("smollm2", SMALL), ("offline", OFFLINE)) if name in {*f.model, *f.judge}]
     if count > 1:
         lines.append(f"There are {count} eras (ruler or judge changed); only runs of one era are compared.")
     return bullets(lines, "No runs yet: `make study` makes some.")
+
+
+def broken(ledger: Ledger) -> list[str]:
+    """That sealed runs were changed, naming the first; empty while all are as they were written. Every file is hashed."""
+    wrong = []
+    for run in sealed_folders(ledger.folder):
+        wrong += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
+    if not wrong:
+        return []
+    first = cell(wrong[0].replace(f"{ledger.folder}/", ""))
+    return [f"**Broken seal: what stands here cannot be trusted.** {first}. {plural(len(wrong), 'fault')} in all; "
+            "`notch verify` names each."]  # fmt: skip
 
 
 def runs(ledger: Ledger) -> pd.DataFrame:
@@ -87,13 +101,14 @@ def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """The competing runs of the full gate, with the lucky running best and the confirmed best.
 
     `running` is the largest quality so far, as the published study drew it; `champion` is the last kept run's;
-    `confirmed` is the full-gate quality of the last champion that also won on the sealed gate, with its interval.
+    `confirmed` is what the last champion that won on the sealed gate got there, with its interval.
     """
     f, looks = climbing(ledger, fingerprint), ledger.frame()
     won = looks[(looks.kind == "confirm") & (looks.status == "kept") & (looks.against != "") & looks.of.isin(f.id)]
-    own = f.set_index("id").loc[won.of, ["quality", "low", "high"]].set_axis(["confirmed", "low", "high"], axis=1)
+    there = won[["quality", "low", "high"]].set_axis(["confirmed", "low", "high"], axis=1)
     # A look counts from the last run before it on.
-    proven = own.set_axis(f.index[f.index.searchsorted(won.index) - 1]).groupby(level=0).last().reindex(f.index).ffill()
+    before = f.index[f.index.searchsorted(won.index) - 1]
+    proven = there.set_axis(before).groupby(level=0).last().reindex(f.index).ffill()
     champion = f.quality.where(f.status == "kept").ffill()
     f = f.assign(n=f.index + 1, running=f.quality.cummax(), champion=champion, **proven)
     return f[["n", "id", "lever", "status", "quality", "running", "champion", "confirmed", "low", "high"]]

@@ -38,6 +38,13 @@ WRONG = {
     "prune to nought": ([{"step": "ask"}, {"step": "prune", "to": 0}], "expected 1 to 20"),
     "nine demos": ([{"step": "demos", "k": 9}], "expected 1 to 8"),
     "eight slots": ([{"step": "ask", "schema": "slots", "n": 8}], "seven slots"),
+    "repairs where nothing is repaired": (
+        [{"step": "verify", "then": "drop", "repairs": 5}],
+        "repairs is 5 and then is drop",
+    ),
+    "a count where nothing is dropped": ([{"step": "verify", "to": 5}], "to is 5 and then is repair"),
+    "one example of many families": ([{"step": "demos", "k": 1, "by": "diverse"}], "by is diverse and k is 1"),
+    "the one example of many families": ([{"step": "adapt", "by": "diverse"}], "by is diverse and k is 1"),
     "40 steps": ([{"step": "ask"}] * 40, "at most 20"),
 }
 

@@ -38,6 +38,9 @@ def proposal(folder, **change):
         (("--crashes", "-1", *TOY), "crashes is -1"),
         (("--refusals", "-2", *TOY), "refusals is -2"),
         (("--proposer-model", "x", "--proposer", "claude"), "ANTHROPIC_API_KEY"),
+        (("--proposer-model", "x"), "--proposer-model x and --proposer search"),
+        (("--seed", "3", "--proposer", "none"), "--seed 3 and --proposer none"),
+        (("-p", "judging", "{dollars: 1, dollars: 9}", *TOY), "'dollars' stands in line 1 and again in line 1"),
     ],
 )
 def test_bad_options_are_one_line_and_nothing_runs(notch, tmp_path, monkeypatch, args, said):

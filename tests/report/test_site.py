@@ -5,7 +5,9 @@ import os
 
 import pytest
 
-from lib.report.site import PUBLISHED, STYLE, crash, current, page, page_path
+from lib.lab.base import BadParameters
+from lib.report import site
+from lib.report.site import PUBLISHED, STYLE, crash, current, notebook_path, page, page_path
 from tests.report.test_tables import made
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -63,8 +65,8 @@ def test_a_run_that_came_to_its_end_speaks_for_itself(tmp_path):
 
 
 def test_only_the_first_column_of_a_table_keeps_its_words_on_one_line():
-    rules = [rule for rule in STYLE.split("}") if "white-space:nowrap" in rule]
-    assert [rule.rpartition("{")[0].strip() for rule in rules] == ["td:first-child,th:first-child"]
+    rules = [rule for rule in STYLE.read_text().split("}") if "white-space: nowrap" in rule]
+    assert [rule.rpartition("{")[0].strip() for rule in rules] == ["td:first-child, th:first-child"]
 
 
 def test_the_page_of_the_published_study_is_made_again_only_when_something_of_it_is_newer(tmp_path):
@@ -78,3 +80,64 @@ def test_the_page_of_the_published_study_is_made_again_only_when_something_of_it
 
 def test_pages_of_other_runs_lie_beside_them(tmp_path):
     assert page_path(tmp_path / "runs", "20_report") == tmp_path / "figures" / "20_report.html"
+
+
+def test_two_folders_of_runs_side_by_side_keep_a_report_each(tmp_path):
+    written = {f(tmp_path / name, "20_report") for name in ("runs", "a", "b") for f in (notebook_path, page_path)}
+    assert len(written) == 6
+    assert notebook_path(tmp_path / "runs", "20_report") == tmp_path / "20_report.ipynb"
+    assert page_path(tmp_path / "a", "20_report") == tmp_path / "a-report" / "figures" / "20_report.html"
+
+
+def test_a_folder_of_runs_that_is_not_there_is_an_error_and_nothing_is_written(tmp_path):
+    with pytest.raises(BadParameters, match="nope.runs: no such folder of runs"):
+        site.write(tmp_path / "nope" / "runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def cell_of(*outputs):
+    return {
+        "cell_type": "code",
+        "id": "a",
+        "source": "1",
+        "execution_count": 1,
+        "outputs": list(outputs),
+        "metadata": {},
+    }
+
+
+def text_output(text, kind="text/plain"):
+    return {"output_type": "display_data", "data": {kind: text}, "metadata": {}}
+
+
+def page_of(path, *outputs):
+    path.write_text(json.dumps({"cells": [cell_of(*outputs)], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return page(path, [])
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "text/markdown", "text/html", "image/png"])
+def test_an_output_of_any_kind_that_is_too_long_is_cut_on_the_page_and_named(tmp_path, kind):
+    whole = "beginning " + "x" * site.OUTPUT_LETTERS
+    text = page_of(tmp_path / "experiment.ipynb", text_output(whole, kind), text_output("the result"))
+    assert len(text) < 50_000 and "the result" in text
+    assert "2,000,010 letters, stands in experiment.ipynb" in text
+    assert ("beginning" in text) == kind.startswith("text")
+
+
+def test_a_stream_that_is_too_long_is_cut_as_well(tmp_path):
+    stream = {"output_type": "stream", "name": "stdout", "text": "y" * (site.OUTPUT_LETTERS + 1)}
+    assert (
+        "stands in a.ipynb" in page_of(tmp_path / "a.ipynb", stream)
+        and len(page_of(tmp_path / "a.ipynb", stream)) < 50_000
+    )
+
+
+def test_an_output_that_fits_is_whole(tmp_path):
+    text = page_of(tmp_path / "a.ipynb", text_output("z" * 500_000))
+    assert "z" * 500_000 in text and "too long" not in text
+
+
+def test_of_a_flood_of_outputs_the_first_and_the_last_are_shown_and_the_rest_is_counted(tmp_path):
+    text = page_of(tmp_path / "a.ipynb", *(text_output(f"step {n}.") for n in range(5_000)))
+    assert "step 0." in text and "step 4999." in text and "step 2500." not in text
+    assert "4980 more outputs of this cell stand in a.ipynb" in text and len(text) < 50_000
