@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lib.agent.prompt import one_line
-from lib.lab.ledger import REFERENCE, Ledger
 from lib.lab.show import attempt, plural
 from lib.loop.proposal import setup_of
+from lib.runs.ledger import REFERENCE, Ledger
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ def dead_ends(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     classes["what"] = [f"the class {lever!r}" for lever in classes.lever]
     numbers = zip(classes["count"], classes.delta, strict=True)
     classes["why"] = [f"{count} attempts, none kept, {delta:+.3f} on average" for count, delta in numbers]
-    classes["revive"] = f"a champion other than {champion['id'] if champion else 'no champion'}, model or adapter"
+    classes["revive"] = f"a champion other than {champion.id if champion else 'no champion'}, model or adapter"
     return pd.concat([single, classes])[["run", "what", "why", "revive"]]
 
 

@@ -23,7 +23,6 @@ from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.execute import RunFailed
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Ledger
 from lib.log import now
 from lib.loop import lessons, next_run, steering, training_requests
 from lib.loop.events import PROPOSAL, Event, Events, origin
@@ -33,6 +32,8 @@ from lib.loop.proposal import Proposal, Refused
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.loop.view import Ask, Asked, View
+from lib.runs.ledger import Ledger
+from lib.runs.record import Record
 
 REQUESTS = "requests"  # of a training, in the steering folder
 
@@ -57,7 +58,7 @@ class Progress:
 
     what: str  # run, refused, accepted, request, waiting, paused, steering, idle, ended
     message: str  # one line, whatever it quotes
-    record: dict[str, Any] | None = None
+    record: Record | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "message", one_line(self.message))
@@ -121,9 +122,9 @@ class Loop:
         if wish is None or sha256(view.steering.texts.get(steering.NEXT, "")) != wish["sha256"]:
             return False
         for record in view.ledger.records:
-            source = origin(self.folder / record["id"])
+            source = origin(self.folder / record.id)
             if source and source.steered == wish["n"]:
-                steering.archive(self.steer_folder, record["id"])
+                steering.archive(self.steer_folder, record.id)
                 return True
         return False
 
@@ -172,7 +173,7 @@ class Loop:
         if self._late(view):
             return Exit.OK, f"the time is over ({limits.minutes:g} minutes)"
         if limits.crashes and self._crashes >= limits.crashes:
-            why = view.ledger.records[-1]["error"][:200]
+            why = view.ledger.records[-1].error[:200]
             return Exit.RUN_FAILED, f"{self._crashes} runs in a row crashed; the last: {why}"
         if limits.refusals and self._refusals >= limits.refusals:
             return Exit.FAILED, f"{self._refusals} proposals in a row were refused"
@@ -293,10 +294,12 @@ class Loop:
             raise self.watch.tampered
         yield Progress("run", action.purpose, record)
         if next_run.spoilt(record):
-            yield self._wait(record["error"] or "the judge did not answer")
+            yield self._wait(record.error or "the judge did not answer")
             return
         self._waited, self._waits = 0.0, 0
-        self._crashes = self._crashes + 1 if record["status"] in ("crashed", "invalid") else 0
+        self._crashes += 1
+        if record.status not in ("crashed", "invalid"):
+            self._crashes = 0
         lowered = next_run.cap(parameters) < next_run.cap(action.parameters)
         if lowered and next_run.error_kind(record) == BudgetSpent.__name__:
             # Less is left than one more call may cost: another run would end the same way.
@@ -330,12 +333,12 @@ class Loop:
         """Say once that an indecisive run is not repeated because a repeat brings the same digits."""
         event = next_run.open_proposal(view)
         runs = event and next_run.runs_of(view, event, "decide")
-        if not runs or runs[-1]["status"] != "indecisive" or next_run.repeatable(runs[-1]):
+        if not runs or runs[-1].status != "indecisive" or next_run.repeatable(runs[-1]):
             return
         noted = self.events.last("no repeat")
-        if not noted or noted["run"] != runs[-1]["id"]:
+        if not noted or noted["run"] != runs[-1].id:
             why = "greedy decoding and a deterministic judge repeat to the digit, so a repeat would bring nothing"
-            self.events.append("no repeat", run=runs[-1]["id"], why=why)
+            self.events.append("no repeat", run=runs[-1].id, why=why)
 
     def _live(self, phase: str, count: int | None = None, **more: Any) -> None:
         with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it

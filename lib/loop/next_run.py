@@ -14,7 +14,6 @@ from pathlib import Path
 from lib.agent.prompt import one_line
 from lib.claude import store
 from lib.claude.client import NotAnswered
-from lib.lab.ledger import SETUP, Ledger
 from lib.lab.study import look
 from lib.loop import steering
 from lib.loop.events import Event, Events, origin
@@ -23,6 +22,8 @@ from lib.loop.proposal import Parameters, bound
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.loop.view import View
+from lib.runs.ledger import Ledger
+from lib.runs.record import Record
 
 ATTEMPTS = 3  # sealed tries of one action that a usage limit or a missing judgment left without a result
 CAP = 5.0  # dollars of a judge where `judging` names none
@@ -84,13 +85,13 @@ def _first(parameters: Parameters) -> str:
 def _look(view: View, rules: Rules) -> Action | None:
     """A look at the sealed gate that a new champion still needs; the first champion's comes before, to compare with."""
     ledger = view.ledger
-    kept = [r for r in ledger.climb(view.fingerprint) if r["status"] == "kept"]
+    kept = [r for r in ledger.climb(view.fingerprint) if r.status == "kept"]
     if not rules.confirm or len(kept) < 2:
         return None
     looks = ledger.looks(view.fingerprint)
     for target in (kept[0], kept[-1]):
-        if _due([r for r in looks if ledger.of(r) == target["id"]]):
-            return Action("confirm", look(target), f"confirm-{target['slug']}"[:40], template="12_confirm")
+        if _due([r for r in looks if ledger.of(r) == target.id]):
+            return Action("confirm", look(target), f"confirm-{target.slug}"[:40], template="12_confirm")
     return None
 
 
@@ -100,17 +101,17 @@ def open_proposal(view: View) -> Event | None:
     return event if event and event["fingerprint"] == view.fingerprint else None
 
 
-def runs_of(view: View, event: Event, purpose: str) -> list[Parameters]:
+def runs_of(view: View, event: Event, purpose: str) -> list[Record]:
     """The sealed runs that tested a proposal for a purpose, oldest first."""
     runs = []
     for record in view.ledger.records[event["runs"] :]:
-        source = origin(view.ledger.folder / record["id"])
+        source = origin(view.ledger.folder / record.id)
         if source and (source.event, source.purpose) == (event["n"], purpose):
             runs.append(record)
     return runs
 
 
-def _test(view: View, champion: Parameters, rules: Rules) -> Action | None:
+def _test(view: View, champion: Record, rules: Rules) -> Action | None:
     event = open_proposal(view)
     if event is None:
         return None
@@ -121,56 +122,56 @@ def _test(view: View, champion: Parameters, rules: Rules) -> Action | None:
         if _due(screens):
             screen = Action("screen", parameters | {"gate": "dev"}, _slug(parameters, "screen"), event)
             return _reference(view, champion) or screen
-        if screens[-1]["status"] in ("discarded", "crashed", "invalid"):
+        if screens[-1].status in ("discarded", "crashed", "invalid"):
             return None
     if _due(full):
         return Action("decide", parameters, _slug(parameters), event)
     again = runs_of(view, event, "repeat")
-    if (again or full)[-1]["status"] != "indecisive" or len(again) >= rules.repeats or not repeatable(full[-1]):
+    if (again or full)[-1].status != "indecisive" or len(again) >= rules.repeats or not repeatable(full[-1]):
         return None
-    return Action("repeat", _repeat(parameters, full[-1], len(again) + 1), _slug(parameters, "repeat"), event)
+    return Action("repeat", _repeat(parameters, full[-1].id, len(again) + 1), _slug(parameters, "repeat"), event)
 
 
-def _due(runs: list[Parameters]) -> bool:
+def _due(runs: list[Record]) -> bool:
     """Whether something is still to be run: never tried, or only tries that a usage limit spoilt."""
     return not runs or (spoilt(runs[-1]) and len(runs) < ATTEMPTS)
 
 
-def spoilt(record: Parameters) -> bool:
+def spoilt(record: Record) -> bool:
     """A run without a result that says nothing about its lever."""
-    return record["status"] == "incomplete" or (record["status"] == "crashed" and limited(record))
+    return record.status == "incomplete" or (record.status == "crashed" and limited(record))
 
 
-def limited(record: Parameters) -> bool:
+def limited(record: Record) -> bool:
     """Whether a run stopped because the API would not answer now: somebody's usage limit or outage, not a defect."""
     return error_kind(record) == NotAnswered.__name__
 
 
-def error_kind(record: Parameters) -> str:
+def error_kind(record: Record) -> str:
     """The class of the error that ended a run, "" where none did."""
-    return str(record["error"]).partition(": ")[0]
+    return record.error.partition(": ")[0]
 
 
-def _reference(view: View, champion: Parameters) -> Action | None:
+def _reference(view: View, champion: Record) -> Action | None:
     """The champion's own run on the dev gate, if there is none yet."""
-    there = [r for r in view.ledger.climb(view.fingerprint, "dev") if all(r[k] == champion[k] for k in SETUP)]
-    if any(r["scores"] and not r["scores"]["unscored"] for r in there) or len(there) >= ATTEMPTS:
+    there = [r for r in view.ledger.climb(view.fingerprint, "dev") if r.attempt == champion.attempt]
+    if any(r.whole for r in there) or len(there) >= ATTEMPTS:
         return None
-    same = {k: champion[k] for k in (*SETUP, "lever", "judge", "batch", "judging", "min_effect")}
-    why = f"The champion {champion['id']} on the dev gate, for screens to be compared with."
+    same = champion.attempt | {k: getattr(champion, k) for k in ("lever", "judge", "batch", "judging", "min_effect")}
+    why = f"The champion {champion.id} on the dev gate, for screens to be compared with."
     return Action("reference", same | {"gate": "dev", "hypothesis": why}, _slug(same, "reference"))
 
 
-def repeatable(record: Parameters) -> bool:
+def repeatable(record: Record) -> bool:
     """Whether a repeat can differ: a judge that is asked afresh, or sampled decoding. Else it brings the same digits."""
-    if record["judge"] != "offline":
+    if record.judge != "offline":
         return True
-    rows = [record["decoding"], *map(bound, record["pipeline"])]
+    rows = [record.decoding, *map(bound, record.pipeline)]
     return any(row.get("temp") or any(row.get("temps", ())) for row in rows)
 
 
-def _repeat(parameters: Parameters, first: Parameters, number: int) -> Parameters:
-    parameters = parameters | {"of": first["id"], "seed": parameters["seed"] + 100 * number}
+def _repeat(parameters: Parameters, first: str, number: int) -> Parameters:
+    parameters = parameters | {"of": first, "seed": parameters["seed"] + 100 * number}
     if parameters["judge"] != "offline":
         parameters["judging"] = parameters["judging"] | {"replicate": number}
     return parameters
@@ -183,8 +184,11 @@ def _slug(parameters: Parameters, prefix: str = "") -> str:
 
 def runs_since_keep(ledger: Ledger, fingerprint: str) -> int:
     """Attempts since the last keep."""
-    champion = ledger.champion(fingerprint) or {"id": ""}
-    return int((outcomes(ledger, fingerprint).id > champion["id"]).sum())
+    champion = ledger.champion(fingerprint)
+    attempts = outcomes(ledger, fingerprint).id
+    if champion:
+        attempts = attempts[attempts > champion.id]
+    return len(attempts)
 
 
 def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
@@ -192,7 +196,7 @@ def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
     champion, count = ledger.champion(fingerprint), runs_since_keep(ledger, fingerprint)
     if not champion or not count or not rules.patience or count % rules.patience:
         return ""
-    return str(champion["lever"])
+    return champion.lever
 
 
 def dollars(ledger: Ledger, events: list[Event]) -> float:
@@ -200,8 +204,8 @@ def dollars(ledger: Ledger, events: list[Event]) -> float:
 
     The record of a run that crashed holds no cost, but its judgments were stored as they were paid for.
     """
-    judged = sum(r["cost"].get("judge_dollars", 0.0) for r in ledger.records)
-    runs = sum(r["cost"].get("dollars", 0.0) for r in ledger.records)
+    judged = sum(r.cost.judge_dollars or 0.0 for r in ledger.records)
+    runs = sum(r.cost.dollars for r in ledger.records)
     stored = store.paid(ledger.folder / store.NAME)
     return max(judged, stored) + runs + sum(e.get("dollars", 0.0) for e in events)
 

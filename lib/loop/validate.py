@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +21,11 @@ from lib.forms import Number, form
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Ledger
 from lib.loop.proposal import Parameters, Proposal, Refused, adapter_id, setup, setup_of, with_adapters
 from lib.loop.steering import Limits, Steering
 from lib.measure.ruler import Protocol
 from lib.models.model import Decoding, NoModel
+from lib.runs.ledger import Ledger, NoRun
 
 PATHS = re.compile(
     r"(^|[\s'\"=(])(/\w|~/|\.\.[/\\]|[a-zA-Z]:\\|file:|https?:)|\b(ruler|runs|lib)/|gold\.jsonl|cases\.jsonl"
@@ -72,7 +73,8 @@ def validate(
     `banned_lever` is a class that this proposal must not stay in (patience), "" for none.
     """
     _texts(proposal)
-    parameters = base.parameters(proposal) | _adapters(proposal, ledger)
+    adapter, pipeline = with_adapters(proposal.adapter, proposal.pipeline, partial(_full_name, ledger=ledger))
+    parameters = base.parameters(proposal) | {"adapter": adapter, "pipeline": pipeline}
     experiment = _experiment(parameters, ledger.folder)
     _banned(proposal, experiment, steering)
     if banned_lever in {proposal.lever, *families(proposal.pipeline)}:
@@ -97,17 +99,13 @@ def _texts(proposal: Proposal) -> None:
             raise Refused("injection", f"{text[:80]!r} speaks to the judge; a prompt is for the planner")
 
 
-def _adapters(proposal: Proposal, ledger: Ledger) -> Parameters:
-    """Adapter and pipeline with every adapter under its full id, so that no alias passes for another setup."""
-
-    def full(name: str) -> str:
-        sealed = adapter_id(name, ledger)
-        if not sealed or "/adapter" in name:
-            reason = "is no sealed training of this ledger; name one by id, number or slug, or ID/epoch-NN"
-            raise Refused("no-adapter", f"{name[:60]!r} {reason}")
-        return sealed
-
-    return with_adapters(proposal.as_dict(), full)
+def _full_name(adapter: str, ledger: Ledger) -> str:
+    """An adapter under its full id, so that no alias passes for another setup."""
+    sealed = adapter_id(adapter, ledger)
+    if not sealed or "/adapter" in adapter:
+        reason = "is no sealed training of this ledger; name one by id, number or slug, or ID/epoch-NN"
+        raise Refused("no-adapter", f"{adapter[:60]!r} {reason}")
+    return sealed
 
 
 def _experiment(parameters: Parameters, folder: Path) -> Experiment:
@@ -176,9 +174,9 @@ def _lever(proposal: Proposal, ledger: Ledger) -> None:
     if proposal.parent:
         try:
             parent = ledger.get(proposal.parent)
-        except KeyError:
+        except NoRun:
             raise Refused("no-parent", f"there is no run {proposal.parent[:60]!r} to build on") from None
-        allowed |= classes(parent["pipeline"], parent["decoding"], parent["adapter"])
+        allowed |= classes(parent.pipeline, parent.decoding, parent.adapter)
     if proposal.lever not in allowed:
         steps = " > ".join(row["step"] for row in proposal.pipeline)
         reason = f"{proposal.lever!r} has nothing to do with {steps[:200]}, which is {', '.join(sorted(allowed))}"
@@ -189,8 +187,8 @@ def _duplicate(e: Experiment, ledger: Ledger) -> None:
     # A refusal before does not count: the rules above have just passed, and what cannot change they refuse again.
     own = setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
     for record in reversed(ledger.records):
-        if record["kind"] == "experiment" and record["gate"] != "confirm" and setup_of(record, ledger) == own:
-            raise Refused("duplicate", f"{record['id']} did the same ({record['status']})")
+        if record.kind == "experiment" and record.gate != "confirm" and setup_of(record, ledger) == own:
+            raise Refused("duplicate", f"{record.id} did the same ({record.status})")
 
 
 def _budget(experiment: Experiment, limits: Limits) -> None:

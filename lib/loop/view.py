@@ -16,7 +16,6 @@ from typing import Any
 from lib.agent.pipeline import STEPS
 from lib.agent.prompt import ADVICE
 from lib.files import RULER
-from lib.lab.ledger import Ledger
 from lib.loop import lessons
 from lib.loop.events import Events
 from lib.loop.lessons import markdown
@@ -25,9 +24,13 @@ from lib.loop.steering import Limits, Steering
 from lib.loop.validate import Base, validate
 from lib.measure.ruler import Ruler
 from lib.models.model import Decoding
+from lib.runs.ledger import Ledger
+from lib.runs.record import Record
 
 Plain = dict[str, Any]  # JSON, as a proposer or an outside agent reads it
 LAST, WORST, REFUSED = 12, 4, 8  # rows of each that are shown
+SCORED = ("quality", "wins", "ties", "losses", "no_answer", "dims")
+DECIDED = ("reason", "against", "delta", "p", "low", "high")
 SHOWN = ("id", "status", "lever", "gate", "hypothesis", "predicted", "pipeline", "decoding", "adapter")
 
 
@@ -48,7 +51,7 @@ class View:
         return validate(proposal, self.base, self.ledger, self.steering, self.limits, self.banned_lever)
 
     @cached_property
-    def champion(self) -> Plain | None:
+    def champion(self) -> Record | None:
         return self.ledger.champion(self.fingerprint)
 
     @cached_property
@@ -57,7 +60,7 @@ class View:
         return shown(self._all())
 
     def _all(self) -> Plain:
-        recent = [r for r in self.ledger.records if r["kind"] == "experiment" and r["fingerprint"] == self.fingerprint]
+        recent = [r for r in self.ledger.records if r.kind == "experiment" and r.fingerprint == self.fingerprint]
         return {
             "champion": _run(self.champion) if self.champion else None,
             "last_runs": [_run(r) for r in recent[-LAST:]],
@@ -87,17 +90,17 @@ class View:
     def _worst(self) -> list[Plain]:
         """The lowest cases of the champion's run on the dev gate, with what the judge said."""
         run = self.ledger.screened(self.fingerprint)
-        if run is None or run["gate"] != "dev":
+        if run is None or run.gate != "dev":
             return []
-        judged = [r for r in self.ledger.cases(run["id"]) if r["quality"] is not None]
-        rows = sorted(judged, key=lambda r: (r["quality"], r["case"]))[:WORST]
-        return [
-            {
-                "task": r["task"], "answer": r["answer"], "no_answer": r["no_answer"], "quality": r["quality"],
-                "verdict": (r["judgment"] or {}).get("verdict"), "notes": (r["judgment"] or {}).get("notes", {}),
-            }
-            for r in rows
-        ]  # fmt: skip
+        judged = [row for row in self.ledger.cases(run.id) if row.judgment or row.no_answer]
+        judged.sort(key=lambda row: (row.quality, row.case))
+        worst = []
+        for row in judged[:WORST]:
+            case = row.as_dict()
+            shown = {name: case.get(name) for name in ("task", "answer", "no_answer", "quality")}
+            judgment = case.get("judgment") or {}
+            worst.append(shown | {"verdict": judgment.get("verdict"), "notes": judgment.get("notes", {})})
+        return worst
 
 
 def _hidden() -> re.Pattern[str]:
@@ -136,11 +139,14 @@ class Asked:
     fault: str = ""  # why there is no value, where something was asked and paid for all the same
 
 
-def _run(record: Plain) -> Plain:
-    s, d = record["scores"], record["decision"]
-    run = {k: record[k] for k in SHOWN}
-    run |= {k: s.get(k) for k in ("quality", "wins", "ties", "losses", "no_answer", "dims")} if s else {}
-    return run | {k: d[k] for k in ("reason", "against", "delta", "p", "low", "high") if d.get(k) not in (None, "")}
+def _run(record: Record) -> Plain:
+    """A run as a proposer sees it; what it does not have is left out."""
+    plain = record.as_dict()
+    run = {name: plain[name] for name in SHOWN}
+    if plain["scores"]:
+        run |= {name: plain["scores"][name] for name in SCORED}
+    decision = plain["decision"]
+    return run | {name: decision[name] for name in DECIDED if decision.get(name) not in (None, "")}
 
 
 def menu() -> list[Plain]:
@@ -154,7 +160,7 @@ def menu() -> list[Plain]:
 
 def adapters(ledger: Ledger) -> list[str]:
     """Sealed runs that hold an adapter; a proposal names one by its id."""
-    return [r["id"] for r in ledger.records if (ledger.folder / r["id"] / "adapter").is_dir()]
+    return [r.id for r in ledger.records if (ledger.folder / r.id / "adapter").is_dir()]
 
 
 def as_text(view: View, waiting: list[str]) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from lib.lab.ledger import COUNTS, Ledger
 from lib.lab.models import moved
 from lib.lab.show import Markdown, bullets, interval, table
 from lib.measure import calibrate
 from lib.measure.judge import DIMENSIONS
 from lib.report.tables import DIMS, controls, widest
+from lib.runs.ledger import COUNTS, Ledger
 
 Readings = dict[str, Any]
 Beside = Iterable[Readings]  # controls of a calibration of the same gate, to stand below the candidates
@@ -96,7 +96,7 @@ def section(ledger: Ledger, fingerprint: str) -> Markdown:
     beside = controls(ledger, fingerprint).values() if record["gate"] == "full" else ()
     parts = [
         f"From {record['id']}; every candidate is a sealed run of its own, and none of this is part of the climb.",
-        table(models(readings, beside)).text, bullets(moved(readings)).text, "The dimensions, unrounded:",
+        table(models(readings, beside)).text, bullets(moved(record.found)).text, "The dimensions, unrounded:",
         table(dimensions(readings, beside)).text,
     ]  # fmt: skip
     return Markdown("\n\n".join(parts))

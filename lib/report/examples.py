@@ -11,11 +11,11 @@ from itertools import zip_longest
 from typing import Any
 
 from lib.files import RULER
-from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, cell, fold, grid, number, plural
 from lib.measure.ruler import Case, Ruler
 from lib.report import trained
 from lib.report.tables import measured_beside
+from lib.runs.ledger import Ledger
 
 EACH = 3  # cases at either end
 LINE = 140  # characters of a raw reply

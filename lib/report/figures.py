@@ -16,11 +16,11 @@ import pandas as pd
 
 from lib.files import NOTEBOOKS, ROOT, runs_folder, write_atomic
 from lib.lab.experiment import Experiment, Run
-from lib.lab.ledger import Ledger
 from lib.lab.show import plural
 from lib.lab.training import Trained
 from lib.measure import calibrate
 from lib.report import compared, tables, trained
+from lib.runs.ledger import Ledger
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

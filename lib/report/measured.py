@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, bullets, chance, grid, interval, plural, table
 from lib.measure.checks import noise as measure
 from lib.measure.checks.blind import readings as read_blind
 from lib.measure.keep import ALPHA
 from lib.report import tables
 from lib.report.tables import DIMS, latest
+from lib.runs.ledger import Ledger
 
 Readings = dict[str, Any]
 

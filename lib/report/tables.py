@@ -12,8 +12,6 @@ import pandas as pd
 
 from lib.files import check_sums
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import READINGS, SEAL, Ledger, samples, sealed_folders
-from lib.lab.models import named
 from lib.lab.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
 from lib.lab.show import fold as fold
 from lib.measure import calibrate, keep
@@ -22,6 +20,10 @@ from lib.measure.ruler import GATES, RULER, Ruler
 from lib.measure.score import score
 from lib.measure.stats import Paired, paired
 from lib.models.stored import named as stored
+from lib.runs.ledger import Ledger
+from lib.runs.record import candidate_of
+from lib.runs.seal import SEAL, sealed_folders
+from lib.runs.verify import READINGS
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
@@ -120,7 +122,9 @@ def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
     f, best = measured_beside(ledger, fingerprint), frontier(ledger, fingerprint)
     for r in f[~f.model.map(stored).astype(bool)].to_dict("records"):
         steps = "" if r["pipeline"] == [{"step": "ask"}] else f", {' '.join(s['step'] for s in r['pipeline'])}"
-        name = re.sub(r"\+ .*?(\d{4,})-.*", r"+ \1", named(r)) + steps  # an adapter by its run's number
+        name = (
+            re.sub(r"\+ .*?(\d{4,})-.*", r"+ \1", candidate_of(r["model"], r["adapter"])) + steps
+        )  # an adapter by its run's number
         lines[f"{name} ({r['id'][:4]})" if name in lines else name] = r["quality"]
     if best:
         lines[best[0]] = best[1]
@@ -179,7 +183,7 @@ def against_bottom(ledger: Ledger, fingerprint: str) -> dict[str, Paired]:
 def unbeaten(ledger: Ledger, fingerprint: str) -> str:
     """That the champion is no better than a template, unless the paired rule puts it above every control; then ""."""
     tests, champion = against_bottom(ledger, fingerprint), ledger.champion(fingerprint)
-    floor = ledger.floor(fingerprint, samples(champion)) if champion else None
+    floor = ledger.floor(fingerprint, champion.drawn) if champion else None
     level = [f"{t.delta:+.3f}, {chance(t.p)}, to the {name}" for name, t in tests.items()
              if not keep.passes(t.delta, t.p, floor)]  # fmt: skip
     return f"{champion['id']} is no better than a template: {'; '.join(level)}" if champion and level else ""

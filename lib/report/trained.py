@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.lab.ledger import REFERENCE, Ledger
 from lib.lab.show import Markdown, attempt, bullets, chance, interval, plural
 from lib.measure.keep import ALPHA
 from lib.measure.stats import paired
 from lib.report.tables import climbing
+from lib.runs.ledger import REFERENCE, Ledger
 
 TESTED = ("delta", "low", "high", "p")
 

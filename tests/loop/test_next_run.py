@@ -7,13 +7,13 @@ import pytest
 from lib.claude import store
 from lib.claude.store import Store
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Ledger
 from lib.loop import next_run
 from lib.loop.events import PROPOSAL, Events, origin
 from lib.loop.next_run import Rules, next_action
 from lib.loop.steering import Limits, Steering
 from lib.loop.validate import Base
 from lib.loop.view import View
+from lib.runs.ledger import Ledger
 from tests.loop.test_lessons import mixed, up
 from tests.loop.test_proposal import GOOD
 
@@ -134,7 +134,7 @@ def test_an_indecisive_run_that_samples_is_repeated_up_to_the_cap(begun):
 
 
 def test_a_repeat_with_claude_asks_the_judge_afresh():
-    told = next_run._repeat({"judge": "claude", "judging": {"dollars": 1}, "seed": 0}, {"id": "0007-x"}, 2)
+    told = next_run._repeat({"judge": "claude", "judging": {"dollars": 1}, "seed": 0}, "0007-x", 2)
     assert told["judging"] == {"dollars": 1, "replicate": 2} and told["of"] == "0007-x"
 
 
@@ -181,12 +181,14 @@ def test_patience_counts_attempts_since_the_last_keep_and_asks_once_to_leave(beg
 
 
 def test_the_cost_is_that_of_runs_and_proposer(lab):
-    two = Ledger(lab.folder, [{"cost": {"judge_dollars": 0.5, "dollars": 0.25}}, {"cost": {}}])
+    two = Ledger(
+        lab.folder, [lab.record_of({}, cost={"judge_dollars": 0.5, "dollars": 0.25}), lab.record_of({}, cost={})]
+    )
     assert next_run.dollars(two, [{"dollars": 0.125}, {}]) == 0.875
 
 
 def test_what_the_store_says_was_paid_counts_where_it_is_more_than_the_records_say(lab):
-    run = Ledger(lab.folder, [{"cost": {"judge_dollars": 0.5, "dollars": 0.25}}, {"cost": {}}])
+    run = Ledger(lab.folder, [lab.record_of({}, cost={"judge_dollars": 0.5, "dollars": 0.25})])
     paid = Store(lab.folder / store.NAME)
     for number, (sum_, counted) in enumerate([(0.375, 0.75), (0.375, 1.0), (0.25, 1.25)]):
         paid.append({"type": store.REPLY, "key": str(number), "dollars": sum_})

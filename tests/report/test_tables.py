@@ -8,13 +8,15 @@ import pytest
 
 from lib.files import canonical, sha256, sums
 from lib.lab import show
-from lib.lab.ledger import LEDGER, START, Ledger
-from lib.lab.record import Record
 from lib.lab.show import Markdown
+from lib.log import START
 from lib.measure import calibrate
 from lib.measure.answer import NoAnswer
 from lib.measure.judge import DIMENSIONS
 from lib.report import figures, levers, measured, tables
+from lib.runs.ledger import Ledger
+from lib.runs.record import record_of
+from lib.runs.seal import LEDGER
 
 ERA = "f" * 64
 
@@ -35,11 +37,11 @@ def made(number, status="kept", quality=0.3, slug="run", **changes):
         "cost": {} if quality is None else {"calls": 60, "generation_tokens": 3000}, "id": f"{number:04d}-{slug}",
         "slug": slug,
     }  # fmt: skip
-    return Record(**(plain | changes)).as_dict()
+    return record_of(plain | changes).as_dict()
 
 
 def ledger_of(tmp_path, *records):
-    return Ledger(tmp_path, list(records))
+    return Ledger(tmp_path, [record_of(r) for r in records])
 
 
 @pytest.fixture

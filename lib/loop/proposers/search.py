@@ -100,7 +100,7 @@ def written(candidate: Candidate, view: View) -> Proposal:
     """A candidate as a proposal, with the effect that experience lets one expect."""
     own = experience(view).get(candidate.lever, UNTRIED)
     predicted = round(own.expected, 3)
-    parent = view.champion["id"] if view.champion else ""
+    parent = view.champion.id if view.champion else ""
     why = "this class is untried"
     if own.count:
         why = f"{own.count} runs of this class came to {own.mean:+.3f} on average"
@@ -152,7 +152,7 @@ def ranked(candidates: list[Candidate], view: View, rng: random.Random) -> list[
 
 def fresh(view: View) -> list[Candidate]:
     """Every candidate that builds, can end in a set, has not been run and differs from the others."""
-    done = {setup_of(r) for r in view.ledger.records if r["kind"] == "experiment"}
+    done = {setup_of(r) for r in view.ledger.records if r.kind == "experiment"}
     by_setup: dict[str, Candidate] = {}
     can = load.capabilities(view.base.model)
     for c in neighbours(view):
@@ -179,7 +179,7 @@ def neighbours(view: View) -> Iterator[Candidate]:
     """What lies one change from the champion: a step put in or exchanged, a setting changed, another decoding."""
     pipeline, decoding = PLAIN, {}
     if view.champion:
-        pipeline, decoding = view.champion["pipeline"], view.champion["decoding"]
+        pipeline, decoding = view.champion.pipeline, view.champion.decoding
     bases = [pipeline]
     if pipeline != PLAIN:
         bases.append(PLAIN)
