@@ -25,10 +25,11 @@ from typing import Any
 from lib import weights
 from lib.files import ROOT
 from lib.models import gguf, provenance, ragged
-from lib.models.batching import PROBED, SCORE_TOKENS, Prefixes, Row, agrees, batch, mean_logprobs
+from lib.models.batching import PROBED, SCORE_TOKENS, Row, agrees, batch, mean_logprobs
 from lib.models.chat import CUT, PROBE, Chat
 from lib.models.grammar import Grammars, Rule
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel, one_line
+from lib.models.prefixes import Prefixes
 
 DEFAULT = "smollm2"  # the subject that needs no hub, no key and no GPU
 CAN = Capabilities(logprobs=True, grammar=True, adapters=True)
@@ -65,17 +66,9 @@ def use_threads(count: int) -> None:
     on two idle cores. With a busy neighbour the threads spin while they wait for each other: 118 s against 12 s was
     measured for the same work. So one worker of several, or one whose machine is shared, keeps 1.
     """
-    if sys.platform != "linux":
-        return
-    for path in {
-        line.split(maxsplit=5)[5].strip()
-        for line in Path("/proc/self/maps").read_text().splitlines()
-        if "openblas" in line
-    }:
-        library = ctypes.CDLL(path)
-        for name in ("openblas_set_num_threads", "scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_"):
-            if hasattr(library, name):
-                getattr(library, name)(count)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(count, user_api="blas")
 
 
 def engine() -> tuple[bool, str]:
@@ -296,14 +289,14 @@ class MLXModel:
 
     def _completion(self, row: Row) -> Completion:
         if row.reason == "error":
-            text = f"the prompt has {len(row.ids)} tokens, and the context of {self.name} is {self.context}"
-            return Completion(text, len(row.ids), 0, "error")
-        drawn = self.tokenizer.decode(row.made, skip_special_tokens=True)
+            text = f"the prompt has {len(row.prompt)} tokens, and the context of {self.name} is {self.context}"
+            return Completion(text, len(row.prompt), 0, "error")
+        drawn = self.tokenizer.decode(row.reply, skip_special_tokens=True)
         text = self.chat.reply(drawn)
         if text != drawn:  # also of a model that nothing said this of
             self.identity["reply"] = CUT
-        tokens = (*row.made, *row.end)
-        return Completion(text, len(row.ids), len(tokens), row.reason, tokens=tokens)
+        tokens = (*row.reply, *row.end)
+        return Completion(text, len(row.prompt), len(tokens), row.reason, tokens=tokens)
 
     def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]:
         """The replies back, each with the mean log-probability of its tokens, its end not among them."""
@@ -388,18 +381,9 @@ def adapted(base: Any, adapter: str, on_gpu: bool) -> Any:
     return model
 
 
-def share_weights(node: Any) -> Any:
+def share_weights(model: Any) -> Any:
     """A module tree of its own over the same arrays: layers can be replaced in it and stay in the other."""
-    import mlx.nn as nn
+    from mlx.utils import tree_flatten
 
-    if isinstance(node, nn.Module):
-        made = type(node).__new__(type(node))
-        made.__dict__.update({k: set(v) if isinstance(v, set) else v for k, v in node.__dict__.items()})
-        for name, child in node.items():
-            dict.__setitem__(made, name, share_weights(child))
-        return made
-    if isinstance(node, (list, tuple)):
-        return type(node)(share_weights(child) for child in node)
-    if isinstance(node, dict):
-        return {name: share_weights(child) for name, child in node.items()}
-    return node
+    arrays = {id(array): array for _, array in tree_flatten(model.parameters())}
+    return copy.deepcopy(model, arrays)  # what stands there already counts as copied
