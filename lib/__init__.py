@@ -30,6 +30,7 @@ above it, and tests/test_order.py holds that.
     measure.checks.agreement    a judge beside a person's verdicts
     measure.calibrate           a judge on texts whose faults are known
     models.model                what a model is; ToyModel
+    models.chat                 how a conversation becomes tokens, and what of a reply is the reply
     models.gguf                 a GGUF file as a folder that mlx-lm loads
     models.grammar              which tokens may come next
     models.ragged               a Llama-like model on a CPU, rows of unequal length at once

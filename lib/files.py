@@ -12,16 +12,32 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RULER = ROOT / "ruler"
 NOTEBOOKS = ROOT / "notebooks"
+CRLF = "its line ends are CRLF now; check it out as it was sealed: git config core.autocrlf false, then again"
+
+
+class Exit(IntEnum):
+    """How a command ends."""
+
+    OK = 0
+    FAILED = 1  # a check did
+    USAGE = 2
+    MISSING = 3  # a prerequisite: a model, a key, weights
+    RUN_FAILED = 4  # or what it needs on the way: the disk, the network, the API
+    TAMPERED = 5
+    STOPPED = 130  # by a person at the keyboard
 
 
 class OneLine(Exception):
     """An expected error. Notebooks show its one line; the traceback would only bury it."""
+
+    exit = Exit.FAILED  # how a command ends that meets it
 
     def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {self}"]
@@ -29,6 +45,8 @@ class OneLine(Exception):
 
 class Tampered(OneLine):
     """Something that was sealed has changed; the message names each file."""
+
+    exit = Exit.TAMPERED
 
 
 def runs_folder() -> Path:
@@ -55,11 +73,22 @@ def runs_at(folder: Path) -> contextlib.AbstractContextManager[None]:
 
 def without_paths(text: str, model: str = "") -> str:
     """Text without the paths of this machine; of a model's own folder only the name is kept."""
-    parent = str(Path(model).parent) if Path(model).is_absolute() else ""
-    for path, short in ((parent, "…"), (str(ROOT), "."), (str(Path.home()), "~"), (sys.prefix, "env")):
-        if len(path) > 3:
+    # The inner one first: a model's folder may lie in the project, and that in the home.
+    places = [(str(ROOT), "."), (_home(), "~"), (sys.prefix, "env")]
+    if Path(model).is_absolute():
+        places.insert(0, (str(Path(model).parent), "…"))
+    for path, short in places:
+        if len(path) > 3:  # "/" or "" would be everywhere
             text = text.replace(path, short)
     return text
+
+
+def _home() -> str:
+    """The home of whoever runs this, "" for a user without one."""
+    try:
+        return str(Path.home())
+    except RuntimeError:
+        return ""
 
 
 def canonical(value: Any) -> str:
@@ -87,7 +116,7 @@ def write_new(path: Path, data: bytes | str, mode: int = 0o444) -> None:
         os.link(temp, path)  # refuses to overwrite, unlike rename
 
 
-def replace(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file that may exist: readers see the old bytes or the new ones, never a part."""
     with _complete(path.parent, data, 0o644) as temp:
         os.replace(temp, path)
@@ -152,17 +181,22 @@ def check_sums(folder: Path, text: str, seal: str) -> list[str]:
     Names changed, missing and added files. `seal` is the name of the file that holds the lines.
     """
     sealed: dict[str, str] = {}
-    wrong: list[str] = []
     for line in text.splitlines():
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name:
             return [f"{folder / seal}: not a list of sha256 sums"]
         sealed[name] = digest
-    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+    names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     present = {name for name in names if name != seal and not hidden(name)}
-    wrong += [f"{folder / name}: missing" for name in sorted(sealed.keys() - present)]
-    wrong += [f"{folder / name}: not part of the seal (added later)" for name in sorted(present - sealed.keys())]
+    differences = [f"{folder / name}: missing" for name in sorted(sealed.keys() - present)]
+    for name in sorted(present - sealed.keys()):
+        differences.append(f"{folder / name}: not part of the seal (added later)")
     for name in sorted(sealed.keys() & present):
-        if not (folder / name).is_file() or sha256_file(folder / name) != sealed[name]:
-            wrong.append(f"{folder / name}: changed since it was sealed (its sum in {folder / seal} is another)")
-    return wrong
+        data = (folder / name).read_bytes() if (folder / name).is_file() else b""
+        if sha256(data) == sealed[name]:
+            continue
+        if sha256(data.replace(b"\r\n", b"\n")) == sealed[name]:
+            differences.append(f"{folder / name}: {CRLF}")
+        else:
+            differences.append(f"{folder / name}: changed since it was sealed (its sum in {folder / seal} is another)")
+    return differences

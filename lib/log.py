@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
-from lib.files import Tampered, canonical, sha256, sync_folder
+from lib.files import CRLF, Tampered, canonical, sha256, sync_folder
 
 START = "0" * 64  # what the first line of a chain follows
 Row = dict[str, Any]
@@ -98,7 +98,8 @@ class Log:
                 try:
                     rows.append(self.scheme.row(line, number, head))
                 except ValueError as error:
-                    raise Tampered(f"{self.path}:{number}: {error}") from error
+                    why = CRLF if line.endswith(b"\r") else error
+                    raise Tampered(f"{self.path}:{number}: {why}") from error
                 head = sha256(line)
             whole = data[: len(data) - len(rest)]
             self.rows += rows

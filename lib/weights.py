@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from lib.files import OneLine, canonical, locked, replace, sha256
+from lib.files import Exit, OneLine, canonical, locked, sha256, write_atomic
 
 CHUNK = 1 << 16
 WORTH_KEEPING = 1 << 20  # bytes from which the sum of a file is kept on disk
@@ -33,6 +33,8 @@ PATIENCE = 60  # seconds without a byte, or for pip's answer where nothing is do
 
 class NoWeights(OneLine, OSError):
     """Weights that cannot be had here; the message says why and what to do. Nothing half written is left in use."""
+
+    exit = Exit.MISSING
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _sum(path: Path, state: str, keep: bool) -> str:
     if keep:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
             kept.parent.mkdir(parents=True, exist_ok=True)
-            replace(kept, digest)
+            write_atomic(kept, digest)
     return digest
 
 
@@ -180,7 +182,7 @@ def _unpack(packed: zipfile.ZipFile, file: File, target: Path) -> None:
     content = packed.read(file.path)
     if sha256(content) != file.sha256:
         raise NoWeights(f"{file.path}: not the pinned file (another sha256); nothing was kept")
-    replace(target, content)
+    write_atomic(target, content)
 
 
 def where(pinned: Pinned) -> str:

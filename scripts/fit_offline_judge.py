@@ -27,17 +27,17 @@ from lib.lab.offline import vectors
 from lib.measure import offline_judge
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS
-from lib.measure.offline_judge import Amounts, Constants, amounts, scores_of, verdict_of
+from lib.measure.offline_judge import Amounts, Constants, amounts, scores_of, texts_of, verdict_of
 from lib.measure.ruler import Case, Gold, Ruler, read
 from lib.measure.score import VALUE, quality
 from lib.weights import PINNED
 
 # Which faults a dimension may be lowered by; what they cost is fitted, and never less than nothing.
 PRICED = {
-    "atomicity": ("joined", "long", "searched", "far", "pairs"),
+    "atomicity": ("joined", "listed", "long", "searched", "pairs"),
     "specificity": ("far", "off", "uncritical", "missing", "short", "vague", "searched", "pasted", "pairs"),
     "coverage": ("missing", "uncritical", "off", "searched", "pairs"),
-    "naturalness": ("unformed", "pasted", "searched", "short", "long", "far", "openings", "pairs"),
+    "naturalness": ("unformed", "preface", "pasted", "searched", "short", "long", "openings", "pairs"),
     "non_redundancy": ("nearest", "crowd", "pairs", "searched", "unformed", "openings"),
 }
 LEADING = (
@@ -53,6 +53,9 @@ LEADING = (
     "long",
     "short",
     "openings",
+    "joined",
+    "listed",
+    "preface",
 )
 # At least so much, so that a fault that these answers hardly show still costs what the damage set needs.
 LEAST = {
@@ -60,12 +63,13 @@ LEAST = {
     ("specificity", "vague"): 3.0,
     ("coverage", "missing"): 2.0,
     ("naturalness", "unformed"): 1.0,
+    ("naturalness", "preface"): 1.0,
     ("non_redundancy", "pairs"): 1.0,
 }
 RIDGE = 10.0
 KNOTS = 10  # of the rising line that reads points as a score
 MADE = ("grammar", "wording", "penalty", "demos", "prune", "best", "sft", "orpo")  # how a model-made source begins
-SETTINGS = 28  # of the fit that were tried on the 27 tasks: features, ridge, verdicts with and without signs, knots
+SETTINGS = 39  # of the fit that were tried on the 27 tasks: features, ridge, verdicts with and without signs, knots
 
 
 @dataclass(frozen=True)
@@ -89,19 +93,36 @@ def judged(ruler: Ruler) -> tuple[list[Row], set[str]]:
     """Every verdict with its faults, and the ids of the held-out tasks."""
     about, *lines = (json.loads(line) for line in rows((RULER / "verdicts.jsonl").read_text(encoding="utf-8")))
     cases = {c.id: c for c in ruler.cases}
+    embed([Answer(r["title"], tuple(r["questions"])) for r in lines] + [gold_answer(c) for c in ruler.cases])
     return [
         _row(cases[r["case"]], r["source"], r["title"], r["questions"], r["scores"], r["verdict"], r["read"])
         for r in lines
     ], set(about["held_out"])
 
 
+_vectors: dict[str, Any] = {}
+
+
+def embed(answers: Sequence[Answer]) -> None:
+    """Vectors of all their texts at once: answer by answer it takes ten times as long."""
+    texts = list(dict.fromkeys(t for answer in answers for t in texts_of(answer) if t not in _vectors))
+    if texts:
+        _vectors.update(zip(texts, vectors(texts), strict=True))
+
+
+def gold_answer(case: Case) -> Answer:
+    """Gold as an answer."""
+    assert case.gold
+    return Answer(case.gold.title, case.gold.questions)
+
+
 def _row(
     case: Case, source: str, title: str, asked: Sequence[str], scores: dict[str, float], verdict: str, reading: int
 ) -> Row:
-    assert case.gold
-    gold = amounts(case, Answer(case.gold.title, case.gold.questions), vectors)
-    found = amounts(case, Answer(title, tuple(asked)), vectors)
-    return Row(case.id, source, found, gold, tuple(scores[d] for d in DIMENSIONS), verdict, reading)
+    answer, gold = Answer(title, tuple(asked)), gold_answer(case)
+    embed([answer, gold])
+    gold_amounts, found = (amounts(case, a, vectors, _vectors) for a in (gold, answer))
+    return Row(case.id, source, found, gold_amounts, tuple(scores[d] for d in DIMENSIONS), verdict, reading)
 
 
 def fit(train: Sequence[Row]) -> Constants:

@@ -78,7 +78,7 @@ def test_of_many_writers_exactly_one_wins(tmp_path):
 
 def test_a_replaced_file_has_the_new_bytes_and_can_be_replaced_again(tmp_path):
     for text in ("first", "second", ""):
-        files.replace(tmp_path / "f", text)
+        files.write_atomic(tmp_path / "f", text)
         assert (tmp_path / "f").read_text() == text
     assert names(tmp_path) == ["f"]
 
@@ -86,7 +86,7 @@ def test_a_replaced_file_has_the_new_bytes_and_can_be_replaced_again(tmp_path):
 def test_a_replacement_that_fails_leaves_nothing_behind(tmp_path):
     (tmp_path / "f").mkdir()
     with pytest.raises(OSError):
-        files.replace(tmp_path / "f", "text")
+        files.write_atomic(tmp_path / "f", "text")
     assert names(tmp_path) == ["f"]
 
 
@@ -172,3 +172,42 @@ def test_sha256sum_reads_the_list_too(sealed):
     assert subprocess.run(command, cwd=sealed).returncode == 0
     (sealed / "a.txt").write_text("alphA")
     assert subprocess.run(command, cwd=sealed).returncode == 1
+
+
+def test_a_checkout_that_changed_only_line_ends_is_told_so(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\ntwo\n")
+    text = files.sums(tmp_path, ["a.txt"])
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\r\n")
+    [fault] = files.check_sums(tmp_path, text.replace("\n", "\r\n"), "SUMS")
+    assert "CRLF" in fault and "core.autocrlf" in fault
+    (tmp_path / "a.txt").write_bytes(b"one\r\nTWO\r\n")
+    [fault] = files.check_sums(tmp_path, text, "SUMS")
+    assert "changed since it was sealed" in fault and "CRLF" not in fault
+
+
+def test_a_clone_that_converts_line_ends_keeps_the_bytes_of_this_project(tmp_path):
+    def git(*args):
+        user = ("-c", "user.name=t", "-c", "user.email=t@t.example", "-c", "core.autocrlf=true")
+        subprocess.run(["git", *user, *args], check=True, capture_output=True)
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    git("init", here)
+    shutil.copy(files.ROOT / ".gitattributes", here)
+    (here / "cases.jsonl").write_bytes(b"{}\n{}\n")
+    git("-C", here, "add", ".")
+    git("-C", here, "commit", "-m", "sealed")
+    git("clone", here, there)
+    assert (there / "cases.jsonl").read_bytes() == b"{}\n{}\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without a home")
+def test_paths_are_taken_out_for_a_user_without_a_home():
+    code = """
+import os
+from lib.files import ROOT, without_paths
+os.environ.pop("HOME", None)
+os.setuid(12345)
+print(without_paths(f"{ROOT}/ruler and /elsewhere"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=files.ROOT, capture_output=True, text=True)
+    assert done.stdout == "./ruler and /elsewhere\n", done.stderr

@@ -207,3 +207,11 @@ def test_a_chain_that_changed_behind_the_back_of_a_reader_is_noticed(path):
     path.write_bytes(path.read_bytes().replace(b"one", b"eno"))
     with pytest.raises(Tampered, match="changed since it was read"):
         found.extend([row("more")])
+
+
+@BOTH
+def test_line_ends_that_a_checkout_changed_are_named(path, scheme):
+    Log(path, scheme).extend([row("one"), row("two")])
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(Tampered, match="CRLF.*core.autocrlf"):
+        Log(path, scheme)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from lib.files import OneLine
+from lib.files import Exit, OneLine
 from lib.measure.answer import normalised
 from lib.models.embed import embedder
 
@@ -43,6 +43,8 @@ JUDGED = re.compile(
 
 class Leak(OneLine):
     """A text of the ruler stands where a model could see it; the message names both."""
+
+    exit = Exit.USAGE
 
 
 def content(text: str) -> frozenset[str]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from lib.agent import prompt
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
-from lib.files import OneLine
+from lib.files import Exit, OneLine
 from lib.forms import checked
 from lib.measure.answer import NoAnswer
 from lib.models.model import FAILED, Capabilities, Completion, Cost, Decoding, Model
@@ -30,6 +30,8 @@ LONGEST = 1500  # letters of a wording
 
 class BadPipeline(OneLine, ValueError):
     """A pipeline that cannot run; the message says which step, what came and what was expected."""
+
+    exit = Exit.USAGE
 
 
 class Misplaced(BadPipeline):

@@ -22,6 +22,7 @@ from typing import Any
 from urllib.request import getproxies
 
 from lib.claude.prices import Budget, CloudError, Request, Spent, dollars, input_tokens, listed, worst
+from lib.files import Exit
 
 API_VERSION = "2026-10-21"  # sent by name, so that another SDK cannot change what a judge is
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)  # s between the tries of one call; `retry-after` may ask for more
@@ -37,6 +38,8 @@ STATUS = {
 
 class NoAccess(CloudError):
     """Nothing can be sent from here; the message says what to set."""
+
+    exit = Exit.MISSING
 
 
 class NoKey(NoAccess):

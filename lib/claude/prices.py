@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from lib.files import Exit, OneLine
+
 PRICED = "2026-11-23"  # the day on which these prices were read; prices are not in the API
 BATCH_SHARE = 0.5  # of the price
 CACHE_READ, CACHE_WRITE, CACHE_WRITE_1H = 0.1, 1.25, 2.0  # of the input price
@@ -38,14 +40,17 @@ MODELS = {
 }
 
 
-class CloudError(Exception):
+class CloudError(OneLine):
     """The API cannot be used for this run; the message says why and never holds a key."""
 
+    exit = Exit.RUN_FAILED
     paid = False  # whether the API may bill what failed
 
 
 class UnknownModel(CloudError):
     """A model without a listed price; nothing is spent on it."""
+
+    exit = Exit.USAGE
 
 
 class BudgetSpent(CloudError):

@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from lib.cli.options import AS_JSON, FAILED, OK, RUNS, line, say_report, store_runs, values
+from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, line, say_report, store_runs, values
+from lib.files import Exit
 
 shown = partial(click.option, show_default=True)
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
@@ -180,7 +181,7 @@ def view_of(folder: Path, steer_folder: Path, parameters: Any) -> Any:
 
 
 @click.command()
-@RUNS
+@SEALED_RUNS
 @STEER
 @PARAMETERS
 @AS_JSON
@@ -196,7 +197,7 @@ def log(runs: Path, steer_folder: Path | None, parameters: Any, as_json: bool) -
         click.echo(json.dumps({**view.plain, "waiting": waiting}, indent=1, ensure_ascii=False))
     else:
         click.echo(as_text(view, waiting), nl=False)
-    return OK
+    return Exit.OK
 
 
 @click.command()
@@ -219,10 +220,10 @@ def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, paramete
     except Refused as error:
         event = refused(view.events, text, error, by=by, asked="", fingerprint=view.fingerprint)
         click.echo(f"notch: refused, {error} (event {event['n']})", err=True)
-        return FAILED
+        return Exit.FAILED
     path = steering.enqueue(where, proposal.as_dict(), by)
     click.echo(f"queued as {path.name}; `notch next` runs it, or the loop when its turn comes")
-    return OK
+    return Exit.OK
 
 
 @click.command(name="next")

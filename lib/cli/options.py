@@ -1,4 +1,4 @@
-"""What commands share: exit codes, options, parameters as papermill spells them, the line about a run, the report."""
+"""What commands share: options, parameters as papermill spells them, the line about a run, the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import click
 
 from lib.files import runs_folder
 
-OK, FAILED, USAGE, MISSING, RUN_FAILED, TAMPERED = range(6)
 TEXTS = ("hypothesis", "of", "adapter", "model", "method", "request")  # parameters whose value is not read as YAML
 
 
@@ -28,6 +27,11 @@ RUNS = click.option(
     help="Folder of sealed runs (default: runs).",
 )  # fmt: skip
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+# For commands that only read: a folder that is not there is a slip of the hand, not an empty one.
+SEALED_RUNS = click.option(
+    "--runs", type=click.Path(exists=True, file_okay=False, path_type=Path), callback=store_runs,
+    help="Folder of sealed runs (default: runs).",
+)  # fmt: skip
 JUDGE = click.option("--judge", type=click.Choice(["offline", "claude"]), default="offline", show_default=True)
 PARAMETERS = click.option(
     "-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter, as papermill spells it."
@@ -65,13 +69,19 @@ def value(name: str, text: str) -> Any:
 
 def line(record: dict[str, Any]) -> str:
     """One line about a run."""
-    s, d = record["scores"], record["decision"]
-    if not s or record["status"] == "invalid":
-        return f"{record['id']}: {record['status']}, {d.get('reason', '')}"
-    delta = f", {d['delta']:+.4f} against {d['against']} (p = {d['p']:.3g})" if d.get("delta") is not None else ""
-    first = record["kind"] == "confirm" and not d.get("against")  # kept as what later looks must beat, not as a win
-    return (f"{record['id']}: {'first look' if first else record['status']}, quality {s['quality']:.4f} "
-            f"(W/T/L {s['wins']}/{s['ties']}/{s['losses']}, {s['no_answer']} without an answer){delta}")  # fmt: skip
+    scores, decision = record["scores"], record["decision"]
+    if not scores or record["status"] == "invalid":
+        return f"{record['id']}: {record['status']}, {decision.get('reason', '')}"
+    status = record["status"]
+    if record["kind"] == "confirm" and not decision.get("against"):
+        status = "first look"  # kept as what later looks must beat, not as a win
+    text = (
+        f"{record['id']}: {status}, quality {scores['quality']:.4f} "
+        f"(W/T/L {scores['wins']}/{scores['ties']}/{scores['losses']}, {scores['no_answer']} without an answer)"
+    )
+    if decision.get("delta") is None:
+        return text
+    return f"{text}, {decision['delta']:+.4f} against {decision['against']} (p = {decision['p']:.3g})"
 
 
 def say_report(runs: Path) -> None:

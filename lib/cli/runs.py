@@ -8,21 +8,8 @@ from typing import Any
 
 import click
 
-from lib.cli.options import (
-    AS_JSON,
-    FAILED,
-    JUDGE,
-    MISSING,
-    OK,
-    PARAMETERS,
-    RUNS,
-    TAMPERED,
-    YAML,
-    line,
-    say_report,
-    values,
-)
-from lib.files import ROOT, RULER, Tampered, locked, runs_at
+from lib.cli.options import AS_JSON, JUDGE, PARAMETERS, RUNS, SEALED_RUNS, YAML, line, say_report, values
+from lib.files import ROOT, RULER, Exit, Tampered, locked, runs_at
 
 
 @click.command()
@@ -38,7 +25,7 @@ def doctor(runs: Path, as_json: bool) -> int:
     else:
         for row in machine["checks"]:
             click.echo(f"{'ok ' if row['ok'] else '-- '} {row['what']}: {row['found']}")
-    return OK if machine["ok"] else MISSING
+    return Exit.OK if machine["ok"] else Exit.MISSING
 
 
 @click.command()
@@ -53,9 +40,9 @@ def freeze(ruler: Path) -> int:
         click.echo(
             f"notch: {ruler / 'FROZEN'} exists; a frozen ruler stays as it is, copy it to a new folder first", err=True
         )
-        return FAILED
+        return Exit.FAILED
     click.echo(f"{ruler} is frozen as {seal[:12]}")
-    return OK
+    return Exit.OK
 
 
 @click.command()
@@ -64,25 +51,25 @@ def freeze(ruler: Path) -> int:
 @click.option("--name", default="", help="Slug of the run (default: from lever and steps).")
 @RUNS
 @AS_JSON
-def run(parameters: tuple[tuple[str, str], ...], as_yaml: tuple[str, ...], name: str, runs: Path, as_json: bool) -> int:
+def run(
+    parameters: tuple[tuple[str, str], ...], as_yaml: tuple[str, ...], name: str, runs: Path, as_json: bool
+) -> None:
     """Run one experiment and seal it."""
     from lib.lab import execute
 
     record = execute.run("10_experiment", values(parameters, as_yaml), name, runs)
     click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else line(record))
-    return OK
 
 
 @click.command(name="seal")
 @click.argument("notebook", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--name", default="", help="Slug of the run (default: the file's name).")
 @RUNS
-def seal_command(notebook: Path, name: str, runs: Path) -> int:
+def seal_command(notebook: Path, name: str, runs: Path) -> None:
     """Adopt a notebook that papermill itself executed."""
     from lib.lab import execute
 
     click.echo(line(execute.seal_notebook(notebook, name, runs)))
-    return OK
 
 
 @click.command()
@@ -93,11 +80,12 @@ def seal_command(notebook: Path, name: str, runs: Path) -> int:
 @PARAMETERS
 @click.option("--name", default="", help="Slug of the run (default: calibrate).")
 @RUNS
-def calibrate(judge: str, against: tuple[str, ...], parameters: Any, name: str, runs: Path) -> int:
+def calibrate(judge: str, against: tuple[str, ...], parameters: Any, name: str, runs: Path) -> None:
     """Measure the judge and its noise on texts whose faults are known, and seal what came out."""
     if against:
-        return _against(judge, against, parameters)
-    return _seal("14_calibrate", values(parameters) | {"judge": judge}, name, runs)
+        _against(judge, against, values(parameters))
+    else:
+        _seal("14_calibrate", values(parameters) | {"judge": judge}, name, runs)
 
 
 @click.command()
@@ -107,66 +95,65 @@ def calibrate(judge: str, against: tuple[str, ...], parameters: Any, name: str, 
 @PARAMETERS
 @click.option("--name", default="", help="Slug of the run (default: rejudge-without-DIMENSION).")
 @RUNS
-def rejudge(run: tuple[str, ...], without: str, judge: str, parameters: Any, name: str, runs: Path) -> int:
+def rejudge(run: tuple[str, ...], without: str, judge: str, parameters: Any, name: str, runs: Path) -> None:
     """Judge the stored answers of runs again without one dimension, beside a placebo with all five."""
     given = {"runs": list(run), "without": without.replace("-", "_"), "judge": judge}
-    return _seal("13_rejudge", values(parameters) | given, name, runs)
+    _seal("13_rejudge", values(parameters) | given, name, runs)
 
 
-def _seal(template: str, parameters: dict[str, Any], name: str, runs: Path) -> int:
+def _seal(template: str, parameters: dict[str, Any], name: str, runs: Path) -> None:
     """Run a template that measures the measure; what it takes is said before it is spent."""
     from lib.lab import execute
 
-    click.echo(execute.accept(template, parameters).plan, err=True)  # type: ignore[union-attr]
+    click.echo(execute.accept(template, parameters).plan, err=True)
     click.echo(line(execute.run(template, parameters, name, runs)))
-    return OK
 
 
-def _against(judge: str, files: tuple[str, ...], parameters: Any) -> int:
+def _against(judge: str, files: tuple[str, ...], parameters: dict[str, Any]) -> None:
     """Compare a judge with stored verdicts. A judge that stores replies does so in a folder that is thrown away."""
     import tempfile
 
     from lib.lab.base import BadParameters, judge_named
     from lib.measure.checks import against
 
-    given = values(parameters)
-    if given.keys() - {"judging", "batch"}:
+    if parameters.keys() - {"judging", "batch"}:
         raise BadParameters("with --against only judging and batch can be set")
     stored = click.Path(exists=True, dir_okay=False, path_type=Path)
-    rows, left = [], 0
+    judged: list[against.Stored] = []
+    unjudged = 0
     for file in files:
-        found, missing = (
-            (against.by_hand(), 0) if file == "verdicts" else against.read(stored.convert(file, None, None))
-        )
-        rows, left = rows + found, left + missing
+        if file == "verdicts":
+            judged += against.by_hand()
+        else:
+            rows, missing = against.read(stored.convert(file, None, None))
+            judged += rows
+            unjudged += missing
     with tempfile.TemporaryDirectory(prefix="notch-") as folder, runs_at(Path(folder)):
-        the_judge = judge_named(judge, None, bool(given.get("batch")), given.get("judging"))
+        the_judge = judge_named(judge, None, bool(parameters.get("batch")), parameters.get("judging"))
         if hasattr(the_judge, "check"):
             the_judge.check()
-        pairs, unscored = against.compare(the_judge, rows)
-    click.echo(against.text(against.agreement(pairs), left, unscored))
+        pairs, unscored = against.compare(the_judge, judged)
+    click.echo(against.text(against.agreement(pairs), unjudged, unscored))
     if judge == "offline":
         click.echo("The offline judge was fitted to verdicts on 27 tasks of this ruler: on those this is flattery, and "
                    "`python -m scripts.fit_offline_judge` says how far it agrees on tasks that shaped nothing.")  # fmt: skip
-    return OK
 
 
 @click.command()
-@RUNS
+@SEALED_RUNS
 @click.option(
     "--html", type=click.Path(file_okay=False, path_type=Path), help="Also write every run as pages into DIR."
 )
-def report(runs: Path, html: Path | None) -> int:
+def report(runs: Path, html: Path | None) -> None:
     """Write the index notebooks, the figures and the pages."""
     from lib.report import site
 
     site.write(runs, html)
     say_report(runs)
-    return OK
 
 
 @click.command()
-@RUNS
+@SEALED_RUNS
 @click.option("--repair", is_flag=True, help="Add sealed runs that an interruption kept out of the ledger.")
 @AS_JSON
 def verify(runs: Path, repair: bool, as_json: bool) -> int:
@@ -176,25 +163,27 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
     from lib.loop import events
     from lib.measure.ruler import Ruler
 
-    wrong, repaired = [], []
+    faults: list[str] = []
+    repaired: list[str] = []
     try:
         Ruler.load(RULER)
     except Tampered as error:
-        wrong += str(error).split("; ")
+        faults += str(error).split("; ")
     if repair and runs.exists():
         with locked(runs / ".lock"):
             repaired = ledger.sync(runs)
-    wrong += ledger.verify(runs)
-    wrong += store.verify(runs / store.NAME)
-    wrong += events.verify(runs)
+    faults += [*ledger.verify(runs), *store.verify(runs / store.NAME), *events.verify(runs)]
     count = len(ledger.sealed_folders(runs)) if runs.exists() else 0
     if as_json:
-        click.echo(json.dumps({"ok": not wrong, "runs": count, "wrong": wrong, "repaired": repaired}, indent=1))
-    else:
-        for text in [*repaired, *wrong]:
-            click.echo(text.replace(f"{ROOT}/", ""), err=text in wrong)
-        if not wrong:
-            click.echo(
-                f"clean: the ruler and {count} sealed runs are as they were written, and every score follows from its judgments"
-            )
-    return TAMPERED if wrong else OK
+        click.echo(json.dumps({"ok": not faults, "runs": count, "wrong": faults, "repaired": repaired}, indent=1))
+        return Exit.TAMPERED if faults else Exit.OK
+    for text in repaired:
+        click.echo(text.replace(f"{ROOT}/", ""))
+    for text in faults:
+        click.echo(text.replace(f"{ROOT}/", ""), err=True)
+    if faults:
+        return Exit.TAMPERED
+    click.echo(
+        f"clean: the ruler and {count} sealed runs are as they were written, and every score follows from its judgments"
+    )
+    return Exit.OK

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lib.cli.options import OK, PARAMETERS, RUN_FAILED, RUNS, line, say_report, values
-from lib.files import ROOT
+from lib.cli.options import PARAMETERS, RUNS, line, say_report, values
+from lib.files import ROOT, Exit
 
 
 @click.command()
@@ -28,27 +29,28 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
     from tqdm import tqdm
 
     from lib.lab import study as studies
-
-    the_plan = studies.read(plan)
-    began, ran, crashed = time.time(), 0, 0
-    seen: set[str] = set()  # a look at the sealed gate can report twice
-    bar = tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False)
-    for progress in studies.run(the_plan, runs, workers):
-        ran += progress.state == "ran"
-        crashed += progress.state == "crashed"
-        if progress.state == "ran" and progress.record:
-            bar.write(line(progress.record))
-        else:
-            bar.write(f"{progress.entry.name}: {progress.message or 'is sealed already'}")
-        bar.update(1 if progress.entry.name not in seen else 0)
-        seen.add(progress.entry.name)
-    bar.close()
-    failed = f", {crashed} crashed" if crashed else ""
-    nothing = "nothing to run: every run of this plan is sealed"
-    click.echo(f"{ran} runs in {time.time() - began:.0f} s{failed}" if ran or crashed else nothing)
     from lib.lab.ledger import Ledger
     from lib.report import site, tables
 
+    the_plan = studies.read(plan)
+    began, ran, crashed = time.time(), 0, 0
+    entries: set[str] = set()  # a look at the sealed gate can report twice
+    with tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
+        for progress in studies.run(the_plan, runs, workers):
+            ran += progress.state == "ran"
+            crashed += progress.state == "crashed"
+            if progress.state == "ran" and progress.record:
+                bar.write(line(progress.record))
+            else:
+                bar.write(f"{progress.entry.name}: {progress.message or 'is sealed already'}")
+            if progress.entry.name not in entries:
+                bar.update()
+            entries.add(progress.entry.name)
+    if not ran and not crashed:
+        click.echo("nothing to run: every run of this plan is sealed")
+    else:
+        failed = f", {crashed} crashed" if crashed else ""
+        click.echo(f"{ran} runs in {time.time() - began:.0f} s{failed}")
     if report and (ran or not site.notebook_path(runs, "20_report").exists()):
         site.write(runs, None)
     if runs.resolve() != (ROOT / "runs").resolve():
@@ -56,7 +58,7 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
         click.echo(tables.reproduction(here, there) or "no run of runs/ to compare with")
     if report:
         say_report(runs)
-    return RUN_FAILED if crashed else OK
+    return Exit.RUN_FAILED if crashed else Exit.OK
 
 
 @click.command()
@@ -71,7 +73,7 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
 @PARAMETERS
 @click.option("--name", default="", help="Slug of the comparison (default: models, or base-MODEL).")
 @RUNS
-def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: str, runs: Path) -> int:
+def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: str, runs: Path) -> None:
     """Look at the sealed gate for a kept run (default: the champion); every look is counted.
 
     With --models or --base: compare models instead, on the full gate. Sealed runs are used again, missing ones run as
@@ -86,14 +88,12 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
     if bool(run) + bool(models) + bool(base) > 1:
         raise BadParameters("RUN, --models and --base are three different questions; ask one at a time")
     given = values(parameters)
-    if models or base:
-        if models:
-            comparison = bases.compare(runs, models.split(","), given, name)
-        else:
-            comparison = bases.base(runs, base, old, given, name)
-        for state, record in comparison:
-            click.echo(line(record) + (" (sealed already)" if state == "there" else ""))
-        return OK
+    if models:
+        _say_sides(bases.compare(runs, models.split(","), given, name))
+        return
+    if base:
+        _say_sides(bases.base(runs, base, old, given, name))
+        return
     if given or name:
         raise BadParameters(
             "-p and --name go with --models or --base; a look at the sealed gate repeats a kept run as it is"
@@ -101,4 +101,8 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
     for progress in studies.confirm(Ledger.read(runs), studies.Entry("confirm", confirm=True), run):
         click.echo(line(progress.record) if progress.record else progress.message)
     click.echo(f"{len(Ledger.read(runs).looks())} looks at the sealed gate so far")
-    return OK
+
+
+def _say_sides(comparison: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    for state, record in comparison:
+        click.echo(line(record) + (" (sealed already)" if state == "there" else ""))

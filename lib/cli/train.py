@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from lib.cli.options import AS_JSON, OK, PARAMETERS, RUNS, YAML, values
-from lib.files import ROOT, environment
+from lib.cli.options import AS_JSON, PARAMETERS, RUNS, YAML, values
+from lib.files import ROOT, Exit, environment
 
 MINUTE = 60.0  # s between two lines where there is no terminal
 
@@ -48,12 +48,12 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
             click.echo(
                 f"{one.id}: {one.state}, expected {one.expected:+.3f}, {' '.join(one.why.split())} {one.unchecked}".rstrip()
             )
-        return OK
+        return Exit.OK
     if approve or reject:
         who = who or getpass.getuser()
         decided = requests.reject(steer, request, reject, who) if reject else requests.approve(steer, request, who)
         click.echo(f"{decided.id} is {decided.state}" + (f"; now: {decided.command}" if approve else ""))
-        return OK
+        return Exit.OK
     given = values(parameters, as_yaml)
     if from_run:
         from lib.lab.ledger import Ledger
@@ -64,7 +64,7 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
         given = {"model": record["model"], **given, "adapter": record["id"]}
     record = _asked(request, given, name, steer, runs) if request else _train(given, name, runs)
     click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else summary(record, runs))
-    return OK
+    return Exit.OK
 
 
 def summary(record: dict[str, Any], runs: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import Self
 
-from lib.files import RULER, OneLine
+from lib.files import RULER, Exit, OneLine
 from lib.forms import Text, form, unknown
 from lib.lab.ledger import Decision, Ledger
 from lib.lab.offline import OfflineJudge
@@ -29,6 +29,8 @@ SETUP = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline", "
 
 class BadParameters(OneLine, ValueError):
     """Parameters that cannot run; the message says which, what came and what was expected."""
+
+    exit = Exit.USAGE
 
 
 def judge_named(

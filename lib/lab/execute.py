@@ -21,7 +21,18 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from lib.files import NOTEBOOKS, canonical, environment, locked, runs_at, runs_folder, sha256, without_paths
+from lib.files import (
+    NOTEBOOKS,
+    Exit,
+    OneLine,
+    canonical,
+    environment,
+    locked,
+    runs_at,
+    runs_folder,
+    sha256,
+    without_paths,
+)
 from lib.forms import unknown
 from lib.lab.base import BadParameters, Runnable
 from lib.lab.calibration import Calibration
@@ -46,8 +57,10 @@ MAKERS: dict[str, type[Runnable]] = {
 }  # fmt: skip
 
 
-class RunFailed(Exception):
+class RunFailed(OneLine):
     """A run that crashed. It is sealed all the same; `run` is its id."""
+
+    exit = Exit.RUN_FAILED
 
     def __init__(self, message: str, run: str = "") -> None:
         super().__init__(message)
@@ -324,9 +337,9 @@ def tidy(notebook: dict[str, Any], cases: bytes, model: str = "") -> str:
 
 def render(path: Path, out: Path, folder: Path, cwd: Path | None = None) -> None:
     """Execute an index notebook against a folder of runs and write it, with outputs, to `out`. Raises RunFailed."""
-    from lib.files import replace
+    from lib.files import write_atomic
 
     notebook, error = execute(path, {}, folder, cwd=cwd)
     if error and not error.endswith("result records instead of one"):
         raise RunFailed(f"{path.name}: {without_paths(error)}")
-    replace(out, tidy(notebook, b""))
+    write_atomic(out, tidy(notebook, b""))

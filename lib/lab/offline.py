@@ -13,7 +13,7 @@ from functools import cache as once
 from pathlib import Path
 from typing import Any
 
-from lib.files import RULER, canonical, replace, rows, sha256, sha256_file
+from lib.files import RULER, canonical, rows, sha256, sha256_file, write_atomic
 from lib.lab.record import machine
 from lib.measure import offline_judge
 from lib.measure.answer import Answer
@@ -43,7 +43,7 @@ def vectors(texts: Sequence[str]) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         np.save(buffer, made)
-        replace(path, buffer.getvalue())
+        write_atomic(path, buffer.getvalue())
     return made
 
 
@@ -89,7 +89,7 @@ def _repeats(ruler: Path, content: tuple[str, ...]) -> None:
                       "put them back (`make setup`), or judge with claude")  # fmt: skip
     with contextlib.suppress(OSError):  # without a cache it is only slower
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, b"")
+        write_atomic(path, b"")
 
 
 def _fresh(texts: Sequence[str]) -> Any:

@@ -19,8 +19,7 @@ from typing import Any, ClassVar, Literal
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import ROOT, OneLine, sha256
-from lib.files import replace as write_file
+from lib.files import ROOT, OneLine, sha256, write_atomic
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.ledger import Decision
@@ -240,7 +239,7 @@ def progress() -> Callable[[dict[str, Any]], None]:
     Not where papermill runs without a reader: the line would be sealed with the timings of this machine.
     """
     if path := os.environ.get(PROGRESS):
-        return lambda state: write_file(Path(path), line(state))
+        return lambda state: write_atomic(Path(path), line(state))
     if os.environ.get("NOTCH_RUNS") or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         return lambda _: None
     return lambda state: print(f"\r{line(state)}", end="", file=sys.stderr, flush=True)

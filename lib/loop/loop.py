@@ -17,7 +17,7 @@ from typing import Any
 from lib.agent.guard import Leak
 from lib.claude.client import MustWait, NotAnswered
 from lib.claude.prices import BudgetSpent
-from lib.files import OneLine, Tampered, sha256
+from lib.files import Exit, OneLine, Tampered, sha256
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.execute import RunFailed
@@ -33,7 +33,7 @@ from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.loop.view import Ask, Asked, View
 
-DONE, GAVE_UP, FAILED = 0, 1, 4  # exit codes of an end
+DONE, GAVE_UP, FAILED = Exit.OK, Exit.FAILED, Exit.RUN_FAILED  # how it may end
 REQUESTS = "requests"  # of a training, in the steering folder
 
 

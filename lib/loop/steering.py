@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from lib.agent.pipeline import STEPS
-from lib.files import replace, sha256, write_new
+from lib.files import sha256, write_atomic, write_new
 from lib.forms import Number, fill, form
 from lib.lab.base import BadParameters
 from lib.lab.experiment import LEVERS
@@ -172,7 +172,7 @@ def live(folder: Path, **state: Any) -> None:
 def note(folder: Path, name: str, text: str) -> None:
     """Write a file for people to read; the loop does not read it back."""
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / name, text)
+    write_atomic(folder / name, text)
 
 
 def write(folder: Path, name: str, text: str | None) -> None:

@@ -17,7 +17,7 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-from lib.files import locked, replace, runs_folder, write_new
+from lib.files import locked, runs_folder, write_atomic, write_new
 from lib.forms import fill
 from lib.lab.base import BadParameters
 from lib.lab.training import Training
@@ -157,7 +157,7 @@ def advance(
             before, state=state, run=run or before.run, history=(*before.history, _step(state, who, why)),
             measured=(*before.measured, measured) if measured else before.measured,
         )  # fmt: skip
-        replace(folder / f"{before.id}.json", _text(request))
+        write_atomic(folder / f"{before.id}.json", _text(request))
     return request
 
 

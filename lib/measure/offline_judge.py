@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lib.files import canonical, sha256
@@ -28,9 +29,10 @@ from lib.measure.ruler import Case, Gold, Unknown
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 3
+VERSION = 4
 CONSTANTS = Path(__file__).with_name("offline_judge.json")  # written by scripts/fit_offline_judge.py
 Vectors = Callable[[Sequence[str]], "np.ndarray"]  # texts -> one row of length 1 each
+Rows = Mapping[str, "np.ndarray"]  # text -> its row
 
 LONG = 2000  # characters read of a question
 WH = frozenset("what which who whom whose when where why how".split())
@@ -47,7 +49,9 @@ PLAIN = (
     | VAGUE
     | frozenset("a an the you your for of to do have want need like get much many often long".split())
 )
-JOINED = re.compile(r"\b(and|or)\b|[,;:]")
+JOINED = re.compile(r"\b(?:and|or)\b|[,;:?]", re.I)
+LEAST_ASK = 3  # words: what is shorter, as ", and why?", asks nothing of its own
+MOST_ASKS = 3  # parts of a question that are read
 # Markup, JSON or an order to whoever grades: nobody who is asked about a task could answer that.
 TALK = re.compile(
     r"</?\w[^>]*>|[{}]|\b(ignore|disregard|forget)\b.*\b(rubric|set|instructions?|above|other)\b|\bgive \d to\b", re.I
@@ -64,8 +68,10 @@ ASKED = (
 )  # fmt: skip
 # Cosines between which a question goes from "asks something else" to "asks this", and from apart to the same.
 MEETS, SAME = (0.4, 0.75), (0.6, 0.9)
+GOLD, TIES = 0.95, 0.06  # share of gold's questions that makes a set gold's; points of its mean score that it may lose
+COPIED = (0.8, 0.98)  # from "another question" to "a question of gold's", in whatever words
 FAULTS = {
-    "joined": "joined or listed asks", "long": "long questions", "short": "questions of fewer than five words", "vague": "questions that name nothing",
+    "joined": "several asks in one question", "listed": "lists in a question", "preface": "words before the question", "long": "long questions", "short": "questions of fewer than five words", "vague": "questions that name nothing",
     "unformed": "no question by its first word", "pasted": "words of the task pasted in", "searched": "asked of a search engine",
     "missing": "unknowns not asked for", "uncritical": "the decisive unknown not asked for", "far": "far from anything that the plan depends on",
     "off": "questions that the plan does not depend on", "pairs": "questions that ask the same", "nearest": "two questions nearly the same",
@@ -78,14 +84,50 @@ class Amounts:
     """How much of each fault a set has, 0 for none, and what the judge can name."""
 
     of: dict[str, float]
-    copied: float  # share of questions that are gold's word for word
+    copied: float  # share of questions that are gold's, in its words or others
     void: float  # share of questions that ask the person nothing
     notes: dict[str, str]  # fault -> what it was found in
+    asked: int = 7  # questions
 
 
 def read(answer: Answer) -> list[str]:
     """The questions of an answer as far as they are read; one that asks nothing where there is none."""
     return [q[:LONG] for q in answer.questions] or ["?"]
+
+
+def form_of(question: str) -> str:
+    """How a question is put together, "" for one plain ask.
+
+    >>> form_of("Who is coming, and what do they eat?"), form_of("Is it for you, your family or friends?")
+    ('joined', 'listed')
+    >>> form_of("Thinking of your evenings, when are you free?"), form_of("When are you free?")
+    ('preface', '')
+    """
+    pieces = [WORD.findall(p.lower()) for p in JOINED.split(question.rstrip(" ?"))]
+    asks = [headed(words) for words in pieces if words]
+    if len(asks) < 2:
+        return ""
+    if sum(asks) > 1:
+        return "joined"
+    return "listed" if asks[0] or not any(asks) else "preface"
+
+
+def headed(words: Sequence[str]) -> bool:
+    """Whether words begin as a question does, as "in which" also does."""
+    return words[0] in WH | VERBS or (words[0] in FRONT and len(words) > 1 and words[1] in WH)
+
+
+def parts(question: str) -> tuple[str, ...]:
+    """The asks of a question that joins several, each by itself; () where it is one ask.
+
+    >>> parts("Who is coming, and what do they eat?")
+    ('Who is coming?', 'what do they eat?')
+    >>> parts("How much can you spend, and why?")
+    ()
+    """
+    pieces = (p.strip() for p in JOINED.split(question.rstrip(" ?")))
+    asks = [f"{p}?" for p in pieces if len(WORD.findall(p)) >= LEAST_ASK]
+    return tuple(asks[:MOST_ASKS]) if len(asks) > 1 else ()
 
 
 def ramp(values: Any, between: tuple[float, float]) -> Any:
@@ -95,25 +137,32 @@ def ramp(values: Any, between: tuple[float, float]) -> Any:
     return np.clip((values - between[0]) / (between[1] - between[0]), 0, 1)
 
 
-def amounts(case: Case, answer: Answer, vectors: Vectors, here: Any = None) -> Amounts:
-    """The faults of an answer to a case; `here` are its questions' vectors where they are known. Raises ValueError
-    without gold."""
+def texts_of(answer: Answer) -> list[str]:
+    """Every text of an answer whose vector is needed: its questions and what they join."""
+    asked = read(answer)
+    return list(dict.fromkeys([*asked, *(part for q in asked for part in parts(q))]))
+
+
+def amounts(case: Case, answer: Answer, vectors: Vectors, rows: Rows | None = None) -> Amounts:
+    """The faults of an answer to a case; `rows` holds a vector for each of `texts_of(answer)` where they are known.
+    Raises ValueError without gold."""
     if case.gold is None:
         raise ValueError(f"case {case.id!r} has no gold answer, and the offline judge compares with gold")
+    if rows is None:
+        texts = texts_of(answer)
+        rows = dict(zip(texts, vectors(texts), strict=True))
     asked = read(answer)
     words = [WORD.findall(q.lower().replace("’", "'")) for q in asked]
-    found, notes = _of_words(case.task, asked, words)
-    of_meaning, more = _of_meaning(case, asked, vectors(asked) if here is None else here, vectors)
+    of_words, notes = _of_words(case.task, asked, words)
+    of_meaning, copied, more = _of_meaning(case, asked, rows, vectors)
     void = sum(not w or not q.rstrip().endswith("?") or bool(TALK.search(q)) for q, w in zip(asked, words, strict=True))
-    gold = {q.strip().lower() for q in case.gold.questions}
-    copied = sum(q.strip().lower() in gold for q in asked) / len(asked)
-    return Amounts({**found, **of_meaning}, copied, void / len(asked), {**notes, **more})
+    return Amounts({**of_words, **of_meaning}, copied, void / len(asked), {**notes, **more}, len(asked))
 
 
 def _of_words(task: str, asked: Sequence[str], words: Sequence[list[str]]) -> tuple[dict[str, float], dict[str, str]]:
     said = set(WORD.findall(task.lower()))
     marks = {
-        "joined": [bool(JOINED.search(q.rstrip(" ?").lower())) for q in asked],
+        **{form: [form_of(q) == form for q in asked] for form in ("joined", "listed", "preface")},
         "unformed": [not w or w[0] not in WH | VERBS | FRONT for w in words],
         "short": [len(w) < 5 for w in words],
         "vague": [bool(VAGUE & set(w)) and len(set(w) - PLAIN) < 3 for w in words],
@@ -128,19 +177,31 @@ def _of_words(task: str, asked: Sequence[str], words: Sequence[list[str]]) -> tu
 
 
 def _of_meaning(
-    case: Case, asked: Sequence[str], here: Any, vectors: Vectors
-) -> tuple[dict[str, float], dict[str, str]]:
-    """What needs to know which texts ask the same; `here` is (questions, width)."""
+    case: Case, asked: Sequence[str], rows: Rows, vectors: Vectors
+) -> tuple[dict[str, float], float, dict[str, str]]:
+    """What needs to know which texts ask the same: faults, the share of questions that are gold's, notes."""
     import numpy as np
     from scipy.optimize import linear_sum_assignment
 
+    here = np.stack([rows[q] for q in asked])  # (questions, width)
+    lines = [np.stack([rows[q], *(rows[p] for p in parts(q))]) for q in asked]  # a question, then what it joins
     unknowns = unknowns_of(case)
-    near = closeness(here, unknowns, vectors)  # (questions, unknowns)
-    # One question answers for one unknown; one that joins two asks, for two.
-    slots = np.concatenate([near, near[[bool(JOINED.search(q.rstrip(" ?").lower())) for q in asked]]])
-    rows, columns = linear_sum_assignment(-slots)
+    ways = [closeness(line, unknowns, vectors) for line in lines]  # each (1 + parts, unknowns)
+    near = np.stack([way.max(0) for way in ways])  # (questions, unknowns)
+    # One question answers for one unknown, and what it joins for one more each, unless it was asked before.
+    first = [n for i, n in enumerate(near) if not repeats(here, i)]
+    more = [
+        way[i]
+        for way, line in zip(ways, lines, strict=True)
+        for i in range(2, len(line))
+        if not repeats(line[1:], i - 1)
+    ]
+    slots = np.stack([*first, *more])
+    taken, columns = linear_sum_assignment(-slots)
     met = np.zeros(len(unknowns))
-    met[columns] = ramp(slots[rows, columns], MEETS)
+    met[columns] = ramp(slots[taken, columns], MEETS)
+    gold = fixed(case.gold.questions, vectors)  # type: ignore[union-attr]
+    copied = float(np.mean([ramp((line[:2] @ gold.T).max(), COPIED) for line in lines]))
     weight = np.array([u.weight for u in unknowns], dtype=float)
     reach = np.sort(weight)[::-1][: len(case.gold.questions)].sum()  # type: ignore[union-attr]  # what seven can ask for
     best = near.max(1)
@@ -163,7 +224,12 @@ def _of_meaning(
         "off": _numbers([i for i, b in enumerate(best, 1) if b < 0.45]),
         "pairs": ", ".join(f"{j} and {i}" for i, j in twins[:3]),
     }  # fmt: skip
-    return {name: round(value, 6) for name, value in found.items()}, {k: v for k, v in notes.items() if v}
+    return {name: round(value, 6) for name, value in found.items()}, copied, {k: v for k, v in notes.items() if v}
+
+
+def repeats(rows: Any, i: int) -> bool:
+    """Whether text i asks again what one before it asks; `rows` are their vectors."""
+    return i > 0 and bool((rows[:i] @ rows[i]).max() > SAME[1])
 
 
 def closeness(here: Any, unknowns: Sequence[Unknown], vectors: Vectors) -> Any:
@@ -248,6 +314,13 @@ def lead(found: Amounts, gold: Amounts, made: Constants) -> float:
     return ahead - made.copies * found.copied
 
 
+def _seen_scores(found: Amounts, gold: Amounts, made: Constants, without: str) -> tuple[list[float], list[float]]:
+    """Scores of gold and of a set, in the same order, without a dimension that is not seen."""
+    both = scores_of(gold, made), scores_of(found, made)
+    ours, theirs = ([score for name, score in scores.items() if name != without] for scores in both)
+    return ours, theirs
+
+
 def verdict_of(found: Amounts, gold: Amounts, made: Constants, without: str = "") -> Verdict:
     """The verdict against gold; `without` a dimension, the faults that only that one prices are not seen."""
     seen = made
@@ -263,9 +336,9 @@ def verdict_of(found: Amounts, gold: Amounts, made: Constants, without: str = ""
         )
     if found.void:
         return "loss"
-    # Vectors of one text differ in the seventh digit with what is embedded beside it.
-    if found.copied == 1 and all(found.of[f] <= gold.of[f] + 1e-4 for f in found.of):
-        return "tie"  # gold itself
+    if found.copied >= GOLD and found.asked == gold.asked:  # gold in whatever words cannot stand ahead of itself
+        lost = [gold_score - score for gold_score, score in zip(*_seen_scores(found, gold, made, without), strict=True)]
+        return "tie" if fmean(lost) <= TIES else "loss"
     ahead = lead(found, gold, seen)
     if ahead < seen.cuts[1]:
         return "loss"
@@ -294,13 +367,11 @@ class OfflineJudge:
     def judge_all(self, pairs: Iterable[tuple[Case, Answer]], without: str = "") -> list[Judgment]:
         """Judgments in the order of the pairs; all their texts are embedded at once."""
         pairs, made, done = list(pairs), constants(), []
-        texts = list(dict.fromkeys(q for _, answer in pairs for q in read(answer)))
+        texts = list(dict.fromkeys(text for _, answer in pairs for text in texts_of(answer)))
         rows = dict(zip(texts, self.vectors(texts), strict=True)) if texts else {}
         for case, answer in pairs:
-            import numpy as np
-
             gold = _gold_amounts(case, self.vectors)
-            found = amounts(case, answer, self.vectors, np.stack([rows[q] for q in read(answer)]))
+            found = amounts(case, answer, self.vectors, rows)
             done.append(
                 Judgment(scores_of(found, made), verdict_of(found, gold, made, without), _notes(found, gold, made))
             )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lib.models.grammar import Grammars, Rule
-from lib.models.model import Decoding
+from lib.models.model import Decoding, NoModel
 
 if TYPE_CHECKING:
     from lib.models.ragged import Llama
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 PREFILL_TOKENS = 4096  # positions of one forward while prompts are read: bounds memory, not the result
 WORTH = 48  # tokens that a shared prefix must save: below that an extra forward costs more
 SCORE_TOKENS = 1024  # the same where every position's logits are needed, so 500 MB with 128,000 tokens
+NO_NUMBERS = (
+    "the model's logits are not numbers (NaN or infinite), so its tokens would be drawn from nothing: its weights are "
+    "broken, or the text has more positions than it learnt"
+)
+PROBED = 8  # tokens that a batch is compared on, once a model
+TIE = 0.02  # of the way from the mean logit to the largest: nearer than that, half precision may decide
 PREFIX_BYTES, MOST_PREFIXES = 256_000_000, 32
 
 
@@ -187,6 +193,7 @@ class Batch:
         self.live: list[Row] = []
         self.held: Any = None  # keys and values of the live rows, None where there are none
         self.keys: Any = None  # random keys, one a row: a row's draws do not depend on its neighbours
+        self.finite: Any = None  # whether the logits of the last step were numbers, worked out beside its tokens
         self.prompt_seconds = 0.0
 
     def run(self, rows: Sequence[Row]) -> None:
@@ -208,7 +215,8 @@ class Batch:
         import mlx.core as mx
 
         tokens = self.held.tokens
-        logits = self.model(tokens[:, None], cache=self.held.cache)[:, -1]
+        logits = self.model(tokens[:, None], cache=self.held.cache)[:, -1]  # (rows, vocabulary)
+        before, self.finite = self.finite, mx.isfinite(logits.max(axis=-1)).all()
         if any(row.decoding.repetition_penalty > 1 for row in self.live):
             mx.async_eval(logits)  # the forward runs while the windows are put together
             newest = [[] if row.fresh else [t] for row, t in zip(self.live, tokens.tolist(), strict=True)]
@@ -217,7 +225,9 @@ class Batch:
             logits = self._masked(logits)
         following, self.keys = drawn(logits, [row.decoding for row in self.live], self.keys)
         # One step ahead: the next token is on its way before this one is looked at.
-        mx.async_eval(following, self.keys)
+        mx.async_eval(following, self.keys, self.finite)
+        if before is not None and not before.item():
+            raise NoModel(NO_NUMBERS)
         for row, token in zip(self.live, tokens.tolist(), strict=True):
             if not row.fresh:
                 row.take(token, self.ends)
@@ -306,6 +316,8 @@ class RaggedBatch(Batch):
         if not places:  # a grammar that leaves no choice ends a reply before anything is drawn
             return
         logits = self.held.forward([[] if row.reason else row.feed for row in self.live])
+        if not np.isfinite(logits.max(axis=-1)).all():
+            raise NoModel(NO_NUMBERS)
         going = [self.live[i] for i in places]
         decodings = [row.decoding for row in going]
         if any(d.repetition_penalty > 1 for d in decodings):
@@ -355,6 +367,33 @@ def batch(model: Any, *arguments: Any) -> Batch:
     from lib.models import ragged
 
     return RaggedBatch(model, *arguments) if ragged.fits(model) else Batch(model, *arguments)
+
+
+def agrees(model: Any, prefixes: Prefixes, prompts: Sequence[list[int]], width: int) -> bool:
+    """Whether rows of unequal prompts, `width` of them at a time, draw what a forward over each whole text says.
+
+    mlx-lm's caches do not hold for every architecture: some break off on a batch, some let the padding of one row into
+    another without an error. Raises NoModel where the model gives no numbers.
+    """
+    rows = [Row(ids, Decoding(max_tokens=PROBED)) for ids in prompts]
+    try:
+        batch(model, prefixes, (), None, width).run(rows)
+    except NoModel:
+        raise
+    except Exception:  # shapes that do not fit, a cache that cannot be put together: whatever mlx says there
+        return False
+    return all(_largest(model, row) for row in rows)
+
+
+def _largest(model: Any, row: Row) -> bool:
+    """Whether each drawn token has the largest logit, or one so near it that rounding may decide between the two."""
+    import mlx.core as mx
+
+    text = mx.array([row.ids + row.made[:-1]])
+    logits = model(text)[0, len(row.ids) - 1 :].astype(mx.float32)  # (drawn, vocabulary)
+    top = logits.max(axis=-1)
+    drawn = mx.take_along_axis(logits, mx.array(row.made)[:, None], axis=-1)[:, 0]
+    return bool(mx.all(top - drawn <= TIE * (top - logits.mean(axis=-1))).item())
 
 
 def penalised(logits: Any, rows: Sequence[Row], newest: Sequence[Sequence[int]] = ()) -> Any:
@@ -411,16 +450,21 @@ def sampled(logits: Any, keys: Any, temp: float, top_p: float, min_p: float, top
 
 
 def mean_logprobs(
-    model: Any, prefixes: Prefixes, prompts: Sequence[list[int]], replies: Sequence[list[int]]
+    model: Any,
+    prefixes: Prefixes,
+    prompts: Sequence[list[int]],
+    replies: Sequence[list[int]],
+    positions: int = SCORE_TOKENS,
 ) -> list[float]:
-    """The mean log-probability of a token of each reply after its prompt. No reply may be empty."""
+    """The mean log-probability of a token of each reply after its prompt, `positions` of them in one forward; with 1
+    each row goes alone. No reply may be empty."""
     import mlx.core as mx
 
     found = [0.0] * len(prompts)
     for n, places in prefixes.groups(prompts):
         places = sorted(places, key=lambda i: len(prompts[i]) + len(replies[i]))
         held = prefixes.get(prompts[places[0]][:n])
-        for some in _runs(places, [len(prompts[i]) + len(replies[i]) - n for i in places], SCORE_TOKENS):
+        for some in _runs(places, [len(prompts[i]) + len(replies[i]) - n for i in places], positions):
             whole = [(prompts[i] + replies[i])[n:] for i in some]
             most = max(map(len, whole)) - 1
             tokens = mx.array([w + [0] * (most + 1 - len(w)) for w in whole])

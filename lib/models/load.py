@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from lib.models import apple, cloud, grammar, mlx, provenance, stored
-from lib.models.mlx import MLXModel, adapter_folder, resolve
+from lib.models.mlx import MLXModel, adapter_folder
 from lib.models.model import Capabilities, Decoding, Model, NoModel, ToyModel
 
 SAMPLING = ("temp", "top_p", "min_p", "top_k", "seed", "repetition_penalty", "repetition_context")
@@ -28,7 +28,8 @@ def load(name: str, adapter: str = "") -> Model:
 
 
 def check(name: str, adapter: str = "") -> None:
-    """Refuse an unknown model or adapter without loading anything. Raises NoModel, or NoKey for a Claude model."""
+    """Refuse an unknown model or adapter, or a model that cannot be spoken to, without loading weights. Raises NoModel,
+    or NoKey for a Claude model."""
     if adapter and not capabilities(name).adapters:
         raise NoModel(f"model {name!r:.60} takes no adapter; use smollm2 or another MLX model")
     if name == "apple":
@@ -38,7 +39,7 @@ def check(name: str, adapter: str = "") -> None:
     elif stored.named(name):
         stored.read(name)
     elif name != "toy":
-        resolve(name)
+        mlx.check(name)
     if adapter:
         adapter_folder(adapter, name)
 

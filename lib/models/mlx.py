@@ -8,6 +8,7 @@ to float32, which decodes about 5 times faster than 4 or 8 bit there; on Apple s
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import os
@@ -15,18 +16,19 @@ import re
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lib import weights
 from lib.files import ROOT
-from lib.models import gguf, provenance
-from lib.models.batching import Prefixes, Row, batch, mean_logprobs
+from lib.models import gguf, provenance, ragged
+from lib.models.batching import PROBED, SCORE_TOKENS, Prefixes, Row, agrees, batch, mean_logprobs
+from lib.models.chat import CUT, PROBE, Chat
 from lib.models.grammar import Grammars, Rule
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel, one_line
 
 DEFAULT = "smollm2"  # the subject that needs no hub, no key and no GPU
 CAN = Capabilities(logprobs=True, grammar=True, adapters=True)
@@ -139,6 +141,28 @@ def identity(name: str) -> str:
     return provenance.content_hash(folder_of(name))
 
 
+def check(name: str) -> None:
+    """Refuse a model that is not there, or whose chat template loses what is said. Raises NoModel.
+
+    The tokenizer alone is loaded for that, once for each content: what was found sound is kept in the cache. A hub id
+    is fetched here, so that no network is a refusal and never a run that crashed.
+    """
+    folder, content = folder_of(name), identity(name)
+    sound = weights.cache() / "spoken" / content
+    if content == weights.PINNED[DEFAULT].identity or sound.exists():
+        return
+    from mlx_lm.utils import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(folder)
+    except Exception as error:  # of transformers, which reads what anybody wrote
+        raise NoModel(f"model {name!r}: its tokenizer cannot be loaded from {folder} ({one_line(error)})") from error
+    Chat.of(tokenizer, name)
+    with contextlib.suppress(OSError):
+        sound.parent.mkdir(parents=True, exist_ok=True)
+        sound.touch()
+
+
 def adapter_folder(adapter: str, name: str = "") -> str:
     """The folder of an adapter: a path, or a sealed run by id or slug. Raises NoModel, also where model `name` is not
     the base that it was trained on."""
@@ -166,7 +190,7 @@ class MLXModel:
         where = folder_of(name)
         adapter = adapter_folder(adapter, name) if adapter else ""
         try:
-            base, self.tokenizer = load(str(where))
+            base, self.tokenizer, config = load(str(where), return_config=True)  # type: ignore[misc]
         except Exception as error:
             raise NoModel(f"model {name!r} cannot be loaded from {where}: {one_line(error)}") from error
         self.on_gpu = mx.metal.is_available()
@@ -176,22 +200,41 @@ class MLXModel:
             base.set_dtype(mx.float32)
         self.name = name
         self.capabilities = CAN
-        self.batch = batch
-        self._bare: dict[str, Any] = {"name": name, "weights": identity(name)}
+        self.chat = Chat.of(self.tokenizer, name)
+        self.context = context(config)
+        self._bare: dict[str, str] = {"name": name, "weights": identity(name), **self.chat.identity}
+        self.batch = self._checked_width(base, batch)
         self._base, self._spent, self._others = base, _Spent(), OrderedDict[str, MLXModel]()
         self._grammars: list[Grammars] = []
         self._set_adapter(adapter)
 
+    def _checked_width(self, base: Any, width: int) -> int:
+        """How many rows go through at once: as many as wanted, or 1 where a batch does not say what one row says."""
+        if width == 1 or ragged.fits(
+            base
+        ):  # the rows of `ragged` are our own, and one architecture: tests compare them
+            return width
+        long = [*PROBE[:-1], {**PROBE[-1], "content": PROBE[-1]["content"] * 5}]
+        prompts = [self.encode(PROBE), self.encode(long)]
+        if any(len(ids) + PROBED > self.context for ids in prompts):
+            return width
+        fresh = Prefixes(base, lambda: prompt_cache(base))
+        if agrees(base, fresh, prompts, 2):
+            return width
+        self._bare["batch"] = "row by row: this architecture draws other tokens in a batch"
+        if agrees(base, fresh, prompts, 1):
+            return 1
+        raise NoModel(f"model {self.name!r} draws other tokens step by step than over a whole text: mlx-lm does not run "
+                      "this architecture soundly here; take another version of mlx-lm, or another model")  # fmt: skip
+
     def _set_adapter(self, adapter: str) -> None:
         """Put an adapter's folder on; "" is the bare base."""
-        from mlx_lm.models.cache import make_prompt_cache
-
         self.adapter = adapter
         model = adapted(self._base, adapter, self.on_gpu) if adapter else self._base
-        self.identity = dict(self._bare)
+        self.identity: dict[str, Any] = dict(self._bare)
         if adapter:
             self.identity["adapter"] = provenance.content_hash(Path(adapter), provenance.ADAPTER)
-        self.model, self._prefixes = model, Prefixes(model, lambda: make_prompt_cache(model))
+        self.model, self._prefixes = model, Prefixes(model, lambda: prompt_cache(model))
 
     def with_adapter(self, adapter: str) -> MLXModel:
         """The same base with another adapter, "" for none; what it costs is added to this model. Raises NoModel."""
@@ -221,40 +264,46 @@ class MLXModel:
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, ready for the reply."""
-        return self.tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, return_dict=False, tokenize=True
-        )
+        return self.chat.encode(messages)
 
     def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
         """Complete every conversation, all of them in one continuous batch. Order of the replies is that of the prompts.
 
-        Raises BadGrammar before anything is computed.
+        A prompt that leaves no room in the context is an error of its own reply. Raises BadGrammar before anything is
+        computed, NoModel where the model gives no numbers.
         """
         from mlx_lm.generate import wired_limit
 
         if not prompts:
             return []
         began = time.perf_counter()
-        rows = [
-            Row(self.encode(p), d, self._rule(d.grammar) if d.grammar else None)
-            for p, d in zip(prompts, decodings, strict=True)
-        ]
+        rows = [self._row(self.encode(p), d) for p, d in zip(prompts, decodings, strict=True)]
         grammars = self._grammars[0] if self._grammars else None
         running = batch(self.model, self._prefixes, self.tokenizer.eos_token_ids, grammars, self.batch)
         with wired_limit(self.model):  # keeps the weights in place while a GPU works; nothing on a CPU
-            running.run(rows)
-        done = [
-            Completion(
-                self.tokenizer.decode(row.made, skip_special_tokens=True),
-                len(row.ids),
-                len(row.made) + len(row.end),
-                row.reason,
-                tokens=(*row.made, *row.end),
-            )
-            for row in rows
-        ]
+            running.run([row for row in rows if not row.reason])
+        done = [self._completion(row) for row in rows]
         self._book(done, began, running.prompt_seconds)
         return done
+
+    def _row(self, ids: list[int], decoding: Decoding) -> Row:
+        room = self.context - len(ids)
+        if room < 1:
+            return Row(ids, decoding, reason="error")
+        # Past its context a model counts positions that it never learnt: the reply is cut off there, as by `max_tokens`.
+        within = replace(decoding, max_tokens=min(decoding.max_tokens, room))
+        return Row(ids, within, self._rule(decoding.grammar) if decoding.grammar else None)
+
+    def _completion(self, row: Row) -> Completion:
+        if row.reason == "error":
+            text = f"the prompt has {len(row.ids)} tokens, and the context of {self.name} is {self.context}"
+            return Completion(text, len(row.ids), 0, "error")
+        drawn = self.tokenizer.decode(row.made, skip_special_tokens=True)
+        text = self.chat.reply(drawn)
+        if text != drawn:  # also of a model that nothing said this of
+            self.identity["reply"] = CUT
+        tokens = (*row.made, *row.end)
+        return Completion(text, len(row.ids), len(tokens), row.reason, tokens=tokens)
 
     def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]:
         """The replies back, each with the mean log-probability of its tokens, its end not among them."""
@@ -267,10 +316,17 @@ class MLXModel:
         said = [self.tokenizer.encode(r, add_special_tokens=False) for r in replies]
         if not all(said):
             raise ValueError("a reply to score is empty: it has no tokens to score")
+        longest = max(len(prompt) + len(reply) for prompt, reply in zip(asked, said, strict=True))
+        if longest > self.context:
+            raise ValueError(
+                f"a reply to score ends at token {longest}, and the context of {self.name} is {self.context}"
+            )
+        positions = 1 if self.batch == 1 else SCORE_TOKENS
         with wired_limit(self.model):
-            found = mean_logprobs(self.model, self._prefixes, asked, said)
-        rows = zip(replies, asked, said, found, strict=True)
-        done = [Completion(text, len(a) + len(s), 0, "scored", logprob) for text, a, s, logprob in rows]
+            logprobs = mean_logprobs(self.model, self._prefixes, asked, said, positions)
+        done = []
+        for text, prompt, reply, logprob in zip(replies, asked, said, logprobs, strict=True):
+            done.append(Completion(text, len(prompt) + len(reply), 0, "scored", logprob))
         self._book(done, began, time.perf_counter() - began)
         return done
 
@@ -291,6 +347,22 @@ class MLXModel:
             prompt_seconds=prompt_seconds,
             peak_memory=mx.get_peak_memory() / 1e9,
         )
+
+
+def prompt_cache(model: Any) -> list[Any]:
+    """A new cache a layer, as the model wants them."""
+    from mlx_lm.models.cache import make_prompt_cache
+
+    return list(make_prompt_cache(model))
+
+
+def context(config: Mapping[str, Any]) -> int:
+    """How many tokens a model reads at most, as its configuration says; no bound where it says nothing."""
+    known = {**config, **config.get("text_config", {})}  # of a model that also sees pictures
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
+        if isinstance(known.get(name), int):
+            return int(known[name])
+    return sys.maxsize
 
 
 @dataclass
@@ -331,9 +403,3 @@ def share_weights(node: Any) -> Any:
     if isinstance(node, dict):
         return {name: share_weights(child) for name, child in node.items()}
     return node
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, in one line that is not long."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:199].rsplit(" ", 1)[0] + "…"

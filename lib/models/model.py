@@ -11,17 +11,30 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
-from lib.files import OneLine
+from lib.files import Exit, OneLine
 from lib.forms import Number, fill, form
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
-
 
 FAILED = ("refusal", "error")  # finish reasons of a reply that is none
 
 
 class NoModel(OneLine):
     """A model that cannot be had here; the message says why and what to do."""
+
+    exit = Exit.MISSING
+
+
+def one_line(error: Exception) -> str:
+    """What an error of elsewhere says, in one line that is not long.
+
+    >>> one_line(ValueError("no such\\n  key"))
+    'no such key'
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) <= 200:
+        return text
+    return text[:199].rsplit(" ", 1)[0] + "…"
 
 
 @form(what="decoding")

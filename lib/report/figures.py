@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from lib.files import NOTEBOOKS, ROOT, replace, runs_folder
+from lib.files import NOTEBOOKS, ROOT, runs_folder, write_atomic
 from lib.lab.experiment import Experiment, Run
 from lib.lab.ledger import Ledger
 from lib.lab.show import plural
@@ -67,7 +67,7 @@ class Picture:
         """Write the picture into the figures folder and return it."""
         path = figures_folder(runs_folder()) / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, self.png)
+        write_atomic(path, self.png)
         return self
 
 

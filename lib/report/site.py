@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib.files import NOTEBOOKS, replace
+from lib.files import NOTEBOOKS, write_atomic
 from lib.lab.base import BadParameters
 from lib.lab.execute import render
 from lib.lab.ledger import Ledger
@@ -70,7 +70,7 @@ def write(runs: Path, html: Path | None = None) -> None:
         else:
             # As in JupyterLab: a page in a folder of its own imports the code beside it.
             render(out, out, runs, out.parent)
-        replace(target, page(out, links))
+        write_atomic(target, page(out, links))
     if html is not None:
         write_site(runs, html, names)
 
@@ -84,9 +84,9 @@ def write_site(runs: Path, html: Path, names: list[str]) -> None:
     entries = "".join(f'<li><a href="{r["id"]}.html">{r["id"]}</a> {r["status"]}</li>' for r in records)
     tails = {INDEXES[1]: f"<h2>Every run</h2><ul>{entries}</ul>"}
     for name, file in files.items():
-        replace(html / file, page(notebook_path(runs, name), links, tails.get(name, "")))
+        write_atomic(html / file, page(notebook_path(runs, name), links, tails.get(name, "")))
     for r in records:
-        replace(html / f"{r['id']}.html", page(runs / r["id"] / "experiment.ipynb", links, lead=crash(r)))
+        write_atomic(html / f"{r['id']}.html", page(runs / r["id"] / "experiment.ipynb", links, lead=crash(r)))
 
 
 def crash(record: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.files import replace, sha256
+from lib.files import sha256, write_atomic
 from lib.models.mlx import adapter_folder
 from lib.models.provenance import CONFIG, NAME, WEIGHTS, read
 from lib.train.lora import shape, tensors
@@ -38,7 +38,7 @@ def write(folder: Path, named: Mapping[str, bytes]) -> Path:
     """Write an adapter's files, the weights last: a folder without them is no adapter. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in sorted(named, key=lambda n: n == WEIGHTS):
-        replace(folder / name, named[name])
+        write_atomic(folder / name, named[name])
     return folder
 
 

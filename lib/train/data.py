@@ -21,7 +21,7 @@ from lib.agent import prompt
 from lib.agent.bank import Example, bank, split
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import BadReply, Draft
-from lib.files import OneLine, canonical, rows, sha256
+from lib.files import Exit, OneLine, canonical, rows, sha256
 from lib.measure.answer import normalised
 from lib.models.embed import embedder
 from lib.models.model import Decoding, Model
@@ -38,6 +38,8 @@ VALID = 48  # pairs of validation, the same for every size of a training set
 
 class BadData(OneLine, ValueError):
     """Pairs that cannot be trained on; the message says which, what came and what was expected."""
+
+    exit = Exit.USAGE
 
 
 @dataclass(frozen=True)

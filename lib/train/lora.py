@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lib.agent import prompt
-from lib.files import replace
+from lib.files import write_atomic
 from lib.forms import Number, fill, form
 from lib.models.mlx import MLXModel, fast_blas
 from lib.models.model import NoModel
@@ -388,7 +388,7 @@ class Fit:
 
     def _save_epoch(self, epoch: int, optimiser: Any, curve: list[dict[str, Any]]) -> None:
         """The adapter of an epoch, then in one file everything that it takes to go on from there."""
-        replace(epoch_file(self.folder, epoch), tensors(self.weights(), half=True))
+        write_atomic(epoch_file(self.folder, epoch), tensors(self.weights(), half=True))
         self._save(STATE, optimiser, curve=curve)
         (self.folder / STEP).unlink(missing_ok=True)
 
@@ -396,7 +396,7 @@ class Fit:
         from mlx.utils import tree_flatten
 
         state = tree_flatten({"adapter": self.weights(), "optimiser": optimiser.state})
-        replace(self.folder / name, tensors(dict(state), **{k: json.dumps(v) for k, v in told.items()}))
+        write_atomic(self.folder / name, tensors(dict(state), **{k: json.dumps(v) for k, v in told.items()}))
 
     def _load(self, name: str, optimiser: Any, epoch: int = 0) -> dict[str, Any]:
         """What an earlier, killed call said with its state, which is loaded; empty when there is none that fits."""

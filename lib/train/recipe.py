@@ -18,8 +18,7 @@ from pydantic import Field
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import canonical, locked, sha256, sha256_file
-from lib.files import replace as write_file
+from lib.files import canonical, locked, sha256, sha256_file, write_atomic
 from lib.forms import Filled, Number, fill, form
 from lib.models.mlx import MLXModel, identity
 from lib.models.model import Decoding
@@ -367,7 +366,7 @@ def store(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
     for name, content in outcome.files.items():
         path = recipe.folder / "out" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, content)
+        write_atomic(path, content)
     return {name: sha256(content) for name, content in outcome.files.items()}
 
 

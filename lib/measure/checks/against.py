@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from lib.files import RULER
+from lib.files import RULER, OneLine
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Verdict
 from lib.measure.ruler import Case, Gold, Ruler, json_lines
@@ -23,7 +23,7 @@ VERDICTS: dict[str, Verdict] = {"fmBetter": "win", "tie": "tie", "goldBetter": "
 AGAIN = 60  # of the verdicts by hand; three calls each
 
 
-class BadVerdicts(ValueError):
+class BadVerdicts(OneLine, ValueError):
     """A file of verdicts that cannot be used; the message says which file and line, and what was expected."""
 
 
