@@ -6,7 +6,7 @@ Does not know where the numbers come from. Only the index notebooks save.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -276,32 +276,33 @@ def comparison(ledger: Ledger) -> Picture:
     return candidates(record["found"]) if record else empty("models were not compared yet")
 
 
-def candidates(readings: dict[str, Any]) -> Picture:
+def candidates(readings: Mapping[str, Any]) -> Picture:
     """Quality of each candidate with its interval, a row each, grouped; gold against itself as a line."""
-    rows = [(group, candidate["candidate"], run["scores"]) for group, candidate, run in compared.each(readings)]
-    figure, ax = canvas(8, 0.9 + 0.32 * len(rows))
-    for y, (group, _, s) in enumerate(rows):
-        first = y == 0 or rows[y - 1][0] != group
-        colour = INK if first else KEPT
-        ax.plot([s["low"], s["high"]], [y, y], color=colour, linewidth=2.4, alpha=0.4, solid_capstyle="butt")
-        ax.plot([s["quality"]], [y], "o", color=colour, markersize=6)
-        ax.text(s["high"] + 0.01, y, f"{s['quality']:.3f}", va="center", fontsize=8, color=colour)
-        if first and y:
+    f = compared.runs(readings)
+    first = ~f.duplicated("group")  # of its group: what the others are compared with
+    names, lines = [], []
+    figure, ax = canvas(8, 0.9 + 0.32 * len(f))
+    for y, (run, base) in enumerate(zip(f.itertuples(), first, strict=True)):
+        colour = INK if base else KEPT
+        ax.plot([run.low, run.high], [y, y], color=colour, linewidth=2.4, alpha=0.4, solid_capstyle="butt")
+        ax.plot([run.quality], [y], "o", color=colour, markersize=6)
+        ax.text(run.high + 0.01, y, f"{run.quality:.3f}", va="center", fontsize=8, color=colour)
+        if base and y:
             ax.axhline(y - 0.5, color=FAINT, linewidth=0.6)
+        names.append(f"{run.candidate}, {run.group}" if first.sum() > 1 else run.candidate)
+        lines.append(f"{run.candidate} ({run.group}) {run.quality:.3f}, {run.low:.3f} to {run.high:.3f}")
     ceiling, parity = 0.0, ""
     if readings["ceiling"]:
         ceiling = readings["ceiling"]["quality"]
         parity = f" Gold against itself {ceiling:.3f}."
         ax.axvline(ceiling, color=ANCHOR, linewidth=0.8, linestyle=":")
         ax.text(ceiling, -0.62, "gold against itself ", ha="right", fontsize=7, color=ANCHOR)
-    several = len(readings["groups"]) > 1
-    ax.set_yticks(range(len(rows)), [f"{name}, {group}" if several else name for group, name, _ in rows])
+    ax.set_yticks(range(len(f)), names)
     ax.tick_params(axis="y", length=0)
-    far = max(ceiling, *(s["high"] for _, _, s in rows))
-    ax.set(xlim=(0, min(1.0, far + 0.1)), ylim=(len(rows) - 0.4, -0.8))
+    far = max(ceiling, f.high.max())
+    ax.set(xlim=(0, min(1.0, far + 0.1)), ylim=(len(f) - 0.4, -0.8))
     ax.set_xlabel("quality, 95 % interval; dark: what the others are compared with")
-    lines = "; ".join(f"{n} ({g}) {s['quality']:.3f}, {s['low']:.3f} to {s['high']:.3f}" for g, n, s in rows)
-    return picture(figure, f"Quality of {plural(len(rows), 'candidate')}: {lines}.{parity}")
+    return picture(figure, f"Quality of {plural(len(f), 'candidate')}: {'; '.join(lines)}.{parity}")
 
 
 # --- training ------------------------------------------------------------------------------------

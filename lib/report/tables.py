@@ -12,7 +12,7 @@ import pandas as pd
 
 from lib.files import check_sums
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import READINGS, SEAL, Ledger, samples, sealed_folders
+from lib.lab.ledger import COUNTS, READINGS, SEAL, Ledger, samples, sealed_folders
 from lib.lab.models import named
 from lib.lab.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
 from lib.lab.show import fold as fold
@@ -151,6 +151,16 @@ def controls(ledger: Ledger, fingerprint: str) -> dict[str, dict[str, Any]]:
     record = calibration(ledger, fingerprint)
     every = record["found"]["controls"] if record else []
     return {c["name"]: c for c in sorted(every, key=lambda c: -c["quality"])}
+
+
+def scored(f: pd.DataFrame) -> pd.DataFrame:
+    """Normalised scores, a row each, as a table wants them: dimensions one level up, interval and W/T/L as texts."""
+    f = f.rename(columns={f"dims.{d}": d for d in DIMENSIONS})
+    f = f.reindex(columns=dict.fromkeys([*f, "quality", "low", "high", *COUNTS, *DIMENSIONS]))
+    f = f.astype(dict.fromkeys(COUNTS, "Int64"))
+    wtl = f.wins.astype(str) + "/" + f.ties.astype(str) + "/" + f.losses.astype(str)
+    around = [interval(low, high, "") for low, high in zip(f.low, f.high, strict=True)]
+    return f.assign(wtl=wtl, interval=around, cases=f[list(COUNTS)].sum(axis=1))
 
 
 def frontier(ledger: Ledger, fingerprint: str) -> tuple[str, float] | None:
