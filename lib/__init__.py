@@ -69,10 +69,13 @@ above it, and tests/test_order.py holds that.
     train.adapter               an adapter as files; two merged into one
     train.recipe                one training, from its recipe to its files
     lab.show                    text, numbers and tables as a notebook shows them
-    lab.record                  what one run was and found
+    runs.provenance             which code and which machine, and the key of a run
+    runs.record                 one run as its files hold it
+    runs.seal                   all files of a run at once, and its line
+    runs.ledger                 sealed runs, the champion, what becomes of a new one
+    runs.verify                 what is wrong with a folder of runs
     lab.offline                 the offline judge with the embedded embedder
-    lab.ledger                  sealed runs, the keep rule, the champion
-    lab.rescore                 scores again, in a process of its own
+    runs.rescore                scores again, in a process of its own
     lab.base                    what can run and what comes out: parameters, keys, records
     lab.experiment              ruler x pipeline x judge -> record
     lab.calibration             a judge and a decoding measured -> record
@@ -96,6 +99,7 @@ above it, and tests/test_order.py holds that.
     loop.next_run               what the loop does next
     loop.training_requests      a training that is asked for, and who approved it
     loop.loop                   propose, check, run, decide, record, again
+    report.era                  one era of a ledger: climb, champion, the two ends of the scale
     report.tables               the ledger -> tables
     report.measured             calibration and re-judge -> tables
     report.compared             a comparison of models -> tables
@@ -144,7 +148,7 @@ _HOME = {
     "Rejudge": "lib.lab.rejudge",
     "Models": "lib.lab.models",
     "Training": "lib.lab.training",
-    "Ledger": "lib.lab.ledger",
+    "Ledger": "lib.runs.ledger",
     "Desk": "lib.desk.supervise",
     "Session": "lib.desk.rate",
     "compared": "lib.report",

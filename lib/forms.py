@@ -1,4 +1,4 @@
-"""Forms: frozen dataclasses that are checked when one is made, and one line about what is wrong with a value.
+"""Forms: dataclasses that are checked when one is made or read from a file, and one line about what is wrong with a value.
 
 Knows types, ranges and names, as the annotations of the fields say them (pydantic, strict: nothing is converted). Does
 not know what a field is for.
@@ -7,20 +7,21 @@ not know what a field is for.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, WrapValidator, validate_call
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, WrapValidator, validate_call
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from typing_extensions import dataclass_transform
 
-from lib.files import OneLine
+from lib.files import OneLine, rows
 
 EXPECTED = {
-    "string_type": "text", "int_type": "a whole number", "float_type": "a number",
+    "string_type": "text", "tuple_type": "a list", "int_type": "a whole number", "float_type": "a number",
     "bool_type": "true or false", "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping",
     "string_unicode": "text in UTF-8",
     "too_short": "one or more",
@@ -28,7 +29,7 @@ EXPECTED = {
 STRICT = ConfigDict(strict=True, extra="forbid")
 NO_FIELD = ("unexpected_keyword_argument", "extra_forbidden")  # kinds of pydantic's errors
 LIMITS = {"ge": "{}", "gt": "above {}", "le": "{}", "lt": "below {}"}
-Made = TypeVar("Made")
+Made = TypeVar("Made")  # what comes out: an instance of a form, a row, the value of a function
 
 
 def _as_given(value: Any, check: Callable[[Any], Any]) -> Any:
@@ -74,7 +75,7 @@ def form(error: Callable[[str], Exception] = ValueError, what: str = "") -> Call
                 raise fault(wrong, made.__pydantic_fields__, error, what) from None
 
         made.__init__ = init
-        return made  # type: ignore[no-any-return]
+        return made
 
     return register
 
@@ -100,28 +101,58 @@ def fill(made: Callable[..., Made], values: Mapping[Any, Any]) -> Made:
     return made(**{str(name): value for name, value in values.items()})
 
 
+def read_rows(
+    path: Path, row: type[Made], error: Callable[[str], Exception] = ValueError
+) -> Iterator[tuple[str, Made]]:
+    """Place ("file:line") and row of every line of a JSONL file that is not blank; what a row does not name is left out.
+
+    Raises `error` naming file, line and field; OSError.
+    """
+    adapter = TypeAdapter(row)
+    fields = getattr(row, "__dataclass_fields__", {})
+    try:
+        lines = rows(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as wrong:
+        raise error(f"{path}: not UTF-8 ({wrong})") from wrong
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            yield where, adapter.validate_json(line, strict=True)
+        except ValidationError as wrong:
+            raise fault(wrong, fields, error, f"{where}:") from None
+
+
 def fault(
     wrong: ValidationError, fields: Mapping[str, Any], error: Callable[[str], Exception] = ValueError, what: str = ""
 ) -> Exception:
     """The first thing that is wrong, as an error of one line; an own error of a validator stays what it is."""
+    # A misspelt name is said before the field that is missing for it.
     first = min(wrong.errors(include_url=False), key=lambda e: e["type"] not in NO_FIELD)
-    kind, path, context = first["type"], first["loc"], first.get("ctx", {})
-    where = (what + "".join(f"[{at}]" if isinstance(at, int) else f" {at}" for at in path)).strip()
+    kind, path, value, context = first["type"], first["loc"], first["input"], first.get("ctx", {})
+    where = what
+    for at in path:
+        where += f"[{at}]" if isinstance(at, int) else f" {at}"
+    where = where.strip()
     if kind in NO_FIELD:
         return error(unknown(f"{what} has no" if what else "no parameter", path[-1], fields))
     if kind == "value_error":
         own = context["error"]
         return own if isinstance(own, OneLine) else error(f"{where} {own}")
+    if kind == "json_invalid":
+        return error(f"{where} not a JSON object ({context['error']})")
+    if kind in ("dict_type", "dataclass_type") and not path:
+        return error(f"{where} not a JSON object")
     if kind.startswith("missing"):
         return error(f"{where} is missing; expected {', '.join(fields)}")
     if kind == "literal_error":
-        known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return error(
-            f"{where} is {first['input']!r:.60}: expected one of {', '.join(known)}{_near(first['input'], known)}"
-        )
-    limits = fields[path[0]].metadata if path and path[0] in fields else ()
-    expected = EXPECTED.get(kind) or span(limits) or first["msg"].removeprefix("Input should be ")
-    return error(f"{where} is {first['input']!r:.60}: expected {expected}")
+        words = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return error(f"{where} is {value!r:.60}: expected one of {', '.join(words)}{_near(value, words)}")
+    expected = EXPECTED.get(kind)
+    if not expected and path:
+        expected = span(getattr(fields.get(str(path[0])), "metadata", ()))
+    return error(f"{where} is {value!r:.60}: expected {expected or first['msg'].removeprefix('Input should be ')}")
 
 
 def span(limits: Iterable[Any]) -> str:
@@ -131,9 +162,15 @@ def span(limits: Iterable[Any]) -> str:
     >>> [span(x) for x in ([Ge(0), Le(5)], [Gt(0), Le(1)], [Ge(0), Lt(1)], [Ge(1)], [Gt(0)], [Le(9)])]
     ['0 to 5', 'above 0 to 1', '0 to below 1', '1 or more', 'above 0', '9 or less']
     """
-    at = {name: getattr(limit, name) for name in LIMITS for limit in limits if hasattr(limit, name)}
-    alone = {"ge": " or more", "le": " or less"}.get(*at, "") if len(at) == 1 else ""
-    return " to ".join(LIMITS[name].format(value) for name, value in at.items()) + alone
+    bounds = {}
+    for limit in limits:
+        for name in LIMITS:
+            if hasattr(limit, name):
+                bounds[name] = getattr(limit, name)
+    words = [LIMITS[name].format(bound) for name, bound in bounds.items()]
+    if list(bounds) in (["ge"], ["le"]):
+        return words[0] + (" or more" if "ge" in bounds else " or less")
+    return " to ".join(words)
 
 
 def unknown(start: str, name: Any, known: Iterable[str]) -> str:

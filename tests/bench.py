@@ -255,8 +255,8 @@ def starting():
 
 
 def index():
-    from lib.lab.ledger import Ledger
     from lib.report import levers, tables
+    from lib.runs.ledger import Ledger
 
     record = json.loads((Path(__file__).parent / "data" / "record.json").read_text())
     with tempfile.TemporaryDirectory() as temp:

@@ -1,13 +1,13 @@
 """Forms: strict types and ranges, and one line that says what came, what was expected and the nearest name."""
 
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
 
 from lib.files import OneLine
-from lib.forms import Number, Text, fill, form
+from lib.forms import Number, Text, fill, form, read_rows
 
 
 class Bad(OneLine, ValueError):
@@ -82,3 +82,48 @@ def test_a_value_that_is_given_by_its_place_is_named_too():
         Boat("Kon-Tiki", 31)
     with pytest.raises(TypeError):
         Boat("Kon-Tiki", name="Ra")
+
+
+# --- rows of a file
+
+
+@dataclass
+class Port:
+    name: str
+    depth: float = 0.0
+    piers: tuple[str, ...] = ()
+
+
+@pytest.fixture
+def ports(tmp_path):
+    """Write lines to a file and read them as ports."""
+
+    def read(*lines):
+        (tmp_path / "ports.jsonl").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+        return [row for _, row in read_rows(tmp_path / "ports.jsonl", Port, Bad)]
+
+    return read
+
+
+def test_rows_are_typed_a_blank_line_is_none_and_what_a_row_does_not_name_is_left_out(ports):
+    assert ports('{"name": "Oslo", "depth": 9, "more": 1}', "", '{"name": "Bergen", "piers": ["a"]}') == [
+        Port("Oslo", 9.0),
+        Port("Bergen", 0.0, ("a",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ('{"depth": 1}', ":2: name is missing; expected name, depth, piers"),
+        ('{"name": "Oslo", "depth": "deep"}', ":2: depth is 'deep': expected a number"),
+        ('{"name": "Oslo", "piers": "a"}', ":2: piers is 'a': expected a list"),
+        ('{"name": "Oslo"', ":2: not a JSON object (EOF"),
+        ("[1]", ":2: not a JSON object"),
+        ("\udcff", ": not UTF-8"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused_by_file_line_and_field(ports, line, said):
+    with pytest.raises(Bad) as stopped:
+        ports('{"name": "Oslo"}', line)
+    assert f"ports.jsonl{said}" in str(stopped.value) and "\n" not in str(stopped.value)

@@ -58,6 +58,4 @@ def exit_code(error: Exception) -> Exit | None:
     """The exit code of an expected error; None for one that is a defect of notch."""
     if isinstance(error, OneLine):
         return error.exit
-    if isinstance(error, KeyError):
-        return Exit.USAGE  # a run that is not in the ledger
     return Exit.RUN_FAILED if isinstance(error, OSError) else None

@@ -134,8 +134,8 @@ def _proposer(name: str, plan: Path | None, model: str | None, seed: int, dollar
 
 def _follow(work: Any) -> int:
     """Say what a loop does, a line a thing."""
-    from lib.lab.ledger import sealed_folders
     from lib.loop import steering
+    from lib.runs.seal import sealed_folders
 
     began, ran = time.time(), 0
     for progress in work.run():
@@ -153,11 +153,11 @@ def _follow(work: Any) -> int:
 
 
 def _closing(folder: Path, report: bool) -> None:
-    from lib.lab.ledger import Ledger
     from lib.loop import lessons
     from lib.loop.events import Events
     from lib.loop.next_run import dollars
     from lib.report import site, tables
+    from lib.runs.ledger import Ledger
 
     ledger = Ledger.read(folder)
     for sentence in lessons.sentences(ledger, tables.latest(ledger)):

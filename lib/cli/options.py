@@ -86,8 +86,8 @@ def line(record: dict[str, Any]) -> str:
 
 def say_report(runs: Path) -> None:
     """Where the report is, and the three lines that it begins with."""
-    from lib.lab.ledger import Ledger
     from lib.report import site, tables
+    from lib.runs.ledger import Ledger
 
     notebook, page = site.notebook_path(runs, "20_report"), site.page_path(runs, "20_report")
     click.echo(f"report: {_short(notebook)} (rendered: {_short(page)})")

@@ -159,9 +159,10 @@ def report(runs: Path, html: Path | None) -> None:
 def verify(runs: Path, repair: bool, as_json: bool) -> int:
     """Check every byte of ruler and runs against the seals, and compute every score again."""
     from lib.claude import store
-    from lib.lab import ledger
     from lib.loop import events
     from lib.measure.ruler import Ruler
+    from lib.runs.seal import sealed_folders, sync
+    from lib.runs.verify import verify as verify_runs
 
     faults: list[str] = []
     repaired: list[str] = []
@@ -171,9 +172,9 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
         faults += str(error).split("; ")
     if repair and runs.exists():
         with locked(runs / ".lock"):
-            repaired = ledger.sync(runs)
-    faults += [*ledger.verify(runs), *store.verify(runs / store.NAME), *events.verify(runs)]
-    count = len(ledger.sealed_folders(runs)) if runs.exists() else 0
+            repaired = sync(runs)
+    faults += [*verify_runs(runs), *store.verify(runs / store.NAME), *events.verify(runs)]
+    count = len(sealed_folders(runs)) if runs.exists() else 0
     if as_json:
         click.echo(json.dumps({"ok": not faults, "runs": count, "wrong": faults, "repaired": repaired}, indent=1))
         return Exit.TAMPERED if faults else Exit.OK

@@ -29,8 +29,8 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
     from tqdm import tqdm
 
     from lib.lab import study as studies
-    from lib.lab.ledger import Ledger
     from lib.report import site, tables
+    from lib.runs.ledger import Ledger
 
     the_plan = studies.read(plan)
     began, ran, crashed = time.time(), 0, 0
@@ -83,7 +83,7 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
     from lib.lab import bases
     from lib.lab import study as studies
     from lib.lab.base import BadParameters
-    from lib.lab.ledger import Ledger
+    from lib.runs.ledger import Ledger
 
     if bool(run) + bool(models) + bool(base) > 1:
         raise BadParameters("RUN, --models and --base are three different questions; ask one at a time")

@@ -56,7 +56,7 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
         return Exit.OK
     given = values(parameters, as_yaml)
     if from_run:
-        from lib.lab.ledger import Ledger
+        from lib.runs.ledger import Ledger
 
         record = Ledger.read(runs).get(from_run)
         if not (runs / record["id"] / "adapter").is_dir():

@@ -14,9 +14,9 @@ from typing import Any
 
 from lib import weights
 from lib.files import Tampered
-from lib.lab.ledger import sealed_folders
 from lib.measure.ruler import RULER, BadRuler, Ruler
 from lib.models.mlx import BLAS_HINT, engine, fast_blas
+from lib.runs.seal import sealed_folders
 
 
 def doctor(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from lib.agent.pipeline import STEPS, State
 from lib.agent.pipeline import run as run_pipeline
 from lib.files import RULER
 from lib.lab.experiment import BadParameters, Experiment, answer_of, case_row, side_by_side
-from lib.lab.ledger import Ledger
 from lib.lab.offline import OfflineJudge
 from lib.lab.show import Markdown, cell, grid, plural
 from lib.measure.answer import Answer, NoAnswer, normalised
@@ -26,6 +25,7 @@ from lib.measure.ruler import Case, Ruler
 from lib.measure.score import case_quality
 from lib.models import load
 from lib.models.model import Decoding
+from lib.runs.ledger import Ledger
 
 SHOWN = ("dev", "full")  # gates whose texts a person may read; the sealed gate is not among them
 BUILT_IN = ("smollm2", "toy")
@@ -146,8 +146,8 @@ class Tried:
         """The answer beside gold, or alone where the task has none."""
         if self.case.gold is not None:
             shown = case_row(self.case, self.state, self.answer, self.outcome, (0.5, 0.5))  # type: ignore[arg-type]
-            if shown["judgment"]:
-                shown["judgment"]["notes"] = {}  # `judgment` has them, each beside its score
+            if shown.judgment:  # `judgment` has the notes, each beside its score
+                shown = shown.revised(judgment=replace(shown.judgment, notes={}))
             return Markdown(side_by_side(shown, self.case))
         if isinstance(self.answer, NoAnswer):
             return Markdown(f"**{cell(self.case.task)}**. No answer: {cell(self.answer.reason)}")

@@ -19,13 +19,14 @@ from typing import Any
 
 from lib.desk.panel import shown
 from lib.files import RULER, runs_folder, sha256
-from lib.lab.ledger import RATABLE, RATED, RATINGS, Ledger, item_of
 from lib.lab.show import Markdown, bullets, plural
 from lib.log import Log, now
 from lib.measure.answer import Answer
 from lib.measure.checks.agreement import ENOUGH, Pair, Rating, agreement, standing
 from lib.measure.judge import DIMENSIONS, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
+from lib.runs.ledger import Ledger
+from lib.runs.verify import RATABLE, RATED, RATINGS, item_of
 
 SIDES = ("A", "B")
 CHOICES = {"a": "A helps more", "t": "tie", "b": "B helps more"}
@@ -89,7 +90,7 @@ class Session:
     def answers(self) -> dict[str, list[dict[str, Any]]]:
         """Rows of cases.jsonl that hold a valid answer, by run."""
         ledger = Ledger(self.runs)
-        return {r["id"]: [row for row in ledger.cases(r["id"]) if row["answer"]] for r in self.records}
+        return {r["id"]: [row for row in ledger.cases(r["id"]) if row.answer] for r in self.records}
 
     @cached_property
     def items(self) -> list[Item]:
@@ -98,7 +99,7 @@ class Session:
         items: dict[str, Item] = {}
         for record in self.records:
             for row in (r for r in self.answers[record["id"]] if r["case"] in cases):
-                name, answer = item_of(row), Answer(row["answer"]["title"], row["answer"]["questions"])
+                name, answer = item_of(row.case, row.answer), row.answer
                 gold = SIDES[int(self._draw(name, "side"), 16) % len(SIDES)]
                 item = Item(name, cases[row["case"]], record["id"], record["fingerprint"], answer, gold)
                 items.setdefault(name, item)

@@ -18,7 +18,6 @@ from pydantic import BaseModel
 
 from lib.desk.panel import shown
 from lib.files import Tampered, runs_folder
-from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, bullets, cell, plural, table
 from lib.loop import next_run as state
 from lib.loop import steering as steer
@@ -27,6 +26,7 @@ from lib.loop.events import Event, Events
 from lib.loop.loop import REQUESTS
 from lib.report import figures, memory, tables
 from lib.report.figures import Picture
+from lib.runs.ledger import Ledger
 
 SHOWN = 12  # events in the list
 LETTERS = 160  # of a text of others in a list

@@ -6,7 +6,7 @@ Knows parameters, keys, records and the clock. Does not know what is done with t
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -14,16 +14,17 @@ from typing_extensions import Self
 
 from lib.files import RULER, Exit, OneLine
 from lib.forms import Text, form, unknown
-from lib.lab.ledger import Decision, Ledger
 from lib.lab.offline import OfflineJudge
-from lib.lab.record import Record, Result, code_state, machine, run_key
 from lib.lab.show import Markdown, cell
 from lib.log import now
 from lib.measure.judge import Judge
 from lib.measure.ruler import Ruler
+from lib.runs.ledger import Ledger, NoRun
+from lib.runs.provenance import code_state, machine, run_key
+from lib.runs.record import Decision, Record, Result, record_of
 
 JUDGING = ("protocol", "model", "effort", "thinking", "max_tokens", "dollars", "concurrency", "replicate")
-SETUP = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge",
+DECLARED = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge",
          "gate", "seed", "batch", "judging", "of", "useful")  # of a record, as the parameters say it  # fmt: skip
 
 
@@ -54,12 +55,12 @@ def judge_named(
         raise BadParameters(f"judging {judging}: {error}") from error
 
 
-def sealed_run(ledger: Ledger, run: str) -> dict[str, Any]:
+def sealed_run(ledger: Ledger, run: str) -> Record:
     """The record that a parameter names. Raises BadParameters."""
     try:
         return ledger.get(run)
-    except KeyError as error:
-        raise BadParameters(str(error.args[0])) from error
+    except NoRun as error:
+        raise BadParameters(str(error)) from error
 
 
 class Clock:
@@ -123,16 +124,16 @@ class Runnable:
 
     def record(self, **findings: Any) -> Record:
         """The record of a run of this, with what came out."""
-        setup = {name: getattr(self, name) for name in SETUP if hasattr(self, name)}
+        setup = {name: getattr(self, name) for name in DECLARED if hasattr(self, name)}
         stamps = {"fingerprint": self.fingerprint, "code": code_state(), "machine": machine(), "key": self.key}
-        return Record(**{**setup, **stamps, **findings})
+        return record_of({**setup, **stamps, **findings})
 
     @property
     def slug(self) -> str:
         """What its run is called where nobody says otherwise."""
         return self.kind
 
-    def files(self, record: dict[str, Any]) -> dict[str, bytes]:
+    def files(self, record: Record) -> dict[str, bytes]:
         """What the seal keeps beside notebook, record and cases. Raises OSError."""
         return {}
 
@@ -151,10 +152,10 @@ class Finding:
 
     runnable: Any
     record: Record
-    cases: list[dict[str, Any]]
+    cases: list[Any]  # rows
 
     @property
-    def found(self) -> dict[str, Any]:
+    def found(self) -> Any:
         return self.record.found
 
     @property
@@ -166,4 +167,4 @@ class Finding:
     def result(self) -> Result:
         """The one result record: display it last."""
         decision = self.decision
-        return Result(replace(self.record, status=decision.status, decision=decision.as_dict()), self.cases)
+        return Result(self.record.revised(status=decision.status, decision=decision), self.cases)

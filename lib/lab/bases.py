@@ -14,14 +14,15 @@ from lib.files import canonical, runs_at
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Ledger
 from lib.lab.models import sealed, split
+from lib.runs.ledger import Ledger
+from lib.runs.record import Json, Record
 
 FREE = ("pipeline", "decoding", "judge", "batch", "judging", "seed", "useful")  # what the caller may set, for all alike
 WHY = "In the same harness, decoded the same way, {model} shows what the model alone changes."
 REGRESSION = "On a larger base the same harness scores higher; on one of the same size the difference is chance."
 DEFAULTS: dict[str, Any] = {"pipeline": [{"step": "ask"}], "decoding": {}, "seed": 0}
-Made = tuple[str, dict[str, Any]]  # "there" or "ran", and the record
+Made = tuple[str, Record]  # "there" or "ran", and the record
 
 
 def compare(folder: Path, models: Sequence[str], parameters: dict[str, Any], name: str = "") -> Iterator[Made]:
@@ -55,22 +56,28 @@ def base(folder: Path, new: str, old: str, parameters: dict[str, Any], name: str
 
 def harnesses(ledger: Ledger, fingerprint: str, plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What a new base is tried with, by label: pipeline, decoding and seed, each combination once."""
+    wanted: list[tuple[str, Json]] = [("stock", {**DEFAULTS, **plain})]
     champion = ledger.champion(fingerprint)
-    anchors = [r for r in ledger.records if r["kind"] == "experiment" and r["lever"] == "anchor"]
-    wanted = [("stock", {**DEFAULTS, **plain})] + ([("champion", champion)] if champion else [])
-    wanted += [(_steps(r), r) for r in anchors if r["fingerprint"] == fingerprint and r["scores"]]
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for label, r in wanted:
-        same = {k: r.get(k, default) for k, default in DEFAULTS.items()}
+    if champion:
+        wanted.append(("champion", champion.attempt))
+    for r in ledger.records:
+        if r.kind == "experiment" and r.lever == "anchor" and r.fingerprint == fingerprint and r.scores:
+            wanted.append((f"{_steps(r)}", r.attempt | {"run": r.id[:4]}))
+    found: dict[str, tuple[str, Json]] = {}
+    for label, attempt in wanted:
+        same = {k: attempt.get(k, default) for k, default in DEFAULTS.items()}
         taken = {name for name, _ in found.values()}
-        found.setdefault(canonical(same), (f"{label} ({r['id'][:4]})" if label in taken else label, same))
+        if label in taken:
+            label = f"{label} ({attempt['run']})"
+        found.setdefault(canonical(same), (label, same))
     return dict(found.values())
 
 
-def _steps(record: dict[str, Any]) -> str:
+def _steps(record: Record) -> str:
     """A pipeline as the names of its steps, with its decoding where that is not greedy."""
-    drawn = ", ".join(f"{k} {v}" for k, v in (record["decoding"] or {}).items() if k != "grammar")
-    return " ".join(str(s["step"]) for s in record["pipeline"]) + (f", {drawn}" if drawn else "")
+    drawn = ", ".join(f"{k} {v}" for k, v in record.decoding.items() if k != "grammar")
+    steps = " ".join(str(s["step"]) for s in record.pipeline)
+    return f"{steps}, {drawn}" if drawn else steps
 
 
 def _harness(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +108,7 @@ def _run(
         for (slug, told), experiment in zip(some, accepted[label], strict=True):
             have = sealed(Ledger.read(folder), experiment)  # type: ignore[arg-type]
             record = have or execute.run("10_experiment", told, slug, folder)
-            chosen.setdefault(label, []).append(record["id"])
+            chosen.setdefault(label, []).append(record.id)
             yield ("there" if have else "ran"), record
     parameters = {"groups": chosen} | ({"hypothesis": hypothesis} if hypothesis else {})
     with runs_at(folder):

@@ -20,8 +20,6 @@ from lib.files import RULER
 from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named, sealed_run
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Decision, Ledger, answer_of, outcome_of
-from lib.lab.record import code_state
 from lib.measure import calibrate
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.checks import noise
@@ -30,6 +28,9 @@ from lib.measure.judge import Judge
 from lib.measure.ruler import Case
 from lib.models.model import quoting
 from lib.models.stored import PREFIX, read
+from lib.runs.ledger import Ledger
+from lib.runs.provenance import code_state
+from lib.runs.record import CaseRow, Decision, Json, RunCost
 
 TYPICAL = {"input_tokens": 2000, "output_tokens": 500}  # of one call of the judge by Claude
 GREEDY = 2  # greedy repeats beside the sampled ones: they only have to show whether anything moves
@@ -61,9 +62,9 @@ class Judges:
         self._last = judge_named(e.judge, e.ruler, e.batch, self.judging(replicate))
         return self._last
 
-    def book(self, cost: dict[str, Any]) -> None:
+    def book(self, cost: RunCost) -> None:
         """Add what an experiment paid for judging."""
-        self.spent += float(cost.get("judge_dollars", 0.0))
+        self.spent += cost.judge_dollars or 0.0
 
     def _settle(self) -> None:
         self.spent += getattr(getattr(self._last, "cost", None), "dollars", 0.0)
@@ -153,18 +154,20 @@ class Calibration(Runnable):
         The part says what the calls did, not what was asked for: a pipeline may draw where its decoding is greedy.
         """
         rows: list[calibrate.Row] = []
-        cost: dict[str, Any] = {"calls": 0, "generation_tokens": 0}
-        asked = [(repeat, False) for repeat in range(self.repeats)]
-        asked += [(repeat, True) for repeat in range(GREEDY if self.decoding.get("temp") else 0)]
-        for repeat, greedy in asked:
+        cost: Json = {"calls": 0, "generation_tokens": 0}
+        repeats = [(repeat, False) for repeat in range(self.repeats)]
+        if self.decoding.get("temp"):
+            repeats += [(repeat, True) for repeat in range(GREEDY)]
+        for repeat, greedy in repeats:
             run = self.experiment(repeat, judges.judging(repeat), greedy).run()
             judges.book(run.record.cost)
-            cost = {k: cost[k] + run.record.cost[k] for k in cost}
+            cost["calls"] += run.record.cost.calls
+            cost["generation_tokens"] += run.record.cost.generation_tokens
             if greedy and run.record.sampled:
                 break  # this pipeline has no greedy answers
             part = "fresh" if run.record.sampled else "greedy"
             for r in run.cases:
-                rows.append(calibrate.row_of(part, r["case"], outcome_of(r), repeat=repeat, answer=r["answer"]))
+                rows.append(calibrate.row_of(part, r.case, r.outcome, repeat=repeat, answer=r["answer"]))
         return rows, cost
 
     def _answers(self, rows: Sequence[calibrate.Row]) -> list[tuple[Case, Answer]]:
@@ -172,7 +175,7 @@ class Calibration(Runnable):
         # Greedy ones where there are any: their repeats cost no second call, the store knows them already.
         part = "greedy" if any(r["part"] == "greedy" for r in rows) else "fresh"
         first = [r for r in rows if r["part"] == part and r["repeat"] == 0 and r["answer"]]
-        return [(case[r["case"]], answer_of(r)) for r in first]
+        return [(case[r["case"]], CaseRow.read(r).answer) for r in first]
 
     def _others(self) -> dict[str, list[Answer | NoAnswer]]:
         """An answer a case of the gate from every frontier that the ruler stores answers of, and from the toy."""
@@ -219,15 +222,17 @@ class Calibrated(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept: later runs read their floor here."""
-        sentence = noise.sentence(self.found)
-        if noise.floor_of(self.found, False) != self.found["floor"]:
-            sentence = f"{sentence} {noise.sentence(self.found, False)}"
-        if self.found["unscored"]:
-            sentence = f"{self.found['unscored']} judgments are missing. {sentence}"
-        return Decision("reference", sentence, floor=self.found["floor"])
+        found = self.record.found
+        readings = found.as_dict()
+        sentence = noise.sentence(readings)
+        if noise.floor_of(readings, False) != found.floor:
+            sentence = f"{sentence} {noise.sentence(readings, False)}"
+        if found.unscored:
+            sentence = f"{found.unscored} judgments are missing. {sentence}"
+        return Decision("reference", sentence, floor=found.floor)
 
     def _repr_markdown_(self) -> str:
-        f = self.found
+        f = self.record.found
         right = sum(f["own_falls_most"].values())
         beaten = [name for name, a in f["attacks"].items() if a["above"]]
         return (
@@ -250,19 +255,23 @@ def price(what: Runnable, judgments: int) -> str:
 def stored(ledger: Ledger, run: str, cases: Sequence[Case]) -> list[tuple[Case, Answer]]:
     """A run's stored answers with their cases. Raises BadParameters on a run of the sealed gate or another ruler."""
     record = sealed_run(ledger, run)
-    if record["kind"] != "experiment" or record["gate"] == "confirm" or not record["scores"]:
-        raise BadParameters(f"{record['id']} is no experiment with stored answers on an open gate")
-    case = {c.id: c for c in cases}
-    rows = [r for r in ledger.cases(record["id"]) if r["answer"]]
-    foreign = [r["case"] for r in rows if r["case"] not in case or case[r["case"]].task != r["task"]]
-    if foreign:
-        raise BadParameters(f"{record['id']} has case {foreign[0]!r}, which this ruler does not have")
-    return [(case[r["case"]], answer_of(r)) for r in rows]
+    if record.kind != "experiment" or record.gate == "confirm" or not record.scores:
+        raise BadParameters(f"{record.id} is no experiment with stored answers on an open gate")
+    case_by_id = {c.id: c for c in cases}
+    pairs = []
+    for row in ledger.cases(record.id):
+        if row.answer is None:
+            continue
+        case = case_by_id.get(row.case)
+        if case is None or case.task != row.task:
+            raise BadParameters(f"{record.id} has case {row.case!r}, which this ruler does not have")
+        pairs.append((case, row.answer))
+    return pairs
 
 
-def _judgments(ledger: Ledger, fingerprint: str, rows: Sequence[calibrate.Row]) -> list[dict[str, Any]]:
+def _judgments(ledger: Ledger, fingerprint: str, rows: Sequence[calibrate.Row]) -> list[Json]:
     """Stored judgments of every open run of this ruler and judge, and of the answers made here."""
-    runs = [r for r in ledger.records if r["fingerprint"] == fingerprint and r["kind"] == "experiment" and r["scores"]]
-    judgments = [row["judgment"] for r in runs for row in ledger.cases(r["id"]) if row["judgment"]]
+    runs = [r for r in ledger.records if r.fingerprint == fingerprint and r.kind == "experiment" and r.scores]
+    judgments = [row["judgment"] for r in runs for row in ledger.cases(r.id) if row.judgment]
     part = next((p for p in ("fresh", "greedy") if any(r["part"] == p for r in rows)), "")
     return judgments + [r["judgment"] for r in rows if r["part"] == part and r["judgment"]]

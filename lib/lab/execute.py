@@ -37,11 +37,13 @@ from lib.forms import unknown
 from lib.lab.base import BadParameters, Runnable
 from lib.lab.calibration import Calibration
 from lib.lab.experiment import LOOK, Experiment
-from lib.lab.ledger import Ledger, qualities, recomputed, seal, sync
 from lib.lab.models import Models
-from lib.lab.record import MIME, Record
 from lib.lab.rejudge import Rejudge
 from lib.lab.training import Training
+from lib.runs.ledger import Ledger
+from lib.runs.record import MIME, BadRecord, CaseRow, Decision, Json, Record, qualities, record_of
+from lib.runs.seal import seal, sync
+from lib.runs.verify import recomputed
 
 SECRET_NAME = re.compile(r"(?i)(api_?key|token|secret|password|passwd|credential)")
 PATIENCE = 120  # s for a finished cell's last output; papermill's 4 s crashed a training while the machine stood still
@@ -50,7 +52,8 @@ TEMPLATES = {
     "10_experiment": "experiment", "11_train": "train", "12_confirm": "confirm", "13_rejudge": "rejudge",
     "14_calibrate": "calibrate", "15_models": "models",
 }  # fmt: skip
-Check = Callable[[dict[str, Any], list[dict[str, Any]]], str]  # record and cases -> what is wrong, "" if nothing
+# Record (None where the notebook has none) and rows of cases -> what is wrong, "" if nothing.
+Check = Callable[[Record | None, list[CaseRow]], str]
 MAKERS: dict[str, type[Runnable]] = {
     "experiment": Experiment, "confirm": Experiment, "calibrate": Calibration, "rejudge": Rejudge,
     "train": Training, "models": Models,
@@ -117,7 +120,7 @@ def run(
     folder: Path | None = None,
     beside: dict[str, bytes] | None = None,
     check: Check | None = None,
-) -> dict[str, Any]:
+) -> Record:
     """Execute a template and seal the run; returns its record. Raises what `accept` raises, or RunFailed.
 
     `beside` are more files for the seal. `check(record, cases)` says what is wrong with what came out, before anything
@@ -131,9 +134,15 @@ def run(
         with locked(folder / ".lock"):
             sync(folder)
     notebook, error = execute(template(name), parameters, folder)
+    record: Record | None = None
+    cases: list[CaseRow] = []
+    try:
+        if not error:
+            record, cases = _result(notebook)
+    except BadRecord as wrong:
+        error = f"BadRecord: {wrong}"
     if check:
-        found = {} if error else _result(notebook)
-        error = check(found.get("record", {}), found.get("cases", [])) or error
+        error = check(record, cases) or error
     return adopt(notebook, error, experiment, slug or experiment.slug, folder, beside)
 
 
@@ -221,27 +230,31 @@ def adopt(
     slug: str,
     folder: Path,
     beside: dict[str, bytes] | None = None,
-) -> dict[str, Any]:
+) -> Record:
     """Seal an executed notebook: record and cases are taken out of it. A crash is sealed with its reason, then raised.
 
     The decision is made again with the lock held: another run may have been sealed since the notebook looked.
     """
     model = experiment.model
-    data = _result(notebook)
     if error:
         status = _status(error)
-        crash = experiment.record(status=status, error=without_paths(error, model), decision={"reason": status})
-        data = {"record": crash.as_dict(), "cases": []}
-    record = data["record"]
-    cases = "".join(f"{canonical(row)}\n" for row in data["cases"]).encode()
+        decision = Decision(status, status)
+        record = experiment.record(status=status, error=without_paths(error, model), decision=decision)
+        rows: list[CaseRow] = []
+    else:
+        record, rows = _result(notebook)
+    cases = "".join(f"{canonical(row.as_dict())}\n" for row in rows).encode()
     slug = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")[:40] or "run"
-    _refuse_secrets(notebook, record, cases.decode(), *(b.decode() for b in (beside or {}).values()))
+    parts = [notebook, record.as_dict(), cases.decode(), *(b.decode() for b in (beside or {}).values())]
+    _refuse_secrets(*parts)
+    final: list[Record] = []
 
     def finish(run: str) -> dict[str, bytes]:
-        record.update(id=run, slug=slug)
-        if not error and record["kind"] in DECIDED:
-            _decide_again(notebook, record, data["cases"], folder)
-        text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
+        named = record.revised(id=run, slug=slug)
+        if not error and record.kind in DECIDED:
+            named = _decide_again(notebook, named, rows, folder)
+        final.append(named)
+        text = json.dumps(named.as_dict(), indent=1, sort_keys=True, ensure_ascii=False)
         sealed_notebook = tidy(notebook, cases, model).encode()
         return {"record.json": (without_paths(text, model) + "\n").encode(), "experiment.ipynb": sealed_notebook}
 
@@ -250,18 +263,19 @@ def adopt(
     if error:
         raise RunFailed(f"run {sealed} crashed and is sealed as it is: {without_paths(error, model)}", sealed)
     experiment.clear()
-    return record
+    return final[0]
 
 
-def _decide_again(notebook: dict[str, Any], record: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> None:
+def _decide_again(notebook: Json, record: Record, rows: list[CaseRow], folder: Path) -> Record:
+    """The record as the ledger of this moment decides it; the notebook's own decision is changed where it is another."""
     decision = Ledger.read(folder).decide(record, qualities(rows))
-    if decision.status == record["status"] and decision.as_dict() == record["decision"]:
-        return
-    record.update(status=decision.status, decision=decision.as_dict())
+    if decision.status == record.status and decision.as_dict() == record.decision.as_dict():
+        return record
     for cell in tagged(notebook, "decision"):
         text = decision._repr_markdown_()
         data = {"text/markdown": text, "text/plain": text}
         cell["outputs"] = [{"output_type": "display_data", "data": data, "metadata": {}}]
+    return record.revised(status=decision.status, decision=decision)
 
 
 def _refuse_secrets(*parts: Any) -> None:
@@ -285,37 +299,38 @@ def _status(error: str) -> str:
     return "invalid" if "WrongModel: " in error or "Tampered: " in error else "crashed"
 
 
-def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> dict[str, Any]:
+def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Record:
     """Adopt a notebook that papermill itself executed. Raises BadParameters when it holds no whole, sound result."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         wrong = fault(notebook)
         if wrong:
             raise BadParameters(f"{path}: {wrong}; execute it with papermill first, or use `notch run`")
-        data = _result(notebook)
-        record, rows = data["record"], data["cases"]
-        if not isinstance(rows, list):
-            raise BadParameters(f"{path}: sealed already; its cases lie beside it in cases.jsonl")
-        missing = set(Record.__dataclass_fields__) - set(record)
+        record, rows = _result(notebook)
+        missing = sorted(Record.model_fields.keys() - record.model_fields_set)
         if missing:
-            raise BadParameters(f"{path}: its record has no {sorted(missing)[0]!r}")
-        odd = recomputed(record, rows)
-        maker, values = MAKERS[record["kind"]], {**record, **record["found"].get("parameters", {})}
+            raise BadParameters(f"{path}: its record has no {missing[0]!r}")
+        maker, values = MAKERS[record.kind], {**record.as_dict(), **record.found.parameters}
         experiment = maker(**{f.name: values[f.name] for f in fields(maker) if f.name in values}).check()
+        unsound = recomputed(record, rows)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, BadParameters):
             raise
         raise BadParameters(f"{path}: not an executed notebook ({type(error).__name__}: {error})") from error
-    if odd:
-        raise BadParameters(f"{path}: {odd[0]} does not follow from its judgments; not sealed")
-    if experiment.fingerprint != record["fingerprint"]:
-        raise BadParameters(f"{path}: made with another ruler or judge ({record['fingerprint'][:12]}), not sealed here")
+    if unsound:
+        raise BadParameters(f"{path}: {unsound[0]} does not follow from its judgments; not sealed")
+    if experiment.fingerprint != record.fingerprint:
+        raise BadParameters(f"{path}: made with another ruler or judge ({record.fingerprint[:12]}), not sealed here")
     return adopt(notebook, "", experiment, slug or path.stem, folder or runs_folder())
 
 
-def _result(notebook: dict[str, Any]) -> dict[str, Any]:
-    data = (output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", ()))
-    return next((kinds[MIME] for kinds in data if MIME in kinds), {})
+def _result(notebook: Json) -> tuple[Record, list[CaseRow]]:
+    """The one result of a notebook. Raises BadRecord, also on one that was sealed already."""
+    outputs = (output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", ()))
+    result = next(data[MIME] for data in outputs if MIME in data)
+    if not isinstance(result["cases"], list):
+        raise BadRecord("sealed already: its cases lie beside it in cases.jsonl")
+    return record_of(result["record"]), [CaseRow.read(row) for row in result["cases"]]
 
 
 def tidy(notebook: dict[str, Any], cases: bytes, model: str = "") -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
@@ -25,9 +25,7 @@ from lib.agent.steps import build
 from lib.files import RULER, Tampered
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
-from lib.lab.ledger import Decision, Ledger, qualities
-from lib.lab.record import code_state
-from lib.lab.show import Markdown, cell, grid, interval
+from lib.lab.show import Markdown, cell, grid, interval, number
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
 from lib.measure.leak import copies, leaked, leaks
@@ -36,6 +34,9 @@ from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
 from lib.measure.useful import useful_all
 from lib.models import load, stored
 from lib.models.model import Cost, Decoding, Model
+from lib.runs.ledger import Ledger
+from lib.runs.provenance import code_state
+from lib.runs.record import CaseRow, Decision, Json, RunCost, Usefulness, qualities, setup_of
 
 LEVERS = (
     "baseline", "prompting", "schema", "decoding", "retrieval", "multi-call", "self-critique",
@@ -45,6 +46,7 @@ LEVERS = (
 LOOK = "NOTCH_LOOK"  # set where `notch confirm` executes a look at the sealed gate, which it then seals and counts
 SPELLED = 24  # letters that patterns of a grammar of one's own may hold
 LATER: dict[str, Any] = {"useful": False}  # parameters added after runs were sealed, with their defaults
+LOOKS = ("model", "gate", "seed", "judging", "fingerprint")  # what a look at the sealed gate may have of its own
 GROUP = 8  # cases answered at a time where the judge works beside the model
 
 
@@ -140,18 +142,16 @@ class Experiment(Runnable):
 
     def _looks_at(self) -> None:
         """The sealed gate is for a kept run, as it is."""
-        try:
-            kept = Ledger.read().get(self.of)
-        except KeyError:
-            kept = {}
-        if kept.get("kind") != "experiment" or kept.get("status") != "kept":
+        ledger = Ledger.read()
+        kept = next((r for r in reversed(ledger.records) if r.named(self.of)), None)
+        if kept is None or kept.kind != "experiment" or kept.status != "kept":
             raise BadParameters(f"gate 'confirm' is sealed and of is {self.of!r:.60}: expected a kept run of this folder; "
                                 "`notch confirm RUN` looks at it and counts the look")  # fmt: skip
-        # Not the model: of a model's own folder a seal keeps only the name.
-        odd = next((k for k in ("pipeline", "adapter", "decoding", "judge") if kept[k] != getattr(self, k)), "")
-        if odd:
+        # Gate and seed are a look's own; of a model's own folder a seal keeps only the name.
+        another = [name for name in setup_of(self).differs(kept.setup) if name not in LOOKS]
+        if another:
             raise BadParameters(
-                f"gate 'confirm': {odd} is not that of {kept['id']}; a look repeats the kept run as it is"
+                f"gate 'confirm': {another[0]} is not that of {kept.id}; a look repeats the kept run as it is"
             )
 
     def guard(self) -> None:
@@ -199,12 +199,12 @@ class Experiment(Runnable):
         if self.useful:
             rows = _with_usefulness(self.the_judge, cases, answers, rows)
         scores = score(outcomes, blend)
-        cost = dict(model.cost.__dict__)
-        cost |= {k: v for k in ("prompt_tps", "generation_tps") if (v := getattr(model.cost, k)) is not None}
-        cost |= {"load_seconds": loaded, "answer_seconds": answered - loaded}
-        cost |= {"judge_seconds": clock.seconds - answered}  # beyond the answering, which it may overlap
+        cost = _rounded(vars(model.cost)) | _rounded(_speeds(model.cost))
+        # Judging counts beyond the answering, which it may overlap.
+        spans = {"load": loaded, "answer": answered - loaded, "judge": clock.seconds - answered}
+        cost |= _rounded({f"{name}_seconds": span for name, span in spans.items()})
         if paid is not None:
-            cost |= {f"judge_{k}": v for k, v in (self.the_judge.cost - paid).__dict__.items()}
+            cost |= _rounded({f"judge_{name}": value for name, value in vars(self.the_judge.cost - paid).items()})
         identity = {"model": model.identity, "judge": self.the_judge.identity}
         borrowed = sorted({s.args["adapter"] for s in self.steps if s.args.get("adapter")})
         if borrowed:  # weights that only a step names
@@ -215,7 +215,7 @@ class Experiment(Runnable):
             leaks=leaks(rows),
             sampled=any("temp" in call for s in states for call in s.calls),
             identity=identity,
-            cost={k: round(v, 4) for k, v in cost.items()} | {"stages": {k: _stage(v) for k, v in stages.items()}},
+            cost=cost | {"stages": {name: _stage(each) for name, each in stages.items()}},
             **clock.times,
         )
         return Run(self, record, rows, scores)
@@ -276,23 +276,23 @@ class Run(Finding):
     @cached_property
     def decision(self) -> Decision:
         """The keep rule, applied against the ledger as it is now."""
-        return Ledger.read().decide(self.record.as_dict(), self.qualities)
+        return Ledger.read().decide(self.record, self.qualities)
 
     @property
     def beside(self) -> Markdown:
         """This run beside the champion it is compared with, and gold judged against itself: parity."""
-        rows = [("this run", self.scores.as_dict())]
+        rows = [("this run", self.scores)]
         ledger = Ledger.read()
         rival = self.decision.against
         if rival:
-            rows.append((f"{rival} (compared with)", ledger.get(rival)["scores"]))
-        first = next((r for r in ledger.climb(self.record.fingerprint, self.record.gate) if r["scores"]), None)
-        if first and first["id"] != rival:
-            rows.append((f"{first['id']} (first run)", first["scores"]))
+            rows.append((f"{rival} (compared with)", ledger.get(rival).scores))
+        first = next((r for r in ledger.climb(self.record.fingerprint, self.record.gate) if r.scores), None)
+        if first and first.id != rival:
+            rows.append((f"{first.id} (first run)", first.scores))
         cases = self.runnable.ruler.gate(self.runnable.gate)
         golds = [(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold]
         if self.runnable.judge == "offline":  # a paid judge would charge for this line
-            rows.append(("gold against itself", score(self.runnable.the_judge.judge_all(golds)).as_dict()))
+            rows.append(("gold against itself", score(self.runnable.the_judge.judge_all(golds))))
         return Markdown(_beside(rows))
 
     def worst(self, k: int = 5) -> Markdown:
@@ -300,23 +300,23 @@ class Run(Finding):
         if self.runnable.gate == "confirm":
             return Markdown("The texts of the sealed gate are not shown.")
         gold = {c.id: c for c in self.runnable.ruler.cases}
-        rows = sorted(self.cases, key=lambda r: (r["quality"] is not None, r["quality"] or 0.0, r["case"]))[:k]
-        return Markdown("\n\n".join(side_by_side(r, gold[r["case"]]) for r in rows))
+        rows = sorted(self.cases, key=lambda r: (r.quality is not None, r.quality or 0.0, r.case))[:k]
+        return Markdown("\n\n".join(side_by_side(r, gold[r.case]) for r in rows))
 
     def __repr__(self) -> str:
         # Short: the long form would put every case into the notebook a second time.
         return f"Run of {len(self.cases)} cases, quality {self.scores.quality:.4f}"
 
     def _repr_markdown_(self) -> str:
-        parts = [self.scores._repr_markdown_(), useful_sentence(self.record.found.get("useful", {})), self._cost()]
+        parts = [self.scores._repr_markdown_(), useful_sentence(self.record.found.useful), self._cost()]
         return "\n\n".join(t for t in parts if t)
 
     def _cost(self) -> str:
         c, n = self.record.cost, len(self.cases)
-        judge = f" and ${c['judge_dollars']:.2f} to judge" if "judge_dollars" in c else ""
+        judge = "" if c.judge_dollars is None else f" and ${c.judge_dollars:.2f} to judge"
         return (
-            f"{c['calls'] / n:.1f} calls and {c['generation_tokens'] / n:.0f} new tokens a case; "
-            f"{c['answer_seconds']:.1f} s to answer, {c['judge_seconds']:.1f} s to judge, ${c['dollars']:.2f}{judge}."
+            f"{c.calls / n:.1f} calls and {c.generation_tokens / n:.0f} new tokens a case; "
+            f"{c.answer_seconds:.1f} s to answer, {c.judge_seconds:.1f} s to judge, ${c.dollars:.2f}{judge}."
             f"{_speed(c)}"
         )
 
@@ -358,31 +358,43 @@ def _patterns(schema: str) -> list[str]:
     return found
 
 
+def _rounded(costs: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in costs.items()}
+
+
+def _speeds(cost: Cost) -> dict[str, float]:
+    """Tokens a second, where somebody timed them."""
+    speeds = {"prompt_tps": cost.prompt_tps, "generation_tps": cost.generation_tps}
+    return {name: value for name, value in speeds.items() if value is not None}
+
+
 def _stage(cost: Cost) -> dict[str, float]:
-    parts = {k: getattr(cost, k) for k in ("calls", "prompt_tokens", "generation_tokens", "seconds", "generation_tps")}
-    return {k: round(v, 4) for k, v in parts.items() if v is not None}
+    parts = {k: getattr(cost, k) for k in ("calls", "prompt_tokens", "generation_tokens", "seconds")}
+    if cost.generation_tps is not None:
+        parts["generation_tps"] = cost.generation_tps
+    return _rounded(parts)
 
 
-def _speed(cost: dict[str, Any]) -> str:
+def _speed(cost: RunCost) -> str:
     """Tokens a second and what each stage took, where the record has them."""
-    words = {"prompt_tps": "prompt", "generation_tps": "new"}
-    tps = [f"{cost[k]:,.0f} {word} tokens a second" for k, word in words.items() if k in cost]
+    speeds = {"prompt": cost.prompt_tps, "new": cost.generation_tps}
+    tps = [f"{value:,.0f} {word} tokens a second" for word, value in speeds.items() if value is not None]
     rows = [
-        (name, str(s["calls"]), str(s["prompt_tokens"]), str(s["generation_tokens"]), f"{s['seconds']:.2f}")
-        for name, s in cost.get("stages", {}).items() if s["calls"]
+        (name, str(s.calls), str(s.prompt_tokens), str(s.generation_tokens), f"{s.seconds:.2f}")
+        for name, s in cost.stages.items() if s.calls
     ]  # fmt: skip
     table = "\n\n" + grid(("stage", "calls", "prompt tokens", "new tokens", "seconds"), rows) if rows else ""
     return (f" {'; '.join(tps)}." if tps else "") + table
 
 
-def _beside(rows: list[tuple[str, dict[str, Any]]]) -> str:
-    lines = [
-        (name, f"{s['quality']:.3f}", interval(s["low"], s["high"], ""), f"{s['wins']}/{s['ties']}/{s['losses']}",
-         str(s["no_answer"]), *(f"{s['dims'][d]:.2f}" if s["dims"] else "" for d in DIMENSIONS))
-        for name, s in rows
-    ]  # fmt: skip
-    dims = (d.replace("_", "-") for d in DIMENSIONS)
-    return grid(("", "quality", "95 % interval", "W/T/L", "no answer", *dims), lines)
+def _beside(rows: list[tuple[str, Scores]]) -> str:
+    lines = []
+    for name, s in rows:
+        dims = [number(s.dims.get(d), "dim") for d in DIMENSIONS]
+        wtl = f"{s.wins}/{s.ties}/{s.losses}"
+        lines.append((name, f"{s.quality:.3f}", interval(s.low, s.high, ""), wtl, str(s.no_answer), *dims))
+    heads = (d.replace("_", "-") for d in DIMENSIONS)
+    return grid(("", "quality", "95 % interval", "W/T/L", "no answer", *heads), lines)
 
 
 def _args(args: dict[str, Any]) -> str:
@@ -405,58 +417,64 @@ def _judge(
     return [next(judged) if isinstance(a, Answer) else a for a in answers]
 
 
-def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> dict[str, Any]:
+def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> CaseRow:
     """A case as cases.jsonl holds it."""
-    row: dict[str, Any] = {"case": case.id, "task": case.task, "calls": list(state.calls), "notes": list(state.notes)}
+    row: Json = {"case": case.id, "task": case.task, "calls": list(state.calls), "notes": list(state.notes)}
     row |= {"answer": None, "copies": 0, "leak": ""}
     if isinstance(answer, Answer):
-        row["answer"] = {"title": answer.title, "questions": list(answer.questions)}
-        row |= {"copies": copies(case, answer), "leak": leaked(case, answer)}
-    row |= dict.fromkeys(("no_answer", "judgment", "unscored"))
+        row |= {"answer": answer, "copies": copies(case, answer), "leak": leaked(case, answer)}
+    row |= {"no_answer": None, "judgment": None, "unscored": None}
     if isinstance(outcome, Judgment):
-        row["judgment"] = dict(outcome.__dict__)
+        row["judgment"] = outcome
     else:
         row["no_answer" if isinstance(outcome, NoAnswer) else "unscored"] = outcome.reason
-    return row | {"quality": case_quality(outcome, blend)}
+    return CaseRow(**row, quality=case_quality(outcome, blend))
 
 
 def _with_usefulness(
-    judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], rows: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+    judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], rows: list[CaseRow]
+) -> list[CaseRow]:
     """The rows with what the judge says of each set when it sees no gold."""
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
-    by_case: dict[str, dict[str, Any]] = {}
+    by_case: dict[str, Json] = {}
     for (case, _), rating in zip(pairs, useful_all(judge, pairs), strict=True):
-        unscored = isinstance(rating, Unscored)
-        by_case[case.id] = {"unscored": rating.reason} if unscored else {"score": rating.score, "reason": rating.reason}
-    return [row | {"useful": by_case.get(row["case"])} for row in rows]
+        if isinstance(rating, Unscored):
+            by_case[case.id] = {"unscored": rating.reason}
+        else:
+            by_case[case.id] = {"score": rating.score, "reason": rating.reason}
+    return [row.revised(useful=by_case.get(row.case)) for row in rows]
 
 
-def useful_sentence(found: dict[str, Any]) -> str:
+def useful_sentence(useful: Usefulness) -> str:
     """Usefulness of a run in words, "" where it was not asked for."""
-    if not found:
+    if not useful:
         return ""
-    if found["mean"] is None:
+    if useful.mean is None:
         return "Usefulness: no case was rated."
     return (
-        f"**Useful {found['mean']:.2f} of 5** (95 % {found['low']:.2f} to {found['high']:.2f}), asked without gold in sight: "
-        f"does the set enable a good plan? {found['no_answer']} cases without an answer count as 1, {found['unscored']} are "
+        f"**Useful {useful.mean:.2f} of 5** (95 % {useful.low:.2f} to {useful.high:.2f}), asked without gold in sight: "
+        f"does the set enable a good plan? {useful.no_answer} cases without an answer count as 1, {useful.unscored} are "
         "unscored. It stands beside quality and is no part of it."
     )
 
 
-def side_by_side(row: dict[str, Any], case: Case) -> str:
+def side_by_side(row: CaseRow, case: Case) -> str:
+    """The answer to a case beside gold, question by question."""
     gold = case.gold
     assert gold is not None
-    head = f"**{case.task}**: quality {row['quality'] if row['quality'] is not None else 'unscored'!s:.6}"
-    if row["answer"] is None:
-        text = row["calls"][-1]["text"] if row["calls"] else ""
-        return f"{head}. No answer: {cell(row['no_answer'] or '')}\n\n> {cell(text[:300])}\n\nGold: " + " · ".join(
-            gold.questions
-        )
-    judgment = row["judgment"] or {"verdict": "unscored", "notes": {}}
-    asked = zip(row["answer"]["questions"], gold.questions, strict=False)
-    lines = [(str(i), cell(a), cell(g) + " **(critical)**" * (g == gold.critical)) for i, (a, g) in enumerate(asked, 1)]
-    table = grid(("", cell(row["answer"]["title"]), f"gold: {cell(gold.title)}"), lines)
-    notes = "; ".join(f"{d.replace('_', '-')}: {n}" for d, n in judgment["notes"].items() if n)
-    return f"{head}, {judgment['verdict']} against gold.\n\n{table}" + (f"\n\n*{cell(notes)}*" if notes else "")
+    quality = "unscored" if row.quality is None else f"{row.quality!s:.6}"
+    head = f"**{case.task}**: quality {quality}"
+    if row.answer is None:
+        reply = row.calls[-1]["text"] if row.calls else ""
+        missing = f"{head}. No answer: {cell(row.no_answer or '')}\n\n> {cell(reply[:300])}"
+        return f"{missing}\n\nGold: {' · '.join(gold.questions)}"
+    lines = []
+    for place, (question, of_gold) in enumerate(zip(row.answer.questions, gold.questions, strict=False), 1):
+        critical = " **(critical)**" if of_gold == gold.critical else ""
+        lines.append((str(place), cell(question), cell(of_gold) + critical))
+    table = grid(("", cell(row.answer.title), f"gold: {cell(gold.title)}"), lines)
+    if row.judgment is None:
+        return f"{head}, unscored against gold.\n\n{table}"
+    notes = "; ".join(f"{d.replace('_', '-')}: {n}" for d, n in row.judgment.notes.items() if n)
+    below = f"\n\n*{cell(notes)}*" if notes else ""
+    return f"{head}, {row.judgment.verdict} against gold.\n\n{table}{below}"

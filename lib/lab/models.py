@@ -15,22 +15,28 @@ from lib.files import canonical, without_paths
 from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, sealed_run
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Decision, Ledger, outcome_of
-from lib.lab.record import Record
+from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.checks import compare
 from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import ALPHA
+from lib.runs.ledger import Ledger
+from lib.runs.record import (
+    Candidate,
+    ComparisonFindings,
+    Decision,
+    Difference,
+    Json,
+    Record,
+    Setup,
+    Side,
+    Usefulness,
+    setup_of,
+)
 
-SAME = ("pipeline", "decoding", "judge", "gate", "seed", "fingerprint")  # what the runs of a group share
 CLOUD = "claude-"  # models whose service takes no temperature
-PURSE = ("dollars", "concurrency")  # of judging: what it may cost and how fast it goes changes no judgment
-
-
-def named(record: dict[str, Any]) -> str:
-    """The candidate of a run: the model, with its adapter if it has one."""
-    return record["model"] + (f" + {record['adapter']}" if record["adapter"] else "")
+FREE = ("model", "adapter")  # of a setup: what may differ between the runs of a comparison
 
 
 def split(candidate: str) -> tuple[str, str]:
@@ -43,21 +49,15 @@ def split(candidate: str) -> tuple[str, str]:
     return model.strip(), adapter.strip()
 
 
-def sealed(ledger: Ledger, experiment: Experiment) -> dict[str, Any] | None:
+def sealed(ledger: Ledger, experiment: Experiment) -> Record | None:
     """The newest whole run that did what an experiment would do, whatever was expected of it."""
-    setup = {k: getattr(experiment, k) for k in (*SAME, "model", "adapter")} | {"judging": _judging(experiment.judging)}
-    want = json.loads(without_paths(json.dumps(setup), experiment.model))  # as a seal spells it
+    plain = json.dumps(setup_of(experiment).as_dict())
+    wanted = Setup.read(json.loads(without_paths(plain, experiment.model)))  # as a seal spells it
     for r in reversed(ledger.records):
-        have = {k: r[k] for k in (*SAME, "model", "adapter")} | {"judging": _judging(r["judging"])}
-        sound = r["kind"] == "experiment" and r["status"] not in ("invalid", "crashed")
-        whole = sound and r["scores"] and not r["scores"]["unscored"]
-        if whole and have == want and (r.get("useful") or not experiment.useful):
+        sound = r.kind == "experiment" and r.whole and r.status not in ("invalid", "crashed")
+        if sound and r.setup == wanted and (r.useful or not experiment.useful):
             return r
     return None
-
-
-def _judging(judging: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in judging.items() if k not in PURSE}
 
 
 @form(BadParameters)
@@ -74,26 +74,26 @@ class Models(Runnable):
         return Ledger.read()
 
     @cached_property
-    def members(self) -> dict[str, list[dict[str, Any]]]:
+    def members(self) -> dict[str, list[Record]]:
         """The records of every group, each run once, in the order given."""
         groups = {}
         for name, runs in self.groups.items():
             records = [sealed_run(self.ledger, r) for r in runs]
-            groups[str(name)] = list({r["id"]: r for r in records}.values())
+            groups[str(name)] = list({r.id: r for r in records}.values())
         return groups
 
     @property
-    def records(self) -> list[dict[str, Any]]:
-        return list({r["id"]: r for some in self.members.values() for r in some}.values())
+    def records(self) -> list[Record]:
+        return list({r.id: r for group in self.members.values() for r in group}.values())
 
     @property
     def fingerprint(self) -> str:
-        return self.records[0]["fingerprint"] if self.records else super().fingerprint
+        return self.records[0].fingerprint if self.records else super().fingerprint
 
     @property
-    def keyed(self) -> dict[str, Any]:
+    def keyed(self) -> Json:
         # What is compared, not what was expected of it: the same question is asked once.
-        return {"groups": {name: [r["id"] for r in some] for name, some in self.members.items()}}
+        return {"groups": {name: [r.id for r in group] for name, group in self.members.items()}}
 
     def check(self) -> Models:
         """Refuse runs that are not whole, that another ruler judged, or that differ in more than the model."""
@@ -102,7 +102,7 @@ class Models(Runnable):
             raise BadParameters("groups is empty: name the runs that are compared, such as {ask: [1, 3]}")
         for name, records in self.members.items():
             _check(name, records)
-        if len({r["fingerprint"] for r in self.records}) > 1:
+        if len({r.fingerprint for r in self.records}) > 1:
             raise BadParameters("the groups were made with different rulers or judges; compare each era for itself")
         return self
 
@@ -110,19 +110,19 @@ class Models(Runnable):
         """Read the sealed judgments and compare. No model and no paid judge is asked."""
         self.check()
         clock = Clock()
-        rows = [row for name, some in self.members.items() for r in some for row in self._rows(name, r["id"])]
+        rows = [row for name, group in self.members.items() for r in group for row in self._rows(name, r.id)]
         rows += self._ceiling()
-        candidates = {r["id"]: _candidate(r) for r in self.records}
+        candidates = {r.id: _candidate(r) for r in self.records}
         findings = {**compare.readings(rows), "candidates": candidates, "parameters": self.parameters}
-        judge = self.records[0]["identity"].get("judge", {})
         cost = {"calls": 0, "generation_tokens": 0}
-        record = self.record(found=findings, cost=cost, identity={"judge": judge}, **clock.times)
+        identity = {"judge": self.records[0].identity.judge}
+        record = self.record(found=findings, cost=cost, identity=identity, **clock.times)
         return Compared(self, record, rows)
 
-    def _rows(self, group: str, run: str) -> list[dict[str, Any]]:
-        return [row_of("sealed", r["case"], outcome_of(r), group=group, run=run) for r in self.ledger.cases(run)]
+    def _rows(self, group: str, run: str) -> list[Row]:
+        return [row_of("sealed", r.case, r.outcome, group=group, run=run) for r in self.ledger.cases(run)]
 
-    def _ceiling(self) -> list[dict[str, Any]]:
+    def _ceiling(self) -> list[Row]:
         """Every gold answer judged as a candidate, where the judge costs nothing and is the one of the runs."""
         if super().fingerprint != self.fingerprint:
             return []
@@ -132,8 +132,9 @@ class Models(Runnable):
 
     def record(self, **findings: Any) -> Record:
         """The record of this comparison with what came out; what was the same in all runs is said as theirs."""
-        same = {k: self.records[0][k] for k in (*SAME, "judging")}
-        return super().record(of=", ".join(r["id"] for r in self.records), **same, **findings)
+        first = self.records[0]
+        same = {name: getattr(first, name) for name in Setup.model_fields if name not in (*FREE, "fingerprint")}
+        return super().record(of=", ".join(r.id for r in self.records), **same, **findings)
 
     # --- what the notebook shows
 
@@ -146,64 +147,61 @@ class Models(Runnable):
         lines = []
         for name, records in self.members.items():
             r = records[0]
-            who = ", ".join(f"{named(x)} ({x['id']})" for x in records)
+            who = ", ".join(f"{x.candidate} ({x.id})" for x in records)
+            decoding = canonical(r.decoding) if r.decoding else "greedy"
             lines.append(
-                f"- **{name}**: {who}. The same in all: pipeline "
-                f"`{canonical(r['pipeline'])}`, decoding `{canonical(r['decoding']) if r['decoding'] else 'greedy'}`, judge "
-                f"{r['judge']}, gate {r['gate']}, seed {r['seed']}, ruler and judge `{r['fingerprint'][:12]}`."
+                f"- **{name}**: {who}. The same in all: pipeline `{canonical(r.pipeline)}`, decoding `{decoding}`, judge "
+                f"{r.judge}, gate {r.gate}, seed {r.seed}, ruler and judge `{r.fingerprint[:12]}`."
             )
         lines += [f"- {text}" for text in caveats(self.records)]
         return f"{self.plan}\n\n" + "\n".join(lines)
 
 
-def _check(name: str, records: list[dict[str, Any]]) -> None:
+def _check(name: str, records: list[Record]) -> None:
+    """Raise BadParameters where a group holds what cannot be compared."""
     if len(records) < 2:
         raise BadParameters(f"group {name!r} has {len(records)} runs; a comparison needs two or more")
     for r in records:
-        if r["kind"] != "experiment" or r["status"] == "invalid" or not r["scores"] or r["scores"]["unscored"]:
-            raise BadParameters(
-                f"{r['id']}: expected a whole experiment ({r['kind']}, {r['status']}); run it again first"
-            )
-        if r["gate"] != "full":
-            raise BadParameters(f"{r['id']} ran on gate {r['gate']!r}; models are compared on the full gate")
-    first = records[0]
-    for r in records[1:]:
-        for k in SAME:
-            if r[k] != first[k]:
+        if r.kind != "experiment" or r.status == "invalid" or not r.whole:
+            raise BadParameters(f"{r.id}: expected a whole experiment ({r.kind}, {r.status}); run it again first")
+        if r.gate != "full":
+            raise BadParameters(f"{r.id} ran on gate {r.gate!r}; models are compared on the full gate")
+    first, *others = records
+    for r in others:
+        for field_name in r.setup.differs(first.setup):
+            if field_name not in FREE:
+                ours, theirs = getattr(r.setup, field_name), getattr(first.setup, field_name)
                 raise BadParameters(
-                    f"{r['id']} and {first['id']} differ in {k} ({r[k]!r:.60} against {first[k]!r:.60}); "
+                    f"{r.id} and {first.id} differ in {field_name} ({ours!r:.60} against {theirs!r:.60}); "
                     "only the model may differ"
                 )
-        if _judging(r["judging"]) != _judging(first["judging"]):
-            raise BadParameters(f"{r['id']} and {first['id']} differ in judging; only the model may differ")
-    names = [named(r) for r in records]
+    names = [r.candidate for r in records]
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise BadParameters(f"group {name!r} has {twice} twice; each candidate stands once")
 
 
-def _candidate(record: dict[str, Any]) -> dict[str, Any]:
-    cost = record["cost"]
-    return {
-        "candidate": named(record), "model": record["model"], "adapter": record["adapter"], "lever": record["lever"],
-        "calls": cost.get("calls", 0), "generation_tokens": cost.get("generation_tokens", 0),
-        "dollars": cost.get("dollars", 0.0),
-        "useful": record["found"].get("useful", {}) if record["judge"] == "claude" else {},
-    }  # fmt: skip
+def _candidate(record: Record) -> Candidate:
+    useful = record.found.useful if record.judge == "claude" else Usefulness()
+    return Candidate(
+        candidate=record.candidate, model=record.model, adapter=record.adapter, lever=record.lever,
+        calls=record.cost.calls, generation_tokens=record.cost.generation_tokens, dollars=record.cost.dollars,
+        useful=useful,
+    )  # fmt: skip
 
 
-def caveats(records: list[dict[str, Any]]) -> list[str]:
+def caveats(records: list[Record]) -> list[str]:
     """What, against the intention, was not the same in all runs."""
     sentences = []
-    if len({r["code"].get("sha256") for r in records}) > 1:
+    if len({r.code.sha256 for r in records}) > 1:
         sentences.append("The runs were made by different states of the code; where prompts changed in between, so did more "
                     "than the model.")  # fmt: skip
-    free = [named(r) for r in records if r["model"].startswith(CLOUD)]
+    free = [r.candidate for r in records if r.model.startswith(CLOUD)]
     if free:
         sentences.append(
             f"{', '.join(free)} cannot decode greedily: asked for the same, it samples as its service does."
         )
-    if len({canonical(r["machine"]) for r in records}) > 1:
+    if len({canonical(r.machine) for r in records}) > 1:
         sentences.append(
             "The runs were made on different machines or library versions; last digits can differ with them."
         )
@@ -217,69 +215,71 @@ class Compared(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says how far quality moved when only the model did."""
-        sentences, names = [], _names(self.found)
-        for group in self.found["groups"]:
-            first, *others = group["runs"]
-            changed = [r for r in others if _beyond_chance(r["difference"])]
-            deltas = ", ".join(f"{names[r['run']]} {r['difference']['delta']:+.3f}" for r in changed)
+        sentences, candidates = [], self.record.found.candidates
+        for group in self.record.found.groups:
+            first, *others = group.runs
+            changed = [r for r in others if _beyond_chance(r.difference)]
+            deltas = ", ".join(f"{candidates[r.run].candidate} {r.difference.delta:+.3f}" for r in changed)
+            which = f" ({deltas})" if changed else ""
+            base = candidates[first.run].candidate
             sentences.append(
-                f"{group['group']}: against {names[first['run']]} quality moves beyond chance for {len(changed)} of "
-                f"{len(others)}" + (f" ({deltas})" if changed else "")
+                f"{group.group}: against {base} quality moves beyond chance for {len(changed)} of {len(others)}{which}"
             )
         return Decision("reference", "; ".join(sentences))
 
     def _repr_markdown_(self) -> str:
-        return "\n".join(f"- {text}" for text in moved(self.found))
+        return "\n".join(f"- {text}" for text in moved(self.record.found))
 
 
-def _names(found: dict[str, Any]) -> dict[str, str]:
-    """What each run of a comparison is called, by its id."""
-    return {run: about["candidate"] for run, about in found["candidates"].items()}
+def _beyond_chance(test: Difference) -> bool:
+    return test.p is not None and test.p < ALPHA
 
 
-def _beyond_chance(test: dict[str, Any]) -> bool:
-    return test["p"] is not None and test["p"] < ALPHA
-
-
-def moved(found: dict[str, Any]) -> list[str]:
+def moved(found: ComparisonFindings) -> list[str]:
     """What changed with the model and what did not, in sentences made from the numbers."""
-    sentences, names = [], _names(found)
-    for group in found["groups"]:
-        first, *others = group["runs"]
-        base = names[first["run"]]
-        sentences += [_sentence(group["group"], base, names[r["run"]], first, r) for r in others]
-        sentences.append(_coverage(group["group"], base, {names[r["run"]]: r for r in others}))
+    sentences = []
+    names = {run: about.candidate for run, about in found.candidates.items()}
+    for group in found.groups:
+        first, *others = group.runs
+        base = names[first.run]
+        sentences += [_sentence(group.group, base, names[r.run], first, r) for r in others]
+        sentences.append(_coverage(group.group, base, {names[r.run]: r.dims["coverage"] for r in others}))
     sentences.append(
         "Dimensions are compared on the cases that both answered; of twenty such tests one moves by luck alone."
     )
     return sentences
 
 
-def _sentence(group: str, base: str, other: str, first: dict[str, Any], mine: dict[str, Any]) -> str:
-    d = mine["difference"]
-    if d["delta"] is None:
+def _sentence(group: str, base: str, other: str, first: Side, second: Side) -> str:
+    """What one run of a group shows beside the first."""
+    difference = second.difference
+    if difference.delta is None:
         return f"**{group}**, {other}: no case has a quality in both runs."
-    changed = [
-        f"{k.replace('_', '-')} {first['scores']['dims'][k]:.2f} → {mine['scores']['dims'][k]:.2f} (p = {t['p']:.2g})"
-        for k in DIMENSIONS
-        if _beyond_chance(t := mine["dims"][k])
-    ]
-    still = [k.replace("_", "-") for k in DIMENSIONS if not _beyond_chance(mine["dims"][k])]
-    head = f"**{group}**, {other} against {base}: quality {first['scores']['quality']:.3f} → {mine['scores']['quality']:.3f} ({d['delta']:+.3f}, p = {d['p']:.2g})"
-    return f"{head}. Moved beyond chance: {', '.join(changed) or 'no dimension'}." + (
-        f" Not: {', '.join(still)}." if still else ""
+    changed, still = [], []
+    for dimension in DIMENSIONS:
+        name, test = dimension.replace("_", "-"), second.dims[dimension]
+        if _beyond_chance(test):
+            before, after = first.scores.dims[dimension], second.scores.dims[dimension]
+            changed.append(f"{name} {before:.2f} → {after:.2f} (p = {test.p:.2g})")
+        else:
+            still.append(name)
+    rest = f" Not: {', '.join(still)}." if still else ""
+    return (
+        f"**{group}**, {other} against {base}: quality {first.scores.quality:.3f} → {second.scores.quality:.3f} "
+        f"({difference.delta:+.3f}, p = {difference.p:.2g}). Moved beyond chance: {', '.join(changed) or 'no dimension'}.{rest}"
     )
 
 
-def _coverage(group: str, base: str, others: dict[str, dict[str, Any]]) -> str:
-    tests = {k: v["dims"]["coverage"] for k, v in others.items() if v["dims"]["coverage"]["delta"] is not None}
-    moved = [f"{k} {t['delta']:+.2f}" for k, t in tests.items() if _beyond_chance(t)]
-    if moved:
-        return f"**{group}**: coverage moved when only the model changed ({', '.join(moved)} against {base}): the harness does not lock it."
+def _coverage(group: str, base: str, others: dict[str, Difference]) -> str:
+    """Whether coverage moved with the model alone; if it never does, harness or judge may hold it."""
+    tests = {name: test for name, test in others.items() if test.delta is not None}
+    changes = [f"{name} {test.delta:+.2f}" for name, test in tests.items() if _beyond_chance(test)]
+    if changes:
+        return f"**{group}**: coverage moved when only the model changed ({', '.join(changes)} against {base}): the harness does not lock it."
     if not tests:
         return f"**{group}**: coverage cannot be compared: no case was judged in both runs."
-    k, t = max(tests.items(), key=lambda x: abs(x[1]["delta"]))
+    name, test = max(tests.items(), key=lambda item: abs(item[1].delta))
     return (
-        f"**{group}**: coverage did not move beyond chance with any of these models (largest difference {t['delta']:+.2f}, {k}, "
-        f"p = {t['p']:.2g}), so this comparison cannot say whether model or harness holds it where it is."
+        f"**{group}**: coverage did not move beyond chance with any of these models (largest difference {test.delta:+.2f}, {name}, "
+        f"p = {test.p:.2g}), so this comparison cannot say whether model or harness holds it where it is."
     )

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import RULER, canonical, rows, sha256, sha256_file, write_atomic
-from lib.lab.record import machine
 from lib.measure import offline_judge
 from lib.measure.answer import Answer
 from lib.measure.ruler import read
 from lib.models import embed
 from lib.models.embed import embedder
 from lib.models.model import NoModel
+from lib.runs.provenance import machine
 from lib.weights import PINNED, cache
 
 TEXTS = "calibration.jsonl"  # of a ruler: the texts whose scores are kept beside the constants

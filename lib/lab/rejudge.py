@@ -13,9 +13,7 @@ from typing import Any, ClassVar, Literal
 from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named
 from lib.lab.calibration import CAP, price, stored
-from lib.lab.ledger import Decision, Ledger, outcome_of
 from lib.lab.offline import OfflineJudge
-from lib.lab.record import Record
 from lib.lab.show import Markdown, chance, plural
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
@@ -23,6 +21,8 @@ from lib.measure.checks import blind
 from lib.measure.judge import DIMENSIONS, Judge
 from lib.measure.keep import ALPHA
 from lib.measure.ruler import Case
+from lib.runs.ledger import Ledger
+from lib.runs.record import Decision, Record
 
 
 @form(BadParameters)
@@ -81,7 +81,7 @@ class Rejudge(Runnable):
     def ids(self) -> list[str]:
         """The runs by id, each once."""
         ledger = Ledger.read()
-        return list(dict.fromkeys(ledger.get(r)["id"] for r in self.runs))
+        return list(dict.fromkeys(ledger.get(r).id for r in self.runs))
 
     def _pairs(self, run: str) -> list[tuple[Case, Answer]]:
         return stored(Ledger.read(), run, self.ruler.cases)
@@ -103,17 +103,18 @@ class Rejudge(Runnable):
         """Of every case the stored judgment (where ruler and judge were these), the placebo's and the blind one's."""
         pairs = self._pairs(run)
         old = ledger.cases(run)
-        comparable = ledger.get(run)["fingerprint"] == self.fingerprint
-        rows = [row_of("stored", r["case"], outcome_of(r), run=run) for r in old if comparable]
+        rows = []
+        if ledger.get(run).fingerprint == self.fingerprint:
+            rows = [row_of("stored", r.case, r.outcome, run=run) for r in old]
         for part, judge in (("placebo", self.the_judge), ("blind", self.blind_judge)):
             judged = dict(zip((c.id for c, _ in pairs), judge.judge_all(pairs), strict=True))
-            rows += [row_of(part, r["case"], judged.get(r["case"], outcome_of(r)), run=run) for r in old]
+            rows += [row_of(part, r.case, judged.get(r.case, r.outcome), run=run) for r in old]
         return rows
 
     def record(self, **findings: Any) -> Record:
         """The record of this re-judge with what came out."""
         ledger = Ledger.read()
-        gates = dict.fromkeys(ledger.get(run)["gate"] for run in self.ids)
+        gates = dict.fromkeys(ledger.get(run).gate for run in self.ids)
         return super().record(gate=", ".join(gates), of=", ".join(self.ids), **findings)
 
     # --- what the notebook shows
@@ -144,7 +145,7 @@ class Rejudged(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says what removing the dimension did."""
-        runs = {k: v for k, v in self.found["runs"].items() if v["cases"]}
+        runs = {k: v for k, v in self.record.found.runs.items() if v["cases"]}
         moved = [k for k, v in runs.items() if v["judged"]["p"] < ALPHA]
         before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
         without = self.runnable.without.replace("_", "-")
@@ -156,7 +157,7 @@ class Rejudged(Finding):
 
     def _repr_markdown_(self) -> str:
         lines = []
-        for run, v in self.found["runs"].items():
+        for run, v in self.record.found.runs.items():
             if not v["cases"]:
                 lines.append(f"- **{run}**: nothing was scored.")
                 continue

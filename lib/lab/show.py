@@ -18,7 +18,7 @@ NOTHING = "Nothing here yet."
 HEADS = {"id": "run", "wtl": "W/T/L", "interval": "95 %", "non_redundancy": "non-redundancy"}
 # By a column's first word; other fractions have three decimals.
 FORMATS = {"delta": "+.3f", "predicted": "+.3f", "to": "+.3f", "seconds": ".1f", "calls": ".1f", "new": ".0f",
-           "loss": ".4f"}  # fmt: skip
+           "loss": ".4f", "dim": ".2f"}  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)

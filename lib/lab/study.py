@@ -20,8 +20,10 @@ from lib.lab import bases, execute
 from lib.lab.aside import Executed, Workers
 from lib.lab.base import BadParameters, Runnable
 from lib.lab.execute import RunFailed
-from lib.lab.ledger import Ledger, sync
 from lib.lab.rejudge import Rejudge
+from lib.runs.ledger import Ledger
+from lib.runs.record import Json, Record
+from lib.runs.seal import sync
 
 PLANS = NOTEBOOKS / "plans"
 TEMPLATES = {"train": "11_train", "rejudge": "13_rejudge"}  # rows that are no experiment, by their key
@@ -185,7 +187,7 @@ class Progress:
 
     entry: Entry
     state: str  # there, ran, crashed, nothing to do
-    record: dict[str, Any] | None = None
+    record: Record | None = None
     message: str = ""
 
 
@@ -217,7 +219,7 @@ def _run(plan: Plan, folder: Path, pool: Workers) -> Iterator[Progress]:
                 yield from compare(folder, entry, ids)
             else:
                 progress = _one(entry, ledger, ids, ahead)
-                ids[entry.name] = progress.record["id"]  # type: ignore[index]
+                ids[entry.name] = progress.record.id  # type: ignore[index]
                 yield progress
         except RunFailed as error:
             yield Progress(entry, "crashed", None, str(error))
@@ -267,7 +269,7 @@ def compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progres
     models = _resolved(entry.models, ids)
     candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in models]
     for state, record in bases.compare(folder, candidates, entry.parameters, entry.name):
-        if state == "ran" or record["kind"] == "models":  # a candidate that is there already is no news
+        if state == "ran" or record.kind == "models":  # a candidate that is there already is no news
             yield Progress(entry, state, record)
 
 
@@ -287,40 +289,46 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
 
     Each look is a sealed run of its own, so each look is counted. A run that was looked at is not looked at again.
     """
-    newest = next((r for r in reversed(ledger.records) if r["kind"] == "experiment" and r["gate"] == "full"), None)
-    asked = ledger.get(run) if run else newest
-    fingerprint = asked["fingerprint"] if asked else ""
-    climb = ledger.climb(fingerprint)
-    kept = [r for r in climb if r["status"] == "kept"]
-    chosen = asked if run else kept[-1] if kept else None
+    chosen, kept = _to_confirm(ledger, run)
     if chosen is None:
         yield Progress(entry, "nothing to do", None, "no kept run to confirm")
         return
-    if chosen["status"] != "kept" or chosen["kind"] != "experiment":
-        raise BadParameters(f"{chosen['id']} was not kept; only a kept run can be confirmed")
+    if chosen.status != "kept" or chosen.kind != "experiment":
+        raise BadParameters(f"{chosen.id} was not kept; only a kept run can be confirmed")
     with runs_at(ledger.folder):  # an adapter by its run's id lies there
         accepted = execute.accept("12_confirm", look(chosen))
-    if accepted.fingerprint != fingerprint:
-        raise BadParameters(f"{chosen['id']} was kept on another ruler or judge; run it again on this one first")
+    if accepted.fingerprint != chosen.fingerprint:
+        raise BadParameters(f"{chosen.id} was kept on another ruler or judge; run it again on this one first")
     wanted = [kept[0], chosen] if chosen is not kept[0] else [chosen]
     for target in wanted:
         now = Ledger.read(ledger.folder)
-        seen = next((r for r in now.looks(fingerprint) if now.of(r) == target["id"]), None)
-        if seen:
-            yield Progress(entry, "there", seen)
+        looked = next((r for r in now.looks(target.fingerprint) if now.of(r) == target.id), None)
+        if looked:
+            yield Progress(entry, "there", looked)
             continue
         with runs_at(ledger.folder):
-            record = execute.run("12_confirm", look(target), f"confirm-{target['slug']}", ledger.folder)
+            record = execute.run("12_confirm", look(target), f"confirm-{target.slug}", ledger.folder)
         yield Progress(entry, "ran", record)
 
 
-def look(record: dict[str, Any]) -> dict[str, Any]:
+def _to_confirm(ledger: Ledger, run: str) -> tuple[Record | None, list[Record]]:
+    """The run that is named, else the champion of the newest full run's ruler and judge; and all kept runs there."""
+    if run:
+        newest = ledger.get(run)
+    else:
+        full = [r for r in ledger.records if r.kind == "experiment" and r.gate == "full"]
+        if not full:
+            return None, []
+        newest = full[-1]
+    kept = [r for r in ledger.climb(newest.fingerprint) if r.status == "kept"]
+    if run:
+        return newest, kept
+    return (kept[-1] if kept else None), kept
+
+
+def look(record: Record) -> Json:
     """Parameters of a look at the sealed gate: the kept run again, with a fresh seed if it samples."""
     same = ("hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge",
             "batch", "judging", "useful")  # fmt: skip
-    return {
-        **{k: record[k] for k in same if k in record},
-        "seed": record["seed"] + 1000,
-        "gate": "confirm",
-        "of": record["id"],
-    }
+    parameters = {name: getattr(record, name) for name in same}
+    return parameters | {"seed": record.seed + 1000, "gate": "confirm", "of": record.id}

@@ -22,13 +22,13 @@ from lib.agent.prompt import Draft
 from lib.files import ROOT, OneLine, sha256, write_atomic
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
-from lib.lab.ledger import Decision
 from lib.lab.offline import OfflineJudge
-from lib.lab.record import Record, code_state
 from lib.lab.show import Markdown, grid, number
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.ruler import Case, Gold
 from lib.models import load
+from lib.runs.provenance import code_state
+from lib.runs.record import Decision, Record, TrainingRecord
 from lib.train import recipe as recipes
 from lib.train.lora import Settings, going_on
 from lib.train.recipe import Recipe
@@ -147,15 +147,14 @@ class Training(Runnable):
         """The record of this training with what came out."""
         return super().record(of=self.request, **findings)
 
-    def files(self, record: dict[str, Any]) -> dict[str, bytes]:
+    def files(self, record: TrainingRecord) -> dict[str, bytes]:  # type: ignore[override]
         """What the seal keeps beside the notebook: the adapter and its data, checked against the record. Raises OSError."""
-        out, found = self.planned.folder / "out", {}
-        for name, digest in record["found"]["files"].items():
-            content = (out / name).read_bytes()
-            if sha256(content) != digest:
+        out, contents = self.planned.folder / "out", {}
+        for name, digest in record.found.files.items():
+            contents[name] = (out / name).read_bytes()
+            if sha256(contents[name]) != digest:
                 raise OSError(f"{out / name}: not the file that was trained; train again")
-            found[name] = content
-        return found
+        return contents
 
     def clear(self) -> None:
         shutil.rmtree(self.planned.folder, ignore_errors=True)
@@ -212,7 +211,7 @@ class Trained(Finding):
         rows = {
             "base": f"{p['base']['name']} ({p['base']['weights']})", "data": p["data"].get("hash", "")[:12],
             "parents": parents, "code": p["code"][:12], "seed": p["seed"], "epoch": p.get("epoch", ""),
-            "weights on disk": f"{self.found['adapter_bytes'] / 1000:.0f} kB in float16",
+            "weights on disk": f"{self.record.found.adapter_bytes / 1000:.0f} kB in float16",
         }  # fmt: skip
         return Markdown(grid(("", ""), ((k, str(v)) for k, v in rows.items())))
 

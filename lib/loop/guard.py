@@ -7,19 +7,21 @@ hashes. Does not know what a run does. Does not cover somebody who may rewrite t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from lib.claude import store
 from lib.files import ROOT, RULER, Tampered, check_sums, locked, sha256, sha256_file
-from lib.lab import ledger, rescore
 from lib.loop.events import Events
 from lib.loop.events import verify as verify_events
 from lib.measure.ruler import BadRuler, Ruler
+from lib.runs import rescore
+from lib.runs.record import CaseRow, Record
+from lib.runs.seal import LEDGER, SEAL, sealed_folders, sync
+from lib.runs.verify import verify, verify_ledger
 
 ROOMS = ("claude", "measure", "runs")  # all that is in them measures, decides or seals
 FILES = (  # and these of other rooms
     "files.py", "forms.py", "log.py", "loop/guard.py",
-    *(f"lab/{name}.py" for name in ("base", "ledger", "offline", "record", "rescore", "experiment", "execute")),
+    *(f"lab/{name}.py" for name in ("base", "offline", "experiment", "execute")),
 )  # fmt: skip
 
 
@@ -46,8 +48,8 @@ class Watch:
         self.code = measuring()
         if folder.exists():
             with locked(folder / ".lock"):
-                ledger.sync(folder)
-        wrong = [*ledger.verify(folder), *store.verify(folder / store.NAME), *verify_events(folder)]
+                sync(folder)
+        wrong = [*verify(folder), *store.verify(folder / store.NAME), *verify_events(folder)]
         known = events.last("started")
         changed = differing(known["measure"], self.code) if known else []
         if changed and not accept:
@@ -57,7 +59,7 @@ class Watch:
 
     def _remember(self, wrong: list[str]) -> None:
         _raise(wrong)
-        self._logs = {path: _prefix(path) for path in (self.folder / ledger.LEDGER, self.folder / store.NAME)}
+        self._logs = {path: _prefix(path) for path in (self.folder / LEDGER, self.folder / store.NAME)}
 
     def check(self) -> None:
         """Raise Tampered where ruler, measuring code, runs, ledger, store or events are not as they were."""
@@ -75,11 +77,11 @@ class Watch:
     def _runs(self) -> list[str]:
         """Every byte of the runs against their seals, the ledger against the runs. Scores: at the start and the end."""
         wrong = []
-        for run in ledger.sealed_folders(self.folder):
-            wrong += check_sums(run, (run / ledger.SEAL).read_text(encoding="utf-8", errors="replace"), ledger.SEAL)
-        return wrong or (ledger.verify_ledger(self.folder) if self.folder.exists() else [])
+        for run in sealed_folders(self.folder):
+            wrong += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
+        return wrong or (verify_ledger(self.folder) if self.folder.exists() else [])
 
-    def run_check(self, record: dict[str, Any], cases: list[dict[str, Any]]) -> str:
+    def run_check(self, record: Record | None, cases: list[CaseRow]) -> str:
         """What is wrong with a run that was executed and is not sealed yet, "" if nothing."""
         try:
             self.check()
@@ -91,7 +93,7 @@ class Watch:
     def final(self) -> None:
         """Everything, scores too. Raises Tampered."""
         self.check()
-        _raise(ledger.verify(self.folder))
+        _raise(verify(self.folder))
 
 
 def _raise(wrong: list[str]) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lib.lab.ledger import REFERENCE, Ledger
 from lib.lab.show import attempt, plural
 from lib.loop.proposal import setup_of
+from lib.runs.ledger import REFERENCE, Ledger
 
 if TYPE_CHECKING:
     import pandas as pd

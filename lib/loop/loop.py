@@ -22,7 +22,6 @@ from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.execute import RunFailed
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Ledger
 from lib.log import now
 from lib.loop import lessons, next_run, steering, training_requests
 from lib.loop.events import PROPOSAL, Event, Events
@@ -32,6 +31,7 @@ from lib.loop.proposal import Proposal, Refused
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.loop.view import Ask, Asked, View
+from lib.runs.ledger import Ledger
 
 DONE, GAVE_UP, FAILED = Exit.OK, Exit.FAILED, Exit.RUN_FAILED  # how it may end
 REQUESTS = "requests"  # of a training, in the steering folder

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from lib.claude import store
-from lib.lab.ledger import SETUP, Ledger
 from lib.lab.study import look
 from lib.loop import steering
 from lib.loop.events import PROPOSAL, Event, Events
@@ -24,6 +23,8 @@ from lib.loop.proposal import bound
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.loop.view import View
+from lib.runs.ledger import Ledger
+from lib.runs.record import ATTEMPT
 
 LIMITED = re.compile(r"\b(429|529)\b|RateLimit|Overloaded|rate.?limit", re.I)  # somebody's usage limit, not a defect
 ATTEMPTS = 3  # sealed tries of one action that a usage limit or a missing judgment left without a result
@@ -155,10 +156,10 @@ def limited(record: Record) -> bool:
 
 def _reference(view: View, champion: Record) -> Action | None:
     """The champion's own run on the dev gate, if there is none yet."""
-    there = [r for r in view.ledger.climb(view.fingerprint, "dev") if all(r[k] == champion[k] for k in SETUP)]
+    there = [r for r in view.ledger.climb(view.fingerprint, "dev") if all(r[k] == champion[k] for k in ATTEMPT)]
     if any(r["scores"] and not r["scores"]["unscored"] for r in there) or len(there) >= ATTEMPTS:
         return None
-    same = {k: champion[k] for k in (*SETUP, "lever", "judge", "batch", "judging", "min_effect")}
+    same = {k: champion[k] for k in (*ATTEMPT, "lever", "judge", "batch", "judging", "min_effect")}
     why = f"The champion {champion['id']} on the dev gate, for screens to be compared with."
     return Action("reference", same | {"gate": "dev", "hypothesis": why}, _slug(same, "reference"))
 

@@ -20,9 +20,9 @@ from lib.agent.pipeline import STEPS
 from lib.files import OneLine, canonical, sha256, without_paths
 from lib.forms import Filled, Number, fill, form
 from lib.lab.experiment import LEVERS
-from lib.lab.ledger import REFERENCE, Ledger, named
 from lib.models.model import Decoding
 from lib.models.provenance import WEIGHTS
+from lib.runs.ledger import REFERENCE, Ledger
 
 MOST_BYTES = 20_000  # of a proposal as JSON
 MOST_TEXT = 2000  # characters of one text in it
@@ -175,7 +175,7 @@ def adapter_id(name: str, ledger: Ledger) -> str:
     run = re.sub(r"^(?:.*/)?(\d{4,}-[a-z0-9-]+)/adapter$", r"\1", run)
     for record in reversed(ledger.records):
         folder = ledger.folder / record["id"] / "adapter" / epoch[1:]
-        if record["kind"] == "train" and named(record, run) and (folder / WEIGHTS).is_file():
+        if record["kind"] == "train" and record.named(run) and (folder / WEIGHTS).is_file():
             return record["id"] + epoch
     return ""
 

@@ -19,11 +19,11 @@ from lib.forms import Number, form
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Ledger
 from lib.loop.proposal import Proposal, Refused, adapter_id, setup, setup_of, with_adapters
 from lib.loop.steering import Limits, Steering
 from lib.measure.ruler import Protocol
 from lib.models.model import Decoding, NoModel
+from lib.runs.ledger import Ledger, NoRun
 
 PATHS = re.compile(
     r"(^|[\s'\"=(])(/\w|~/|\.\.[/\\]|[a-zA-Z]:\\|file:|https?:)|\b(ruler|runs|lib)/|gold\.jsonl|cases\.jsonl"
@@ -169,7 +169,7 @@ def _lever(proposal: Proposal, ledger: Ledger) -> None:
     if proposal.parent:
         try:
             parent = ledger.get(proposal.parent)
-        except KeyError:
+        except NoRun:
             raise Refused("no-parent", f"there is no run {proposal.parent[:60]!r} to build on") from None
         allowed |= classes(parent["pipeline"], parent["decoding"], parent["adapter"])
     if proposal.lever not in allowed:

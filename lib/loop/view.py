@@ -16,7 +16,6 @@ from typing import Any
 from lib.agent.pipeline import STEPS
 from lib.agent.prompt import ADVICE
 from lib.files import RULER
-from lib.lab.ledger import Ledger
 from lib.loop import lessons
 from lib.loop.events import Events
 from lib.loop.proposal import PROPOSABLE, Proposal
@@ -24,6 +23,7 @@ from lib.loop.steering import Limits, Steering
 from lib.loop.validate import Base, admit
 from lib.measure.ruler import Ruler
 from lib.models.model import Decoding
+from lib.runs.ledger import Ledger
 
 LAST, WORST, REFUSED = 12, 4, 8  # rows of each that are shown
 SHOWN = ("id", "status", "lever", "gate", "hypothesis", "predicted", "pipeline", "decoding", "adapter")

@@ -102,7 +102,7 @@ def if_better(world: Floats) -> Course:
 def play(world: Floats, sealed: Floats, floor: Floats | float | None = None) -> tuple[Course, Course]:
     """What the keep rule makes of them: its champions, and what the sealed gate confirms. `floor`: one, or one a study.
 
-    As in `lab.ledger`: a run is tested against the last kept one; a kept run is looked at once on the sealed cases,
+    As in `runs.ledger`: a run is tested against the last kept one; a kept run is looked at once on the sealed cases,
     against the last one confirmed there, by the same rule. The first run is the first of both.
     """
     studies, runs, _ = world.shape

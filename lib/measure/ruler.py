@@ -6,18 +6,22 @@ or how an answer came about. A changed ruler is another ruler: freeze it in a ne
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from lib.files import RULER, OneLine, Tampered, canonical, check_sums, hidden, rows, sha256, sums, write_new
-from lib.log import Row
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-GATES = ("full", "dev", "confirm")
-AREAS = ("travel", "health", "admin", "home", "social", "career", "creative", "learning", "shopping", "finance")
+from lib.files import RULER, OneLine, Tampered, canonical, check_sums, hidden, sha256, sums, write_new
+from lib.forms import STRICT, fault, read_rows
+
+Gate = Literal["full", "dev", "confirm"]
+Area = Literal["travel", "health", "admin", "home", "social", "career", "creative", "learning", "shopping", "finance"]
+GATES: tuple[str, ...] = get_args(Gate)
+AREAS: tuple[str, ...] = get_args(Area)
 SEAL = "FROZEN"
+Kind = TypeVar("Kind")
 FILES = ("cases.jsonl", "gold.jsonl", "rubric.json", "judge_rubric.md", "judge_pairwise.md", "protocol.json")
 
 
@@ -74,6 +78,7 @@ class Dimension:
 class Protocol:
     """How answers are gated, judged and scored."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT  # a misspelt rule would be no rule
     questions: int = 7
     blend: tuple[float, float] = (0.5, 0.5)  # weight of the rubric, weight of the verdict
     orders: int = 2  # pairwise calls, gold first and candidate first
@@ -101,8 +106,8 @@ class Ruler:
         if not frozen.exists():
             raise BadRuler(f"{frozen}: missing, so this ruler is not frozen; `notch freeze` writes it once")
         text = frozen.read_text(encoding="utf-8", errors="replace")
-        if wrong := check_sums(folder, text, SEAL):
-            raise Tampered("; ".join(wrong))
+        if differences := check_sums(folder, text, SEAL):
+            raise Tampered("; ".join(differences))
         return read(folder, sha256(text))
 
     def gate(self, name: str) -> tuple[Case, ...]:
@@ -130,63 +135,98 @@ def read(folder: Path, seal: str = "") -> Ruler:
     for name in FILES:
         if not (folder / name).exists():
             raise BadRuler(f"{folder / name}: missing; a ruler has {', '.join(FILES)}")
-    unknowns = _unknowns(folder / "unknowns.jsonl")
-    answers, tasks = folder / "gold.jsonl", folder / "cases.jsonl"
-    gold = _by_id(answers, {"id": str, "title": str, "questions": list, "critical": str})
+    tasks = _by_id(folder / "cases.jsonl", _Task)
+    gold = _by_id(folder / "gold.jsonl", Gold)
+    unknowns = {}
+    if (folder / "unknowns.jsonl").exists():  # gold's questions stand for them in a ruler without
+        unknowns = _by_id(folder / "unknowns.jsonl", _Unknowns)
+    if not tasks:
+        raise BadRuler(f"{folder / 'cases.jsonl'}: empty; a ruler needs at least one case")
+    for file, ids in (("gold.jsonl", gold.keys()), ("unknowns.jsonl", unknowns.keys())):
+        if ids - tasks.keys():
+            raise BadRuler(f"{folder / file}: {min(ids - tasks.keys())!r} is no case")
+    if tasks.keys() - gold.keys():
+        raise BadRuler(f"{folder / 'gold.jsonl'}: no gold answer for case {min(tasks.keys() - gold.keys())!r}")
     cases = []
-    for row in _by_id(tasks, {"id": str, "gate": str, "area": str, "task": str}).values():
-        answer = gold.pop(row["id"], None)
-        if answer is None:
-            raise BadRuler(f"{answers}: no gold answer for case {row['id']!r}")
-        if row["gate"] not in GATES:
-            raise BadRuler(f"{tasks}: case {row['id']!r} has gate {row['gate']!r}, not one of {GATES}")
-        if row["area"] not in AREAS:
-            raise BadRuler(f"{tasks}: case {row['id']!r} has area {row['area']!r}, not one of {', '.join(AREAS)}")
-        known = {k: answer[k] for k in ("title", "questions", "critical", "why", "author") if k in answer}
-        made = Gold(**known)
-        cases.append(
-            Case(row["id"], row["task"], made, row["gate"], row["area"], _of(made, unknowns.pop(row["id"], ())))
-        )
-    if unknowns:
-        raise BadRuler(f"{folder / 'unknowns.jsonl'}: unknowns of {sorted(unknowns)[0]!r}, which is no case")
-    if gold:
-        raise BadRuler(f"{answers}: gold for {sorted(gold)[0]!r}, which is no case")
-    if not cases:
-        raise BadRuler(f"{tasks}: empty; a ruler needs at least one case")
-    try:
-        rubric = json.loads((folder / "rubric.json").read_text(encoding="utf-8"))
-        dims = tuple(Dimension(d["name"], d["description"], tuple(d["anchors"])) for d in rubric["dimensions"])
-        protocol = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
-        rules = Protocol(**protocol | {k: tuple(protocol[k]) for k in ("blend", "generic_titles")})
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadRuler(f"{folder}: rubric.json or protocol.json cannot be read ({error})") from error
+    for id, row in tasks.items():
+        more = _unknowns(unknowns[id].unknowns, gold[id]) if id in unknowns else ()
+        cases.append(Case(id, row.task, gold[id], row.gate, row.area, more))
+    rubric = _whole(folder / "rubric.json", _Rubric)
+    protocol = _whole(folder / "protocol.json", Protocol)
     # Rulers frozen before usefulness was asked for have no prompt for it and stay readable.
-    texts = {k: folder / f"judge_{k}.md" for k in ("rubric", "pairwise", "useful")}
-    prompts = {k: path.read_text(encoding="utf-8") for k, path in texts.items() if path.exists()}
-    return Ruler(tuple(cases), dims, rules, prompts, seal, folder)
+    texts = {kind: folder / f"judge_{kind}.md" for kind in ("rubric", "pairwise", "useful")}
+    prompts = {kind: path.read_text(encoding="utf-8") for kind, path in texts.items() if path.exists()}
+    return Ruler(tuple(cases), rubric.dimensions, protocol, prompts, seal, folder)
 
 
-def _unknowns(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows of unknowns by case; a ruler without the file has none. Raises BadRuler."""
-    if not path.exists():
-        return {}
-    return {row["id"]: row["unknowns"] for row in _by_id(path, {"id": str, "unknowns": list}).values()}
+# --- rows of the files ---------------------------------------------------------------------------
 
 
-def _of(gold: Gold, rows: Iterable[dict[str, Any]]) -> tuple[Unknown, ...]:
+@dataclass(frozen=True)
+class _Named:
+    id: str
+
+
+@dataclass(frozen=True)
+class _Task:
+    gate: Gate
+    area: Area
+    task: str
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    name: str
+    weight: float
+    asked: tuple[str, ...]
+    gold: Annotated[int, Field(ge=0)] | None = None  # place among gold's questions of the one that asks for it
+
+
+@dataclass(frozen=True)
+class _Unknowns:
+    unknowns: tuple[_Unknown, ...]
+
+
+@dataclass(frozen=True)
+class _Rubric:
+    dimensions: tuple[Dimension, ...]
+
+
+def _unknowns(rows: Iterable[_Unknown], gold: Gold) -> tuple[Unknown, ...]:
     """A case's unknowns; where gold asks for one, its own question is one more way to ask. Raises BadRuler."""
-    found, places = [], dict(enumerate(gold.questions))
+    unknowns = []
     for row in rows:
-        try:
-            own = places[row["gold"]] if row.get("gold") is not None else ""
-            asked = (*row["asked"], *([own] if own else []))
-            found.append(Unknown(row["name"], float(row["weight"]), asked, bool(own) and own == gold.critical))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if row.gold is None:
+            unknowns.append(Unknown(row.name, row.weight, row.asked))
+            continue
+        if row.gold >= len(gold.questions):
             raise BadRuler(
-                f"unknowns.jsonl: {row!r:.90} of {gold.title!r}: expected name, weight, asked and gold as a place among "
-                f"gold's {len(places)} questions, from 0 ({type(error).__name__}: {error})"
-            ) from error
-    return tuple(found)
+                f"unknowns.jsonl: {row.name!r} of {gold.title!r} is gold's question {row.gold}: expected a place among "
+                f"its {len(gold.questions)} questions, from 0"
+            )
+        own = gold.questions[row.gold]
+        unknowns.append(Unknown(row.name, row.weight, (*row.asked, own), own == gold.critical))
+    return tuple(unknowns)
+
+
+def _by_id(path: Path, row: type[Kind]) -> dict[str, Kind]:
+    """The rows of a file by their `id`. Raises BadRuler naming file and line."""
+    by_id: dict[str, Kind] = {}
+    for (where, named), (_, value) in zip(
+        read_rows(path, _Named, BadRuler), read_rows(path, row, BadRuler), strict=True
+    ):
+        if named.id in by_id:
+            raise BadRuler(f"{where}: a second row with the id {named.id!r}")
+        by_id[named.id] = value
+    return by_id
+
+
+def _whole(path: Path, kind: type[Kind]) -> Kind:
+    """A file that is one JSON object. Raises BadRuler."""
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+    except ValidationError as wrong:
+        raise fault(wrong, getattr(kind, "__dataclass_fields__", {}), BadRuler, f"{path}:") from None
 
 
 def freeze(folder: Path = RULER) -> str:
@@ -197,39 +237,11 @@ def freeze(folder: Path = RULER) -> str:
         where = f"{folder / 'gold.jsonl'}: gold of {case.id!r}"
         if len(questions) != ruler.protocol.questions or len(set(questions)) != len(questions):
             raise BadRuler(f"{where}: {len(set(questions))} different questions, expected {ruler.protocol.questions}")
-        if not all(isinstance(q, str) and q.strip() for q in questions):
-            raise BadRuler(f"{where}: a question is not a text")
+        if not all(q.strip() for q in questions):
+            raise BadRuler(f"{where}: a question is empty")
         if case.gold and case.gold.critical not in questions:
             raise BadRuler(f"{where}: critical is not one of its questions")
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != SEAL]
     text = sums(folder, [n for n in names if not hidden(n)])
     write_new(folder / SEAL, text)
     return sha256(text)
-
-
-def _by_id(path: Path, need: dict[str, type]) -> dict[str, Row]:
-    by_id: dict[str, Row] = {}
-    for where, row in json_lines(path, BadRuler):
-        for key, kind in need.items():
-            if not isinstance(row.get(key), kind):
-                raise BadRuler(f"{where}: {key!r} is not a {kind.__name__}; expected {', '.join(need)}")
-        if row["id"] in by_id:
-            raise BadRuler(f"{path}: two rows have the id {row['id']!r}")
-        by_id[row["id"]] = row
-    return by_id
-
-
-def json_lines(path: Path, refusal: type[ValueError]) -> Iterator[tuple[str, Row]]:
-    """Place ("file:line") and object of every line of a file that is not blank. Raises `refusal` naming the line, OSError."""
-    try:
-        lines = [(n, line) for n, line in enumerate(rows(path.read_text(encoding="utf-8")), 1) if line.strip()]
-    except UnicodeDecodeError as error:
-        raise refusal(f"{path}: not UTF-8 ({error})") from error
-    for number, line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise refusal(f"{path}:{number}: not a JSON object ({error})") from error
-        if not isinstance(row, dict):
-            raise refusal(f"{path}:{number}: not a JSON object")
-        yield f"{path}:{number}", row

@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from lib.lab.ledger import Ledger
 from lib.lab.models import moved
 from lib.lab.show import Markdown, bullets, interval, table
 from lib.measure import calibrate
 from lib.measure.judge import DIMENSIONS
-from lib.report.tables import DIMS, controls, scored, widest
+from lib.report.era import Era, scored
+from lib.report.tables import DIMS
+from lib.runs.ledger import Ledger
 
 Readings = Mapping[str, Any]
 Beside = Iterable[Readings]  # controls of a calibration of the same gate, to stand below the candidates
@@ -95,22 +96,24 @@ def differences(readings: Readings) -> pd.DataFrame:
 
 def section(ledger: Ledger, fingerprint: str) -> Markdown:
     """The confirmation experiment of the report: table, dimensions and sentences of one comparison."""
-    record = widest(ledger, fingerprint)
+    era = Era(ledger, fingerprint)
+    record = era.comparison()
     if record is None:
         return Markdown("Not run yet: `notch confirm --models smollm2,stored:claude`.")
-    readings = record["found"]
-    beside = controls(ledger, fingerprint).values() if record["gate"] == "full" else ()
+    beside: Beside = []
+    if record.gate == "full" and era.calibration is not None:
+        beside = era.calibration.found.controls
     parts = [
-        f"From {record['id']}; every candidate is a sealed run of its own, and none of this is part of the climb.",
-        table(models(readings, beside)).text, bullets(moved(readings)).text, "The dimensions, unrounded:",
-        table(dimensions(readings, beside)).text,
+        f"From {record.id}; every candidate is a sealed run of its own, and none of this is part of the climb.",
+        table(models(record.found, beside)).text, bullets(moved(record.found)).text, "The dimensions, unrounded:",
+        table(dimensions(record.found, beside)).text,
     ]  # fmt: skip
     return Markdown("\n\n".join(parts))
 
 
 def regression(ledger: Ledger, fingerprint: str) -> Markdown:
     """The newest base beside the old one, a row a pipeline and base."""
-    record = widest(ledger, fingerprint, base=True)
+    record = Era(ledger, fingerprint).comparison(base=True)
     if record is None:
         return Markdown("No other base was tried yet: `notch confirm --base MODEL`.")
-    return Markdown(f"From {record['id']}: {record['decision']['reason']}.\n\n{table(models(record['found'])).text}")
+    return Markdown(f"From {record.id}: {record.decision.reason}.\n\n{table(models(record.found)).text}")

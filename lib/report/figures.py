@@ -16,11 +16,12 @@ import pandas as pd
 
 from lib.files import NOTEBOOKS, ROOT, runs_folder, write_atomic
 from lib.lab.experiment import Experiment, Run
-from lib.lab.ledger import Ledger
 from lib.lab.show import plural
 from lib.lab.training import Trained
 from lib.measure import calibrate
 from lib.report import compared, tables, trained
+from lib.report.era import Era, eras
+from lib.runs.ledger import Ledger
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -228,24 +229,28 @@ def _draw_anchors(anchors: dict[str, float], bottom: Sequence[float], count: int
 
 def climb(ledger: Ledger) -> Picture:
     """The running-best chart of the newest era."""
-    fingerprint = tables.latest(ledger)
-    table = tables.climb(ledger, fingerprint)
+    era = Era.latest(ledger)
+    table = tables.climb(ledger, era.fingerprint)
     if table.empty:
         return empty("there are no runs yet")
     figure, ax = canvas(8, 4.4)
-    anchors, controls = tables.anchors(ledger, fingerprint), tables.controls(ledger, fingerprint)
-    bottom = {name: c["quality"] for name, c in controls.items() if name in calibrate.BOTTOM}
+    anchors = tables.anchors(ledger, era.fingerprint)
+    bottom = {name: q for name, q in era.controls.quality.items() if name in calibrate.BOTTOM}
     draw_climb(table, anchors, ax, list(bottom.values()))
-    era, judge = len(tables.eras(ledger)), ledger.get(table.id.iloc[0])["judge"]
-    ax.set_title(f"The climb (era {era}, ruler and judge {fingerprint[:8]}; judge: {judge})", fontsize=9, loc="left")
-    last = table.iloc[-1]
-    held = f"the champion {last.champion:.3f}" if last.champion == last.champion else "nothing kept"
-    proven = f", confirmed best {last.confirmed:.3f}" if last.confirmed == last.confirmed else ""
+    title = (
+        f"The climb (era {len(eras(ledger))}, ruler and judge {era.fingerprint[:8]}; judge: {era.climb.judge.iloc[0]})"
+    )
+    ax.set_title(title, fontsize=9, loc="left")
+    last, held, confirmed = table.iloc[-1], "nothing kept", ""
+    if last.champion == last.champion:
+        held = f"the champion {last.champion:.3f}"
+    if last.confirmed == last.confirmed:
+        confirmed = f", confirmed best {last.confirmed:.3f}"
     beside = ", ".join(f"{name} {value:.3f}" for name, value in (bottom | anchors).items()) or "nothing is measured yet"
     return picture(
         figure,
         f"Running-best chart over {plural(len(table), 'run')}: from {table.quality.iloc[0]:.3f}, the running best reaches "
-        f"{last.running:.3f}, {held}{proven}. To read it against: {beside}.",
+        f"{last.running:.3f}, {held}{confirmed}. To read it against: {beside}.",
     )
 
 
@@ -272,8 +277,10 @@ def dims(ledger: Ledger) -> Picture:
 
 def comparison(ledger: Ledger) -> Picture:
     """The comparison of models that the report shows."""
-    record = tables.widest(ledger, tables.latest(ledger))
-    return candidates(record["found"]) if record else empty("models were not compared yet")
+    record = Era.latest(ledger).comparison()
+    if record is None:
+        return empty("models were not compared yet")
+    return candidates(record.found)
 
 
 def candidates(readings: Mapping[str, Any]) -> Picture:
@@ -317,16 +324,16 @@ def training(ledger: Ledger) -> Picture:
     figure, (left, right) = canvas(8, 3.6, ncols=2, sharey=True, width_ratios=[3, 2])
     draw_pairs(f[f["size"].notna() & (f.epoch == f["last"])], left)
     draw_epochs(f, right)
-    base = ledger.get(f.base.iloc[0])["scores"]
+    base = ledger.get(f.base.iloc[0]).scores
     for ax in (left, right):
-        ax.axhline(base["quality"], color=ANCHOR, linewidth=0.8, linestyle=":")
-        ax.axhspan(base["low"], base["high"], color=ANCHOR, alpha=0.08, linewidth=0)
+        ax.axhline(base.quality, color=ANCHOR, linewidth=0.8, linestyle=":")
+        ax.axhspan(base.low, base.high, color=ANCHOR, alpha=0.08, linewidth=0)
     left.set(ylim=(0, 1.45 * f.high.max()), ylabel="quality, mean of all cases, 95 % interval")  # room for the legend
-    right.text(0.98, base["quality"], f"bare base {base['quality']:.3f}", transform=right.get_yaxis_transform(),
+    right.text(0.98, base.quality, f"bare base {base.quality:.3f}", transform=right.get_yaxis_transform(),
                ha="right", va="bottom", fontsize=7, color=ANCHOR)  # fmt: skip
     counts = [f", {n} pairs" if n else "" for n in f.pairs.fillna(0)]
     lines = [f"{m.label}{n}, epoch {m.epoch}: {m.quality:.3f}" for m, n in zip(f.itertuples(), counts, strict=True)]
-    beside = f"beside the bare base at {base['quality']:.3f}"
+    beside = f"beside the bare base at {base.quality:.3f}"
     return picture(figure, f"Quality of {plural(len(f), 'adapter')} {beside}. {'; '.join(lines)}.")
 
 

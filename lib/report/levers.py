@@ -9,9 +9,9 @@ import re
 
 import pandas as pd
 
-from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, bullets, interval, plural
 from lib.measure.keep import ALPHA
+from lib.runs.ledger import Ledger
 
 METHODS = ("grpo", "orpo", "sft", "gad", "merge")  # how an adapter was trained, as its training run says
 

@@ -5,20 +5,24 @@ Knows the readings of `lib.measure.calibrate` and `lib.measure.checks.blind`. Do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, bullets, chance, grid, interval, plural, table
 from lib.measure.checks import noise as measure
 from lib.measure.checks.blind import readings as read_blind
 from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import ALPHA
 from lib.report import tables
-from lib.report.tables import DIMS, latest
+from lib.report.era import Era, latest
+from lib.report.era import controls as known_controls
+from lib.report.tables import DIMS
+from lib.runs.ledger import Ledger
+from lib.runs.record import RejudgeRecord
 
-Readings = dict[str, Any]
+Readings = Mapping[str, Any]
 
 
 def response(readings: Readings) -> Markdown:
@@ -78,31 +82,27 @@ def attacks(readings: Readings) -> pd.DataFrame:
 
 def controls(readings: Readings) -> pd.DataFrame:
     """Answers whose worth is known, best first: what any quality of this ruler and judge is to be read between."""
-    f = tables.scored(pd.json_normalize(readings.get("controls", []))).sort_values(
-        "quality", ascending=False, kind="stable"
-    )
+    f = known_controls(readings.get("controls", [])).reset_index()
     return _named(f, {"name": "control", "quality": "quality", "interval": "interval", "wtl": "wtl", **DIMS})
 
 
 def scale(ledger: Ledger) -> Markdown:
     """Where the climb stands between a set that fits any task and the frontier: sentences, and the controls."""
-    era = latest(ledger)
-    f, record = tables.climbing(ledger, era), tables.calibration(ledger, era)
-    far, level = tables.headline(ledger, era), tables.unbeaten(ledger, era)
-    lines = [f"{far[:1].upper()}{far[1:]}.", f"**{level}.**" if level else ""]
-    judged = int(f[["wins", "ties", "losses"]].sum().sum())
+    era = Era.latest(ledger)
+    lines = [tables.standing(era)]
+    judged = int(era.climb[["wins", "ties", "losses"]].sum().sum())
     if judged:
-        better = int(f.wins.sum() + f.ties.sum())
+        better = int(era.climb[["wins", "ties"]].sum().sum())
+        none = "" if better else ", so that half is 0 in every run"
         lines.append(f"Half of quality is the verdict against gold: of {judged} judged answers of this climb {better} "
-                     "won or tied" + ("." if better else ", so that half is 0 in every run."))  # fmt: skip
-    text = bullets(filter(None, lines)).text
-    if record is None:
+                     f"won or tied{none}.")  # fmt: skip
+    text = bullets(lines).text
+    if era.calibration is None:
         return Markdown(text)
-    tests = tables.against_bottom(ledger, era)
-    frame = controls(record["found"])
-    for column, field in (("delta of the champion", "delta"), ("p", "p")):
-        frame[column] = frame.control.map({name: getattr(test, field) for name, test in tests.items()})
-    return Markdown(f"{text}\n\nFrom {record['id']}, on the same cases:\n\n{table(frame).text}")
+    f = controls(era.calibration.found)
+    tests = era.bottom.reindex(f.control).reset_index(drop=True)
+    f = f.assign(**{"delta of the champion": tests.delta, "p": tests.p})
+    return Markdown(f"{text}\n\nFrom {era.calibration.id}, on the same cases:\n\n{table(f).text}")
 
 
 def noise(readings: Readings) -> pd.DataFrame:
@@ -218,23 +218,25 @@ def _named(f: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
 
 def dropped(ledger: Ledger, fingerprint: str) -> Markdown:
     """What the sealed re-judges of an era's runs say: is it that dimension? The newest of each dimension and judge."""
-    era = {r["id"] for r in ledger.records if r["fingerprint"] == fingerprint}
-    made = [r for r in ledger.records if r["kind"] == "rejudge" and era & {*r["found"].get("runs", ())}]
-    newest = {(r["found"]["without"], r["judge"]): r for r in made}
+    era = {r.id for r in ledger.records if r.fingerprint == fingerprint}
+    newest = {}
+    for r in ledger.records:
+        if isinstance(r, RejudgeRecord) and era & {*r.found.runs}:
+            newest[r.found.without, r.judge] = r
     if not newest:
         return Markdown("No re-judge is sealed yet, so nothing here says that a low dimension is the reason for the losses: "
                         "`notch rejudge RUN --without coverage`.")  # fmt: skip
     return Markdown("\n\n".join(_dropped(ledger, record) for record in newest.values()))
 
 
-def _dropped(ledger: Ledger, record: dict[str, Any]) -> str:
+def _dropped(ledger: Ledger, record: RejudgeRecord) -> str:
     """One re-judge: its parts as a table, then arithmetic, judgment and answer in sentences."""
-    without = record["found"]["without"]
+    without = record.found.without
     # Read anew: an older record was sealed before the parts were told apart.
-    readings = {**read_blind(ledger.cases(record["id"])), "without": without}
+    readings = {**read_blind(ledger.cases(record.id)), "without": without}
     f, name = rejudged(readings), DIMS[without]
     if f.empty:
-        return f"{record['id']} left out {name}, and nothing was scored."
+        return f"{record.id} left out {name}, and nothing was scored."
     dims = f[[f"dims.{d}" for d in DIMENSIONS]].dropna(how="all").idxmin(axis=1)
     lowest = (dims == f"dims.{without}").sum()
     before, after = (sum(losses) for losses in zip(*f.losses, strict=True))
@@ -256,11 +258,11 @@ def _dropped(ledger: Ledger, record: dict[str, Any]) -> str:
         lines.append(f"Beyond chance the judgment eases for {eased}: there {name} is a part of why it loses.")
     else:
         lines.append(f"For no run does the judgment ease beyond chance: these answers lose without {name} too.")
-    if record["judge"] == "offline":
+    if record.judge == "offline":
         lines.append("The offline judge gives every score by itself, so its other scores stay as they are, and its verdict is a "
                      "rule on scores: what moves here is that rule. A judge that reads meaning: `--judge claude`.")  # fmt: skip
     of = plural(len(f), "run")
-    head = f"From {record['id']} (judge {record['judge']}): **{name}** left out. It is the lowest of the five in {lowest} of {of}."
+    head = f"From {record.id} (judge {record.judge}): **{name}** left out. It is the lowest of the five in {lowest} of {of}."
     return "\n\n".join([head, table(parts(readings)).text, bullets(lines).text])
 
 

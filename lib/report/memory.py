@@ -5,10 +5,10 @@ Knows lessons. Pure functions of a ledger. Does not know how they came about.
 
 from __future__ import annotations
 
-from lib.lab.ledger import Ledger
 from lib.lab.show import Markdown, table
 from lib.loop import lessons as remembered
 from lib.report import tables
+from lib.runs.ledger import Ledger
 
 
 def lessons(ledger: Ledger) -> Markdown:

@@ -15,8 +15,8 @@ from typing import Any
 from lib.files import NOTEBOOKS, write_atomic
 from lib.lab.base import BadParameters
 from lib.lab.execute import render
-from lib.lab.ledger import Ledger
 from lib.report.figures import figures_folder, report_folder
+from lib.runs.ledger import Ledger
 
 INDEXES = ("20_report", "21_runs")
 # Reads no run: it belongs to the project and is rendered with its own runs only.

@@ -12,10 +12,10 @@ import pandas as pd
 
 from lib.agent.pipeline import BadPipeline
 from lib.agent.steps import build
-from lib.lab.ledger import Ledger
 from lib.lab.show import plural
 from lib.report.figures import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, picture
 from lib.report.levers import methods
+from lib.runs.ledger import Ledger
 
 ACROSS = 12  # tiles in a row: readable at the width of a page, and 80 runs are seven rows
 WIDEST = 5  # dots side by side; more calls are drawn as this many and counted in the table

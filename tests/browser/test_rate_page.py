@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from lib.lab.ledger import RATED, RATINGS
 from lib.log import Log
 from lib.measure.judge import DIMENSIONS
+from lib.runs.verify import RATED, RATINGS
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,10 @@ from lib.claude.client import NoKey
 from lib.claude.prices import BudgetSpent, UnknownModel
 from lib.files import ROOT, RULER, Exit, Tampered
 from lib.lab.base import BadParameters
-from lib.lab.ledger import Ledger, sealed_folders, verify
 from lib.measure.ruler import BadRuler
+from lib.runs.ledger import Ledger
+from lib.runs.seal import sealed_folders
+from lib.runs.verify import verify
 from lib.weights import NoWeights
 from tests.cli.conftest import one_line
 from tests.llama import small
@@ -31,15 +33,13 @@ def child(*args, variables=None, **options):
 
 def sealed(folder):
     """One sealed run, by hand."""
-    from lib.lab import ledger
     from lib.lab.experiment import Experiment
+    from lib.runs.seal import seal
 
     record = Experiment(hypothesis="x", model="toy").record(status="crashed", decision={"reason": "crashed"})
     files = {"experiment.ipynb": b"{}\n", "cases.jsonl": b""}
     told = json.dumps(record.as_dict())
-    return ledger.seal(
-        folder, "odd", files, lambda run: {"record.json": told.replace('"id": ""', f'"id": "{run}"').encode()}
-    )
+    return seal(folder, "odd", files, lambda run: {"record.json": told.replace('"id": ""', f'"id": "{run}"').encode()})
 
 
 # --- help and usage
@@ -316,10 +316,10 @@ def test_a_seal_that_meets_a_file_size_limit_leaves_nothing_and_the_next_one_wor
     text = """
 import resource, sys
 from pathlib import Path
-from lib.lab import ledger
+from lib.runs.seal import seal
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
-    ledger.seal(Path(sys.argv[1]), "big", {"cases.jsonl": b"x" * 100_000}, lambda run: {"record.json": b"{}"})
+    seal(Path(sys.argv[1]), "big", {"cases.jsonl": b"x" * 100_000}, lambda run: {"record.json": b"{}"})
 except OSError as error:
     sys.exit(44)
 """

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Ledger, verify
 from lib.loop import next_run, steering
 from lib.loop.events import PROPOSAL, Events
 from lib.loop.proposal import Proposal
 from lib.loop.validate import Base
+from lib.runs.ledger import Ledger
+from lib.runs.verify import verify
 from tests.cli.conftest import one_line
 from tests.lab.conftest import seal_run
 from tests.llama import small

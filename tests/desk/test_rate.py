@@ -6,13 +6,14 @@ import pytest
 
 from lib.desk.rate import MARKS, SIDES, Panel, Session
 from lib.files import NOTEBOOKS, canonical
-from lib.lab import ledger
-from lib.lab.ledger import RATED, RATINGS, verify
 from lib.log import Log
 from lib.measure.checks.agreement import ENOUGH
 from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.ruler import Ruler
 from lib.measure.score import case_quality, score
+from lib.runs.record import CaseRow
+from lib.runs.seal import seal
+from lib.runs.verify import RATED, RATINGS, verify
 from tests.conftest import TASKS
 from tests.lab.conftest import record_of
 
@@ -41,16 +42,16 @@ class Toys:
                 "no_answer": None if valid else "cut off", "unscored": None,
                 "judgment": dict(LOST.__dict__) if valid else None, "quality": case_quality(LOST) if valid else 0.0,
             })  # fmt: skip
-        outcomes = [ledger.outcome_of(row) for row in cases]
+        outcomes = [CaseRow.read(row).outcome for row in cases]
         plain = {"gate": gate, "identity": IDENTITY, "fingerprint": ruler.fingerprint(IDENTITY["judge"]),
                  "status": "discarded", "decision": {"reason": "toy"}, "scores": score(outcomes).as_dict()}  # fmt: skip
         record = record_of(None, **(plain | changes))
         text = "".join(canonical(r) + "\n" for r in cases).encode()
 
         def finish(run):
-            return {"record.json": json.dumps(record | {"id": run, "slug": slug}).encode()}
+            return {"record.json": json.dumps(record.as_dict() | {"id": run, "slug": slug}).encode()}
 
-        return ledger.seal(self.runs, slug, {"experiment.ipynb": b"{}", "cases.jsonl": text}, finish)
+        return seal(self.runs, slug, {"experiment.ipynb": b"{}", "cases.jsonl": text}, finish)
 
     def session(self, **changes):
         return Session(**{"runs": self.runs, "ruler": self.ruler, "clock": lambda: self.now, **changes})

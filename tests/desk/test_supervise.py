@@ -9,11 +9,11 @@ import pytest
 from lib.desk import supervise
 from lib.desk.supervise import Desk
 from lib.files import NOTEBOOKS
-from lib.lab.ledger import Ledger
 from lib.loop import steering as steer
 from lib.loop.events import Events
 from lib.loop.training_requests import open_request
 from lib.report import memory
+from lib.runs.ledger import Ledger
 from tests.lab.conftest import FULL, seal_run
 from tests.loop.test_proposal import GOOD
 from tests.test_notebooks import BANNED, cells, lines, source

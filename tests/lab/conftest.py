@@ -5,10 +5,12 @@ import json
 import pytest
 
 from lib.files import canonical
-from lib.lab import ledger
-from lib.lab.record import Record
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.score import case_quality, score
+from lib.runs.ledger import Ledger
+from lib.runs.record import Decision
+from lib.runs.record import record_of as typed
+from lib.runs.seal import LEDGER, seal
 
 FULL = {f"case-{i:02d}": 0.3 for i in range(12)}
 
@@ -32,7 +34,7 @@ def record_of(qualities, **changes):
     }  # fmt: skip
     if qualities:
         plain["scores"] = score([outcome(q) for q in qualities.values()]).as_dict()
-    return Record(**(plain | changes)).as_dict()
+    return typed(plain | changes)
 
 
 def rows_of(qualities):
@@ -55,18 +57,17 @@ def seal_run(folder, qualities=None, slug="run", status=None, text="{}", **chang
     """Seal one run; without a status the keep rule decides it. Returns its id."""
     qualities = FULL if qualities is None else qualities
     record = record_of(qualities, **changes)
-    told = {q: v for q, v in qualities.items() if v is not None}
+    scored = {q: v for q, v in qualities.items() if v is not None}
+    decision = Decision(status, status)
     if status is None:
-        decision = ledger.Ledger.read(folder).decide(record, told)
-        record |= {"status": decision.status, "decision": decision.as_dict()}
-    else:
-        record |= {"status": status, "decision": {"reason": status}}
+        decision = Ledger.read(folder).decide(record, scored)
+    record = record.revised(status=decision.status, decision=decision)
 
     def finish(run):
-        return {"record.json": json.dumps(record | {"id": run, "slug": slug}).encode()}
+        return {"record.json": json.dumps(record.revised(id=run, slug=slug).as_dict()).encode()}
 
     cases = "".join(canonical(r) + "\n" for r in rows_of(qualities)).encode()
-    return ledger.seal(folder, slug, {"experiment.ipynb": text.encode(), "cases.jsonl": cases}, finish)
+    return seal(folder, slug, {"experiment.ipynb": text.encode(), "cases.jsonl": cases}, finish)
 
 
 class Lab:
@@ -80,13 +81,13 @@ class Lab:
 
     @property
     def path(self):
-        return self.folder / ledger.LEDGER
+        return self.folder / LEDGER
 
     def seal(self, qualities=None, **changes):
         return seal_run(self.folder, qualities, **changes)
 
     def read(self):
-        return ledger.Ledger.read(self.folder)
+        return Ledger.read(self.folder)
 
     def decide(self, qualities, **changes):
         told = {q: v for q, v in qualities.items() if v is not None}

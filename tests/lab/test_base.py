@@ -6,9 +6,10 @@ from lib.lab.base import BadParameters, Clock
 from lib.lab.calibration import Calibration
 from lib.lab.experiment import Experiment
 from lib.lab.models import Models
-from lib.lab.record import Record, run_key
 from lib.lab.rejudge import Rejudge
 from lib.lab.training import Training
+from lib.runs.provenance import run_key
+from lib.runs.record import Record
 
 PIPELINE = [{"step": "ask", "n": 8}, {"step": "prune", "by": "last"}]
 # Keys of the code that sealed the first runs, under a fingerprint of f's.

@@ -4,8 +4,9 @@ import pytest
 
 from lib.lab import bases, study
 from lib.lab.experiment import BadParameters, Experiment
-from lib.lab.ledger import Ledger, verify
 from lib.models.model import NoModel
+from lib.runs.ledger import Ledger
+from lib.runs.verify import verify
 from tests.llama import small
 
 

@@ -9,10 +9,9 @@ from lib.agent import pipeline
 from lib.agent.prompt import Draft
 from lib.claude.prices import BudgetSpent
 from lib.files import canonical
-from lib.lab import calibration, execute, ledger
+from lib.lab import calibration, execute
 from lib.lab.calibration import Calibration, Judges
 from lib.lab.experiment import BadParameters, Experiment
-from lib.lab.ledger import Ledger, recomputed, verify
 from lib.lab.rejudge import Rejudge
 from lib.measure.answer import NoAnswer
 from lib.measure.calibrate import BOTTOM, row_of
@@ -20,6 +19,11 @@ from lib.measure.checks.noise import null_world
 from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import Ruler
 from lib.report import measured, tables
+from lib.report.era import eras
+from lib.runs import seal as seals
+from lib.runs.ledger import Ledger
+from lib.runs.record import CaseRow, RunCost
+from lib.runs.verify import recomputed, verify
 
 SMALL = {"model": "toy", "repeats": 2, "damaged": 3, "gate": "dev"}  # of two sets, one odd set would decide
 
@@ -31,6 +35,10 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
+def typed(rows):
+    return [CaseRow.read(row) for row in rows]
+
+
 def seal(folder, run, slug):
     """Seal what a calibration, a re-judge or an experiment found, as a notebook does, without a kernel."""
     data = run.result._repr_mimebundle_()[execute.MIME]
@@ -40,7 +48,7 @@ def seal(folder, run, slug):
     def finish(name):
         return {"record.json": json.dumps(record | {"id": name, "slug": slug}).encode(), "experiment.ipynb": b"{}"}
 
-    return ledger.seal(folder, slug, {"cases.jsonl": cases}, finish)
+    return seals.seal(folder, slug, {"cases.jsonl": cases}, finish)
 
 
 @pytest.fixture
@@ -109,9 +117,9 @@ def test_a_run_with_cases_that_the_ruler_does_not_have_is_refused(lab, monkeypat
 def test_the_cap_is_for_the_whole_calibration():
     judges = Judges(Experiment(judge="claude", judging={"dollars": 0.5}))
     assert judges.judging(0)["dollars"] == 0.5
-    judges.book({"judge_dollars": 0.4})
+    judges.book(RunCost(judge_dollars=0.4))
     assert judges.judging(3) == {"dollars": pytest.approx(0.1), "replicate": 3}
-    judges.book({"judge_dollars": 0.1})
+    judges.book(RunCost(judge_dollars=0.1))
     with pytest.raises(BudgetSpent, match=r"\$0.50"):
         judges.judging(4)
 
@@ -140,12 +148,12 @@ def test_a_calibration_measures_judge_and_noise_and_verifies(runs, baseline):
 
 def test_a_reading_that_does_not_follow_from_the_rows_is_found(runs):
     data = Calibration(**SMALL).run().result
-    record, rows = data.record.as_dict(), data.cases
+    record, rows = data.record, typed(data.cases)
     assert recomputed(record, rows) == []
-    forged = {**record, "found": {**record["found"], "floor": 0.5}}
+    forged = record.revised(found=record.found.revised(floor=0.5))
     assert recomputed(forged, rows) == ["floor"]
-    rows[0] = {**rows[0], "quality": 0.1}
-    assert recomputed(record, rows)[0] == f"quality of {rows[0]['case']}"
+    rows[0] = rows[0].revised(quality=0.1)
+    assert recomputed(record, rows)[0] == f"quality of {rows[0].case}"
 
 
 CONTROLS = {"gold", "damaged gold", "gold of another task", "toy template", "any-task set"}
@@ -158,12 +166,12 @@ def test_a_calibration_seals_the_controls_of_its_gate_and_verifies_them(runs):
     assert found["gold"]["ties"] == 10 and found["gold"]["quality"] == max(c["quality"] for c in found.values())
     assert all(0 < found[n]["quality"] < found["stored:claude"]["quality"] for n in BOTTOM)
     toy = Experiment(hypothesis="x", model="toy", gate="dev").run()
-    assert found["toy template"]["quality"] == pytest.approx(toy.record.scores["quality"])
+    assert found["toy template"]["quality"] == pytest.approx(toy.record.scores.quality)
     seal(runs, run, "calibrate")
     assert verify(runs) == []
     forged = [{**run.found["controls"][0], "quality": 0.9}, *run.found["controls"][1:]]
-    data = run.result.record.as_dict() | {"found": {**run.found, "controls": forged}}
-    assert recomputed(data, run.cases) == ["controls"]
+    record = run.result.record.revised(found=run.found.revised(controls=forged))
+    assert recomputed(record, typed(run.cases)) == ["controls"]
 
 
 def test_a_ruler_without_stored_answers_has_no_frontier_among_its_controls(runs, tmp_path, monkeypatch):
@@ -176,7 +184,7 @@ def test_a_rejudge_of_the_deterministic_judge_reproduces_what_was_logged(runs, b
     [(name, v)] = run.found["runs"].items()
     assert name == baseline and v["cases"] == 10 and v["moved"] == 0
     assert v["stored"] == v["placebo"] and v["from_rubric"] + v["from_verdicts"] == pytest.approx(v["delta"])
-    assert run.record.of == baseline and run.record.scores == {} and run.decision.status == "reference"
+    assert run.record.of == baseline and run.record.scores is None and run.decision.status == "reference"
     seal(runs, run, "rejudge")
     assert verify(runs) == []
 
@@ -247,8 +255,8 @@ def test_a_run_whose_answers_paste_gold_is_invalid_and_its_rows_say_so(runs, bas
 def test_a_leak_that_was_taken_out_of_the_record_is_found(runs, pasting):
     steps = [{"step": "ask"}, {"step": "paste"}]
     data = Experiment(hypothesis="x", model="toy", gate="dev", pipeline=steps).run().result
-    assert recomputed(data.record.as_dict(), data.cases) == []
-    assert recomputed(data.record.as_dict() | {"leaks": []}, data.cases) == ["leaks"]
+    assert recomputed(data.record, data.cases) == []
+    assert recomputed(data.record.revised(leaks=[]), data.cases) == ["leaks"]
 
 
 # --- the ledger
@@ -291,7 +299,7 @@ def test_what_measures_the_measure_is_no_part_of_the_climb_and_begins_no_era(lab
     lab.seal({}, kind="rejudge", lever="re-judge", status="reference", found={}, model="", pipeline=[])
     read = lab.read()
     assert [r["id"] for r in read.climb("f" * 64)] == [first] and read.champion("f" * 64)["id"] == first
-    assert tables.eras(read) == ["f" * 64]
+    assert eras(read) == ["f" * 64]
     assert len(tables.runs(read)) == 3 and len(tables.parameters(read)) == 3
     assert "0001-run" in tables.verdict(read).text and tables.headlines(read)
     assert "not measured" in measured.rule(read).text

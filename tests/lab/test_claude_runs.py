@@ -10,8 +10,9 @@ import pytest
 
 from lib.claude.store import Store
 from lib.files import ROOT
-from lib.lab.ledger import Ledger, verify
 from lib.measure.judge import DIMENSIONS
+from lib.runs.ledger import Ledger
+from lib.runs.verify import verify
 from tests.claude import loopback
 from tests.claude.loopback import Loopback
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from lib.lab import bases
-from lib.lab.ledger import Ledger, verify
 from lib.models.model import quoting
+from lib.runs.ledger import Ledger
+from lib.runs.verify import verify
 from tests.claude.loopback import Loopback
 from tests.llama import small
 

@@ -15,10 +15,12 @@ from lib.files import NOTEBOOKS, ROOT
 from lib.lab import execute
 from lib.lab.execute import RunFailed, accept, adopt, fault
 from lib.lab.experiment import BadParameters, Experiment
-from lib.lab.ledger import SEAL, Ledger, sealed_folders, verify
-from lib.lab.record import MIME
 from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
+from lib.runs.ledger import Ledger
+from lib.runs.record import MIME
+from lib.runs.seal import SEAL, sealed_folders
+from lib.runs.verify import verify
 
 SECRET = "sk-ant-planted-0123456789"
 TOY = {"model": "toy", "hypothesis": "the toy stays where it is"}

@@ -8,13 +8,15 @@ import pytest
 from lib.agent.pipeline import BadPipeline, Step
 from lib.agent.prompt import PATTERNS, SCHEMAS, Draft
 from lib.files import ROOT
-from lib.lab import ledger, rescore
 from lib.lab.experiment import LATER, LOOK, BadParameters, Experiment, useful_sentence
-from lib.lab.ledger import Ledger, recomputed
-from lib.lab.record import run_key
 from lib.measure.ruler import Ruler
 from lib.measure.score import case_quality, score
 from lib.models.model import NoModel
+from lib.runs import rescore, verify
+from lib.runs.ledger import Ledger
+from lib.runs.provenance import run_key
+from lib.runs.record import CaseRow, Findings, Usefulness
+from lib.runs.verify import recomputed
 from tests.claude.loopback import Loopback
 from tests.llama import small
 
@@ -39,13 +41,13 @@ def asked(both):
 def test_a_run_that_asks_how_useful_its_sets_are_keeps_the_same_quality(both):
     asked, plain, _ = both
     assert asked.record.scores == plain.record.scores
-    assert "useful" not in plain.cases[0] and plain.record.found == {}
+    assert "useful" not in plain.cases[0] and not plain.record.found
 
 
 def test_usefulness_stands_in_every_row_and_its_mean_in_the_record(asked):
     told = [r["useful"]["score"] for r in asked.cases]
-    found = asked.record.found["useful"]
-    assert found["cases"] == len(told) == 10 and found["mean"] == pytest.approx(sum(told) / 10)
+    found = asked.record.found.useful
+    assert found.cases == len(told) == 10 and found.mean == pytest.approx(sum(told) / 10)
     assert all(1 <= t <= 5 for t in told) and all(r["useful"]["reason"] for r in asked.cases)
 
 
@@ -55,16 +57,16 @@ def test_usefulness_is_not_asked_of_the_offline_judge():
 
 
 def test_the_mean_is_computed_again_when_a_run_is_verified(asked):
-    record, rows = asked.result.record.as_dict(), [dict(r) for r in asked.cases]
+    record, rows = asked.result.record, list(asked.cases)
     assert recomputed(record, rows) == []
-    rows[0] = rows[0] | {"useful": {"score": rows[0]["useful"]["score"] % 5 + 1, "reason": "said so"}}
+    rows[0] = rows[0].revised(useful={"score": rows[0].useful["score"] % 5 + 1, "reason": "said so"})
     assert recomputed(record, rows) == ["usefulness"]
-    assert recomputed(record | {"found": {}}, asked.cases) == ["usefulness"]
+    assert recomputed(record.revised(found=Findings()), asked.cases) == ["usefulness"]
 
 
 def test_it_is_said_beside_quality(asked):
     assert "no part of it" in asked._repr_markdown_() and "Useful" in asked._repr_markdown_()
-    assert useful_sentence({}) == ""
+    assert useful_sentence(Usefulness()) == ""
 
 
 def test_a_parameter_at_its_later_default_leaves_old_keys_as_they_were():
@@ -111,8 +113,8 @@ STORED = Experiment("a frontier model", model="stored:claude", lever="anchor", g
 
 def test_stored_answers_stand_beside_the_climb_as_an_anchor_at_no_cost():
     made = STORED.run()
-    assert [r["no_answer"] for r in made.cases] == [None] * 10 and made.record.scores["quality"] > 0
-    assert made.record.cost["generation_tokens"] == made.record.cost["dollars"] == 0
+    assert [r["no_answer"] for r in made.cases] == [None] * 10 and made.record.scores.quality > 0
+    assert made.record.cost.generation_tokens == made.record.cost.dollars == 0
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def pasted():
     run = Experiment(hypothesis="x", model="toy", gate="dev")
     run.__dict__["steps"] = steps
     made = run.run()
-    return made.record.as_dict() | {"leaks": []}, [r | {"copies": 0, "leak": ""} for r in made.cases], made.cases
+    return made.record.revised(leaks=[]), [r.revised(copies=0, leak="") for r in made.cases], made.cases
 
 
 def paste(gold):
@@ -202,26 +204,26 @@ def paste(gold):
 def test_copies_of_gold_are_counted_again_and_not_believed(pasted, tmp_path):
     record, faked, honest = pasted
     assert recomputed(record, faked) == [] and {r["copies"] for r in honest} == {7}
-    assert len(ledger._copied(record, faked)) == 10 and ledger._copied(record, honest) == []
-    assert len(ledger._copied(record, [{k: v for k, v in r.items() if k != "copies"} for r in honest])) == 10
-    [first, *_] = rescore.odd(record, faked, tmp_path)
+    assert len(verify._wrong_copies(record, faked)) == 10 and verify._wrong_copies(record, honest) == []
+    uncounted = [CaseRow.read({k: v for k, v in r.as_dict().items() if k != "copies"}) for r in honest]
+    assert len(verify._wrong_copies(record, uncounted)) == 10
+    [first, *_] = rescore.faults(record, faked, tmp_path)
     assert "its copies is 0, and 7 when gold is compared again" in first
 
 
 @pytest.fixture(scope="module")
 def honest():
     made = Experiment(hypothesis="x", model="toy", gate="dev").run()
-    return made.record.as_dict(), made.cases
+    return made.record, made.cases
 
 
 def moved(record, rows, by, **changes):
     """The run with one score of its first case moved, and everything that follows from judgments computed anew."""
-    [name, value], judged = next(iter(rows[0]["judgment"]["scores"].items())), rows[0]["judgment"]
-    scores = judged["scores"] | {name: value + by}
-    first = rows[0] | {"judgment": judged | {"scores": scores} | changes}
-    first["quality"] = case_quality(ledger.outcome_of(first))
-    rows = [first, *rows[1:]]
-    return record | {"scores": score([ledger.outcome_of(r) for r in rows]).as_dict()}, rows
+    judged = rows[0].judgment
+    name, value = next(iter(judged.scores.items()))
+    judged = replace(judged, **{"scores": judged.scores | {name: value + by}, **changes})
+    rows = [rows[0].revised(judgment=judged, quality=case_quality(judged)), *rows[1:]]
+    return record.revised(scores=score([r.outcome for r in rows])), rows
 
 
 @pytest.mark.parametrize(
@@ -239,20 +241,20 @@ def test_a_run_is_judged_again_and_only_the_last_digits_of_an_offline_score_may_
     honest, tmp_path, by, changes, wrong
 ):
     assert honest[1][0]["judgment"]["verdict"] != "win"
-    found = rescore.odd(*moved(*honest, by, **changes), tmp_path)
+    found = rescore.faults(*moved(*honest, by, **changes), tmp_path)
     assert found == ["case " + honest[1][0]["case"] + ": the judge says something else of this answer"] * wrong
 
 
 def test_a_quality_that_does_not_follow_to_the_last_digit_is_refused(honest, tmp_path):
     record, rows = honest
-    assert rescore.odd(record, rows, tmp_path) == []
-    near = [rows[0] | {"quality": rows[0]["quality"] + 0.0001}, *rows[1:]]
-    assert rescore.odd(record, near, tmp_path) == [f"quality of {rows[0]['case']}"]
+    assert rescore.faults(record, rows, tmp_path) == []
+    near = [rows[0].revised(quality=rows[0].quality + 0.0001), *rows[1:]]
+    assert rescore.faults(record, near, tmp_path) == [f"quality of {rows[0]['case']}"]
 
 
 def test_a_score_of_claude_is_what_the_store_says_exactly(both):
     _, plain, folder = both
-    record, rows = plain.record.as_dict(), plain.cases
-    assert rescore.odd(record, rows, folder) == []
-    [found] = rescore.odd(*moved(record, rows, 0.009), folder)
+    record, rows = plain.record, plain.cases
+    assert rescore.faults(record, rows, folder) == []
+    [found] = rescore.faults(*moved(record, rows, 0.009), folder)
     assert "the judge says something else" in found

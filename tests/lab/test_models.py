@@ -5,9 +5,10 @@ import json
 import pytest
 
 from lib.files import canonical
-from lib.lab import ledger as ledgers
 from lib.lab.experiment import BadParameters, Experiment
-from lib.lab.models import Models, caveats, moved, named, sealed, split
+from lib.lab.models import Models, caveats, moved, sealed, split
+from lib.runs.record import CaseRow, Code, ComparisonFindings
+from lib.runs.verify import READINGS, recomputed
 
 BETTER = {f"case-{i:02d}": 0.45 for i in range(12)}
 
@@ -87,22 +88,22 @@ def test_the_key_names_what_is_compared_and_not_what_was_expected(two):
 
 def test_a_sealed_comparison_is_verified_from_its_judgments(two):
     found = groups("1", "2").run()
-    record, rows = found.result.record.as_dict(), found.cases
-    assert ledgers.recomputed(record, rows) == []
+    record, rows = found.result.record, found.cases
+    assert recomputed(record, [CaseRow.read(r) for r in rows]) == []
     rows[0]["judgment"]["scores"]["coverage"] += 1
-    assert ledgers.recomputed(record, rows)
-    canonical(record)  # plain data, no numpy left in it
+    assert recomputed(record, [CaseRow.read(r) for r in rows])
+    canonical(record.as_dict())  # plain data, no numpy left in it
 
 
 def test_the_first_candidate_stays_the_first_through_the_seal(two):
-    found = json.loads(canonical(groups("2", "1").run().found))
-    assert [r["run"] for r in found["groups"][0]["runs"]] == ["0002-large", "0001-small"]
+    found = ComparisonFindings.read(json.loads(canonical(groups("2", "1").run().found.as_dict())))
+    assert [r.run for r in found.groups[0].runs] == ["0002-large", "0001-small"]
     assert moved(found)[0].startswith("**ask**, toy against large: quality 0.450 → 0.300 (-0.150")
 
 
 def test_a_comparison_begins_no_era_and_is_no_run_of_the_climb(two):
     record = groups("1", "2").run().result.record.as_dict()
-    assert record["scores"] == {} and record["kind"] in ledgers.READINGS
+    assert record["scores"] == {} and record["kind"] in READINGS
 
 
 def test_the_sentences_say_what_moved_and_what_did_not(two):
@@ -125,15 +126,15 @@ def test_a_sealed_run_is_found_by_what_it_does_whatever_was_expected(lab):
     assert sealed(lab.read(), asked) is None
 
 
-def test_what_was_not_the_same_is_said():
-    same = {"code": {"sha256": "a"}, "machine": {"python": "3"}, "decoding": {}, "adapter": "", "model": "smollm2"}
+def test_what_was_not_the_same_is_said(lab):
+    same = lab.record_of({}, code={"sha256": "a"}, machine={"python": "3"}, model="smollm2")
     assert caveats([same, same]) == []
-    cloud = same | {"model": "claude-haiku-4-5", "code": {"sha256": "b"}, "machine": {"python": "4"}}
+    cloud = same.revised(model="claude-haiku-4-5", code=Code(sha256="b"), machine={"python": "4"})
     told = " ".join(caveats([same, cloud]))
     assert "claude-haiku-4-5 cannot decode greedily" in told and "states of the code" in told and "machines" in told
 
 
-def test_a_candidate_is_a_model_or_a_model_with_an_adapter():
+def test_a_candidate_is_a_model_or_a_model_with_an_adapter(lab):
     assert split("smollm2") == ("smollm2", "")
     assert split("ORG/NAME+runs/0030-sft/adapter") == ("ORG/NAME", "runs/0030-sft/adapter")
-    assert named({"model": "smollm2", "adapter": "runs/a"}) == "smollm2 + runs/a"
+    assert lab.record_of({}, model="smollm2", adapter="runs/a").candidate == "smollm2 + runs/a"

@@ -15,8 +15,10 @@ from lib.agent.steps import build  # noqa: F401  registers them
 from lib.files import NOTEBOOKS, ROOT
 from lib.lab import aside, study
 from lib.lab.experiment import LEVERS, BadParameters, Experiment
-from lib.lab.ledger import SEAL, Ledger, sealed_folders, verify
 from lib.lab.study import Entry, look, read
+from lib.runs.ledger import Ledger, NoRun
+from lib.runs.seal import SEAL, sealed_folders
+from lib.runs.verify import verify
 from tests.children import wait_for_kernel
 
 TWO = """
@@ -171,7 +173,7 @@ def test_a_run_that_was_looked_at_is_not_looked_at_again(lab):
 
 
 def test_an_unknown_run_to_confirm_is_refused_even_when_nothing_was_kept(lab):
-    with pytest.raises((BadParameters, KeyError), match="nosuch"):
+    with pytest.raises(NoRun, match="nosuch"):
         list(study.confirm(lab.read(), Entry("confirm", confirm=True), "nosuch"))
 
 

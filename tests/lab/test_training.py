@@ -18,11 +18,12 @@ from lib.cli import notch
 from lib.files import ROOT
 from lib.lab import execute, study
 from lib.lab.experiment import BadParameters, Experiment
-from lib.lab.ledger import Ledger, verify
 from lib.lab.training import Training, rubric
 from lib.loop import training_requests as requests
 from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
+from lib.runs.ledger import Ledger
+from lib.runs.verify import verify
 from lib.train.data import BadData
 from tests.llama import small
 

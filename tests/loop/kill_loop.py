@@ -19,10 +19,11 @@ from collections import Counter
 from pathlib import Path
 
 from lib.files import ROOT
-from lib.lab import ledger
-from lib.lab.ledger import SEAL, Ledger
 from lib.loop import events
 from lib.loop.proposal import setup_of
+from lib.runs.ledger import Ledger
+from lib.runs.seal import SEAL, sealed_folders
+from lib.runs.verify import verify
 
 
 def start(folder, runs, *more):
@@ -47,7 +48,7 @@ def start(folder, runs, *more):
 
 def broken(folder, runs):
     """What is not as promised in a folder that a loop has finished, in sentences."""
-    wrong = [*ledger.verify(folder), *events.verify(folder)]
+    wrong = [*verify(folder), *events.verify(folder)]
     records = Ledger.read(folder).records
     if len(records) != runs:
         wrong.append(f"{len(records)} runs instead of {runs}")
@@ -72,7 +73,7 @@ def torture(folder, runs, kills, rng, longest, say=print):
             child.send_signal(signal.SIGKILL)
             child.communicate()
             done += 1
-            count = len(ledger.sealed_folders(folder)) if folder.exists() else 0
+            count = len(sealed_folders(folder)) if folder.exists() else 0
             say(f"  kill {done} after {wait:.2f} s, {count} sealed", flush=True)
             continue
         if child.returncode:

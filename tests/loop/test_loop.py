@@ -8,9 +8,7 @@ import sys
 import pytest
 
 from lib.files import ROOT
-from lib.lab import ledger
 from lib.lab.experiment import BadParameters
-from lib.lab.ledger import Ledger
 from lib.loop import events, steering
 from lib.loop.events import Events
 from lib.loop.loop import DONE, FAILED, GAVE_UP, Loop, Settings, alone
@@ -18,6 +16,8 @@ from lib.loop.proposers.plan import Plan
 from lib.loop.proposers.search import Search
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
+from lib.runs.ledger import Ledger
+from lib.runs.verify import verify
 from tests.llama import small
 from tests.loop.kill_loop import torture
 from tests.loop.test_proposal import GOOD
@@ -151,7 +151,7 @@ def test_a_plan_is_worked_off_in_order_and_bad_entries_are_refused_by_name(finis
 @pytest.mark.slow
 def test_everything_that_it_left_is_sound(finished):
     folder, _, _ = finished
-    assert ledger.verify(folder / "runs") == [] and events.verify(folder / "runs") == []
+    assert verify(folder / "runs") == [] and events.verify(folder / "runs") == []
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_a_run_whose_scores_do_not_follow_is_invalid_and_stops_the_loop(tmp_path
         list(loop(tmp_path, Search(), total=2).run())
     [record] = records(tmp_path)
     assert record["status"] == "invalid" and record["scores"] == {}
-    assert Events(tmp_path / "runs").last("tampered") and ledger.verify(tmp_path / "runs") == []
+    assert Events(tmp_path / "runs").last("tampered") and verify(tmp_path / "runs") == []
 
 
 @pytest.mark.slow

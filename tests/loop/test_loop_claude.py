@@ -6,9 +6,7 @@ from collections import Counter
 import pytest
 
 from lib.claude.store import Store
-from lib.lab import ledger
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Ledger
 from lib.loop import events, next_run, steering
 from lib.loop.events import Events
 from lib.loop.loop import DONE, FAILED, Loop, Settings
@@ -17,6 +15,8 @@ from lib.loop.steering import Limits, Steering
 from lib.loop.validate import Base
 from lib.loop.view import View
 from lib.measure.ruler import Ruler
+from lib.runs.ledger import Ledger
+from lib.runs.verify import verify
 from tests.claude.loopback import Loopback
 from tests.loop.test_proposal import GOOD
 
@@ -164,7 +164,7 @@ def test_every_bad_proposal_is_refused_by_name_and_the_loop_goes_on(fought):
 @pytest.mark.slow
 def test_what_it_left_is_sound_and_holds_no_key(fought):
     folder, _, _, _ = fought
-    assert ledger.verify(folder / "runs") == [] and events.verify(folder / "runs") == []
+    assert verify(folder / "runs") == [] and events.verify(folder / "runs") == []
     assert [p for p in folder.rglob("*") if p.is_file() and b"planted-key" in p.read_bytes()] == []
 
 
@@ -226,7 +226,7 @@ def test_a_cloud_judge_is_scored_again_from_its_paid_replies(tmp_path, key):
         key(server)
         loop = Loop(tmp_path / "runs", tmp_path / "steer", Settings(total=1, base=base), None)
         said = list(loop.run())
-    assert [p.record["status"] for p in said if p.record] == ["kept"] and ledger.verify(tmp_path / "runs") == []
+    assert [p.record["status"] for p in said if p.record] == ["kept"] and verify(tmp_path / "runs") == []
 
 
 @pytest.mark.slow

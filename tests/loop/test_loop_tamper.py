@@ -12,7 +12,7 @@ import time
 import pytest
 
 from lib.files import ROOT
-from lib.lab.ledger import sealed_folders
+from lib.runs.seal import sealed_folders
 from tests.children import wait_for_kernel
 
 TIMEOUT = 120
@@ -109,7 +109,7 @@ def test_calling_it_again_does_not_get_past_an_edit(checkout, what):
 
 @pytest.mark.slow
 def test_a_ruler_edited_under_a_running_kernel_leaves_an_invalid_run_without_scores(checkout):
-    from lib.lab.ledger import Ledger
+    from lib.runs.ledger import Ledger
 
     with start(checkout, runs=2) as child:
         wait_for(child, checkout / "work" / "runs", 1)

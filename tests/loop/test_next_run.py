@@ -7,13 +7,13 @@ import pytest
 from lib.claude import store
 from lib.claude.store import Store
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import Ledger
 from lib.loop import next_run
 from lib.loop.events import PROPOSAL, Events
 from lib.loop.next_run import Rules, next_action
 from lib.loop.steering import Limits, Steering
 from lib.loop.validate import Base
 from lib.loop.view import View
+from lib.runs.ledger import Ledger
 from tests.loop.test_lessons import mixed, up
 from tests.loop.test_proposal import GOOD
 

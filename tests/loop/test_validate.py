@@ -7,7 +7,6 @@ import pytest
 from lib.agent.pipeline import STEPS
 from lib.files import without_paths
 from lib.lab.experiment import Experiment
-from lib.lab.ledger import seal
 from lib.loop.events import Events
 from lib.loop.loop import refused
 from lib.loop.proposal import Proposal, Refused
@@ -16,6 +15,7 @@ from lib.loop.validate import Base
 from lib.loop.view import View
 from lib.measure.ruler import Ruler
 from lib.models.provenance import CONFIG, WEIGHTS
+from lib.runs.seal import seal
 from tests.llama import small
 from tests.loop.test_proposal import GOOD
 
@@ -186,7 +186,7 @@ def trained(lab, slug="sft", kind="train", epochs=()):
     files = {f"{p}/{name}": b"{}" for p in places for name in (WEIGHTS, CONFIG)}
 
     def finish(run):
-        return {"record.json": json.dumps(record | {"id": run, "slug": slug}).encode()}
+        return {"record.json": json.dumps(record.revised(id=run, slug=slug).as_dict()).encode()}
 
     return seal(lab.folder, slug, {"cases.jsonl": b"", **files}, finish)
 

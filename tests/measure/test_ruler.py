@@ -88,10 +88,14 @@ def test_an_empty_ruler_is_refused_by_the_name_of_its_file(unfrozen_ruler):
 @pytest.mark.parametrize(
     ("file", "change", "says"),
     [
-        ("cases.jsonl", lambda rows: rows[1].update(gate="fulll"), "'toy-attic' has gate 'fulll'"),
-        ("cases.jsonl", lambda rows: rows[1].pop("task"), "cases.jsonl:2: 'task' is not a str"),
+        (
+            "cases.jsonl",
+            lambda rows: rows[1].update(gate="fulll"),
+            "cases.jsonl:2: gate is 'fulll': expected one of full, dev, confirm, did you mean 'full'?",
+        ),
+        ("cases.jsonl", lambda rows: rows[1].pop("task"), "cases.jsonl:2: task is missing; expected gate, area, task"),
         ("gold.jsonl", lambda rows: rows.pop(2), "gold.jsonl: no gold answer for case 'toy-goat'"),
-        ("gold.jsonl", lambda rows: rows.append({**rows[0], "id": "toy-x"}), "gold.jsonl: gold for 'toy-x'"),
+        ("gold.jsonl", lambda rows: rows.append({**rows[0], "id": "toy-x"}), "gold.jsonl: 'toy-x' is no case"),
     ],
 )
 def test_a_ruler_that_does_not_fit_together_is_refused_by_file(unfrozen_ruler, file, change, says):
@@ -176,9 +180,17 @@ def test_unknowns_are_of_their_case_and_golds_own_question_is_one_more_way_to_as
     assert attic.unknowns == ()
 
 
-@pytest.mark.parametrize("odd", [{"gold": 7}, {"gold": -1}, {"weight": "much"}, {"asked": None}, {"weight": None}])
-def test_an_unknown_that_cannot_be_read_is_refused_with_what_was_expected(unfrozen_ruler, odd):
-    with pytest.raises(BadRuler, match="unknowns.jsonl.*expected name, weight, asked"):
+@pytest.mark.parametrize(
+    "odd, said",
+    [
+        ({"gold": 7}, "question 7: expected a place among its 7 questions"),
+        ({"gold": -1}, r"unknowns\[0\] gold is -1: expected"),
+        ({"weight": "much"}, r":1: unknowns\[0\] weight is 'much': expected a number"),
+        ({"asked": None}, r"unknowns\[0\] asked is None: expected a list"),
+    ],
+)
+def test_an_unknown_that_cannot_be_read_is_refused_with_what_was_expected(unfrozen_ruler, odd, said):
+    with pytest.raises(BadRuler, match=f"unknowns.jsonl.*{said}"):
         know(unfrozen_ruler, WIND | odd)
 
 
@@ -190,7 +202,7 @@ def test_a_case_without_unknowns_is_judged_by_golds_questions(frozen_ruler):
 
 
 def test_unknowns_of_no_case_are_refused_by_name(unfrozen_ruler):
-    with pytest.raises(BadRuler, match=re.escape("unknowns.jsonl: unknowns of 'toy-x', which is no case")):
+    with pytest.raises(BadRuler, match=re.escape("unknowns.jsonl: 'toy-x' is no case")):
         know(unfrozen_ruler, WIND, case="toy-x")
     assert not (unfrozen_ruler / "FROZEN").exists()
 

@@ -6,6 +6,7 @@ import pytest
 
 from lib.measure.ruler import Case, Gold, Protocol, Ruler
 from lib.report import examples
+from lib.runs.record import Identity
 from tests.report.test_tables import ledger_of, made
 
 CASES = [*(f"c{i}" for i in range(8)), "sealed"]
@@ -94,6 +95,6 @@ def test_the_sealed_gate_is_never_shown(lab, ruler):
 
 def test_gold_of_another_ruler_is_left_out_and_no_run_is_said(lab, ruler, tmp_path):
     ledger, era = lab((made(1, "kept", 0.1, "stock", lever="baseline"), SCORES))
-    ledger.records[0]["identity"] = {"judge": {"kind": "other"}}
+    ledger.records[0] = ledger.records[0].revised(identity=Identity(judge={"kind": "other"}))
     assert "|  | 0001-stock |\n" in examples.answers(ledger, era, ruler).text
     assert "No run on the full gate" in examples.answers(ledger_of(tmp_path), era, ruler).text

@@ -198,11 +198,11 @@ def test_an_adapter_without_any_run_beside_it_is_compared_with_nothing(tmp_path)
 
 def test_openings_are_counted_over_the_questions_of_valid_answers(tmp_path):
     def answer(*questions):
-        return {"answer": {"title": "t", "questions": questions}}
+        return {"case": "a", "answer": {"title": "t", "questions": questions}}
 
     ledger = ledger_of(tmp_path, made(1, "kept", 0.3, "stock", lever="baseline"),
                        made(2, "kept", 0.4, "on", adapter="a"))  # fmt: skip
-    rows = {"0001-stock": [{"answer": None}], "0002-on": [
+    rows = {"0001-stock": [{"case": "a", "answer": None}], "0002-on": [
         answer("When will you go there?", "when will you GO back?"), answer("Who?", "When will you leave?")
     ]}  # fmt: skip
     for run, cases in rows.items():

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import RULER, OneLine
+from lib.forms import read_rows
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Verdict
-from lib.measure.ruler import Case, Gold, Ruler, json_lines
+from lib.measure.ruler import Case, Gold, Ruler
 from lib.measure.score import quality
 
 VERDICTS: dict[str, Verdict] = {"fmBetter": "win", "tie": "tie", "goldBetter": "loss"}
@@ -52,9 +53,9 @@ def read(path: Path) -> tuple[list[Stored], int]:
     file = next((f for f in places if f.exists()), None)
     if file is None:
         raise BadVerdicts(f"{path}: no gold.jsonl beside it or in the folder above")
-    gold = {g["id"]: g for _, g in json_lines(file, BadVerdicts)}
+    gold = {g["id"]: g for _, g in read_rows(file, dict[str, Any], BadVerdicts)}
     judged, unjudged = [], 0
-    for where, row in json_lines(path, BadVerdicts):
+    for where, row in read_rows(path, dict[str, Any], BadVerdicts):
         try:
             if row["pairwise"] is None:
                 unjudged += 1
@@ -73,7 +74,7 @@ def by_hand() -> list[Stored]:
     """Sixty of the verdicts in ruler/verdicts.jsonl, first readings drawn by lot, each source in turn."""
     cases = {c.id: c for c in Ruler.load().cases}
     drawn: dict[str, list[Stored]] = {}
-    for _, row in json_lines(RULER / "verdicts.jsonl", BadVerdicts):
+    for _, row in read_rows(RULER / "verdicts.jsonl", dict[str, Any], BadVerdicts):
         if row.get("read") == 1:  # the first line tells how they were taken
             answer = Answer(row["title"], tuple(row["questions"]))
             judged = Judgment(row["scores"], row["verdict"], row["flipped"])

@@ -9,11 +9,12 @@ import subprocess
 import pytest
 
 from lib.files import ROOT, Tampered, canonical, locked, sha256
-from lib.lab import ledger
-from lib.lab.ledger import SEAL, Ledger, rebuilt, sealed_folders, sync, verify
 from lib.log import START
 from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.score import case_quality, score
+from lib.runs.ledger import Ledger, NoRun
+from lib.runs.seal import SEAL, rebuilt, seal, sealed_folders, sync
+from lib.runs.verify import verify
 
 
 def up(qualities, gain):
@@ -60,7 +61,7 @@ def test_a_seal_that_fails_leaves_nothing_behind(lab):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        ledger.seal(lab.folder, "second", {"cases.jsonl": b""}, finish)
+        seal(lab.folder, "second", {"cases.jsonl": b""}, finish)
     assert sorted(p.name for p in lab.folder.rglob("*")) == before
     assert lab.seal(slug="second") == "0002-second"
 
@@ -249,7 +250,7 @@ def forge(lab, change):
     record, rows = json.loads(kept.pop("record.json")), [json.loads(x) for x in kept["cases.jsonl"].splitlines()]
     change(record, rows)
     kept["cases.jsonl"] = "".join(canonical(r) + "\n" for r in rows).encode()
-    ledger.seal(lab.folder, "run", kept, lambda _: {"record.json": json.dumps(record).encode()})
+    seal(lab.folder, "run", kept, lambda _: {"record.json": json.dumps(record).encode()})
     return verify(lab.folder)
 
 
@@ -274,10 +275,10 @@ def test_verify_is_clean_where_scores_are_stored_in_another_order_than_they_were
         told = [Judgment({d: rng.uniform(1, 5) for d in DIMENSIONS}, "tie") for _ in range(3)]
         rows = [{"case": f"c{i}", "judgment": dict(j.__dict__), "no_answer": None, "unscored": None, "quality": case_quality(j)}
                 for i, j in enumerate(told)]  # fmt: skip
-        record |= {"status": "kept", "scores": score(told).as_dict(), "id": f"{number + 1:04d}-run"}
+        record = record.revised(status="kept", scores=score(told), id=f"{number + 1:04d}-run")
         cases = "".join(canonical(r) + "\n" for r in rows).encode()
-        text = json.dumps(record).encode()
-        ledger.seal(lab.folder, "run", {"cases.jsonl": cases}, lambda _, text=text: {"record.json": text})
+        text = json.dumps(record.as_dict()).encode()
+        seal(lab.folder, "run", {"cases.jsonl": cases}, lambda _, text=text: {"record.json": text})
     assert verify(lab.folder) == []
 
 
@@ -290,8 +291,8 @@ def test_verify_computes_runs_of_an_earlier_judge_from_their_stored_judgments_al
 def test_verify_says_which_run_has_cases_that_cannot_be_read(lab, rows):
     lab.seal()
     files = {"cases.jsonl": rows.encode(), "experiment.ipynb": b"{}"}
-    record = lab.record_of(lab.full) | {"status": "kept"}
-    ledger.seal(lab.folder, "odd", files, lambda run: {"record.json": json.dumps(record | {"id": run}).encode()})
+    record = lab.record_of(lab.full, status="kept").as_dict()
+    seal(lab.folder, "odd", files, lambda run: {"record.json": json.dumps(record | {"id": run}).encode()})
     assert any("0002-odd" in text for text in verify(lab.folder))
 
 
@@ -469,7 +470,7 @@ def test_a_run_is_found_by_id_number_and_newest_slug(lab):
     second = lab.seal(slug="same")
     found = lab.read()
     assert found.get("0001-same")["id"] == found.get("1")["id"] == "0001-same" and found.get("same")["id"] == second
-    with pytest.raises(KeyError, match="no run '7'"):
+    with pytest.raises(NoRun, match="no run '7'"):
         found.get("7")
 
 

@@ -1,0 +1,126 @@
+"""Scores again, in a process of its own: `python -m lib.runs.rescore FOLDER < {"record": ..., "cases": [...]}`.
+
+Knows the ruler, the judge and the arithmetic; imports no model, no step and nothing that a run could have changed in
+memory. Prints a JSON list of what does not follow. With the offline judge every judgment is made again from the
+answer, and its scores may differ in the last digits; with Claude every judgment must stand in the store that was paid
+for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.files import ROOT, RULER, Tampered
+from lib.lab.offline import NEAR, OfflineJudge
+from lib.measure.answer import Answer, NoAnswer, spec_gate
+from lib.measure.judge import Judgment, Unscored
+from lib.measure.leak import copies, leaked
+from lib.measure.ruler import BadRuler, Case, Ruler
+from lib.runs.record import CaseRow, Record, record_of
+from lib.runs.verify import recomputed
+
+
+def check(record: Record, cases: Sequence[CaseRow], folder: Path) -> list[str]:
+    """What does not follow, as a fresh process sees it; empty when all does."""
+    run = json.dumps({"record": record.as_dict(), "cases": [row.as_dict() for row in cases]})
+    command = [sys.executable, "-m", "lib.runs.rescore", str(folder.resolve())]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, input=run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    try:
+        faults = json.loads(done.stdout)
+    except ValueError:
+        *_, reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return [f"the scores could not be computed again ({reason})"]
+    return [str(text) for text in faults]
+
+
+def faults(record: Record, cases: Sequence[CaseRow], folder: Path) -> list[str]:
+    """What does not follow from ruler, answers and judgments."""
+    try:
+        ruler = Ruler.load(RULER)
+    except (Tampered, BadRuler) as error:
+        return [str(error)]
+    case_by_id = {c.id: c for c in ruler.gate(record.gate)}
+    if [row.case for row in cases] != list(case_by_id):
+        return [f"the cases are not those of the gate {record.gate!r}, in its order"]
+    wrong = [f"case {row.case}: {fault}" for row in cases if (fault := _row_fault(row, case_by_id[row.case], ruler))]
+    wrong += recomputed(record, cases)
+    return wrong or _judged_otherwise(record, cases, case_by_id, ruler, folder)
+
+
+def _row_fault(row: CaseRow, case: Case, ruler: Ruler) -> str:
+    """What is wrong with a row, whatever the judge says of it; "" when nothing is."""
+    if row.task != case.task:
+        return "its task is another"
+    outcomes = (row.judgment, row.no_answer, row.unscored)
+    if sum(o is not None for o in outcomes) != 1 or (row.answer is None) != (row.no_answer is not None):
+        return "not exactly one of judgment, no answer, unscored"
+    if row.answer is None:
+        return ""
+    rules = ruler.protocol
+    gated = spec_gate(row.answer.title, row.answer.questions, rules.questions, rules.generic_titles)
+    if isinstance(gated, NoAnswer):
+        return f"its answer does not pass the spec gate ({gated.reason})"
+    for name, again in (("copies", copies(case, row.answer)), ("leak", leaked(case, row.answer))):
+        if name in row and row[name] != again:
+            return f"its {name} is {row[name]!r}, and {again!r} when gold is compared again"
+    return ""
+
+
+def _judged_otherwise(
+    record: Record, cases: Sequence[CaseRow], case_by_id: dict[str, Case], ruler: Ruler, folder: Path
+) -> list[str]:
+    """Cases of which the judge says something else now than the row does."""
+    judge: Any = OfflineJudge() if record.judge == "offline" else _stored(record, ruler, folder)
+    if record.fingerprint != ruler.fingerprint(judge.identity):
+        return ["the fingerprint is not that of this ruler and judge"]
+    within = NEAR if record.judge == "offline" else 0.0
+    wrong = []
+    for row in cases:
+        if row.judgment is None or row.answer is None:
+            continue
+        if not _same(judge.judge(case_by_id[row.case], row.answer), row.judgment, within):
+            wrong.append(f"case {row.case}: the judge says something else of this answer")
+    return wrong
+
+
+def _same(again: Judgment | Unscored, stored: Judgment, within: float) -> bool:
+    """Whether two judgments say the same: each score as near as that, verdict and flips exactly."""
+    if not isinstance(again, Judgment):
+        return False
+    if (again.verdict, again.flipped, again.scores.keys()) != (stored.verdict, stored.flipped, stored.scores.keys()):
+        return False
+    return all(abs(value - stored.scores[name]) <= within for name, value in again.scores.items())
+
+
+def _stored(record: Record, ruler: Ruler, folder: Path) -> Any:
+    """Judgments as the store's paid replies say them; nothing is asked and nothing is spent."""
+    from lib.claude import store
+    from lib.measure import judge_calls
+    from lib.measure.claude_judge import ClaudeJudge
+
+    asked = ClaudeJudge(ruler, store=folder / store.NAME, **record.judging)
+
+    class Stored:
+        identity = asked.identity
+
+        def judge(self, case: Case, answer: Answer) -> Judgment | Unscored:
+            rows = {c: asked.store.reply(asked.key(c, case, answer)) for c in asked.calls}
+            if not all(rows.values()):
+                return Unscored("not in the store")
+            values = {c: row["value"] for c, row in rows.items() if row}
+            return judge_calls.judgment(values, asked.dimensions, 0.0)
+
+    return Stored()
+
+
+if __name__ == "__main__":
+    run = json.load(sys.stdin)
+    rows = [CaseRow.read(row) for row in run["cases"]]
+    print(json.dumps(faults(record_of(run["record"]), rows, Path(sys.argv[1]))))

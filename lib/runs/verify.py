@@ -1,0 +1,204 @@
+"""What is wrong with a folder of runs: every byte, every line of the ledger, every score, every rating.
+
+Knows what must follow from what. Does not know how a run was made; judging again is `lib.runs.rescore`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from lib.files import Tampered, canonical, check_sums
+from lib.log import Chain, Log
+from lib.measure import calibrate
+from lib.measure.answer import Answer
+from lib.measure.checks import blind, compare
+from lib.measure.checks.agreement import Rating, item_id
+from lib.measure.leak import copies, leaks
+from lib.measure.ruler import RULER, BadRuler, Ruler
+from lib.measure.score import case_quality, score, usefulness
+from lib.runs.record import CaseRow, Json, Record
+from lib.runs.seal import LEDGER, SEAL, checked_lines, number_of, read_cases, read_record, rebuilt, sealed_folders
+
+RATINGS = "ratings.jsonl"
+# What may lie beside the runs: the ledger, paid replies, the loop's events, a person's verdicts.
+BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl", RATINGS)
+RATED = Chain("item")
+RATABLE = ("full", "dev")  # gates whose answers a person may rate; the sealed gate is not among them
+# Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
+READINGS = {"calibrate": calibrate.readings, "rejudge": blind.readings, "models": compare.readings}
+
+
+def verify(folder: Path) -> list[str]:
+    """Everything that is wrong with a folder of runs, one sentence each; empty when all is well.
+
+    Checks every byte against the seals, every line of the ledger against its run, and computes every quality and
+    every score again from the stored judgments.
+    """
+    if not folder.exists():
+        return []
+    wrong = []
+    for run in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if not (run / SEAL).exists() or number_of(run) is None:
+            wrong.append(f"{run}: no sealed run; a run is a folder such as 0001-name with a {SEAL}")
+            continue
+        wrong += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
+        wrong += [f"{p}: a hidden file, added later" for p in run.rglob(".*")]
+    stray = [p for p in folder.iterdir() if p.is_file() and p.name not in BESIDE and not p.name.startswith(".")]
+    wrong += [f"{p}: does not belong to a folder of runs" for p in stray]
+    wrong += verify_ledger(folder) + verify_ratings(folder)
+    if not wrong:
+        for run in sealed_folders(folder):
+            wrong += _verify_scores(run)
+    return wrong
+
+
+def verify_ledger(folder: Path) -> list[str]:
+    """What is wrong between the ledger's lines and the sealed runs."""
+    path = folder / LEDGER
+    try:
+        lines = checked_lines(path)
+        want = [json.loads(line) for line in rebuilt(folder)]
+    except Tampered as error:
+        return [str(error)]
+    wrong = []
+    for number, (line, run) in enumerate(zip_longest(lines, want), 1):
+        if line is None:
+            wrong.append(f"{path}: {run['id']} is sealed but not listed; `notch verify --repair` adds it")
+        elif run is None or line.get("id") != run["id"]:
+            wrong.append(f"{path}:{number}: lists {line.get('id')}, but there is no such sealed run at this place")
+        elif line.get("seal") != run["seal"]:
+            wrong.append(f"{path}:{number} and {folder / run['id'] / SEAL}: one of the two has changed")
+        elif line != run:
+            wrong.append(f"{path}:{number}: differs from what the sealed run says")
+    return wrong
+
+
+def verify_ratings(folder: Path) -> list[str]:
+    """What is wrong with a person's verdicts: lines that do not parse, or that rate what no sealed run answered."""
+    path = folder / RATINGS
+    try:
+        lines = Log(path, RATED).rows
+    except Tampered as error:
+        return [str(error)]
+    wrong = []
+    answers: dict[str, dict[str, str]] = {}
+    for number, row in enumerate(lines, 1):
+        try:
+            _check_rating(folder, row, answers)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            wrong.append(f"{path}:{number}: not a rating ({error})")
+    return wrong
+
+
+def _check_rating(folder: Path, row: Json, answers: dict[str, dict[str, str]]) -> None:
+    """Raise ValueError where a line of ratings.jsonl does not fit its sealed run; `answers` keeps what was read."""
+    if row.get("kind") == "undo" and isinstance(row["item"], str) and isinstance(row.get("who"), str):
+        return
+    if row.get("kind") != "rating":
+        raise ValueError(
+            f"kind is {row.get('kind')!r}, who {row.get('who')!r}: expected a rating, or an undo with both"
+        )
+    rating = Rating.of(row)
+    run = folder / rating.run
+    if Path(rating.run).name != rating.run or not (run / SEAL).exists():
+        raise ValueError(f"{rating.run!r} is no sealed run here")
+    record = read_record(run)
+    if record.kind != "experiment" or record.gate not in RATABLE:
+        raise ValueError(f"{rating.run} is no experiment of the gates {' and '.join(RATABLE)}")
+    if record.fingerprint != rating.fingerprint:
+        raise ValueError(f"its fingerprint is not that of {rating.run}")
+    if rating.run not in answers:
+        answers[rating.run] = {r.case: item_of(r.case, r.answer) for r in read_cases(run) if r.answer}
+    if answers[rating.run].get(rating.case) != rating.item:
+        raise ValueError(f"the answer of {rating.run} to {rating.case} is another one")
+
+
+def item_of(case: str, answer: Answer) -> str:
+    """The id of an answer to a case, as ratings name it."""
+    return item_id(case, answer.title, answer.questions)
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+def recomputed(record: Record, cases: Sequence[CaseRow]) -> list[str]:
+    """What does not follow from the stored judgments: a quality, a score of the run, a reading. Empty when all does."""
+    return wrong_cases(cases) + wrong_scores(record, cases)
+
+
+def wrong_cases(cases: Sequence[CaseRow]) -> list[str]:
+    """Qualities that do not follow from their judgments."""
+    return [f"quality of {row.case}" for row in cases if case_quality(row.outcome) != row.quality]
+
+
+def wrong_scores(record: Record, cases: Sequence[CaseRow]) -> list[str]:
+    """Names of scores and readings of a record that do not follow from its cases."""
+    if not cases:
+        return ["scores without a case"] if record.scores else []
+    wrong = []
+    if record.kind in READINGS:
+        stored = record.found.as_dict()
+        # Later code may read more out of the same rows than the record holds.
+        again = {k: v for k, v in READINGS[record.kind](cases).items() if k in stored}
+    else:
+        again = score([row.outcome for row in cases]).as_dict()
+        stored = asdict(record.scores) if record.scores else {}
+        if not alike(usefulness(cases), record.found.useful.as_dict()):
+            wrong.append("usefulness")
+        if cases[0].copies is not None and leaks(cases) != record.leaks:
+            wrong.append("leaks")
+    return wrong + [name for name, value in again.items() if not alike(value, stored.get(name), name)]
+
+
+# What is drawn by resampling comes out a little otherwise with another version of the library that draws.
+DRAWN, DRAW_NEAR = frozenset({"low", "high", "p"}), 0.01
+
+
+def alike(again: Any, stored: Any, name: str = "") -> bool:
+    """Whether plain data says the same: exactly, but for intervals and probabilities, which may be 0.01 apart."""
+    if isinstance(again, Mapping) and isinstance(stored, Mapping):
+        return again.keys() == stored.keys() and all(alike(again[k], stored[k], k) for k in again)
+    if isinstance(again, list | tuple) and isinstance(stored, list | tuple):
+        return len(again) == len(stored) and all(map(partial(alike, name=name), again, stored))
+    if name in DRAWN and isinstance(again, float) and isinstance(stored, float):
+        return abs(again - stored) <= DRAW_NEAR
+    return canonical(again) == canonical(stored)
+
+
+def _wrong_copies(record: Record, cases: Sequence[CaseRow]) -> list[str]:
+    """Rows whose count of gold questions is not what gold says, where gold is still the one that was compared."""
+    try:
+        ruler = Ruler.load(RULER)
+    except (Tampered, BadRuler):
+        return []  # is said elsewhere; a seal needs no ruler
+    if record.kind in READINGS or ruler.fingerprint(record.identity.judge) != record.fingerprint:
+        return []
+    case_by_id = {c.id: c for c in ruler.cases}
+    wrong = []
+    for row in cases:
+        if row.answer is None or row.case not in case_by_id:
+            continue
+        count = copies(case_by_id[row.case], row.answer)
+        uncounted = row.copies is None and count < 2  # rows from before copies were counted hold one at most by chance
+        if count != row.copies and not uncounted:
+            wrong.append(f"copies of {row.case}")
+    return wrong
+
+
+def _verify_scores(run: Path) -> list[str]:
+    try:
+        record, cases = read_record(run), read_cases(run)
+        wrong = {"cases.jsonl": wrong_cases(cases), "record.json": wrong_scores(record, cases)}
+        wrong["cases.jsonl"] += _wrong_copies(record, cases)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"{run}: record or cases cannot be read ({type(error).__name__}: {error})"]
+    for file, names in wrong.items():
+        if names:
+            return [f"{run / file}: {names[0]} does not follow from the judgments"]
+    return []
