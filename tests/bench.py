@@ -61,8 +61,8 @@ def batching():
     fast_blas()  # before mlx is imported, for both sides of the comparison
     from mlx_lm import batch_generate, generate
 
-    from lib.models.batching import shared
     from lib.models.model import Decoding
+    from lib.models.prefixes import shared
 
     model, prompts = subject()
     ids = [model.encode(p) for p in prompts]

@@ -15,6 +15,7 @@ ORDER = re.findall(r"^    ([a-z_.]+)  +\S", lib.__doc__, re.MULTILINE)
 OWNERS = {
     "mlx": {
         "models.ragged",
+        "models.prefixes",
         "models.batching",
         "models.mlx",
         "models.embed",

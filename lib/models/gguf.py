@@ -15,13 +15,14 @@ import re
 import shutil
 import struct
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lib.files import check_sums, locked, sums, sync_folder
-from lib.models.model import NoModel
+from lib.models.model import Json, NoModel
 from lib.weights import cache, sum_of
 
 VERSION = 1  # of this conversion: another one makes another folder
@@ -35,6 +36,7 @@ TYPES = {
 }  # fmt: skip
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
+CONTROL, USER_DEFINED = 3, 4  # kinds of tokens that are never cut
 MODULES = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
@@ -61,7 +63,7 @@ class Tensor:
 class Header:
     """The metadata and the tensors of a file, before any weight is read."""
 
-    values: dict[str, Any]
+    values: Json
     tensors: tuple[Tensor, ...]
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -130,17 +132,18 @@ def _header(data: memoryview) -> Header:
     for _ in range(read.count(12)):
         name = read.text()
         values[name] = read.value(read.one("<I"))
-    found = [_tensor(read) for _ in range(tensors)]
+    described = [_tensor(read) for _ in range(tensors)]
     step = values.get("general.alignment", 32)
     if not isinstance(step, int) or step < 1:
         raise ValueError(f"its alignment is {step!r}")
-    start = -(-read.at // step) * step
-    for tensor, offset in found:
+    start = -(-read.at // step) * step  # the data begins at the next multiple after the header
+    for tensor, offset in described:
         block, size = BLOCKS.get(tensor.type, (1, 0))
         count = math.prod(tensor.shape)
+        # mlx maps the file and reads where the header points: past the end that is a crash of the whole process.
         if count % block or start + offset + count // block * size > len(data):
             raise ValueError(f"tensor {tensor.name[:60]!r} lies beyond its end")
-    return Header(values, tuple(t for t, _ in found))
+    return Header(values, tuple(tensor for tensor, _ in described))
 
 
 def _tensor(read: _Reader) -> tuple[Tensor, int]:
@@ -154,29 +157,31 @@ def _tensor(read: _Reader) -> tuple[Tensor, int]:
 
 def check(path: Path) -> Header:
     """The header of a file that can be converted. Raises NoModel naming what cannot: architecture, type, rotary form."""
-    found = header(path)
-    wrong = _fault(found)
-    if wrong:
-        raise NoModel(f"{path}: {wrong}")
-    return found
+    head = header(path)
+    fault = _fault(head)
+    if fault:
+        raise NoModel(f"{path}: {fault}")
+    return head
 
 
-def _fault(found: Header) -> str:
-    kind = found.values.get("general.architecture")
+def _fault(head: Header) -> str:
+    kind = head.values.get("general.architecture")
     if kind != "llama":
         return f"its architecture is {str(kind)[:40]!r}; GGUF files are read for 'llama' alone, others as MLX models"
-    odd = sorted({t.type for t in found.tensors} - BLOCKS.keys())
-    if odd:
-        return f"its tensors are of type {', '.join(odd)}; mlx reads {', '.join(BLOCKS)}: take such a file of the model"
-    if found.get("expert_count"):
-        return f"it is a mixture of {found.get('expert_count')} experts, which is not read from GGUF; take an MLX model"
+    types = sorted({tensor.type for tensor in head.tensors} - BLOCKS.keys())
+    if types:
+        return (
+            f"its tensors are of type {', '.join(types)}; mlx reads {', '.join(BLOCKS)}: take such a file of the model"
+        )
+    if head.get("expert_count"):
+        return f"it is a mixture of {head.get('expert_count')} experts, which is not read from GGUF; take an MLX model"
     need = ("embedding_length", "feed_forward_length", "block_count", "attention.head_count")
-    missing = [name for name in need if not isinstance(found.get(name), int) or found.get(name) < 1]
+    missing = [name for name in need if not isinstance(head.get(name), int) or head.get(name) < 1]
     if missing:
         return f"its header has no usable llama.{missing[0]}"
-    if found.get("embedding_length") % found.get("attention.head_count"):
+    if head.get("embedding_length") % head.get("attention.head_count"):
         return "its width is no multiple of its heads"
-    scaling = found.get("rope.scaling.type")
+    scaling = head.get("rope.scaling.type")
     if scaling not in (None, "none", "linear"):
         return f"its rotary scaling is {scaling!r}, which is not read from GGUF; take an MLX model"
     return ""
@@ -194,29 +199,29 @@ def folder(path: Path) -> Path:
         raise NoModel(f"{path}: cannot be read ({error.strerror or error})") from error
     if _whole(target):
         return target
-    found = check(path)
+    head = check(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent / ".lock"):  # the second of two processes finds the folder of the first
-            for left in target.parent.glob(".tmp-*"):  # of a call that was killed
-                shutil.rmtree(left)
+            for unfinished in target.parent.glob(".tmp-*"):  # of a call that was killed
+                shutil.rmtree(unfinished)
             if not _whole(target):
-                _make(path, found, target)
+                _make(path, head, target)
     except OSError as error:
         raise NoModel(f"{target.parent} cannot be written ({error.strerror or error}); make room, or set NOTCH_CACHE "
                       "to another folder") from error  # fmt: skip
     return target
 
 
-def _make(path: Path, found: Header, target: Path) -> None:
+def _make(path: Path, head: Header, target: Path) -> None:
     """Convert beside the target and give the finished folder its name."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tmp-", ignore_cleanup_errors=True) as name:
         temp = Path(name)
-        convert(path, found, temp)
+        convert(path, head, temp)
         (temp / SEAL).write_text(sums(temp, [p.name for p in temp.iterdir()]), encoding="utf-8")
-        for made in temp.iterdir():
-            with open(made, "rb") as file:
-                os.fsync(file.fileno())
+        for part in temp.iterdir():
+            with open(part, "rb") as file:
+                os.fsync(file.fileno())  # before the name: else a power cut leaves a whole folder of empty files
         os.chmod(temp, 0o755)
         shutil.rmtree(target, ignore_errors=True)  # one that was altered
         os.rename(temp, target)
@@ -234,34 +239,34 @@ def _sound(target: Path, changed: int) -> bool:
     return not check_sums(target, (target / SEAL).read_text(encoding="utf-8"), SEAL)
 
 
-def convert(path: Path, found: Header, out: Path) -> None:
+def convert(path: Path, head: Header, out: Path) -> None:
     """Write weights, configuration, tokenizer and template of a GGUF file into a folder. Raises NoModel."""
     import mlx.core as mx
 
     try:
-        weights = mx.load(str(path), format="gguf")
+        tensors = mx.load(str(path), format="gguf")
     except RuntimeError as error:
         raise NoModel(f"{path}: mlx cannot read it ({error})") from error
-    scaling = _scaling(path, found, weights.pop("rope_freqs.weight", None))
-    made = dict(_renamed(path, weights, found))
-    if {"model.embed_tokens.weight", "model.norm.weight"} - made.keys():
+    scaling = _scaling(path, head, tensors.pop("rope_freqs.weight", None))
+    weights = dict(_renamed(path, tensors, head))
+    if {"model.embed_tokens.weight", "model.norm.weight"} - weights.keys():
         raise NoModel(f"{path}: it holds no whole model (token_embd or output_norm is missing)")
-    mx.save_safetensors(str(out / "model.safetensors"), made, {"format": "mlx"})
-    _write(out / "config.json", config(found, made) | scaling)
-    tokenizer(found, out, path)
-    template = found.values.get("tokenizer.chat_template")
+    mx.save_safetensors(str(out / "model.safetensors"), weights, {"format": "mlx"})
+    _write(out / "config.json", config(head, weights) | scaling)
+    tokenizer(head, out, path)
+    template = head.values.get("tokenizer.chat_template")
     if template:
         (out / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
+def _write(path: Path, values: Json) -> None:
     path.write_text(json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _renamed(path: Path, weights: dict[str, Any], found: Header):  # noqa: ANN202
-    heads = found.get("attention.head_count")
-    groups = {"attn_q": heads, "attn_k": found.get("attention.head_count_kv") or heads}
-    for name, value in weights.items():
+def _renamed(path: Path, tensors: dict[str, Any], head: Header) -> Iterator[tuple[str, Any]]:
+    heads = head.get("attention.head_count")
+    groups = {"attn_q": heads, "attn_k": head.get("attention.head_count_kv") or heads}
+    for name, value in tensors.items():
         inner = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(\w+)", name)
         module, _, part = name.rpartition(".")
         if inner and inner[2] in MODULES:
@@ -284,39 +289,40 @@ def rotary_rows(value: Any, heads: int) -> Any:
     return value.reshape(heads, rows // heads // 2, 2, *value.shape[1:]).swapaxes(1, 2).reshape(value.shape)
 
 
-def config(found: Header, made: dict[str, Any]) -> dict[str, Any]:
-    """mlx-lm's description of the model."""
-    heads = found.get("attention.head_count")
+def config(head: Header, weights: Mapping[str, Any]) -> Json:
+    """mlx-lm's description of the model. What a file leaves out has the value that llama.cpp takes then."""
+    heads = head.get("attention.head_count")
     values = {
         "model_type": "llama", "architectures": ["LlamaForCausalLM"],
-        "tie_word_embeddings": "lm_head.weight" not in made,
-        "hidden_size": found.get("embedding_length"), "intermediate_size": found.get("feed_forward_length"),
-        "num_hidden_layers": found.get("block_count"), "num_attention_heads": heads,
-        "num_key_value_heads": found.get("attention.head_count_kv") or heads,
-        "head_dim": found.get("attention.key_length") or found.get("embedding_length") // heads,
-        "rms_norm_eps": found.get("attention.layer_norm_rms_epsilon", 1e-5),
-        "rope_theta": found.get("rope.freq_base", 10000.0), "vocab_size": made["model.embed_tokens.weight"].shape[0],
-        "max_position_embeddings": found.get("context_length", 2048),
-        "attention_bias": any(k.endswith("q_proj.bias") for k in made),
-        "mlp_bias": any(k.endswith("gate_proj.bias") for k in made),
-        "bos_token_id": found.values.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": _ends(found.values),
+        "tie_word_embeddings": "lm_head.weight" not in weights,
+        "hidden_size": head.get("embedding_length"), "intermediate_size": head.get("feed_forward_length"),
+        "num_hidden_layers": head.get("block_count"), "num_attention_heads": heads,
+        "num_key_value_heads": head.get("attention.head_count_kv") or heads,
+        "head_dim": head.get("attention.key_length") or head.get("embedding_length") // heads,
+        "rms_norm_eps": head.get("attention.layer_norm_rms_epsilon", 1e-5),
+        "rope_theta": head.get("rope.freq_base", 10000.0), "vocab_size": weights["model.embed_tokens.weight"].shape[0],
+        "max_position_embeddings": head.get("context_length", 2048),
+        "attention_bias": any(name.endswith("q_proj.bias") for name in weights),
+        "mlp_bias": any(name.endswith("gate_proj.bias") for name in weights),
+        "bos_token_id": head.values.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": _ends(head.values),
     }  # fmt: skip
-    return values | _quantisation(made)
+    return values | _quantisation(weights)
 
 
-def _scaling(path: Path, found: Header, divisors: Any) -> dict[str, Any]:
+def _scaling(path: Path, head: Header, divisors: Any) -> Json:
     """The rotary scaling, in mlx-lm's words. Of Llama 3 a file holds only what each frequency is divided by: the factor
     is the largest of them, and what follows from it must give the others. Raises NoModel where it does not."""
     if divisors is None:
-        if found.get("rope.scaling.type") != "linear":
+        if head.get("rope.scaling.type") != "linear":
             return {}
-        return {"rope_scaling": {"type": "linear", "factor": found.get("rope.scaling.factor", 1.0)}}
+        return {"rope_scaling": {"type": "linear", "factor": head.get("rope.scaling.factor", 1.0)}}
     import numpy as np
 
-    divisors = np.array(divisors, dtype=np.float64)
+    divisors = np.array(divisors, dtype=np.float64)  # (half of a head,)
+    # Llama 3.1: low frequencies are divided by the factor, high ones stay, those between go over smoothly.
     factor, low, high, before = float(divisors.max()), 1.0, 4.0, 8192
-    base = found.get("rope.freq_base", 10000.0)
+    base = head.get("rope.freq_base", 10000.0)
     turns = before / (2 * np.pi * base ** (np.arange(len(divisors)) / len(divisors)))  # within the old context
     smooth = np.clip((turns - low) / (high - low), 0, 1)
     if not np.allclose(1 / ((1 - smooth) / factor + smooth), divisors, rtol=1e-3):
@@ -325,19 +331,19 @@ def _scaling(path: Path, found: Header, divisors: Any) -> dict[str, Any]:
                              "original_max_position_embeddings": before}}  # fmt: skip
 
 
-def _ends(values: dict[str, Any]) -> list[int]:
+def _ends(values: Json) -> list[int]:
     """Tokens that end a reply: of a chat model the end of a turn is often another than the end of a text."""
     ids = [values.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
     return list(dict.fromkeys(i for i in ids if isinstance(i, int)))
 
 
-def _quantisation(made: dict[str, Any]) -> dict[str, Any]:
+def _quantisation(weights: Mapping[str, Any]) -> Json:
     """Group size and bits: the commonest for all, the others by module; nothing where no tensor is quantised."""
     bits: dict[str, int] = {}
-    for name in made:
-        if name.endswith(".scales"):
-            module = name.removesuffix(".scales")
-            bits[module] = made[f"{module}.weight"].shape[1] // made[name].shape[1]  # 32-bit words of 32 numbers
+    for name in weights:
+        module, _, part = name.rpartition(".")
+        if part == "scales":  # (rows, groups of 32 numbers); the weights are packed into words of 32 bits
+            bits[module] = weights[f"{module}.weight"].shape[1] // weights[name].shape[1]
     if not bits:
         return {}
     usual = max(sorted(set(bits.values())), key=list(bits.values()).count)
@@ -345,50 +351,52 @@ def _quantisation(made: dict[str, Any]) -> dict[str, Any]:
     return {"quantization": {"group_size": 32, "bits": usual, **others}}
 
 
-def tokenizer(found: Header, out: Path, path: Path) -> None:
+def tokenizer(head: Header, out: Path, path: Path) -> None:
     """Write tokenizer.json and its configuration. Raises NoModel on a kind that is not known."""
-    values = found.values
+    from tokenizers import AddedToken
+
+    values = head.values
     kind, cut = values.get("tokenizer.ggml.model"), values.get("tokenizer.ggml.pre", "default")
     tokens = values.get("tokenizer.ggml.tokens") or []
     if kind == "gpt2" and (cut in CUTS or cut in DIGITS):
-        made = _byte_pairs(tokens, values.get("tokenizer.ggml.merges") or [], cut)
+        pieces = _byte_pairs(tokens, values.get("tokenizer.ggml.merges") or [], cut)
     elif kind == "llama" and values.get("tokenizer.ggml.scores"):
-        made = _pieces(tokens, values["tokenizer.ggml.scores"], values.get("tokenizer.ggml.add_space_prefix", True))
+        pieces = _pieces(tokens, values["tokenizer.ggml.scores"], values.get("tokenizer.ggml.add_space_prefix", True))
     else:
         raise NoModel(f"{path}: its tokenizer is {str(kind)[:40]!r} ({str(cut)[:40]!r}), which is not read from GGUF; "
                       "take an MLX model")  # fmt: skip
-    from tokenizers import AddedToken
-
     kinds = values.get("tokenizer.ggml.token_type") or []
-    control = [t for t, k in zip(tokens, kinds, strict=False) if k == 3]
-    made.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in control])
-    made.add_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, kinds, strict=False) if k == 4])
-    made.save(str(out / "tokenizer.json"))
-    named = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
-    ids = {k: values.get(f"tokenizer.ggml.{v}_token_id") for k, v in named.items()}
-    said = {k: tokens[i] for k, i in ids.items() if isinstance(i, int) and 0 <= i < len(tokens)}
-    _write(out / "tokenizer_config.json", {
-        "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
-        "model_max_length": found.get("context_length", 2048), **said,
-    })  # fmt: skip
+    control = [token for token, kind in zip(tokens, kinds, strict=False) if kind == CONTROL]
+    own = [token for token, kind in zip(tokens, kinds, strict=False) if kind == USER_DEFINED]
+    pieces.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+    pieces.add_tokens([AddedToken(token, normalized=False) for token in own])
+    pieces.save(str(out / "tokenizer.json"))
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+             "model_max_length": head.get("context_length", 2048)}  # fmt: skip
+    for key, name in {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}.items():
+        token_id = values.get(f"tokenizer.ggml.{name}_token_id")
+        if isinstance(token_id, int) and 0 <= token_id < len(tokens):
+            about[key] = tokens[token_id]
+    _write(out / "tokenizer_config.json", about)
 
 
 def _byte_pairs(tokens: list[str], merges: list[str], cut: str) -> Any:
     """Byte-level BPE, as GPT-2, Llama 3 and SmolLM have it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    pairs = [tuple(m.split(" ", 1)) for m in merges]
-    vocab = {t: i for i, t in enumerate(tokens)}
-    made = Tokenizer(models.BPE(vocab=vocab, merges=pairs, ignore_merges=CUTS.get(cut) == LLAMA3))
+    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    # Llama 3 takes a word that is a token as it is, also where no merge leads there.
+    pieces = Tokenizer(models.BPE(vocab=vocab, merges=pairs, ignore_merges=CUTS.get(cut) == LLAMA3))
     if cut in DIGITS:
-        first = pre_tokenizers.Digits(individual_digits=True)
-        made.pre_tokenizer = pre_tokenizers.Sequence([first, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        first: Any = pre_tokenizers.Digits(individual_digits=True)
+        bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False)
     else:
-        split = pre_tokenizers.Split(Regex(CUTS[cut]), "isolated")
+        first = pre_tokenizers.Split(Regex(CUTS[cut]), "isolated")
         bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        made.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_])
-    made.decoder = decoders.ByteLevel()
-    return made
+    pieces.pre_tokenizer = pre_tokenizers.Sequence([first, bytes_])
+    pieces.decoder = decoders.ByteLevel()
+    return pieces
 
 
 def _pieces(tokens: list[str], scores: list[float], prefix: bool) -> Any:
@@ -396,11 +404,13 @@ def _pieces(tokens: list[str], scores: list[float], prefix: bool) -> Any:
     from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers.tokenization_utils_base import generate_merges
 
-    vocab = {t: i for i, t in enumerate(tokens)}
+    vocab = {token: i for i, token in enumerate(tokens)}
     merges = generate_merges(vocab, dict(zip(tokens, scores, strict=True)))
-    made = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token=tokens[0], fuse_unk=True, byte_fallback=True))
-    space = normalizers.Replace(" ", "▁")
-    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), space] if prefix else [space])
+    pieces = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token=tokens[0], fuse_unk=True, byte_fallback=True))
+    space: list[Any] = [normalizers.Replace(" ", "▁")]
     parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    made.decoder = decoders.Sequence([*parts, decoders.Strip(" ", 1, 0)] if prefix else parts)
-    return made
+    if prefix:  # a text begins with a space of its own, which is taken off again
+        space.insert(0, normalizers.Prepend("▁"))
+        parts.append(decoders.Strip(" ", 1, 0))
+    pieces.normalizer, pieces.decoder = normalizers.Sequence(space), decoders.Sequence(parts)
+    return pieces

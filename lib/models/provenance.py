@@ -11,10 +11,9 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from lib.files import ROOT, canonical, runs_folder, sha256
-from lib.models.model import NoModel
+from lib.models.model import Json, NoModel
 from lib.weights import sum_of
 
 NAME = "provenance.json"
@@ -55,9 +54,9 @@ def places(adapter: str) -> Iterator[Path]:
     yield ROOT / adapter
     run, _, epoch = adapter.partition("/")
     if re.fullmatch(r"[a-z0-9][a-z0-9-]*", run) and re.fullmatch(r"(epoch-\d\d)?", epoch):
-        named = [runs_folder() / run, *sorted(runs_folder().glob(f"[0-9]*-{run}"), reverse=True)]
-        # The glob also finds runs whose slug merely ends like this one.
-        yield from (p / "adapter" / epoch for p in named if p.name == run or p.name.partition("-")[2] == run)
+        for path in (runs_folder() / run, *sorted(runs_folder().glob(f"[0-9]*-{run}"), reverse=True)):
+            if run in (path.name, path.name.partition("-")[2]):  # the glob also finds a slug that merely ends like it
+                yield path / "adapter" / epoch
 
 
 def find(adapter: str) -> Path:
@@ -72,7 +71,7 @@ def find(adapter: str) -> Path:
     )
 
 
-def read(folder: Path | str) -> dict[str, Any] | None:
+def read(folder: Path | str) -> Json | None:
     """What the adapter's own file says; None for an adapter without one. Raises NoModel on a broken file."""
     path = Path(folder) / NAME
     if not path.exists():

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.models.batching import shared
+from lib.models.prefixes import shared
 
 Learnt = tuple[Sequence[int], int]  # token ids, and the place of the first one that is learnt
 ROWS = 128  # of the vocabulary product at a time: 25 MB of logits at 49,152 tokens stay near the processor

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lib.models import ragged
-from lib.models.batching import PREFIX_BYTES, Prefixes, grouped
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding, NoModel
+from lib.models.prefixes import PREFIX_BYTES, Prefixes, grouped
 from tests.models.conftest import write_model
 
 START = "You are a planner. Ask what the plan depends on, one thing a question, and in plain words."
