@@ -102,7 +102,7 @@ def section(ledger: Ledger, fingerprint: str) -> Markdown:
         return Markdown("Not run yet: `notch confirm --models smollm2,stored:claude`.")
     beside: Beside = []
     if record.gate == "full" and era.calibration is not None:
-        beside = era.calibration.found.controls
+        beside = sorted(era.calibration.found.controls, key=lambda c: -c["quality"])
     parts = [
         f"From {record.id}; every candidate is a sealed run of its own, and none of this is part of the climb.",
         table(models(record.found, beside)).text, bullets(moved(record.found)).text, "The dimensions, unrounded:",
