@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lib.cli.options import PARAMETERS, RUNS, line, say_report, values
 from lib.files import ROOT, Exit
+
+if TYPE_CHECKING:
+    from lib.runs.record import Record
 
 
 @click.command()
@@ -103,6 +106,6 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
     click.echo(f"{len(Ledger.read(runs).looks())} looks at the sealed gate so far")
 
 
-def _say_sides(comparison: Iterable[tuple[str, dict[str, Any]]]) -> None:
+def _say_sides(comparison: Iterable[tuple[str, Record]]) -> None:
     for state, record in comparison:
         click.echo(line(record) + (" (sealed already)" if state == "there" else ""))
