@@ -176,9 +176,8 @@ class Recipe:
                              "quantised out, or a model of 4 or 8 bits")  # fmt: skip
 
     def _base_is_quantised(self) -> bool:
-        """Whether a base has quantised weights, as far as its folder is here to say."""
-        file = folder_of(self.model) / "config.json"
-        return not file.exists() or "quantization" in json.loads(file.read_text(encoding="utf-8"))
+        about = json.loads((folder_of(self.model) / "config.json").read_text(encoding="utf-8"))
+        return "quantization" in about
 
     def _check_kind(self) -> None:
         if isinstance(self.origin, FromFile):
