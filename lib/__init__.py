@@ -63,7 +63,8 @@ above it, and tests/test_order.py holds that.
     train.data                  pairs to train on, with their card
     train.teacher               chosen sets that Claude writes
     train.forward               log-probabilities of what is learnt, at less cost
-    train.lora                  low-rank adapters, epoch by epoch
+    train.lora                  low-rank adapters: settings, a base that can learn, rows
+    train.fit                   the training loop, epoch by epoch
     train.orpo                  a loss on pairs of preference
     train.grpo                  rewards within a group, near the start
     train.gad                   a critic that tells drafts from gold-like sets
@@ -100,6 +101,7 @@ above it, and tests/test_order.py holds that.
     loop.next_run               what the loop does next
     loop.training_requests      a training that is asked for, and who approved it
     loop.loop                   propose, check, run, decide, record, again
+    report.era                  one era of a ledger: climb, champion, the two ends of the scale
     report.tables               the ledger -> tables
     report.measured             calibration and re-judge -> tables
     report.compared             a comparison of models -> tables
