@@ -449,6 +449,6 @@ def test_models_are_compared_by_one_command_and_the_second_time_from_the_seal(no
 def test_two_runs_that_cannot_be_compared_are_refused_in_one_line(notch, tmp_path):
     name = sealed(tmp_path)
     said = notch("compare", name, "nope", "--runs", tmp_path)
-    assert said.code == 2 and "no run 'nope'" in one_line(said.err)
+    assert said.code == 2 and one_line(said.err) and "no run 'nope'" in said.err
     said = notch("compare", name, name, "--runs", tmp_path)
-    assert said.code == 2 and "has no scores" in one_line(said.err)
+    assert said.code == 2 and one_line(said.err) and "has no scores" in said.err
