@@ -110,6 +110,8 @@ above it, and tests/test_order.py holds that.
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
+    report.run_page             what stands around a run's notebook on its page
+    report.run_table            every run searched and sorted, two case by case
     report.site                 notebooks -> pages
     report.memory               what the loop remembers, as tables
     desk.doctor                 what this machine has, and what is missing
@@ -119,7 +121,7 @@ above it, and tests/test_order.py holds that.
     desk.rate                   stored answers rated by a person, blind
     cli.options                 exit codes, options, the line about a run
     cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
-    cli.study                   notch study, confirm
+    cli.study                   notch study, confirm, compare
     cli.loop                    notch loop, log, propose, next
     cli.train                   notch train
     cli                         notch

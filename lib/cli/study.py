@@ -1,4 +1,4 @@
-"""notch study, confirm: plans of runs, looks at the sealed gate, comparisons of models."""
+"""notch study, confirm, compare: plans of runs, looks at the sealed gate, comparisons of models and of two runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lib.cli.options import PARAMETERS, RUNS, line, say_report, values
+from lib.cli.options import PARAMETERS, RUNS, SEALED_RUNS, line, say_report, values
 from lib.files import ROOT, Exit
 
 if TYPE_CHECKING:
@@ -109,3 +109,21 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
 def _say_sides(comparison: Iterable[tuple[str, Record]]) -> None:
     for state, record in comparison:
         click.echo(line(record) + (" (sealed already)" if state == "there" else ""))
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@SEALED_RUNS
+def compare(first: str, second: str, runs: Path) -> None:
+    """Two sealed runs of one gate case by case: where the second is worse, where it is better, and how sure that is."""
+    from lib.lab.base import BadParameters
+    from lib.report import run_table
+    from lib.runs.ledger import Ledger
+
+    try:
+        said, table = run_table.pairs(Ledger.read(runs), first, second)
+    except ValueError as error:
+        raise BadParameters(str(error)) from error
+    click.echo(table.to_string(index=False, float_format="{:.3f}".format))
+    click.echo(said)

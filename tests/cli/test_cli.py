@@ -441,3 +441,14 @@ def test_models_are_compared_by_one_command_and_the_second_time_from_the_seal(no
     assert notch("verify").code == Exit.OK
     record = Ledger.read(tmp_path / "runs").get("sizes")
     assert [c["useful"] for c in record["found"]["candidates"].values()] == [{}, {}]
+
+
+# --- compare
+
+
+def test_two_runs_that_cannot_be_compared_are_refused_in_one_line(notch, tmp_path):
+    name = sealed(tmp_path)
+    said = notch("compare", name, "nope", "--runs", tmp_path)
+    assert said.code == 2 and one_line(said.err) and "no run 'nope'" in said.err
+    said = notch("compare", name, name, "--runs", tmp_path)
+    assert said.code == 2 and one_line(said.err) and "has no scores" in said.err
