@@ -73,6 +73,7 @@ above it, and tests/test_order.py holds that.
     lab.show                    text, numbers and tables as a notebook shows them
     runs.provenance             which code and which machine, and the key of a run
     runs.record                 one run as its files hold it
+    runs.secrets                secrets of this machine, and whether a text holds one
     runs.seal                   all files of a run at once, and its line
     runs.ledger                 sealed runs, the champion, what becomes of a new one
     runs.verify                 what is wrong with a folder of runs
