@@ -114,6 +114,7 @@ above it, and tests/test_order.py holds that.
     report.run_page             what stands around a run's notebook on its page
     report.run_table            every run searched and sorted, two case by case
     report.site                 notebooks -> pages
+    report.live                 how a study or a loop stands, as a page that loads itself again
     report.memory               what the loop remembers, as tables
     desk.doctor                 what this machine has, and what is missing
     desk.explore                one task tried by hand
