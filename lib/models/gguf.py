@@ -384,7 +384,7 @@ def _byte_pairs(tokens: list[str], merges: list[str], cut: str) -> Any:
     """Byte-level BPE, as GPT-2, Llama 3 and SmolLM have it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     vocab = {token: i for i, token in enumerate(tokens)}
     # Llama 3 takes a word that is a token as it is, also where no merge leads there.
     pieces = Tokenizer(models.BPE(vocab=vocab, merges=pairs, ignore_merges=CUTS.get(cut) == LLAMA3))
