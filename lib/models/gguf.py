@@ -263,7 +263,7 @@ def _write(path: Path, values: Json) -> None:
     path.write_text(json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _renamed(path: Path, tensors: dict[str, Any], head: Header) -> Iterator[tuple[str, Any]]:
+def _renamed(path: Path, tensors: Mapping[str, Any], head: Header) -> Iterator[tuple[str, Any]]:
     heads = head.get("attention.head_count")
     groups = {"attn_q": heads, "attn_k": head.get("attention.head_count_kv") or heads}
     for name, value in tensors.items():
