@@ -63,7 +63,8 @@ above it, and tests/test_order.py holds that.
     train.data                  pairs to train on, with their card
     train.teacher               chosen sets that Claude writes
     train.forward               log-probabilities of what is learnt, at less cost
-    train.lora                  low-rank adapters, epoch by epoch
+    train.lora                  low-rank adapters: settings, a base that can learn, rows
+    train.fit                   the training loop, epoch by epoch
     train.orpo                  a loss on pairs of preference
     train.grpo                  rewards within a group, near the start
     train.gad                   a critic that tells drafts from gold-like sets
@@ -100,6 +101,7 @@ above it, and tests/test_order.py holds that.
     loop.next_run               what the loop does next
     loop.training_requests      a training that is asked for, and who approved it
     loop.loop                   propose, check, run, decide, record, again
+    report.era                  one era of a ledger: climb, champion, the two ends of the scale
     report.tables               the ledger -> tables
     report.measured             calibration and re-judge -> tables
     report.compared             a comparison of models -> tables
@@ -108,6 +110,8 @@ above it, and tests/test_order.py holds that.
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
+    report.run_page             what stands around a run's notebook on its page
+    report.run_table            every run searched and sorted, two case by case
     report.site                 notebooks -> pages
     report.memory               what the loop remembers, as tables
     desk.doctor                 what this machine has, and what is missing
@@ -117,7 +121,7 @@ above it, and tests/test_order.py holds that.
     desk.rate                   stored answers rated by a person, blind
     cli.options                 exit codes, options, the line about a run
     cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
-    cli.study                   notch study, confirm
+    cli.study                   notch study, confirm, compare
     cli.loop                    notch loop, log, propose, next
     cli.train                   notch train
     cli                         notch

@@ -133,6 +133,11 @@ class Runnable:
         """What its run is called where nobody says otherwise."""
         return self.kind
 
+    @property
+    def plan(self) -> str:
+        """What it takes, to be read before it is spent."""
+        return self.hypothesis
+
     def files(self, record: Record) -> dict[str, bytes]:
         """What the seal keeps beside notebook, record and cases. Raises OSError."""
         return {}
