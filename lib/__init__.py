@@ -73,6 +73,7 @@ above it, and tests/test_order.py holds that.
     lab.show                    text, numbers and tables as a notebook shows them
     runs.provenance             which code and which machine, and the key of a run
     runs.record                 one run as its files hold it
+    runs.secrets                secrets of this machine, and whether a text holds one
     runs.seal                   all files of a run at once, and its line
     runs.ledger                 sealed runs, the champion, what becomes of a new one
     runs.verify                 what is wrong with a folder of runs
@@ -113,6 +114,7 @@ above it, and tests/test_order.py holds that.
     report.run_page             what stands around a run's notebook on its page
     report.run_table            every run searched and sorted, two case by case
     report.site                 notebooks -> pages
+    report.live                 how a study or a loop stands, as a page that loads itself again
     report.memory               what the loop remembers, as tables
     desk.doctor                 what this machine has, and what is missing
     desk.explore                one task tried by hand

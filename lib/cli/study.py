@@ -33,10 +33,13 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
 
     from lib.lab import study as studies
     from lib.report import site, tables
+    from lib.report.live import Live
     from lib.runs.ledger import Ledger
 
     the_plan = studies.read(plan)
     began, ran, crashed = time.time(), 0, 0
+    live = Live(runs, site.page_path(runs, "live"), the_plan.name, len(the_plan.entries))
+    live.show(0, the_plan.entries[0].name)
     entries: set[str] = set()  # a look at the sealed gate can report twice
     with tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
         for progress in studies.run(the_plan, runs, workers):
@@ -49,6 +52,8 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
             if progress.entry.name not in entries:
                 bar.update()
             entries.add(progress.entry.name)
+            live.show(len(entries), the_plan.after(progress.entry), progress.state == "ran")
+    live.end(f"{ran} runs, {crashed} crashed, {len(entries)} of {len(the_plan.entries)} rows of the plan done")
     if not ran and not crashed:
         click.echo("nothing to run: every run of this plan is sealed")
     else:

@@ -62,6 +62,11 @@ class Plan:
     about: str
     entries: tuple[Entry, ...]
 
+    def after(self, entry: Entry) -> str:
+        """Name of the entry that comes next, "" after the last."""
+        following = self.entries[self.entries.index(entry) + 1 :]
+        return following[0].name if following else ""
+
 
 @form(BadParameters, "plan")
 class Written:
