@@ -110,7 +110,6 @@ above it, and tests/test_order.py holds that.
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
     report.site                 notebooks -> pages
-    report.memory               what the loop remembers, as tables
     desk.doctor                 what this machine has, and what is missing
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
@@ -158,7 +157,6 @@ _HOME = {
     "figures": "lib.report",
     "levers": "lib.report",
     "measured": "lib.report",
-    "memory": "lib.report",
     "panel": "lib.desk",
     "tables": "lib.report",
     "tiles": "lib.report",

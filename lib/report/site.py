@@ -17,6 +17,7 @@ from lib.lab.base import BadParameters
 from lib.lab.execute import render
 from lib.report.figures import figures_folder, report_folder
 from lib.runs.ledger import Ledger
+from lib.runs.record import Record
 
 INDEXES = ("20_report", "21_runs")
 # Reads no run: it belongs to the project and is rendered with its own runs only.
@@ -81,21 +82,21 @@ def write_site(runs: Path, html: Path, names: list[str]) -> None:
     files = {name: f"{name}.html" for name in names} | {INDEXES[0]: "index.html"}
     links = [(name.partition("_")[2] or name, file) for name, file in files.items()]
     records = Ledger.read(runs).records
-    entries = "".join(f'<li><a href="{r["id"]}.html">{r["id"]}</a> {r["status"]}</li>' for r in records)
+    entries = "".join(f'<li><a href="{r.id}.html">{r.id}</a> {r.status}</li>' for r in records)
     tails = {INDEXES[1]: f"<h2>Every run</h2><ul>{entries}</ul>"}
     for name, file in files.items():
         write_atomic(html / file, page(notebook_path(runs, name), links, tails.get(name, "")))
     for r in records:
-        write_atomic(html / f"{r['id']}.html", page(runs / r["id"] / "experiment.ipynb", links, lead=crash(r)))
+        write_atomic(html / f"{r.id}.html", page(runs / r.id / "experiment.ipynb", links, lead=crash(r)))
 
 
-def crash(record: dict[str, Any]) -> str:
+def crash(record: Record) -> str:
     """What the record of a crashed run says, as its notebook broke off before it could; "" for any other run."""
-    if record["status"] != "crashed":
+    if record.status != "crashed":
         return ""
-    hypothesis, error = (escape.escape(record[k]) for k in ("hypothesis", "error"))
-    quote = f"<blockquote>{hypothesis}</blockquote>"
-    return f"<h1>{record['id']} crashed</h1>{quote}<p>Status: <b>crashed</b>.</p><pre>{error}</pre>"
+    quote = f"<blockquote>{escape.escape(record.hypothesis)}</blockquote>"
+    error = f"<pre>{escape.escape(record.error)}</pre>"
+    return f"<h1>{record.id} crashed</h1>{quote}<p>Status: <b>crashed</b>.</p>{error}"
 
 
 def current(target: Path) -> bool:
@@ -132,29 +133,20 @@ def _body(path: Path) -> str:
 
 
 def bounded(outputs: list[Any], name: str) -> list[Any]:
-    """The outputs of a cell as far as a page can hold them, and a line about what only the notebook of that name holds.
-
-    A progress bar leaves an output a step, and the result comes last: so the first and the last ones stay.
-    """
-    shown = outputs
-    if len(outputs) > CELL_OUTPUTS:
+    """The outputs of a cell as far as a page can hold them, and a line about what only the notebook of that name holds."""
+    shown = []
+    for output in outputs:
+        kinds = output.get("data", output)
+        letters = sum(len(content) for content in kinds.values() if isinstance(content, str))
+        if letters > OUTPUT_LETTERS:
+            begin = str(kinds.get("text/plain") or kinds.get("text/markdown") or kinds.get("text") or "")[:CUT_LETTERS]
+            output = _note(f"{begin} … Cut: the whole of this output, {letters:,} letters, stands in {name}.")
+        shown.append(output)
+    if len(shown) > CELL_OUTPUTS:
+        # A progress bar leaves an output a step, and the result comes last: so the first and the last ones stay.
         half = CELL_OUTPUTS // 2
-        gap = _note(f"{len(outputs) - 2 * half} more outputs of this cell stand in {name}.")
-        shown = [*outputs[:half], gap, *outputs[-half:]]
-    return [_cut(output, name) for output in shown]
-
-
-def _cut(output: Any, name: str) -> Any:
-    """An output, or the beginning of its plainest text where it is too long for a page."""
-    kinds = output.get("data", output)
-    texts = [kinds[kind] for kind in ("text", "text/plain", "text/markdown", "text/html") if kind in kinds]
-    letters = sum(len(content) for content in kinds.values() if isinstance(content, str))
-    if letters <= OUTPUT_LETTERS:
-        return output
-    begin = "".join(texts[:1])[:CUT_LETTERS]
-    return _note(
-        f"{begin} … This output is too long for a page: the whole of it, {letters:,} letters, stands in {name}."
-    )
+        shown[half:-half] = [_note(f"{len(shown) - 2 * half} more outputs of this cell stand in {name}.")]
+    return shown
 
 
 def _note(text: str) -> Any:
