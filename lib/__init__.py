@@ -63,7 +63,8 @@ above it, and tests/test_order.py holds that.
     train.data                  pairs to train on, with their card
     train.teacher               chosen sets that Claude writes
     train.forward               log-probabilities of what is learnt, at less cost
-    train.lora                  low-rank adapters, epoch by epoch
+    train.lora                  low-rank adapters: settings, a base that can learn, rows
+    train.fit                   the training loop, epoch by epoch
     train.orpo                  a loss on pairs of preference
     train.grpo                  rewards within a group, near the start
     train.gad                   a critic that tells drafts from gold-like sets
@@ -72,6 +73,7 @@ above it, and tests/test_order.py holds that.
     lab.show                    text, numbers and tables as a notebook shows them
     runs.provenance             which code and which machine, and the key of a run
     runs.record                 one run as its files hold it
+    runs.secrets                secrets of this machine, and whether a text holds one
     runs.seal                   all files of a run at once, and its line
     runs.ledger                 sealed runs, the champion, what becomes of a new one
     runs.verify                 what is wrong with a folder of runs
@@ -109,7 +111,10 @@ above it, and tests/test_order.py holds that.
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
+    report.run_page             what stands around a run's notebook on its page
+    report.run_table            every run searched and sorted, two case by case
     report.site                 notebooks -> pages
+    report.live                 how a study or a loop stands, as a page that loads itself again
     desk.doctor                 what this machine has, and what is missing
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
@@ -117,7 +122,7 @@ above it, and tests/test_order.py holds that.
     desk.rate                   stored answers rated by a person, blind
     cli.options                 exit codes, options, the line about a run
     cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
-    cli.study                   notch study, confirm
+    cli.study                   notch study, confirm, compare
     cli.loop                    notch loop, log, propose, next
     cli.train                   notch train
     cli                         notch

@@ -22,6 +22,7 @@ OWNERS = {
         "models.gguf",
         "train.forward",
         "train.lora",
+        "train.fit",
         "train.orpo",
         "train.grpo",
         "train.adapter",

@@ -107,14 +107,14 @@ class Desk:
         lines = [f"**{doing(self.steer)}** Sealed: {plural(len(ledger.records), 'run')}."]
         if champion:
             lines.append(
-                f"Champion: {champion.id} at {champion.scores.quality:.3f}; attempts since: {state.stale(ledger, era)}."
+                f"Champion: {champion.id} at {champion.scores.quality:.3f}; attempts since: {state.runs_since_keep(ledger, era)}."
             )
         lines.append(f"Confirmed on the sealed gate: {look.of if look else 'nothing'}, after "
                      f"{plural(len(ledger.looks()), 'look')}.")  # fmt: skip
         lines.append(f"Cost so far: ${state.dollars(ledger, events.rows):.2f}.")
         if end:
             lines.append(f"The last end: {end.get('why') or end.get('what')} ({end['at']}).")
-        lines += [f"**{text}**" for text in steer.read(self.steer).odd]
+        lines += [f"**{text}**" for text in steer.read(self.steer).faults]
         return bullets(map(cell, lines))
 
     @property

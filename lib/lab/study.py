@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from lib.files import NOTEBOOKS, locked, runs_at
-from lib.forms import Filled, fill, form
+from lib.forms import Filled, fill, form, read_yaml
 from lib.lab import bases, execute
 from lib.lab.aside import Executed, Workers
 from lib.lab.base import BadParameters, Runnable
@@ -62,6 +62,11 @@ class Plan:
     about: str
     entries: tuple[Entry, ...]
 
+    def after(self, entry: Entry) -> str:
+        """Name of the entry that comes next, "" after the last."""
+        following = self.entries[self.entries.index(entry) + 1 :]
+        return following[0].name if following else ""
+
 
 @form(BadParameters, "plan")
 class Written:
@@ -75,8 +80,6 @@ class Written:
 
 def read(path: Path | str) -> Plan:
     """A plan from a YAML file or by the name of one in notebooks/plans. Raises BadParameters naming what is wrong."""
-    import yaml
-
     file = Path(path)
     if not file.exists():
         file = PLANS / f"{path}.yaml"
@@ -85,9 +88,9 @@ def read(path: Path | str) -> Plan:
             f"no plan {str(path)!r}: neither a file nor one of {', '.join(p.stem for p in PLANS.glob('*.yaml'))}"
         )
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadParameters(f"{file}: not YAML ({' '.join(str(error).split())[:200]})") from error
+        raw = read_yaml(file.read_text(encoding="utf-8"), str(file), BadParameters)
+    except UnicodeDecodeError as error:
+        raise BadParameters(f"{file}: not YAML ({error})") from error
     if not isinstance(raw, dict):
         raise BadParameters(f"{file}: expected a mapping with a list 'runs'")
     try:

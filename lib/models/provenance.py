@@ -12,12 +12,18 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from lib.files import ROOT, canonical, runs_folder, sha256
 from lib.models.model import Json, NoModel
 from lib.weights import sum_of
 
 NAME = "provenance.json"
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
+PEFT = (
+    "an adapter in the form of PEFT, which mlx-lm does not read: write its A and B transposed as lora_a and lora_b into "
+    f"{WEIGHTS} with a {CONFIG} of mlx-lm, or train one here with `notch train`"
+)
 # What a model is: its weights, how it cuts text, how it is spoken to, where a reply ends, and code of its own.
 MODEL = (
     "model*.safetensors",
@@ -37,6 +43,39 @@ MODEL = (
     "*.py",
 )
 ADAPTER = (WEIGHTS, CONFIG)  # the config scales it: the same weights with another scale say something else
+
+
+class Lora(BaseModel):
+    """The update is scale * B A, A and B of this rank; other fields, such as which modules have one, are mlx-lm's."""
+
+    model_config = ConfigDict(extra="allow")
+    rank: int
+    scale: float
+    dropout: float = 0.0
+
+
+class Config(BaseModel):
+    """What mlx-lm's file beside the weights says."""
+
+    fine_tune_type: str = "lora"
+    num_layers: int  # the last so many have an adapter; -1 is all
+    lora_parameters: Lora
+
+
+def config(folder: Path) -> Config:
+    """How an adapter is built. Raises NoModel, also on one in the form of another library."""
+    text = (folder / CONFIG).read_bytes()
+    if b'"peft_type"' in text:
+        raise NoModel(f"adapter {folder}: {PEFT}")
+    try:
+        return Config.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise NoModel(
+            f"adapter {folder}: rank, scale and layers cannot be read from {CONFIG} "
+            f"({' '.join(map(str, first['loc'])) or 'the file'}: {first['msg']}); expected num_layers and "
+            "lora_parameters {rank, scale}, as mlx-lm writes them"
+        ) from None
 
 
 def content_hash(folder: Path, parts: Sequence[str] = MODEL) -> str:
@@ -62,9 +101,12 @@ def places(adapter: str) -> Iterator[Path]:
 def find(adapter: str) -> Path:
     """The folder of an adapter. Raises NoModel."""
     for folder in places(adapter):
+        if (folder / "adapter_model.safetensors").exists():
+            raise NoModel(f"adapter {adapter!r}: {folder}: {PEFT}")
         if (folder / WEIGHTS).exists():
             if not (folder / CONFIG).exists():
                 raise NoModel(f"adapter {adapter!r}: {folder} has no {CONFIG}, so its rank and layers are unknown")
+            config(folder)
             return folder
     raise NoModel(
         f"adapter {adapter!r}: no {WEIGHTS} in a folder of that name, and no sealed run with an adapter is called so"

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from lib.lab.base import BadParameters
-from lib.report import site
-from lib.report.site import PUBLISHED, STYLE, crash, current, notebook_path, page, page_path
+from lib.report import run_page, site
+from lib.report.site import PUBLISHED, STYLE, current, notebook_path, page, page_path
 from lib.runs.record import record_of
 from tests.report.test_tables import made
 
@@ -54,15 +54,11 @@ def test_a_crashed_run_shows_hypothesis_status_and_error_at_its_head(tmp_path):
         "error": "CellTimeoutError: no output for 120 s & more",
     }
     path, record = sealed(tmp_path, 73, "crashed", slug="train-orpo-styles", kind="train", lever="training", **said)
-    text = page(path, [], lead=crash(record))
+    text = page(path, [], lead=run_page.head(record_of(record), "0072-a", ""))
     head = text[: text.index("Result")]
-    assert "0073-train-orpo-styles crashed" in head and "another &lt;style&gt; teach" in head
+    assert "0073-train-orpo-styles" in head and "<b>crashed</b>" in head and "another &lt;style&gt; teach" in head
     assert "CellTimeoutError: no output for 120 s &amp; more" in head
-
-
-def test_a_run_that_came_to_its_end_speaks_for_itself(tmp_path):
-    path, record = sealed(tmp_path, 1, "kept")
-    assert crash(record) == "" and page(path, [], lead=crash(record)) == page(path, [])
+    assert '<a rel="prev" href="0072-a.html">' in head and 'rel="next"' not in head
 
 
 def test_only_the_first_column_of_a_table_keeps_its_words_on_one_line():
