@@ -14,6 +14,7 @@ from pathlib import Path
 from lib.agent.prompt import one_line
 from lib.claude import store
 from lib.claude.client import NotAnswered
+from lib.lab.show import folder_name
 from lib.lab.study import look
 from lib.loop import steering
 from lib.loop.events import Event, Events, origin
@@ -91,7 +92,7 @@ def _look(view: View, rules: Rules) -> Action | None:
     looks = ledger.looks(view.fingerprint)
     for target in (kept[0], kept[-1]):
         if _due([r for r in looks if ledger.of(r) == target.id]):
-            return Action("confirm", look(target), f"confirm-{target.slug}"[:40], template="12_confirm")
+            return Action("confirm", look(target), folder_name(f"confirm-{target.slug}"), template="12_confirm")
     return None
 
 
@@ -179,7 +180,7 @@ def _repeat(parameters: Parameters, first: str, number: int) -> Parameters:
 
 def _slug(parameters: Parameters, prefix: str = "") -> str:
     steps = "-".join(str(row["step"]) for row in parameters["pipeline"])
-    return "-".join(filter(None, (prefix, parameters["lever"], steps)))[:40]
+    return folder_name(f"{prefix} {parameters['lever']} {steps}")
 
 
 def runs_since_keep(ledger: Ledger, fingerprint: str) -> int:
