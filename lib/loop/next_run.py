@@ -203,12 +203,12 @@ def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
 def dollars(ledger: Ledger, events: list[Event]) -> float:
     """What judge, cloud models and proposer have cost in a folder of runs. Raises Tampered.
 
-    The record of a run that crashed holds no cost, but its judgments were stored as they were paid for.
+    The record of a run that crashed holds no cost, but what it paid for was stored at once, judgments and answers.
     """
-    judged = sum(r.cost.judge_dollars or 0.0 for r in ledger.records)
-    runs = sum(r.cost.dollars for r in ledger.records)
-    stored = store.paid(ledger.folder / store.NAME)
-    return max(judged, stored) + runs + sum(e.get("dollars", 0.0) for e in events)
+    file = ledger.folder / store.NAME
+    judged = max(sum(r.cost.judge_dollars or 0.0 for r in ledger.records), store.paid(file))
+    answered = max(sum(r.cost.dollars for r in ledger.records), store.paid(file, candidates=True))
+    return judged + answered + sum(e.get("dollars", 0.0) for e in events)
 
 
 def cap(parameters: Parameters) -> float:
