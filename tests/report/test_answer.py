@@ -99,7 +99,7 @@ def test_the_figures_split_quality_into_form_and_content(tmp_path):
     assert f.loc["stock", "valid"] == "15 of 30" and f.loc["stock", "quality when valid"] == pytest.approx(0.4)
     # 15 more valid answers at 0.4 each are +0.200 of quality; that it came to +0.100 is worse content.
     assert (
-        "Of the gain of +0.100 since 0001-stock, +0.200 is form (valid answers to 100 % of the tasks instead of 50 %)"
+        "Of the gain of +0.100 since 0001-stock, +0.200 is form (valid answers to 100 % of the tasks instead of 50 %, at"
         in (answer.form(ledger).text)
     )
     assert "-0.100 is content" in answer.form(ledger).text
