@@ -14,12 +14,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from lib.files import RULER, OneLine, Tampered, canonical, check_sums, hidden, sha256, sums, write_new
-from lib.forms import STRICT, fault, read_rows
+from lib.forms import STRICT, Filled, fault, read_rows
 
 Gate = Literal["full", "dev", "confirm"]
-Area = Literal["travel", "health", "admin", "home", "social", "career", "creative", "learning", "shopping", "finance"]
 GATES: tuple[str, ...] = get_args(Gate)
-AREAS: tuple[str, ...] = get_args(Area)
 SEAL = "FROZEN"
 Kind = TypeVar("Kind")
 FILES = ("cases.jsonl", "gold.jsonl", "rubric.json", "judge_rubric.md", "judge_pairwise.md", "protocol.json")
@@ -119,14 +117,18 @@ class Ruler:
             raise BadRuler(f"{self.folder}: no case in gate {name!r}")
         return cases
 
+    @property
+    def counts(self) -> str:
+        """How many cases each gate has, in words; a ruler of one's own may leave a gate empty."""
+        return ", ".join(f"{name} {sum(c.gate == name for c in self.cases)}" for name in GATES)
+
     def fingerprint(self, judge: dict[str, Any]) -> str:
         """sha256 over the seal and the judge's identity: results that differ in it are never compared."""
         return sha256(canonical({"seal": self.seal, "judge": judge}))
 
     def _repr_markdown_(self) -> str:
         table = [f"| {c.area} | {c.task} | {c.gold.critical if c.gold else ''} |" for c in self.gate("full")]
-        count = ", ".join(f"{len(self.gate(g))} {g}" for g in GATES)
-        head = f"Ruler `{self.seal[:12]}`: {count}.\n\n| area | task (full gate) | what decides the plan |\n|---|---|---|\n"
+        head = f"Ruler `{self.seal[:12]}`: {self.counts}.\n\n| area | task (full gate) | what decides the plan |\n|---|---|---|\n"
         return head + "\n".join(table)
 
 
@@ -170,7 +172,7 @@ class _Named:
 @dataclass(frozen=True)
 class _Task:
     gate: Gate
-    area: Area
+    area: Filled
     task: str
 
 

@@ -72,9 +72,11 @@ def read(path: Path) -> tuple[list[Stored], int]:
 
 def by_hand() -> list[Stored]:
     """Sixty of the verdicts in ruler/verdicts.jsonl, first readings drawn by lot, each source in turn."""
-    cases = {c.id: c for c in Ruler.load().cases}
+    cases, path = {c.id: c for c in Ruler.load().cases}, RULER / "verdicts.jsonl"
+    if not path.exists():
+        raise BadVerdicts(f"{path}: this ruler keeps no verdicts by hand; name a file of stored verdicts instead")
     drawn: dict[str, list[Stored]] = {}
-    for _, row in read_rows(RULER / "verdicts.jsonl", dict[str, Any], BadVerdicts):
+    for _, row in read_rows(path, dict[str, Any], BadVerdicts):
         if row.get("read") == 1:  # the first line tells how they were taken
             answer = Answer(row["title"], tuple(row["questions"]))
             judged = Judgment(row["scores"], row["verdict"], row["flipped"])
