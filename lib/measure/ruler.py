@@ -137,11 +137,11 @@ def read(folder: Path, seal: str = "") -> Ruler:
     for name in FILES:
         if not (folder / name).exists():
             raise BadRuler(f"{folder / name}: missing; a ruler has {', '.join(FILES)}")
-    tasks = _by_id(folder / "cases.jsonl", _Task)
-    gold = _by_id(folder / "gold.jsonl", Gold)
+    tasks = by_id(folder / "cases.jsonl", TaskRow)
+    gold = by_id(folder / "gold.jsonl", Gold)
     unknowns = {}
     if (folder / "unknowns.jsonl").exists():  # gold's questions stand for them in a ruler without
-        unknowns = _by_id(folder / "unknowns.jsonl", _Unknowns)
+        unknowns = by_id(folder / "unknowns.jsonl", _Unknowns)
     if not tasks:
         raise BadRuler(f"{folder / 'cases.jsonl'}: empty; a ruler needs at least one case")
     for file, ids in (("gold.jsonl", gold.keys()), ("unknowns.jsonl", unknowns.keys())):
@@ -153,8 +153,8 @@ def read(folder: Path, seal: str = "") -> Ruler:
     for id, row in tasks.items():
         more = _unknowns(unknowns[id].unknowns, gold[id]) if id in unknowns else ()
         cases.append(Case(id, row.task, gold[id], row.gate, row.area, more))
-    rubric = _whole(folder / "rubric.json", _Rubric)
-    protocol = _whole(folder / "protocol.json", Protocol)
+    rubric = whole(folder / "rubric.json", _Rubric)
+    protocol = whole(folder / "protocol.json", Protocol)
     # Rulers frozen before usefulness was asked for have no prompt for it and stay readable.
     texts = {kind: folder / f"judge_{kind}.md" for kind in ("rubric", "pairwise", "useful")}
     prompts = {kind: path.read_text(encoding="utf-8") for kind, path in texts.items() if path.exists()}
@@ -170,7 +170,9 @@ class _Named:
 
 
 @dataclass(frozen=True)
-class _Task:
+class TaskRow:
+    """A row of `cases.jsonl`, without its id."""
+
     gate: Gate
     area: Filled
     task: str
@@ -211,7 +213,7 @@ def _unknowns(rows: Iterable[_Unknown], gold: Gold) -> tuple[Unknown, ...]:
     return tuple(unknowns)
 
 
-def _by_id(path: Path, row: type[Kind]) -> dict[str, Kind]:
+def by_id(path: Path, row: type[Kind]) -> dict[str, Kind]:
     """The rows of a file by their `id`. Raises BadRuler naming file and line."""
     by_id: dict[str, Kind] = {}
     for (where, named), (_, value) in zip(
@@ -223,7 +225,7 @@ def _by_id(path: Path, row: type[Kind]) -> dict[str, Kind]:
     return by_id
 
 
-def _whole(path: Path, kind: type[Kind]) -> Kind:
+def whole(path: Path, kind: type[Kind]) -> Kind:
     """A file that is one JSON object. Raises BadRuler."""
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)

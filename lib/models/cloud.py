@@ -13,11 +13,13 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
+from lib.claude import store
 from lib.claude.client import Claude, NotAnswered, check_key, schema
 from lib.claude.prices import BudgetSpent, CloudError, UnknownModel, listed
 from lib.models.grammar import BadGrammar
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Identity, Json, Message, NoModel
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Json, Message, Model, NoModel
 
 CAN = Capabilities(greedy=False, temperature=False, grammar=True)
 CAP = "NOTCH_CANDIDATE_DOLLARS"
@@ -46,15 +48,12 @@ def cap() -> float:
     return dollars
 
 
-class CloudModel:
+class CloudModel(Model):
     """A Claude model that answers. Raises NoModel or NoKey when it is made, NoModel when the cap is reached."""
 
     def __init__(self, name: str, dollars: float | None = None, concurrency: int = 10) -> None:
         check(name)
-        self.name = name
-        self.identity: Identity = {"name": name, "served": [], "sampling": "the API's own"}
-        self.capabilities = CAN
-        self.cost = Cost()
+        super().__init__(name, CAN, served=[], sampling="the API's own")
         self.dollars = cap() if dollars is None else dollars
         self._claude = Claude(name, self.dollars, concurrency)
 
@@ -70,7 +69,10 @@ class CloudModel:
             # Outside of the SDK's frames, which hold the key.
             failed = NoModel(f"model {self.name!r}: {error}{hint}")
         finally:
-            self.cost += Cost(seconds=time.perf_counter() - began, dollars=self._claude.budget.spent - paid)
+            paid = self._claude.budget.spent - paid
+            self.cost += Cost(seconds=time.perf_counter() - began, dollars=paid)
+            if folder := os.environ.get("NOTCH_RUNS"):  # in a run, which may crash: a budget must see this all the same
+                store.book(Path(folder) / store.NAME, self.name, paid)
         raise failed
 
     async def _all(self, requests: Sequence[Json]) -> list[Completion]:
