@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from lib.cli import loop, runs, study, train
+from lib.cli import loop, ruler, runs, study, train
 from lib.files import RULER, Exit, OneLine
 
 
@@ -21,7 +21,7 @@ def notch() -> None:
 
 
 for command in (
-    runs.doctor, runs.freeze, runs.run, runs.seal_command, runs.calibrate, runs.rejudge, runs.report, runs.verify,
+    runs.doctor, ruler.ruler, runs.freeze, runs.run, runs.seal_command, runs.calibrate, runs.rejudge, runs.report, runs.verify,
     study.study, study.confirm, study.compare, train.train, loop.loop, loop.log, loop.propose, loop.next_command,
 ):  # fmt: skip
     notch.add_command(command)

@@ -21,14 +21,14 @@ from lib.agent.guard import SAME_LETTERS, SAME_TASK, content, letters, overlap
 from lib.claude import client
 from lib.claude.client import Reply
 from lib.claude.paid import Ask, Fault, Paid
-from lib.claude.prices import Request
+from lib.claude.prices import Request, listed
 from lib.claude.store import Store
 from lib.files import SHIPPED, canonical, rows, sha256, write_atomic
-from lib.forms import Filled, fault, read_rows
+from lib.forms import Filled, fault
 from lib.log import Row
 from lib.measure.answer import NoAnswer, normalised, spec_gate
 from lib.measure.judge_calls import data
-from lib.measure.ruler import SEAL, BadRuler, Gate, Protocol, TaskRow, by_id, whole
+from lib.measure.ruler import SEAL, BadRuler, Gate, Gold, Protocol, TaskRow, by_id, whole
 
 CASES, GOLD, UNKNOWNS = "cases.jsonl", "gold.jsonl", "unknowns.jsonl"
 COPIED = ("rubric.json", "protocol.json", "judge_rubric.md", "judge_pairwise.md", "judge_useful.md")
@@ -62,27 +62,26 @@ def read_list(path: Path) -> list[tuple[str, ListedTask]]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise BadRuler(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
-    listed = []
+    lines = []
     for number, line in enumerate(rows(text), 1):
         where = f"{path}:{number}"
         if not line.strip():
             raise BadRuler(f"{where}: the line is empty; expected a task a line, so take it out")
-        listed.append((where, _listed(where, line.rstrip("\r"), text.startswith("{"))))
-    if not listed:
+        lines.append((where, _listed(where, line.rstrip("\r"), text.startswith("{"))))
+    if not lines:
         raise BadRuler(f"{path}: no task in it; expected a task a line")
-    return listed
+    return lines
 
 
 def _listed(where: str, line: str, as_json: bool) -> ListedTask:
-    adapter = TypeAdapter(ListedTask)
-    try:
-        if as_json:
-            return adapter.validate_json(line, strict=True)
+    if not as_json:
         fields = [" ".join(field.split()) for field in line.split("\t")]
         if len(fields) not in (1, 3):
             raise BadRuler(f"{where}: {len(fields)} fields between tabs: expected a task, or gate, area and task")
-        names = ("gate", "area", "task")
-        return adapter.validate_python(dict(zip(names[-len(fields) :], fields, strict=True)), strict=True)
+        names = ("gate", "area", "task")[-len(fields) :]  # one field is the task
+        line = json.dumps(dict(zip(names, fields, strict=True)))
+    try:
+        return TypeAdapter(ListedTask).validate_json(line, strict=True)
     except ValidationError as wrong:
         raise fault(wrong, ListedTask.__dataclass_fields__, BadRuler, f"{where}:") from None
 
@@ -239,10 +238,7 @@ FORMS: dict[str, type[_Reply]] = {GOLD: GoldReply, UNKNOWNS: UnknownsReply}
 
 
 class Author:
-    """Claude, who writes gold and unknowns. `dollars` is a hard cap for one call of the command.
-
-    Raises UnknownModel; on the first request NoKey.
-    """
+    """Claude, who writes gold and unknowns. `dollars` is a hard cap for one call of the command."""
 
     def __init__(self, folder: Path, model: str, dollars: float) -> None:
         self.model, self.protocol = model, whole(folder / "protocol.json", Protocol)
@@ -312,14 +308,16 @@ class Author:
             return Fault(f"{len(unknowns)} unknowns: expected {FEWEST} to {MOST}")
         if sorted(u.gold for u in unknowns if u.gold) != list(range(1, questions + 1)):
             return Fault("the reference questions do not stand among the unknowns once each")
-        listed = []
+        kept = []
         for unknown in unknowns:
             asked = tuple(text.strip() for text in unknown.asked if text.strip())
             if len(asked) != PHRASINGS or not unknown.name.strip() or not 1 <= unknown.weight <= 5:
-                return Fault(f"unknown {unknown.name!r:.40}: expected a name, a weight of 1 to 5, {PHRASINGS} phrasings")
+                return Fault(
+                    f"unknown {unknown.name!r:.40}: expected a name, a weight of 1 to 5, {PHRASINGS} phrasings"
+                )
             place = unknown.gold - 1 if unknown.gold else None
-            listed.append(asdict(UnknownRow(unknown.name.strip(), unknown.weight, asked, place)))
-        return {"unknowns": listed}
+            kept.append(asdict(UnknownRow(unknown.name.strip(), unknown.weight, asked, place)))
+        return {"unknowns": kept}
 
 
 # --- the draft --------------------------------------------------------------------------------------
@@ -345,9 +343,9 @@ def prepare(tasks: Path, folder: Path) -> dict[str, TaskRow]:
     """Cases of the list, rubric, prompts and protocol in the folder; what is there stays. Raises BadRuler, OSError."""
     if (folder / SEAL).exists():
         raise BadRuler(f"{folder / SEAL}: this ruler is frozen and stays as it is; draft into another folder")
-    listed = read_list(tasks)
+    lines = read_list(tasks)
     folder.mkdir(parents=True, exist_ok=True)
-    cases = _add_cases(folder, listed)
+    cases = _add_cases(folder, lines)
     for name in COPIED:
         if not (folder / name).exists():
             write_atomic(folder / name, (SHIPPED / name).read_bytes())
@@ -359,6 +357,8 @@ def draft(tasks: Path, folder: Path, model: str = "", dollars: float = 0.0) -> D
 
     Raises BadRuler, OSError, and with dollars CloudError; what was written and paid for until then stays.
     """
+    if dollars:
+        listed(model)  # refused before anything is written
     cases = prepare(tasks, folder)
     questions = whole(folder / "protocol.json", Protocol).questions
     author = Author(folder, model, dollars) if dollars else None

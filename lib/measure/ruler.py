@@ -175,7 +175,7 @@ class TaskRow:
 
     gate: Gate
     area: Filled
-    task: str
+    task: Filled
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,11 @@ class _Unknown:
 @dataclass(frozen=True)
 class _Unknowns:
     unknowns: tuple[_Unknown, ...]
+
+
+@dataclass(frozen=True)
+class _Drafted:
+    reviewed: bool = True  # a row that says nothing of it was never a draft
 
 
 @dataclass(frozen=True)
@@ -215,14 +220,14 @@ def _unknowns(rows: Iterable[_Unknown], gold: Gold) -> tuple[Unknown, ...]:
 
 def by_id(path: Path, row: type[Kind]) -> dict[str, Kind]:
     """The rows of a file by their `id`. Raises BadRuler naming file and line."""
-    by_id: dict[str, Kind] = {}
+    values: dict[str, Kind] = {}
     for (where, named), (_, value) in zip(
         read_rows(path, _Named, BadRuler), read_rows(path, row, BadRuler), strict=True
     ):
-        if named.id in by_id:
+        if named.id in values:
             raise BadRuler(f"{where}: a second row with the id {named.id!r}")
-        by_id[named.id] = value
-    return by_id
+        values[named.id] = value
+    return values
 
 
 def whole(path: Path, kind: type[Kind]) -> Kind:
@@ -236,16 +241,39 @@ def whole(path: Path, kind: type[Kind]) -> Kind:
 def freeze(folder: Path = RULER) -> str:
     """Check a ruler and write its seal once; returns the seal's sha256. Raises BadRuler, FileExistsError."""
     ruler = read(folder)
+    _refuse_draft(folder)
     for case in ruler.cases:
         questions = case.gold.questions if case.gold else ()
         where = f"{folder / 'gold.jsonl'}: gold of {case.id!r}"
         if len(questions) != ruler.protocol.questions or len(set(questions)) != len(questions):
             raise BadRuler(f"{where}: {len(set(questions))} different questions, expected {ruler.protocol.questions}")
-        if not all(q.strip() for q in questions):
-            raise BadRuler(f"{where}: a question is empty")
         if case.gold and case.gold.critical not in questions:
             raise BadRuler(f"{where}: critical is not one of its questions")
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != SEAL]
     text = sums(folder, [n for n in names if not hidden(n)])
     write_new(folder / SEAL, text)
     return sha256(text)
+
+
+def _refuse_draft(folder: Path) -> None:
+    """Raise BadRuler naming every row that is not filled in, or that was drafted and that no person has reviewed."""
+    texts: dict[str, dict[str, list[str]]] = {}
+    for id, row in by_id(folder / "gold.jsonl", Gold).items():
+        texts.setdefault("gold.jsonl", {})[id] = [row.title, row.critical, *row.questions]
+    if (folder / "unknowns.jsonl").exists():
+        for id, known in by_id(folder / "unknowns.jsonl", _Unknowns).items():
+            listed = [text for unknown in known.unknowns for text in (unknown.name, *unknown.asked)]
+            texts.setdefault("unknowns.jsonl", {})[id] = listed
+    faults = []
+    for file, by_case in texts.items():
+        empty = [id for id, parts in by_case.items() if not all(text.strip() for text in parts)]
+        drafted = by_id(folder / file, _Drafted)
+        unread = [id for id in by_case if not drafted[id].reviewed and id not in empty]
+        if empty:
+            faults.append(f"{file} has empty texts in {', '.join(empty)}")
+        if unread:
+            faults.append(
+                f'{file} is not reviewed in {", ".join(unread)} (a person who read a row sets "reviewed": true)'
+            )
+    if faults:
+        raise BadRuler(f"{folder}: {'; '.join(faults)}")
