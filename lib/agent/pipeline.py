@@ -83,6 +83,7 @@ class State:
 
 
 Work = Generator[list[Call], list[Completion], State]
+Run = Callable[[State], Work]  # what a lever makes of its arguments
 Part = Literal["demos", "draft", "pool"]  # fields of the state that steps hand to each other
 
 
@@ -93,7 +94,7 @@ class Step:
     name: str
     family: str
     args: dict[str, Any]
-    run: Callable[[State], Work]
+    run: Run
     calls: float  # completions per case, for the method table
     about: str  # first line of its docstring
     texts: tuple[str, ...]  # free texts among the arguments, for the leak guard
@@ -125,7 +126,7 @@ class Argument:
 class Lever:
     """A registered step."""
 
-    make: Callable[..., Callable[[State], Work]]
+    make: Callable[..., Run]
     family: str
     calls: Callable[..., float]
     needs: Callable[..., Iterable[str]]
@@ -158,14 +159,14 @@ def step(
     takes: tuple[Part, ...] = (),
     uses: tuple[Part, ...] = (),
     gives: tuple[Part, ...] = ("draft",),
-):
+) -> Callable[[Callable[..., Run]], Callable[..., Run]]:
     """Register a lever: a function of keyword arguments that returns `run(state)`, a generator of calls.
 
     `calls` and `needs` take the lever's arguments: completions a case, and names of `Capabilities` that it must have.
     `takes`, `uses` and `gives` say what it does to the state, and so where in a pipeline it can stand.
     """
 
-    def register(make: Callable[..., Callable[[State], Work]]) -> Callable[..., Callable[[State], Work]]:
+    def register(make: Callable[..., Run]) -> Callable[..., Run]:
         STEPS[make.__name__] = Lever(checked(make), family, calls, needs, takes, uses, gives)
         return make
 

@@ -28,7 +28,7 @@ from lib.loop import lessons, next_run, steering, training_requests
 from lib.loop.events import PROPOSAL, Event, Events, origin
 from lib.loop.guard import Watch
 from lib.loop.next_run import Action, Rules
-from lib.loop.proposal import Proposal, Refused
+from lib.loop.proposal import Parameters, Proposal, Refused
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.loop.view import Ask, Asked, View
@@ -225,8 +225,8 @@ class Loop:
     def _judge(self, asked: Asked, view: View) -> list[Progress]:
         """Accept a proposal or refuse it, and put that on disk; a list, so that all is done before anybody looks."""
         by, _, name = asked.by.partition(":")
-        about = {"by": by, "asked": name, "fingerprint": self.fingerprint}
-        about |= {"dollars": asked.dollars, "tokens": asked.tokens}
+        cost = {"dollars": asked.dollars, "tokens": asked.tokens}
+        about: Parameters = {"by": by, "asked": name, "fingerprint": self.fingerprint, **cost}
         try:
             if asked.fault:
                 raise Refused("malformed", asked.fault)

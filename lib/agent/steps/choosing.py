@@ -14,7 +14,7 @@ from pydantic import Field
 
 from lib.agent import prompt
 from lib.agent.likeness import closest, clusters, composite, dispersion, in_form, others, round_robin, top
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Run, State, Work, step
 from lib.agent.prompt import BadReply, Draft
 from lib.agent.steps.asking import Count, Grammar, Heat, read_set
 from lib.models.embed import embedder
@@ -31,7 +31,7 @@ ANOTHER_TOPIC = 0.3  # similarity under which a question asks about something el
     uses=("demos", "draft", "pool"),
     gives=("pool",),
 )
-def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] = [], grammar: Grammar = "off"):  # noqa: B006
+def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] = [], grammar: Grammar = "off") -> Run:  # noqa: B006
     """Draw a set at each temperature into the pool, beside the draft that is there; choose with a step after it."""
     if not 1 <= len(temps) <= 16:
         raise ValueError(f"temps is {temps}, expected 1 to 16 temperatures")
@@ -69,7 +69,7 @@ def sets(state: State) -> tuple[Draft, ...]:
 def best(
     by: Literal["composite", "dispersion", "agreement", "logprob"] = "composite",
     most: Annotated[int, Field(ge=1, le=16)] = 4,
-):
+) -> Run:
     """Choose one set of the pool: by a code ruler, by how far its questions stand apart, by agreement, by likelihood."""
 
     def run(state: State) -> Work:
@@ -103,7 +103,7 @@ def _agreement(draft: Draft, drafts: Sequence[Draft]) -> float:
 
 
 @step("over-generate and prune", calls=lambda most: 2 * (most - 1), takes=("pool",))
-def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4):
+def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4) -> Run:
     """Let the model compare the sets of the pool in pairs, each pair in both orders; where the two disagree the earlier stays."""
 
     def run(state: State) -> Work:
@@ -129,7 +129,7 @@ def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4):
 
 
 @step("over-generate and prune", takes=("pool",))
-def consensus(to: Count = 7):
+def consensus(to: Count = 7) -> Run:
     """Keep the questions that most sets of the pool ask in some wording, in the order of the first set that asks them."""
 
     def run(state: State) -> Work:
@@ -152,7 +152,7 @@ def consensus(to: Count = 7):
 
 
 @step("over-generate and prune", takes=("pool",))
-def merge(to: Count = 7):
+def merge(to: Count = 7) -> Run:
     """Put one set together from the pool: first questions first, in turn, without repeats."""
 
     def run(state: State) -> Work:
@@ -165,7 +165,8 @@ def merge(to: Count = 7):
 
 def transplanted(draft: Draft, donor: Draft, most: int) -> tuple[Draft, list[tuple[str, str]]]:
     """A draft with up to `most` questions that repeat others most replaced by what only the donor asks; (out, in) too."""
-    questions, swaps = list(draft.questions), []
+    questions = list(draft.questions)
+    swaps: list[tuple[str, str]] = []
     for offer in donor.questions:
         own = [i for i, question in enumerate(questions) if question not in [new for _, new in swaps]]
         if len(swaps) == most or not own:

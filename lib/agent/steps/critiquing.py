@@ -13,7 +13,7 @@ from pydantic import Field
 
 from lib.agent import prompt
 from lib.agent.likeness import fresh, others
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Run, State, Work, step
 from lib.agent.prompt import BadReply
 from lib.agent.steps.asking import Count, read_set
 
@@ -29,7 +29,7 @@ def swap(state: State, at: int, question: str, why: str) -> State:
 
 
 @step("self-critique", calls=lambda swaps, **_: 2 * swaps, takes=("draft",))
-def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1):
+def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1) -> Run:
     """Name the worst question and its fault and rewrite that one alone; at most `swaps` times, or until none is named."""
 
     def run(state: State) -> Work:
@@ -51,7 +51,7 @@ def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1):
 
 
 @step("self-critique", calls=lambda rounds, **_: rounds, takes=("draft",), gives=("draft", "pool"))
-def revise(rounds: Annotated[int, Field(ge=1, le=5)] = 1, n: Count = 7):
+def revise(rounds: Annotated[int, Field(ge=1, le=5)] = 1, n: Count = 7) -> Run:
     """Show the whole draft and ask for a better one that keeps what is good."""
 
     def run(state: State) -> Work:
