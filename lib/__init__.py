@@ -115,7 +115,6 @@ above it, and tests/test_order.py holds that.
     report.run_table            every run searched and sorted, two case by case
     report.site                 notebooks -> pages
     report.live                 how a study or a loop stands, as a page that loads itself again
-    report.memory               what the loop remembers, as tables
     desk.doctor                 what this machine has, and what is missing
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
@@ -163,7 +162,6 @@ _HOME = {
     "figures": "lib.report",
     "levers": "lib.report",
     "measured": "lib.report",
-    "memory": "lib.report",
     "panel": "lib.desk",
     "tables": "lib.report",
     "tiles": "lib.report",

@@ -39,6 +39,7 @@ from lib.lab.calibration import Calibration
 from lib.lab.experiment import LOOK, Experiment
 from lib.lab.models import Models
 from lib.lab.rejudge import Rejudge
+from lib.lab.show import folder_name
 from lib.lab.training import Training
 from lib.runs.ledger import Ledger
 from lib.runs.record import MIME, BadRecord, CaseRow, Decision, Json, Record, qualities, record_of
@@ -247,7 +248,7 @@ def adopt(
     else:
         record, rows = _result(notebook)
     cases = "".join(f"{canonical(row.as_dict())}\n" for row in rows).encode()
-    slug = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")[:40] or "run"
+    slug = folder_name(slug) or "run"
     others = [content.decode() for content in (beside or {}).values()]
     _refuse_secrets(notebook, slug, folder, record.as_dict(), cases.decode(), *others)
     final: list[Record] = []
@@ -306,6 +307,11 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
     """Adopt a notebook that papermill itself executed. Raises BadParameters when it holds no whole, sound result."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
+        for number, cell in enumerate(notebook["cells"], 1):
+            if "metadata" not in cell:
+                raise BadParameters(
+                    f"{path}: cell {number} has no metadata, which Jupyter and papermill write: save it there"
+                )
         wrong = fault(notebook)
         if wrong:
             raise BadParameters(f"{path}: {wrong}; execute it with papermill first, or use `notch run`")

@@ -14,6 +14,7 @@ from pathlib import Path
 from lib.agent.prompt import one_line
 from lib.claude import store
 from lib.claude.client import NotAnswered
+from lib.lab.show import folder_name
 from lib.lab.study import look
 from lib.loop import steering
 from lib.loop.events import Event, Events, origin
@@ -91,7 +92,7 @@ def _look(view: View, rules: Rules) -> Action | None:
     looks = ledger.looks(view.fingerprint)
     for target in (kept[0], kept[-1]):
         if _due([r for r in looks if ledger.of(r) == target.id]):
-            return Action("confirm", look(target), f"confirm-{target.slug}"[:40], template="12_confirm")
+            return Action("confirm", look(target), folder_name(f"confirm-{target.slug}"), template="12_confirm")
     return None
 
 
@@ -179,7 +180,7 @@ def _repeat(parameters: Parameters, first: str, number: int) -> Parameters:
 
 def _slug(parameters: Parameters, prefix: str = "") -> str:
     steps = "-".join(str(row["step"]) for row in parameters["pipeline"])
-    return "-".join(filter(None, (prefix, parameters["lever"], steps)))[:40]
+    return folder_name(f"{prefix} {parameters['lever']} {steps}")
 
 
 def runs_since_keep(ledger: Ledger, fingerprint: str) -> int:
@@ -202,12 +203,12 @@ def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
 def dollars(ledger: Ledger, events: list[Event]) -> float:
     """What judge, cloud models and proposer have cost in a folder of runs. Raises Tampered.
 
-    The record of a run that crashed holds no cost, but its judgments were stored as they were paid for.
+    The record of a run that crashed holds no cost, but what it paid for was stored at once, judgments and answers.
     """
-    judged = sum(r.cost.judge_dollars or 0.0 for r in ledger.records)
-    runs = sum(r.cost.dollars for r in ledger.records)
-    stored = store.paid(ledger.folder / store.NAME)
-    return max(judged, stored) + runs + sum(e.get("dollars", 0.0) for e in events)
+    file = ledger.folder / store.NAME
+    judged = max(sum(r.cost.judge_dollars or 0.0 for r in ledger.records), store.paid(file))
+    answered = max(sum(r.cost.dollars for r in ledger.records), store.paid(file, candidates=True))
+    return judged + answered + sum(e.get("dollars", 0.0) for e in events)
 
 
 def cap(parameters: Parameters) -> float:

@@ -154,29 +154,20 @@ def _body(path: Path) -> str:
 
 
 def bounded(outputs: list[Any], name: str) -> list[Any]:
-    """The outputs of a cell as far as a page can hold them, and a line about what only the notebook of that name holds.
-
-    A progress bar leaves an output a step, and the result comes last: so the first and the last ones stay.
-    """
-    shown = outputs
-    if len(outputs) > CELL_OUTPUTS:
+    """The outputs of a cell as far as a page can hold them, and a line about what only the notebook of that name holds."""
+    shown = []
+    for output in outputs:
+        kinds = output.get("data", output)
+        letters = sum(len(content) for content in kinds.values() if isinstance(content, str))
+        if letters > OUTPUT_LETTERS:
+            begin = str(kinds.get("text/plain") or kinds.get("text/markdown") or kinds.get("text") or "")[:CUT_LETTERS]
+            output = _note(f"{begin} … Cut: the whole of this output, {letters:,} letters, stands in {name}.")
+        shown.append(output)
+    if len(shown) > CELL_OUTPUTS:
+        # A progress bar leaves an output a step, and the result comes last: so the first and the last ones stay.
         half = CELL_OUTPUTS // 2
-        gap = _note(f"{len(outputs) - 2 * half} more outputs of this cell stand in {name}.")
-        shown = [*outputs[:half], gap, *outputs[-half:]]
-    return [_cut(output, name) for output in shown]
-
-
-def _cut(output: Any, name: str) -> Any:
-    """An output, or the beginning of its plainest text where it is too long for a page."""
-    kinds = output.get("data", output)
-    texts = [kinds[kind] for kind in ("text", "text/plain", "text/markdown", "text/html") if kind in kinds]
-    letters = sum(len(content) for content in kinds.values() if isinstance(content, str))
-    if letters <= OUTPUT_LETTERS:
-        return output
-    begin = "".join(texts[:1])[:CUT_LETTERS]
-    return _note(
-        f"{begin} … This output is too long for a page: the whole of it, {letters:,} letters, stands in {name}."
-    )
+        shown[half:-half] = [_note(f"{len(shown) - 2 * half} more outputs of this cell stand in {name}.")]
+    return shown
 
 
 def _note(text: str) -> Any:

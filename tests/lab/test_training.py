@@ -24,7 +24,7 @@ from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
 from lib.runs.ledger import Ledger, NoRun
 from lib.runs.verify import verify
-from lib.train.data import BadData
+from lib.train.data import BadData, Pair
 from tests.llama import small
 
 BASE = small()
@@ -137,9 +137,10 @@ def test_the_reward_is_the_rubric_with_the_chosen_set_as_gold():
     )
     gold = Draft("Build a kite", asked)
     vague = Draft("Build a kite", (*asked[:4], "What about the cost?", "What about the day?", "What about the place?"))
-    assert 1 >= rubric("build a kite", gold, gold) > rubric("build a kite", gold, vague) > 0
-    assert rubric("build a kite", gold, gold) > 0.8
-    assert rubric("build a kite", gold, Draft("Build a kite", gold.questions[:6])) == 0.0
+    pair = Pair("build a kite", "kites", gold)
+    assert 1 >= rubric(pair, gold) > rubric(pair, vague) > 0
+    assert rubric(pair, gold) > 0.8
+    assert rubric(pair, Draft("Build a kite", gold.questions[:6])) == 0.0
 
 
 # --- sealed
