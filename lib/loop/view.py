@@ -95,6 +95,7 @@ class View:
         if run is None or run.gate != "dev":
             return []
         judged = [row for row in self.ledger.cases(run.id) if row.quality is not None]
+        # Of equals always the same, so that a proposer who asks twice sees the same cases.
         judged.sort(key=lambda row: (row.quality or 0.0, row.case))
         worst = []
         for row in judged[:WORST]:
@@ -112,6 +113,7 @@ def _hidden() -> re.Pattern[str]:
         if case.gate != "dev":
             texts.add(case.task)
             texts.update(case.gold.questions if case.gold else ())
+    # The longest first: a task within a question must not leave the rest of it readable.
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.IGNORECASE)
 
 

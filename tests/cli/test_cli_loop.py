@@ -132,7 +132,7 @@ def test_a_training_that_cannot_be_made_is_a_line_and_stands_with_the_refused(no
     assert said[1].startswith(f"request   me: training opened 0001-sft-{Path(small()).name}")
     assert [
         line[: len("- by: me; rule: request; ")] for line in notch("log", *TOY).out.splitlines() if "stf" in line
-    ] == ["- me: request: "]
+    ] == ["- by: me; rule: request; "]
     [row] = json.loads(notch("log", *TOY, "--json").out)["refused"]
     assert (row["rule"], row["by"]) == ("request", "me") and "stf" in row["reason"]
 

@@ -76,6 +76,7 @@ class ClaudeProposer:
     def request(self, view: View) -> Request:
         """The parameters of one call."""
         content = data(view.plain)
+        # A tag that nothing inside can close: what others wrote stays data.
         nonce = secrets.token_hex(8)
         while nonce in content:
             nonce = secrets.token_hex(8)
