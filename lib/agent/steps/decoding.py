@@ -21,9 +21,12 @@ def one_by_one(n: Count = 7, again: Limit = 0) -> Run:
     """Restate the task, then ask for one question at a time; a repeat is asked for again with heat, at most `again` times."""
 
     def run(state: State) -> Work:
-        title, asked, left, change = "", [], again, {}
+        title, left = "", again
+        asked: list[str] = []
+        change: dict[str, float] = {}
         while len(asked) < n:
             calls = [Call(prompt.next_question(state.task, asked), change)]
+            # The title rides along with the first question: one batch less for every case.
             *first, reply = yield [*([] if title else [Call(prompt.restate(state.task))]), *calls]
             if first:
                 title = prompt.parse_text(first[0].text, "title")
