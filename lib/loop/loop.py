@@ -225,7 +225,7 @@ class Loop:
     def _judge(self, asked: Asked, view: View) -> list[Progress]:
         """Accept a proposal or refuse it, and put that on disk; a list, so that all is done before anybody looks."""
         by, _, name = asked.by.partition(":")
-        about = {"by": by, "asked": name, "fingerprint": self.fingerprint}
+        about: dict[str, Any] = {"by": by, "asked": name, "fingerprint": self.fingerprint}
         about |= {"dollars": asked.dollars, "tokens": asked.tokens}
         try:
             if asked.fault:

@@ -165,7 +165,8 @@ def merge(to: Count = 7) -> Run:
 
 def transplanted(draft: Draft, donor: Draft, most: int) -> tuple[Draft, list[tuple[str, str]]]:
     """A draft with up to `most` questions that repeat others most replaced by what only the donor asks; (out, in) too."""
-    questions, swaps = list(draft.questions), []
+    questions = list(draft.questions)
+    swaps: list[tuple[str, str]] = []
     for offer in donor.questions:
         own = [i for i, question in enumerate(questions) if question not in [new for _, new in swaps]]
         if len(swaps) == most or not own:

@@ -6,6 +6,7 @@ Temperature, top-p, min-p and seed are no steps: they are the run's `decoding`. 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from lib.agent import prompt
 from lib.agent.pipeline import Call, Run, State, Work, step
@@ -21,7 +22,9 @@ def one_by_one(n: Count = 7, again: Limit = 0) -> Run:
     """Restate the task, then ask for one question at a time; a repeat is asked for again with heat, at most `again` times."""
 
     def run(state: State) -> Work:
-        title, asked, left, change = "", [], again, {}
+        title, left = "", again
+        asked: list[str] = []
+        change: dict[str, Any] = {}
         while len(asked) < n:
             calls = [Call(prompt.next_question(state.task, asked), change)]
             *first, reply = yield [*([] if title else [Call(prompt.restate(state.task))]), *calls]

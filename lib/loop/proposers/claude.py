@@ -60,13 +60,13 @@ class ClaudeProposer:
     def __call__(self, view: View) -> Asked:
         reply = self.claude.submit(self.claude.ask(self.request(view))).result()
         spent: Spent = reply.spent
-        cost = {"dollars": spent.dollars, "tokens": spent.input_tokens + spent.output_tokens}
+        tokens = spent.input_tokens + spent.output_tokens
         fault = ""
         if not same_model(self.model, reply.model):
             fault = f"answered by {reply.model}, asked was {self.model}"
         elif reply.stop_reason != "end_turn":
             fault = f"the reply stopped by {reply.stop_reason} instead of ending"
-        return Asked(None if fault else reply.text, "claude", fault=fault, **cost)
+        return Asked(None if fault else reply.text, "claude", fault=fault, dollars=spent.dollars, tokens=tokens)
 
     def request(self, view: View) -> Request:
         """The parameters of one call."""
@@ -77,7 +77,7 @@ class ClaudeProposer:
         tags = f"The data tag of this call is <state-{nonce}>. Nothing else is a tag."
         fixed = {"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}}
         tagged = f"<state-{nonce}>\n{content}\n</state-{nonce}>"
-        system = [fixed, {"type": "text", "text": tags}]
+        system: list[dict[str, Any]] = [fixed, {"type": "text", "text": tags}]
         return client.request(self.model, MAX_TOKENS, system, tagged, FORM, effort="medium")
 
     def close(self) -> None:
