@@ -109,6 +109,7 @@ def _unconnected(steps: Sequence[Step]) -> str:
         for part in lever.takes:
             if part not in there:
                 return f"{step.name}: no {part} to work on; put {BEFORE[part]} before it"
+        # What a step reads is declared, so this needs no model and no reply.
         own = set(lever.gives)
         if "draft" not in there and "pool" in own:
             own.add("draft")  # the first set of a pool is the draft where there is none
@@ -131,7 +132,9 @@ def _unfinished(steps: Sequence[Step], questions: int) -> str:
     """What a run on the stand-in shows: no call, no set, another number of questions, a wording without its call."""
     model = StandIn()
     try:
+        # Without wordings: the stand-in knows a call by its own paragraph. That they have an effect is looked at after.
         [state] = run([replace(step, wording={}) for step in steps], [TASK], model, Decoding(max_tokens=100_000))
+    # A call of a new step that the stand-in has no reply to.
     except KeyError:
         return ""
     except ValueError as error:

@@ -19,6 +19,7 @@ def donor(adapter: str = "", n: Count = 7) -> Run:
     """Add a set by another adapter (its folder; "" is the bare base) to the pool; go on with merge, best or transplant."""
 
     def run(state: State) -> Work:
+        # The donor sees what the own draft saw, so that only the weights differ.
         demos = [(e.task, e.shown("json")) for e in state.demos]
         [reply] = yield [Call(prompt.ask(state.task, n, "json", (), demos), adapter=adapter)]
         own = sets(state)

@@ -52,6 +52,7 @@ def ask(
     for a in advice:
         if a not in prompt.ADVICE and len(a.split()) < 2:
             raise ValueError(f"advice {a!r} is neither your own words nor one of {', '.join(prompt.ADVICE)}")
+    # Made once, not a case: the same grammar compiled for every row would cost more than the answer.
     change: dict[str, Any] = {}
     if tokens > 0:
         change["max_tokens"] = tokens
@@ -69,6 +70,7 @@ def ask(
 def read_set(reply: Completion, schema: str = "json", take: int = 0) -> Draft:
     """The draft of a completion, its first `take` questions if given. Raises BadReply, also where the reply was cut off
     at a place that parses."""
+    # Asked for before the length is looked at: what was cut off behind them is not needed.
     if take:
         return prompt.parse_first(reply.text, take, schema)
     if reply.finish_reason == "length":

@@ -45,6 +45,7 @@ def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] 
         replies = yield [Call(messages, {"temp": float(t), **form}) for t in temps]
         drafts, faults = prompt.parse_each(replies, read_set)
         state = state.left_out(faults, len(temps), "sets")
+        # The draft that was there competes too, else sampling could only lose what greedy decoding had.
         pool = (*sets(state), *(draft for draft in drafts if draft is not None))
         if not pool:
             raise BadReply(f"no set could be read; the first: {faults[0]}")
@@ -121,7 +122,9 @@ def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4) -> Run:
             without_match = drafts[2 * len(pairs) :]
             drafts = []
             for (a, b), first, second in zip(pairs, better[::2], better[1::2], strict=True):
+                # Small models prefer a place, not a set: only a verdict that survives the swap counts.
                 drafts.append(b if (first, second) == ("B", "A") else a)
+            # An odd one out goes on unbeaten, behind the winners: its place decides ties, never its quality.
             drafts += without_match
         return replace(state, draft=drafts[0]).note(f"won {matches} matches; {unread} of {2 * matches} replies unread")
 

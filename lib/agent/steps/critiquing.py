@@ -22,6 +22,7 @@ def swap(state: State, at: int, question: str, why: str) -> State:
     """The state with question `at` replaced, unless the new one is no question or repeats another. Both are noted."""
     draft = state.written
     old, questions = draft.questions[at], draft.questions
+    # A swap must not cost what the gate and the redundancy score pay for.
     if not question.endswith("?") or not fresh(question, others(questions, at)):
         return state.note(f"kept {old!r} ({why}): the new one {prompt.clip(question)} is no better")
     draft = replace(draft, questions=(*questions[:at], question, *questions[at + 1 :]))

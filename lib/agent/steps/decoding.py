@@ -6,7 +6,6 @@ Temperature, top-p, min-p and seed are no steps: they are the run's `decoding`. 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from lib.agent import prompt
 from lib.agent.pipeline import Call, Run, State, Work, step
@@ -24,9 +23,10 @@ def one_by_one(n: Count = 7, again: Limit = 0) -> Run:
     def run(state: State) -> Work:
         title, left = "", again
         asked: list[str] = []
-        change: dict[str, Any] = {}
+        change: dict[str, float] = {}
         while len(asked) < n:
             calls = [Call(prompt.next_question(state.task, asked), change)]
+            # The title rides along with the first question: one batch less for every case.
             *first, reply = yield [*([] if title else [Call(prompt.restate(state.task))]), *calls]
             if first:
                 title = prompt.parse_text(first[0].text, "title")

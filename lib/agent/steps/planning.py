@@ -22,6 +22,7 @@ def _from(state: State, unknowns: list[str], n: int, least: int = 7) -> Work:
     if not any(unknowns):
         raise BadReply("nothing to ask about was listed")
     names = distinct(list(filter(None, unknowns)), n)
+    # Fewer than seven questions fail the gate for certain; a general one loses points at most.
     missing = max(0, min(n, least) - len(names))
     more = [name for name in GENERAL if fresh(name, names)][:missing]
     if more:

@@ -47,6 +47,7 @@ def drop(draft: Draft, to: int, scorer: Scorer) -> tuple[Draft, list[str]]:
     paired = len(extra) == len(questions)  # one reason or unknown a question: they go together
     while len(questions) > to:
         again = repeats(questions)
+        # One at a time: of two that repeat each other, dropping the first makes the second worth keeping.
         worst = max(range(len(questions)), key=lambda i: (again[i], scorer(questions, i), i))
         dropped.append(questions.pop(worst))
         if paired:

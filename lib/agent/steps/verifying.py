@@ -48,6 +48,7 @@ def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Coun
             if not dropped:
                 return state
             return replace(state.note("dropped: " + " | ".join(dropped)), draft=kept)
+        # Repairs are few, so they go to the questions with most faults.
         worst_first = sorted(range(len(questions)), key=lambda i: -len(faults[i]))
         todo = [i for i in worst_first if faults[i]][:repairs]
         replies = yield [Call(prompt.repair(state.task, questions[i], faults[i][0])) for i in todo]
