@@ -109,6 +109,7 @@ above it, and tests/test_order.py holds that.
     report.levers               what each class of lever did, its negatives included -> tables
     report.trained              what training gave, beside the base, imitation and prompting -> tables
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
+    report.answer               the question answered in sentences, and the figures that they stand on
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
     report.run_page             what stands around a run's notebook on its page
@@ -156,6 +157,7 @@ _HOME = {
     "Ledger": "lib.runs.ledger",
     "Desk": "lib.desk.supervise",
     "Session": "lib.desk.rate",
+    "answer": "lib.report",
     "compared": "lib.report",
     "examples": "lib.report",
     "explore": "lib.desk",

@@ -10,13 +10,10 @@ import re
 import pandas as pd
 
 from lib.files import check_sums
-from lib.lab.experiment import Experiment
 from lib.lab.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
 from lib.lab.show import fold as fold
-from lib.measure import calibrate
 from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import GATES, RULER, Ruler
-from lib.measure.score import score
 from lib.report.era import Era, eras
 from lib.report.era import latest as latest
 from lib.runs.ledger import Ledger
@@ -110,11 +107,8 @@ def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
         lines[name] = run.quality
     if era.frontier:
         lines[era.frontier[0]] = era.frontier[1]
-    gold = era.controls.quality.get(calibrate.GOLD)
-    if gold is None and fingerprint == Experiment().fingerprint:
-        gold = gold_against_itself()
-    if gold is not None:
-        lines["gold against itself"] = gold
+    if era.gold is not None:
+        lines["gold against itself"] = era.gold
     return lines
 
 
@@ -151,15 +145,6 @@ def standing(era: Era) -> str:
     far, level = headline(era), unbeaten(era)
     sentence = f"{far[:1].upper()}{far[1:]}."
     return f"{sentence} **{level}.**" if level else sentence
-
-
-def gold_against_itself() -> float:
-    """Parity on this ruler: every gold answer judged as a candidate, a tie everywhere."""
-    from lib.lab.offline import OfflineJudge
-    from lib.measure.answer import Answer
-
-    pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in Ruler.load().gate("full") if c.gold]
-    return score(OfflineJudge().judge_all(pairs)).quality
 
 
 def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
@@ -215,9 +200,8 @@ def verdict(ledger: Ledger) -> Markdown:
     if lucky.id != champion.id:
         lines.append(f"The highest single score is {lucky.quality:.3f} ({lucky.id}, {lucky.status}); a rule that keeps whatever "
                      "looks better would have called it the best.")  # fmt: skip
-    ceiling = anchors(ledger, era.fingerprint).get("gold against itself")
-    if ceiling is not None:
-        lines.append(f"Gold against itself gets {ceiling:.3f}, a tie everywhere: that is parity; more takes wins.")
+    if era.gold is not None:
+        lines.append(f"Gold against itself gets {era.gold:.3f}, a tie everywhere: that is parity; more takes wins.")
     look = ledger.confirmed(era.fingerprint)
     if look:
         won = "is confirmed at" if look.decision.against else "was looked at, with nothing to beat yet:"
