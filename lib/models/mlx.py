@@ -346,7 +346,7 @@ def prompt_cache(model: Any) -> list[Any]:
 def context(config: Mapping[str, Any]) -> int:
     """How many tokens a model reads at most, as its configuration says; no bound where it says nothing."""
     # Each architecture has a name of its own for it. Whoever scales its positions writes the scaled number there.
-    values = {**config, **config.get("text_config", {})}  # of a model that also sees pictures
+    values = {**config, **(config.get("text_config") or {})}  # of a model that also sees pictures
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
         if isinstance(values.get(name), int):
             return int(values[name])
