@@ -24,7 +24,7 @@ from typing import Any
 
 from lib import weights
 from lib.files import ROOT
-from lib.models import gguf, provenance, ragged
+from lib.models import gguf, provenance
 from lib.models.batching import PROBED, SCORE_TOKENS, Row, agrees, batch, mean_logprobs
 from lib.models.chat import CUT, PROBE, Chat
 from lib.models.grammar import Grammars, Rule
@@ -200,6 +200,8 @@ class MLXModel(Model):
 
     def _checked_width(self, base: Any, width: int) -> int:
         """How many rows go through at once: as many as wanted, or 1 where a batch does not say what one row says."""
+        from lib.models import ragged  # brings numpy, which `from lib import OfflineJudge` must not
+
         # The rows of `ragged` are our own and of one architecture: tests compare them, once and for all.
         if width == 1 or ragged.fits(base):
             return width

@@ -13,7 +13,7 @@ from lib.files import check_sums
 from lib.lab.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
 from lib.lab.show import fold as fold
 from lib.measure.judge import DIMENSIONS
-from lib.measure.ruler import GATES, RULER, Ruler
+from lib.measure.ruler import RULER, Ruler
 from lib.report.era import Era, eras
 from lib.report.era import latest as latest
 from lib.runs.ledger import Ledger
@@ -23,8 +23,8 @@ from lib.runs.seal import SEAL, sealed_folders
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
 OFFLINE = (
-    "The offline judge is a stand-in that was fitted to verdicts of Claude: on tasks that shaped nothing its rank "
-    "correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among the answers of small models; with people, unknown."
+    "The offline judge is a stand-in that was fitted to verdicts of Claude: on tasks of the shipped ruler that shaped "
+    "nothing its rank correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among the answers of small models; with people, unknown."
 )
 DIMS = {d: d.replace("_", "-") for d in DIMENSIONS}
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
@@ -33,11 +33,10 @@ DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", 
 def frozen() -> Markdown:
     """What the ruler holds still, after a check of its seal. Raises Tampered."""
     ruler = Ruler.load(RULER)
-    gates = ", ".join(f"{g} {len(ruler.gate(g))}" for g in GATES)
     dims = ", ".join(d.name.replace("_", "-") for d in ruler.rubric)
     p = ruler.protocol
     return bullets([
-        f"{len(ruler.cases)} tasks with a gold answer each, in three disjoint gates: {gates}. The first decides what is "
+        f"{len(ruler.cases)} tasks with a gold answer each, in three disjoint gates: {ruler.counts}. The first decides what is "
         "kept, the second screens, the third is sealed: only `notch confirm` scores on it, and every look is counted.",
         f"A rubric of {len(ruler.rubric)} dimensions, 1 to 5 each: {dims}.",
         f"A protocol: exactly {p.questions} questions; quality is {p.blend[0]:g} times the rubric plus {p.blend[1]:g} "
