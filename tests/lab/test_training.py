@@ -404,3 +404,25 @@ def test_a_training_goes_on_from_a_run_and_says_so(trained, tmp_path):
     assert more["adapter"] == record["id"] == more["found"]["provenance"]["parents"][0]["adapter"]
     refused = call("--from-run", "9", *where)
     assert isinstance(refused.exception, NoRun)
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [(("--requests", "--approve"), "--requests and --approve"), (("--request", "1", "--from-run", "2"), "--request and --from-run"),
+     (("--request", "1", "-p", "seed", "1"), "--request and -p or -y"), (("--approve",), "go with --request"),
+     (("--request", "1", "--approve", "--reject", "no"), "--approve and --reject"), (("--who", "Ada"), "--who with one"),
+     (("--from-run", "1", "-p", "adapter", "x"), "--from-run and -p adapter")],
+)  # fmt: skip
+def test_options_of_which_one_would_have_no_effect_are_refused(tmp_path, args, said):
+    refused = call(*args, "--runs", str(tmp_path / "runs")).exception
+    assert isinstance(refused, BadParameters) and said in str(refused) and "\n" not in str(refused)
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(capsys):
+    from lib.cli.train import progress
+
+    with progress(every=0.05):
+        Path(os.environ["NOTCH_PROGRESS"]).write_text("training 3 of 12 steps  ")
+        time.sleep(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 10 and set(lines) == {"training 3 of 12 steps"}
