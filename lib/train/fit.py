@@ -265,7 +265,7 @@ class Fit:
 
         state = tree_flatten({"adapter": self.weights(), "optimiser": optimiser.state})
         metadata = {name: json.dumps(value) for name, value in numbers.items()}
-        write_atomic(self.folder / name, tensors(dict(state), **metadata))
+        write_atomic(self.folder / name, tensors(dict(state), half=False, **metadata))
 
     def _load(self, name: str, optimiser: Any, epoch: int = 0) -> dict[str, Any]:
         """The numbers that an earlier, killed call saved with its state, which is loaded; none where none fits."""
