@@ -69,8 +69,8 @@ def parent(adapter: str, name: str) -> Row:
     folder = Path(adapter_folder(adapter, name))
     about = read(folder) or {}
     weights = about.get("files", {}).get(WEIGHTS) or sha256((folder / WEIGHTS).read_bytes())
-    known = {k: about[k] for k in ("method", "seed") if k in about}
-    return {"adapter": adapter, "weights": weights, "data": about.get("data", {}).get("hash", "unknown"), **known}
+    kept: Row = {"adapter": adapter, "weights": weights, "data": about.get("data", {}).get("hash", "unknown")}
+    return kept | {k: about[k] for k in ("method", "seed") if k in about}
 
 
 def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenance: Provenance) -> Adapter:
@@ -100,6 +100,6 @@ def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenan
             b.append(part.get(key_b, mx.zeros((rank, like[key_b].shape[1]))).astype(mx.float32))
             b[-1] *= weight * has["alpha"] / rank
         merged[key_a], merged[key_b] = mx.concatenate(a, 1), mx.concatenate(b, 0)
-    rank = sum(has["rank"] for has in shapes)
+    rank = sum(int(has["rank"]) for has in shapes)
     layers = max(int(has["layers"]) for has in shapes)
     return Adapter(tensors(merged, half=True), layers, {"rank": rank, "scale": 1.0, "dropout": 0.0}, provenance)

@@ -209,7 +209,8 @@ class Recipe:
         origin = self.origin
         if isinstance(origin, FromFile):
             return data.from_file(origin.path, self.method == "orpo").check(self.guard)
-        writer, source = data.teacher, data.TEACHER
+        writer: data.Writer = data.teacher
+        source = data.TEACHER
         if isinstance(origin, ByClaude):
             from lib.train.teacher import teacher
 
