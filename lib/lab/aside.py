@@ -70,7 +70,7 @@ def main() -> None:
     told = json.load(sys.stdin)
     try:
         notebook, error = execute.execute(execute.template(told["template"]), told["parameters"], Path(told["folder"]))
-        found = {"notebook": notebook, "error": error}
+        found: dict[str, Any] = {"notebook": notebook, "error": error}
     except OSError as failed:  # the machine's fault (disk full, say), not the run's
         found = {"errno": failed.errno, "said": failed.strerror or str(failed)}
     Path(sys.argv[1]).write_text(json.dumps(found), encoding="utf-8")

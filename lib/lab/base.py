@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 from typing_extensions import Self
 
@@ -78,6 +78,9 @@ class Clock:
         return {"started": self.started, "seconds": round(self.seconds, 3)}
 
 
+NOTHING: dict[str, Any] = {}
+
+
 @form(BadParameters)
 class Runnable:
     """What a parameters cell says. Nothing runs until `run()`."""
@@ -85,10 +88,10 @@ class Runnable:
     hypothesis: Text = ""
     kind: str = ""
     # What has no such parameter leaves these as they are.
-    model: ClassVar[str] = ""  # none answers
-    judge: ClassVar[str] = "offline"
-    batch: ClassVar[bool] = False
-    judging: ClassVar[dict[str, Any]] = {}
+    model = ""  # none answers
+    judge = "offline"
+    batch = False
+    judging = NOTHING
 
     @cached_property
     def ruler(self) -> Ruler:

@@ -187,7 +187,8 @@ class Experiment(Runnable):
         model = load.load(self.model, self.adapter)
         loaded = clock.seconds
         cases = self.ruler.gate(self.gate)
-        paid = getattr(self.the_judge, "cost", None)
+        judge: Any = self.the_judge  # one that is paid counts its cost
+        paid = getattr(judge, "cost", None)
         stages: dict[str, Cost] = {}
         states, answers, judging = self._answer_all(model, cases, stages)
         answered = clock.seconds
@@ -204,7 +205,7 @@ class Experiment(Runnable):
         spans = {"load": loaded, "answer": answered - loaded, "judge": clock.seconds - answered}
         cost |= _rounded({f"{name}_seconds": span for name, span in spans.items()})
         if paid is not None:
-            cost |= _rounded({f"judge_{name}": value for name, value in vars(self.the_judge.cost - paid).items()})
+            cost |= _rounded({f"judge_{name}": value for name, value in vars(judge.cost - paid).items()})
         identity = {"model": model.identity, "judge": self.the_judge.identity}
         borrowed = sorted({s.args["adapter"] for s in self.steps if s.args.get("adapter")})
         if borrowed:  # weights that only a step names
@@ -224,7 +225,8 @@ class Experiment(Runnable):
         self, model: Model, cases: Sequence[Case], stages: dict[str, Cost] | None = None
     ) -> tuple[list[State], list[Answer | NoAnswer], list[Any] | None]:
         """States and answers of all cases; with a judge that works beside the model, its judgments as they begin."""
-        submit = getattr(self.the_judge, "submit", None)
+        judge: Any = self.the_judge  # one that works beside the model takes answers as they come
+        submit = getattr(judge, "submit", None)
         size = GROUP if submit and not self.batch else len(cases)
         states: list[State] = []
         answers: list[Answer | NoAnswer] = []
@@ -237,7 +239,7 @@ class Experiment(Runnable):
             if submit:
                 judging += [submit(c, a) for c, a in zip(group, group_answers, strict=True) if isinstance(a, Answer)]
             if any(f.done() and f.exception() for f in judging):
-                self.the_judge.collect(judging)  # raises: no more answers are made for a judge that cannot judge
+                judge.collect(judging)  # raises: no more answers are made for a judge that cannot judge
         return states, answers, judging if submit else None
 
     # --- what the notebook shows
@@ -285,10 +287,10 @@ class Run(Finding):
         ledger = Ledger.read()
         rival = self.decision.against
         if rival:
-            rows.append((f"{rival} (compared with)", ledger.get(rival).scores))
+            rows.append((f"{rival} (compared with)", ledger.get(rival).scored))
         first = next((r for r in ledger.climb(self.record.fingerprint, self.record.gate) if r.scores), None)
         if first and first.id != rival:
-            rows.append((f"{first.id} (first run)", first.scores))
+            rows.append((f"{first.id} (first run)", first.scored))
         cases = self.runnable.ruler.gate(self.runnable.gate)
         golds = [(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold]
         if self.runnable.judge == "offline":  # a paid judge would charge for this line
@@ -410,7 +412,7 @@ def answer_of(state: State, protocol: Any) -> Answer | NoAnswer:
 
 
 def _judge(
-    judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], begun: list[Any] | None = None
+    judge: Any, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], begun: list[Any] | None = None
 ) -> list[Outcome]:
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
     judged = iter(judge.judge_all(pairs) if begun is None else judge.collect(begun))

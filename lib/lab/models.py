@@ -216,8 +216,8 @@ class Compared(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says how far quality moved when only the model did."""
-        sentences, candidates = [], self.record.found.candidates
-        for group in self.record.found.groups:
+        sentences, candidates = [], self.found.candidates
+        for group in self.found.groups:
             first, *others = group.runs
             changed = [r for r in others if _beyond_chance(r.difference)]
             deltas = ", ".join(f"{candidates[r.run].candidate} {r.difference.delta:+.3f}" for r in changed)
@@ -229,11 +229,11 @@ class Compared(Finding):
         return Decision("reference", "; ".join(sentences))
 
     def _repr_markdown_(self) -> str:
-        return "\n".join(f"- {text}" for text in moved(self.record.found))
+        return "\n".join(f"- {text}" for text in moved(self.found))
 
 
-def _beyond_chance(test: Difference) -> bool:
-    return test.p is not None and test.p < ALPHA
+def _beyond_chance(test: Difference | None) -> bool:
+    return test is not None and test.p is not None and test.p < ALPHA
 
 
 def moved(found: ComparisonFindings) -> list[str]:
@@ -254,7 +254,7 @@ def moved(found: ComparisonFindings) -> list[str]:
 def _sentence(group: str, base: str, other: str, first: Side, second: Side) -> str:
     """What one run of a group shows beside the first."""
     difference = second.difference
-    if difference.delta is None:
+    if difference is None or difference.delta is None or first.scores is None or second.scores is None:
         return f"**{group}**, {other}: no case has a quality in both runs."
     changed, compared = [], 0
     for dimension in DIMENSIONS:
@@ -280,7 +280,7 @@ def _coverage(group: str, base: str, others: dict[str, Difference]) -> str:
         return f"**{group}**: coverage moved when only the model changed ({', '.join(changes)} against {base}): the harness does not lock it."
     if not tests:
         return f"**{group}**: coverage cannot be compared: no case was judged in both runs."
-    name, test = max(tests.items(), key=lambda item: abs(item[1].delta))
+    name, test = max(tests.items(), key=lambda item: abs(item[1].delta or 0.0))
     return (
         f"**{group}**: coverage did not move beyond chance with any of these models (largest difference {test.delta:+.2f}, {name}, "
         f"{chance(test.p)}), so it stays open whether the model or the prompt limits coverage."

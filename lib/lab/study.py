@@ -222,7 +222,8 @@ def _run(plan: Plan, folder: Path, pool: Workers) -> Iterator[Progress]:
                 yield from compare(folder, entry, ids)
             else:
                 progress = _one(entry, ledger, ids, ahead)
-                ids[entry.name] = progress.record.id  # type: ignore[index]
+                assert progress.record is not None  # what ran or is there has one
+                ids[entry.name] = progress.record.id
                 yield progress
         except RunFailed as error:
             yield Progress(entry, "crashed", None, str(error))

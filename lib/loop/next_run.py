@@ -90,6 +90,7 @@ def _look(view: View, rules: Rules) -> Action | None:
     if not rules.confirm or len(kept) < 2:
         return None
     looks = ledger.looks(view.fingerprint)
+    # The first champion's look is what every later one is compared with on the sealed gate.
     for target in (kept[0], kept[-1]):
         if _due([r for r in looks if ledger.of(r) == target.id]):
             return Action("confirm", look(target), folder_name(f"confirm-{target.slug}"), template="12_confirm")
@@ -120,6 +121,7 @@ def _test(view: View, champion: Record, rules: Rules) -> Action | None:
     full = runs_of(view, event, "decide")
     if rules.screen and not full:
         screens = runs_of(view, event, "screen")
+        # A screen costs a third of a run. It can reject, never keep: best of many on ten cases is mostly luck.
         if _due(screens):
             screen = Action("screen", parameters | {"gate": "dev"}, _slug(parameters, "screen"), event)
             return _reference(view, champion) or screen
@@ -127,6 +129,7 @@ def _test(view: View, champion: Record, rules: Rules) -> Action | None:
             return None
     if _due(full):
         return Action("decide", parameters, _slug(parameters), event)
+    # Looks at one lever are pooled by the keep rule, whose p grows stricter with each.
     again = runs_of(view, event, "repeat")
     if (again or full)[-1].status != "indecisive" or len(again) >= rules.repeats or not repeatable(full[-1]):
         return None
@@ -155,6 +158,7 @@ def error_kind(record: Record) -> str:
 
 def _reference(view: View, champion: Record) -> Action | None:
     """The champion's own run on the dev gate, if there is none yet."""
+    # Once a champion, not once a proposal: the dev gate is compared with the same answers each time.
     there = [r for r in view.ledger.climb(view.fingerprint, "dev") if r.attempt == champion.attempt]
     if any(r.whole for r in there) or len(there) >= ATTEMPTS:
         return None
@@ -172,6 +176,7 @@ def repeatable(record: Record) -> bool:
 
 
 def _repeat(parameters: Parameters, first: str, number: int) -> Parameters:
+    # Fresh draws and fresh judgments: a repeat with the old ones would bring the same digits.
     parameters = parameters | {"of": first, "seed": parameters["seed"] + 100 * number}
     if parameters["judge"] != "offline":
         parameters["judging"] = parameters["judging"] | {"replicate": number}
@@ -194,6 +199,7 @@ def runs_since_keep(ledger: Ledger, fingerprint: str) -> int:
 
 def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
     """The lever class that the next proposal must leave, "" for none."""
+    # Once in so many attempts, not from then on: one proposal must leave, the next may come back.
     champion, count = ledger.champion(fingerprint), runs_since_keep(ledger, fingerprint)
     if not champion or not count or not rules.patience or count % rules.patience:
         return ""

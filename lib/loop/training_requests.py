@@ -97,6 +97,7 @@ def open_request(
     data, unchecked = _data(training)
     name = name or f"{training.method}-{Path(training.model).name}"
     folder.mkdir(parents=True, exist_ok=True)
+    # Two proposals may ask at once, and a number is given once.
     with locked(folder / ".lock"):
         numbers = [int(p.name.split("-")[0]) for p in folder.glob("[0-9]*-*.json")]
         run = f"{max(numbers, default=0) + 1:04d}-{folder_name(name)}"
@@ -118,6 +119,7 @@ def _data(training: Training) -> tuple[str, str]:
     if isinstance(origin, FromFile):
         path = Path(origin.path)
         if path.exists() and not path.is_file():
+            # Whoever proposes names the path.
             raise BadData(f"{path}: expected a file of pairs")  # a device or a pipe could be read for ever
         small = not path.exists() or path.stat().st_size <= MOST_BYTES
     else:

@@ -87,7 +87,7 @@ def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenan
         raise ValueError(f"{len(adapters)} adapters and {len(weights)} weights: expected two or more, one weight each")
     folders = [Path(adapter_folder(a, name)) for a in adapters]
     shapes = [shape(folder)[0] for folder in folders]
-    parts = [mx.load(str(folder / WEIGHTS)) for folder in folders]
+    parts: list[Any] = [mx.load(str(folder / WEIGHTS)) for folder in folders]
     merged: dict[str, Any] = {}
     for module in sorted({key.rpartition(".")[0] for part in parts for key in part}):
         key_a, key_b = f"{module}.lora_a", f"{module}.lora_b"

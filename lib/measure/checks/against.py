@@ -95,9 +95,11 @@ def read(path: Path) -> tuple[list[Stored], int]:
 
 def by_hand() -> list[Stored]:
     """Sixty of the verdicts in ruler/verdicts.jsonl, first readings drawn by lot, each source in turn."""
-    cases = {c.id: c for c in Ruler.load().cases}
+    cases, path = {c.id: c for c in Ruler.load().cases}, RULER / "verdicts.jsonl"
+    if not path.exists():
+        raise BadVerdicts(f"{path}: this ruler keeps no verdicts by hand; name a file of stored verdicts instead")
     by_source: dict[str, list[Stored]] = {}
-    for _, row in read_rows(RULER / "verdicts.jsonl", Row, BadVerdicts):
+    for _, row in read_rows(path, Row, BadVerdicts):
         if row.get("read") == 1:  # the first line tells how they were taken
             judgment = Judgment(row["scores"], row["verdict"], flipped=row["flipped"])
             judged = Stored("by hand", cases[row["case"]], Answer(row["title"], row["questions"]), judgment)
