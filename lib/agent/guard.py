@@ -57,7 +57,7 @@ def content(text: str) -> frozenset[str]:
     >>> sorted(content("Plan a trip to Paris"))
     ['paris', 'trip']
     """
-    return frozenset(w for w in normalised(text).split() if w not in EVERYDAY)
+    return frozenset(normalised(text).split()) - EVERYDAY
 
 
 def overlap(a: frozenset[str], b: frozenset[str]) -> float:
@@ -122,10 +122,10 @@ class LeakGuard:
 
     def find_meaning(self, text: str) -> str | None:
         """The text of the ruler that comes nearest to `text` in meaning, where it is near enough and shares words."""
-        mine = content(text)
+        own = content(text)
         # Only what shares words can be refused, so only that is turned into vectors.
-        near = [t for t, words in self._content if overlap(mine, words) >= SHARED] if len(text.split()) >= 4 else []
-        if not near:
+        near = [other for other, words in self._content if overlap(own, words) >= SHARED]
+        if not near or len(text.split()) < 4:
             return None
         here, *there = embedder().vectors([text, *near])
         cosine, found = max((float(v @ here), t) for v, t in zip(there, near, strict=True))
@@ -148,10 +148,13 @@ class LeakGuard:
 
     def _inside(self, flat: str, typed: bool) -> str | None:
         """A text of the ruler that stands whole among other words."""
-        if typed:
-            return next((whole for start, whole in self._typed if start in flat), None)
-        long = next((whole for start, whole in self._whole if start in flat), None)
-        return long or next((whole for start, whole in self._behind if flat.find(start) > 0), None)
+        for start, whole in self._typed if typed else self._whole:
+            if start in flat:
+                return whole
+        for start, whole in () if typed else self._behind:
+            if flat.find(start) > 0:
+                return whole
+        return None
 
     def check(self, texts: Iterable[str], where: str, meaning: bool = False, typed: bool = False) -> None:
         """Raise Leak naming the texts (the first five) that repeat the ruler."""
@@ -165,10 +168,10 @@ class LeakGuard:
             raise Leak(where, f"{named}; take {'it' if len(found) == 1 else 'them'} out")
 
 
-def letters(text: str) -> frozenset[str]:
-    """Every run of four letters of a text, over the ends of words too."""
+def letters(text: str, n: int = 4) -> frozenset[str]:
+    """Every run of n letters of a text, over the ends of words too."""
     flat = normalised(text)
-    return frozenset(flat[i : i + 4] for i in range(len(flat) - 3))
+    return frozenset(flat[i : i + n] for i in range(len(flat) - n + 1))
 
 
 def _sentences(text: str) -> list[str]:

@@ -27,8 +27,8 @@ def view(lab, leave="", **steering):
 
 
 def propose(lab, seed=0, **told):
-    asked = Search(seed)(view(lab, **told))
-    return None if asked.value is None else Proposal.read(asked.value)
+    offer = Search(seed)(view(lab, **told))
+    return None if offer.value is None else Proposal.read(offer.value)
 
 
 @pytest.fixture
