@@ -128,8 +128,8 @@ class LeakGuard:
         if not near or len(text.split()) < 4:
             return None
         here, *there = embedder().vectors([text, *near])
-        cosine, found = max((float(v @ here), t) for v, t in zip(there, near, strict=True))
-        return found if cosine >= SAME_MEANING else None
+        cosine, repeated = max((float(v @ here), t) for v, t in zip(there, near, strict=True))
+        return repeated if cosine >= SAME_MEANING else None
 
     def leaks(self, texts: Iterable[str], meaning: bool = False, typed: bool = False) -> Iterator[tuple[str, str]]:
         """(part, text of the ruler that it repeats). Free text is also read sentence by sentence.
@@ -141,9 +141,9 @@ class LeakGuard:
             flat = f" {normalised(text)} "
             inside = self._inside(flat, typed or meaning)
             for part in (text, *_sentences(text)):
-                found = inside or self.find(part) or (self.find_meaning(part) if meaning else None)
-                if found is not None:
-                    yield part.strip(), found
+                repeated = inside or self.find(part) or (self.find_meaning(part) if meaning else None)
+                if repeated is not None:
+                    yield part.strip(), repeated
                     break
 
     def _inside(self, flat: str, typed: bool) -> str | None:
@@ -158,14 +158,14 @@ class LeakGuard:
 
     def check(self, texts: Iterable[str], where: str, meaning: bool = False, typed: bool = False) -> None:
         """Raise Leak naming the texts (the first five) that repeat the ruler."""
-        found: dict[tuple[str, str], None] = {}  # each once, in the order of the texts
+        repeated: dict[tuple[str, str], None] = {}  # each once, in the order of the texts
         for leak in self.leaks(texts, meaning, typed):
-            found[leak] = None
-            if len(found) == NAMED:
+            repeated[leak] = None
+            if len(repeated) == NAMED:
                 break
-        if found:
-            named = "; ".join(f"{part!r} repeats {text!r} of the ruler" for part, text in found)
-            raise Leak(where, f"{named}; take {'it' if len(found) == 1 else 'them'} out")
+        if repeated:
+            named = "; ".join(f"{part!r} repeats {text!r} of the ruler" for part, text in repeated)
+            raise Leak(where, f"{named}; take {'it' if len(repeated) == 1 else 'them'} out")
 
 
 def letters(text: str, n: int = 4) -> frozenset[str]:
