@@ -5,6 +5,7 @@ Knows which backend a name belongs to and what that backend can do. Does not kno
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lib.models import apple, cloud, grammar, mlx, provenance, stored
@@ -14,20 +15,20 @@ from lib.models.model import Capabilities, Decoding, Model, NoModel, ToyModel
 SAMPLING = ("temp", "top_p", "min_p", "top_k", "seed", "repetition_penalty", "repetition_context")
 
 
-def load(name: str, adapter: str = "") -> Model:
+def load(name: str, adapter: str = "", runs: Path | None = None) -> Model:
     """A model by name: `smollm2`, `toy`, `apple`, a Claude model's id, answers that were written before
     (`stored:claude`), an MLX folder, a GGUF file, a hub id (`mlx:` before it if you like). Raises NoModel."""
-    check(name, adapter)
+    check(name, adapter, runs)
     if name == "toy":
         return ToyModel()
     if name == "apple":
         return apple.AppleModel()
     if stored.named(name):
         return stored.StoredModel(name)
-    return cloud.CloudModel(name) if _in_cloud(name) else MLXModel(name, adapter)
+    return cloud.CloudModel(name) if _in_cloud(name) else MLXModel(name, adapter, runs=runs)
 
 
-def check(name: str, adapter: str = "") -> None:
+def check(name: str, adapter: str = "", runs: Path | None = None) -> None:
     """Refuse an unknown model or adapter, or a model that cannot be spoken to, without loading weights. Raises NoModel,
     or NoKey for a Claude model."""
     if adapter and not capabilities(name).adapters:
@@ -41,7 +42,7 @@ def check(name: str, adapter: str = "") -> None:
     elif name != "toy":
         mlx.check(name)
     if adapter:
-        adapter_folder(adapter, name)
+        adapter_folder(adapter, name, runs)
 
 
 def identity(name: str) -> str:
@@ -58,9 +59,14 @@ def identity(name: str) -> str:
     return name if name == "toy" or _in_cloud(name) else mlx.identity(name)
 
 
-def adapter_identity(adapter: str) -> str:
+def placed(name: str) -> bool:
+    """Whether a name only says where a model lies, so that what lies there may be another tomorrow."""
+    return name not in ("toy", "apple", mlx.DEFAULT) and not stored.named(name) and not _in_cloud(name)
+
+
+def adapter_identity(adapter: str, runs: Path | None = None) -> str:
     """What an adapter is by content, weights and the configuration that scales them; "" for none. Raises NoModel."""
-    return provenance.content_hash(provenance.find(adapter), provenance.ADAPTER) if adapter else ""
+    return provenance.content_hash(provenance.find(adapter, runs), provenance.ADAPTER) if adapter else ""
 
 
 def capabilities(name: str) -> Capabilities:

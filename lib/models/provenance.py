@@ -46,7 +46,7 @@ def content_hash(folder: Path, parts: Sequence[str] = MODEL) -> str:
     return sha256(canonical([[path.relative_to(folder).as_posix(), sum_of(path)] for path in files]))[:16]
 
 
-def places(adapter: str) -> Iterator[Path]:
+def places(adapter: str, runs: Path | None = None) -> Iterator[Path]:
     """Folders that a name of an adapter may mean: a path, one below the project, a sealed run (`0005-sft`, `sft`).
 
     `0005-sft/epoch-02` is the adapter of an epoch that the run sealed beside its own.
@@ -55,14 +55,15 @@ def places(adapter: str) -> Iterator[Path]:
     yield ROOT / adapter
     run, _, epoch = adapter.partition("/")
     if re.fullmatch(r"[a-z0-9][a-z0-9-]*", run) and re.fullmatch(r"(epoch-\d\d)?", epoch):
-        named = [runs_folder() / run, *sorted(runs_folder().glob(f"[0-9]*-{run}"), reverse=True)]
+        runs = runs or runs_folder()
+        named = [runs / run, *sorted(runs.glob(f"[0-9]*-{run}"), reverse=True)]
         # The glob also finds runs whose slug merely ends like this one.
         yield from (p / "adapter" / epoch for p in named if p.name == run or p.name.partition("-")[2] == run)
 
 
-def find(adapter: str) -> Path:
+def find(adapter: str, runs: Path | None = None) -> Path:
     """The folder of an adapter. Raises NoModel."""
-    for folder in places(adapter):
+    for folder in places(adapter, runs):
         if (folder / WEIGHTS).exists():
             if not (folder / CONFIG).exists():
                 raise NoModel(f"adapter {adapter!r}: {folder} has no {CONFIG}, so its rank and layers are unknown")

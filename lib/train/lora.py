@@ -102,12 +102,12 @@ def shape(folder: Path) -> tuple[dict[str, Any], int]:
     return found, count
 
 
-def going_on(adapter: str, values: dict[str, Any]) -> dict[str, Any]:
+def going_on(adapter: str, values: dict[str, Any], runs: Path | None = None) -> dict[str, Any]:
     """Settings of a training that goes on from an adapter: its shape stands where nothing is told.
 
     Raises NoModel, and ValueError where what is told is not what the adapter is: its shape cannot be changed.
     """
-    has, count = shape(find(adapter))
+    has, count = shape(find(adapter, runs))
     for name, value in has.items():
         told = values.get(name, value)
         if name == "layers":
