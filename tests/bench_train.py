@@ -25,31 +25,32 @@ def train_tokens(base: str = "smollm2"):
 
 def _train_tokens(base, folder):
     from lib.agent.guard import LeakGuard
-    from lib.train import data, lora
+    from lib.train import data, fit, lora
+    from lib.train.forward import Forward
 
     settings = lora.Settings(batch=BATCH, epochs=1, warmup=0)
     model = lora.prepare(base, "", settings, 0)
     rows = lora.sft_rows(model, data.build("clean", ROWS, 0, LeakGuard([])).train, settings)
-    tokens = sum(len(ids) for ids, _ in rows)
-    fit = lora.Fit(model, lora.SFT, settings, lambda _: rows, rows[:2], folder)
-    fit.steps, optimiser = 1, fit._optimiser(100)
-    with lora.threads(settings.threads):
-        fit.forward = lora.Forward.of(model.model, rows)
-        cut = lora.batches(rows, BATCH, 0)
-        _mlx_lm(model, rows, 1, folder), fit._step(1, cut[0], optimiser)  # compile, once
-        fit.forward.kept.clear()
+    tokens = sum(len(row.ids) for row in rows)
+    loop = fit.Fit(model, fit.SFT, settings, lambda _: rows, rows[:2], folder)
+    loop.steps, optimiser = 1, loop._optimiser(100)
+    with fit.threads(settings.threads):
+        loop.forward = Forward.of(model.model, rows)
+        cut = fit.batches(rows, BATCH, 0, fit.SFT.length)
+        _mlx_lm(model, rows, 1, folder), loop._step(1, cut[0], optimiser)  # compile, once
+        loop.forward.cache.clear()
         began = time.perf_counter()
-        for ids, _ in rows:
-            fit.forward._lower(ids)
+        for row in rows:
+            loop.forward._after_frozen(row.ids)
         reading = time.perf_counter() - began
         theirs = lambda: _mlx_lm(model, rows, len(cut), folder)  # noqa: E731
-        ours = lambda: [fit._step(1, part, optimiser) for part in cut]  # noqa: E731
-        told = [(_seconds(theirs), _seconds(ours)) for _ in range(ROUNDS)]
-    slow, fast = (median(t) for t in zip(*told, strict=True))
+        ours = lambda: [loop._step(1, part, optimiser) for part in cut]  # noqa: E731
+        rounds = [(_seconds(theirs), _seconds(ours)) for _ in range(ROUNDS)]
+    slow, fast = (median(t) for t in zip(*rounds, strict=True))
     first = slow / (fast + reading)
     yield (
         f"{ROWS} rows of {tokens // ROWS} tokens, last {settings.layers} layers: mlx_lm.tuner.train / ours",
-        slow, fast, median(a / b for a, b in told),
+        slow, fast, median(a / b for a, b in rounds),
         f"{tokens / slow:.0f} and {tokens / fast:.0f} tokens a second, {first:.1f}x in the first epoch, want 1.5x",
     )  # fmt: skip
 

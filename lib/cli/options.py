@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,21 +14,19 @@ from lib.files import runs_folder
 TEXTS = ("hypothesis", "of", "adapter", "model", "method", "request")  # parameters whose value is not read as YAML
 
 
-def store_runs(_: Any, __: Any, value: Path | None) -> Path:
-    """The folder of runs, in the environment so that kernels see it."""
-    if value:
-        os.environ["NOTCH_RUNS"] = str(value.resolve())
-    return runs_folder()
+def folder_of(_: Any, __: Any, value: Path | None) -> Path:
+    """The folder of runs."""
+    return value.resolve() if value else runs_folder()
 
 
 RUNS = click.option(
-    "--runs", type=click.Path(file_okay=False, path_type=Path), callback=store_runs,
+    "--runs", type=click.Path(file_okay=False, path_type=Path), callback=folder_of,
     help="Folder of sealed runs (default: runs).",
 )  # fmt: skip
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 # For commands that only read: a folder that is not there is a slip of the hand, not an empty one.
 SEALED_RUNS = click.option(
-    "--runs", type=click.Path(exists=True, file_okay=False, path_type=Path), callback=store_runs,
+    "--runs", type=click.Path(exists=True, file_okay=False, path_type=Path), callback=folder_of,
     help="Folder of sealed runs (default: runs).",
 )  # fmt: skip
 JUDGE = click.option("--judge", type=click.Choice(["offline", "claude"]), default="offline", show_default=True)

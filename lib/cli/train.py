@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from lib.cli.options import AS_JSON, PARAMETERS, RUNS, YAML, values
-from lib.files import ROOT, Exit, environment
+from lib.files import ROOT, Exit
 
 MINUTE = 60.0  # s between two lines where there is no terminal
 
@@ -42,7 +42,7 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
 
     if (approve or reject) and not request:
         raise BadParameters("--approve and --reject go with --request ID")
-    steer = steer or requests.default_folder()
+    steer = steer or requests.default_folder(runs)
     if listed:
         for one in requests.requests(steer):
             click.echo(
@@ -112,16 +112,17 @@ def _asked(request: str, given: dict[str, Any], name: str, steer: Path, runs: Pa
 
 def _train(parameters: dict[str, Any], name: str, runs: Path) -> dict[str, Any]:
     from lib.lab import execute
+    from lib.lab.training import PROGRESS
 
-    with bar():
-        return execute.run("11_train", parameters, name, runs)
+    with bar() as progress:
+        return execute.run("11_train", parameters, name, runs, environment={PROGRESS: str(progress)})
 
 
 @contextlib.contextmanager
-def bar() -> Iterator[None]:
+def bar() -> Iterator[Path]:
     """What the kernel tells of its progress, through a file: a bar on a terminal, a line a minute elsewhere."""
     done, terminal = threading.Event(), sys.stderr.isatty()
-    with tempfile.TemporaryDirectory(prefix="notch-") as temp, environment(NOTCH_PROGRESS=f"{temp}/progress"):
+    with tempfile.TemporaryDirectory(prefix="notch-") as temp:
         path = Path(temp) / "progress"
 
         def follow() -> None:
@@ -133,7 +134,7 @@ def bar() -> Iterator[None]:
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
         try:
-            yield
+            yield path
         finally:
             done.set()
             thread.join()

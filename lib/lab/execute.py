@@ -100,7 +100,7 @@ def defaults_of(name: str) -> dict[str, Any]:
     return {line.target.id: ast.literal_eval(line.value) for line in lines}
 
 
-def accept(name: str, parameters: Json, folder: Path) -> Runnable:
+def accept(name: str, parameters: Json, folder: Path | None = None) -> Runnable:
     """What a template makes of its parameters, checked as far as that goes without running it.
 
     Raises BadParameters, BadPipeline, NoModel, Leak, BadRuler or Tampered; nothing is written.

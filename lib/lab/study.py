@@ -144,7 +144,7 @@ def resolve(value: Any, adapter: Callable[[str, int | None], str]) -> Any:
     return [resolve(v, adapter) for v in value] if isinstance(value, list) else value
 
 
-def check(plan: Plan, folder: Path) -> dict[str, Runnable]:
+def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:
     """Every run of a plan, refused by name before the first one runs. Adapters that are yet to be trained are left out."""
     runnables: dict[str, Runnable] = {}
     trains: dict[str, Entry] = {}

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from lib.agent.guard import JUDGED, ORDERS, Leak
 from lib.agent.pipeline import STEPS, BadPipeline, texts
-from lib.files import runs_at
 from lib.forms import Number, form
 from lib.lab import execute
 from lib.lab.base import BadParameters
@@ -68,8 +67,7 @@ def admit(
     """
     _texts(proposal)
     parameters = base.parameters(proposal) | _adapters(proposal, ledger)
-    with runs_at(ledger.folder):  # the adapters lie there
-        experiment = _experiment(parameters)
+    experiment = _experiment(parameters, ledger)
     _banned(proposal, experiment, steering)
     _leave(proposal, leave)
     _lever(proposal, ledger)
@@ -105,9 +103,9 @@ def _adapters(proposal: Proposal, ledger: Ledger) -> dict[str, Any]:
     return with_adapters(proposal.as_dict(), full)
 
 
-def _experiment(parameters: dict[str, Any]) -> Experiment:
+def _experiment(parameters: dict[str, Any], ledger: Ledger) -> Experiment:
     try:
-        experiment = execute.accept("10_experiment", parameters)
+        experiment = execute.accept("10_experiment", parameters, ledger.folder)
     except BadPipeline as error:
         raise Refused("bad-pipeline", str(error)[:300]) from None
     except Leak as error:

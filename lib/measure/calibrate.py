@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,12 @@ from lib.measure.ruler import Case
 from lib.measure.score import VALUE, Outcome, case_quality
 from lib.measure.stats import bca
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Json = dict[str, Any]  # plain data, as a record holds it
+COLUMNS = ("part", "case", "kind", "dimension", "strength", "honest", "leak", "refused", "quality", "verdict", "flipped",
+           "no_answer", "unscored")  # fmt: skip
 NOISE = ("same", "greedy", "fresh")  # judged again; answered again greedily; answered again by sampling
 # Controls: answers whose worth is known. Those at the bottom know nothing of the task but its words, or not even them.
 GOLD, DAMAGED, OTHER, TOY, PLAIN = "gold", "damaged gold", "gold of another task", "toy template", "any-task set"
@@ -105,114 +111,130 @@ def deranged(cases: Sequence[Case], seed: int = 0) -> list[Case]:
 # --- readings ------------------------------------------------------------------------------------
 
 
-def readings(rows: Sequence[Row]) -> dict[str, Any]:
+def readings(rows: Sequence[Row]) -> Json:
     """Everything that follows from the rows without simulation. Plain data, for a record."""
-    gold = {r["case"]: r for r in rows if r["part"] == "gold"}
-    damaged = [r for r in rows if r["part"] == "damage"]
-    judged = [r["judgment"] for r in rows if r["judgment"]]
-    reading: dict[str, Any] = {
+    f = frame(rows)
+    judged = f[f.verdict.notna()]
+    damaged, gold = f[f.part == "damage"], f[f.part == "gold"]
+    matrix = {d: _change(damaged[damaged.dimension == d], gold) for d in DIMENSIONS}
+    noises = {part: _noise(rows, part) for part in NOISE}
+    floors = {
+        "greedy": _floor(noises, ("same", "greedy")),  # what judging again and answering greedily again move
+        "sampled": _floor(noises, NOISE) if noises["fresh"] else None,  # and what drawing other answers moves
+    }
+    return {
         "judged": len(judged),
-        "unscored": sum(r["unscored"] is not None for r in rows),
-        "flips": sum(j["flipped"] for j in judged) / len(judged) if judged else None,
-        "identity": _identity(list(gold.values())),
-        "matrix": {d: _change([r for r in damaged if r["dimension"] == d], gold) for d in DIMENSIONS},
+        "unscored": int(f.unscored.sum()),
+        "flips": _mean(judged.flipped.tolist()) if len(judged) else None,
+        "identity": _identity(gold),
+        "matrix": matrix,
         "strengths": _strengths(damaged, gold),
-        "paraphrase": _paraphrase(rows, gold),
-        "attacks": _attacks(rows, gold),
-        "controls": _controls(rows),
+        "paraphrase": _paraphrase(f[f.part == "paraphrase"], gold),
+        "attacks": _attacks(f),
+        "controls": _controls(f),
+        "own_falls_most": {d: _falls_most(d, changes) for d, changes in matrix.items()},
+        **noises,
+        "floors": floors,
+        "floor": _floor(noises, NOISE),
     }
-    reading["own_falls_most"] = {d: _falls_most(d, changes) for d, changes in reading["matrix"].items()}
-    for part in NOISE:
-        repeats = repeats_of(rows, part)
-        reading[part] = noise.noise(repeats).as_dict() if repeats else None
-    reading["floors"] = {
-        "greedy": _floor(reading, ("same", "greedy")),  # what judging again and answering greedily again move
-        "sampled": _floor(reading, NOISE) if reading["fresh"] else None,  # and what drawing other answers moves
-    }
-    reading["floor"] = _floor(reading, NOISE)
-    return reading
 
 
-def _floor(reading: dict[str, Any], parts: Sequence[str]) -> float | None:
-    return max((reading[p]["floor"] for p in parts if reading[p]), default=None)
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """The rows as a table, a score a column; what was not judged has no scores and no verdict."""
+    import pandas as pd
+
+    flat = []
+    for row in rows:
+        judgment = row["judgment"] or {"scores": {}, "verdict": None, "flipped": None}
+        scores = {d: judgment["scores"].get(d) for d in DIMENSIONS}
+        missing = {"no_answer": row["no_answer"] is not None, "unscored": row["unscored"] is not None}
+        flat.append({**row, **scores, "verdict": judgment["verdict"], "flipped": judgment["flipped"], **missing})
+    return pd.DataFrame(flat, columns=[*COLUMNS, *DIMENSIONS])
 
 
-def _change(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, float]:
+def _noise(rows: Sequence[Row], part: str) -> Json | None:
+    repeats = repeats_of(rows, part)
+    return noise.noise(repeats).as_dict() if repeats else None
+
+
+def _floor(noises: Mapping[str, Json | None], parts: Sequence[str]) -> float | None:
+    measured = [reading["floor"] for part in parts if (reading := noises[part])]
+    return max(measured, default=None)
+
+
+def _beside(f: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Judged rows, each with the judged row of the same case in `other`, whose columns get `_`."""
+    both = f.merge(other, on="case", suffixes=("", "_"))
+    return both[both.verdict.notna() & both.verdict_.notna()]
+
+
+def _change(f: pd.DataFrame, gold: pd.DataFrame) -> dict[str, float]:
     """Mean change of each dimension against gold."""
-    both = [(r["judgment"]["scores"], gold[r["case"]]["judgment"]["scores"]) for r in rows if _paired(r, gold)]
-    return {d: _mean([a[d] - b[d] for a, b in both]) for d in DIMENSIONS} if both else {}
+    both = _beside(f, gold)
+    if both.empty:
+        return {}
+    return {d: _mean((both[d] - both[f"{d}_"]).tolist()) for d in DIMENSIONS}
 
 
-def _paired(row: Row, other: dict[str, Row]) -> bool:
-    return bool(row["judgment"] and row["case"] in other and other[row["case"]]["judgment"])
+def _falls_most(dimension: str, changes: Mapping[str, float]) -> bool:
+    return bool(changes) and changes[dimension] < 0 and min(changes, key=changes.__getitem__) == dimension
 
 
-def _falls_most(dimension: str, changes: dict[str, float]) -> bool:
-    return bool(changes) and changes[dimension] < 0 and min(changes, key=lambda d: changes[d]) == dimension
-
-
-def _strengths(damaged: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, Any]]:
+def _strengths(damaged: pd.DataFrame, gold: pd.DataFrame) -> Json:
     """By kind of damage: its dimension, and the mean change of all five for 1, 2 and 3 questions."""
     strengths = {}
-    for kind, dimension in {r["kind"]: r["dimension"] for r in damaged}.items():
-        mine = [r for r in damaged if r["kind"] == kind]
-        change = {str(n): _change([r for r in mine if r["strength"] == n], gold) for n in STRENGTHS}
-        strengths[kind] = {"dimension": dimension, "change": change}
+    for kind, f in damaged.groupby("kind", sort=False):
+        change = {str(n): _change(f[f.strength == n], gold) for n in STRENGTHS}
+        strengths[kind] = {"dimension": f.dimension.iloc[0], "change": change}
     return strengths
 
 
-def _identity(rows: Sequence[Row]) -> dict[str, Any]:
-    judged = [r["judgment"] for r in rows if r["judgment"]]
-    return {
-        "cases": len(rows),
-        "ties": sum(j["verdict"] == "tie" for j in judged),
-        "fives": sum(all(s == 5 for s in j["scores"].values()) for j in judged),
-    }
+def _identity(gold: pd.DataFrame) -> Json:
+    fives = (gold[list(DIMENSIONS)] == 5).all(axis=1)
+    return {"cases": len(gold), "ties": int((gold.verdict == "tie").sum()), "fives": int(fives.sum())}
 
 
-def _paraphrase(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, Any]:
-    mine = [r for r in rows if r["part"] == "paraphrase" and _paired(r, gold)]
-    same = sum(r["judgment"]["verdict"] == gold[r["case"]]["judgment"]["verdict"] for r in mine)
-    change = _mean([r["quality"] - gold[r["case"]]["quality"] for r in mine])
-    return {"cases": len(mine), "dims": _change(mine, gold), "quality": change, "same_verdict": same}
+def _paraphrase(f: pd.DataFrame, gold: pd.DataFrame) -> Json:
+    both = _beside(f, gold)
+    change = _mean((both.quality - both.quality_).tolist())
+    same = int((both.verdict == both.verdict_).sum())
+    return {"cases": len(both), "dims": _change(f, gold), "quality": change, "same_verdict": same}
 
 
-def _attacks(rows: Sequence[Row], gold: dict[str, Row]) -> dict[str, dict[str, Any]]:
+def _attacks(f: pd.DataFrame) -> Json:
     """By attack: its mean quality beside that of its honest text, and on how many cases it is above it."""
-    honest = {"gold": gold, "plain": {r["case"]: r for r in rows if r["part"] == "honest"}}
-    tricks = [r for r in rows if r["part"] == "attack"]
+    honest = {"gold": f[f.part == "gold"], "plain": f[f.part == "honest"]}
     attacks = {}
-    for kind in dict.fromkeys(r["kind"] for r in tricks):
-        mine = [r for r in tricks if r["kind"] == kind and _paired(r, honest[r["honest"]])]
-        values = [(r["quality"], honest[r["honest"]][r["case"]]["quality"]) for r in mine]
-        gains = [a - b for a, b in values]
+    for kind, tricks in f[f.part == "attack"].groupby("kind", sort=False):
+        against = tricks.honest.iloc[0]
+        both = _beside(tricks, honest[against])
+        gains = both.quality - both.quality_
         attacks[kind] = {
-            "against": mine[0]["honest"] if mine else "", "cases": len(mine),
-            "quality": _mean([a for a, _ in values]), "honest": _mean([b for _, b in values]),
-            "above": sum(g > keep.HAIR for g in gains), "most": max(gains, default=0.0),
-            "leaks": sum(bool(r["leak"]) for r in mine), "refused": sum(bool(r["refused"]) for r in mine),
+            "against": against if len(both) else "", "cases": len(both),
+            "quality": _mean(both.quality.tolist()), "honest": _mean(both.quality_.tolist()),
+            "above": int((gains > keep.HAIR).sum()), "most": max(gains, default=0.0),
+            "leaks": int(both.leak.astype(bool).sum()), "refused": int(both.refused.astype(bool).sum()),
         }  # fmt: skip
     return attacks
 
 
-def _controls(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _controls(f: pd.DataFrame) -> list[Json]:
     """Each control scored as a run is, over its cases; a case may have several texts (gold damaged in all ways)."""
-    by: dict[str, list[Row]] = {}
-    for r in rows:
-        if r["part"] in ("control", "damage"):
-            by.setdefault(r["kind"] if r["part"] == "control" else DAMAGED, []).append(r)
-    return [_control(name, mine) for name, mine in by.items()]
+    chosen = f[f.part.isin(("control", "damage"))]
+    names = chosen.kind.where(chosen.part == "control", DAMAGED)
+    return [_control(name, own) for name, own in chosen.groupby(names, sort=False)]
 
 
-def _control(name: str, rows: Sequence[Row]) -> dict[str, Any]:
-    judged, values = [r["judgment"] for r in rows if r["judgment"]], list(qualities(rows).values())
+def _control(name: str, f: pd.DataFrame) -> Json:
+    judged = f[f.verdict.notna()]
+    values = [_mean(own.tolist()) for _, own in f.quality.dropna().groupby(f.case, sort=False)]
     low, high = bca(values) if values else (0.0, 0.0)
-    wins, ties, losses = (sum(j["verdict"] == v for j in judged) for v in VALUE)
+    counts = judged.verdict.value_counts()
+    dims = {d: _mean(judged[d].tolist()) for d in DIMENSIONS} if len(judged) else {}
     return {
-        "name": name, "quality": _mean(values), "low": low, "high": high, "wins": wins, "ties": ties, "losses": losses,
-        "no_answer": sum(r["no_answer"] is not None for r in rows),
-        "unscored": sum(r["unscored"] is not None for r in rows),
-        "dims": {d: _mean([j["scores"][d] for j in judged]) for d in DIMENSIONS} if judged else {},
+        "name": name, "quality": _mean(values), "low": low, "high": high,
+        "wins": int(counts.get("win", 0)), "ties": int(counts.get("tie", 0)), "losses": int(counts.get("loss", 0)),
+        "no_answer": int(f.no_answer.sum()), "unscored": int(f.unscored.sum()), "dims": dims,
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any
 
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Identity, Message, NoModel
 
 CAN = Capabilities()
 NEEDS = (
@@ -57,7 +57,7 @@ class AppleModel:
             reason = str(getattr(why, "name", why)).rpartition(".")[2]
             raise NoModel(f"model 'apple' is not available: {UNAVAILABLE.get(reason, reason)}")
         self.name = "apple"
-        self.identity: dict[str, Any] = {
+        self.identity: Identity = {
             "name": "apple",
             "system": identity(),
             "window": int(self._model.context_size),
@@ -68,57 +68,74 @@ class AppleModel:
     def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
         """Complete the conversations one after another. Raises NoModel for what the model does not take."""
         began = time.perf_counter()
-        asked = [(*_split(p), self._options(d), d) for p, d in zip(prompts, decodings, strict=True)]
-        done = _run(self._all(asked))
-        read, made = sum(c.prompt_tokens for c in done), sum(c.generation_tokens for c in done)
-        self.cost += Cost(len(done), read, made, time.perf_counter() - began)
+        options = [self._options(decoding) for decoding in decodings]  # refused before anything is asked
+        done = _run(self._all(prompts, options, decodings))
+        self.cost += Cost.of(done, seconds=time.perf_counter() - began)
         return done
 
     def _options(self, d: Decoding) -> Any:
-        if d.grammar or d.min_p > 0 or (d.top_p < 1 and d.top_k > 0):
-            said = "grammar" if d.grammar else "min_p" if d.min_p > 0 else "top_p and top_k together"
-            raise NoModel(f"model 'apple' takes no {said}; leave it out of decoding")
+        refused = {
+            "grammar": bool(d.grammar),
+            "min_p": d.min_p > 0,
+            "top_p and top_k together": d.top_p < 1 and d.top_k > 0,
+        }
+        for name, wanted in refused.items():
+            if wanted:
+                raise NoModel(f"model 'apple' takes no {name}; leave it out of decoding")
         mode = self._fm.SamplingMode
         if d.temp == 0:
             return self._fm.GenerationOptions(sampling=mode.greedy(), maximum_response_tokens=d.max_tokens)
-        kind = {"top": d.top_k} if d.top_k > 0 else {"probability_threshold": d.top_p}
-        sampling = mode.random(**kind, seed=d.seed)
+        if d.top_k > 0:
+            sampling = mode.random(top=d.top_k, seed=d.seed)
+        else:
+            sampling = mode.random(probability_threshold=d.top_p, seed=d.seed)
         return self._fm.GenerationOptions(temperature=d.temp, sampling=sampling, maximum_response_tokens=d.max_tokens)
 
-    async def _all(self, asked: Sequence[tuple[str, str, Any, Decoding]]) -> list[Completion]:
-        return [await self._one(*one) for one in asked]
+    async def _all(
+        self, prompts: Sequence[Sequence[Message]], options: Sequence[Any], decodings: Sequence[Decoding]
+    ) -> list[Completion]:
+        done = []
+        for messages, how, decoding in zip(prompts, options, decodings, strict=True):
+            done.append(await self._one(messages, how, decoding.max_tokens))
+        return done
 
-    async def _one(self, instructions: str, prompt: str, options: Any, decoding: Decoding) -> Completion:
+    async def _one(self, messages: Sequence[Message], options: Any, max_tokens: int) -> Completion:
         fm = self._fm
-        read = await self._model.token_count(instructions) + await self._model.token_count(prompt)
-        said = ""
+        instructions, prompt = _split(messages)
+        prompt_tokens = await self._model.token_count(instructions) + await self._model.token_count(prompt)
+        fault = ""
         for pause in (*self._pauses, None):
             try:
                 session = fm.LanguageModelSession(instructions=instructions, model=self._model)
                 text = str(await session.respond(prompt, options=options))
-                made = int(await self._model.token_count(text))
+                tokens = int(await self._model.token_count(text))
                 # The SDK does not say why a reply ended.
-                return Completion(text, read, made, "length" if made >= decoding.max_tokens else "stop")
+                return Completion(text, prompt_tokens, tokens, "stop" if tokens < max_tokens else "length")
             except (fm.GuardrailViolationError, fm.RefusalError) as error:
-                return Completion(_line(error), read, 0, "refusal")
+                return Completion(_line(error), prompt_tokens, 0, "refusal")
             except fm.ExceededContextWindowSizeError as error:
-                said = f"the conversation does not fit the window of {self.identity['window']} tokens ({_line(error)})"
+                fault = f"the conversation does not fit the window of {self.identity['window']} tokens ({_line(error)})"
                 break
             except fm.AssetsUnavailableError as error:
                 raise NoModel(f"model 'apple': its files are not there ({_line(error)}); try again later") from error
             except (fm.RateLimitedError, fm.ConcurrentRequestsError) as error:
-                said = _line(error)
+                fault = _line(error)
                 if pause is not None:
                     await asyncio.sleep(pause)
-        return Completion(said, read, 0, "error")
+        return Completion(fault, prompt_tokens, 0, "error")
 
 
 def _split(messages: Sequence[Message]) -> tuple[str, str]:
     """Instructions and one prompt. Earlier turns become text: a session cannot be handed a history."""
-    told = "\n".join(m["content"] for m in messages if m["role"] == "system")
-    turns = [m for m in messages if m["role"] != "system"]
-    names = {"user": "", "assistant": "Reply: "}
-    return told, "\n\n".join(f"{names[m['role']]}{m['content']}" for m in turns)
+    instructions, turns = [], []
+    for message in messages:
+        if message["role"] == "system":
+            instructions.append(message["content"])
+        elif message["role"] == "assistant":
+            turns.append(f"Reply: {message['content']}")
+        else:
+            turns.append(message["content"])
+    return "\n".join(instructions), "\n\n".join(turns)
 
 
 def _line(error: Exception) -> str:

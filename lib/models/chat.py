@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from lib.models.model import Message, NoModel, one_line
+from lib.models.model import Json, Message, NoModel, one_line
 
 TODAY = date(2024, 7, 26)  # in every run: the day that Llama 3's own templates fall back on
 DAY = "%d %b %Y"  # as those templates write it
@@ -118,8 +118,8 @@ class Chat:
             return text
         return answer
 
-    def _formed(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        turns: list[dict[str, Any]] = [dict(message) for message in messages]
+    def _formed(self, messages: Sequence[Message]) -> list[Json]:
+        turns: list[Json] = [dict(message) for message in messages]
         if self.folds and turns[0]["role"] == "system" and len(turns) > 1:
             system, first, *later = turns
             turns = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *later]

@@ -13,12 +13,11 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from lib.claude.client import Claude, NotAnswered, check_key, schema
 from lib.claude.prices import BudgetSpent, CloudError, UnknownModel, listed
 from lib.models.grammar import BadGrammar
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Identity, Json, Message, NoModel
 
 CAN = Capabilities(greedy=False, temperature=False, grammar=True)
 CAP = "NOTCH_CANDIDATE_DOLLARS"
@@ -37,13 +36,13 @@ def check(name: str) -> None:
 
 def cap() -> float:
     """Dollars that one model may spend: 2, or what the environment says. Raises NoModel."""
-    told = os.environ.get(CAP, "2")
+    text = os.environ.get(CAP, "2")
     try:
-        dollars = float(told)
+        dollars = float(text)
     except ValueError:
         dollars = -1.0
     if not 0 < dollars < 10_000:
-        raise NoModel(f"{CAP} is {told!r:.40}: expected the dollars that a candidate may cost, such as 2")
+        raise NoModel(f"{CAP} is {text!r:.40}: expected the dollars that a candidate may cost, such as 2")
     return dollars
 
 
@@ -53,7 +52,7 @@ class CloudModel:
     def __init__(self, name: str, dollars: float | None = None, concurrency: int = 10) -> None:
         check(name)
         self.name = name
-        self.identity: dict[str, Any] = {"name": name, "served": [], "sampling": "the API's own"}
+        self.identity: Identity = {"name": name, "served": [], "sampling": "the API's own"}
         self.capabilities = CAN
         self.cost = Cost()
         self.dollars = cap() if dollars is None else dollars
@@ -74,14 +73,16 @@ class CloudModel:
             self.cost += Cost(seconds=time.perf_counter() - began, dollars=self._claude.budget.spent - paid)
         raise failed
 
-    async def _all(self, requests: Sequence[dict[str, Any]]) -> list[Completion]:
-        found = await asyncio.gather(*(self._one(r) for r in requests), return_exceptions=True)
-        for one in found:
-            if isinstance(one, BaseException):
-                raise one  # after all others have ended: what is in flight is paid for
-        return found  # type: ignore[return-value]
+    async def _all(self, requests: Sequence[Json]) -> list[Completion]:
+        replies = await asyncio.gather(*(self._one(r) for r in requests), return_exceptions=True)
+        done = []
+        for reply in replies:
+            if isinstance(reply, BaseException):
+                raise reply  # after all others have ended: what is in flight is paid for
+            done.append(reply)
+        return done
 
-    async def _one(self, request: dict[str, Any]) -> Completion:
+    async def _one(self, request: Json) -> Completion:
         try:
             reply = await self._claude.ask(request)
         except NotAnswered as error:
@@ -93,26 +94,25 @@ class CloudModel:
         reason = REASONS.get(reply.stop_reason, reply.stop_reason)
         return Completion(reply.text, spent.input_tokens, spent.output_tokens, reason, id=reply.message_id)
 
-    def _request(self, messages: Sequence[Message], decoding: Decoding) -> dict[str, Any]:
+    def _request(self, messages: Sequence[Message], decoding: Decoding) -> Json:
         usual = Decoding()
         for name in ("temp", "top_p", "min_p", "top_k"):
             if getattr(decoding, name) != getattr(usual, name):
                 raise NoModel(f"model {self.name!r} takes no {name}: Claude samples as it likes; leave it out")
-        told = [m["content"] for m in messages if m["role"] == "system"]
-        made: dict[str, Any] = {
+        request: Json = {
             "model": self.name,
             "max_tokens": decoding.max_tokens,
-            "system": [{"type": "text", "text": text} for text in told],
+            "system": [{"type": "text", "text": m["content"]} for m in messages if m["role"] == "system"],
             "messages": [dict(m) for m in messages if m["role"] != "system"],
         }
         if listed(self.name).thinking:
-            made["thinking"] = {"type": "between_tools"}  # there are no tools: it answers without thinking first
+            request["thinking"] = {"type": "between_tools"}  # there are no tools: it answers without thinking first
         if decoding.grammar:
-            made["output_config"] = {"format": {"type": "json_schema", "schema": _schema(decoding.grammar)}}
-        return made
+            request["output_config"] = {"format": {"type": "json_schema", "schema": _schema(decoding.grammar)}}
+        return request
 
 
-def _schema(grammar: str) -> dict[str, Any]:
+def _schema(grammar: str) -> Json:
     try:
         return schema(json.loads(grammar))
     except (ValueError, TypeError, AttributeError, AssertionError) as error:

@@ -38,7 +38,7 @@ class MiniLM:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise NoModel(f"sentence vectors need mlx and tokenizers ({error}); run `make setup`") from error
-        self.weights: dict[str, Any] = mx.load(str(folder / "model.safetensors"))
+        self.weights: Any = mx.load(str(folder / "model.safetensors"))
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(MOST_TOKENS)
@@ -47,21 +47,22 @@ class MiniLM:
         """One row of 384 numbers a text, of length 1."""
         import numpy as np
 
-        ids = [e.ids for e in self.tokenizer.encode_batch(list(texts))]
-        found = np.zeros((len(ids), 384), dtype=np.float32)
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        vectors = np.zeros((len(ids), 384), dtype=np.float32)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # rows of like length, so little is padded
         for at in range(0, len(order), 64):
             rows = order[at : at + 64]
-            found[rows] = np.array(self._forward([ids[i] for i in rows]))
-        return found
+            vectors[rows] = np.array(self._forward([ids[i] for i in rows]))
+        return vectors
 
     def _forward(self, rows: list[list[int]]) -> Any:
+        """Token ids of B texts -> (B, 384). T is the longest text, 384 are 12 heads of 32."""
         import mlx.core as mx
         import mlx.nn as nn
 
         w, width = self.weights, max(map(len, rows))
-        tokens = mx.array([r + [0] * (width - len(r)) for r in rows])
-        there = mx.array([[1.0] * len(r) + [0.0] * (width - len(r)) for r in rows])
+        tokens = mx.array([row + [0] * (width - len(row)) for row in rows])  # (B, T)
+        real = (mx.arange(width) < mx.array([[len(row)] for row in rows])).astype(mx.float32)  # (B, T), 0 at padding
 
         def linear(x: Any, name: str) -> Any:
             return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
@@ -69,20 +70,20 @@ class MiniLM:
         def norm(x: Any, name: str) -> Any:
             return mx.fast.layer_norm(x, w[f"{name}.LayerNorm.weight"], w[f"{name}.LayerNorm.bias"], 1e-12)
 
-        def heads(x: Any) -> Any:
+        def heads(x: Any) -> Any:  # (B, T, 384) -> (B, 12, T, 32)
             return x.reshape(len(rows), width, 12, 32).transpose(0, 2, 1, 3)
 
         e = "embeddings"
         x = w[f"{e}.word_embeddings.weight"][tokens] + w[f"{e}.position_embeddings.weight"][:width]
         x = norm(x + w[f"{e}.token_type_embeddings.weight"][0], e)
-        mask = ((there - 1) * 1e9)[:, None, None, :]
+        mask = ((real - 1) * 1e9)[:, None, None, :]  # no token sees padding
         for n in range(6):
             layer = f"encoder.layer.{n}"
             q, k, v = (heads(linear(x, f"{layer}.attention.self.{part}")) for part in ("query", "key", "value"))
-            seen = mx.fast.scaled_dot_product_attention(q, k, v, scale=32**-0.5, mask=mask)
-            seen = seen.transpose(0, 2, 1, 3).reshape(len(rows), width, 384)
-            x = norm(x + linear(seen, f"{layer}.attention.output.dense"), f"{layer}.attention.output")
+            attended = mx.fast.scaled_dot_product_attention(q, k, v, scale=32**-0.5, mask=mask)
+            attended = attended.transpose(0, 2, 1, 3).reshape(len(rows), width, 384)
+            x = norm(x + linear(attended, f"{layer}.attention.output.dense"), f"{layer}.attention.output")
             wide = nn.gelu(linear(x, f"{layer}.intermediate.dense"))
             x = norm(x + linear(wide, f"{layer}.output.dense"), f"{layer}.output")
-        mean = (x * there[..., None]).sum(1) / there.sum(1, keepdims=True)
+        mean = (x * real[..., None]).sum(1) / real.sum(1, keepdims=True)
         return mean / mx.maximum(mx.linalg.norm(mean, axis=1, keepdims=True), 1e-12)

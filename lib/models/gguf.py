@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import check_sums, locked, sums, sync_folder
-from lib.models.model import NoModel
+from lib.models.model import Json, NoModel
 from lib.weights import cache, sum_of
 
 VERSION = 1  # of this conversion: another one makes another folder
@@ -37,7 +37,6 @@ TYPES = {
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
 CONTROL, USER_DEFINED = 3, 4  # kinds of tokens that are never cut
-Json = dict[str, Any]  # metadata of a file, and what transformers and mlx-lm read: another mapping for each model
 MODULES = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",

@@ -38,15 +38,15 @@ def _compiled(schema: str) -> str:
     except ImportError as error:
         raise BadGrammar(f"a grammar needs llguidance ({error}); run `make setup`") from error
     try:
-        told = json.loads(schema)
+        parsed = json.loads(schema)
     except ValueError as error:
         raise BadGrammar(f"grammar {schema!r:.60} is not JSON ({error}); expected a JSON schema as text") from error
-    if not isinstance(told, dict):
+    if not isinstance(parsed, dict):
         raise BadGrammar(f'grammar {schema!r:.60}: expected a JSON schema, an object such as {{"type": "object"}}')
-    grammar = LLMatcher.grammar_from_json_schema(json.dumps(told), overrides=SPACING)
-    wrong = LLMatcher.validate_grammar(grammar)
-    if wrong:
-        raise _not_held(schema, wrong)
+    grammar = LLMatcher.grammar_from_json_schema(json.dumps(parsed), overrides=SPACING)
+    fault = LLMatcher.validate_grammar(grammar)
+    if fault:
+        raise _not_held(schema, fault)
     return grammar
 
 
@@ -90,20 +90,21 @@ class Grammars:
         from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
 
         bits = allocate_token_bitmask(len(rules), self.table.vocab_size)
-        asked = [(rule.matcher, i) for i, rule in enumerate(rules) if rule and not rule.complete]
-        if asked:
-            fill_next_token_bitmask_par(self._executor, asked, bits)
-        known = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, : self.table.vocab_size]
-        found = np.zeros((len(rules), width), dtype=np.uint8)  # rows of the output layer that are no token stay shut
-        found[:, : known.shape[1]] = known[:, :width]
+        matchers = [(rule.matcher, i) for i, rule in enumerate(rules) if rule and not rule.complete]
+        if matchers:
+            fill_next_token_bitmask_par(self._executor, matchers, bits)
+        # 32 tokens a word of `bits`: (rows, words) -> (rows, vocabulary of the tokenizer)
+        tokens = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, : self.table.vocab_size]
+        allowed = np.zeros((len(rules), width), dtype=np.uint8)  # rows of the output layer that are no token stay shut
+        allowed[:, : tokens.shape[1]] = tokens[:, :width]
         for i, rule in enumerate(rules):
             if rule is None:
-                found[i] = 1
-            elif rule.complete or not found[i].any():
+                allowed[i] = 1
+            elif rule.complete or not allowed[i].any():
                 # Without a mask the model would write on after valid JSON.
-                found[i] = 0
-                found[i, self.ends] = 1
-        return found
+                allowed[i] = 0
+                allowed[i, self.ends] = 1
+        return allowed
 
 
 class Rule:
@@ -124,4 +125,6 @@ class Rule:
     def forced(self) -> list[int]:
         """The tokens that must come next, one after the other, none where there is a choice: what `allowed` would
         leave alone at each of them. Moves nothing."""
-        return [] if self.complete else list(self.matcher.compute_ff_tokens())
+        if self.complete:
+            return []
+        return list(self.matcher.compute_ff_tokens())

@@ -6,11 +6,10 @@ Knows which backend a name belongs to and what that backend can do. Does not kno
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from lib.models import apple, cloud, grammar, mlx, provenance, stored
 from lib.models.mlx import MLXModel, adapter_folder
-from lib.models.model import Capabilities, Decoding, Model, NoModel, ToyModel
+from lib.models.model import Capabilities, Decoding, Json, Model, NoModel, ToyModel
 
 SAMPLING = ("temp", "top_p", "min_p", "top_k", "seed", "repetition_penalty", "repetition_context")
 
@@ -75,23 +74,25 @@ def capabilities(name: str) -> Capabilities:
         return ToyModel().capabilities
     if stored.named(name):
         return stored.CAN
-    return apple.CAN if name == "apple" else cloud.CAN if _in_cloud(name) else mlx.CAN
+    if name == "apple":
+        return apple.CAN
+    return cloud.CAN if _in_cloud(name) else mlx.CAN
 
 
-def check_decoding(name: str, told: dict[str, Any]) -> None:
+def check_decoding(name: str, values: Json) -> None:
     """Refuse decoding that the model of this name does not take, and a bad grammar. Raises NoModel or ValueError."""
-    can, made = capabilities(name), Decoding.of(told)
+    can, decoding = capabilities(name), Decoding.of(values)
     if not can.greedy:
         for key in SAMPLING:
-            if key in told:
+            if key in values:
                 raise NoModel(
                     f"decoding has {key}, which model {name!r} does not take: it samples as it likes, and greedy is "
                     "not available; leave decoding empty but for max_tokens and grammar"
                 )
-    if made.grammar:
+    if decoding.grammar:
         if not can.grammar:
             raise NoModel(f"decoding has a grammar, which model {name!r} does not offer; leave it out")
-        grammar.check(made.grammar)
+        grammar.check(decoding.grammar)
 
 
 def _in_cloud(name: str) -> bool:

@@ -28,7 +28,7 @@ from lib.models import gguf, provenance, ragged
 from lib.models.batching import PROBED, SCORE_TOKENS, Row, agrees, batch, mean_logprobs
 from lib.models.chat import CUT, PROBE, Chat
 from lib.models.grammar import Grammars, Rule
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel, one_line
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Identity, Message, NoModel, one_line
 from lib.models.prefixes import Prefixes
 
 DEFAULT = "smollm2"  # the subject that needs no hub, no key and no GPU
@@ -38,6 +38,7 @@ NAMES = (
     f"{DEFAULT}, toy, apple, stored:NAME, a claude-* id, an MLX folder, a GGUF file, or a hub id such as "
     "mlx-community/Llama-3.2-3B-Instruct-4bit"
 )
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 THREADS = "NOTCH_THREADS"  # the environment variable with the number of BLAS threads, see `use_threads`
 BLAS_HINT = "install OpenBLAS (Debian, Ubuntu: apt-get install libopenblas0-pthread) to be 15 to 40 times faster"
 
@@ -50,13 +51,13 @@ def fast_blas() -> str:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get(THREADS, "1"))
     try:
         ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
-        found = "openblas"
+        library = "openblas"
     except OSError:
-        found = "reference"
+        library = "reference"
     import numpy  # noqa: F401  # brings an OpenBLAS of its own, which may have been loaded before this was set
 
     use_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))
-    return found
+    return library
 
 
 def use_threads(count: int) -> None:
@@ -83,21 +84,37 @@ def engine() -> tuple[bool, str]:
     return True, f"{version('mlx')}, {'Metal' if mx.metal.is_available() else 'CPU'}"
 
 
-def resolve(name: str) -> str:
-    """The folder or hub id behind a model's name; pinned weights are fetched, a GGUF file is converted. Raises NoModel."""
+def folder_of(name: str) -> Path:
+    """The folder that a model is loaded from; pinned weights and hub ids are fetched where they are not here, a GGUF
+    file is converted. Raises NoModel."""
     where = name.removeprefix("mlx:")
     if where == DEFAULT:
-        return str(gguf.folder(pinned(DEFAULT) / weights.PINNED[DEFAULT].files[0].name))
+        return gguf.folder(pinned(DEFAULT) / weights.PINNED[DEFAULT].files[0].name)
     if not where or len(where) > 200:
         raise NoModel(f"model {name[:40]!r}: expected {NAMES}")
-    here = next((path for path in (Path(where), ROOT / where) if path.exists()), None)
-    if here and here.is_dir():
-        return str(here)
-    if here and here.suffix == ".gguf":
-        return str(gguf.folder(here))
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", where) and not where.endswith(".gguf"):
-        return where
+    for path in (Path(where), ROOT / where):
+        if path.is_dir():
+            return path
+        if path.is_file() and path.suffix == ".gguf":
+            return gguf.folder(path)
+    if HUB_ID.fullmatch(where) and not where.endswith(".gguf"):
+        return _snapshot(where)
     raise NoModel(f"model {name!r}: there is no such file or folder, and it is none of {NAMES}")
+
+
+def _snapshot(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
+
+    # Keeps the progress bars of the hub out of notebooks.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=DEFAULT_ALLOW_PATTERNS))
+    except Exception as error:  # of the network, the hub, its client or the disk
+        raise NoModel(
+            f"model {hub_id!r} cannot be had (a hub id needs the network once; or name a folder with its weights): "
+            f"{one_line(error)}"
+        ) from error
 
 
 def pinned(name: str) -> Path:
@@ -106,25 +123,6 @@ def pinned(name: str) -> Path:
         return weights.fetch(name)
     except weights.NoWeights as error:
         raise NoModel(str(error)) from error
-
-
-def folder_of(name: str) -> Path:
-    """The folder that a model is loaded from; of a hub id the snapshot, fetched where it is not here. Raises NoModel."""
-    where = resolve(name)
-    if Path(where).is_dir():
-        return Path(where)
-    from huggingface_hub import snapshot_download
-    from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
-
-    # Keeps the progress bars of the hub out of notebooks.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    try:
-        return Path(snapshot_download(where, allow_patterns=DEFAULT_ALLOW_PATTERNS))
-    except Exception as error:  # of the network, the hub, its client or the disk
-        raise NoModel(
-            f"model {name!r} cannot be had (a hub id needs the network once; or name a folder with its weights): "
-            f"{one_line(error)}"
-        ) from error
 
 
 def identity(name: str) -> str:
@@ -205,9 +203,8 @@ class MLXModel:
 
     def _checked_width(self, base: Any, width: int) -> int:
         """How many rows go through at once: as many as wanted, or 1 where a batch does not say what one row says."""
-        if width == 1 or ragged.fits(
-            base
-        ):  # the rows of `ragged` are our own, and one architecture: tests compare them
+        # The rows of `ragged` are our own and of one architecture: tests compare them, once and for all.
+        if width == 1 or ragged.fits(base):
             return width
         long = [*PROBE[:-1], {**PROBE[-1], "content": PROBE[-1]["content"] * 5}]
         prompts = [self.encode(PROBE), self.encode(long)]
@@ -225,9 +222,10 @@ class MLXModel:
     def _set_adapter(self, adapter: str) -> None:
         """Put an adapter's folder on; "" is the bare base."""
         self.adapter = adapter
-        model = adapted(self._base, adapter, self.on_gpu) if adapter else self._base
-        self.identity: dict[str, Any] = dict(self._bare)
+        model = self._base
+        self.identity: Identity = dict(self._bare)
         if adapter:
+            model = adapted(self._base, adapter, self.on_gpu)
             self.identity["adapter"] = provenance.content_hash(Path(adapter), provenance.ADAPTER)
         self.model, self._prefixes = model, Prefixes(model, lambda: prompt_cache(model))
 
@@ -285,43 +283,47 @@ class MLXModel:
         room = self.context - len(ids)
         if room < 1:
             return Row(ids, decoding, reason="error")
-        # Past its context a model counts positions that it never learnt: the reply is cut off there, as by `max_tokens`.
-        within = replace(decoding, max_tokens=min(decoding.max_tokens, room))
-        return Row(ids, within, self._rule(decoding.grammar) if decoding.grammar else None)
+        if room < decoding.max_tokens:
+            # Past its context a model counts positions that it never learnt: the reply is cut off there.
+            decoding = replace(decoding, max_tokens=room)
+        if not decoding.grammar:
+            return Row(ids, decoding)
+        return Row(ids, decoding, self._rule(decoding.grammar))
 
     def _completion(self, row: Row) -> Completion:
         if row.reason == "error":
-            text = f"the prompt has {len(row.prompt)} tokens, and the context of {self.name} is {self.context}"
+            text = f"the prompt has {len(row.prompt)} tokens, and the context of the model is {self.context}"
             return Completion(text, len(row.prompt), 0, "error")
-        drawn = self.tokenizer.decode(row.reply, skip_special_tokens=True)
-        text = self.chat.reply(drawn)
-        if text != drawn:  # also of a model that nothing said this of
+        whole = self.tokenizer.decode(row.reply, skip_special_tokens=True)
+        text = self.chat.reply(whole)
+        if text != whole:  # also of a model that nothing said this of
             self.identity["reply"] = CUT
         tokens = (*row.reply, *row.end)
         return Completion(text, len(row.prompt), len(tokens), row.reason, tokens=tokens)
 
     def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]:
-        """The replies back, each with the mean log-probability of its tokens, its end not among them."""
+        """The replies back, each with the mean log-probability of its tokens, its end not among them. Raises ValueError
+        on an empty reply, and on one that goes past the context."""
         from mlx_lm.generate import wired_limit
 
         if not prompts:
             return []
         began = time.perf_counter()
-        asked = [self.encode(p) for p in prompts]
-        said = [self.tokenizer.encode(r, add_special_tokens=False) for r in replies]
-        if not all(said):
+        starts = [self.encode(prompt) for prompt in prompts]
+        ends = [self.tokenizer.encode(reply, add_special_tokens=False) for reply in replies]
+        if not all(ends):
             raise ValueError("a reply to score is empty: it has no tokens to score")
-        longest = max(len(prompt) + len(reply) for prompt, reply in zip(asked, said, strict=True))
-        if longest > self.context:
+        lengths = [len(start) + len(end) for start, end in zip(starts, ends, strict=True)]
+        if max(lengths) > self.context:
             raise ValueError(
-                f"a reply to score ends at token {longest}, and the context of {self.name} is {self.context}"
+                f"a reply to score ends at token {max(lengths)}, and the context of the model is {self.context}"
             )
         positions = 1 if self.batch == 1 else SCORE_TOKENS
         with wired_limit(self.model):
-            logprobs = mean_logprobs(self.model, self._prefixes, asked, said, positions)
+            logprobs = mean_logprobs(self.model, self._prefixes, starts, ends, positions)
         done = []
-        for text, prompt, reply, logprob in zip(replies, asked, said, logprobs, strict=True):
-            done.append(Completion(text, len(prompt) + len(reply), 0, "scored", logprob))
+        for text, length, logprob in zip(replies, lengths, logprobs, strict=True):
+            done.append(Completion(text, length, 0, "scored", logprob))
         self._book(done, began, time.perf_counter() - began)
         return done
 
@@ -334,14 +336,8 @@ class MLXModel:
         import mlx.core as mx
 
         mx.clear_cache()
-        self._spent.cost += Cost(
-            calls=len(done),
-            prompt_tokens=sum(c.prompt_tokens for c in done),
-            generation_tokens=sum(c.generation_tokens for c in done),
-            seconds=time.perf_counter() - began,
-            prompt_seconds=prompt_seconds,
-            peak_memory=mx.get_peak_memory() / 1e9,
-        )
+        seconds, peak = time.perf_counter() - began, mx.get_peak_memory() / 1e9
+        self._spent.cost += Cost.of(done, seconds=seconds, prompt_seconds=prompt_seconds, peak_memory=peak)
 
 
 def prompt_cache(model: Any) -> list[Any]:

@@ -15,6 +15,8 @@ from lib.files import Exit, OneLine
 from lib.forms import Number, fill, form
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+Json = dict[str, Any]  # free form: what a server, a file format or a schema wants
+Identity = dict[str, Any]  # what the record keeps of a model: name, weights, adapter, and what was done to its prompts
 
 FAILED = ("refusal", "error")  # finish reasons of a reply that is none
 
@@ -88,20 +90,29 @@ class Cost:
     prompt_seconds: float = 0.0  # of the seconds: reading prompts, where the backend can tell
 
     def __add__(self, other: Cost) -> Cost:
-        mine, its = asdict(self), asdict(other)
-        peak = max(mine.pop("peak_memory"), its.pop("peak_memory"))
-        return Cost(**{k: mine[k] + its[k] for k in mine}, peak_memory=peak)
+        both = {name: value + getattr(other, name) for name, value in asdict(self).items()}
+        return Cost(**both | {"peak_memory": max(self.peak_memory, other.peak_memory)})
+
+    @classmethod
+    def of(cls, replies: Sequence[Completion], **more: float) -> Cost:
+        """What replies took: their calls and tokens, and what else is known of them."""
+        prompt_tokens = sum(reply.prompt_tokens for reply in replies)
+        return cls(len(replies), prompt_tokens, sum(reply.generation_tokens for reply in replies), **more)
 
     @property
     def prompt_tps(self) -> float | None:
         """Prompt tokens a second, prefixes that were read once counted for every row; None where nobody timed it."""
-        return self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else None
+        if not self.prompt_seconds:
+            return None
+        return self.prompt_tokens / self.prompt_seconds
 
     @property
     def generation_tps(self) -> float | None:
         """New tokens a second, reading prompts left out where that is known; None where nothing was generated."""
-        spent = self.seconds - self.prompt_seconds
-        return self.generation_tokens / spent if self.generation_tokens and spent > 0 else None
+        seconds = self.seconds - self.prompt_seconds
+        if not self.generation_tokens or seconds <= 0:
+            return None
+        return self.generation_tokens / seconds
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,7 @@ class Model(Protocol):
     """Anything that completes conversations. `cost` grows with every call."""
 
     name: str
-    identity: dict[str, Any]  # what the record keeps: name, weights, adapter
+    identity: Identity
     capabilities: Capabilities
     cost: Cost
 
@@ -140,7 +151,7 @@ class ToyModel:
 
     def __init__(self, reply: Callable[[Sequence[Message]], str] | None = None, name: str = "toy") -> None:
         self.name = name
-        self.identity: dict[str, Any] = {"name": name}
+        self.identity: Identity = {"name": name}
         self.capabilities = Capabilities()
         self.cost = Cost()
         self.seen: list[Sequence[Message]] = []
@@ -152,11 +163,10 @@ class ToyModel:
             self.seen.append(messages)
             words = self._reply(messages).split(" ")
             text = " ".join(words[: decoding.max_tokens])
-            read = sum(len(m["content"].split()) for m in messages)
-            count = min(len(words), decoding.max_tokens)
-            done.append(Completion(text, read, count, "stop" if count == len(words) else "length"))
-        read, written = sum(c.prompt_tokens for c in done), sum(c.generation_tokens for c in done)
-        self.cost += Cost(len(done), read, written)
+            prompt_tokens = sum(len(m["content"].split()) for m in messages)
+            reason = "stop" if len(words) <= decoding.max_tokens else "length"
+            done.append(Completion(text, prompt_tokens, min(len(words), decoding.max_tokens), reason))
+        self.cost += Cost.of(done)
         return done
 
 

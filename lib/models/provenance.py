@@ -11,14 +11,19 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lib.files import ROOT, canonical, runs_folder, sha256
-from lib.models.model import NoModel
+from lib.models.model import Json, NoModel
 from lib.weights import sum_of
 
 NAME = "provenance.json"
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
+PEFT = (
+    "an adapter in the form of PEFT, which mlx-lm does not read: write its A and B transposed as lora_a and lora_b into "
+    f"{WEIGHTS} with a {CONFIG} of mlx-lm, or train one here with `notch train`"
+)
 # What a model is: its weights, how it cuts text, how it is spoken to, where a reply ends, and code of its own.
 MODEL = (
     "model*.safetensors",
@@ -40,6 +45,39 @@ MODEL = (
 ADAPTER = (WEIGHTS, CONFIG)  # the config scales it: the same weights with another scale say something else
 
 
+class Lora(BaseModel):
+    """The update is scale * B A, A and B of this rank; other fields, such as which modules have one, are mlx-lm's."""
+
+    model_config = ConfigDict(extra="allow")
+    rank: int
+    scale: float
+    dropout: float = 0.0
+
+
+class Config(BaseModel):
+    """What mlx-lm's file beside the weights says."""
+
+    fine_tune_type: str = "lora"
+    num_layers: int  # the last so many have an adapter; -1 is all
+    lora_parameters: Lora
+
+
+def config(folder: Path) -> Config:
+    """How an adapter is built. Raises NoModel, also on one in the form of another library."""
+    text = (folder / CONFIG).read_bytes()
+    if b'"peft_type"' in text:
+        raise NoModel(f"adapter {folder}: {PEFT}")
+    try:
+        return Config.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise NoModel(
+            f"adapter {folder}: rank, scale and layers cannot be read from {CONFIG} "
+            f"({' '.join(map(str, first['loc'])) or 'the file'}: {first['msg']}); expected num_layers and "
+            "lora_parameters {rank, scale}, as mlx-lm writes them"
+        ) from None
+
+
 def content_hash(folder: Path, parts: Sequence[str] = MODEL) -> str:
     """16 hex digits over every byte that makes a model, or an adapter, in a folder; where it lies does not count."""
     files = sorted({path for part in parts for path in folder.glob(part)})
@@ -56,24 +94,27 @@ def places(adapter: str, runs: Path | None = None) -> Iterator[Path]:
     run, _, epoch = adapter.partition("/")
     if re.fullmatch(r"[a-z0-9][a-z0-9-]*", run) and re.fullmatch(r"(epoch-\d\d)?", epoch):
         runs = runs or runs_folder()
-        named = [runs / run, *sorted(runs.glob(f"[0-9]*-{run}"), reverse=True)]
-        # The glob also finds runs whose slug merely ends like this one.
-        yield from (p / "adapter" / epoch for p in named if p.name == run or p.name.partition("-")[2] == run)
+        for path in (runs / run, *sorted(runs.glob(f"[0-9]*-{run}"), reverse=True)):
+            if run in (path.name, path.name.partition("-")[2]):  # the glob also finds a slug that merely ends like it
+                yield path / "adapter" / epoch
 
 
 def find(adapter: str, runs: Path | None = None) -> Path:
     """The folder of an adapter. Raises NoModel."""
     for folder in places(adapter, runs):
+        if (folder / "adapter_model.safetensors").exists():
+            raise NoModel(f"adapter {adapter!r}: {folder}: {PEFT}")
         if (folder / WEIGHTS).exists():
             if not (folder / CONFIG).exists():
                 raise NoModel(f"adapter {adapter!r}: {folder} has no {CONFIG}, so its rank and layers are unknown")
+            config(folder)
             return folder
     raise NoModel(
         f"adapter {adapter!r}: no {WEIGHTS} in a folder of that name, and no sealed run with an adapter is called so"
     )
 
 
-def read(folder: Path | str) -> dict[str, Any] | None:
+def read(folder: Path | str) -> Json | None:
     """What the adapter's own file says; None for an adapter without one. Raises NoModel on a broken file."""
     path = Path(folder) / NAME
     if not path.exists():

@@ -10,10 +10,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lib.files import RULER, canonical, rows, sha256
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, NoModel
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Identity, Json, Message, NoModel
 
 PREFIX = "stored:"
 CAN = Capabilities(greedy=False, temperature=False)
@@ -24,7 +23,7 @@ ELSE = "{task}"  # stands for the task in the prompt that is hashed
 class Answers:
     """A file of answers."""
 
-    about: dict[str, Any]  # its first line: who wrote it, how, when, `prompt_sha256`, `pipeline`
+    about: Json  # its first line: who wrote it, how, when, `prompt_sha256`, `pipeline`
     replies: dict[str, str]  # task -> reply as the prompt asks for it
 
 
@@ -71,14 +70,14 @@ class StoredModel:
 
     def __init__(self, name: str) -> None:
         self.name, self.answers = name, read(name)
-        self.identity: dict[str, Any] = {"name": name, "answers": content_hash(name)}
+        self.identity: Identity = {"name": name, "answers": content_hash(name)}
         self.capabilities = CAN
         self.cost = Cost()
 
     def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
         """The stored reply to each prompt; a prompt that it was not written for is an error of that case."""
         done = [self._reply(messages) for messages in prompts]
-        self.cost += Cost(calls=len(done))
+        self.cost += Cost.of(done)
         return done
 
     def _reply(self, messages: Sequence[Message]) -> Completion:

@@ -9,70 +9,76 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.files import sha256, write_atomic
+from lib.files import sha256
+from lib.log import Row
 from lib.models.mlx import adapter_folder
 from lib.models.provenance import CONFIG, NAME, WEIGHTS, read
-from lib.train.lora import shape, tensors
+from lib.train.fit import tensors
+from lib.train.lora import shape
 
 FORMAT = 1
 
 
-def config(layers: int, lora: Mapping[str, Any]) -> dict[str, Any]:
-    """mlx-lm's description of an adapter: how many of the last layers, rank, scale, dropout."""
-    return {"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": dict(lora)}
+@dataclass(frozen=True)
+class Provenance:
+    """How an adapter was made: what stands in the file beside its weights, with the hashes of its files."""
+
+    method: str
+    base: Mapping[str, str]  # name and content hash
+    data: Row  # the card of its pairs
+    code: str
+    seed: int
+    parameters: Row
+    parents: Sequence[Row] = ()  # adapters that it goes on from, or is merged of
+    epoch: int | None = None  # of a training
+
+    def as_dict(self) -> Row:
+        plain = asdict(self) | {"parents": list(self.parents)}
+        if self.epoch is None:
+            del plain["epoch"]
+        return plain
 
 
-def files(weights: bytes, told: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files of an adapter folder by name. `told` is the provenance without the hashes, `settings` the config."""
-    plain = (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode()
-    hashes = {WEIGHTS: sha256(weights), CONFIG: sha256(plain)}
-    about = {"format": FORMAT, **told, "files": hashes}
-    said = (json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    return {WEIGHTS: weights, CONFIG: plain, NAME: said}
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter before it is written."""
+
+    weights: bytes
+    layers: int  # how many of the last ones it changes
+    lora: Mapping[str, float]  # rank, scale, dropout
+    provenance: Provenance
+
+    def files(self) -> dict[str, bytes]:
+        """The files of its folder by name."""
+        config = {"fine_tune_type": "lora", "num_layers": self.layers, "lora_parameters": dict(self.lora)}
+        files = {WEIGHTS: self.weights, CONFIG: _json(config)}
+        hashes = {name: sha256(content) for name, content in files.items()}
+        return {**files, NAME: _json({"format": FORMAT, **self.provenance.as_dict(), "files": hashes})}
 
 
-def write(folder: Path, named: Mapping[str, bytes]) -> Path:
-    """Write an adapter's files, the weights last: a folder without them is no adapter. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in sorted(named, key=lambda n: n == WEIGHTS):
-        write_atomic(folder / name, named[name])
-    return folder
+def _json(value: Row) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def provenance(
-    method: str,
-    base: Mapping[str, Any],
-    data: Mapping[str, Any],
-    code: str,
-    seed: int,
-    parameters: Mapping[str, Any],
-    parents: Sequence[Mapping[str, Any]] = (),
-    **more: Any,
-) -> dict[str, Any]:
-    """What stands in the file: how, on which base, from which data, by which code, from which adapters."""
-    return {
-        "method": method, "base": dict(base), "data": dict(data), "code": code, "seed": seed,
-        "parameters": dict(parameters), "parents": [dict(p) for p in parents], **more,
-    }  # fmt: skip
-
-
-def about(adapter: str, name: str) -> dict[str, Any]:
+def parent(adapter: str, name: str) -> Row:
     """What a child keeps of a parent: its name, the hash of its weights, its data and method. Raises NoModel."""
     folder = Path(adapter_folder(adapter, name))
-    told = read(folder) or {}
-    weights = told.get("files", {}).get(WEIGHTS) or sha256((folder / WEIGHTS).read_bytes())
-    known = {k: told[k] for k in ("method", "seed") if k in told}
-    return {"adapter": adapter, "weights": weights, "data": told.get("data", {}).get("hash", "unknown"), **known}
+    about = read(folder) or {}
+    weights = about.get("files", {}).get(WEIGHTS) or sha256((folder / WEIGHTS).read_bytes())
+    known = {k: about[k] for k in ("method", "seed") if k in about}
+    return {"adapter": adapter, "weights": weights, "data": about.get("data", {}).get("hash", "unknown"), **known}
 
 
-def merge(adapters: Sequence[str], weights: Sequence[float], name: str) -> tuple[bytes, dict[str, Any]]:
-    """One adapter whose update is the weighted sum of the updates of two or more; returns its weights and config.
+def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenance: Provenance) -> Adapter:
+    """One adapter whose update is the weighted sum of the updates of two or more.
 
     Ranks are put side by side: A = [A1 A2], B = [w1 s1 B1; w2 s2 B2], scale 1, so that A B = sum of w s A B exactly
     (in float32; storing rounds to float16). Averaging A and B themselves would not give the average of the updates.
+    Shapes, with D in and E out: A (D, rank), B (rank, E).
     Raises NoModel on an adapter of another base, ValueError where the numbers do not pair up.
     """
     import mlx.core as mx
@@ -84,15 +90,16 @@ def merge(adapters: Sequence[str], weights: Sequence[float], name: str) -> tuple
     parts = [mx.load(str(folder / WEIGHTS)) for folder in folders]
     merged: dict[str, Any] = {}
     for module in sorted({key.rpartition(".")[0] for part in parts for key in part}):
-        left, right = f"{module}.lora_a", f"{module}.lora_b"
-        like = next(part for part in parts if left in part)
+        key_a, key_b = f"{module}.lora_a", f"{module}.lora_b"
+        like = next(part for part in parts if key_a in part)
         a, b = [], []
         for part, has, weight in zip(parts, shapes, weights, strict=True):
-            rank = has["rank"]
+            rank = int(has["rank"])
             # An adapter without this module adds nothing to it.
-            a.append(part.get(left, mx.zeros((like[left].shape[0], rank))).astype(mx.float32))
-            b.append(part.get(right, mx.zeros((rank, like[right].shape[1]))).astype(mx.float32))
+            a.append(part.get(key_a, mx.zeros((like[key_a].shape[0], rank))).astype(mx.float32))
+            b.append(part.get(key_b, mx.zeros((rank, like[key_b].shape[1]))).astype(mx.float32))
             b[-1] *= weight * has["alpha"] / rank
-        merged[left], merged[right] = mx.concatenate(a, 1), mx.concatenate(b, 0)
-    lora = {"rank": sum(has["rank"] for has in shapes), "scale": 1.0, "dropout": 0.0}
-    return tensors(merged, half=True), config(max(has["layers"] for has in shapes), lora)
+        merged[key_a], merged[key_b] = mx.concatenate(a, 1), mx.concatenate(b, 0)
+    rank = sum(has["rank"] for has in shapes)
+    layers = max(int(has["layers"]) for has in shapes)
+    return Adapter(tensors(merged, half=True), layers, {"rank": rank, "scale": 1.0, "dropout": 0.0}, provenance)

@@ -8,20 +8,22 @@ span what the task leaves open, two styles of good answer, and good answers agai
 
 from __future__ import annotations
 
-import json
 import lzma
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, ValidationError
 
 from lib.agent import prompt
 from lib.agent.bank import Example, bank, split
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import BadReply, Draft
 from lib.files import Exit, OneLine, canonical, rows, sha256
+from lib.log import Row
 from lib.measure.answer import normalised
 from lib.models.embed import embedder
 from lib.models.model import Decoding, Model
@@ -56,12 +58,14 @@ class Pair:
         sides = [self.chosen, *([self.rejected] if self.rejected else [])]
         return (self.task, *(t for d in sides for t in (d.title, *d.questions)))
 
-    def as_dict(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"task": self.task, "family": self.family, **_plain(self.chosen)}
-        return told | ({"rejected": _plain(self.rejected)} if self.rejected else {})
+    def as_dict(self) -> Row:
+        row: Row = {"task": self.task, "family": self.family, **_plain(self.chosen)}
+        if self.rejected:
+            row["rejected"] = _plain(self.rejected)
+        return row
 
 
-def _plain(draft: Draft) -> dict[str, Any]:
+def _plain(draft: Draft) -> Row:
     return {"title": draft.title, "questions": list(draft.questions)}
 
 
@@ -84,16 +88,16 @@ class Card:
         """One hash for the whole set."""
         return sha256(canonical(self.hashes))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Row:
         return asdict(self) | {"families": list(self.families), "hash": self.hash}
 
     def _repr_markdown_(self) -> str:
-        left = ", ".join(f"{n} {why}" for why, n in self.skipped.items() if n) or "none"
+        skipped = ", ".join(f"{n} {why}" for why, n in self.skipped.items() if n) or "none"
         return (
             f"| | train | valid |\n|---|---|---|\n| pairs | {self.train} | {self.valid} |\n"
             f"| families of tasks | {self.families[0]} | {self.families[1]} |\n"
             f"| sha256 | `{self.hashes.get('train', '')[:12]}` | `{self.hashes.get('valid', '')[:12]}` |\n\n"
-            f"Kind **{self.kind}**, written by **{self.source}**, seed {self.seed}. Left out: {left}. "
+            f"Kind **{self.kind}**, written by **{self.source}**, seed {self.seed}. Left out: {skipped}. "
             f"Leak guard: {self.guard}. No family is in both."
         )
 
@@ -126,6 +130,7 @@ class Pairs:
 
     def check(self, guard: LeakGuard) -> Pairs:
         """The set with the guard's result on its card. Raises Leak naming a text of the ruler, BadData on odd pairs."""
+        # Sets of the teacher were read against the ruler by a person; any other text may be its copy, mistyped.
         count, typed = 0, self.card.source != TEACHER
         for number, pair in enumerate((*self.train, *self.valid), 1):
             guard.check(pair.texts, f"training pair {number} ({prompt.clip(pair.task)})", typed=typed)
@@ -153,9 +158,9 @@ def same(a: Draft, b: Draft) -> bool:
 Writer = Callable[[Sequence[Example], str], list[Draft | None]]  # tasks, kind -> a set each, None: none came
 
 
-def teacher(found: Sequence[Example], kind: str) -> list[Draft | None]:
+def teacher(examples: Sequence[Example], kind: str) -> list[Draft | None]:
     """The teacher's own set of each task; of kind coverage the seven of its twelve questions that lie farthest apart."""
-    return [spanning(e) if kind == "coverage" else e.draft for e in found]
+    return [spanning(e) if kind == "coverage" else e.draft for e in examples]
 
 
 def spanning(example: Example) -> Draft:
@@ -177,18 +182,17 @@ def tasks(part: Sequence[Example], n: int, seed: int, guard: LeakGuard, skipped:
     A larger n begins with the same tasks as a smaller one, so sizes can be compared. Raises BadData where there are
     fewer.
     """
-    order = random.Random(f"tasks/{seed}").sample(part, len(part))
-    found = []
-    for example in order:
-        if len(found) == n:
+    examples: list[Example] = []
+    for example in random.Random(f"tasks/{seed}").sample(part, len(part)):
+        if len(examples) == n:
             break
         if any(guard.find(t) for t in (example.task, example.draft.title)):
             skipped["near the ruler"] += 1
         else:
-            found.append(example)
-    if len(found) < n:
-        raise BadData(f"{n} pairs were asked for and there are {len(found)} of this kind: ask for fewer")
-    return found
+            examples.append(example)
+    if len(examples) < n:
+        raise BadData(f"{n} pairs were asked for and there are {len(examples)} of this kind: ask for fewer")
+    return examples
 
 
 def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teacher, source: str = TEACHER) -> Pairs:
@@ -202,9 +206,9 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
         if kind == "styles":
             part = [e for e in part if e.second]
             count = min(count, len(part)) if stream == "valid" else count
-        found = tasks(part, count, stream, guard, skipped)
+        examples = tasks(part, count, stream, guard, skipped)
         kept = []
-        for example, chosen in zip(found, writer(found, kind), strict=True):
+        for example, chosen in zip(examples, writer(examples, kind), strict=True):
             rejected = example.second if kind == "styles" else None
             if chosen is None:
                 skipped["without a set"] += 1
@@ -251,6 +255,44 @@ def read(text: str, n: int = QUESTIONS) -> Draft | None:
     return draft if len(draft.questions) == n and draft.title and all(draft.questions) else None
 
 
+class Side(BaseModel):
+    """One set in a file of pairs."""
+
+    title: str
+    questions: Annotated[list[str], Field(min_length=1)]
+
+    @property
+    def draft(self) -> Draft:
+        return Draft(self.title, tuple(self.questions))
+
+
+class Line(Side):
+    """A line of a file of pairs; other fields are nobody's business here."""
+
+    task: Annotated[str, Field(pattern=r"\S")]
+    family: str | None = None
+    split: Literal["", "train", "valid"] = ""
+    rejected: Side | None = None
+
+    @classmethod
+    def read(cls, where: str, text: str, preference: bool) -> Line:
+        """A line by its place. Raises BadData."""
+        need = "a JSON object with task, title, questions" + ", rejected {title, questions}" * preference
+        try:
+            line = cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            at = " ".join(map(str, fault["loc"])) or "the line"
+            raise BadData(f"{where}: {at}: {fault['msg']}; expected {need}") from None
+        if preference and line.rejected is None:
+            raise BadData(f"{where}: rejected is missing; expected {need}")
+        return line
+
+    def pair(self, preference: bool) -> Pair:
+        rejected = self.rejected.draft if preference and self.rejected else None
+        return Pair(self.task, self.family or self.task, self.draft, rejected)
+
+
 def from_file(path: Path | str, preference: bool) -> Pairs:
     """Pairs from JSON lines `{"task", "title", "questions", "family"?, "split"?, "rejected"?}`. Raises BadData.
 
@@ -263,47 +305,23 @@ def from_file(path: Path | str, preference: bool) -> Pairs:
         raise BadData(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if not lines:
         raise BadData(f"{file}: no pairs in it; expected a JSON object a line with task, title, questions")
-    told = [_row(file, number, line, preference) for number, line in enumerate(lines, 1)]
+    read_lines = [Line.read(f"{file}:{number}", line, preference) for number, line in enumerate(lines, 1)]
+    pairs = [line.pair(preference) for line in read_lines]
     valid: set[str] = set()
-    for name in sorted({p.family for p, _ in told}, reverse=True):
-        if sum(p.family in valid for p, _ in told) >= max(2, len(told) // 6):
+    for name in sorted({p.family for p in pairs}, reverse=True):
+        if sum(p.family in valid for p in pairs) >= max(2, len(pairs) // 6):
             break
         valid.add(name)
     parts: dict[str, list[Pair]] = {"train": [], "valid": []}
-    for pair, where in told:
-        parts[where or ("valid" if pair.family in valid else "train")].append(pair)
+    for line, pair in zip(read_lines, pairs, strict=True):
+        split = line.split
+        if not split:
+            split = "valid" if pair.family in valid else "train"
+        parts[split].append(pair)
     both = {p.family for p in parts["train"]} & {p.family for p in parts["valid"]}
     if both:
         raise BadData(f"{file}: family {min(both)!r} is in train and in valid; give each family one split")
-    if len(told) < 4 or min(map(len, parts.values())) < 2:
+    if len(pairs) < 4 or min(map(len, parts.values())) < 2:
         counts = f"{len(parts['train'])} to train on and {len(parts['valid'])} to validate"
-        raise BadData(f"{file}: {len(told)} pairs, {counts}; expected at least 2 of each, from different families")
+        raise BadData(f"{file}: {len(pairs)} pairs, {counts}; expected at least 2 of each, from different families")
     return Pairs.of(parts["train"], parts["valid"], Card("file", file.name, 0))
-
-
-def _row(file: Path, number: int, line: str, preference: bool) -> tuple[Pair, str]:
-    where = f"{file}:{number}"
-    try:
-        raw = json.loads(line)
-        task, family, part = raw["task"], raw.get("family") or raw["task"], raw.get("split", "")
-        chosen, rejected = _draft(raw), _draft(raw["rejected"]) if preference else None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        need = "task, title, questions" + (" and rejected {title, questions}" if preference else "")
-        raise BadData(f"{where}: expected an object with {need} ({type(error).__name__}: {error})") from error
-    if not isinstance(task, str) or not task.strip() or not isinstance(family, str) or part not in ("", *SPLITS):
-        raise BadData(f"{where}: task and family are texts, split is train or valid")
-    if rejected and same(chosen, rejected):
-        raise BadData(f"{where}: chosen and rejected are identical, so there is nothing to prefer")
-    return Pair(task, family, chosen, rejected), part
-
-
-SPLITS = ("train", "valid")
-
-
-def _draft(raw: dict[str, Any]) -> Draft:
-    title, questions = raw["title"], raw["questions"]
-    if not isinstance(title, str) or not isinstance(questions, list) or not all(isinstance(q, str) for q in questions):
-        raise TypeError("title is a text and questions a list of texts")
-    if not questions:
-        raise ValueError("no questions")
-    return Draft(title, tuple(questions))

@@ -5,18 +5,27 @@ frozen, so what they make of a row is kept. The vocabulary product is made where
 The gradient of a log-probability with respect to its hidden state is found where the softmax is, so that no logits are
 kept for the way back. Knows models that are embeddings, layers, norm and head; others are read plainly. Does not know
 what is learnt from the numbers.
+
+Shapes: B sequences, P tokens of prefix, T tokens after it, N learnt tokens of all sequences, D the width of a hidden
+state, V the vocabulary, H heads of keys and values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib.models.prefixes import shared
 
-Learnt = tuple[Sequence[int], int]  # token ids, and the place of the first one that is learnt
 ROWS = 128  # of the vocabulary product at a time: 25 MB of logits at 49,152 tokens stay near the processor
+
+
+class Tokens(NamedTuple):
+    """One sequence of token ids, of which `ids[start:]` is learnt; start is 1 or more, as the first has no context."""
+
+    ids: list[int]
+    start: int
 
 
 @dataclass(repr=False)
@@ -25,108 +34,121 @@ class Forward:
 
     model: Any
     prefix: tuple[int, ...] = ()
-    most: int = 2**30  # bytes kept; a row of 576 wide and 110 tokens takes 250 kB
-    kept: dict[tuple[int, ...], Any] = field(default_factory=dict)
-    size: int = 0
+    max_bytes: int = 2**30  # kept; a row of 576 wide and 110 tokens takes 250 kB
+    cache: dict[tuple[int, ...], Any] = field(default_factory=dict)  # ids after the prefix -> (T, D)
+    cached_bytes: int = 0
 
     def __post_init__(self) -> None:
         from mlx.utils import tree_flatten
 
         layers = list(getattr(self.model, "layers", ()))
-        learns = [bool(tree_flatten(layer.trainable_parameters())) for layer in layers]
-        count = learns.index(True) if any(learns) else 0
-        self.low, self.up = layers[:count], layers[count:]
-        self.before: tuple[Any, list[_Keys]] | None = None
-        self.plainly = False
+        trainable = [bool(tree_flatten(layer.trainable_parameters())) for layer in layers]
+        count = trainable.index(True) if any(trainable) else 0
+        self.frozen, self.tuned = layers[:count], layers[count:]
+        self.prefix_read: tuple[Any, list[_Keys]] | None = None
+        self.plain = False
 
     @classmethod
-    def of(cls, model: Any, seqs: Sequence[Learnt]) -> Forward:
-        """For rows that begin alike, up to the least place from which a learnt token is told."""
-        first = min(seqs, key=lambda s: s[1])
-        most = min(min(shared(first[0], ids) for ids, _ in seqs), first[1] - 1)
-        made = cls(model, tuple(first[0][:most]))
-        made.plainly = not made._faithful(min(seqs, key=lambda s: len(s[0])))
-        return made
+    def of(cls, model: Any, batch: Sequence[Tokens]) -> Forward:
+        """For rows that begin alike. The prefix ends before the first learnt token and the one that predicts it."""
+        first = min(batch, key=lambda row: row.start)
+        length = min(min(shared(first.ids, row.ids) for row in batch), first.start - 1)
+        forward = cls(model, tuple(first.ids[:length]))
+        forward.plain = not forward._faithful(min(batch, key=lambda row: len(row.ids)))
+        return forward
 
-    def __call__(self, seqs: Sequence[Learnt]) -> tuple[Any, Any]:
-        """Log-probability of every learnt token, and the mask of those that are; both (rows, most learnt tokens)."""
-        return plain(self.model, seqs) if self.plainly else self._told(seqs)
+    def __call__(self, batch: Sequence[Tokens]) -> tuple[Any, Any]:
+        """Log-probability of every learnt token, and the mask of those that are; both (B, most learnt tokens)."""
+        return plain_logprobs(self.model, batch) if self.plain else self._logprobs(batch)
 
-    def work(self, seqs: Sequence[Learnt], learns: bool) -> float:
+    def work(self, batch: Sequence[Tokens], learns: bool) -> float:
         """What a pass costs, in tokens times layers; the way back costs one and a half times the way there."""
-        sizes = [(len(ids) - len(self.prefix), self._key(ids) in self.kept) for ids, _ in seqs]
-        new = sum(n for n, known in sizes if not known)
-        return new * len(self.low) + sum(n for n, _ in sizes) * len(self.up) * (2.5 if learns else 1)
+        work = 0.0
+        for row in batch:
+            length = len(row.ids) - len(self.prefix)
+            if self._key(row.ids) not in self.cache:
+                work += length * len(self.frozen)
+            work += length * len(self.tuned) * (2.5 if learns else 1)
+        return work
 
     # --- how
 
-    def _faithful(self, seq: Learnt) -> bool:
+    def _faithful(self, row: Tokens) -> bool:
         """Whether the layers one by one say what the model says: some scale embeddings, or attend in another way."""
         import mlx.core as mx
 
         training = self.model.training
         self.model.eval()  # dropout would be another one each time, and move on the random numbers of a resumed step
         try:
-            return bool(mx.abs(self._told([seq])[0] - plain(self.model, [seq])[0]).max() < 0.05)
+            apart = mx.abs(self._logprobs([row])[0] - plain_logprobs(self.model, [row])[0])
+            return bool(apart.max() < 0.05)
         except (AttributeError, TypeError, ValueError):
             return False
         finally:
             self.model.train(training)
 
-    def _told(self, seqs: Sequence[Learnt]) -> tuple[Any, Any]:
+    def _logprobs(self, batch: Sequence[Tokens]) -> tuple[Any, Any]:
         import mlx.core as mx
 
         n = len(self.prefix)
-        if any(tuple(ids[:n]) != self.prefix or start <= n for ids, start in seqs):
-            return Forward(self.model, most=0)._told(seqs)  # a row that begins otherwise: nothing is shared or kept
-        rows = [self._lower(ids) for ids, _ in seqs]
+        if any(tuple(row.ids[:n]) != self.prefix or row.start <= n for row in batch):
+            return Forward(self.model, max_bytes=0)._logprobs(batch)  # begins otherwise: nothing is shared or kept
+        rows = [self._after_frozen(row.ids) for row in batch]
         width = max(len(r) for r in rows)
-        state, (start, _) = mx.stack([mx.pad(r, ((0, width - len(r)), (0, 0))) for r in rows]), self._prefix()
-        for layer in self.up:
+        # (B, T, D), padded at the end, where causal attention lets nothing look back at it.
+        state = mx.stack([mx.pad(r, ((0, width - len(r)), (0, 0))) for r in rows])
+        prefix, _ = self._prefix()  # (1, P, D)
+        for layer in self.tuned:
+            # The prefix goes through the tuned layers each time, once for all rows: their weights move.
             keys = _Keys()
             if n:
-                start = layer(start, "causal", keys)
+                prefix = layer(prefix, "causal", keys)
             state = layer(state, "causal", keys)
-        at = [i * width + t - 1 - n for i, (ids, first) in enumerate(seqs) for t in range(first, len(ids))]
-        learnt = self.model.model.norm(state.reshape(-1, state.shape[-1])[mx.array(at)])
-        return grid(logprobs(self._head, learnt, [t for ids, first in seqs for t in ids[first:]]), seqs)
+        # The state at t - 1 predicts token t; only those are multiplied with the vocabulary: (N, D).
+        at = [i * width + t - 1 - n for i, row in enumerate(batch) for t in range(row.start, len(row.ids))]
+        predicting = self.model.model.norm(state.reshape(-1, state.shape[-1])[mx.array(at)])
+        targets = [token for row in batch for token in row.ids[row.start :]]
+        return by_row(logprobs(self._head, predicting, targets), batch)
 
     def _head(self, state: Any) -> Any:
         head = getattr(self.model, "lm_head", None)
         return head(state) if head is not None else self.model.model.embed_tokens.as_linear(state)
 
     def _key(self, ids: Sequence[int]) -> tuple[int, ...]:
-        return tuple(ids[len(self.prefix) : -1])
+        return tuple(ids[len(self.prefix) : -1])  # the last token predicts nothing, so nothing reads it
 
     def _prefix(self) -> tuple[Any, list[_Keys]]:
         """The prefix after the frozen layers, and the keys and values that they made of it."""
         import mlx.core as mx
 
-        if self.before is None:
+        if self.prefix_read is None:
             state, keys = self.model.model.embed_tokens(mx.array([self.prefix], dtype=mx.int32)), []
-            for layer in self.low:
+            for layer in self.frozen:
                 keys.append(_Keys())
-                state = layer(state, "causal", keys[-1]) if self.prefix else state
-            mx.eval(state, [k.told for k in keys if k.told])
-            self.before = state, keys
-        return self.before
+                if self.prefix:
+                    state = layer(state, "causal", keys[-1])
+            mx.eval(state, [k.prefix for k in keys if k.prefix])
+            self.prefix_read = state, keys
+        return self.prefix_read
 
-    def _lower(self, ids: Sequence[int]) -> Any:
-        """The tokens after the prefix after the frozen layers: one row alone, so that its bits depend on no other."""
+    def _after_frozen(self, ids: Sequence[int]) -> Any:
+        """(T, D), the tokens after the prefix after the frozen layers: one row alone, so that its bits depend on no
+        other and a resumed training reads the same ones."""
         import mlx.core as mx
 
         key = self._key(ids)
-        state = self.kept.pop(key, None)
+        state = self.cache.pop(key, None)
         if state is None:
             state = self.model.model.embed_tokens(mx.array([key]))
-            for layer, keys in zip(self.low, self._prefix()[1], strict=True):
+            for layer, keys in zip(self.frozen, self._prefix()[1], strict=True):
                 state = layer(state, "causal", keys if self.prefix else None)
             state = state[0]
             mx.eval(state)
-            self.size += state.nbytes
-        self.kept[key] = state  # the youngest stands last
-        while self.kept and self.size > (self.most if self.low else 0):  # embeddings alone are not worth keeping
-            self.size -= self.kept.pop(next(iter(self.kept))).nbytes
+            self.cached_bytes += state.nbytes
+        self.cache[key] = state  # the youngest stands last
+        room = self.max_bytes if self.frozen else 0  # embeddings alone are not worth keeping
+        while self.cache and self.cached_bytes > room:
+            self.cached_bytes -= self.cache.pop(next(iter(self.cache))).nbytes
         return state
 
 
@@ -134,21 +156,21 @@ class _Keys:
     """Stands where a layer expects its cache: keeps what the prefix left there and puts it before every row."""
 
     def __init__(self) -> None:
-        self.told: tuple[Any, Any] | None = None
-        self.offset = 0
+        self.prefix: tuple[Any, Any] | None = None  # keys and values, (1, H, P, D / H)
+        self.offset = 0  # of the positions of what comes next
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
         import mlx.core as mx
 
-        if self.told is None:
-            self.told, self.offset = (keys, values), keys.shape[2]
+        if self.prefix is None:
+            self.prefix, self.offset = (keys, values), keys.shape[2]
             return keys, values
-        wide = [mx.broadcast_to(t, (keys.shape[0], *t.shape[1:])) for t in self.told]
-        return mx.concatenate([wide[0], keys], 2), mx.concatenate([wide[1], values], 2)
+        before = [mx.broadcast_to(t, (keys.shape[0], *t.shape[1:])) for t in self.prefix]
+        return mx.concatenate([before[0], keys], 2), mx.concatenate([before[1], values], 2)
 
 
 def logprobs(head: Any, state: Any, targets: Sequence[int]) -> Any:
-    """Log-probabilities of targets from hidden states (n, width), some rows at a time, through numpy.
+    """Log-probabilities (N,) of targets from hidden states (N, D), some rows at a time, through numpy.
 
     mlx's exponential took 11 ns or more a number on the CPU; with numpy's this took half as long. The gradient of
     log p(y) is head^T (onehot(y) - p): it is made here, where p is, and enters as the slope of a term that is zero.
@@ -156,44 +178,46 @@ def logprobs(head: Any, state: Any, targets: Sequence[int]) -> Any:
     import mlx.core as mx
     import numpy as np
 
-    here, told, slopes = mx.stop_gradient(state), [], []
-    mx.eval(here)
+    fixed, values, slopes = mx.stop_gradient(state), [], []
+    mx.eval(fixed)
     for at in range(0, len(targets), ROWS):
-        part, want = here[at : at + ROWS], np.array(targets[at : at + ROWS])
-        p = np.array(head(part).astype(mx.float32))
-        p -= p.max(1, keepdims=True)
-        place = (np.arange(len(want)), want)
-        value = p[place].copy()
+        part, tokens = fixed[at : at + ROWS], np.array(targets[at : at + ROWS])
+        p = np.array(head(part).astype(mx.float32))  # (ROWS, V), logits first and changed in place: it is large
+        p -= p.max(1, keepdims=True)  # so that no exponential overflows
+        place = (np.arange(len(tokens)), tokens)
+        logits = p[place].copy()
         np.exp(p, out=p)
         total = p.sum(1, keepdims=True)
-        told.append(value - np.log(total[:, 0]))
+        values.append(logits - np.log(total[:, 0]))
         p /= -total
-        p[place] += 1
-        slopes.append(mx.vjp(head, [part], [mx.array(p).astype(part.dtype)])[1][0])
+        p[place] += 1  # now onehot(y) - p
+        slopes.append(mx.vjp(head, [part], [mx.array(p).astype(part.dtype)])[1][0])  # (ROWS, D)
         mx.eval(slopes[-1])
-    return mx.array(np.concatenate(told)) + ((state - here) * mx.concatenate(slopes)).sum(-1)
+    # state - fixed is zero, but its gradient is one: the slopes become the gradient of the values.
+    return mx.array(np.concatenate(values)) + ((state - fixed) * mx.concatenate(slopes)).sum(-1)
 
 
-def plain(model: Any, seqs: Sequence[Learnt]) -> tuple[Any, Any]:
+def plain_logprobs(model: Any, batch: Sequence[Tokens]) -> tuple[Any, Any]:
     """The same as `Forward`, from the model as it is: the measure of it, and the way for models of other kinds."""
     import mlx.core as mx
     import mlx.nn as nn
     import numpy as np
 
-    ids = np.zeros((len(seqs), max(len(s) for s, _ in seqs)), np.int32)
-    for i, (row, _) in enumerate(seqs):
-        ids[i, : len(row)] = row
-    told = -nn.losses.cross_entropy(model(mx.array(ids[:, :-1])).astype(mx.float32), mx.array(ids[:, 1:]))
-    at = [i * told.shape[1] + t - 1 for i, (row, start) in enumerate(seqs) for t in range(start, len(row))]
-    return grid(told.reshape(-1)[mx.array(at)], seqs)
+    ids = np.zeros((len(batch), max(len(row.ids) for row in batch)), np.int32)
+    for i, row in enumerate(batch):
+        ids[i, : len(row.ids)] = row.ids
+    logits = model(mx.array(ids[:, :-1])).astype(mx.float32)  # (B, T - 1, V)
+    every = -nn.losses.cross_entropy(logits, mx.array(ids[:, 1:]))  # (B, T - 1)
+    at = [i * every.shape[1] + t - 1 for i, row in enumerate(batch) for t in range(row.start, len(row.ids))]
+    return by_row(every.reshape(-1)[mx.array(at)], batch)
 
 
-def grid(told: Any, seqs: Sequence[Learnt]) -> tuple[Any, Any]:
-    """What was told of all learnt tokens in a row, as one row a sequence with zeros at the end; and the mask."""
+def by_row(values: Any, batch: Sequence[Tokens]) -> tuple[Any, Any]:
+    """Values (N,) of all learnt tokens in a line as one row a sequence, zeros at its end; and the mask of the values."""
     import mlx.core as mx
     import numpy as np
 
-    counts = [len(ids) - start for ids, start in seqs]
+    counts = [len(row.ids) - row.start for row in batch]
     mask = np.arange(max(counts))[None] < np.array(counts)[:, None]
     at = np.where(mask, np.cumsum(mask).reshape(mask.shape) - 1, 0)
-    return told[mx.array(at)] * mx.array(mask), mx.array(mask.astype(np.float32))
+    return values[mx.array(at)] * mx.array(mask), mx.array(mask.astype(np.float32))

@@ -19,20 +19,25 @@ from lib.agent.prompt import Draft
 from lib.measure.answer import normalised
 from lib.train.data import Pair
 
-SIZE = 4096  # hashed features
+SIZE, STYLE = 4096, 16  # features, and how many first ones are kept for signs of style
 STEPS, RATE, RIDGE = 300, 0.5, 3e-3
 
 
-def features(pair_task: str, draft: Draft) -> dict[int, float]:
-    """Hashed features of a set, as a sparse vector of length 1, with signs of style in the first places."""
-    found: dict[int, float] = {}
+def features(task: str, draft: Draft) -> Any:
+    """Hashed features of a set (SIZE,): counts of word pairs as a vector of length 1, signs of style in the first
+    places."""
+    import numpy as np
+
+    vector = np.zeros(SIZE)
     for question in draft.questions:
         words = ["^", *normalised(question).split(), "$"]
-        for a, b in zip(words, words[1:], strict=False):
-            at = 16 + zlib.crc32(f"{a} {b}".encode()) % (SIZE - 16)
-            found[at] = found.get(at, 0.0) + 1.0
-    norm = sum(v * v for v in found.values()) ** 0.5 or 1.0
-    return {**{k: v / norm for k, v in found.items()}, **dict(enumerate(style(pair_task, draft)))}
+        for pair in zip(words, words[1:], strict=False):
+            # crc32, not hash(): Python's own differs from process to process.
+            vector[STYLE + zlib.crc32(" ".join(pair).encode()) % (SIZE - STYLE)] += 1
+    vector /= np.linalg.norm(vector) or 1.0
+    signs = style(task, draft)
+    vector[: len(signs)] = signs
+    return vector
 
 
 def style(task: str, draft: Draft) -> list[float]:
@@ -59,42 +64,41 @@ class Critic:
 
     def __call__(self, pairs: Sequence[Pair], drafts: Sequence[Draft]) -> list[float]:
         """The probability that each draft is like gold: the reward."""
-        import numpy as np
+        return sigmoid(matrix(pairs, drafts) @ self.weights).tolist()
 
-        if not drafts:
-            return []
-        return [float(x) for x in 1 / (1 + np.exp(-(matrix(pairs, drafts) @ self.weights)))]
+
+def sigmoid(logits: Any) -> Any:
+    """Probabilities from the critic's logits."""
+    import numpy as np
+
+    return 1 / (1 + np.exp(-logits))
 
 
 def matrix(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> Any:
-    """Features of many drafts, one a row."""
+    """Features of N drafts: (N, SIZE)."""
     import numpy as np
 
-    made = np.zeros((len(drafts), SIZE))
-    for i, (pair, draft) in enumerate(zip(pairs, drafts, strict=True)):
-        told = features(pair.task, draft)
-        made[i, list(told)] = list(told.values())
-    return made
+    rows = [features(pair.task, draft) for pair, draft in zip(pairs, drafts, strict=True)]
+    return np.array(rows).reshape(-1, SIZE)
 
 
 def critic(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> Critic:
     """Fit on a task's chosen set against a draft of it; every fourth family is left out to measure the AUC.
 
-    Plain gradient descent on the logistic loss with a ridge, so the same texts give the same critic.
+    Plain gradient descent on the logistic loss with a ridge, so the same texts give the same critic:
+    gradient = X^T (sigmoid(X w) - y) / N + ridge w.
     """
     import numpy as np
 
-    names = sorted({p.family for p in pairs})
-    apart = set(names[3::4])
-    real, own = matrix(pairs, [p.chosen for p in pairs]), matrix(pairs, drafts)
+    apart = set(sorted({p.family for p in pairs})[3::4])
     held = np.array([p.family in apart for p in pairs])
-    x = np.concatenate([real[~held], own[~held]])
-    y = np.concatenate([np.ones((~held).sum()), np.zeros((~held).sum())])
+    chosen, own = matrix(pairs, [p.chosen for p in pairs]), matrix(pairs, drafts)
+    x = np.concatenate([chosen[~held], own[~held]])
+    y = np.repeat([1.0, 0.0], (~held).sum())
     weights = np.zeros(SIZE)
     for _ in range(STEPS):
-        told = 1 / (1 + np.exp(-(x @ weights)))
-        weights -= RATE * (x.T @ (told - y) / len(y) + RIDGE * weights)
-    return Critic(weights, auc(real[held] @ weights, own[held] @ weights) if held.any() else float("nan"))
+        weights -= RATE * (x.T @ (sigmoid(x @ weights) - y) / len(y) + RIDGE * weights)
+    return Critic(weights, auc(chosen[held] @ weights, own[held] @ weights) if held.any() else float("nan"))
 
 
 def auc(positive: Any, negative: Any) -> float:
@@ -103,5 +107,6 @@ def auc(positive: Any, negative: Any) -> float:
     >>> auc([2.0, 3.0], [1.0, 2.0])
     0.875
     """
-    pairs = [(a > b) + 0.5 * (a == b) for a in positive for b in negative]
-    return float(sum(pairs) / len(pairs))
+    from scipy.stats import mannwhitneyu
+
+    return float(mannwhitneyu(positive, negative).statistic) / (len(positive) * len(negative))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -24,8 +24,9 @@ from lib.forms import Number, form
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding
 from lib.train.data import FORM, Pair, read
-from lib.train.forward import Forward
-from lib.train.lora import SFT, Objective, Row, Settings
+from lib.train.fit import SFT, Objective
+from lib.train.forward import Forward, Tokens
+from lib.train.lora import Settings
 
 Reward = Callable[[Sequence[Pair], Sequence[Draft]], list[float]]  # a task each, a draft each -> 0 to 1 each
 
@@ -41,8 +42,18 @@ class Rules:
     clip: Annotated[Number, Field(gt=0, lt=1)] = 0.2
 
 
+class Rewarded(NamedTuple):
+    """A reply to learn from, with the log-probabilities of its N tokens when it was drawn and at the start."""
+
+    ids: list[int]
+    start: int
+    advantage: float
+    logprobs: list[float]  # (N,), of the policy that drew it
+    ref_logprobs: list[float]  # (N,), of the policy at the start
+
+
 @dataclass(frozen=True)
-class Drawn:
+class Rollouts:
     """The drafts of a round as the model wrote them, with their rewards. A reply without the form earns 0."""
 
     pairs: list[Pair]  # the task of each reply
@@ -71,82 +82,91 @@ def advantage(reward: float, group: Sequence[float]) -> float:
     return (reward - mean) / (spread + 1e-4)
 
 
-def draw(model: MLXModel, pairs: Sequence[Pair], rules: Rules, reward: Reward, seed: int) -> Drawn:
+def draw(model: MLXModel, pairs: Sequence[Pair], rules: Rules, reward: Reward, seed: int) -> Rollouts:
     """Several sampled drafts of each task, rewarded. Same seed, same weights, same drafts."""
     model.model.eval()
     model.clear_cache()  # the weights may have moved in place since a prefix was read
     tasks = [p for p in pairs for _ in range(rules.drafts)]
-    plain = Decoding(temp=rules.temp, top_p=rules.top_p, grammar=FORM)
-    drawn = [plain.with_seed(row_seed(seed, p.task, i % rules.drafts)) for i, p in enumerate(tasks)]
-    done = model.generate([prompt.ask(p.task) for p in tasks], drawn)
-    replies = [c.text for c in done]
-    drafts = [read(text) for text in replies]
-    sound = [(p, d) for p, d in zip(tasks, drafts, strict=True) if d]
-    told = iter(reward([p for p, _ in sound], [d for _, d in sound]))
-    rewards = [next(told) if d else 0.0 for d in drafts]
-    return Drawn(tasks, replies, drafts, rewards, [list(c.tokens) for c in done])
+    decoding = Decoding(temp=rules.temp, top_p=rules.top_p, grammar=FORM)
+    decodings = [decoding.with_seed(row_seed(seed, p.task, i % rules.drafts)) for i, p in enumerate(tasks)]
+    completions = model.generate([prompt.ask(p.task) for p in tasks], decodings)
+    drafts = [read(c.text) for c in completions]
+    sets = [(p, d) for p, d in zip(tasks, drafts, strict=True) if d]
+    earned = iter(reward([p for p, _ in sets], [d for _, d in sets]))
+    rewards = [next(earned) if d else 0.0 for d in drafts]
+    return Rollouts(tasks, [c.text for c in completions], drafts, rewards, [list(c.tokens) for c in completions])
 
 
 def grpo_rows(
-    model: MLXModel, drawn: Drawn, settings: Settings, forward: Forward, reference: Callable[[Sequence[Row]], list]
-) -> list[Row]:
-    """(ids, start, advantage, log-probabilities when drawn, and at the start) of every reply that has an advantage.
+    model: MLXModel, rollouts: Rollouts, settings: Settings, forward: Forward, reference: Callable[[list[Tokens]], list]
+) -> list[Rewarded]:
+    """Every reply that has an advantage, ready to learn from.
 
-    The tokens are those that were drawn. A draft that was cut off learns no end, which it never chose; over
-    `settings.longest` a draft is left out.
+    The tokens are those that were drawn, not those of its text: only for them is the ratio of the formula 1 at first.
+    A draft that was cut off learns no end, which it never chose; over `settings.longest` a draft is left out.
     """
-    plain: list[Row] = []
-    for pair, tokens, gain in zip(drawn.pairs, drawn.tokens, drawn.advantages, strict=True):
-        start = model.encode(prompt.ask(pair.task))
-        ids = [*start, *tokens]
-        if abs(gain) > 1e-6 and len(ids) <= settings.longest:
-            plain.append((ids, len(start), gain))
-    now, first = token_logprobs(forward, plain, settings.batch), reference(plain)
-    return [(*row, old, ref) for row, old, ref in zip(plain, now, first, strict=True)]
+    rows, advantages = [], []
+    for pair, tokens, value in zip(rollouts.pairs, rollouts.tokens, rollouts.advantages, strict=True):
+        asked = model.encode(prompt.ask(pair.task))
+        if abs(value) > 1e-6 and len(asked) + len(tokens) <= settings.longest:
+            rows.append(Tokens([*asked, *tokens], len(asked)))
+            advantages.append(value)
+    old, ref = token_logprobs(forward, rows, settings.batch), reference(rows)
+    return [Rewarded(*row, *rest) for row, *rest in zip(rows, advantages, old, ref, strict=True)]
 
 
-def token_logprobs(forward: Forward, rows: Sequence[Row], size: int) -> list[list[float]]:
+def token_logprobs(forward: Forward, rows: Sequence[Any], size: int) -> list[list[float]]:
     """The log-probability of every learnt token, by row, in batches of `size`."""
     forward.model.eval()
-    found: list[list[float]] = []
+    values: list[list[float]] = []
     for at in range(0, len(rows), size):
-        part = [(row[0], row[1]) for row in rows[at : at + size]]
-        told, _ = forward(part)
-        found += [values[: len(ids) - start] for values, (ids, start) in zip(told.tolist(), part, strict=True)]
-    return found
+        part = [Tokens(*row[:2]) for row in rows[at : at + size]]
+        logprobs, _ = forward(part)  # (B, T)
+        values += [line[: len(row.ids) - row.start] for line, row in zip(logprobs.tolist(), part, strict=True)]
+    return values
 
 
 def objective(rules: Rules) -> Objective:
     """GRPO under these rules. Validation reads plain rows, as imitation does: drafts have no fixed rows."""
 
-    def each(told: Any, mask: Any, rows: Sequence[Row]) -> dict[str, Any]:
-        """Loss and KL of every row, each a mean over the tokens of its reply."""
+    def losses(logprobs: Any, mask: Any, rows: Sequence[Rewarded]) -> dict[str, Any]:
+        """Loss and KL of every row, each a mean over the tokens of its reply: (B,)."""
         import mlx.core as mx
-        import numpy as np
 
-        sides = np.zeros((2, *told.shape), np.float32)
-        for i, row in enumerate(rows):
-            for side in (0, 1):
-                sides[side, i, : len(row[3 + side])] = row[3 + side]
-        old, first, gains = mx.array(sides[0]), mx.array(sides[1]), mx.array([[row[2]] for row in rows])
-        ratio = mx.exp(told - old)
-        gain = mx.minimum(ratio * gains, mx.clip(ratio, 1 - rules.clip, 1 + rules.clip) * gains)
-        away = first - told  # 0 where nothing is learnt, like told itself
-        kl = mx.exp(away) - away - 1
+        old_logprobs = padded([row.logprobs for row in rows], logprobs.shape)
+        ref_logprobs = padded([row.ref_logprobs for row in rows], logprobs.shape)
+        advantages = mx.array([[row.advantage] for row in rows])  # (B, 1)
+        ratio = mx.exp(logprobs - old_logprobs)  # (B, T)
+        clipped = mx.clip(ratio, 1 - rules.clip, 1 + rules.clip)
+        # The smaller of the two: a step that has gone far enough earns no more, one that went wrong still costs.
+        gain = mx.minimum(ratio * advantages, clipped * advantages)
+        away = ref_logprobs - logprobs  # 0 where nothing is learnt, like the log-probabilities themselves
+        kl = mx.exp(away) - away - 1  # k3: never negative, unlike -away, and of less variance
         count = mask.sum(1)
         return {"loss": (rules.kl * kl.sum(1) - (gain * mask).sum(1)) / count, "kl": kl.sum(1) / count}
 
-    # Drafts that ran on are long and earn nothing: together in a batch they would push one way only.
-    return Objective(lambda rows: [(r[0], r[1]) for r in rows], each, alike=False, valid=SFT)
+    # No order by length: drafts that ran on are long and earn nothing, and together they would push one way only.
+    return Objective(lambda rows: [Tokens(row.ids, row.start) for row in rows], losses, valid=SFT)
 
 
-def anchor(model: MLXModel, forward: Forward, settings: Settings) -> Callable[[Sequence[Row]], list]:
-    """Log-probabilities of rows under the adapter as it is now, whatever it becomes later."""
+def padded(rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> Any:
+    """Rows of unequal length as (B, T), zeros at the end."""
+    import mlx.core as mx
+    import numpy as np
+
+    values = np.zeros(shape, np.float32)
+    for i, row in enumerate(rows):
+        values[i, : len(row)] = row
+    return mx.array(values)
+
+
+def anchor(model: MLXModel, forward: Forward, settings: Settings) -> Callable[[list[Tokens]], list]:
+    """Log-probabilities of rows under the adapter as it is now, whatever it becomes later: the reference policy."""
     from mlx.utils import tree_map
 
-    start = tree_map(lambda v: v + 0, model.model.trainable_parameters())
+    start = tree_map(lambda v: v + 0, model.model.trainable_parameters())  # a copy: training moves them in place
 
-    def read_rows(rows: Sequence[Row]) -> list:
+    def reference(rows: list[Tokens]) -> list:
         now = model.model.trainable_parameters()
         model.model.update(start)
         try:
@@ -154,4 +174,4 @@ def anchor(model: MLXModel, forward: Forward, settings: Settings) -> Callable[[S
         finally:
             model.model.update(now)
 
-    return read_rows
+    return reference

@@ -11,36 +11,43 @@ come from. Watch the chosen log-probability beside the margin: the margin can ri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib.models.mlx import MLXModel
 from lib.train.data import BadData, Pair
-from lib.train.forward import Learnt
-from lib.train.lora import Objective, Row, Settings, encode
+from lib.train.fit import Objective
+from lib.train.forward import Tokens
+from lib.train.lora import Settings, encode
 
 BETA = 0.2  # weight of the odds-ratio term, as in the published study
 CEILING = -1e-6  # a mean log-probability of 0 has no odds
 
 
-def orpo_rows(model: MLXModel, pairs: Sequence[Pair], settings: Settings) -> list[Row]:
-    """(chosen ids, rejected ids, start of the chosen reply, of the rejected one). Raises BadData without a rejected side."""
+class Preference(NamedTuple):
+    """Two replies to one task."""
+
+    chosen: Tokens
+    rejected: Tokens
+
+
+def orpo_rows(model: MLXModel, pairs: Sequence[Pair], settings: Settings) -> list[Preference]:
+    """Both sides of every pair as tokens. Raises BadData without a rejected side."""
     rows = []
     for number, pair in enumerate(pairs, 1):
         if pair.rejected is None:
             raise BadData(f"pair {number} has no rejected side; ORPO needs data of kind styles or on-policy")
-        chosen, start = encode(model, pair.task, pair.chosen, settings.longest)
-        rejected, other = encode(model, pair.task, pair.rejected, settings.longest)
-        rows.append((chosen, rejected, start, other))
+        chosen = encode(model, pair.task, pair.chosen, settings.longest)
+        rows.append(Preference(chosen, encode(model, pair.task, pair.rejected, settings.longest)))
     return rows
 
 
-def learnt(rows: Sequence[Row]) -> list[Learnt]:
+def both_sides(rows: Sequence[Preference]) -> list[Tokens]:
     """Chosen rows over rejected rows, so that one forward pass reads both."""
-    return [(chosen, start) for chosen, _, start, _ in rows] + [(bad, start) for _, bad, _, start in rows]
+    return [row.chosen for row in rows] + [row.rejected for row in rows]
 
 
 def log_odds(mean: Any) -> Any:
-    """log(p / (1 - p)) from a mean log-probability below 0."""
+    """log(p / (1 - p)) from a mean log-probability below 0; expm1 keeps what 1 - exp would lose near 0."""
     import mlx.core as mx
 
     return mean - mx.log(-mx.expm1(mean))
@@ -49,13 +56,15 @@ def log_odds(mean: Any) -> Any:
 def objective(beta: float = BETA) -> Objective:
     """ORPO with a weight of its odds-ratio term."""
 
-    def each(told: Any, mask: Any, rows: Sequence[Row]) -> dict[str, Any]:
-        """Loss, mean log-probability of a chosen token, and how far it stands above a rejected one, by pair."""
+    def losses(logprobs: Any, mask: Any, rows: Sequence[Preference]) -> dict[str, Any]:
+        """Loss, mean log-probability of a chosen token, and how far it stands above a rejected one, by pair: (B,)."""
         import mlx.core as mx
         import mlx.nn as nn
 
-        chosen, rejected = mx.split(mx.minimum(told.sum(1) / mask.sum(1), CEILING), [len(rows)])
+        # (2B, T) -> (2B,) -> (B,), (B,). Means, or a longer reply would be less likely for its length alone.
+        means = mx.minimum(logprobs.sum(1) / mask.sum(1), CEILING)
+        chosen, rejected = mx.split(means, [len(rows)])
         loss = -chosen - beta * nn.log_sigmoid(log_odds(chosen) - log_odds(rejected))
         return {"loss": loss, "chosen": chosen, "margin": chosen - rejected}
 
-    return Objective(learnt, each)
+    return Objective(both_sides, losses, length=lambda row: len(row.chosen.ids))

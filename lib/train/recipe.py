@@ -7,8 +7,9 @@ saved last when it is called again with the same recipe, code, base and parents.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,21 +19,24 @@ from pydantic import Field
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import canonical, locked, sha256, sha256_file, write_atomic
+from lib.files import canonical, locked, sha256, write_atomic
 from lib.forms import Filled, Number, fill, form
-from lib.models.mlx import MLXModel, identity
+from lib.log import Row
+from lib.models.mlx import MLXModel, identity, resolve
 from lib.models.model import Decoding
-from lib.models.provenance import WEIGHTS
-from lib.models.provenance import find as find_adapter
-from lib.train import adapter as adapters
+from lib.models.provenance import ADAPTER, config, content_hash, find
 from lib.train import data, gad, grpo, lora, orpo
-from lib.train.data import BadData, Card, Pairs
+from lib.train.adapter import Adapter, Provenance, merge, parent
+from lib.train.data import BadData, Card, Pair, Pairs
+from lib.train.fit import SFT, Curve, Fit, epoch_file
 from lib.train.forward import Forward
-from lib.train.lora import Fit, Objective, Row, Settings, epoch_file
+from lib.train.lora import Settings
 
-METHODS = ("sft", "orpo", "grpo", "gad", "merge")
 DRAWING = ("grpo", "gad")  # methods in which the model answers while it is trained
 DATA_PACKED = "data.jsonl.xz"
+FEWEST = 8  # drafts with the form of a set that a critic is fitted on
+
+# --- where pairs come from, and what a loss is made with -------------------------------------------
 
 
 @form(BadData, "data")
@@ -51,8 +55,8 @@ class ByClaude(ByTeacher):
     """Pairs whose chosen sets are bought."""
 
     source: Literal["claude"] = "claude"  # type: ignore[assignment]
-    model: str = "claude-sonnet-5-5"
-    dollars: Annotated[Number, Field(gt=0)] = 2.0
+    model: Filled = "claude-sonnet-5-5"
+    dollars: Annotated[Number, Field(gt=0)] = 2.0  # a cap for all of them
     batch: bool = True
 
     def __post_init__(self) -> None:
@@ -70,27 +74,9 @@ class FromFile:
     path: Filled
 
 
-Origin = ByTeacher | ByClaude | FromFile
-SOURCES: dict[str, type[Origin]] = {"teacher": ByTeacher, "claude": ByClaude, "file": FromFile}
-
-
-def origin_of(values: Mapping[str, Any]) -> Origin:
-    """Where pairs come from. Raises BadData, also on a parameter that acts with another source alone: it would be
-    sealed and say nothing."""
-    source = values.get("source", "teacher")
-    if source not in [*SOURCES]:
-        raise BadData(f"data source is {source!r:.40}: expected one of {', '.join(SOURCES)}")
-    having = {name: [s for s, cls in SOURCES.items() if name in cls.__dataclass_fields__] for name in values}
-    for name, sources in having.items():
-        if sources and source not in sources:
-            raise BadData(f"data has {name} and source {source!r}: {name} acts with source {' or '.join(sources)} alone; "
-                          "take one of the two out")  # fmt: skip
-    return fill(SOURCES[source], values)
-
-
 @form(what="objective")
-class Plain:
-    """Imitation has no terms."""
+class Imitation:
+    """Cross-entropy has no terms."""
 
 
 @form(what="objective")
@@ -104,10 +90,29 @@ class Preference:
 class Shares:
     """Of a merge: one weight an adapter, equal ones where none is given."""
 
-    weights: list[Number] | None = None
+    weights: Annotated[list[Number], Field(min_length=1)] | None = None
 
 
-TERMS: dict[str, Any] = {"sft": Plain, "orpo": Preference, "grpo": grpo.Rules, "gad": grpo.Rules, "merge": Shares}
+Origin = ByTeacher | ByClaude | FromFile
+SOURCES: dict[str, Any] = {"teacher": ByTeacher, "claude": ByClaude, "file": FromFile}
+TERMS: dict[str, Any] = {"sft": Imitation, "orpo": Preference, "grpo": grpo.Rules, "gad": grpo.Rules, "merge": Shares}
+METHODS = tuple(TERMS)
+
+
+def variant(what: str, by: str, choice: str, forms: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+    """The form that a choice decides, filled. Raises ValueError, also on a parameter that acts with another choice
+    alone: it would be sealed and say nothing."""
+    if choice not in list(forms):  # also where it is no text
+        raise ValueError(f"{what} {by} is {choice!r:.40}: expected one of {', '.join(forms)}")
+    for name in values:
+        takers = [other for other, one in forms.items() if name in one.__dataclass_fields__]
+        if takers and choice not in takers:
+            raise ValueError(f"{what} has {name} and {by} {choice!r}: {name} acts with {by} {' or '.join(takers)} alone; "
+                             "take one of the two out")  # fmt: skip
+    return fill(forms[choice], values)
+
+
+# --- the recipe ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -119,17 +124,17 @@ class Recipe:
     work: Path
     guard: LeakGuard
     code: str  # hash of the sources
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Row = field(default_factory=dict)
     adapter: str = ""
     merge: tuple[str, ...] = ()
     settings: Settings = field(default_factory=Settings)
-    objective: dict[str, Any] = field(default_factory=dict)
+    objective: Row = field(default_factory=dict)
     checkpoints: tuple[int, ...] = ()
     seed: int = 0
     reward: grpo.Reward | None = None  # of grpo
     store: Path | None = None  # of what Claude was paid for
     runs: Path | None = None  # folder of sealed runs, whose adapters may be named; None: the usual one
-    progress: Callable[[dict[str, Any]], None] = lambda _: None
+    progress: Callable[[Row], None] = lambda _: None
 
     def check(self) -> Recipe:
         """Refuse what cannot be trained before anything is loaded. Raises ValueError, BadData, NoModel or Leak."""
@@ -140,19 +145,41 @@ class Recipe:
 
     def check_parameters(self) -> Recipe:
         """Refuse what can be seen to be wrong without the data: nothing is built, read or bought. Raises ValueError, BadData."""
+        self._check_effects()
         if self.method == "merge":
             if len(self.merge) < 2 or len(self.weights) != len(self.merge):
                 raise ValueError(f"merge is {list(self.merge)}: expected two or more adapters, one weight each")
             return self
-        if self.merge:
-            raise ValueError(f"merge is for method merge, method is {self.method}")
         self.terms  # noqa: B018  says what is wrong with them
         if self.adapter:
-            lora.going_on(self.adapter, lora.plain(self.settings), self.runs)
+            lora.going_on(self.adapter, asdict(self.settings), self.runs)
         if any(not 1 <= e <= self.settings.epochs for e in self.checkpoints):
             raise ValueError(f"checkpoints {list(self.checkpoints)}: expected epochs from 1 to {self.settings.epochs}")
         self._check_kind()
         return self
+
+    def _check_effects(self) -> None:
+        """Refuse a parameter that this method does nothing with: it would be sealed and say nothing."""
+        unused: Row = {"merge": ()}
+        if self.method == "merge":
+            unused = {"data": {}, "adapter": "", "settings": Settings(), "checkpoints": (), "seed": 0}
+        for name, default in unused.items():
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} and method {self.method!r}: {name} does nothing there; take one of the two out"
+                )
+        if self.method != "sft" and not self.settings.mask_prompt:
+            raise ValueError(
+                f"settings has mask_prompt false and method {self.method!r}: only sft can learn the prompt too"
+            )
+        if self.settings.quantised and not self._base_is_quantised():
+            raise ValueError(f"settings has quantised and model {self.model!r:.60}, whose weights are not quantised; take "
+                             "quantised out, or a model of 4 or 8 bits")  # fmt: skip
+
+    def _base_is_quantised(self) -> bool:
+        """Whether a base has quantised weights, as far as its folder is here to say."""
+        file = Path(resolve(self.model)) / "config.json"
+        return not file.exists() or "quantization" in json.loads(file.read_text(encoding="utf-8"))
 
     def _check_kind(self) -> None:
         if isinstance(self.origin, FromFile):
@@ -169,12 +196,15 @@ class Recipe:
     @cached_property
     def origin(self) -> Origin:
         """Where its pairs come from. Raises BadData."""
-        return origin_of(self.data)
+        try:
+            return variant("data", "source", self.data.get("source", "teacher"), SOURCES, self.data)
+        except ValueError as error:
+            raise BadData(str(error)) from None
 
     @property
     def own_drafts(self) -> bool:
         """Whether the rejected sides are the model's own drafts, so that they are made when it is loaded."""
-        return self.method == "orpo" and getattr(self.origin, "kind", "") == "on-policy"
+        return isinstance(self.origin, ByTeacher) and self.origin.kind == "on-policy"
 
     @cached_property
     def planned(self) -> Pairs:
@@ -192,19 +222,15 @@ class Recipe:
     @cached_property
     def terms(self) -> Any:
         """What the method's loss is made with, or the weights of a merge. Raises ValueError."""
-        try:
-            return fill(TERMS[self.method], self.objective)
-        except ValueError as error:
-            raise ValueError(f"method {self.method}: {error}") from None
+        return variant("objective", "method", self.method, TERMS, self.objective)
 
     @property
     def weights(self) -> list[float]:
         """Of the adapters that are merged."""
-        weights = self.terms.weights
-        return [1 / len(self.merge)] * len(self.merge) if weights is None else [float(w) for w in weights]
+        return self.terms.weights or [1 / len(self.merge)] * len(self.merge)
 
     @cached_property
-    def base(self) -> dict[str, Any]:
+    def base(self) -> dict[str, str]:
         # Of a folder only the name: a sealed adapter holds no path of this machine.
         name = Path(self.model).name if Path(self.model).is_absolute() else self.model
         return {"name": name, "weights": identity(self.model)}
@@ -212,23 +238,26 @@ class Recipe:
     @cached_property
     def folder(self) -> Path:
         """The work folder of exactly this training: other code, base, parents or data, another folder."""
-        parents = [sha256_file(find_adapter(a) / WEIGHTS) for a in (*self.merge, *([self.adapter] or [])) if a]
-        parts = [self.method, self.base, self.data, parents, lora.plain(self.settings), self.objective, self.seed]
-        known = self.planned.card.hash if self.method != "merge" else ""
-        return self.work / sha256(canonical([self.code, known, *parts]))[:24]
+        parents = [content_hash(find(adapter), ADAPTER) for adapter in (*self.merge, self.adapter) if adapter]
+        pairs = self.planned.card.hash if self.method != "merge" else ""
+        parts = [self.code, self.method, self.base, pairs, self.data, parents, asdict(self.settings), self.objective]
+        return self.work / sha256(canonical([*parts, self.seed]))[:24]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What came out of a recipe."""
 
-    curve: list[dict[str, Any]]
+    curve: Curve
     card: Card | None  # a merge has no data of its own
     epoch: int
     files: dict[str, bytes]
-    provenance: dict[str, Any]
+    provenance: Row
     tokens: int  # trained on, an epoch
     seconds: float
+
+
+# --- the training ----------------------------------------------------------------------------------
 
 
 def train(recipe: Recipe) -> Outcome:
@@ -246,65 +275,66 @@ def _trained(recipe: Recipe, began: float) -> Outcome:
     pairs = recipe.planned
     model = lora.prepare(recipe.model, recipe.adapter, recipe.settings, recipe.seed)
     if recipe.own_drafts:
+        # Drafts of the very model that learns, before it learns: what it says is what it must move away from.
         temp = float(recipe.origin.draft_temp)  # type: ignore[union-attr]
         pairs = data.drafted(pairs, model, Decoding(temp=temp, seed=recipe.seed, grammar=data.FORM)).check(recipe.guard)
-    objective, rows, valid, extra, forward = _plan(recipe, model, pairs)
-    fit = Fit(
-        model, objective, recipe.settings, rows, valid, recipe.folder, recipe.seed, recipe.progress, extra, forward
-    )
+    fit = _fit(recipe, model, pairs)
     curve = fit.run()
     epoch = fit.best(curve) if recipe.settings.keep == "best" else curve[-1]["epoch"]
-    adapter_files, provenance = _adapters(recipe, pairs.card, model, epoch, curve)
-    tokens = sum(len(ids) for row in fit.first for ids in row if isinstance(ids, list) and ids and type(ids[0]) is int)
-    files = {DATA_PACKED: pairs.packed, **adapter_files}
-    return Outcome(curve, pairs.card, epoch, files, provenance, tokens, time.perf_counter() - began)
+    numbers = {epoch, *recipe.checkpoints} & {row["epoch"] for row in curve}
+    adapters = {number: _adapter(recipe, fit, pairs.card, number) for number in numbers}
+    files = {DATA_PACKED: pairs.packed}
+    for number, adapter in adapters.items():
+        folder = "adapter" if number == epoch else f"adapter/epoch-{number:02d}"
+        files |= {f"{folder}/{name}": content for name, content in adapter.files().items()}
+    tokens = sum(len(row.ids) for row in fit.objective.tokens(fit.first))
+    about = adapters[epoch].provenance.as_dict()
+    return Outcome(curve, pairs.card, epoch, files, about, tokens, time.perf_counter() - began)
 
 
-Extra = dict[int, dict[str, float]]  # epoch -> what the curve shows beside validation
-
-
-def _plan(
-    recipe: Recipe, model: MLXModel, pairs: Pairs
-) -> tuple[Objective, Callable[[int], list[Row]], list[Row], Extra, Forward]:
-    """Objective, rows of an epoch, rows of validation, a table that fills while it trains, and the reader of rows."""
+def _fit(recipe: Recipe, model: MLXModel, pairs: Pairs) -> Fit:
+    """The loop of this recipe's method, with its rows and the reader of them."""
     s = recipe.settings
-    make, objective = lora.sft_rows, lora.SFT
+    make, objective = lora.sft_rows, SFT
     if recipe.method == "orpo":
-        make, objective = orpo.orpo_rows, orpo.objective(recipe.terms.beta)
-    rows, valid, extra = make(model, pairs.train, s), make(model, pairs.valid, s), {}
-    forward = Forward.of(model.model, objective.learnt([*rows, *valid]))
-    if recipe.method not in DRAWING:
-        return objective, lambda _: rows, valid, extra, forward
-    # The rows of imitation said which pair is too long, and how all prompts begin.
-    return grpo.objective(recipe.terms), _rounds(recipe, model, pairs, extra, forward), valid, extra, forward
+        make, objective = orpo.orpo_rows, orpo.objective(recipe.terms.beta)  # type: ignore[assignment]
+    rows, valid = make(model, pairs.train, s), make(model, pairs.valid, s)
+    forward = Forward.of(model.model, objective.tokens([*rows, *valid]))
+    fit = Fit(model, objective, s, lambda _: rows, valid, recipe.folder, recipe.seed, recipe.progress, forward=forward)
+    if recipe.method in DRAWING:
+        # Its rows are drafts, drawn afresh each epoch; those of imitation said which pair is too long, and how all
+        # prompts begin.
+        start = grpo.anchor(model, forward, s)
+        fit.objective = grpo.objective(recipe.terms)
+        fit.rows = lambda epoch: _round(recipe, fit, pairs.train, start, epoch)
+    return fit
 
 
-def _rounds(
-    recipe: Recipe, model: MLXModel, pairs: Pairs, extra: Extra, forward: Forward
-) -> Callable[[int], list[Row]]:
+def _round(recipe: Recipe, fit: Fit, pairs: Sequence[Pair], reference: Any, epoch: int) -> list[grpo.Rewarded]:
     """Rows of a round: fresh drafts of every task, their reward, their advantage within the task."""
-    start = grpo.anchor(model, forward, recipe.settings)
-
-    def rows(epoch: int) -> list[Row]:
-        reward, shown = recipe.reward, {}
-        if recipe.method == "gad":
-            two, flat = replace(recipe.terms, drafts=2), similar(lambda *_: 0.0)
-            own = grpo.draw(model, pairs.train, two, flat, round_seed(recipe.seed, epoch, "critic"))
-            sound = [(p, d) for p, d in zip(own.pairs, own.drafts, strict=True) if d]
-            if len(sound) < 8:
-                raise BadData(f"only {len(sound)} drafts have the form of a set; a critic needs 8 or more")
-            critic = gad.critic([p for p, _ in sound], [d for _, d in sound])
-            reward, shown = critic, {"auc": critic.auc}
-        assert reward is not None, "grpo is given a reward"
-        drawn = grpo.draw(model, pairs.train, recipe.terms, reward, round_seed(recipe.seed, epoch, "policy"))
-        shown |= {"reward": sum(drawn.rewards) / len(drawn.rewards)}
-        extra[epoch] = {k: round(float(v), 6) for k, v in shown.items()}
-        learnt = grpo.grpo_rows(model, drawn, recipe.settings, forward, start)
-        if not learnt:
-            raise BadData("no draft stands out in its group: every one has the same reward, so nothing can be learnt")
-        return learnt
-
+    assert fit.forward is not None, "_fit reads rows first"
+    reward, shown = recipe.reward, {}
+    if recipe.method == "gad":
+        reward = _critic(recipe, fit.model, pairs, epoch)
+        shown["auc"] = reward.auc
+    assert reward is not None, "grpo is given a reward"
+    rollouts = grpo.draw(fit.model, pairs, recipe.terms, reward, round_seed(recipe.seed, epoch, "policy"))
+    shown["reward"] = sum(rollouts.rewards) / len(rollouts.rewards)
+    fit.extra[epoch] = {name: round(float(value), 6) for name, value in shown.items()}
+    rows = grpo.grpo_rows(fit.model, rollouts, recipe.settings, fit.forward, reference)
+    if not rows:
+        raise BadData("no draft stands out in its group: every one has the same reward, so nothing can be learnt")
     return rows
+
+
+def _critic(recipe: Recipe, model: MLXModel, pairs: Sequence[Pair], epoch: int) -> gad.Critic:
+    """The critic of a round, fitted on two drafts of every task against its chosen set. Raises BadData."""
+    rules = replace(recipe.terms, drafts=2)
+    own = grpo.draw(model, pairs, rules, similar(lambda *_: 0.0), round_seed(recipe.seed, epoch, "critic"))
+    sets = [(pair, draft) for pair, draft in zip(own.pairs, own.drafts, strict=True) if draft]
+    if len(sets) < FEWEST:
+        raise BadData(f"only {len(sets)} drafts have the form of a set; a critic needs {FEWEST} or more")
+    return gad.critic([pair for pair, _ in sets], [draft for _, draft in sets])
 
 
 def round_seed(seed: int, epoch: int, use: str) -> int:
@@ -313,53 +343,30 @@ def round_seed(seed: int, epoch: int, use: str) -> int:
     return int(sha256(f"{seed}/{epoch}/{use}")[:16], 16)
 
 
-def _adapters(recipe: Recipe, card: Card, model: MLXModel, epoch: int, curve: list[dict[str, Any]]) -> Any:
-    """Files of the chosen epoch's adapter and of the epochs that are kept beside it, and the chosen one's provenance."""
-    lora_config, layers = _shape(recipe, model)
-    files: dict[str, bytes] = {}
-    provenance: dict[str, Any] = {}
-    there = {row["epoch"] for row in curve}
-    parents = [adapters.about(recipe.adapter, recipe.model)] if recipe.adapter else []
-    for number in sorted({epoch, *recipe.checkpoints} & there):
-        about = adapters.provenance(
-            recipe.method, recipe.base, card.as_dict(), recipe.code, recipe.seed,
-            {**lora.plain(recipe.settings), **recipe.objective}, parents, epoch=number,
-        )  # fmt: skip
-        written = adapters.files(
-            epoch_file(recipe.folder, number).read_bytes(), about, adapters.config(layers, lora_config)
-        )
-        if number == epoch:
-            files |= {f"adapter/{k}": v for k, v in written.items()}
-            provenance = about
-        if number in recipe.checkpoints and number != epoch:
-            files |= {f"adapter/epoch-{number:02d}/{k}": v for k, v in written.items()}
-    return files, provenance
-
-
-def _shape(recipe: Recipe, model: MLXModel) -> tuple[dict[str, Any], int]:
-    """(rank, scale, dropout) and layers: of the settings; of an adapter that was continued with which modules it has."""
-    count = len(model.model.layers)
-    layers = count if recipe.settings.layers == -1 else min(count, recipe.settings.layers)
+def _adapter(recipe: Recipe, fit: Fit, card: Card, epoch: int) -> Adapter:
+    """The adapter of an epoch. One that goes on from another keeps that one's shape, with which modules it has."""
+    s, count = recipe.settings, len(fit.model.model.layers)
+    layers, shape, parents = min(count, s.layers), s.lora, []
+    if s.layers == -1:
+        layers = count
     if recipe.adapter:
-        import json
-
-        from lib.models.provenance import CONFIG
-
-        config = json.loads((find_adapter(recipe.adapter) / CONFIG).read_text(encoding="utf-8"))
-        return config["lora_parameters"], layers
-    return recipe.settings.lora, layers
+        parents = [parent(recipe.adapter, recipe.model)]
+        shape = config(find(recipe.adapter)).lora_parameters.model_dump()
+    about = Provenance(
+        recipe.method, recipe.base, card.as_dict(), recipe.code, recipe.seed, {**asdict(s), **recipe.objective},
+        parents, epoch,
+    )  # fmt: skip
+    return Adapter(epoch_file(recipe.folder, epoch).read_bytes(), layers, shape, about)
 
 
 def _merged(recipe: Recipe, began: float) -> Outcome:
-    weights, config = adapters.merge(recipe.merge, recipe.weights, recipe.model)
-    parents = [adapters.about(a, recipe.model) for a in recipe.merge]
-    hashes = {"hash": sha256(canonical([p["data"] for p in parents]))}
-    about = adapters.provenance(
-        "merge", recipe.base, hashes, recipe.code, recipe.seed, {"weights": recipe.weights}, parents
-    )
-    written = adapters.files(weights, about, config)
-    files = {f"adapter/{k}": v for k, v in written.items()}
-    return Outcome([], None, 0, files, about, 0, time.perf_counter() - began)
+    parents = [parent(adapter, recipe.model) for adapter in recipe.merge]
+    known = {"hash": sha256(canonical([p["data"] for p in parents]))}
+    parameters = {"weights": recipe.weights}
+    about = Provenance("merge", recipe.base, known, recipe.code, recipe.seed, parameters, parents)
+    adapter = merge(recipe.merge, recipe.weights, recipe.model, about)
+    files = {f"adapter/{name}": content for name, content in adapter.files().items()}
+    return Outcome([], None, 0, files, about.as_dict(), 0, time.perf_counter() - began)
 
 
 def store(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
@@ -374,7 +381,7 @@ def store(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
 def similar(reward: Callable[[str, Draft, Draft], float]) -> grpo.Reward:
     """The reward of many drafts from a function of one: (task, its chosen set, a draft) -> 0 to 1."""
 
-    def each(pairs: Any, drafts: Any) -> list[float]:
+    def each(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> list[float]:
         return [reward(p.task, p.chosen, d) for p, d in zip(pairs, drafts, strict=True)]
 
     return each

@@ -229,7 +229,7 @@ def rewrite(toys, **changes):
         ({"run": "../elsewhere"}, "is no sealed run here"),
         ({"run": "0004-sealed"}, "no experiment of the gates full and dev"),
         ({"fingerprint": "e" * 64}, "its fingerprint is not that of"),
-        ({"verdict": "better"}, "expected win, tie or loss"),
+        ({"verdict": "better"}, "expected one of win, tie, loss"),
         ({"kind": "guess"}, "kind is 'guess'"),
     ],
 )

@@ -22,7 +22,7 @@ from lib.lab.training import Training, rubric
 from lib.loop import training_requests as requests
 from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
-from lib.runs.ledger import Ledger
+from lib.runs.ledger import Ledger, NoRun
 from lib.runs.verify import verify
 from lib.train.data import BadData
 from tests.llama import small
@@ -51,12 +51,18 @@ REFUSED = {
     "judge": ({"judge": "claude"}, BadParameters, "judge is 'claude'"),
     "setting": ({"settings": {"rnak": 8}}, BadParameters, "settings has no 'rnak', did you mean 'rank'?"),
     "value": ({"settings": {"rank": -1}}, BadParameters, "rank is -1"),
-    "objective": ({"objective": {"beta": 1}}, BadParameters, "method sft: objective has no 'beta'"),
+    "objective": ({"objective": {"beta": 1}}, BadParameters, "beta and method 'sft': beta acts with method orpo alone"),
     "beta": ({"method": "orpo", "data": {"kind": "styles"}, "objective": {"beta": "x"}}, BadParameters, "beta is 'x'"),
     "drafts": ({"method": "grpo", "objective": {"drafts": 1}}, BadParameters, "drafts is 1"),
     "checkpoint": ({"checkpoints": [3]}, BadParameters, "checkpoints [3]"),
     "merge of one": ({"method": "merge", "merge": ["a"]}, NoModel, "adapter 'a'"),
-    "merge of none": ({"method": "merge"}, BadParameters, "two or more adapters"),
+    "merge of none": ({"method": "merge", "data": {}, "settings": {}}, BadParameters, "two or more adapters"),
+    "merge with data": (
+        {"method": "merge", "settings": {}},
+        BadParameters,
+        "data and method 'merge': data does nothing",
+    ),
+    "merge with settings": ({"method": "merge", "data": {}}, BadParameters, "settings and method 'merge'"),
     "no pairs": ({"data": {"pairs": 0}}, BadData, "data pairs is 0: expected 2 or more"),
     "one pair": ({"data": {"pairs": 1}}, BadData, "data pairs is 1"),
     "data key": ({"data": {"size": 5}}, BadData, "data has no 'size'; there are source, kind"),
@@ -396,4 +402,4 @@ def test_a_training_goes_on_from_a_run_and_says_so(trained, tmp_path):
     more = Ledger.read(tmp_path / "runs").records[1]
     assert more["adapter"] == record["id"] == more["found"]["provenance"]["parents"][0]["adapter"]
     refused = call("--from-run", "9", *where)
-    assert isinstance(refused.exception, KeyError)
+    assert isinstance(refused.exception, NoRun)

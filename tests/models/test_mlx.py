@@ -2,13 +2,12 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from lib import weights
 from lib.files import ROOT
-from lib.models.mlx import MLXModel, context, resolve
+from lib.models.mlx import MLXModel, context, folder_of
 from lib.models.model import Decoding, NoModel
 from tests.models.conftest import write_llama
 
@@ -117,13 +116,11 @@ def test_an_unknown_name_or_a_missing_folder_is_no_model(name):
     assert repr(name) in said and "smollm2" in said and "hub id" in said
 
 
-def test_resolve_takes_shipped_names_hub_ids_and_folders(tmp_path, monkeypatch):
-    assert Path(resolve("smollm2")).parent.parent == weights.cache() and resolve("mlx:smollm2") == resolve("smollm2")
-    assert resolve("mlx-community/Llama-3.2-3B-Instruct-4bit") == "mlx-community/Llama-3.2-3B-Instruct-4bit"
-    assert resolve("mlx:mlx-community/some-model") == "mlx-community/some-model"
-    assert resolve(str(tmp_path)) == resolve(f"mlx:{tmp_path}") == str(tmp_path)
+def test_a_model_is_found_by_its_shipped_name_and_by_its_folder(tmp_path, monkeypatch):
+    assert folder_of("smollm2").parent.parent == weights.cache() and folder_of("mlx:smollm2") == folder_of("smollm2")
+    assert folder_of(str(tmp_path)) == folder_of(f"mlx:{tmp_path}") == tmp_path
     monkeypatch.chdir(tmp_path)
-    assert Path(resolve("lib/models")) == ROOT / "lib" / "models"
+    assert folder_of("lib/models") == ROOT / "lib" / "models"
 
 
 def test_a_prompt_that_leaves_no_room_in_the_context_is_an_error_of_its_own_reply(tmp_path):
@@ -132,8 +129,8 @@ def test_a_prompt_that_leaves_no_room_in_the_context_is_an_error_of_its_own_repl
     fits, over = model.generate([short, long], [Decoding(max_tokens=200)] * 2)
     assert fits.prompt_tokens + fits.generation_tokens == 64 and fits.finish_reason == "length"
     assert over.finish_reason == "error" and over.generation_tokens == 0
-    assert over.text == f"the prompt has {len(model.encode(long))} tokens, and the context of {model.name} is 64"
-    with pytest.raises(ValueError, match="ends at token .* and the context of .* is 64"):
+    assert over.text == f"the prompt has {len(model.encode(long))} tokens, and the context of the model is 64"
+    with pytest.raises(ValueError, match="ends at token .* and the context of the model is 64"):
         model.score([short], ["x" * 60])
 
 

@@ -21,6 +21,14 @@ def base_8bit(tmp_path_factory):
     return write_base(tmp_path_factory.mktemp("base") / "micro-8bit", quantised=True)
 
 
+def write(folder, adapter):
+    """The folder of an adapter, as a seal would write it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in adapter.files().items():
+        (folder / name).write_bytes(content)
+    return str(folder)
+
+
 @pytest.fixture
 def no_guard():
     return LeakGuard([])

@@ -12,9 +12,16 @@ from lib.models import load, provenance
 from lib.models.mlx import MLXModel, identity
 from lib.models.model import NoModel
 from lib.train import adapter, data, lora
-from lib.train.lora import Fit, Settings
+from lib.train.adapter import Adapter, Provenance
+from lib.train.fit import SFT, Fit, epoch_file
+from lib.train.lora import Settings
+from tests.train.conftest import write
 
 pytestmark = pytest.mark.slow
+
+
+def about(method, base, seed=0):
+    return Provenance(method, {"name": base, "weights": identity(base)}, {"hash": "d" * 64}, "c", seed, {})
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +35,10 @@ def made(base, tmp_path_factory):
         model = lora.prepare(base, "", settings, seed)
         rows = lora.sft_rows(model, pairs.train, settings)
         work = tmp_path_factory.mktemp("work")
-        Fit(model, lora.SFT, settings, lambda _: rows, rows[:4], work, seed).run()
-        about = adapter.provenance("sft", {"name": base, "weights": identity(base)}, {"hash": "d" * 64}, "c", seed, {})
+        Fit(model, SFT, settings, lambda _: rows, rows[:4], work, seed).run()
         layers = 2 if settings.layers == -1 else settings.layers
-        told = adapter.files(lora.epoch_file(work, 1).read_bytes(), about, adapter.config(layers, settings.lora))
-        return str(adapter.write(tmp_path_factory.mktemp("adapters") / name, told))
+        trained = Adapter(epoch_file(work, 1).read_bytes(), layers, settings.lora, about("sft", base, seed))
+        return write(tmp_path_factory.mktemp("adapters") / name, trained)
 
     return make
 
@@ -115,29 +121,26 @@ def delta(folder):
 @pytest.mark.parametrize("weights", [[0.5, 0.5], [1.0, -0.25]])
 def test_a_merge_is_the_weighted_sum_of_the_updates_also_of_other_ranks_and_layers(made, one, base, tmp_path, weights):
     two = made("two", seed=1, rank=3, alpha=6.0, layers=1)
-    content, config = adapter.merge([one, two], weights, base)
-    folder = tmp_path / "merged"
-    about = adapter.provenance("merge", {"name": base, "weights": identity(base)}, {}, "c", 0, {})
-    adapter.write(folder, adapter.files(content, about, config))
+    merged = adapter.merge([one, two], weights, base, about("merge", base))
+    folder = write(tmp_path / "merged", merged)
     first, second, both = delta(one), delta(two), delta(folder)
-    assert config["lora_parameters"]["rank"] == 5 and both.keys() == first.keys() > second.keys()
+    assert merged.lora["rank"] == 5 and both.keys() == first.keys() > second.keys()
     for module, update in both.items():
         wanted = weights[0] * first[module] + weights[1] * second.get(module, 0.0)
         assert np.allclose(update, wanted, atol=2e-3 * max(1e-6, np.abs(wanted).max()) + 1e-6)
-    assert MLXModel(base, str(folder))
+    assert MLXModel(base, folder)
 
 
 def test_an_adapter_of_all_layers_by_mlx_lms_word_merges_with_one_of_fewer(made, one, base, tmp_path):
     every = tmp_path / "every"
     shutil.copytree(one, every)
     (every / provenance.NAME).unlink()  # an adapter of elsewhere
-    told = json.loads((every / provenance.CONFIG).read_text())
-    (every / provenance.CONFIG).write_text(json.dumps(told | {"num_layers": -1}))
+    config = json.loads((every / provenance.CONFIG).read_text())
+    (every / provenance.CONFIG).write_text(json.dumps(config | {"num_layers": -1}))
     few = made("few", seed=1, layers=1)
-    content, config = adapter.merge([str(every), few], [1.0, 0.0], base)
-    assert config["num_layers"] == 2
-    adapter.write(tmp_path / "merged", adapter.files(content, {"base": {"weights": identity(base)}}, config))
-    assert np.allclose(logits(base, str(tmp_path / "merged")), logits(base, one), atol=5e-3)
+    merged = adapter.merge([str(every), few], [1.0, 0.0], base, about("merge", base))
+    assert merged.layers == 2
+    assert np.allclose(logits(base, write(tmp_path / "merged", merged)), logits(base, one), atol=5e-3)
 
 
 def test_the_shape_of_an_adapter_is_read_in_the_words_of_the_settings(made):
@@ -146,11 +149,13 @@ def test_the_shape_of_an_adapter_is_read_in_the_words_of_the_settings(made):
 
 
 def test_a_shape_that_cannot_be_read_is_said_in_one_line(one, tmp_path):
-    for name, content in ((provenance.CONFIG, b"{}"), (provenance.WEIGHTS, b"x"), (provenance.CONFIG, b"{")):
+    odd = ((provenance.CONFIG, b"{}", "num_layers: Field required"), (provenance.WEIGHTS, b"x", "no layers can be read"),
+           (provenance.CONFIG, b"{", "the file: Invalid JSON"))  # fmt: skip
+    for name, content, said in odd:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         shutil.copytree(one, folder)
         (folder / name).write_bytes(content)
-        with pytest.raises(NoModel, match="cannot be read from its files") as stopped:
+        with pytest.raises(NoModel, match=said) as stopped:
             lora.shape(folder)
         assert "\n" not in str(stopped.value)
 
@@ -171,22 +176,41 @@ def test_going_on_with_another_shape_is_refused_by_name_before_and_when_loading(
 def test_a_merge_of_one_or_with_odd_weights_is_refused(one, base):
     for adapters, weights in (([one], [1.0]), ([one, one], [1.0])):
         with pytest.raises(ValueError, match="two or more, one weight each"):
-            adapter.merge(adapters, weights, base)
+            adapter.merge(adapters, weights, base, about("merge", base))
 
 
 def test_adapters_of_two_bases_are_not_merged(one, other_base):
     with pytest.raises(NoModel, match="was trained on"):
-        adapter.merge([one, one], [0.5, 0.5], other_base)
+        adapter.merge([one, one], [0.5, 0.5], other_base, about("merge", other_base))
 
 
 def test_a_child_names_its_parents(one, base):
-    told = adapter.about(one, base)
-    assert told["data"] == "d" * 64 and told["weights"] == provenance.read(one)["files"][provenance.WEIGHTS]
+    kept = adapter.parent(one, base)
+    assert kept["data"] == "d" * 64 and kept["weights"] == provenance.read(one)["files"][provenance.WEIGHTS]
 
 
 def test_the_files_are_the_same_bytes_again(one):
-    told = json.loads((Path(one) / provenance.NAME).read_text())
-    about = {k: v for k, v in told.items() if k not in ("files", "format")}
-    config = json.loads((Path(one) / provenance.CONFIG).read_text())
-    again = adapter.files((Path(one) / provenance.WEIGHTS).read_bytes(), about, config)
+    sealed = json.loads((Path(one) / provenance.NAME).read_text())
+    plain = {k: v for k, v in sealed.items() if k not in ("files", "format")}
+    config = provenance.config(Path(one))
+    content, lora = (Path(one) / provenance.WEIGHTS).read_bytes(), config.lora_parameters.model_dump()
+    again = Adapter(content, config.num_layers, lora, Provenance(**plain)).files()
     assert {n: (Path(one) / n).read_bytes() for n in again} == again
+
+
+PEFT = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
+ELSEWHERE = {
+    "PEFT": ("adapter_model.safetensors", PEFT, "in the form of PEFT"),
+    "PEFT with its weights renamed": (provenance.WEIGHTS, PEFT, "in the form of PEFT"),
+    "an old mlx-lm": (provenance.WEIGHTS, {"lora_layers": 8, "lora_parameters": {"rank": 8, "scale": 2.0}}, "num_layers"),
+    "no scale": (provenance.WEIGHTS, {"num_layers": 8, "lora_parameters": {"rank": 8}}, "lora_parameters scale"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, config, said", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_an_adapter_in_another_form_is_refused_in_one_clear_line(base, tmp_path, name, config, said):
+    (tmp_path / name).write_bytes(b"")
+    (tmp_path / provenance.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(NoModel, match=said) as stopped:
+        load.check(base, str(tmp_path))
+    assert "\n" not in str(stopped.value) and "SimpleNamespace" not in str(stopped.value)

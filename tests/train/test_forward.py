@@ -3,7 +3,8 @@
 import pytest
 
 from lib.train import data, grpo, lora, orpo
-from lib.train.forward import Forward, plain
+from lib.train.fit import SFT
+from lib.train.forward import Forward, Tokens, plain_logprobs
 from lib.train.lora import Settings
 from tests.llama import write_base
 
@@ -34,15 +35,15 @@ def ready(base, no_guard, **changes):
     return model, settings, data.build("clean", 6, 0, no_guard).train
 
 
-def slopes(model, told, objective, rows):
+def slopes(model, read, objective, rows):
     import mlx.core as mx
     import mlx.nn as nn
     from mlx.utils import tree_flatten
 
-    weights = mx.array([float(objective.weigh(r)) for r in rows])
+    weights = mx.array([float(objective.weight(r)) for r in rows])
 
     def mean():
-        return (objective.each(*told(objective.learnt(rows)), rows)["loss"] * weights).sum() / weights.sum()
+        return (objective.losses(*read(objective.tokens(rows)), rows)["loss"] * weights).sum() / weights.sum()
 
     value, slope = nn.value_and_grad(model.model, mean)()
     return value.item(), dict(tree_flatten(slope))
@@ -51,39 +52,39 @@ def slopes(model, told, objective, rows):
 def agree(model, objective, rows, forward=None):
     import mlx.core as mx
 
-    forward = forward or Forward.of(model.model, objective.learnt(rows))
+    forward = forward or Forward.of(model.model, objective.tokens(rows))
     for _ in range(2):  # the second time the frozen layers are not read
         value, slope = slopes(model, forward, objective, rows)
-        want, exact = slopes(model, lambda s: plain(model.model, s), objective, rows)
-        assert value == pytest.approx(want, abs=1e-5) and not forward.plainly
+        want, exact = slopes(model, lambda batch: plain_logprobs(model.model, batch), objective, rows)
+        assert value == pytest.approx(want, abs=1e-5) and not forward.plain
         assert slope.keys() == exact.keys() and any(mx.abs(v).max().item() > 1e-3 for v in exact.values())
-        for name, told in exact.items():
-            assert mx.abs(slope[name] - told).max().item() < 1e-5, name
+        for name, wanted in exact.items():
+            assert mx.abs(slope[name] - wanted).max().item() < 1e-5, name
     return forward
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])
 def test_loss_and_slope_of_imitation_are_those_of_the_plain_model(deep, no_guard, layers):
     model, settings, pairs = ready(deep, no_guard, layers=layers)
-    forward = agree(model, lora.SFT, lora.sft_rows(model, pairs, settings))
-    assert len(forward.low) == 4 - layers and len(forward.prefix) > 50
-    assert len(forward.kept) == (6 if layers < 4 else 0)  # with an adapter on every layer nothing is kept
+    forward = agree(model, SFT, lora.sft_rows(model, pairs, settings))
+    assert len(forward.frozen) == 4 - layers and len(forward.prefix) > 50
+    assert len(forward.cache) == (6 if layers < 4 else 0)  # with an adapter on every layer nothing is kept
 
 
 def test_also_where_the_prompt_is_learnt_and_so_nothing_can_be_shared(deep, no_guard):
     model, settings, pairs = ready(deep, no_guard, mask_prompt=False)
-    assert agree(model, lora.SFT, lora.sft_rows(model, pairs, settings)).prefix == ()
+    assert agree(model, SFT, lora.sft_rows(model, pairs, settings)).prefix == ()
 
 
 def test_also_with_a_head_of_its_own(untied, no_guard):
     model, settings, pairs = ready(untied, no_guard)
-    agree(model, lora.SFT, lora.sft_rows(model, pairs, settings))
+    agree(model, SFT, lora.sft_rows(model, pairs, settings))
 
 
 def test_also_of_a_preference(deep, no_guard):
     model, settings, pairs = ready(deep, no_guard)
     ids = lora.sft_rows(model, pairs, settings)
-    rows = [(a, b, start, other) for (a, start), (b, other) in zip(ids[:3], ids[3:], strict=True)]
+    rows = [orpo.Preference(a, b) for a, b in zip(ids[:3], ids[3:], strict=True)]
     agree(model, orpo.objective(0.5), rows)
 
 
@@ -91,7 +92,9 @@ def test_also_of_a_reward(deep, no_guard):
     model, settings, pairs = ready(deep, no_guard)
     ids = lora.sft_rows(model, pairs, settings)
     forward = Forward.of(model.model, ids)
-    drawn = [(i, s, (-1.0) ** n, [-7.0] * (len(i) - s), [-6.8] * (len(i) - s)) for n, (i, s) in enumerate(ids)]
+    drawn = [
+        grpo.Rewarded(i, s, (-1.0) ** n, [-7.0] * (len(i) - s), [-6.8] * (len(i) - s)) for n, (i, s) in enumerate(ids)
+    ]
     agree(model, grpo.objective(grpo.Rules()), drawn, forward)
 
 
@@ -99,17 +102,17 @@ def test_a_row_that_begins_unlike_the_others_is_read_alone(deep, no_guard):
     model, settings, pairs = ready(deep, no_guard)
     rows = lora.sft_rows(model, pairs, settings)
     forward = Forward.of(model.model, rows)
-    agree(model, lora.SFT, [*rows[:2], ([5, *rows[2][0]], rows[2][1] + 1)], forward)
+    agree(model, SFT, [*rows[:2], Tokens([5, *rows[2].ids], rows[2].start + 1)], forward)
 
 
 def test_rows_make_way_when_there_is_no_room_for_more(deep, no_guard):
     model, settings, pairs = ready(deep, no_guard)
     rows = lora.sft_rows(model, pairs, settings)
     forward = Forward.of(model.model, rows)
-    forward.most = 2 * 4 * 64 * (max(len(ids) for ids, _ in rows) - len(forward.prefix))
-    agree(model, lora.SFT, rows, forward)
-    assert 1 <= len(forward.kept) <= 3 and forward.size == sum(v.nbytes for v in forward.kept.values())
-    assert forward.size <= forward.most
+    forward.max_bytes = 2 * 4 * 64 * (max(len(ids) for ids, _ in rows) - len(forward.prefix))
+    agree(model, SFT, rows, forward)
+    assert 1 <= len(forward.cache) <= 3 and forward.cached_bytes == sum(v.nbytes for v in forward.cache.values())
+    assert forward.cached_bytes <= forward.max_bytes
 
 
 def test_a_model_of_another_kind_is_read_plainly(deep, no_guard):
@@ -126,8 +129,8 @@ def test_a_model_of_another_kind_is_read_plainly(deep, no_guard):
 
     model.model.model.__class__ = Scaled
     forward = Forward.of(model.model, rows)
-    told, mask = forward(rows)
-    assert forward.plainly and mx.array_equal(told, plain(model.model, rows)[0])
+    logprobs, mask = forward(rows)
+    assert forward.plain and mx.array_equal(logprobs, plain_logprobs(model.model, rows)[0])
     assert mask.sum(1).tolist() == [len(ids) - start for ids, start in rows]
 
 

@@ -11,9 +11,10 @@ from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
 from lib.models.model import Decoding
 from lib.train import data, gad, grpo, lora
-from lib.train.forward import Forward, plain
-from lib.train.grpo import Drawn, Rules
-from lib.train.lora import Fit, Settings
+from lib.train.fit import SFT, Fit
+from lib.train.forward import Forward, plain_logprobs
+from lib.train.grpo import Rewarded, Rollouts, Rules
+from lib.train.lora import Settings
 from tests.llama import small
 
 QUICK = {"rank": 4, "epochs": 1, "batch": 4, "learning_rate": 0.01, "warmup": 0, "patience": 0}
@@ -33,24 +34,24 @@ def drawn(model, pairs, rewards=(1.0, 0.0)):
     sets = [d for p in pairs for d in (p.chosen, Draft(p.chosen.title, p.chosen.questions[:3]))]
     texts = [write_set(d) for d in sets]
     ids = [[*model.tokenizer.encode(t, add_special_tokens=False), model.tokenizer.eos_token_id] for t in texts]
-    return Drawn(tasks, texts, list(sets), [r for _ in pairs for r in rewards], ids)
+    return Rollouts(tasks, texts, list(sets), [r for _ in pairs for r in rewards], ids)
 
 
 def rows_of(model, settings, pairs):
     return made(model, drawn(model, pairs), settings)
 
 
-def made(model, told, settings):
+def made(model, rollouts, settings):
     """Rows of drafts, read by a forward pass of their own."""
     forward = Forward(model.model)
-    return grpo.grpo_rows(model, told, settings, forward, grpo.anchor(model, forward, settings))
+    return grpo.grpo_rows(model, rollouts, settings, forward, grpo.anchor(model, forward, settings))
 
 
 def test_advantages_are_taken_within_the_group_of_a_task(ready):
     _, _, pairs = ready
     tasks, rewards = list(pairs[:1]) * 2 + list(pairs[1:2]) * 2, [0.9, 0.7, 0.1, 0.3]
-    told = Drawn(tasks, [""] * 4, [None] * 4, rewards, [[]] * 4).advantages
-    assert told == pytest.approx([1, -1, -1, 1], abs=2e-3)
+    advantages = Rollouts(tasks, [""] * 4, [None] * 4, rewards, [[]] * 4).advantages
+    assert advantages == pytest.approx([1, -1, -1, 1], abs=2e-3)
 
 
 def test_a_group_of_equals_teaches_nothing_and_is_left_out(ready):
@@ -65,13 +66,13 @@ def test_the_value_is_that_of_the_formula(ready):
     rows = rows_of(model, settings, pairs)[:3]
     rng = np.random.default_rng(0)
     moved = [
-        (i, s, a, [x + d for x, d in zip(old, rng.normal(0, 0.3, len(old)), strict=True)],
+        Rewarded(i, s, a, [x + d for x, d in zip(old, rng.normal(0, 0.3, len(old)), strict=True)],
          [x + d for x, d in zip(ref, rng.normal(0, 0.3, len(ref)), strict=True)])
         for i, s, a, old, ref in rows
     ]  # fmt: skip
     rules = Rules(kl=0.5)
     objective = grpo.objective(rules)
-    each = objective.each(*plain(model.model, objective.learnt(moved)), moved)["loss"]
+    each = objective.losses(*plain_logprobs(model.model, objective.tokens(moved)), moved)["loss"]
     for value, (ids, start, gain, old, ref) in zip(each.tolist(), moved, strict=True):
         logits = np.array(model.model(mx.array([ids[:-1]]))[0].astype(mx.float32), dtype=np.float64)
         logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -93,7 +94,7 @@ def test_the_gradient_is_not_zero_and_a_step_raises_what_was_rewarded(ready, tmp
     objective = grpo.objective(Rules())
 
     def loss():
-        return objective.each(*plain(model.model, objective.learnt(rows[:4])), rows[:4])["loss"].mean()
+        return objective.losses(*plain_logprobs(model.model, objective.tokens(rows[:4])), rows[:4])["loss"].mean()
 
     _, gradient = nn.value_and_grad(model.model, loss)()
     assert all(mx.abs(v).max().item() > 0 for k, v in tree_flatten(gradient) if k.endswith("lora_b"))
@@ -116,7 +117,9 @@ def test_the_anchor_keeps_the_policy_nearer_to_its_start(base, tmp_path):
         rows, rules = rows_of(model, settings, pairs), Rules(kl=kl)
         Fit(model, grpo.objective(rules), settings, lambda _, r=rows: r,
             lora.sft_rows(model, pairs, settings), tmp_path / str(kl)).run()  # fmt: skip
-        away[kl] = grpo.objective(rules).each(*plain(model.model, [r[:2] for r in rows]), rows)["kl"].mean().item()
+        objective = grpo.objective(rules)
+        logprobs, mask = plain_logprobs(model.model, objective.tokens(rows))
+        away[kl] = objective.losses(logprobs, mask, rows)["kl"].mean().item()
     assert 0 < away[20.0] < away[0.0] / 2
 
 
@@ -125,7 +128,7 @@ def test_the_anchor_reads_the_start_also_after_the_adapter_moved(ready, tmp_path
     start = grpo.anchor(model, Forward(model.model), settings)
     rows = lora.sft_rows(model, pairs, settings)
     before = start(rows)
-    Fit(model, lora.SFT, settings, lambda _: rows, rows, tmp_path).run()
+    Fit(model, SFT, settings, lambda _: rows, rows, tmp_path).run()
     moved = grpo.token_logprobs(Forward(model.model), rows, 4)
     assert np.allclose(np.concatenate(start(rows)), np.concatenate(before), atol=1e-5)
     assert not np.allclose(np.concatenate(moved), np.concatenate(before), atol=1e-2)
@@ -197,7 +200,7 @@ def test_a_training_leaves_no_prefix_that_its_earlier_weights_read(planner, tmp_
     for resumed in (False, True):
         model.generate(asked, [Decoding(max_tokens=4)] * len(asked))
         assert kept()
-        Fit(model, lora.SFT, settings, lambda _: rows, rows, tmp_path).run()  # the second call only loads the state
+        Fit(model, SFT, settings, lambda _: rows, rows, tmp_path).run()  # the second call only loads the state
         assert not kept(), resumed
 
 

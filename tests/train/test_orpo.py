@@ -9,8 +9,9 @@ import pytest
 from lib.agent.prompt import Draft
 from lib.train import data, lora, orpo
 from lib.train.data import BadData, Card, Pairs
-from lib.train.forward import plain
-from lib.train.lora import Fit, Settings
+from lib.train.fit import Fit
+from lib.train.forward import plain_logprobs
+from lib.train.lora import Settings
 
 QUICK = {"rank": 4, "epochs": 4, "batch": 4, "learning_rate": 0.01, "warmup": 0, "patience": 0}
 
@@ -53,19 +54,19 @@ def reference(model, rows, beta):
     def odds(x):
         return x - math.log(1 - math.exp(x))
 
-    told = [(mean(c, s), mean(r, o)) for c, r, s, o in rows]
-    return [-c - beta * -math.log(1 + math.exp(-(odds(c) - odds(r)))) for c, r in told], told
+    means = [(mean(*row.chosen), mean(*row.rejected)) for row in rows]
+    return [-c - beta * -math.log(1 + math.exp(-(odds(c) - odds(r)))) for c, r in means], means
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.2, 1.0])
 def test_the_value_is_that_of_the_formula(ready, beta):
     model, _, rows, _ = ready
-    each, told = reference(model, rows[:4], beta)
+    each, means = reference(model, rows[:4], beta)
     objective = orpo.objective(beta)
-    found = objective.each(*plain(model.model, objective.learnt(rows[:4])), rows[:4])
+    found = objective.losses(*plain_logprobs(model.model, objective.tokens(rows[:4])), rows[:4])
     assert found["loss"].tolist() == pytest.approx(each, rel=1e-4)
-    assert found["chosen"].tolist() == pytest.approx([c for c, _ in told], rel=1e-4)
-    assert found["margin"].tolist() == pytest.approx([c - r for c, r in told], abs=1e-4)
+    assert found["chosen"].tolist() == pytest.approx([c for c, _ in means], rel=1e-4)
+    assert found["margin"].tolist() == pytest.approx([c - r for c, r in means], abs=1e-4)
 
 
 def test_the_gradient_is_not_zero_also_without_imitation(ready):
@@ -78,10 +79,10 @@ def test_the_gradient_is_not_zero_also_without_imitation(ready):
     objective = orpo.objective(1.0)
 
     def loss():
-        return objective.each(*plain(model.model, objective.learnt(rows[:4])), rows[:4])["loss"].mean()
+        return objective.losses(*plain_logprobs(model.model, objective.tokens(rows[:4])), rows[:4])["loss"].mean()
 
     def term():
-        each = objective.each(*plain(model.model, objective.learnt(rows[:4])), rows[:4])
+        each = objective.losses(*plain_logprobs(model.model, objective.tokens(rows[:4])), rows[:4])
         return (each["loss"] + each["chosen"]).mean()
 
     for one in (loss, term):
@@ -99,8 +100,8 @@ def test_training_raises_the_margin_and_the_curve_shows_the_chosen_side_beside_i
 
 def test_a_batch_holds_both_sides_of_its_pairs(ready):
     _, _, rows, _ = ready
-    learnt = orpo.learnt(rows[:3])
-    assert learnt == [(c, s) for c, _, s, _ in rows[:3]] + [(r, o) for _, r, _, o in rows[:3]]
+    tokens = orpo.both_sides(rows[:3])
+    assert tokens == [row.chosen for row in rows[:3]] + [row.rejected for row in rows[:3]]
 
 
 def test_a_certain_reply_has_finite_odds():

@@ -7,13 +7,16 @@ files, widgets, or which of the two is right. Ratings of one case hang together,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lib.files import canonical, sha256
+from lib.forms import Filled, Number, fill, form
 from lib.measure.checks.against import spearman
 from lib.measure.judge import DIMENSIONS, Verdict
-from lib.measure.score import VALUE, quality
+from lib.measure.score import quality
 
 ENOUGH = 20  # ratings below which an interval would span nearly everything
 RESAMPLES = 10_000
@@ -29,47 +32,34 @@ def item_id(case: str, title: str, questions: Sequence[str]) -> str:
     return sha256(canonical([case, title, *questions]))
 
 
-@dataclass(frozen=True)
+Score = Annotated[int, Field(ge=1, le=5)]
+
+
+@form()
 class Rating:
     """What a person said of one answer, blind to which side was gold. Raises ValueError naming the field."""
 
-    item: str  # `item_id` of the candidate's answer
-    case: str
-    run: str  # sealed run that the answer was taken from
-    gold: str  # side that gold was shown on, A or B
+    item: Filled  # `item_id` of the candidate's answer
+    case: Filled
+    run: Filled  # sealed run that the answer was taken from
+    gold: Literal["A", "B"]  # side that gold was shown on
     verdict: Verdict  # of the candidate against gold
-    scores: dict[str, int]  # of the candidate, by dimension, 1 to 5
-    gold_scores: dict[str, int]  # of gold, asked in the same breath so that no letter gives itself away
-    seconds: float  # from the moment the sets were shown to the last score
-    who: str
-    at: str
-    fingerprint: str  # of that run
+    scores: dict[str, Score]  # of the candidate, by dimension
+    gold_scores: dict[str, Score]  # of gold, asked in the same breath so that no letter gives itself away
+    seconds: Annotated[Number, Field(ge=0)]  # from the moment the sets were shown to the last score
+    who: Filled
+    at: Filled
+    fingerprint: Filled  # of that run
 
     def __post_init__(self) -> None:
-        for name in ("item", "case", "run", "who", "at", "fingerprint"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ValueError(f"{name} is {getattr(self, name)!r}: expected a text")
-        if self.gold not in ("A", "B"):
-            raise ValueError(f"gold is {self.gold!r}: expected A or B")
-        if self.verdict not in VALUE:
-            raise ValueError(f"verdict is {self.verdict!r}: expected win, tie or loss")
-        for name in ("scores", "gold_scores"):
-            given = getattr(self, name)
-            if not isinstance(given, dict) or given.keys() != set(DIMENSIONS):
+        for name, scores in (("scores", self.scores), ("gold_scores", self.gold_scores)):
+            if scores.keys() != set(DIMENSIONS):
                 raise ValueError(f"{name}: expected one for each of {', '.join(DIMENSIONS)}")
-            for d, score in given.items():
-                if type(score) is not int or not 1 <= score <= 5:
-                    raise ValueError(f"{name}: {d} is {score!r}, expected 1 to 5")
-        if type(self.seconds) not in (int, float) or self.seconds < 0:
-            raise ValueError(f"seconds is {self.seconds!r}: expected 0 or more")
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Rating:
-        """The rating of one line. Raises ValueError naming the field."""
-        given, known = row.keys() - {*NUMBERING}, {f.name for f in fields(cls)}
-        if given != known:
-            raise ValueError(f"{sorted(given ^ known)[0]!r} is missing or unknown; expected {', '.join(sorted(known))}")
-        return cls(**{name: row[name] for name in known})
+        """The rating of one line of the log. Raises ValueError naming the field."""
+        return fill(cls, {name: value for name, value in row.items() if name not in NUMBERING})
 
     def quality(self, blend: tuple[float, float] = (0.5, 0.5)) -> float:
         """Quality of the case by this person, as a judge's is counted."""
@@ -143,27 +133,29 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     """
     n = len(pairs)
     first, second = zip(*pairs, strict=True)
-    seen = sum(a == b for a, b in pairs) / n
+    observed = sum(a == b for a, b in pairs) / n
+    # Two that know nothing of each other meet as often as their own habits make them.
     chance = sum(first.count(v) * second.count(v) for v in set(first)) / n**2
-    return None if chance == 1 else (seen - chance) / (1 - chance)
+    return None if chance == 1 else (observed - chance) / (1 - chance)
 
 
 def interval(hits: Sequence[tuple[str, bool]]) -> tuple[float, float]:
     """95 % interval of a share, whole cases drawn: rows are (case, whether it holds). The same rows give the same."""
     import numpy as np
+    import pandas as pd
     from scipy.stats import binomtest, bootstrap
 
-    cases = sorted({case for case, _ in hits})
-    equal = np.array([sum(hit for name, hit in hits if name == case) for case in cases])
-    total = np.array([sum(name == case for name, _ in hits) for case in cases])
-    if np.ptp(equal / total) == 0:
+    # Ratings of one case are no independent witnesses: cases are what is drawn.
+    by_case = pd.DataFrame(hits, columns=["case", "hit"]).groupby("case").hit.agg(["sum", "size"])
+    shares = by_case["sum"] / by_case["size"]
+    if shares.nunique() == 1:
         # Draws of cases that all say the same never differ; counted exactly, as many cases still leave room.
-        exact = binomtest(round(len(cases) * equal[0] / total[0]), len(cases)).proportion_ci()
+        exact = binomtest(round(len(shares) * shares.iloc[0]), len(shares)).proportion_ci()
         return float(exact.low), float(exact.high)
 
     def share(equal: Any, total: Any, axis: int) -> Any:
         return equal.sum(axis=axis) / total.sum(axis=axis)
 
-    draws = bootstrap((equal, total), share, n_resamples=RESAMPLES, paired=True, method="percentile",
+    draws = bootstrap((by_case["sum"], by_case["size"]), share, n_resamples=RESAMPLES, paired=True, method="percentile",
                       rng=np.random.default_rng(0))  # fmt: skip
     return float(draws.confidence_interval.low), float(draws.confidence_interval.high)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.checks.noise import detectable_of
 from lib.measure.judge import DIMENSIONS, Judgment
@@ -41,22 +42,20 @@ def without(ruler: Ruler, dimension: str) -> Ruler:
     The cases and the seal stay, so judgments of both can be paired; the wording is part of a judge's identity, so
     their fingerprints differ. Raises ValueError on an unknown dimension.
     """
-    [gone] = [d for d in ruler.rubric if d.name == dimension] or [None]
-    if gone is None:
-        raise ValueError(f"no dimension {dimension!r}: expected one of {', '.join(d.name for d in ruler.rubric)}")
-    name = dimension.replace("_", "-")
+    rubric = {d.name: d for d in ruler.rubric}
+    if dimension not in rubric:
+        raise ValueError(f"no dimension {dimension!r}: expected one of {', '.join(rubric)}")
+    description = rubric.pop(dimension).description
     order = (
-        f"\n\nLeave one thing out of account altogether: {name}. ({gone.description}) A set that is better or worse "
-        "only in that is neither better nor worse."
+        f"\n\nLeave one thing out of account altogether: {dimension.replace('_', '-')}. ({description}) A set that is "
+        "better or worse only in that is neither better nor worse."
     )
-    prompts = {kind: _cut(text, dimension).rstrip() + order for kind, text in ruler.prompts.items()}
-    return replace(ruler, rubric=tuple(d for d in ruler.rubric if d.name != dimension), prompts=prompts)
-
-
-def _cut(prompt: str, dimension: str) -> str:
-    for old, new in CLAUSES.get(dimension, ()):
-        prompt = prompt.replace(old, new)
-    return prompt
+    prompts = {}
+    for kind, text in ruler.prompts.items():
+        for old, new in CLAUSES.get(dimension, ()):
+            text = text.replace(old, new)
+        prompts[kind] = text.rstrip() + order
+    return replace(ruler, rubric=tuple(rubric.values()), prompts=prompts)
 
 
 class BlindOfflineJudge:
@@ -75,20 +74,50 @@ class BlindOfflineJudge:
         """Four scores and a verdict. Raises ValueError without gold."""
         return self.judge_all([(case, answer)])[0]
 
-    def judge_all(self, pairs: Iterable[tuple[Case, Answer]]) -> list[Judgment]:
+    def judge_all(self, pairs: Sequence[tuple[Case, Answer]]) -> list[Judgment]:
         """Judgments in the order of the pairs."""
-        made = []
-        for full in self._full.judge_all(pairs, self.without):
-            kept = {k: {d: v for d, v in part.items() if d != self.without} for k, part in
-                    (("scores", full.scores), ("notes", full.notes))}  # fmt: skip
-            made.append(Judgment(kept["scores"], full.verdict, kept["notes"]))
-        return made
+        return [self._blinded(full) for full in self._full.judge_all(pairs, self.without)]
+
+    def _blinded(self, full: Judgment) -> Judgment:
+        # The verdict is blind already; a note of that dimension would give away what the judge saw.
+        scores = {d: score for d, score in full.scores.items() if d != self.without}
+        notes = {d: note for d, note in full.notes.items() if d != self.without}
+        return Judgment(scores, full.verdict, notes)
 
 
 # --- what it changes -----------------------------------------------------------------------------
 
 
-def readings(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Judged:
+    """One case as one of the parts judged it."""
+
+    quality: float | None  # None where the judge failed
+    judgment: Judgment | None = None  # None where there is no answer, and that has lost
+    no_answer: bool = False
+
+    @property
+    def won(self) -> float:
+        """What the verdict counts, 0 to 1."""
+        return VALUE[self.judgment.verdict] if self.judgment else 0.0
+
+    @property
+    def rubric(self) -> float:
+        """What the scores alone make of the quality."""
+        return quality(self.judgment.scores, "loss") if self.judgment else 0.0
+
+    def with_scores_of(self, other: _Judged) -> _Judged:
+        """The same judgment with those scores alone that the other has too."""
+        if not self.judgment or not other.judgment:
+            return self
+        scores = {d: score for d, score in self.judgment.scores.items() if d in other.judgment.scores}
+        return _Judged(quality(scores, self.judgment.verdict), replace(self.judgment, scores=scores))
+
+
+Part = dict[str, _Judged]  # by case
+
+
+def readings(rows: Sequence[Row]) -> Row:
     """By run: qualities with and without the dimension, their paired difference, losses before and after.
 
     Rows have `run`, `case`, `part` (stored, placebo, blind) and a judgment. The difference has three parts. Arithmetic
@@ -96,70 +125,64 @@ def readings(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     are `from_scores`, the scores that remain, and `from_verdicts`; `judged` tests the two together, and `detectable` in
     it is what that test could have seen. Cases unscored in either are left out.
     """
-    return {"runs": {run: _run([r for r in rows if r["run"] == run]) for run in dict.fromkeys(r["run"] for r in rows)}}
+    runs: dict[str, dict[str, Part]] = {}
+    for row in rows:
+        verdict = row["judgment"]
+        judgment = Judgment(verdict["scores"], verdict["verdict"]) if verdict else None
+        parts = runs.setdefault(row["run"], {"stored": {}, "placebo": {}, "blind": {}})
+        parts[row["part"]][row["case"]] = _Judged(row["quality"], judgment, row["no_answer"] is not None)
+    return {"runs": {run: _run(**parts) for run, parts in runs.items()}}
 
 
-def _run(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    part = {p: {r["case"]: r for r in rows if r["part"] == p} for p in ("stored", "placebo", "blind")}
-    both = [
-        c for c, r in part["placebo"].items() if r["quality"] is not None and _quality(part["blind"], c) is not None
-    ]
-    stored = [c for c in both if _quality(part["stored"], c) is not None]
+def _run(stored: Part, placebo: Part, blind: Part) -> Row:
+    after, before = _qualities(blind), _qualities(placebo)
+    both = [case for case in before if case in after]
     if not both:
-        return {"cases": 0, "unscored": len(part["placebo"])}
-    a, b = ({c: part[p][c]["quality"] for c in both} for p in ("blind", "placebo"))
-    fewer = {c: _fewer(part["placebo"][c], part["blind"][c]) for c in both}
-    test, judgment = paired(a, b), paired(a, {c: row["quality"] for c, row in fewer.items()})
-    verdicts = math.fsum(_won(part["blind"][c]) - _won(part["placebo"][c]) for c in both) / (2 * len(both))
-    judged = [r["judgment"] for c in both if (r := part["placebo"][c])["judgment"]]
+        return {"cases": 0, "unscored": len(placebo)}
+    after, before = {c: after[c] for c in both}, {c: before[c] for c in both}
+    dropped = {c: placebo[c].with_scores_of(blind[c]) for c in both}
+    fewer, again = _qualities(dropped), {c: q for c, q in _qualities(stored).items() if c in before}
+    test = _tested(after, before)
+    # The verdict is half of the quality. A sum is halved before it is divided: sealed readings hold the last digit too.
+    from_verdicts = math.fsum(blind[c].won - placebo[c].won for c in both) / (2 * len(both))
+    scores = [judgment.scores for c in both if (judgment := placebo[c].judgment)]
     return {
-        "cases": len(both), "unscored": len(part["placebo"]) - len(both),
-        "no_answer": sum(part["placebo"][c]["no_answer"] is not None for c in both),
-        "stored": _mean(part["stored"][c]["quality"] for c in stored) if len(stored) == len(both) else None,
-        "placebo": _mean(b.values()), "blind": _mean(a.values()),
-        "delta": test.delta, "p": test.p, "low": test.low, "high": test.high,
-        "from_verdicts": verdicts, "from_rubric": test.delta - verdicts,
-        "from_dropping": math.fsum(fewer[c]["quality"] - b[c] for c in both) / len(both),
-        "from_scores": math.fsum(_rubric(part["blind"][c]) - _rubric(fewer[c]) for c in both) / len(both),
-        "judged": {
-            **{k: getattr(judgment, k) for k in ("delta", "p", "low", "high")},
-            "detectable": detectable_of([a[c] - fewer[c]["quality"] for c in both]),
-        },
-        "verdicts_changed": sum(_won(part["blind"][c]) != _won(part["placebo"][c]) for c in both),
-        "losses": [_losses(part["placebo"], both), _losses(part["blind"], both)],
-        "moved": sum(part["placebo"][c]["quality"] != part["stored"][c]["quality"] for c in stored),
-        "detectable": detectable_of([a[c] - b[c] for c in both]),
-        "dims": {d: _mean(j["scores"][d] for j in judged) for d in DIMENSIONS} if judged else {},
-    }  # fmt: skip
+        "cases": len(both),
+        "unscored": len(placebo) - len(both),
+        "no_answer": sum(placebo[c].no_answer for c in both),
+        "stored": _mean(again.values()) if len(again) == len(both) else None,
+        "placebo": _mean(before.values()),
+        "blind": _mean(after.values()),
+        **test,
+        "from_verdicts": from_verdicts,
+        "from_rubric": test["delta"] - from_verdicts,
+        "from_dropping": _mean(fewer[c] - before[c] for c in both),
+        "from_scores": _mean(blind[c].rubric - dropped[c].rubric for c in both),
+        "judged": _tested(after, fewer),
+        "verdicts_changed": sum(blind[c].won != placebo[c].won for c in both),
+        "losses": [_losses(placebo, both), _losses(blind, both)],
+        "moved": sum(before[c] != quality for c, quality in again.items()),
+        "dims": {d: _mean(s[d] for s in scores) for d in DIMENSIONS} if scores else {},
+    }
 
 
-def _quality(rows: dict[str, dict[str, Any]], case: str) -> float | None:
-    return rows[case]["quality"] if case in rows else None
+def _tested(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+    """The paired difference, and the smallest that this test could have seen."""
+    test = paired(a, b)
+    detectable = detectable_of([a[c] - b[c] for c in a])
+    return {"delta": test.delta, "p": test.p, "low": test.low, "high": test.high, "detectable": detectable}
 
 
-def _fewer(placebo: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
-    """The placebo's judgment with those scores alone that the blind judge gives, and its quality."""
-    if not placebo["judgment"] or not seen["judgment"]:
-        return placebo
-    scores = {d: s for d, s in placebo["judgment"]["scores"].items() if d in seen["judgment"]["scores"]}
-    verdict = placebo["judgment"]["verdict"]
-    return {"judgment": {"scores": scores, "verdict": verdict}, "quality": quality(scores, verdict)}
-
-
-def _rubric(row: dict[str, Any]) -> float:
-    """What the rubric adds to the quality of a case."""
-    return quality(row["judgment"]["scores"], "loss") if row["judgment"] else 0.0
-
-
-def _won(row: dict[str, Any]) -> float:
-    return VALUE[row["judgment"]["verdict"]] if row["judgment"] else 0.0
-
-
-def _losses(rows: dict[str, dict[str, Any]], cases: Sequence[str]) -> int:
+def _losses(part: Part, cases: Sequence[str]) -> int:
     """Losses to gold; no answer has lost too."""
-    return sum(not r["judgment"] or r["judgment"]["verdict"] == "loss" for c in cases if (r := rows[c]))
+    return sum(part[c].won == VALUE["loss"] for c in cases)
+
+
+def _qualities(part: Part) -> dict[str, float]:
+    return {case: judged.quality for case, judged in part.items() if judged.quality is not None}
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return math.fsum(found) / len(found) if found else 0.0
+    """Summed without rounding on the way, so that the order of the cases does not show in the last digit."""
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)

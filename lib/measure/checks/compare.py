@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from operator import itemgetter
-from typing import Any
 
 from lib.log import Row
 from lib.measure.answer import NoAnswer
@@ -20,7 +19,7 @@ from lib.measure.stats import paired
 CEILING = "gold"  # the part of rows that judge every gold answer as if it were a candidate
 
 
-def readings(rows: Sequence[Row]) -> dict[str, Any]:
+def readings(rows: Sequence[Row]) -> Row:
     """Of every group its runs: scores, and the paired difference to the group's first run in quality and dimensions.
 
     Rows carry `group`, `run`, `case`, `quality` and the outcome; rows of the group "gold" make the ceiling.
@@ -37,11 +36,11 @@ def readings(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _group(runs: dict[str, list[Row]]) -> list[dict[str, Any]]:
+def _group(runs: dict[str, list[Row]]) -> list[Row]:
     first = next(iter(runs.values()))
     sides = []
     for run, rows in runs.items():
-        side: dict[str, Any] = {"run": run, "scores": score([_outcome(r) for r in rows]).as_dict()}
+        side: Row = {"run": run, "scores": score([_outcome(r) for r in rows]).as_dict()}
         if rows is not first:
             dims = {d: _difference(rows, first, partial(_score, d)) for d in DIMENSIONS}
             side |= {"difference": _difference(rows, first, itemgetter("quality")), "dims": dims}
@@ -53,17 +52,24 @@ def _score(dimension: str, row: Row) -> float | None:
     return row["judgment"]["scores"].get(dimension) if row["judgment"] else None
 
 
-def _difference(rows: Sequence[Row], first: Sequence[Row], value: Callable[[Row], float | None]) -> dict[str, Any]:
+def _difference(rows: Sequence[Row], first: Sequence[Row], value: Callable[[Row], float | None]) -> Row:
     """The mean difference in a value of two runs, on the cases that have one in both."""
-    mine, its = ({r["case"]: v for r in some if (v := value(r)) is not None} for some in (rows, first))
-    both = mine.keys() & its.keys()
+    values, reference = _values(rows, value), _values(first, value)
+    both = values.keys() & reference.keys()
     if not both:
         return {"delta": None, "p": None, "low": None, "high": None, "n": 0}
-    return asdict(paired({c: mine[c] for c in both}, {c: its[c] for c in both}))
+    return asdict(paired({c: values[c] for c in both}, {c: reference[c] for c in both}))
+
+
+def _values(rows: Sequence[Row], value: Callable[[Row], float | None]) -> dict[str, float]:
+    """By case, without those that have none."""
+    every = {row["case"]: value(row) for row in rows}
+    return {case: number for case, number in every.items() if number is not None}
 
 
 def _outcome(row: Row) -> Outcome:
     if row["judgment"] is not None:
-        j = row["judgment"]
-        return Judgment(j["scores"], j["verdict"])
-    return NoAnswer(row["no_answer"]) if row["no_answer"] is not None else Unscored(row["unscored"] or "")
+        return Judgment(row["judgment"]["scores"], row["judgment"]["verdict"])
+    if row["no_answer"] is not None:
+        return NoAnswer(row["no_answer"])
+    return Unscored(row["unscored"] or "")

@@ -23,6 +23,7 @@ _SMALL = frozenset(
     "out off me us him them it i you he she we they that these those there be been being ever still already again "
     "back on get ago yet now more most much many what which who whom whose when where why how".split()
 )
+_THINGS = {"much": "of it", "many": "things"}  # what the words after these become
 _STOPS = _AUX | _OWNERS | _SMALL
 _HEADS = frozenset("what which who whom whose when where why how many much often long old far by".split())
 
@@ -124,7 +125,7 @@ def _blurred(question: str) -> tuple[int, str]:
         run, many = end - i - 1, lower[i] in ("many", "which", "what", "much")
         asked = many and i < 2 and run and end < len(words)
         if asked:
-            out += [words[i], "of it" if lower[i] == "much" else "things" if lower[i] == "many" else "thing"]
+            out += [words[i], _THINGS.get(lower[i], "thing")]
         elif lower[i] in _OWNERS and run:
             # After a verb that asks, the last word of the run is the verb: "would the bees | stand".
             subject = i > 0 and lower[i - 1] in _AUX and not _AUX & set(lower[: i - 1]) and run > 1
@@ -177,9 +178,15 @@ def reworded(question: str) -> str:
     >>> reworded("Did your father leave a will?")
     'As far as you know, did your father leave a will?'
     """
-    text = next((re.sub(rule, new, question) for rule, new in _WORDS if re.search(rule, question)), question)
+    text = question
+    for rule, words in _WORDS:
+        if re.search(rule, question):
+            text = re.sub(rule, words, question)
+            break
     first, comma, rest = text.partition(", ")
-    return f"{first}{comma}{rest[:1].lower()}{rest[1:]}" if comma and first not in question else text
+    if comma and first not in question:
+        return f"{first}{comma}{rest[:1].lower()}{rest[1:]}"
+    return text
 
 
 def paraphrase(gold: Gold) -> Answer:

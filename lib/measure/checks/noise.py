@@ -86,15 +86,19 @@ def detectable_of(differences: Sequence[float]) -> float:
 
 
 def _smallest(nothing: Floats, floor: float | None) -> float:
-    def seen(gain: float) -> bool:
+    def passes(gain: float) -> bool:
         return bool(keep.accepts(nothing + gain, floor).mean() >= POWER)
 
+    # More gain never passes less often, so the edge can be closed in on: doubled until it passes, then halved.
     low, high = 0.0, max(floor or 0.0, float(nothing.std()), 0.01)
-    while not seen(high):
+    while not passes(high):
         low, high = high, 2 * high
     while high - low > 0.0005:
         middle = (low + high) / 2
-        low, high = (low, middle) if seen(middle) else (middle, high)
+        if passes(middle):
+            high = middle
+        else:
+            low = middle
     return round(high, 4)
 
 

@@ -25,14 +25,14 @@ def test_an_item_is_named_by_case_and_words():
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"verdict": "draw"}, "'draw': expected win, tie or loss"),
-        ({"gold": "left"}, "expected A or B"),
-        ({"scores": THREES | {"coverage": 6}}, "coverage is 6"),
-        ({"scores": THREES | {"coverage": True}}, "coverage is True"),
+        ({"verdict": "draw"}, "verdict is 'draw': expected one of win, tie, loss"),
+        ({"gold": "left"}, "gold is 'left': expected one of A, B"),
+        ({"scores": THREES | {"coverage": 6}}, "scores coverage is 6: expected"),
+        ({"scores": THREES | {"coverage": True}}, "scores coverage is True: expected a whole number"),
         ({"gold_scores": {"coverage": 3}}, "one for each of atomicity"),
         ({"seconds": -1}, "seconds is -1"),
-        ({"who": ""}, "who is ''"),
-        ({"mood": "fine"}, "'mood' is missing or unknown"),
+        ({"who": ""}, "who is empty"),
+        ({"mood": "fine"}, "no parameter 'mood'"),
     ],
 )
 def test_a_row_that_is_no_rating_is_refused_by_its_field(change, said):

@@ -11,10 +11,13 @@ from lib.agent.prompt import Draft
 from lib.files import ROOT
 from lib.models.mlx import MLXModel, fast_blas
 from lib.train import data, lora
-from lib.train.adapter import config, files, provenance, write
+from lib.train import fit as loop
+from lib.train.adapter import Adapter, Provenance
 from lib.train.data import BadData
-from lib.train.forward import plain
-from lib.train.lora import Fit, Settings
+from lib.train.fit import SFT, Fit
+from lib.train.forward import plain_logprobs
+from lib.train.lora import Settings
+from tests.train.conftest import write
 
 pytestmark = pytest.mark.slow  # trains a dozen times
 QUICK = {"rank": 2, "epochs": 3, "batch": 4, "learning_rate": 0.01, "warmup": 0, "patience": 0}
@@ -25,7 +28,7 @@ def fit(base, no_guard, folder, seed=0, n=8, adapter="", **changes):
     pairs = data.build("clean", n, 0, no_guard)
     model = lora.prepare(base, adapter, settings, seed)
     rows = lora.sft_rows(model, pairs.train, settings)
-    return Fit(model, lora.SFT, settings, lambda _: rows, lora.sft_rows(model, pairs.valid[:6], settings), folder, seed)
+    return Fit(model, SFT, settings, lambda _: rows, lora.sft_rows(model, pairs.valid[:6], settings), folder, seed)
 
 
 def test_training_lowers_the_loss_and_moves_the_adapter_alone(base, no_guard, tmp_path):
@@ -46,7 +49,7 @@ def test_the_same_seed_trains_the_same_bytes_and_another_one_other_ones(base, no
     made = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         fit(base, no_guard, tmp_path / name, seed, epochs=1).run()
-        made.append(lora.epoch_file(tmp_path / name, 1).read_bytes())
+        made.append(loop.epoch_file(tmp_path / name, 1).read_bytes())
     assert made[0] == made[1] != made[2]
 
 
@@ -57,18 +60,18 @@ def test_a_killed_training_goes_on_from_its_last_epoch_and_ends_in_the_same_byte
     class Killed(Exception):
         pass
 
-    def kill(told):
-        if told["epoch"] == 3:
+    def kill(state):
+        if state["epoch"] == 3:
             raise Killed
 
     broken = fit(base, no_guard, tmp_path / "broken", dropout=0.1)
-    broken.told = kill
+    broken.progress = kill
     with pytest.raises(Killed):
         broken.run()
     again, epochs = fit(base, no_guard, tmp_path / "broken", dropout=0.1), set()
-    again.told = lambda told: epochs.add(told["epoch"])
+    again.progress = lambda state: epochs.add(state["epoch"])
     assert again.run() == curve and epochs == {3}
-    assert lora.epoch_file(tmp_path / "broken", 3).read_bytes() == lora.epoch_file(tmp_path / "whole", 3).read_bytes()
+    assert loop.epoch_file(tmp_path / "broken", 3).read_bytes() == loop.epoch_file(tmp_path / "whole", 3).read_bytes()
 
 
 # Drafts that follow the weights at the start of their epoch, as GRPO's do: the first token tells which weights drew them.
@@ -76,21 +79,21 @@ KILLED = """
 import sys
 from pathlib import Path
 from lib.agent.guard import LeakGuard
-from lib.train import lora
-from tests.train.test_lora import fit
+from lib.train import fit as loop
+from tests.train.test_fit import fit
 
-lora.SAVE = 0.0  # at every step
+loop.SAVE = 0.0  # at every step
 f = fit(sys.argv[1], LeakGuard([]), Path(sys.argv[2]), dropout=0.1)
 same = f.rows(1)
 
 
 def rows(epoch):
     drawn = abs(float(sum(v.sum().item() for v in f.weights().values())))
-    return [(ids[:-2] + [int(drawn * 1e4) % 900, ids[-1]], start) for ids, start in same]
+    return [row._replace(ids=row.ids[:-2] + [int(drawn * 1e4) % 900, row.ids[-1]]) for row in same]
 
 
 f.rows = rows
-f.told = lambda told: print(told["epoch"], told["done"], flush=True)
+f.progress = lambda state: print(state["epoch"], state["done"], flush=True)
 f.run()
 """
 
@@ -110,45 +113,45 @@ def test_a_training_killed_with_signal_9_within_an_epoch_goes_on_from_there_and_
     rest = [line.split() for line in begin("broken").communicate()[0].splitlines()]
     assert rest[0] in (["2", "3.0"], ["2", "4.0"]) and rest[-1] == ["3", "6"]
     begin("whole").communicate()
-    names = [lora.STATE, *(f"epoch-0{n}.safetensors" for n in range(4))]
+    names = [loop.STATE, *(f"epoch-0{n}.safetensors" for n in range(4))]
     assert sorted(p.name for p in (tmp_path / "broken").iterdir() if not p.name.startswith(".tmp")) == sorted(names)
     for name in names[1:]:  # the state says the same in an order of its own
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 def test_what_was_saved_within_an_epoch_is_taken_up_step_by_step(base, no_guard, tmp_path, monkeypatch):
-    monkeypatch.setattr(lora, "SAVE", 0.0)
+    monkeypatch.setattr(loop, "SAVE", 0.0)
     whole = fit(base, no_guard, tmp_path / "whole", dropout=0.1)
     curve = whole.run()
 
     class Killed(Exception):
         pass
 
-    def kill(told):
-        if told["done"] == 4 and told["epoch"] == 2:
+    def kill(state):
+        if state["done"] == 4 and state["epoch"] == 2:
             raise Killed
 
     broken = fit(base, no_guard, tmp_path / "broken", dropout=0.1)
-    broken.told = kill
+    broken.progress = kill
     with pytest.raises(Killed):
         broken.run()
     again, steps = fit(base, no_guard, tmp_path / "broken", dropout=0.1), []
-    again.told = lambda told: steps.append(told["done"])
+    again.progress = lambda state: steps.append(state["done"])
     assert again.run() == curve and steps == [4.0, 4, 5.0, 6.0, 6]
-    assert lora.epoch_file(tmp_path / "broken", 3).read_bytes() == lora.epoch_file(tmp_path / "whole", 3).read_bytes()
+    assert loop.epoch_file(tmp_path / "broken", 3).read_bytes() == loop.epoch_file(tmp_path / "whole", 3).read_bytes()
 
 
 def test_a_training_that_is_done_is_not_done_again(base, no_guard, tmp_path):
     curve = fit(base, no_guard, tmp_path).run()
     again, steps = fit(base, no_guard, tmp_path), []
-    again.told = steps.append
+    again.progress = steps.append
     assert again.run() == curve and steps == []
 
 
 def test_it_stops_early_when_validation_does_not_get_better(base, no_guard, tmp_path):
     f = fit(base, no_guard, tmp_path, epochs=6, patience=2)
-    told = [{"valid_loss": v} for v in (1.0, 0.5, 0.6, 0.7, 0.1, 0.1, 0.1)]
-    f.read = lambda epoch, loss: {"epoch": epoch, "train_loss": loss, **told[epoch]}
+    shown = [{"valid_loss": v} for v in (1.0, 0.5, 0.6, 0.7, 0.1, 0.1, 0.1)]
+    f.read = lambda epoch, loss: {"epoch": epoch, "train_loss": loss, **shown[epoch]}
     curve = f.run()
     assert [r["epoch"] for r in curve] == [0, 1, 2, 3] and f.best(curve) == 1
 
@@ -156,11 +159,11 @@ def test_it_stops_early_when_validation_does_not_get_better(base, no_guard, tmp_
 def test_every_epoch_is_an_adapter_that_loads(base, no_guard, tmp_path):
     f = fit(base, no_guard, tmp_path / "work")
     curve = f.run()
-    about = provenance("sft", {"name": base, "weights": MLXModel(base).identity["weights"]}, {}, "code", 0, {})
+    about = Provenance("sft", {"name": base, "weights": MLXModel(base).identity["weights"]}, {}, "code", 0, {})
     for row in curve[1:]:
-        made = files(lora.epoch_file(f.folder, row["epoch"]).read_bytes(), about, config(2, f.settings.lora))
-        loaded = MLXModel(base, str(write(tmp_path / str(row["epoch"]), made)))
-        valid = Fit(loaded, lora.SFT, f.settings, lambda _: [], f.valid, tmp_path)
+        content = loop.epoch_file(f.folder, row["epoch"]).read_bytes()
+        loaded = MLXModel(base, write(tmp_path / str(row["epoch"]), Adapter(content, 2, f.settings.lora, about)))
+        valid = Fit(loaded, SFT, f.settings, lambda _: [], f.valid, tmp_path)
         assert valid.read(row["epoch"], None)["valid_loss"] == pytest.approx(row["valid_loss"], abs=2e-3)  # float16
 
 
@@ -183,7 +186,7 @@ def test_only_the_last_layers_learn_when_told_so(base, no_guard, tmp_path):
 def test_the_prompt_is_masked_unless_told_otherwise(base, no_guard, tmp_path):
     f = fit(base, no_guard, tmp_path)
     ids, start = f.rows(1)[0]
-    _, mask = plain(f.model.model, [(ids, start), *f.rows(1)[1:3]])
+    _, mask = plain_logprobs(f.model.model, f.rows(1)[:3])
     assert mask[0].sum().item() == len(ids) - start and ids[-1] == f.model.tokenizer.eos_token_id
     assert f.model.tokenizer.decode(ids[start:]).startswith('{"title"')
     assert {r[1] for r in fit(base, no_guard, tmp_path, mask_prompt=False).rows(1)} == {1}
@@ -211,17 +214,21 @@ def test_a_large_batch_is_learnt_in_parts_as_it_would_be_at_once(base, no_guard,
 
     whole, parts = fit(base, no_guard, tmp_path / "a", epochs=1), fit(base, no_guard, tmp_path / "b", epochs=1)
     whole.run()
-    monkeypatch.setattr(lora, "PART", part)
+    monkeypatch.setattr(loop, "PART", part)
     parts.run()
     assert all(mx.allclose(v, parts.weights()[k], atol=1e-4) for k, v in whole.weights().items())
 
 
 def test_every_row_is_used_once_an_epoch_also_where_batches_do_not_divide():
     rows = [([0] * (5 + i % 7), 1, i) for i in range(11)]
-    cut = lora.batches(rows, 4, 0)
+
+    def length(row):
+        return len(row[0])
+
+    cut = loop.batches(rows, 4, 0, length)
     assert sorted(r[2] for part in cut for r in part) == list(range(11)) and min(map(len, cut)) >= 4
-    assert lora.batches(rows, 4, 0) == cut != lora.batches(rows, 4, 1)
-    assert [len(p) for p in lora.batches(rows[:2], 4, 0)] == [2]
+    assert loop.batches(rows, 4, 0, length) == cut != loop.batches(rows, 4, 1, length)
+    assert [len(p) for p in loop.batches(rows[:2], 4, 0, length)] == [2]
 
 
 def test_a_row_over_the_limit_is_refused_with_its_task_and_both_numbers(base, no_guard):
@@ -235,8 +242,8 @@ def test_a_loss_that_is_no_number_is_said(base, no_guard, tmp_path):
     import mlx.core as mx
 
     f = fit(base, no_guard, tmp_path)
-    f.objective = lora.Objective(
-        list, lambda told, mask, rows: {"loss": told.sum(1) * mx.array(float("nan"))}, valid=lora.SFT
+    f.objective = loop.Objective(
+        list, lambda logprobs, mask, rows: {"loss": logprobs.sum(1) * mx.array(float("nan"))}, valid=SFT
     )
     with pytest.raises(ValueError, match="the loss became nan in epoch 1: lower learning_rate"):
         f.run()
@@ -258,6 +265,7 @@ def test_a_loss_that_is_no_number_is_said(base, no_guard, tmp_path):
         ({"mask_prompt": 1}, "true or false"),
         ({"keep": "first"}, "keep is 'first'"),
         ({"batch": True}, "batch is True"),
+        ({"patience": 2, "epochs": 2}, "patience 2 and epochs 2: it can never stop early"),
     ],
 )
 def test_odd_settings_are_refused_by_name(odd, said):
@@ -281,28 +289,29 @@ def test_a_full_disk_is_one_error_and_leaves_no_half_file(base, no_guard, tmp_pa
 
 
 def test_progress_says_how_much_is_left(base, no_guard, tmp_path):
-    f, told = fit(base, no_guard, tmp_path), []
-    f.told = told.append
+    f, states = fit(base, no_guard, tmp_path), []
+    f.progress = states.append
     f.run()
-    assert told[-1]["done"] == told[-1]["total"] == 6 and told[-1]["seconds_left"] == 0
-    assert all(json.dumps(t) for t in told) and told[0]["seconds_left"] > 0
+    assert states[-1]["done"] == states[-1]["total"] == 6 and states[-1]["seconds_left"] == 0
+    assert all(json.dumps(s) for s in states) and states[0]["seconds_left"] > 0
 
 
 def test_the_time_left_counts_work_and_not_steps(base, no_guard, tmp_path):
-    f, told = fit(base, no_guard, tmp_path, epochs=2, layers=1, batch=2), []
-    f.told = lambda t: told.append((t["seconds_left"] * f.worked / f.spent, f.worked))
+    f, states = fit(base, no_guard, tmp_path, epochs=2, layers=1, batch=2), []
+    f.progress = lambda s: states.append((s["seconds_left"] * f.worked / f.spent, f.worked))
     f.run()
-    for left, done in told[4:]:  # once every row was read, what is left is what will have been done
+    assert len(states) > 8
+    for left, done in states[4:]:  # once every row was read, what is left is what will have been done
         assert left == pytest.approx(f.worked - done, rel=1e-3, abs=1)
 
 
-def test_openblas_has_as_many_threads_as_are_told_while_it_trains_and_then_as_before():
+def test_openblas_has_as_many_threads_as_settings_say_while_it_trains_and_then_as_before():
     import ctypes
 
     if fast_blas() != "openblas":
         pytest.skip("no OpenBLAS here")
     blas = ctypes.CDLL("libopenblas.so.0")
     before = blas.openblas_get_num_threads()
-    with lora.threads(2):
+    with loop.threads(2):
         assert blas.openblas_get_num_threads() == 2
     assert blas.openblas_get_num_threads() == before
