@@ -102,6 +102,7 @@ above it, and tests/test_order.py holds that.
     loop.next_run               what the loop does next
     loop.training_requests      a training that is asked for, and who approved it
     loop.loop                   propose, check, run, decide, record, again
+    report.era                  one era of a ledger: climb, champion, the two ends of the scale
     report.tables               the ledger -> tables
     report.measured             calibration and re-judge -> tables
     report.compared             a comparison of models -> tables

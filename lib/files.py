@@ -19,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RULER = ROOT / "ruler"
 NOTEBOOKS = ROOT / "notebooks"
+LITTER = (".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini")  # and the ._* files of macOS
 CRLF = "its line ends are CRLF now; check it out as it was sealed: git config core.autocrlf false, then again"
 
 
@@ -153,6 +154,15 @@ def sums(folder: Path, names: list[str]) -> str:
     return "".join(f"{sha256_file(folder / name)}  {name}\n" for name in sorted(names))
 
 
+def litter(name: str) -> bool:
+    """Whether a relative name is what a desktop leaves behind where somebody only looked: it is no tampering.
+
+    >>> litter("a/.DS_Store"), litter("._record.json"), litter(".ipynb_checkpoints/x.ipynb"), litter(".notes")
+    (True, True, True, False)
+    """
+    return any(part in LITTER or part.startswith("._") for part in name.split("/"))
+
+
 def hidden(name: str) -> bool:
     """Whether a relative name is a dot file or lies in a dot folder; seals leave those out."""
     return any(part.startswith(".") for part in name.split("/"))
@@ -170,7 +180,7 @@ def check_sums(folder: Path, text: str, seal: str) -> list[str]:
             return [f"{folder / seal}: not a list of sha256 sums"]
         sealed[name] = digest
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
-    present = {name for name in names if name != seal and not hidden(name)}
+    present = {name for name in names if name != seal and not hidden(name) and not litter(name)}
     differences = [f"{folder / name}: missing" for name in sorted(sealed.keys() - present)]
     for name in sorted(present - sealed.keys()):
         differences.append(f"{folder / name}: not part of the seal (added later)")

@@ -101,6 +101,32 @@ def fill(made: Callable[..., Made], values: Mapping[Any, Any]) -> Made:
     return made(**{str(name): value for name, value in values.items()})
 
 
+def read_yaml(text: str, where: str, error: Callable[[str], Exception] = ValueError) -> Any:
+    """Plain data from YAML. Raises `error`, in one line, on what is none and on a key that stands twice in a mapping.
+
+    >>> read_yaml("{n: 8, by: last}", "-y")
+    {'n': 8, 'by': 'last'}
+    """
+    import yaml
+
+    class Once(yaml.SafeLoader):
+        # Checked as it is read: YAML itself takes the last of two keys and says nothing, and merged keys come later.
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            lines: dict[str, int] = {}
+            for key, _ in node.value:
+                name, line = str(key.value), key.start_mark.line + 1
+                if name in lines:
+                    raise error(f"{where}: {name!r} stands in line {lines[name]} and again in line {line}; keep one")
+                lines[name] = line
+            return node
+
+    try:
+        return yaml.load(text, Once)
+    except yaml.YAMLError as fault:
+        raise error(f"{where}: not YAML ({' '.join(str(fault).split())[:200]})") from fault
+
+
 def read_rows(
     path: Path, row: type[Made], error: Callable[[str], Exception] = ValueError
 ) -> Iterator[tuple[str, Made]]:

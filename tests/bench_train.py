@@ -24,6 +24,8 @@ def train_tokens(base: str = "smollm2"):
 
 
 def _train_tokens(base, folder):
+    from threadpoolctl import threadpool_limits
+
     from lib.agent.guard import LeakGuard
     from lib.train import data, fit, lora
     from lib.train.forward import Forward
@@ -34,7 +36,7 @@ def _train_tokens(base, folder):
     tokens = sum(len(row.ids) for row in rows)
     loop = fit.Fit(model, fit.SFT, settings, lambda _: rows, rows[:2], folder)
     loop.steps, optimiser = 1, loop._optimiser(100)
-    with fit.threads(settings.threads):
+    with threadpool_limits(settings.threads, user_api="blas"):
         loop.forward = Forward.of(model.model, rows)
         cut = fit.batches(rows, BATCH, 0, fit.SFT.length)
         _mlx_lm(model, rows, 1, folder), loop._step(1, cut[0], optimiser)  # compile, once

@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 
 from lib.files import OneLine
-from lib.forms import Number, Text, fill, form, read_rows
+from lib.forms import Number, Text, fill, form, read_rows, read_yaml
 
 
 class Bad(OneLine, ValueError):
@@ -82,6 +82,29 @@ def test_a_value_that_is_given_by_its_place_is_named_too():
         Boat("Kon-Tiki", 31)
     with pytest.raises(TypeError):
         Boat("Kon-Tiki", name="Ra")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("a: 1\nb: 2\na: 3", "'a' stands in line 1 and again in line 3; keep one"),
+        ("runs:\n  - n: 1\n    n: 1", "'n' stands in line 2 and again in line 3"),
+        ("{a: 1, a: 1}", "'a' stands in line 1 and again in line 1"),
+        ("a: {b: [{c: 1, 'c': 2}]}", "'c' stands in line 1"),
+        ("a: [1", "not YAML"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_lines(text, said):
+    with pytest.raises(Bad) as refused:
+        read_yaml(text, "plan.yaml", Bad)
+    assert str(refused.value).startswith("plan.yaml: ") and said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_merged_key_may_be_set_again():
+    text = "base: &base {n: 1, by: last}\nfirst:\n  <<: *base\n  n: 2\nsecond: {<<: *base, by: given}"
+    read = read_yaml(text, "plan.yaml", Bad)
+    assert (read["first"], read["second"]) == ({"n": 2, "by": "last"}, {"n": 1, "by": "given"})
 
 
 # --- rows of a file

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lib.agent import prompt
-from lib.agent.pipeline import Misplaced, State, Step, calls_in, run
+from lib.agent.pipeline import STEPS, Part, State, Step, calls_in, run
 from lib.agent.prompt import Draft, Message
 from lib.models.model import Capabilities, Completion, Cost, Decoding, ToyModel
 
@@ -21,6 +21,12 @@ THINGS = (
     "hull length", "mooring place", "winter storage", "sailing licence", "engine power", "crew members", "harbour fee",
     "insurance cover", "water depth", "trailer weight", "sail area", "hull colour",
 )  # fmt: skip
+BEFORE: dict[Part, str] = {"draft": "ask", "pool": "sample, frames or donor"}  # what writes the part that a step lacks
+UNUSED: dict[Part, str] = {
+    "demos": "no step after it shows examples",
+    "draft": "a later step writes the set anew without reading it",
+    "pool": "no step after it chooses from the pool",
+}
 
 
 class StandIn(ToyModel):
@@ -75,9 +81,9 @@ def fluent(messages: Sequence[Message]) -> str:
 def fault(steps: Sequence[Step], questions: int = 7) -> str:
     """Why a pipeline could never end in a set of so many questions, however good the model is; "" if it can.
 
-    A step that finds nothing to work on, a wording of a call that its step does not make, no call at all, or a count
-    that no step brings to the one asked for. A step of which the stand-in does not know the calls is given the benefit
-    of the doubt.
+    A step that finds nothing to work on or works for nothing, a wording of a call that its step does not make, no call
+    at all, or a count that no step brings to the one asked for. A step of which the stand-in does not know the calls
+    is given the benefit of the doubt.
 
     >>> from lib.agent.steps import build
     >>> fault(build([{"step": "ask", "n": 8}, {"step": "prune"}]))
@@ -86,22 +92,56 @@ def fault(steps: Sequence[Step], questions: int = 7) -> str:
     'it ends with 8 questions instead of 7'
     >>> fault(build([{"step": "best"}]))
     'best: no pool to work on; put sample, frames or donor before it'
+    >>> fault(build([{"step": "demos"}, {"step": "brainstorm"}]))
+    'demos: it has no effect; no step after it shows examples'
     """
+    return _unconnected(steps) or _unfinished(steps, questions)
+
+
+def _unconnected(steps: Sequence[Step]) -> str:
+    """The first step that lacks what it takes, or the last one that gives what nobody takes."""
+    levers = [STEPS.get(step.name) for step in steps]
+    there: set[Part] = set()
+    gives: list[set[Part]] = []
+    for step, lever in zip(steps, levers, strict=True):
+        if lever is None:
+            return ""  # a step of a test or of a person's own: nobody says what it hands on
+        for part in lever.takes:
+            if part not in there:
+                return f"{step.name}: no {part} to work on; put {BEFORE[part]} before it"
+        own = set(lever.gives)
+        if "draft" not in there and "pool" in own:
+            own.add("draft")  # the first set of a pool is the draft where there is none
+        gives.append(own)
+        there |= own
+    if "draft" not in there:
+        return "no step of it writes a set; put ask into it"
+    # Backwards: what a step gives is wanted when a later one takes it before another writes it anew.
+    wanted: set[Part] = {"draft"}
+    for step, lever, own in zip(reversed(steps), reversed(levers), reversed(gives), strict=True):
+        unused = own - wanted
+        if unused == own:
+            return f"{step.name}: it has no effect; {UNUSED[sorted(unused)[0]]}"
+        wanted -= own - {"pool"}  # a pool grows, nothing is written over
+        wanted |= {*lever.takes, *lever.uses}
+    return ""
+
+
+def _unfinished(steps: Sequence[Step], questions: int) -> str:
+    """What a run on the stand-in shows: no call, no set, another number of questions, a wording without its call."""
     model = StandIn()
     try:
         [state] = run([replace(step, wording={}) for step in steps], [TASK], model, Decoding(max_tokens=100_000))
     except KeyError:
         return ""
-    except (Misplaced, ValueError) as error:
+    except ValueError as error:
         return str(error)
-    if state.draft is None and not state.failed:
-        return "no step of it writes a set; put ask into it"
     if not model.cost.calls:
         return "no step of it calls the model"
-    unused = _unused(steps, state)
-    if unused or state.failed or state.draft is None:
+    unused = _unused_wording(steps, state)
+    if unused or state.failed:
         return unused
-    asked = len(state.draft.questions)
+    asked = len(state.written.questions)
     return "" if asked == questions else f"it ends with {asked} questions instead of {questions}"
 
 
@@ -112,11 +152,15 @@ def calls(steps: Sequence[Step]) -> list[Sequence[Message]]:
     return model.seen
 
 
-def _unused(steps: Sequence[Step], state: State) -> str:
+def _unused_wording(steps: Sequence[Step], state: State) -> str:
     for step in steps:
-        made = {name for call in state.calls if call["step"] == step.name for name in calls_in(call["messages"])}
+        names: set[str] = set()
+        for call in state.calls:
+            if call["step"] == step.name:
+                names.update(calls_in(call["messages"]))
         for name in step.wording:
-            if not made or name and name not in made:
-                said = f"it makes {', '.join(sorted(made))}" if made else "it makes no call"
-                return f"{step.name}: the wording{f' of {name!r}' if name else ''} has no effect: {said}"
+            if not names:
+                return f"{step.name}: the wording has no effect: it makes no call"
+            if name and name not in names:
+                return f"{step.name}: the wording of {name!r} has no effect: it makes {', '.join(sorted(names))}"
     return ""

@@ -42,7 +42,11 @@ JUDGED = re.compile(
 
 
 class Leak(OneLine):
-    """A text of the ruler stands where a model could see it; the message names both."""
+    """A text of the ruler stands where a model could see it; the message names both, `where` only the place."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where = where
 
     exit = Exit.USAGE
 
@@ -158,7 +162,7 @@ class LeakGuard:
                 break
         if found:
             named = "; ".join(f"{part!r} repeats {text!r} of the ruler" for part, text in found)
-            raise Leak(f"{where}: {named}; take {'it' if len(found) == 1 else 'them'} out")
+            raise Leak(where, f"{named}; take {'it' if len(found) == 1 else 'them'} out")
 
 
 def letters(text: str) -> frozenset[str]:

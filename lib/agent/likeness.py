@@ -6,20 +6,46 @@ here is a lever's own guess at quality and may be wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Sequence
+from itertools import combinations, zip_longest
+from typing import TypeVar
 
 from lib.agent.guard import content, overlap
 from lib.agent.prompt import Draft
 from lib.measure.answer import Answer, normalised, spec_gate
 from lib.models.embed import MiniLM
 
+T = TypeVar("T")
 REPEATS = 0.6  # similarity from which a second question adds nothing (the study's pool dropped from the same Jaccard)
 
 
 def similarity(a: str, b: str) -> float:
     """How much two questions say the same, 0 to 1: the larger of word overlap and letter-trigram overlap."""
     return max(overlap(content(a), content(b)), overlap(_trigrams(a), _trigrams(b)))
+
+
+def closest(text: str, others: Iterable[str]) -> float:
+    """How much a text says the same as the nearest of the others; 0 where there are none."""
+    return max((similarity(text, other) for other in others), default=0.0)
+
+
+def others(items: Sequence[T], at: int) -> list[T]:
+    """All but one of the items.
+
+    >>> others("abc", 1)
+    ['a', 'c']
+    """
+    return [*items[:at], *items[at + 1 :]]
+
+
+def top(worth: Sequence[float], k: int) -> list[int]:
+    """Where the k largest stand, in their own order; of equals the earlier come in.
+
+    >>> top([0.1, 0.3, 0.3, 0.2], 2), top([1, 1], 1)
+    ([1, 2], [0])
+    """
+    ranked = sorted(range(len(worth)), key=lambda i: -worth[i])
+    return sorted(ranked[:k])
 
 
 def _trigrams(text: str) -> frozenset[str]:
@@ -29,7 +55,7 @@ def _trigrams(text: str) -> frozenset[str]:
 
 def fresh(question: str, kept: Sequence[str]) -> bool:
     """Whether a question is none of those kept, nor nearly one."""
-    return all(similarity(question, k) < REPEATS for k in kept)
+    return closest(question, kept) < REPEATS
 
 
 def distinct(texts: Sequence[str], most: int) -> list[str]:
@@ -66,8 +92,10 @@ def variety(texts: Sequence[str]) -> float:
     >>> variety(["by car", "by car"]), variety(["by car", "on foot"])
     (0.0, 1.0)
     """
-    pairs = [(a, b) for i, a in enumerate(texts) for b in texts[i + 1 :]]
-    return 1 - sum(similarity(a, b) for a, b in pairs) / len(pairs) if pairs else 0.0
+    pairs = list(combinations(texts, 2))
+    if not pairs:
+        return 0.0
+    return 1 - sum(similarity(a, b) for a, b in pairs) / len(pairs)
 
 
 def round_robin(drafts: Sequence[Draft], to: int) -> tuple[str, ...]:
@@ -85,14 +113,15 @@ def round_robin(drafts: Sequence[Draft], to: int) -> tuple[str, ...]:
 
 def clusters(questions: Sequence[str]) -> list[list[int]]:
     """Indices of questions that say the same together, in the order of their first members."""
-    made: list[list[int]] = []
+    groups: list[list[int]] = []
     for i, question in enumerate(questions):
-        home = next((c for c in made if similarity(questions[c[0]], question) >= REPEATS), None)
-        if home is None:
-            made.append([i])
+        for group in groups:
+            if similarity(questions[group[0]], question) >= REPEATS:
+                group.append(i)
+                break
         else:
-            home.append(i)
-    return made
+            groups.append([i])
+    return groups
 
 
 def in_form(drafts: Sequence[Draft]) -> list[Draft]:

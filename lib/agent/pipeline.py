@@ -7,9 +7,7 @@ there are (they register themselves), nor gold, nor scores.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import types
 import typing
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,23 +17,21 @@ from typing import Any, Literal
 from lib.agent import prompt
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
-from lib.files import Exit, OneLine
-from lib.forms import checked
+from lib.files import Exit, OneLine, sha256
+from lib.forms import checked, fill
 from lib.measure.answer import NoAnswer
 from lib.models.model import FAILED, Capabilities, Completion, Cost, Decoding, Model
 
 MOST_STEPS = 20
 LONGEST = 1500  # letters of a wording
+Row = dict[str, Any]  # one step as plain data: {"step": NAME, ...its arguments}
+Trace = dict[str, Any]  # one call as cases.jsonl holds it
 
 
 class BadPipeline(OneLine, ValueError):
     """A pipeline that cannot run; the message says which step, what came and what was expected."""
 
     exit = Exit.USAGE
-
-
-class Misplaced(BadPipeline):
-    """A step that finds nothing to work on, whatever a model answers; a dry run finds it before the run."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,12 @@ class Call:
     change: dict[str, Any] = field(default_factory=dict)
     reply: str = ""  # a reply to score (its mean log-probability comes back) instead of one to generate
     adapter: str | None = None  # another adapter than the run's for this call; "" is the bare base
+
+    def needs(self, decoding: Decoding) -> list[str]:
+        """Capabilities that this call cannot do without."""
+        grammar = bool(decoding.grammar) and not self.reply
+        needs = {"logprobs": bool(self.reply), "adapters": self.adapter is not None, "grammar": grammar}
+        return [name for name, needed in needs.items() if needed]
 
 
 @dataclass(frozen=True)
@@ -58,23 +60,30 @@ class State:
     pool: tuple[Draft, ...] = ()  # drafts to choose from, for steps that make or compare several
     demos: tuple[Example, ...] = ()
     failed: NoAnswer | None = None
-    calls: tuple[dict[str, Any], ...] = ()  # step, messages, text, finish_reason: the trace
+    calls: tuple[Trace, ...] = ()
     notes: tuple[str, ...] = ()  # what a step decided without a model, in words
+
+    @property
+    def written(self) -> Draft:
+        """The draft, for a step that takes one: a dry run has seen before the run that another step writes it."""
+        assert self.draft is not None
+        return self.draft
 
     def note(self, text: str) -> State:
         return replace(self, notes=(*self.notes, text))
 
+    def left_out(self, faults: Sequence[str], of: int, what: str) -> State:
+        """The state with a note of the replies that could not be read; as it is where all could."""
+        if not faults:
+            return self
+        return self.note(f"{len(faults)} of {of} {what} left out: {faults[0]}")
+
     def fail(self, reason: str) -> State:
         return replace(self, failed=NoAnswer(reason))
 
-    def need(self, step: str) -> Draft:
-        """The draft that a step works on. Raises Misplaced where no step has written one."""
-        if self.draft is None:
-            raise Misplaced(f"{step}: no draft to work on; put ask before it")
-        return self.draft
-
 
 Work = Generator[list[Call], list[Completion], State]
+Part = Literal["demos", "draft", "pool"]  # fields of the state that steps hand to each other
 
 
 @dataclass(frozen=True)
@@ -112,10 +121,6 @@ class Argument:
         return kinds.get(self.hint, str(self.hint))
 
 
-Role = Literal["before", "source", "after"]
-Pool = Literal["", "fills", "chooses"]
-
-
 @dataclass(frozen=True)
 class Lever:
     """A registered step."""
@@ -124,8 +129,9 @@ class Lever:
     family: str
     calls: Callable[..., float]
     needs: Callable[..., Iterable[str]]
-    role: Role  # prepares what the asking step sees, writes the draft itself, or works on a draft
-    pool: Pool  # adds sets to the pool and leaves the draft as it is, or takes its set from there
+    takes: tuple[Part, ...]  # what it cannot work without
+    uses: tuple[Part, ...]  # what it works with where it is there
+    gives: tuple[Part, ...]  # what it writes; whoever fills the pool also writes the first draft
 
     @property
     def about(self) -> str:
@@ -149,23 +155,24 @@ def step(
     family: str,
     calls: Callable[..., float] = lambda **_: 0,
     needs: Callable[..., Iterable[str]] = lambda **_: (),
-    role: Role = "source",
-    pool: Pool = "",
+    takes: tuple[Part, ...] = (),
+    uses: tuple[Part, ...] = (),
+    gives: tuple[Part, ...] = ("draft",),
 ):
     """Register a lever: a function of keyword arguments that returns `run(state)`, a generator of calls.
 
     `calls` and `needs` take the lever's arguments: completions a case, and names of `Capabilities` that it must have.
-    `role` and `pool` say where in a pipeline it can stand.
+    `takes`, `uses` and `gives` say what it does to the state, and so where in a pipeline it can stand.
     """
 
     def register(make: Callable[..., Callable[[State], Work]]) -> Callable[..., Callable[[State], Work]]:
-        STEPS[make.__name__] = Lever(checked(make), family, calls, needs, role, pool)
+        STEPS[make.__name__] = Lever(checked(make), family, calls, needs, takes, uses, gives)
         return make
 
     return register
 
 
-def build(pipeline: Sequence[dict[str, Any]]) -> list[Step]:
+def build(pipeline: Sequence[Row]) -> list[Step]:
     """Steps from plain data such as `[{"step": "ask", "n": 8}]`. Raises BadPipeline before anything runs.
 
     Import it from `lib.agent.steps`, so that the levers have registered themselves.
@@ -180,41 +187,34 @@ def build(pipeline: Sequence[dict[str, Any]]) -> list[Step]:
 def _build_one(place: int, row: Any) -> Step:
     if not isinstance(row, dict) or not isinstance(row.get("step"), str):
         raise BadPipeline(f'step {place} is {row!r:.80}: expected {{"step": NAME, ...}}')
-    name, args = row["step"], {k: v for k, v in row.items() if k != "step"}
+    name = row["step"]
     if name not in STEPS:
         raise BadPipeline(f"step {place}: no step {name!r}; there are {', '.join(sorted(STEPS))}")
     lever = STEPS[name]
-    wording = _wording(f"step {place} ({name})", args.pop("wording", {}))
-    for key, value in args.items():
-        if key not in lever.arguments:
-            known = ", ".join(lever.arguments) or "none"
-            raise BadPipeline(f"step {place} ({name}): no argument {key!r}; it has {known}")
-        if not _fits(value, lever.arguments[key].hint):
-            expected = lever.arguments[key].expected
-            raise BadPipeline(f"step {place} ({name}): {key} is {value!r:.60}, expected {expected}")
-    bound = lever.defaults | args
+    args = {k: v for k, v in row.items() if k not in ("step", "wording")}
     try:
-        run = lever.make(**args)
+        run = fill(lever.make, args)
+        wording = _wording(row.get("wording", {}))
     except (ValueError, TypeError) as error:
         raise BadPipeline(f"step {place} ({name}): {error}") from error
+    bound = lever.defaults | args
     if wording:
         args["wording"] = row["wording"]
     needs = frozenset(lever.needs(**bound))
     return Step(name, lever.family, args, run, lever.calls(**bound), lever.about, tuple(texts(args)), needs, wording)
 
 
-def _wording(where: str, value: Any) -> dict[str, str]:
-    """Other words for a step's calls, by the call's name; one text alone is for its main call. Raises BadPipeline."""
+def _wording(value: Any) -> dict[str, str]:
+    """Other words for a step's calls, by the call's name; one text alone is for its main call. Raises ValueError."""
     named = {"": value} if isinstance(value, str) else value
     if not isinstance(named, dict) or not all(isinstance(t, str) for t in (*named, *named.values())):
-        raise BadPipeline(f"{where}: wording is {value!r:.60}, expected text, or texts by the name of a call")
+        raise ValueError(f"wording is {value!r:.60}, expected text, or texts by the name of a call")
     for call, text in named.items():
         if call and call not in prompt.CALLS:
-            raise BadPipeline(f"{where}: wording for {call!r:.40}, expected one of {', '.join(prompt.CALLS)}")
+            raise ValueError(f"wording for {call!r:.40}, expected one of {', '.join(prompt.CALLS)}")
         if len(text.split()) < 3 or len(text) > LONGEST:
-            raise BadPipeline(
-                f"{where}: a wording of {len(text)} letters, expected 3 words or more and {LONGEST} letters at most"
-            )
+            size = f"a wording of {len(text)} letters"
+            raise ValueError(f"{size}, expected 3 words or more and {LONGEST} letters at most")
     return named
 
 
@@ -225,8 +225,8 @@ def calls_in(messages: Sequence[Message]) -> list[str]:
     ['ask']
     """
     text = "\n".join(m["content"] for m in messages)
-    found = [name for name, paragraph in prompt.CALLS.items() if paragraph in text]
-    return sorted(found, key=lambda name: name != "ask")
+    names = [name for name, paragraph in prompt.CALLS.items() if paragraph in text]
+    return sorted(names, key=lambda name: name != "ask")
 
 
 def reworded(call: Call, wording: dict[str, str]) -> Call:
@@ -240,26 +240,15 @@ def reworded(call: Call, wording: dict[str, str]) -> Call:
     return replace(call, messages=messages)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    origin = typing.get_origin(hint)
-    if origin is typing.Literal:
-        return value in typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, h) for h in typing.get_args(hint))
-    if origin is list:
-        return isinstance(value, list) and all(_fits(v, typing.get_args(hint)[0]) for v in value)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-
-
 def texts(value: Any) -> list[str]:
     """Every text among the values of plain data, however deep."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [t for v in value.values() for t in texts(v)]
-    return [t for v in value for t in texts(v)] if isinstance(value, list) else []
+        value = list(value.values())
+    if not isinstance(value, list):
+        return []
+    return [text for inner in value for text in texts(inner)]
 
 
 def require(steps: Sequence[Step], name: str, can: Capabilities) -> None:
@@ -272,7 +261,7 @@ def require(steps: Sequence[Step], name: str, can: Capabilities) -> None:
 
 def row_seed(seed: int, case: str, number: int) -> int:
     """The seed of a case's n-th call: it depends on nothing else, so a batch's make-up changes no text."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{case}/{number}".encode()).digest()[:4], "big")
+    return int(sha256(f"{seed}/{case}/{number}")[:8], 16)
 
 
 @dataclass
@@ -282,9 +271,25 @@ class _Case:
     state: State
     place: int = -1  # of the step that is at work
     work: Work | None = None
-    trace: list[dict[str, Any]] = field(default_factory=list)
-    asked: list[Call] = field(default_factory=list)
+    trace: list[Trace] = field(default_factory=list)
+    waits_for: list[Call] = field(default_factory=list)
     replies: list[Completion] | None = None
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """One call of a batch."""
+
+    case: _Case
+    place: int  # of its step
+    step: Step
+    call: Call
+    decoding: Decoding
+
+    @property
+    def stage(self) -> str:
+        """What its cost is booked under."""
+        return f"{self.place + 1} {self.step.name}"
 
 
 def run(
@@ -301,36 +306,49 @@ def run(
     when a step asks for what the model cannot do.
     """
     stages = {} if stages is None else stages
-    names = [f"{i} {one.name}" for i, one in enumerate(steps, 1)]
-    for name in names:
-        stages.setdefault(name, Cost())
+    for place, one in enumerate(steps, 1):
+        stages.setdefault(f"{place} {one.name}", Cost())
     cases = [_Case(State(case, task)) for case, task in tasks]
     while waiting := [case for case in cases if _asks(case, steps)]:
-        flat = [(case, call, k) for case in waiting for k, call in enumerate(case.asked)]
-        decodings = [_decoding(decoding, c, case.state.case, len(case.trace) + k) for case, c, k in flat]
+        batch = [sent for case in waiting for sent in _sent(case, steps, decoding)]
         before = model.cost
-        completions = _complete([(steps[case.place], c) for case, c, _ in flat], decodings, model)
+        completions = _complete(batch, model)
         for case in waiting:
             case.replies = []
-        for (case, call, _), drawn, completion in zip(flat, decodings, completions, strict=True):
-            case.replies.append(completion)  # type: ignore[union-attr]
-            case.trace.append(
-                {
-                    "step": steps[case.place].name,
-                    "messages": call.messages,
-                    "text": completion.text,
-                    "finish_reason": completion.finish_reason,
-                    "tokens": [completion.prompt_tokens, completion.generation_tokens],
-                }
-                | (
-                    {"temp": drawn.temp} if drawn.temp and not call.reply else {}
-                )  # greedy calls stay as short as they are
-                | ({} if completion.logprob is None else {"logprob": completion.logprob})
-                | ({} if call.adapter is None else {"adapter": call.adapter})
-                | ({"id": completion.id} if completion.id else {})
-            )
-        _book(stages, [names[case.place] for case, _, _ in flat], completions, model.cost, before)
+        for sent, completion in zip(batch, completions, strict=True):
+            sent.case.replies.append(completion)  # type: ignore[union-attr]
+            sent.case.trace.append(_traced(sent, completion))
+        _book(stages, batch, completions, model.cost, before)
     return [case.state for case in cases]
+
+
+def _sent(case: _Case, steps: Sequence[Step], base: Decoding) -> list[_Sent]:
+    """The calls that a case waits for, each with its own decoding and seed."""
+    sent = []
+    for number, call in enumerate(case.waits_for, len(case.trace)):
+        decoding = replace(base, **call.change).with_seed(row_seed(base.seed, case.state.case, number))
+        sent.append(_Sent(case, case.place, steps[case.place], call, decoding))
+    return sent
+
+
+def _traced(sent: _Sent, completion: Completion) -> Trace:
+    """A call and its reply as plain data. What is as usual is left out: greedy calls stay as short as they are."""
+    trace: Trace = {
+        "step": sent.step.name,
+        "messages": sent.call.messages,
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "tokens": [completion.prompt_tokens, completion.generation_tokens],
+    }
+    if sent.decoding.temp and not sent.call.reply:
+        trace["temp"] = sent.decoding.temp
+    if completion.logprob is not None:
+        trace["logprob"] = completion.logprob
+    if sent.call.adapter is not None:
+        trace["adapter"] = sent.call.adapter
+    if completion.id:
+        trace["id"] = completion.id
+    return trace
 
 
 def _asks(case: _Case, steps: Sequence[Step]) -> bool:
@@ -342,70 +360,64 @@ def _asks(case: _Case, steps: Sequence[Step]) -> bool:
                     break
                 case.place += 1
                 case.replies, case.work = None, steps[case.place].run(case.state)
-            reply, case.replies = case.replies, []  # a step that asks for nothing gets an empty list
-            lost = next((r for r in reply or () if r.finish_reason in FAILED), None)
+            replies, case.replies = case.replies, []  # a step that asks for nothing gets an empty list
+            lost = next((r for r in replies or () if r.finish_reason in FAILED), None)
             if lost:
                 raise BadReply(f"{lost.finish_reason} of the model: {lost.text or 'it gave no reason'}"[:300])
-            case.asked = next(case.work) if reply is None else case.work.send(reply)
-            if steps[case.place].wording:
-                case.asked = [reworded(call, steps[case.place].wording) for call in case.asked]
-            if case.asked:
+            # A generator that has not begun takes no value: the first calls come from `next`.
+            case.waits_for = next(case.work) if replies is None else case.work.send(replies)
+            if wording := steps[case.place].wording:
+                case.waits_for = [reworded(call, wording) for call in case.waits_for]
+            if case.waits_for:
                 return True
         except StopIteration as stop:
             case.state, case.work = replace(stop.value, calls=tuple(case.trace)), None
         except BadReply as error:
             case.state = replace(case.state.fail(f"{steps[case.place].name}: {error}"), calls=tuple(case.trace))
-    case.asked = []
+    case.waits_for = []
     return False
 
 
-def _complete(asked: Sequence[tuple[Step, Call]], decodings: Sequence[Decoding], model: Model) -> list[Completion]:
+def _complete(batch: Sequence[_Sent], model: Model) -> list[Completion]:
     """One batch for each adapter, replies to score apart from replies to write; in the order of the calls."""
     groups: dict[tuple[str | None, bool], list[int]] = {}
-    for i, ((one, call), decoding) in enumerate(zip(asked, decodings, strict=True)):
-        can = model.capabilities
-        for needs, needed in (("logprobs", call.reply), ("adapters", call.adapter is not None)):
-            if needed and not getattr(can, needs):
-                raise BadPipeline(f"step {one.name} needs {needs}, which model {model.name!r} does not offer")
-        if decoding.grammar and not can.grammar and not call.reply:
-            raise BadPipeline(f"step {one.name} needs grammar, which model {model.name!r} does not offer")
-        groups.setdefault((call.adapter, bool(call.reply)), []).append(i)
+    for i, sent in enumerate(batch):
+        for need in sent.call.needs(sent.decoding):
+            if not getattr(model.capabilities, need):
+                raise BadPipeline(f"step {sent.step.name} needs {need}, which model {model.name!r} does not offer")
+        groups.setdefault((sent.call.adapter, bool(sent.call.reply)), []).append(i)
     done: dict[int, Completion] = {}
     for (adapter, scores), places in groups.items():
-        mine = model if adapter is None else model.with_adapter(adapter)
-        messages = [asked[i][1].messages for i in places]
+        answering = model if adapter is None else model.with_adapter(adapter)
+        messages = [batch[i].call.messages for i in places]
         if scores:
-            found = mine.score(messages, [asked[i][1].reply for i in places])
+            completions = answering.score(messages, [batch[i].call.reply for i in places])
         else:
-            found = mine.generate(messages, [decodings[i] for i in places])
-        done |= dict(zip(places, map(_text, found), strict=True))
-    return [done[i] for i in range(len(asked))]
+            completions = answering.generate(messages, [batch[i].decoding for i in places])
+        done.update(zip(places, map(_in_utf8, completions), strict=True))
+    return [done[i] for i in range(len(batch))]
 
 
-def _text(reply: Completion) -> Completion:
+def _in_utf8(reply: Completion) -> Completion:
     """A reply whose text can be written as UTF-8: half of a surrogate pair, as a server may send it, becomes U+FFFD."""
     return replace(reply, text=reply.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _book(
-    stages: dict[str, Cost], names: Sequence[str], completions: Sequence[Completion], after: Cost, before: Cost
+    stages: dict[str, Cost], batch: Sequence[_Sent], completions: Sequence[Completion], after: Cost, before: Cost
 ) -> None:
     """Charge a batch to its steps: calls and tokens as they are, time and dollars by each step's share of the tokens."""
-    whole = sum(c.prompt_tokens + c.generation_tokens for c in completions) or 1
-    for name in dict.fromkeys(names):
-        mine = [c for n, c in zip(names, completions, strict=True) if n == name]
-        read, made = sum(c.prompt_tokens for c in mine), sum(c.generation_tokens for c in mine)
-        share = (read + made) / whole
-        stages[name] += Cost(
-            calls=len(mine),
-            prompt_tokens=read,
-            generation_tokens=made,
+    counted: dict[str, Cost] = {}
+    for sent, c in zip(batch, completions, strict=True):
+        one = Cost(calls=1, prompt_tokens=c.prompt_tokens, generation_tokens=c.generation_tokens)
+        counted[sent.stage] = counted.get(sent.stage, Cost()) + one
+    tokens = {stage: cost.prompt_tokens + cost.generation_tokens for stage, cost in counted.items()}
+    whole = sum(tokens.values()) or 1
+    for stage, cost in counted.items():
+        share = tokens[stage] / whole
+        stages[stage] += replace(
+            cost,
             seconds=share * (after.seconds - before.seconds),
             dollars=share * (after.dollars - before.dollars),
             prompt_seconds=share * (after.prompt_seconds - before.prompt_seconds),
         )
-
-
-def _decoding(base: Decoding, call: Call, case: str, number: int) -> Decoding:
-    changed = replace(base, **call.change) if call.change else base
-    return changed.with_seed(row_seed(base.seed, case, number))

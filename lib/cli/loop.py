@@ -115,6 +115,12 @@ def _proposer(name: str, plan: Path | None, model: str | None, seed: int, dollar
 
     if (plan is not None) != (name == "plan"):
         raise BadParameters("--plan FILE goes with --proposer plan, and the other way round")
+    if model is not None and name != "claude":
+        raise BadParameters(f"--proposer-model {model} and --proposer {name}: only the proposer claude has a model")
+    if seed and name != "search":
+        raise BadParameters(
+            f"--seed {seed} and --proposer {name}: only the proposer search draws; -p seed is the runs' own"
+        )
     if name == "claude":
         from lib.claude.client import check_key
         from lib.loop.proposers.claude import CAP, MODEL, ClaudeProposer
@@ -139,17 +145,17 @@ def _follow(work: Any) -> int:
 
     began, ran = time.time(), 0
     for progress in work.run():
-        ran += progress.record is not None
         if progress.record:
+            ran += 1
             click.echo(f"{progress.message:9} {line(progress.record)}")
         elif progress.what != "idle":
             click.echo(f"{progress.what:9} {progress.message}")
     click.echo(f"{ran} runs in {time.time() - began:.0f} s")
-    here, asked = len(sealed_folders(work.folder)), work.settings.total
+    here, total = len(sealed_folders(work.folder)), work.settings.total
     stopped = (work.steer_folder / steering.STOP).exists()  # more runs asked for would end there too
-    if not ran and 0 < asked <= here and not work.settings.queue_only and not stopped:
-        click.echo(f"nothing to do: --runs {asked} is how many the folder holds in the end; --runs {here + 20} adds 20")
-    return work.code
+    if not ran and 0 < total <= here and not work.settings.queue_only and not stopped:
+        click.echo(f"nothing to do: --runs {total} is how many the folder holds in the end; --runs {here + 20} adds 20")
+    return work.end
 
 
 def _closing(folder: Path, report: bool) -> None:
@@ -208,6 +214,7 @@ def log(runs: Path, steer_folder: Path | None, parameters: Any, as_json: bool) -
 @PARAMETERS
 def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, parameters: Any) -> int:
     """Check a proposal (a JSON file) and queue it for the loop. A refused one is recorded with its reason."""
+    from lib.agent.prompt import one_line
     from lib.loop import steering
     from lib.loop.loop import refused
     from lib.loop.proposal import Proposal, Refused
@@ -216,10 +223,10 @@ def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, paramete
     view, text = view_of(runs, where, parameters), file.read_text(encoding="utf-8", errors="replace")
     try:
         proposal = Proposal.read(text)
-        view.admit(proposal)
+        view.validate(proposal)
     except Refused as error:
         event = refused(view.events, text, error, by=by, asked="", fingerprint=view.fingerprint)
-        click.echo(f"notch: refused, {error} (event {event['n']})", err=True)
+        click.echo(f"notch: refused, {one_line(str(error))} (event {event['n']})", err=True)
         return Exit.FAILED
     path = steering.enqueue(where, proposal.as_dict(), by)
     click.echo(f"queued as {path.name}; `notch next` runs it, or the loop when its turn comes")

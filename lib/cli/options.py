@@ -51,14 +51,10 @@ def values(parameters: Iterable[tuple[str, str]], as_yaml: Iterable[str] = ()) -
 
 def value(name: str, text: str) -> Any:
     """A parameter's value as papermill reads it: YAML, and numbers such as 1e-3 too. Raises BadParameters."""
-    import yaml
-
+    from lib.forms import read_yaml
     from lib.lab.base import BadParameters
 
-    try:
-        read = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadParameters(f"{name} {text!r:.60}: not YAML ({' '.join(str(error).split())[:100]})") from error
+    read = read_yaml(text, f"{name} {text!r:.60}", BadParameters)
     if isinstance(read, str) and re.fullmatch(r"[-+]?\d+(\.\d+)?[eE][-+]?\d+", read):
         return float(read)
     return read

@@ -16,6 +16,7 @@ from typing import Any
 from lib.agent.pipeline import STEPS, State
 from lib.agent.pipeline import run as run_pipeline
 from lib.files import RULER
+from lib.forms import read_yaml
 from lib.lab.experiment import BadParameters, Experiment, answer_of, case_row, side_by_side
 from lib.lab.offline import OfflineJudge
 from lib.lab.show import Markdown, cell, grid, plural
@@ -69,12 +70,7 @@ def spelled(value: Any) -> str:
 
 def read(argument: str, text: str) -> Any:
     """The value of an argument typed as YAML. Raises ValueError with what came."""
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{argument} {text!r:.60}: not YAML ({' '.join(str(error).split())[:100]})") from error
+    return read_yaml(text, f"{argument} {text!r:.60}")
 
 
 def find(task: str) -> Case | None:

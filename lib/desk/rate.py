@@ -225,22 +225,7 @@ class Session:
 
 # --- widgets -------------------------------------------------------------------------------------
 
-STYLE = """<style>
-.notch-sets {display: grid; grid-template-columns: 1fr 1fr; gap: 16px; line-height: 1.45}
-.notch-sets section {border: 1px solid var(--jp-border-color2, #ccc); border-radius: 6px; padding: 10px 16px}
-.notch-sets section.due {border-color: var(--jp-brand-color1, #1976d2);
-  box-shadow: 0 0 0 1px var(--jp-brand-color1, #1976d2)}
-.notch-sets h4 {margin: 0 0 2px; color: var(--jp-ui-font-color2, #666); font-weight: 600}
-.notch-sets b {font-size: 1.08em} .notch-sets li {margin: 3px 0}
-.notch-sets ol {margin: 6px 0 0; padding-left: 1.4em}
-.notch-task {font-size: 1.35em; margin: 4px 0 8px}
-.notch-task small, .notch-due small {color: var(--jp-ui-font-color2, #666)}
-.notch-due {margin: 10px 0 4px} .notch-due b {font-size: 1.15em; margin-right: 6px}
-.notch-marks td, .notch-marks th {padding: 1px 10px; text-align: center}
-.notch-marks th:first-child {text-align: left; white-space: nowrap}
-.notch-marks td.due {outline: 2px solid var(--jp-brand-color1, #1976d2); border-radius: 3px}
-.notch-keys input {color: transparent !important; caret-color: var(--jp-ui-font-color1, #000)}
-</style>"""
+STYLE = Path(__file__).with_name("rate.css")
 
 
 class Panel:
@@ -274,7 +259,7 @@ class Panel:
         self.rubric = w.HBox([w.VBox(rows), self.marks], layout=w.Layout(justify_content="space-between"))
         self.out = w.Output()
         self.box = w.VBox([
-            w.HTML(STYLE), w.HBox([self.keys, self.begin, self.undo, self.done]), self.state, self.task, self.sets,
+            w.HTML(f"<style>{STYLE.read_text()}</style>"), w.HBox([self.keys, self.begin, self.undo, self.done]), self.state, self.task, self.sets,
             self.due, self.verdict, self.rubric, self.out,
         ], layout=w.Layout(padding="0 12px 8px 0"))  # fmt: skip
         self.started = False
@@ -299,11 +284,14 @@ class Panel:
         self.out.outputs = shown(self.session.agreement.text)
 
     def _typed(self, change: Any) -> None:
-        text, before = change["new"], self.read
-        self.read = text
-        added = text[len(before) :] if text.startswith(before) else "" if before.startswith(text) else text
-        for key in filter(KEYS.__contains__, added.lower()):
-            if self.started:
+        before, self.read = self.read, change["new"]
+        added = self.read  # what was pasted over the text counts as typed
+        if self.read.startswith(before):
+            added = self.read[len(before) :]
+        elif before.startswith(self.read):
+            added = ""
+        for key in added.lower():
+            if self.started and key in KEYS:
                 self.session.press(key)
         self.draw()
 

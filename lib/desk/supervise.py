@@ -6,15 +6,17 @@ page, and the page reads the same when no loop runs. The logic needs no browser;
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel
 
+from lib.desk.panel import shown
 from lib.files import Tampered, runs_folder
 from lib.lab.show import Markdown, bullets, cell, plural, table
 from lib.loop import next_run as state
@@ -27,6 +29,50 @@ from lib.report.figures import Picture
 from lib.runs.ledger import Ledger
 
 SHOWN = 12  # events in the list
+LETTERS = 160  # of a text of others in a list
+# Boxes to write in, by the file that each writes: label, and what to type. Then switches, by the file that each makes.
+BOXES = {
+    steer.NEXT: ("next wish (once)", "the next proposal sees it, then it is archived with its run"),
+    steer.STANDING: ("standing wish", "every proposal sees it"),
+    steer.BANS: ("bans", "a lever class, family or step a line"),
+    steer.BUDGET: ("budget", "dollars: 5"),
+}
+SWITCHES = {steer.PAUSE: "pause", steer.STOP: "stop after this run"}
+
+
+class Live(BaseModel):
+    """What a loop says of itself in live.json."""
+
+    pid: int
+    phase: str
+    since: str
+    slug: str = ""
+    of: int = 0  # runs after which it ends
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that wrote it is still there."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # another user's process is a process
+        return True
+
+
+class Wanted(BaseModel):
+    """What is shown of a proposal."""
+
+    lever: str
+    hypothesis: str
+
+
+class Waiting(BaseModel):
+    """A proposal in the queue and who put it there."""
+
+    by: str
+    proposal: Wanted
 
 
 @dataclass(frozen=True)
@@ -58,16 +104,18 @@ class Desk:
             return Markdown(f"**Something was changed that must not be:** {error}")
         era = tables.latest(ledger)
         champion, proven, end = ledger.champion(era), ledger.confirmed(era), events.last("stopped", "tampered")
-        lines = [f"**{_doing(self.steer)}** Sealed: {plural(len(ledger.records), 'run')}."]
+        lines = [f"**{doing(self.steer)}** Sealed: {plural(len(ledger.records), 'run')}."]
         if champion:
             quality = champion["scores"]["quality"]
-            lines.append(f"Champion: {champion['id']} at {quality:.3f}; attempts since: {state.stale(ledger, era)}.")
+            lines.append(
+                f"Champion: {champion['id']} at {quality:.3f}; attempts since: {state.runs_since_keep(ledger, era)}."
+            )
         lines.append(f"Confirmed on the sealed gate: {proven['of'] if proven else 'nothing'}, after "
                      f"{plural(len(ledger.looks()), 'look')}.")  # fmt: skip
         lines.append(f"Cost so far: ${state.dollars(ledger, events.rows):.2f}.")
         if end:
             lines.append(f"The last end: {end.get('why') or end.get('what')} ({end['at']}).")
-        lines += [f"**{text}**" for text in steer.read(self.steer).odd]
+        lines += [f"**{text}**" for text in steer.read(self.steer).faults]
         return bullets(map(cell, lines))
 
     @property
@@ -78,14 +126,13 @@ class Desk:
     @property
     def queue(self) -> Markdown:
         """Proposals that wait, the next one first."""
-        rows = [{"file": p.name, **_waiting(p)} for p in steer.queued(self.steer)]
-        return table(pd.DataFrame(rows))
+        return table(pd.DataFrame([_waiting(path) for path in steer.queued(self.steer)]))
 
     @property
     def events(self) -> Markdown:
         """The last events, newest first."""
         rows = reversed(Events(self.runs).rows[-SHOWN:])
-        return bullets(f"{e['at']} **{e['kind']}** {cell(_about(e))}" for e in rows)
+        return bullets(f"{e['at']} **{e['kind']}** {cell(_about(e)[:LETTERS])}" for e in rows)
 
     @property
     def lessons(self) -> Markdown:
@@ -94,39 +141,22 @@ class Desk:
     @property
     def requests(self) -> Markdown:
         """Training requests and where each stands."""
-        return table(pd.DataFrame([
-            {"request": r.id, "state": r.state, "expected": r.expected, "by": r.by, "why": cell(r.why)[:160]}
-            for r in requests.requests(self.steer / REQUESTS)
-        ]))  # fmt: skip
+        f = pd.DataFrame([vars(r) for r in requests.requests(self.steer / REQUESTS)])
+        if f.empty:
+            return table(f)
+        f = f.assign(request=f.id, why=[cell(why)[:LETTERS] for why in f.why])
+        return table(f[["request", "state", "expected", "by", "why"]])
 
     # --- what is done: steering files and nothing else
 
-    def _write(self, name: str, text: str) -> None:
-        steer.write(self.steer, name, text.strip() + "\n" if text.strip() else None)
+    def write(self, name: str, text: str) -> None:
+        """Write one steering file (see BOXES); an empty text takes it away."""
+        text = text.strip()
+        steer.write(self.steer, name, f"{text}\n" if text else None)
 
-    def wish(self, text: str) -> None:
-        """Steer the next proposal, once."""
-        self._write(steer.NEXT, text)
-
-    def stand(self, text: str) -> None:
-        """Steer every proposal from now on."""
-        self._write(steer.STANDING, text)
-
-    def ban(self, text: str) -> None:
-        """Ban lever classes, families and steps, one a line."""
-        self._write(steer.BANS, text)
-
-    def budget(self, text: str) -> None:
-        """Set limits, as `dollars: 5` a line."""
-        self._write(steer.BUDGET, text)
-
-    def pause(self, on: bool = True) -> None:
-        """Hold the loop before its next run, or let it go on."""
-        steer.write(self.steer, steer.PAUSE, "" if on else None)
-
-    def stop(self, on: bool = True) -> None:
-        """Let the loop end after the run that is on, or take that back."""
-        steer.write(self.steer, steer.STOP, "" if on else None)
+    def switch(self, name: str, on: bool = True) -> None:
+        """Pause or stop the loop (see SWITCHES), or take that back."""
+        steer.write(self.steer, name, "" if on else None)
 
     def approve(self, request: str, who: str = "notebook") -> None:
         """Approve a training request."""
@@ -138,137 +168,120 @@ class Desk:
 
     def panel(self, every: float = 5.0) -> Any:
         """The desk as widgets, read anew every few seconds where an event loop runs."""
-        return _panel(self, every)
+        panel = Panel(self)
+        _follow(panel.refresh, every)
+        return panel.box
 
 
-def _doing(folder: Path) -> str:
+def doing(folder: Path) -> str:
     """What live.json says, and whether the process behind it is still there."""
     try:
-        live = json.loads((folder / steer.LIVE).read_text(encoding="utf-8"))
-        phase, since, alive = live["phase"], live["since"], _alive(int(live["pid"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        live = Live.model_validate_json((folder / steer.LIVE).read_bytes())
+    except (OSError, ValueError):
         return "No loop has run here yet."
-    if phase == "stopped":
+    if live.phase == "stopped":
         return "No loop is running."
-    if not alive:
-        return f"The loop that was at {phase!r} since {since} is gone; call it again to go on."
-    what = f" {live['slug']}" if live.get("slug") else ""
-    return f"The loop is at {phase!r}{what} since {since}, on its way to {live.get('of')} runs."
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    if not live.alive:
+        return f"The loop that was at {live.phase!r} since {live.since} is gone; call it again to go on."
+    what = f"{live.phase!r} {live.slug}".strip()
+    return f"The loop is at {what} since {live.since}, on its way to {live.of} runs."
 
 
 def _waiting(path: Path) -> dict[str, str]:
+    """A row of the queue; a file that is no proposal stays in its place, for whoever wrote it to see."""
     try:
-        waiting = json.loads(path.read_text(encoding="utf-8"))
-        by, lever, hypothesis = waiting["by"], waiting["proposal"]["lever"], waiting["proposal"]["hypothesis"]
-        return {"by": str(by), "lever": str(lever), "hypothesis": cell(hypothesis)[:160]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"by": "?", "lever": "?", "hypothesis": "cannot be read"}
+        waiting = Waiting.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return {"file": path.name, "by": "?", "lever": "?", "hypothesis": "cannot be read"}
+    wanted = waiting.proposal
+    hypothesis = cell(wanted.hypothesis)[:LETTERS]
+    return {"file": path.name, "by": waiting.by, "lever": wanted.lever, "hypothesis": hypothesis}
 
 
 def _about(event: Event) -> str:
-    for key in ("reason", "why", "what", "said"):
-        if event.get(key):
-            return f"{event.get('rule', '')} {event[key]}".strip()[:160]
+    """An event in a line: who proposed what, else whatever it says of itself."""
     if event["kind"] == "accepted":
-        return f"{event['by']}: {event['proposal']['hypothesis']}"[:160]
-    return f"{event.get('file', '')} {event.get('change', '')}".strip()
+        return f"{event['by']}: {event['proposal']['hypothesis']}"
+    texts = (event.get(name) for name in ("rule", "file", "change", "reason", "why", "what", "said"))
+    return " ".join(str(text) for text in texts if text)
 
 
 # --- widgets -------------------------------------------------------------------------------------
 
 
-def _panel(desk: Desk, every: float) -> Any:
-    import ipywidgets as w
+class Panel:
+    """What is seen of a desk, and its controls."""
 
-    steering = steer.read(desk.steer)
-    shown = {name: w.Output() for name in ("now", "chart", "queue", "requests", "lessons", "events")}
-    refresh = _refresher(desk, shown)
-    once = "the next proposal sees it, then it is archived with its run"
-    bans, budget = (steering.texts.get(name, "") for name in (steer.BANS, steer.BUDGET))
-    boxes = [
-        _box("next wish (once)", steering.wish, desk.wish, refresh, once),
-        _box("standing wish", steering.standing, desk.stand, refresh, "every proposal sees it"),
-        _box("bans", bans, desk.ban, refresh, "a lever class, family or step a line"),
-        _box("budget", budget, desk.budget, refresh, "dollars: 5"),
-    ]
-    pause = _switch("pause", steering.pause, desk.pause, refresh)
-    stop = _switch("stop after this run", steering.stop, desk.stop, refresh)
-    look = w.Button(description="look again")
-    look.on_click(lambda _: refresh())
-    refresh()
-    _follow(refresh, every)
+    def __init__(self, desk: Desk) -> None:
+        import ipywidgets as w
 
-    def under(title: str, *parts: Any) -> tuple[Any, ...]:
-        return (w.HTML(f"<b>{title}</b>"), *parts)
+        self.desk = desk
+        self.parts = {name: w.Output() for name in ("now", "chart", "requests", "queue", "lessons", "events")}
+        self.before: dict[str, Markdown | Picture] = {}  # what each part shows now
+        look = w.Button(description="look again")
+        look.on_click(lambda _: self.refresh())
+        steering = steer.read(desk.steer)
+        switches = [self._switch(name, label, name in steering.texts) for name, label in SWITCHES.items()]
+        boxes = [self._box(name, steering.texts.get(name, "").strip(), *texts) for name, texts in BOXES.items()]
+        lists = []
+        for name, title in (("requests", "Trainings asked for"), ("queue", "Queue"), ("lessons", "Lessons"),
+                            ("events", "Events")):  # fmt: skip
+            lists += [w.HTML(f"<b>{title}</b>"), self.parts[name]]
+        lists.insert(1, self._approvals())
+        self.refresh()
+        top = [w.HBox([*switches, look]), self.parts["now"], self.parts["chart"]]
+        self.box = w.VBox([*top, *boxes, *lists])
 
-    return w.VBox([
-        w.HBox([pause, stop, look]), shown["now"], shown["chart"], *boxes,
-        *under("Trainings asked for", _approvals(desk, refresh), shown["requests"]), *under("Queue", shown["queue"]),
-        *under("Lessons", shown["lessons"]), *under("Events", shown["events"]),
-    ])  # fmt: skip
-
-
-def _refresher(desk: Desk, shown: dict[str, Any]) -> Callable[[], None]:
-    """Show every part anew, where it has changed."""
-    before: dict[str, Any] = {}
-
-    def refresh() -> None:
-        for name, output in shown.items():
+    def refresh(self) -> None:
+        """Show every part anew that has changed."""
+        for name, output in self.parts.items():
             try:
-                part = getattr(desk, name)
+                part = getattr(self.desk, name)
             except Tampered as error:
                 part = Markdown(f"**{cell(str(error))}**")
-            if before.get(name) == part:
+            if self.before.get(name) == part:
                 continue
-            before[name] = part
-            picture = isinstance(part, Picture)
-            data = part._repr_mimebundle_()[0] if picture else {"text/markdown": part.text, "text/plain": part.text}
-            output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+            self.before[name] = part
+            if isinstance(part, Picture):
+                data = part._repr_mimebundle_()[0]
+                output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+            else:
+                output.outputs = shown(part.text)
 
-    return refresh
+    def _button(self, label: str, act: Callable[[], None]) -> Any:
+        """A button that does something and shows what that changed."""
+        import ipywidgets as w
 
+        button = w.Button(description=label)
+        button.on_click(lambda _: (act(), self.refresh()))
+        return button
 
-def _box(label: str, text: str, act: Callable[[str], None], refresh: Callable[[], None], hint: str) -> Any:
-    """A text with a button that writes it."""
-    import ipywidgets as w
+    def _box(self, name: str, text: str, label: str, hint: str) -> Any:
+        import ipywidgets as w
 
-    wide, style = w.Layout(width="100%"), {"description_width": "8em"}
-    area = w.Textarea(value=text, placeholder=hint, description=label, layout=wide, style=style)
-    button = w.Button(description="write")
-    button.on_click(lambda _: (act(area.value), refresh()))
-    return w.HBox([area, button])
+        wide, style = w.Layout(width="100%"), {"description_width": "8em"}
+        area = w.Textarea(value=text, placeholder=hint, description=label, layout=wide, style=style)
+        return w.HBox([area, self._button("write", lambda: self.desk.write(name, area.value))])
 
+    def _switch(self, name: str, label: str, on: bool) -> Any:
+        import ipywidgets as w
 
-def _switch(label: str, on: bool, act: Callable[[bool], None], refresh: Callable[[], None]) -> Any:
-    import ipywidgets as w
+        switch = w.ToggleButton(value=on, description=label)
+        switch.observe(lambda change: (self.desk.switch(name, change["new"]), self.refresh()), "value")
+        return switch
 
-    switch = w.ToggleButton(value=on, description=label)
-    switch.observe(lambda change: (act(change["new"]), refresh()), "value")
-    return switch
+    def _approvals(self) -> Any:
+        """Buttons for the training requests that are open now."""
+        import ipywidgets as w
 
-
-def _approvals(desk: Desk, refresh: Callable[[], None]) -> Any:
-    """Buttons for the training requests that are open now."""
-    import ipywidgets as w
-
-    rows = []
-    for request in (r for r in requests.requests(desk.steer / REQUESTS) if r.state == "open"):
-        name = request.id
-        yes, no = w.Button(description="approve"), w.Button(description="reject")
-        yes.on_click(lambda _, name=name: (desk.approve(name), refresh()))
-        no.on_click(lambda _, name=name: (desk.reject(name), refresh()))
-        rows.append(w.HBox([w.Label(f"{name}, expected {request.expected:+.3f}"), yes, no]))
-    return w.VBox(rows)
+        rows = []
+        for request in requests.requests(self.desk.steer / REQUESTS):
+            if request.state == "open":
+                label = w.Label(f"{request.id}, expected {request.expected:+.3f}")
+                yes = self._button("approve", partial(self.desk.approve, request.id))
+                no = self._button("reject", partial(self.desk.reject, request.id))
+                rows.append(w.HBox([label, yes, no]))
+        return w.VBox(rows)
 
 
 def _follow(refresh: Callable[[], None], every: float) -> None:

@@ -31,7 +31,7 @@ DECLARED = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline"
          "gate", "seed", "batch", "judging", "of", "useful")  # of a record, as the parameters say it  # fmt: skip
 
 
-SEALED_ADAPTER = re.compile(r"(\d{4,}-[a-z0-9-]+(/epoch-\d\d)?)?")  # of a run by its id, which never changes
+SEALED_ADAPTER = re.compile(r"((runs/)?\d{4,}-[a-z0-9-]+(/adapter)?(/epoch-\d\d)?)?")  # of a run by its id: it never changes
 
 
 class BadParameters(OneLine, ValueError):

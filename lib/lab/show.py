@@ -5,6 +5,7 @@ Knows Markdown and the kinds of columns. Does not know what is shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,7 @@ def number(value: Any, column: str = "") -> str:
         return f"{value:.3g}" if value >= 1e-4 else "<0.0001"
     if isinstance(value, float) or (kind in ("delta", "predicted", "to") and not isinstance(value, str)):
         return f"{value:{FORMATS.get(kind, '.3f')}}"
-    return str(value).replace("|", "\\|")
+    return re.sub(r"(?<!\\)\|", r"\\|", str(value))  # `cell` may have escaped it already
 
 
 def chance(p: float) -> str:

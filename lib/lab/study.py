@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from lib.files import NOTEBOOKS
-from lib.forms import Filled, fill, form
+from lib.forms import Filled, fill, form, read_yaml
 from lib.lab import bases, execute
 from lib.lab.base import BadParameters, Runnable
 from lib.lab.execute import Executed, RunFailed, Unfinished
@@ -77,8 +77,6 @@ class Written:
 
 def read(path: Path | str) -> Plan:
     """A plan from a YAML file or by the name of one in notebooks/plans. Raises BadParameters naming what is wrong."""
-    import yaml
-
     file = Path(path)
     if not file.exists():
         file = PLANS / f"{path}.yaml"
@@ -87,9 +85,9 @@ def read(path: Path | str) -> Plan:
             f"no plan {str(path)!r}: neither a file nor one of {', '.join(p.stem for p in PLANS.glob('*.yaml'))}"
         )
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadParameters(f"{file}: not YAML ({' '.join(str(error).split())[:200]})") from error
+        raw = read_yaml(file.read_text(encoding="utf-8"), str(file), BadParameters)
+    except UnicodeDecodeError as error:
+        raise BadParameters(f"{file}: not YAML ({error})") from error
     if not isinstance(raw, dict):
         raise BadParameters(f"{file}: expected a mapping with a list 'runs'")
     try:

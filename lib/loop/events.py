@@ -8,6 +8,8 @@ proposal.json vouches for.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,25 @@ class Events(Log):
         return next((r for r in reversed(self.rows) if r["kind"] in kinds), None)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a run was made for, as the proposal.json beside it says."""
+
+    purpose: str  # baseline, reference, screen, decide, repeat, confirm
+    event: int | None  # the accepted proposal that it tests
+    steered: int | None  # the wish that stood then
+
+
+@lru_cache(maxsize=4096)
+def origin(run: Path) -> Origin | None:
+    """What a sealed run was made for; None for a run that no loop made."""
+    try:
+        plain = json.loads((run / PROPOSAL).read_bytes())
+    except FileNotFoundError:
+        return None
+    return Origin(plain["purpose"], plain["event"], plain["steered"])
+
+
 def verify(folder: Path) -> list[str]:
     """What is wrong with a folder's events, in sentences. A torn last line is not wrong: nothing was decided by it."""
     try:
@@ -46,13 +67,13 @@ def verify(folder: Path) -> list[str]:
     except Tampered as error:
         return [str(error)]
     heads = [START, *(row["prev"] for row in events), events.head]
-    wrong = []
+    faults = []
     for path in sorted(folder.glob(f"[0-9]*-*/{PROPOSAL}")):
         try:
             head = json.loads(path.read_bytes())["events"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            wrong.append(f"{path}: cannot be read ({type(error).__name__}: {error})")
+            faults.append(f"{path}: cannot be read ({type(error).__name__}: {error})")
             continue
         if head not in heads:
-            wrong.append(f"{folder / NAME}: lines are missing or changed that {path.parent.name} was sealed after")
-    return wrong
+            faults.append(f"{folder / NAME}: lines are missing or changed that {path.parent.name} was sealed after")
+    return faults

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib.claude import store
-from lib.files import ROOT, RULER, Tampered, check_sums, locked, sha256, sha256_file
+from lib.files import ROOT, RULER, Tampered, check_sums, litter, locked, sha256, sha256_file
 from lib.loop.events import Events
 from lib.loop.events import verify as verify_events
 from lib.measure.ruler import BadRuler, Ruler
@@ -25,13 +25,15 @@ FILES = (  # and these of other rooms
 )  # fmt: skip
 
 
-def measuring() -> dict[str, str]:
-    """Hash by file of everything that measures, decides or seals."""
-    lib = ROOT / "lib"
+def measuring(root: Path = ROOT) -> dict[str, str]:
+    """Hash by file of everything in a checkout that measures, decides or seals."""
+    lib = root / "lib"
     rooms = (p for room in ROOMS for p in (lib / room).rglob("*"))
-    files = [p for p in rooms if p.is_file() and "__pycache__" not in p.parts]
+    files = [
+        p for p in rooms if p.is_file() and "__pycache__" not in p.parts and not litter(p.relative_to(lib).as_posix())
+    ]
     files += [lib / name for name in FILES]
-    return {p.relative_to(ROOT).as_posix(): sha256_file(p) if p.exists() else "" for p in sorted(files)}
+    return {p.relative_to(root).as_posix(): sha256_file(p) if p.exists() else "" for p in sorted(files)}
 
 
 def differing(before: dict[str, str], now: dict[str, str]) -> list[str]:
@@ -44,51 +46,57 @@ class Watch:
 
     def __init__(self, folder: Path, events: Events, accept: bool = False) -> None:
         self.folder, self.events = folder, events
+        self.tampered: Tampered | None = None  # what `run_check` found
         self.seal = _ruler()
         self.code = measuring()
         if folder.exists():
             with locked(folder / ".lock"):
                 sync(folder)
-        wrong = [*verify(folder), *store.verify(folder / store.NAME), *verify_events(folder)]
-        known = events.last("started")
-        changed = differing(known["measure"], self.code) if known else []
-        if changed and not accept:
-            wrong.append(f"{', '.join(changed[:4])}: changed since this loop last ran here; put it back, or call with "
-                         "--accept-measure, which the events keep")  # fmt: skip
-        self._remember(wrong)
+        faults = [*verify(folder), *store.verify(folder / store.NAME), *verify_events(folder)]
+        before = events.last("started")
+        if before and not accept:
+            changed = differing(before["measure"], self.code)
+            if changed:
+                faults.append(
+                    f"{', '.join(changed[:4])}: changed since this loop last ran here; put it back, or call with "
+                    "--accept-measure, which the events keep"
+                )
+        self._remember(faults)
 
-    def _remember(self, wrong: list[str]) -> None:
-        _raise(wrong)
+    def _remember(self, faults: list[str]) -> None:
+        _raise(faults)
         self._logs = {path: _prefix(path) for path in (self.folder / LEDGER, self.folder / store.NAME)}
 
     def check(self) -> None:
         """Raise Tampered where ruler, measuring code, runs, ledger, store or events are not as they were."""
-        wrong = []
+        faults = []
         if _ruler() != self.seal:
-            wrong.append(f"{RULER}: another ruler than when the loop began")
-        wrong += [f"{name}: changed while the loop ran" for name in differing(self.code, measuring())]
+            faults.append(f"{RULER}: another ruler than when the loop began")
+        faults += [f"{name}: changed while the loop ran" for name in differing(self.code, measuring())]
         for path, (size, digest) in self._logs.items():
             if _prefix(path, size) != (size, digest):
-                wrong.append(f"{path}: changed while the loop ran")
-        if not wrong:
-            wrong += [*self._runs(), *store.verify(self.folder / store.NAME), *verify_events(self.folder)]
-        self._remember(wrong)
+                faults.append(f"{path}: changed while the loop ran")
+        if not faults:
+            faults += [*self._runs(), *store.verify(self.folder / store.NAME), *verify_events(self.folder)]
+        self._remember(faults)
 
     def _runs(self) -> list[str]:
         """Every byte of the runs against their seals, the ledger against the runs. Scores: at the start and the end."""
-        wrong = []
+        faults = []
         for run in sealed_folders(self.folder):
-            wrong += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
-        return wrong or (verify_ledger(self.folder) if self.folder.exists() else [])
+            faults += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
+        return faults or (verify_ledger(self.folder) if self.folder.exists() else [])
 
     def run_check(self, record: Record | None, cases: list[CaseRow]) -> str:
         """What is wrong with a run that was executed and is not sealed yet, "" if nothing."""
         try:
             self.check()
+            if record:
+                _raise(rescore.check(record, cases, self.folder)[:3])
         except Tampered as error:
-            return f"Tampered: {error}"
-        wrong = rescore.check(record, cases, self.folder) if record else []
-        return f"Tampered: {'; '.join(wrong[:3])}" if wrong else ""
+            self.tampered = error
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     def final(self) -> None:
         """Everything, scores too. Raises Tampered."""
@@ -96,9 +104,9 @@ class Watch:
         _raise(verify(self.folder))
 
 
-def _raise(wrong: list[str]) -> None:
-    if wrong:
-        raise Tampered("; ".join(wrong))
+def _raise(faults: list[str]) -> None:
+    if faults:
+        raise Tampered("; ".join(faults))
 
 
 def _ruler() -> str:

@@ -5,8 +5,10 @@ Tables made from the ledger. Does not know proposers, nor how a lesson is shown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lib.agent.prompt import one_line
 from lib.lab.show import attempt, plural
 from lib.loop.proposal import setup_of
 from lib.runs.ledger import REFERENCE, Ledger
@@ -82,12 +84,23 @@ def dead_ends(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     f = f[~f.lever.isin(REFERENCE)]
     single = f.assign(run=f.id, what=[text[:200] for text in map(attempt, f.pipeline, f.decoding)], why=f.reason)
     single = single.assign(revive=[_revive(row) for row in f.itertuples()])
-    tired = lessons(ledger, fingerprint)
-    tired = tired.assign(count=tired.runs + tired.screened_out, run="", what=[f"the class {x!r}" for x in tired.lever])
-    tired = tired[(tired["count"] >= TIRED) & (tired.kept == 0) & (tired.delta <= 0)]
-    why = [f"{row['count']} attempts, none kept, {row['delta']:+.3f} on average" for row in tired.to_dict("records")]
-    revive = f"a champion other than {champion['id'] if champion else 'no champion'}, model or adapter"
-    return pd.concat([single, tired.assign(why=why, revive=revive)])[["run", "what", "why", "revive"]]
+    classes = _tired(ledger, fingerprint).assign(run="")
+    classes["what"] = [f"the class {lever!r}" for lever in classes.lever]
+    numbers = zip(classes["count"], classes.delta, strict=True)
+    classes["why"] = [f"{count} attempts, none kept, {delta:+.3f} on average" for count, delta in numbers]
+    classes["revive"] = f"a champion other than {champion.id if champion else 'no champion'}, model or adapter"
+    return pd.concat([single, classes])[["run", "what", "why", "revive"]]
+
+
+def tired(ledger: Ledger, fingerprint: str) -> set[str]:
+    """Lever classes that are dead ends."""
+    return {*_tired(ledger, fingerprint).lever}
+
+
+def _tired(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    table = lessons(ledger, fingerprint)
+    table["count"] = table.runs + table.screened_out
+    return table[(table["count"] >= TIRED) & (table.kept == 0) & (table.delta <= 0)]
 
 
 def _revive(run: Any) -> str:
@@ -98,14 +111,20 @@ def _revive(run: Any) -> str:
     return f"another model or adapter than {run.model}{run.adapter and ' + ' + run.adapter}"
 
 
-def as_text(ledger: Ledger, fingerprint: str) -> str:
-    """Lessons and dead ends as Markdown lists, for a file or a prompt."""
-    lines = [f"- {text}" for text in sentences(ledger, fingerprint)] or ["- nothing yet"]
-    ends = [
-        f"- {e.run or 'class'}: {e.what}. {e.why}. Revive: {e.revive}."
-        for e in dead_ends(ledger, fingerprint).itertuples()
-    ]
-    return "\n".join(["# Lessons", "", *lines, "", "# Dead ends", "", *(ends or ["- none yet"]), ""])
+def sections(ledger: Ledger, fingerprint: str) -> dict[str, list[str]]:
+    """Lessons and dead ends in words, by heading."""
+    learnt = [f"- {text}" for text in sentences(ledger, fingerprint)]
+    ends = dead_ends(ledger, fingerprint).itertuples()
+    dead = [f"- {end.run or 'class'}: {end.what}. {end.why}. Revive: {end.revive}." for end in ends]
+    return {"Lessons": learnt or ["- nothing yet"], "Dead ends": dead or ["- none yet"]}
+
+
+def markdown(sections: Mapping[str, Sequence[str]]) -> str:
+    """Sections of lines as Markdown. A line stays one, whatever it quotes: a hypothesis cannot begin a section."""
+    lines: list[str] = []
+    for heading, entries in sections.items():
+        lines += [f"# {heading}", "", *map(one_line, entries), ""]
+    return "\n".join(lines)
 
 
 def as_data(ledger: Ledger, fingerprint: str) -> dict[str, Any]:

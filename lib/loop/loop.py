@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from lib.agent.guard import Leak
+from lib.agent.prompt import one_line
 from lib.claude.client import MustWait, NotAnswered
 from lib.claude.prices import BudgetSpent
 from lib.files import Exit, OneLine, Tampered, sha256
 from lib.lab import execute
 from lib.lab.base import BadParameters
-from lib.lab.execute import RunFailed
+from lib.lab.execute import RunFailed, Unfinished
 from lib.lab.experiment import Experiment
 from lib.log import now
 from lib.loop import lessons, next_run, steering, training_requests
-from lib.loop.events import PROPOSAL, Event, Events
+from lib.loop.events import PROPOSAL, Event, Events, origin
 from lib.loop.guard import Watch
 from lib.loop.next_run import Action, Rules
 from lib.loop.proposal import Proposal, Refused
@@ -32,8 +33,8 @@ from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.loop.view import Ask, Asked, View
 from lib.runs.ledger import Ledger
+from lib.runs.record import Record
 
-DONE, GAVE_UP, FAILED = Exit.OK, Exit.FAILED, Exit.RUN_FAILED  # how it may end
 REQUESTS = "requests"  # of a training, in the steering folder
 
 
@@ -56,8 +57,11 @@ class Progress:
     """One thing that happened."""
 
     what: str  # run, refused, accepted, request, waiting, paused, steering, idle, ended
-    message: str
-    record: dict[str, Any] | None = None
+    message: str  # one line, whatever it quotes
+    record: Record | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", one_line(self.message))
 
 
 class Loop:
@@ -65,12 +69,13 @@ class Loop:
 
     def __init__(self, folder: Path, steer_folder: Path, settings: Settings, ask: Ask | None = None) -> None:
         self.folder, self.steer_folder, self.settings, self.ask = folder, steer_folder, settings, ask
-        self.code = DONE
+        self.end: Exit | None = None
         self._began = time.monotonic()
         self._waited, self._waits, self._refusals = 0.0, 0, 0
         self._crashes = 0
+        self._unjudged = ""  # why the judge gave the last run not one judgment
         self._idle = ""  # why there is nothing left to do
-        self._odd: tuple[str, ...] = ()  # faults of steering files that were said
+        self._faults: tuple[str, ...] = ()  # faults of steering files that were said
 
     def run(self) -> Iterator[Progress]:
         """Work until the end. Raises Tampered, BadParameters, NoKey and what the machine itself cannot do."""
@@ -80,12 +85,11 @@ class Loop:
             try:
                 while True:
                     view = yield from self._pause(self._look())
-                    end = self._end(view)
-                    if end:
-                        self.code = end[0]
+                    self.end, why = self._ends(view)
+                    if self.end is not None:
                         self.watch.final()
-                        self.events.append("stopped", why=end[1])
-                        yield Progress("ended", end[1])
+                        self.events.append("stopped", why=why)
+                        yield Progress("ended", why)
                         return
                     yield from self._once(view)
             except Tampered as error:
@@ -98,7 +102,7 @@ class Loop:
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.events = Events(self.folder)
-        faults = steering.read(self.steer_folder).odd
+        faults = steering.read(self.steer_folder).faults
         if faults:
             raise BadParameters("; ".join(faults))
         self.watch = Watch(self.folder, self.events, self.settings.accept_measure)
@@ -118,11 +122,12 @@ class Loop:
         wish = steering.wish_event(self.events)
         if wish is None or sha256(view.steering.texts.get(steering.NEXT, "")) != wish["sha256"]:
             return False
-        made = ((r["id"], next_run.made(self.folder / r["id"])) for r in view.ledger.records)
-        run = next((name for name, m in made if m and m["steered"] == wish["n"]), "")
-        if run:
-            steering.archive(self.steer_folder, run)
-        return bool(run)
+        for record in view.ledger.records:
+            source = origin(self.folder / record.id)
+            if source and source.steered == wish["n"]:
+                steering.archive(self.steer_folder, record.id)
+                return True
+        return False
 
     # --- the end
 
@@ -132,9 +137,9 @@ class Loop:
         yield from self._misread(view)
         while view.steering.pause and not self._over(view) and not self._late(view):
             if not paused:
+                paused = True
                 self._live("paused")
                 yield Progress("paused", f"paused by {self.steer_folder / steering.PAUSE}; remove it to go on")
-                paused = True
             time.sleep(0.5)
             view = self._look()
             yield from self._misread(view)
@@ -142,37 +147,42 @@ class Loop:
 
     def _misread(self, view: View) -> Iterator[Progress]:
         """A line for each fault in a steering file that was not there at the last look."""
-        new = [fault for fault in view.steering.odd if fault not in self._odd]
-        self._odd = view.steering.odd
+        new = [fault for fault in view.steering.faults if fault not in self._faults]
+        self._faults = view.steering.faults
         for fault in new:
-            yield Progress("steering", f"{' '.join(fault.split())}; not heeded until it is corrected")
+            yield Progress("steering", f"{one_line(fault)}; not heeded until it is corrected")
 
     def _over(self, view: View) -> str:
         """Why there is nothing to wait for: no work left, a stop, all runs made. "" to go on."""
-        count = len(view.ledger.records)
         if self._idle:
             return self._idle
         if view.steering.stop:  # before the count: with more runs asked for, it would still stand in the way
             return f"stopped by {self.steer_folder / steering.STOP}; remove it to go on"
-        return f"{count} runs are sealed" if count >= self.settings.total and not self.settings.queue_only else ""
+        count = len(view.ledger.records)
+        if count >= self.settings.total and not self.settings.queue_only:
+            return f"{count} runs are sealed"
+        return ""
 
-    def _end(self, view: View) -> tuple[int, str] | None:
-        """Why the loop ends here, with its exit code; None to go on."""
-        over = self._over(view)
+    def _ends(self, view: View) -> tuple[Exit | None, str]:
+        """How the loop ends here, and why; None to go on."""
+        limits, over = view.limits, self._over(view)
         if over:
-            return DONE, over
+            return Exit.OK, over
         spent = next_run.dollars(view.ledger, self.events.rows)
-        if view.limits.dollars and spent >= view.limits.dollars:
-            return DONE, f"${spent:.2f} of ${view.limits.dollars:.2f} are spent"
+        if limits.dollars and spent >= limits.dollars:
+            return Exit.OK, f"${spent:.2f} of ${limits.dollars:.2f} are spent"
         if self._late(view):
-            return DONE, f"the time is over ({view.limits.minutes:g} minutes)"
-        if view.limits.crashes and self._crashes >= view.limits.crashes:
-            return FAILED, f"{self._crashes} runs in a row crashed; the last: {view.ledger.records[-1]['error'][:200]}"
-        if view.limits.refusals and self._refusals >= view.limits.refusals:
-            return GAVE_UP, f"{self._refusals} proposals in a row were refused"
+            return Exit.OK, f"the time is over ({limits.minutes:g} minutes)"
+        if limits.crashes and self._crashes >= limits.crashes:
+            why = view.ledger.records[-1].error[:200]
+            return Exit.RUN_FAILED, f"{self._crashes} runs in a row crashed; the last: {why}"
+        if limits.refusals and self._refusals >= limits.refusals:
+            return Exit.FAILED, f"{self._refusals} proposals in a row were refused"
+        if self._unjudged and self._waits >= next_run.ATTEMPTS:
+            return Exit.RUN_FAILED, f"the judge gave not one judgment in {self._waits} tries: {self._unjudged}"
         if self._waited > self.settings.most_wait:
-            return FAILED, f"a usage limit held for {self._waited:.0f} s; call it again later"
-        return None
+            return Exit.RUN_FAILED, f"a usage limit held for {self._waited:.0f} s; call it again later"
+        return None, ""
 
     def _late(self, view: View) -> bool:
         return bool(view.limits.minutes) and time.monotonic() - self._began >= 60 * view.limits.minutes
@@ -187,7 +197,7 @@ class Loop:
         self._note_unrepeated(view)
         path = next(iter(steering.queued(self.steer_folder)), None)
         if path is not None:
-            yield from self._judge(self._queued(path), view)
+            yield from self._judge(_queued(path), view)
             path.unlink(missing_ok=True)
         elif self.settings.queue_only or self.ask is None:
             yield self._nothing("the queue is empty: `notch propose FILE` fills it")
@@ -215,13 +225,6 @@ class Loop:
         self._idle = why
         return Progress("idle", why)
 
-    def _queued(self, path: Path) -> Asked:
-        try:
-            entry = json.loads(path.read_text(encoding="utf-8"))
-            return Asked(json.dumps(entry["proposal"]), str(entry["by"])[:60])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return Asked(None, "queue", fault=f"{path.name} cannot be read ({error})")
-
     def _judge(self, asked: Asked, view: View) -> list[Progress]:
         """Accept a proposal or refuse it, and put that on disk; a list, so that all is done before anybody looks."""
         by, _, name = asked.by.partition(":")
@@ -231,31 +234,33 @@ class Loop:
             if asked.fault:
                 raise Refused("malformed", asked.fault)
             proposal = Proposal.read(asked.value)
-            parameters = view.admit(proposal)
+            parameters = view.validate(proposal)
         except Refused as error:
             self._refusals += 1
             refused(self.events, asked.value, error, **about)
             return [Progress("refused", f"{by}: {error}")]
         self._refusals = 0
-        wish = steering.wish_event(self.events) if view.steering.wish else None
+        wish = None
+        if view.steering.wish:
+            wish = steering.wish_event(self.events)
         self.events.append(
             "accepted", **about, proposal=proposal.as_dict(), parameters=parameters, runs=len(view.ledger.records),
             steered=wish["n"] if wish else None, wish=view.steering.wish, standing=view.steering.standing,
-            leave=view.leave,
+            leave=view.banned_lever,
         )  # fmt: skip
-        said = f"{by}: {proposal.lever}, predicted {proposal.predicted:+.3f}: {proposal.hypothesis}"
-        return [Progress("accepted", said), *self._open_requests()]
+        about_it = f"{by}: {proposal.lever}, predicted {proposal.predicted:+.3f}: {proposal.hypothesis}"
+        return [Progress("accepted", about_it), *self._open_requests()]
 
     def _open_requests(self) -> list[Progress]:
         """Open each training that an accepted proposal asks for, once, also where a kill came before that."""
-        answered, asked = set(), {}
+        unanswered: dict[int, Event] = {}
         for event in self.events.of("accepted", "request"):
             if event["kind"] == "request":
                 # Events of before do not say whose request they answer: it was that of the newest proposal.
-                answered.add(event.get("accepted", max(asked, default=0)))
+                unanswered.pop(event.get("accepted", max(unanswered, default=0)), None)
             elif event["proposal"].get("request"):
-                asked[event["n"]] = event
-        return [self._request(event) for number, event in asked.items() if number not in answered]
+                unanswered[event["n"]] = event
+        return [self._request(event) for event in unanswered.values()]
 
     def _request(self, event: Event) -> Progress:
         """Open the training that a proposal asks for; a person approves it, the loop goes on meanwhile."""
@@ -268,15 +273,19 @@ class Loop:
         except (OneLine, ValueError, OSError) as error:  # OSError: a name too long to be a file's
             opened, why = "", str(error)[:300]
         self.events.append("request", accepted=event["n"], by=by, opened=opened, why=why, request=proposal.request)
-        said = f"opened {opened}; a person approves it" if opened else f"not opened: {' '.join(why.split())}"
-        return Progress("request", f"{by}: training {said}")
+        if opened:
+            return Progress("request", f"{by}: training opened {opened}; a person approves it")
+        return Progress("request", f"{by}: training not opened: {why}")
 
     def _run(self, action: Action, view: View) -> Iterator[Progress]:
         """Make one run and seal it. The measure is looked at before, after, and before the ledger line."""
         self._live(action.purpose, len(view.ledger.records), slug=action.slug)
         self.watch.check()
-        left = view.limits.dollars - next_run.dollars(view.ledger, self.events.rows) if view.limits.dollars else None
-        parameters = next_run.capped(action.parameters, left)
+        parameters = action.parameters
+        if view.limits.dollars:
+            parameters = next_run.capped(
+                parameters, view.limits.dollars - next_run.dollars(view.ledger, self.events.rows)
+            )
         try:
             record = execute.run(
                 action.template, parameters, action.slug, self.folder,
@@ -284,19 +293,27 @@ class Loop:
             )  # fmt: skip
         except RunFailed as error:
             record = Ledger.read(self.folder).get(error.run)
-        if record["status"] == "invalid" and "Tampered: " in record["error"]:
-            raise Tampered(record["error"].split("Tampered: ", 1)[1])
-        yield Progress("run", action.purpose, record)
-        if next_run.limited(record) or self._unscored_by_limit(record):
-            yield self._wait(record["error"] or "the judge's usage limit")
+        except Unfinished as error:
+            # Nothing is sealed; the next call of the same run judges what is missing.
+            self._unjudged = error.reason if error.nothing else ""
+            yield self._wait(str(error))
             return
-        self._waited, self._waits = 0.0, 0
-        self._crashes = self._crashes + 1 if record["status"] in ("crashed", "invalid") else 0
+        if self.watch.tampered:
+            raise self.watch.tampered
+        yield Progress("run", action.purpose, record)
+        if next_run.spoilt(record):
+            yield self._wait(record.error or "the judge did not answer")
+            return
+        self._waited, self._waits, self._unjudged = 0.0, 0, ""
+        self._crashes += 1
+        if record.status not in ("crashed", "invalid"):
+            self._crashes = 0
         lowered = next_run.cap(parameters) < next_run.cap(action.parameters)
-        if lowered and "BudgetSpent: " in record["error"]:
+        if lowered and next_run.error_kind(record) == BudgetSpent.__name__:
             # Less is left than one more call may cost: another run would end the same way.
             yield self._nothing(f"what is left of ${view.limits.dollars:.2f} pays no further call of the judge")
-        steering.note(self.steer_folder, steering.LESSONS, lessons.as_text(Ledger.read(self.folder), self.fingerprint))
+        learnt = lessons.sections(Ledger.read(self.folder), self.fingerprint)
+        steering.note(self.steer_folder, steering.LESSONS, lessons.markdown(learnt))
 
     def _beside(self, action: Action) -> bytes:
         """proposal.json: what was proposed, what steered it, and the last event before it."""
@@ -307,12 +324,6 @@ class Loop:
             "standing": event.get("standing", ""), "leave": event.get("leave", ""), "events": self.events.head,
         }  # fmt: skip
         return (json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-    def _unscored_by_limit(self, record: dict[str, Any]) -> bool:
-        if not record["scores"].get("unscored"):
-            return False
-        rows = Ledger.read(self.folder).cases(record["id"])
-        return any(row["unscored"] and next_run.LIMITED.search(row["unscored"]) for row in rows)
 
     def _wait(self, why: str) -> Progress:
         """Wait at a usage limit, each time twice as long; a stop file ends the wait."""
@@ -329,13 +340,13 @@ class Loop:
     def _note_unrepeated(self, view: View) -> None:
         """Say once that an indecisive run is not repeated because a repeat brings the same digits."""
         event = next_run.open_proposal(view)
-        runs = next_run.runs_of(view, event, "decide") if event else []
-        if not runs or runs[-1]["status"] != "indecisive" or next_run.repeatable(runs[-1]):
+        runs = event and next_run.runs_of(view, event, "decide")
+        if not runs or runs[-1].status != "indecisive" or next_run.repeatable(runs[-1]):
             return
-        said = self.events.last("no repeat")
-        if not said or said["run"] != runs[-1]["id"]:
+        noted = self.events.last("no repeat")
+        if not noted or noted["run"] != runs[-1].id:
             why = "greedy decoding and a deterministic judge repeat to the digit, so a repeat would bring nothing"
-            self.events.append("no repeat", run=runs[-1]["id"], why=why)
+            self.events.append("no repeat", run=runs[-1].id, why=why)
 
     def _live(self, phase: str, count: int | None = None, **more: Any) -> None:
         with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it
@@ -347,10 +358,19 @@ def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
     try:
         about["proposal"] = Proposal.read(value).as_dict()
     except Refused:
-        text = value if isinstance(value, str) else repr(value)
+        text = str(value)
         about["text"] = text[:1000].encode("utf-8", "backslashreplace").decode()
         about["sha256"] = sha256(text.encode("utf-8", "backslashreplace"))
     return events.append("refused", rule=error.name, reason=error.reason[:600], **about)
+
+
+def _queued(path: Path) -> Asked:
+    """A proposal that waits in a file."""
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        return Asked(json.dumps(entry["proposal"]), str(entry["by"])[:60])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Asked(None, "queue", fault=f"{path.name} cannot be read ({error})")
 
 
 def open_training(steer_folder: Path, proposal: Proposal, by: str, mark: str) -> str:

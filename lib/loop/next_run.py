@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
+from lib.agent.prompt import one_line
 from lib.claude import store
+from lib.claude.client import NotAnswered
 from lib.lab.study import look
 from lib.loop import steering
-from lib.loop.events import PROPOSAL, Event, Events
+from lib.loop.events import Event, Events, origin
 from lib.loop.lessons import outcomes
-from lib.loop.proposal import bound
+from lib.loop.proposal import Parameters, bound
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.loop.view import View
 from lib.runs.ledger import Ledger
-from lib.runs.record import ATTEMPT
+from lib.runs.record import Record
 
-LIMITED = re.compile(r"\b(429|529)\b|RateLimit|Overloaded|rate.?limit", re.I)  # somebody's usage limit, not a defect
 ATTEMPTS = 3  # sealed tries of one action that a usage limit or a missing judgment left without a result
 CAP = 5.0  # dollars of a judge where `judging` names none
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,26 +44,17 @@ class Action:
     """One run to make."""
 
     purpose: str  # baseline, reference, screen, decide, repeat, confirm
-    parameters: dict[str, Any]
+    parameters: Parameters
     slug: str
     event: Event | None = None  # the accepted proposal that it tests
     template: str = "10_experiment"
-
-
-@lru_cache(maxsize=4096)
-def made(run: Path) -> dict[str, Any]:
-    """What a sealed run's proposal.json says; empty for a run that the loop did not make."""
-    try:
-        return json.loads((run / PROPOSAL).read_bytes())
-    except FileNotFoundError:
-        return {}
 
 
 def view(events: Events, folder: Path, base: Base, limits: Limits, fingerprint: str, rules: Rules) -> View:
     """The state of a loop, anew from disk; `folder` holds the steering files. Raises Tampered."""
     wishes, ledger = steering.read(folder), Ledger.read(events.path.parent)
     limits = replace(limits, **wishes.limits)
-    return View(ledger, events, wishes, base, limits, fingerprint, leave(ledger, fingerprint, rules))
+    return View(ledger, events, wishes, base, limits, fingerprint, banned_lever(ledger, fingerprint, rules))
 
 
 def next_action(view: View, rules: Rules) -> Action | None:
@@ -86,23 +74,24 @@ def waiting(view: View, rules: Rules, queue: list[Path]) -> list[str]:
             about = f"{entry['by']}: {entry['proposal']['lever']}: {_first(entry['proposal'])}"
         except (OSError, ValueError, KeyError, TypeError):
             about = "cannot be read, and will be refused"
-        lines.append(f"queued: {path.name}: {' '.join(about.split())}")
+        lines.append(f"queued: {path.name}: {one_line(about)}")
     return lines
 
 
-def _first(parameters: dict[str, Any]) -> str:
-    return " ".join(str(parameters.get("hypothesis", "")).split())[:160]
+def _first(parameters: Parameters) -> str:
+    return one_line(str(parameters.get("hypothesis", "")))[:160]
 
 
 def _look(view: View, rules: Rules) -> Action | None:
     """A look at the sealed gate that a new champion still needs; the first champion's comes before, to compare with."""
     ledger = view.ledger
-    kept = [r for r in ledger.climb(view.fingerprint) if r["status"] == "kept"]
+    kept = [r for r in ledger.climb(view.fingerprint) if r.status == "kept"]
     if not rules.confirm or len(kept) < 2:
         return None
+    looks = ledger.looks(view.fingerprint)
     for target in (kept[0], kept[-1]):
-        if _due([r for r in ledger.looks(view.fingerprint) if ledger.of(r) == target["id"]]):
-            return Action("confirm", look(target), f"confirm-{target['slug']}"[:40], template="12_confirm")
+        if _due([r for r in looks if ledger.of(r) == target.id]):
+            return Action("confirm", look(target), f"confirm-{target.slug}"[:40], template="12_confirm")
     return None
 
 
@@ -114,8 +103,12 @@ def open_proposal(view: View) -> Event | None:
 
 def runs_of(view: View, event: Event, purpose: str) -> list[Record]:
     """The sealed runs that tested a proposal for a purpose, oldest first."""
-    later = ((r, made(view.ledger.folder / r["id"])) for r in view.ledger.records[event["runs"] :])
-    return [r for r, m in later if m and m["event"] == event["n"] and m["purpose"] == purpose]
+    runs = []
+    for record in view.ledger.records[event["runs"] :]:
+        source = origin(view.ledger.folder / record.id)
+        if source and (source.event, source.purpose) == (event["n"], purpose):
+            runs.append(record)
+    return runs
 
 
 def _test(view: View, champion: Record, rules: Rules) -> Action | None:
@@ -129,14 +122,14 @@ def _test(view: View, champion: Record, rules: Rules) -> Action | None:
         if _due(screens):
             screen = Action("screen", parameters | {"gate": "dev"}, _slug(parameters, "screen"), event)
             return _reference(view, champion) or screen
-        if screens[-1]["status"] in ("discarded", "crashed", "invalid"):
+        if screens[-1].status in ("discarded", "crashed", "invalid"):
             return None
     if _due(full):
         return Action("decide", parameters, _slug(parameters), event)
     again = runs_of(view, event, "repeat")
-    if (again or full)[-1]["status"] != "indecisive" or len(again) >= rules.repeats or not repeatable(full[-1]):
+    if (again or full)[-1].status != "indecisive" or len(again) >= rules.repeats or not repeatable(full[-1]):
         return None
-    return Action("repeat", _repeat(parameters, full[-1], len(again) + 1), _slug(parameters, "repeat"), event)
+    return Action("repeat", _repeat(parameters, full[-1].id, len(again) + 1), _slug(parameters, "repeat"), event)
 
 
 def _due(runs: list[Record]) -> bool:
@@ -146,53 +139,64 @@ def _due(runs: list[Record]) -> bool:
 
 def spoilt(record: Record) -> bool:
     """A run without a result that says nothing about its lever."""
-    return record["status"] == "incomplete" or (record["status"] == "crashed" and limited(record))
+    return record.status == "incomplete" or (record.status == "crashed" and limited(record))
 
 
 def limited(record: Record) -> bool:
-    """Whether a usage limit stopped a run. Reads its error alone."""
-    return bool(LIMITED.search(record["error"]))
+    """Whether a run stopped because the API would not answer now: somebody's usage limit or outage, not a defect."""
+    return error_kind(record) == NotAnswered.__name__
+
+
+def error_kind(record: Record) -> str:
+    """The class of the error that ended a run, "" where none did."""
+    return record.error.partition(": ")[0]
 
 
 def _reference(view: View, champion: Record) -> Action | None:
     """The champion's own run on the dev gate, if there is none yet."""
-    there = [r for r in view.ledger.climb(view.fingerprint, "dev") if all(r[k] == champion[k] for k in ATTEMPT)]
-    if any(r["scores"] and not r["scores"]["unscored"] for r in there) or len(there) >= ATTEMPTS:
+    there = [r for r in view.ledger.climb(view.fingerprint, "dev") if r.attempt == champion.attempt]
+    if any(r.whole for r in there) or len(there) >= ATTEMPTS:
         return None
-    same = {k: champion[k] for k in (*ATTEMPT, "lever", "judge", "batch", "judging", "min_effect")}
-    why = f"The champion {champion['id']} on the dev gate, for screens to be compared with."
+    same = champion.attempt | {k: getattr(champion, k) for k in ("lever", "judge", "batch", "judging", "min_effect")}
+    why = f"The champion {champion.id} on the dev gate, for screens to be compared with."
     return Action("reference", same | {"gate": "dev", "hypothesis": why}, _slug(same, "reference"))
 
 
 def repeatable(record: Record) -> bool:
     """Whether a repeat can differ: a judge that is asked afresh, or sampled decoding. Else it brings the same digits."""
-    temps = [record["decoding"].get("temp", 0), *(bound(row).get("temp", 0) for row in record["pipeline"])]
-    return record["judge"] != "offline" or any(isinstance(t, (int, float)) and t > 0 for t in temps)
+    if record.judge != "offline":
+        return True
+    rows = [record.decoding, *map(bound, record.pipeline)]
+    return any(row.get("temp") or any(row.get("temps", ())) for row in rows)
 
 
-def _repeat(parameters: dict[str, Any], first: Record, number: int) -> dict[str, Any]:
-    parameters = parameters | {"of": first["id"], "seed": parameters["seed"] + 100 * number}
+def _repeat(parameters: Parameters, first: str, number: int) -> Parameters:
+    parameters = parameters | {"of": first, "seed": parameters["seed"] + 100 * number}
     if parameters["judge"] != "offline":
         parameters["judging"] = parameters["judging"] | {"replicate": number}
     return parameters
 
 
-def _slug(parameters: dict[str, Any], prefix: str = "") -> str:
+def _slug(parameters: Parameters, prefix: str = "") -> str:
     steps = "-".join(str(row["step"]) for row in parameters["pipeline"])
     return "-".join(filter(None, (prefix, parameters["lever"], steps)))[:40]
 
 
-def stale(ledger: Ledger, fingerprint: str) -> int:
+def runs_since_keep(ledger: Ledger, fingerprint: str) -> int:
     """Attempts since the last keep."""
     champion = ledger.champion(fingerprint)
-    at = champion["id"] if champion else ""
-    return int((outcomes(ledger, fingerprint).id > at).sum())
+    attempts = outcomes(ledger, fingerprint).id
+    if champion:
+        attempts = attempts[attempts > champion.id]
+    return len(attempts)
 
 
-def leave(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
+def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
     """The lever class that the next proposal must leave, "" for none."""
-    champion, count = ledger.champion(fingerprint), stale(ledger, fingerprint)
-    return champion["lever"] if champion and count and rules.patience and count % rules.patience == 0 else ""
+    champion, count = ledger.champion(fingerprint), runs_since_keep(ledger, fingerprint)
+    if not champion or not count or not rules.patience or count % rules.patience:
+        return ""
+    return champion.lever
 
 
 def dollars(ledger: Ledger, events: list[Event]) -> float:
@@ -200,18 +204,18 @@ def dollars(ledger: Ledger, events: list[Event]) -> float:
 
     The record of a run that crashed holds no cost, but its judgments were stored as they were paid for.
     """
-    judged = sum(r["cost"].get("judge_dollars", 0.0) for r in ledger.records)
-    runs = sum(r["cost"].get("dollars", 0.0) for r in ledger.records)
+    judged = sum(r.cost.judge_dollars or 0.0 for r in ledger.records)
+    runs = sum(r.cost.dollars for r in ledger.records)
     stored = store.paid(ledger.folder / store.NAME)
     return max(judged, stored) + runs + sum(e.get("dollars", 0.0) for e in events)
 
 
-def cap(parameters: dict[str, Any]) -> float:
+def cap(parameters: Parameters) -> float:
     """Dollars that the judge of a run may spend."""
     return (parameters.get("judging") or {}).get("dollars", CAP)
 
 
-def capped(parameters: dict[str, Any], left: float | None) -> dict[str, Any]:
+def capped(parameters: Parameters, left: float | None) -> Parameters:
     """Parameters whose judge may spend no more than what is left of the budget."""
     if left is None or parameters.get("judge") != "claude":
         return parameters

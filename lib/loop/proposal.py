@@ -16,16 +16,18 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from lib.agent.pipeline import STEPS
+from lib.agent.pipeline import STEPS, Row
 from lib.files import OneLine, canonical, sha256, without_paths
 from lib.forms import Filled, Number, fill, form
 from lib.lab.experiment import LEVERS
 from lib.models.model import Decoding
 from lib.models.provenance import WEIGHTS
 from lib.runs.ledger import REFERENCE, Ledger
+from lib.runs.record import Record
 
 MOST_BYTES = 20_000  # of a proposal as JSON
 MOST_TEXT = 2000  # characters of one text in it
+Parameters = dict[str, Any]  # of an experiment's parameters cell
 PROPOSABLE = tuple(name for name in LEVERS if name not in (*REFERENCE, "baseline"))
 NESTED = ("pipeline", "decoding", "request")  # fields that a flat reply holds as JSON texts
 MOST_PAIRS = 5000  # that a proposal may ask to train on
@@ -45,7 +47,7 @@ class Wanted:
 
     why: Filled
     expected: Number  # the effect on quality
-    parameters: dict[str, Any]  # of 11_train
+    parameters: Parameters  # of 11_train
 
     def __post_init__(self) -> None:
         data = self.parameters.get("data", {})
@@ -70,18 +72,16 @@ class Proposal:
     predicted: Annotated[Number, Field(ge=-1, le=1)]  # the effect on quality that is expected, against the champion
     kill: str  # what would make us drop it
     parent: str = ""  # the run that it builds on
-    decoding: dict[str, Any] = field(default_factory=dict)
+    decoding: Parameters = field(default_factory=dict)
     adapter: str = ""
-    request: dict[str, Any] = field(default_factory=dict)  # empty, or what `Wanted` has
+    request: Parameters = field(default_factory=dict)  # empty, or what `Wanted` has
 
     def __post_init__(self) -> None:
         if self.request:
             fill(Wanted, self.request)
-        wanted = {"hypothesis": "what you expect and why", "kill": "what would refute it"}
-        empty = [name for name in wanted if not getattr(self, name).strip()]
-        if empty:
-            verb, say = "is" if len(empty) == 1 else "are", " and ".join(wanted[name] for name in empty)
-            raise Refused("malformed", f"{' and '.join(empty)} {verb} empty; say {say}")
+        for name, what in (("hypothesis", "what you expect and why"), ("kill", "what would refute it")):
+            if not getattr(self, name).strip():
+                raise Refused("malformed", f"{name} is empty; say {what}")
         if self.lever not in PROPOSABLE:
             raise Refused("unknown-lever", f"{self.lever!r:.60}; expected one of {', '.join(PROPOSABLE)}")
 
@@ -95,7 +95,10 @@ class Proposal:
         if not isinstance(value, Mapping):
             known = ", ".join(cls.__dataclass_fields__)
             raise Refused("malformed", f"a proposal is {value!r:.60}: expected a mapping with {known}")
-        value = {**value, **{k: parse(v) for k, v in value.items() if k in NESTED and isinstance(v, str)}}
+        value = dict(value)
+        for name in NESTED:
+            if isinstance(value.get(name), str):
+                value[name] = parse(value[name])
         try:
             size = len(json.dumps(value).encode())
         except (TypeError, ValueError, RecursionError) as error:
@@ -106,7 +109,7 @@ class Proposal:
             _sound(name, inner)
         return fill(cls, value)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Parameters:
         return asdict(self)
 
     @property
@@ -140,9 +143,11 @@ def parse(text: str) -> Any:
         raise Refused("malformed", f"not JSON ({str(error)[:100]})") from error
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise Refused("malformed", "a field stands there twice")
+def _unique(pairs: list[tuple[str, Any]]) -> Parameters:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise Refused("malformed", f"{name!r:.60} stands there twice; keep one")
     return dict(pairs)
 
 
@@ -150,20 +155,26 @@ def _constant(name: str) -> Any:
     raise Refused("not-finite", f"{name} is no number to predict with; expected a finite one")
 
 
-def setup(model: str, pipeline: list[dict[str, Any]], decoding: dict[str, Any], adapter: str, fingerprint: str) -> str:
+def setup(model: str, pipeline: list[Row], decoding: Parameters, adapter: str, fingerprint: str) -> str:
     """Names what a run does, however it is worded: defaults written out are the same as defaults left out.
 
     Hypothesis, prediction and gate are not part of it: the same thing under another story is a duplicate. Of a model's
     own folder only the name counts, as a seal spells it.
     """
     spelled = without_paths(model, model)
-    return sha256(canonical([spelled, [bound(row) for row in pipeline], _drawn(decoding), adapter, fingerprint]))[:32]
+    return sha256(canonical([spelled, [bound(row) for row in pipeline], _effective(decoding), adapter, fingerprint]))[
+        :32
+    ]
 
 
-def setup_of(record: dict[str, Any], ledger: Ledger | None = None) -> str:
+def setup_of(record: Record, ledger: Ledger | None = None) -> str:
     """The setup of a sealed run; with a ledger, whatever it calls its adapters."""
-    renamed = with_adapters(record, lambda name: ledger and adapter_id(name, ledger) or name)
-    return setup(*({**record, **renamed}[k] for k in ("model", "pipeline", "decoding", "adapter", "fingerprint")))
+
+    def full(name: str) -> str:
+        return (ledger and adapter_id(name, ledger)) or name
+
+    adapter, pipeline = with_adapters(record.adapter, record.pipeline, full)
+    return setup(record.model, pipeline, record.decoding, adapter, record.fingerprint)
 
 
 def adapter_id(name: str, ledger: Ledger) -> str:
@@ -174,44 +185,47 @@ def adapter_id(name: str, ledger: Ledger) -> str:
     run, epoch = re.fullmatch(r"(.*?)((?:/epoch-\d\d)?)", name, re.DOTALL).groups()  # type: ignore[union-attr]
     run = re.sub(r"^(?:.*/)?(\d{4,}-[a-z0-9-]+)/adapter$", r"\1", run)
     for record in reversed(ledger.records):
-        folder = ledger.folder / record["id"] / "adapter" / epoch[1:]
-        if record["kind"] == "train" and record.named(run) and (folder / WEIGHTS).is_file():
-            return record["id"] + epoch
+        folder = ledger.folder / record.id / "adapter" / epoch[1:]
+        if record.kind == "train" and record.named(run) and (folder / WEIGHTS).is_file():
+            return record.id + epoch
     return ""
 
 
-def with_adapters(setup: Mapping[str, Any], name: Callable[[str], str]) -> dict[str, Any]:
-    """`adapter` and `pipeline` of plain data, each adapter in them under another name; "" stays, it is the bare base."""
+def with_adapters(adapter: str, pipeline: list[Any], name: Callable[[str], str]) -> tuple[str, list[Any]]:
+    """A setup's adapter and pipeline, each adapter in them under another name; "" stays, it is the bare base."""
+    rows = []
+    for row in pipeline:
+        if isinstance(row, dict) and isinstance(row.get("adapter"), str) and row["adapter"]:
+            row = row | {"adapter": name(row["adapter"])}
+        rows.append(row)
+    return adapter and name(adapter), rows
 
-    def row(one: Any) -> Any:
-        has = isinstance(one, dict) and isinstance(one.get("adapter"), str) and one["adapter"]
-        return {**one, "adapter": name(one["adapter"])} if has else one
 
-    adapter = setup["adapter"]
-    return {"adapter": name(adapter) if adapter else adapter, "pipeline": [row(one) for one in setup["pipeline"]]}
-
-
-def bound(row: dict[str, Any]) -> dict[str, Any]:
+def bound(row: Row) -> Row:
     """A step with its defaults written out; an unknown one as it is."""
     step = STEPS.get(str(row.get("step")))
     if step is None:
         return row
-    return {"step": row["step"], **{k: _plain(v) for k, v in {**step.defaults, **row}.items() if k != "step"}}
+    return {name: _one_spelling(value) for name, value in (step.defaults | row).items()}
 
 
-def _plain(value: Any) -> Any:
+def _one_spelling(value: Any) -> Any:
     """1 and 1.0 are one value to a step, and lists and tuples too."""
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+        return [_one_spelling(v) for v in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
-def _drawn(decoding: dict[str, Any]) -> dict[str, Any]:
+def _effective(decoding: Parameters) -> Parameters:
+    """What of a decoding has an effect: nothing at its default, and of a greedy one not how it would have drawn."""
     defaults = Decoding().__dict__
-    drawn = {k: _plain(v) for k, v in decoding.items() if v != defaults.get(k)}
-    if not drawn.get("temp"):  # greedy: how it would have been drawn changes nothing
-        drawn = {k: v for k, v in drawn.items() if k not in ("temp", "top_p", "min_p", "top_k", "seed")}
-    return drawn
+    values = {k: _one_spelling(v) for k, v in decoding.items() if v != defaults.get(k)}
+    if not values.get("temp"):
+        for name in ("temp", "top_p", "min_p", "top_k", "seed"):
+            values.pop(name, None)
+    return values
 
 
 def _leaves(value: Any) -> Iterator[Any]:

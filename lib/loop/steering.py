@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from pydantic import Field
 
 from lib.agent.pipeline import STEPS
 from lib.files import sha256, write_atomic, write_new
-from lib.forms import Number, fill, form
+from lib.forms import Number, fill, form, read_yaml
 from lib.lab.base import BadParameters
 from lib.lab.experiment import LEVERS
 from lib.loop.events import Event, Events
@@ -50,7 +49,7 @@ class Steering:
     texts: dict[str, str] = field(default_factory=dict)  # file -> text, of those that exist
     bans: frozenset[str] = frozenset()  # lever classes, families and step names
     limits: dict[str, float] = field(default_factory=dict)  # of budget.yaml
-    odd: tuple[str, ...] = ()  # what could not be understood, in sentences
+    faults: tuple[str, ...] = ()  # what could not be understood, in sentences
 
     @property
     def wish(self) -> str:
@@ -76,8 +75,8 @@ def default_folder(runs: Path) -> Path:
 
 
 def read(folder: Path) -> Steering:
-    """What the steering files say; a file that cannot be read is said to be odd, never an error."""
-    texts, odd = {}, []
+    """What the steering files say; one that cannot be read is a fault that is told, never an error."""
+    texts, faults = {}, []
     for name in FILES:
         path = folder / name
         try:
@@ -85,55 +84,57 @@ def read(folder: Path) -> Steering:
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
-            odd.append(f"{path}: cannot be read ({error})")
-    bans, wrong = _bans(texts.get(BANS, ""), folder / BANS)
-    limits, bad = _limits(texts.get(BUDGET, ""), folder / BUDGET)
-    return Steering(texts, bans, limits, (*odd, *wrong, *bad))
+            faults.append(f"{path}: cannot be read ({error})")
+    bans, bad_bans = _bans(texts.get(BANS, ""), folder / BANS)
+    limits, bad_limits = _limits(texts.get(BUDGET, ""), folder / BUDGET)
+    return Steering(texts, bans, limits, (*faults, *bad_bans, *bad_limits))
 
 
 def _bans(text: str, path: Path) -> tuple[frozenset[str], list[str]]:
-    known = {*LEVERS, *STEPS, *(step.family for step in STEPS.values())}
-    lines = [line.split("#")[0].strip() for line in text.splitlines()]
-    words = [w for w in lines if w]
-    return frozenset(words), [f"{path}: {w!r} is no lever class, family or step" for w in words if w not in known]
+    names = {*LEVERS, *STEPS, *(step.family for step in STEPS.values())}
+    words = [line.split("#")[0].strip() for line in text.splitlines()]
+    bans = frozenset(filter(None, words))
+    return bans, [f"{path}: {word!r} is no lever class, family or step" for word in words if word in bans - names]
 
 
 def _limits(text: str, path: Path) -> tuple[dict[str, float], list[str]]:
-    import yaml
-
     try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        return {}, [f"{path}: not YAML ({' '.join(str(error).split())[:120]})"]
+        values = read_yaml(text, str(path), BadParameters) or {}
+    except BadParameters as error:
+        return {}, [str(error)]
     if not isinstance(values, dict):
         return {}, [f"{path}: expected a mapping such as 'dollars: 5'"]
-    limits, odd = {}, []
+    limits, faults = {}, []
     for name, value in values.items():  # one at a time: a fault in one leaves the others in force
         try:
             fill(Limits, {name: value})
             limits[name] = value
         except BadParameters as error:
-            odd.append(f"{path}: {error}")
-    return limits, odd
+            faults.append(f"{path}: {error}")
+    return limits, faults
 
 
 def note_changes(events: Events, steering: Steering) -> None:
     """An event for each steering file that is new, changed or gone since the events last saw it."""
-    seen = {event["file"]: event["sha256"] for event in events.of("steering")}
+    noted = {event["file"]: event["sha256"] for event in events.of("steering")}
     for name in FILES:
-        digest = sha256(steering.texts[name].encode("utf-8", "replace")) if name in steering.texts else ""
-        if digest != seen.get(name, ""):
-            change = "removed" if not digest else "changed" if seen.get(name) else "written"
-            events.append("steering", file=name, change=change, sha256=digest, text=steering.texts.get(name, ""))
-    before = events.last("steering odd")
-    if list(steering.odd) != (before["said"] if before else []):
-        events.append("steering odd", said=list(steering.odd))
+        text, before, digest, change = steering.texts.get(name), noted.get(name, ""), "", "removed"
+        if text is not None:
+            digest = sha256(text.encode("utf-8", "replace"))
+            change = "changed" if before else "written"
+        if digest != before:
+            events.append("steering", file=name, change=change, sha256=digest, text=text or "")
+    last = events.last("steering odd") or {"said": []}
+    if list(steering.faults) != last["said"]:
+        events.append("steering odd", said=list(steering.faults))
 
 
 def wish_event(events: Events) -> Event | None:
     """The event of the one-shot wish that stands now, or None."""
-    event = next((e for e in reversed(events.of("steering")) if e["file"] == NEXT), None)
-    return event if event and event["sha256"] else None
+    for event in reversed(events.of("steering")):
+        if event["file"] == NEXT:
+            return event if event["sha256"] else None
+    return None
 
 
 def archive(folder: Path, run: str) -> None:
@@ -153,7 +154,8 @@ def enqueue(folder: Path, proposal: dict[str, Any], by: str) -> Path:
     queue = folder / QUEUE
     queue.mkdir(parents=True, exist_ok=True)
     data = json.dumps({"by": by, "proposal": proposal}, indent=1, ensure_ascii=False) + "\n"
-    number = max((int(m[1]) for p in queue.iterdir() if (m := re.match(r"(\d{4,})", p.name))), default=0) + 1
+    numbers = [int(path.name.split("-")[0]) for path in queue.glob("[0-9]*-*")]
+    number = max(numbers, default=0) + 1
     path = queue / f"{number:04d}-{sha256(data)[:8]}.json"
     write_new(path, data, 0o644)
     return path

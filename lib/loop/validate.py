@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import field
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from lib.agent.guard import JUDGED, ORDERS, Leak
-from lib.agent.pipeline import STEPS, BadPipeline, texts
+from lib.agent.pipeline import STEPS, BadPipeline, Row, texts
 from lib.forms import Number, form
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.experiment import Experiment
-from lib.loop.proposal import Proposal, Refused, adapter_id, setup, setup_of, with_adapters
+from lib.loop.proposal import Parameters, Proposal, Refused, adapter_id, setup, setup_of, with_adapters
 from lib.loop.steering import Limits, Steering
 from lib.measure.ruler import Protocol
 from lib.models.model import Decoding, NoModel
@@ -32,6 +34,10 @@ CODE = re.compile(
 )
 
 
+# By what kind of error a proposal breaks which rule.
+RULES = {BadPipeline: "bad-pipeline", NoModel: "no-adapter", BadParameters: "bad-parameters"}
+
+
 @form(BadParameters, "loop")
 class Base:
     """What all runs of a loop have in common; a proposal changes the levers alone."""
@@ -43,7 +49,7 @@ class Base:
     min_effect: Annotated[Number, Field(gt=0)] = 0.02
     seed: int = 0
 
-    def parameters(self, proposal: Proposal) -> dict[str, Any]:
+    def parameters(self, proposal: Proposal) -> Parameters:
         """Parameters of the experiment that a proposal stands for, on the full gate."""
         return {
             **self.__dict__,
@@ -53,23 +59,25 @@ class Base:
         }  # fmt: skip
 
     @property
-    def baseline(self) -> dict[str, Any]:
+    def baseline(self) -> Parameters:
         """The run that a climb starts from."""
         return {**self.__dict__, "lever": "baseline", "hypothesis": "One plain call is where the climb starts."}
 
 
-def admit(
-    proposal: Proposal, base: Base, ledger: Ledger, steering: Steering, limits: Limits, leave: str = ""
-) -> dict[str, Any]:
+def validate(
+    proposal: Proposal, base: Base, ledger: Ledger, steering: Steering, limits: Limits, banned_lever: str = ""
+) -> Parameters:
     """Parameters of the experiment, when every rule is passed. Raises Refused.
 
-    `leave` is a lever class that this proposal must not stay in (patience), "" for none.
+    `banned_lever` is a class that this proposal must not stay in (patience), "" for none.
     """
     _texts(proposal)
-    parameters = base.parameters(proposal) | _adapters(proposal, ledger)
-    experiment = _experiment(parameters, ledger)
+    adapter, pipeline = with_adapters(proposal.adapter, proposal.pipeline, partial(_full_name, ledger=ledger))
+    parameters = base.parameters(proposal) | {"adapter": adapter, "pipeline": pipeline}
+    experiment = _experiment(parameters, ledger.folder)
     _banned(proposal, experiment, steering)
-    _leave(proposal, leave)
+    if banned_lever in {proposal.lever, *families(proposal.pipeline)}:
+        raise Refused("patience", f"nothing was kept for long, so this proposal must leave the family {banned_lever!r}")
     _lever(proposal, ledger)
     _duplicate(experiment, ledger)
     _budget(experiment, limits)
@@ -90,75 +98,72 @@ def _texts(proposal: Proposal) -> None:
             raise Refused("injection", f"{text[:80]!r} speaks to the judge; a prompt is for the planner")
 
 
-def _adapters(proposal: Proposal, ledger: Ledger) -> dict[str, Any]:
-    """Adapter and pipeline with every adapter under its full id, so that no alias passes for another setup."""
-
-    def full(name: str) -> str:
-        sealed = adapter_id(name, ledger)
-        if not sealed or "/adapter" in name:
-            reason = "is no sealed training of this ledger; name one by id, number or slug, or ID/epoch-NN"
-            raise Refused("no-adapter", f"{name[:60]!r} {reason}")
-        return sealed
-
-    return with_adapters(proposal.as_dict(), full)
+def _full_name(adapter: str, ledger: Ledger) -> str:
+    """An adapter under its full id, so that no alias passes for another setup."""
+    sealed = adapter_id(adapter, ledger)
+    if not sealed or "/adapter" in adapter:
+        reason = "is no sealed training of this ledger; name one by id, number or slug, or ID/epoch-NN"
+        raise Refused("no-adapter", f"{adapter[:60]!r} {reason}")
+    return sealed
 
 
-def _experiment(parameters: dict[str, Any], ledger: Ledger) -> Experiment:
+def _experiment(parameters: Parameters, folder: Path) -> Experiment:
     try:
-        experiment = execute.accept("10_experiment", parameters, ledger.folder)
-    except BadPipeline as error:
-        raise Refused("bad-pipeline", str(error)[:300]) from None
+        experiment = execute.accept("10_experiment", parameters, folder)
     except Leak as error:
-        # The message quotes the ruler, and this reason goes back to the proposer.
-        where = str(error).split(": ")[0]
-        reason = f"{where}: a text repeats a task or a gold question of the ruler; write your own"
+        # Its message quotes the ruler, and this reason goes back to the proposer.
+        reason = f"{error.where}: a text repeats a task or a gold question of the ruler; write your own"
         raise Refused("leak", reason) from None
-    except NoModel as error:
-        raise Refused("no-adapter", str(error)[:300]) from None
-    except BadParameters as error:
-        raise Refused("bad-parameters", str(error)[:300]) from None
+    except tuple(RULES) as error:
+        rule = next(name for kind, name in RULES.items() if isinstance(error, kind))
+        raise Refused(rule, str(error)[:300]) from None
     assert isinstance(experiment, Experiment)
     return experiment
 
 
-def families(pipeline: list[dict[str, Any]]) -> set[str]:
+def families(pipeline: list[Row]) -> set[str]:
     """Families of the steps of a pipeline. A plain asking step has none: nearly every pipeline holds one."""
-    plain = [row for row in pipeline if row["step"] == "ask" and not row.keys() - {"step", "n", "tokens"}]
-    return {STEPS[row["step"]].family for row in pipeline if row not in plain and row["step"] in STEPS}
+    names = set()
+    for row in pipeline:
+        plain = row["step"] == "ask" and row.keys() <= {"step", "n", "tokens"}
+        if not plain and row["step"] in STEPS:
+            names.add(STEPS[row["step"]].family)
+    return names
 
 
 def _banned(proposal: Proposal, experiment: Experiment, steering: Steering) -> None:
     names = {proposal.lever, *families(proposal.pipeline), *(s.name for s in experiment.steps)}
-    names |= {"decoding"} if proposal.decoding else set()
-    names |= {"adapter"} if proposal.adapter else set()
-    hit = sorted(names & steering.bans)
-    if hit:
-        raise Refused("banned", f"{hit[0]!r} is banned by bans.txt; propose without it")
+    if proposal.decoding:
+        names.add("decoding")
+    if proposal.adapter:
+        names.add("adapter")
+    banned = sorted(names & steering.bans)
+    if banned:
+        raise Refused("banned", f"{banned[0]!r} is banned by bans.txt; propose without it")
 
 
-def _leave(proposal: Proposal, leave: str) -> None:
-    if leave and leave in {proposal.lever, *families(proposal.pipeline)}:
-        raise Refused("patience", f"nothing was kept for long, so this proposal must leave the family {leave!r}")
-
-
-def classes(pipeline: list[dict[str, Any]], decoding: dict[str, Any], adapter: str) -> set[str]:
+def classes(pipeline: list[Row], decoding: dict[str, Any], adapter: str) -> set[str]:
     """Every lever class that a setup can be said to belong to; generous, since only a false name does harm.
 
     >>> sorted(classes([{"step": "ask", "n": 9}, {"step": "prune"}], {"temp": 0.7}, ""))
     ['decoding', 'over-generate and prune', 'prompting']
     """
     greedy = Decoding().__dict__
-    set_at = {k for row in pipeline for k in row if k in (*greedy, "temps")}
-    schema = decoding.get("grammar") or any({"schema", "grammar"} & row.keys() for row in pipeline)
-    counts = [row["n"] for row in pipeline if isinstance(row.get("n"), int)]
-    beside = {
-        "decoding": set_at or any(v != greedy.get(k) for k, v in decoding.items()),
-        "adapter": adapter,
-        "schema": schema,
-        "over-generate and prune": max(counts, default=0) > Protocol.questions,
-    }
-    families = {STEPS[row["step"]].family for row in pipeline if row["step"] in STEPS}
-    return families | {name for name, named in beside.items() if named}
+    names = {STEPS[row["step"]].family for row in pipeline if row["step"] in STEPS}
+    if any(v != greedy.get(k) for k, v in decoding.items()):
+        names.add("decoding")
+    if decoding.get("grammar"):
+        names.add("schema")
+    if adapter:
+        names.add("adapter")
+    for row in pipeline:
+        if row.keys() & {*greedy, "temps"}:
+            names.add("decoding")
+        if row.keys() & {"schema", "grammar"}:
+            names.add("schema")
+        if isinstance(row.get("n"), int) and row["n"] > Protocol.questions:
+            names.add("over-generate and prune")
+    return names
 
 
 def _lever(proposal: Proposal, ledger: Ledger) -> None:
@@ -169,7 +174,7 @@ def _lever(proposal: Proposal, ledger: Ledger) -> None:
             parent = ledger.get(proposal.parent)
         except NoRun:
             raise Refused("no-parent", f"there is no run {proposal.parent[:60]!r} to build on") from None
-        allowed |= classes(parent["pipeline"], parent["decoding"], parent["adapter"])
+        allowed |= classes(parent.pipeline, parent.decoding, parent.adapter)
     if proposal.lever not in allowed:
         steps = " > ".join(row["step"] for row in proposal.pipeline)
         reason = f"{proposal.lever!r} has nothing to do with {steps[:200]}, which is {', '.join(sorted(allowed))}"
@@ -178,18 +183,18 @@ def _lever(proposal: Proposal, ledger: Ledger) -> None:
 
 def _duplicate(e: Experiment, ledger: Ledger) -> None:
     # A refusal before does not count: the rules above have just passed, and what cannot change they refuse again.
-    mine = setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
+    own = setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
     for record in reversed(ledger.records):
-        if record["kind"] == "experiment" and record["gate"] != "confirm" and setup_of(record, ledger) == mine:
-            raise Refused("duplicate", f"{record['id']} did the same ({record['status']})")
+        if record.kind == "experiment" and record.gate != "confirm" and setup_of(record, ledger) == own:
+            raise Refused("duplicate", f"{record.id} did the same ({record.status})")
 
 
 def _budget(experiment: Experiment, limits: Limits) -> None:
     calls = sum(s.calls for s in experiment.steps)
     if limits.calls and calls > limits.calls:
         raise Refused("budget", f"{calls:g} model calls a case; at most {limits.calls:g} are allowed")
-    most = Decoding.of(experiment.decoding).max_tokens
-    asked = [v for row in experiment.pipeline for k, v in row.items() if k in ("tokens", "max_tokens")]
-    longest = max([most, *(v for v in asked if isinstance(v, int))])
+    longest = Decoding.of(experiment.decoding).max_tokens
+    for row in experiment.pipeline:
+        longest = max(longest, row.get("tokens", 0))
     if limits.tokens and longest > limits.tokens:
         raise Refused("budget", f"{longest} new tokens in one call; at most {limits.tokens} are allowed")

@@ -18,14 +18,19 @@ from lib.agent.prompt import ADVICE
 from lib.files import RULER
 from lib.loop import lessons
 from lib.loop.events import Events
-from lib.loop.proposal import PROPOSABLE, Proposal
+from lib.loop.lessons import markdown
+from lib.loop.proposal import PROPOSABLE, Parameters, Proposal
 from lib.loop.steering import Limits, Steering
-from lib.loop.validate import Base, admit
+from lib.loop.validate import Base, validate
 from lib.measure.ruler import Ruler
 from lib.models.model import Decoding
 from lib.runs.ledger import Ledger
+from lib.runs.record import Record
 
+Plain = dict[str, Any]  # JSON, as a proposer or an outside agent reads it
 LAST, WORST, REFUSED = 12, 4, 8  # rows of each that are shown
+SCORED = ("quality", "wins", "ties", "losses", "no_answer", "dims")
+DECIDED = ("reason", "against", "delta", "p", "low", "high")
 SHOWN = ("id", "status", "lever", "gate", "hypothesis", "predicted", "pipeline", "decoding", "adapter")
 
 
@@ -39,23 +44,23 @@ class View:
     base: Base
     limits: Limits
     fingerprint: str
-    leave: str = ""  # the lever class that the next proposal must leave, "" for none
+    banned_lever: str = ""  # the class that the next proposal must leave, "" for none
 
-    def admit(self, proposal: Proposal) -> dict[str, Any]:
+    def validate(self, proposal: Proposal) -> Parameters:
         """Parameters of a proposal that may run. Raises Refused."""
-        return admit(proposal, self.base, self.ledger, self.steering, self.limits, self.leave)
+        return validate(proposal, self.base, self.ledger, self.steering, self.limits, self.banned_lever)
 
     @cached_property
-    def champion(self) -> dict[str, Any] | None:
+    def champion(self) -> Record | None:
         return self.ledger.champion(self.fingerprint)
 
     @cached_property
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Plain:
         """Everything as plain data."""
         return shown(self._all())
 
-    def _all(self) -> dict[str, Any]:
-        recent = [r for r in self.ledger.records if r["kind"] == "experiment" and r["fingerprint"] == self.fingerprint]
+    def _all(self) -> Plain:
+        recent = [r for r in self.ledger.records if r.kind == "experiment" and r.fingerprint == self.fingerprint]
         return {
             "champion": _run(self.champion) if self.champion else None,
             "last_runs": [_run(r) for r in recent[-LAST:]],
@@ -65,7 +70,7 @@ class View:
             "next": self.steering.wish,
             "standing": self.steering.standing,
             "bans": sorted(self.steering.bans),
-            "must_leave": self.leave,
+            "must_leave": self.banned_lever,
             "limits": {"calls_a_case": self.limits.calls, "tokens_a_call": self.limits.tokens},
             "levers": list(PROPOSABLE),
             "steps": menu(),
@@ -74,32 +79,37 @@ class View:
             "adapters": adapters(self.ledger),
         }
 
-    def _refused(self) -> list[dict[str, Any]]:
+    def _refused(self) -> list[Plain]:
         """The last refused proposals, and trainings asked for that cannot be made; those have the rule `request`."""
-        rows = [e for e in self.events.of("refused", "request") if not e.get("opened")][-REFUSED:]
-        rows = [{"by": "loop", "rule": "request", "reason": e.get("why", ""), **e} for e in rows]
-        return [{k: e[k] for k in ("by", "rule", "reason")} for e in rows]
+        events = [e for e in self.events.of("refused", "request") if not e.get("opened")][-REFUSED:]
+        return [
+            {"by": e.get("by", "loop"), "rule": e.get("rule", "request"), "reason": e.get("reason", e.get("why", ""))}
+            for e in events
+        ]
 
-    def _worst(self) -> list[dict[str, Any]]:
+    def _worst(self) -> list[Plain]:
         """The lowest cases of the champion's run on the dev gate, with what the judge said."""
         run = self.ledger.screened(self.fingerprint)
-        if run is None or run["gate"] != "dev":
+        if run is None or run.gate != "dev":
             return []
-        judged = [r for r in self.ledger.cases(run["id"]) if r["quality"] is not None]
-        rows = sorted(judged, key=lambda r: (r["quality"], r["case"]))[:WORST]
-        return [
-            {
-                "task": r["task"], "answer": r["answer"], "no_answer": r["no_answer"], "quality": r["quality"],
-                "verdict": (r["judgment"] or {}).get("verdict"), "notes": (r["judgment"] or {}).get("notes", {}),
-            }
-            for r in rows
-        ]  # fmt: skip
+        judged = [row for row in self.ledger.cases(run.id) if row.judgment or row.no_answer]
+        judged.sort(key=lambda row: (row.quality, row.case))
+        worst = []
+        for row in judged[:WORST]:
+            case = row.as_dict()
+            shown = {name: case.get(name) for name in ("task", "answer", "no_answer", "quality")}
+            judgment = case.get("judgment") or {}
+            worst.append(shown | {"verdict": judgment.get("verdict"), "notes": judgment.get("notes", {})})
+        return worst
 
 
 def _hidden() -> re.Pattern[str]:
     """Tasks and gold questions of the gates that decide; one of them may stand in a judge's note on a dev case too."""
-    cases = [c for c in Ruler.load(RULER).cases if c.gate != "dev"]
-    texts = {t for c in cases for t in (c.task, *(c.gold.questions if c.gold else ()))}
+    texts: set[str] = set()
+    for case in Ruler.load(RULER).cases:
+        if case.gate != "dev":
+            texts.add(case.task)
+            texts.update(case.gold.questions if case.gold else ())
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.IGNORECASE)
 
 
@@ -110,7 +120,9 @@ def shown(value: Any, hidden: re.Pattern[str] | None = None) -> Any:
         return hidden.sub("[withheld]", value)
     if isinstance(value, dict):
         return {k: shown(v, hidden) for k, v in value.items()}
-    return [shown(v, hidden) for v in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return [shown(v, hidden) for v in value]
+    return value
 
 
 Ask = Callable[[View], "Asked"]  # a proposer
@@ -127,14 +139,17 @@ class Asked:
     fault: str = ""  # why there is no value, where something was asked and paid for all the same
 
 
-def _run(record: dict[str, Any]) -> dict[str, Any]:
-    s, d = record["scores"], record["decision"]
-    run = {k: record[k] for k in SHOWN}
-    run |= {k: s.get(k) for k in ("quality", "wins", "ties", "losses", "no_answer", "dims")} if s else {}
-    return run | {k: d[k] for k in ("reason", "against", "delta", "p", "low", "high") if d.get(k) not in (None, "")}
+def _run(record: Record) -> Plain:
+    """A run as a proposer sees it; what it does not have is left out."""
+    plain = record.as_dict()
+    run = {name: plain[name] for name in SHOWN}
+    if plain["scores"]:
+        run |= {name: plain["scores"][name] for name in SCORED}
+    decision = plain["decision"]
+    return run | {name: decision[name] for name in DECIDED if decision.get(name) not in (None, "")}
 
 
-def menu() -> list[dict[str, Any]]:
+def menu() -> list[Plain]:
     """Every step of the registry with what it does and what it takes."""
     rows = []
     for name, lever in sorted(STEPS.items(), key=lambda item: (item[1].family, item[0])):
@@ -145,45 +160,50 @@ def menu() -> list[dict[str, Any]]:
 
 def adapters(ledger: Ledger) -> list[str]:
     """Sealed runs that hold an adapter; a proposal names one by its id."""
-    return [r["id"] for r in ledger.records if (ledger.folder / r["id"] / "adapter").is_dir()]
+    return [r.id for r in ledger.records if (ledger.folder / r.id / "adapter").is_dir()]
 
 
 def as_text(view: View, waiting: list[str]) -> str:
     """The same for a person or an outside agent, as Markdown, after what waits to be run."""
     p = view.plain
-    c = p["champion"]
-    lines = ["# Before a new proposal", "", *(f"- {line}" for line in waiting), ""] if waiting else []
-    lines += ["# Champion", ""]
-    lines += [f"{c['id']}: quality {c['quality']:.4f}, {_steps(c)}" if c else "none yet", "", "# Last runs", ""]
-    lines += [_line(r) for r in p["last_runs"]] or ["none yet"]
-    lines += ["", lessons.as_text(view.ledger, view.fingerprint), "# Worst dev cases of the champion", ""]
-    lines += [_case(row) for row in p["worst_dev_cases"]] or ["no run of the champion on the dev gate yet"]
-    lines += ["", "# Steering", "", f"next: {p['next'] or '-'}", f"standing: {p['standing'] or '-'}"]
-    lines += [f"bans: {', '.join(p['bans']) or '-'}"]
+    sections = {"Before a new proposal": [f"- {line}" for line in waiting]} if waiting else {}
+    sections["Champion"] = ["none yet"]
+    if p["champion"]:
+        steps = " > ".join(row["step"] for row in p["champion"]["pipeline"])
+        sections["Champion"] = [f"{p['champion']['id']}: quality {p['champion']['quality']:.4f}, {steps}"]
+    sections["Last runs"] = [_line(run) for run in p["last_runs"]] or ["none yet"]
+    sections |= lessons.sections(view.ledger, view.fingerprint)
+    worst = [_case(row) for row in p["worst_dev_cases"]]
+    sections["Worst dev cases of the champion"] = worst or ["no run of the champion on the dev gate yet"]
+    sections["Steering"] = [
+        f"next: {p['next'] or '-'}", f"standing: {p['standing'] or '-'}", f"bans: {', '.join(p['bans']) or '-'}",
+    ]  # fmt: skip
     if p["must_leave"]:
-        lines += [f"must leave: {p['must_leave']} (nothing was kept for long)"]
-    lines += ["", "# Refused lately", ""]
-    lines += [f"- {e['by']}: {e['rule']}: {e['reason']}" for e in p["refused"]] or ["-"]
-    lines += ["", "# Menu", "", f"levers: {', '.join(p['levers'])}", f"advice: {', '.join(p['advice'])}"]
-    lines += [f"- {s['step']} ({s['family']}): {s['about']} {_arguments(s)}" for s in p["steps"]]
-    return "\n".join(lines) + "\n"
+        sections["Steering"].append(f"must leave: {p['must_leave']} (nothing was kept for long)")
+    sections["Refused lately"] = [f"- {e['by']}: {e['rule']}: {e['reason']}" for e in p["refused"]] or ["-"]
+    sections["Menu"] = [f"levers: {', '.join(p['levers'])}", f"advice: {', '.join(p['advice'])}"]
+    sections["Menu"] += [f"- {s['step']} ({s['family']}): {s['about']} {_arguments(s)}" for s in p["steps"]]
+    return markdown(sections)
 
 
-def _steps(run: dict[str, Any]) -> str:
-    return " > ".join(row["step"] for row in run["pipeline"])
-
-
-def _line(run: dict[str, Any]) -> str:
-    delta = f", {run['delta']:+.4f} against {run['against']}" if "delta" in run else ""
-    quality = f" quality {run['quality']:.4f}" if "quality" in run else ""
+def _line(run: Plain) -> str:
+    quality = delta = ""
+    if "quality" in run:
+        quality = f" quality {run['quality']:.4f}"
+    if "delta" in run:
+        delta = f", {run['delta']:+.4f} against {run['against']}"
     return f"- {run['id']} [{run['gate']}] {run['status']}{quality}{delta}, predicted {run['predicted']:+.3f}: {run['hypothesis'][:160]}"
 
 
-def _case(row: dict[str, Any]) -> str:
-    asked = " / ".join(row["answer"]["questions"]) if row["answer"] else f"no answer: {row['no_answer']}"
+def _case(row: Plain) -> str:
+    answer = f"no answer: {row['no_answer']}"
+    if row["answer"]:
+        answer = " / ".join(row["answer"]["questions"])
     notes = "; ".join(f"{k}: {v}" for k, v in row["notes"].items() if v)
-    return f"- {row['task']} ({row['quality']:.3f}): {asked}{f' [judge: {notes}]' if notes else ''}"
+    if notes:
+        answer = f"{answer} [judge: {notes}]"
+    return f"- {row['task']} ({row['quality']:.3f}): {answer}"
 
 
-def _arguments(step: dict[str, Any]) -> str:
+def _arguments(step: Plain) -> str:
     return ", ".join(f"{k}: {a['type']} = {a['default']!r}" for k, a in step["arguments"].items())

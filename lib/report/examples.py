@@ -14,7 +14,7 @@ from lib.files import RULER
 from lib.lab.show import Markdown, cell, fold, grid, number, plural
 from lib.measure.ruler import Case, Ruler
 from lib.report import trained
-from lib.report.tables import measured_beside
+from lib.report.era import Era
 from lib.runs.ledger import Ledger
 
 EACH = 3  # cases at either end
@@ -39,8 +39,7 @@ def answers(ledger: Ledger, fingerprint: str, ruler: Ruler | None = None) -> Mar
 
 def _frontier(ledger: Ledger, fingerprint: str) -> str:
     """The stronger anchor of stored frontier answers, "" where none is sealed."""
-    f = measured_beside(ledger, fingerprint)
-    f = f[f.model.str.startswith("stored:")]
+    f = Era(ledger, fingerprint).frontiers
     return "" if f.empty else f.id[f.quality.idxmax()]
 
 

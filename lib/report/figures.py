@@ -6,7 +6,7 @@ Does not know where the numbers come from. Only the index notebooks save.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -20,6 +20,7 @@ from lib.lab.show import plural
 from lib.lab.training import Trained
 from lib.measure import calibrate
 from lib.report import compared, tables, trained
+from lib.report.era import Era, eras
 from lib.runs.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -228,24 +229,28 @@ def _draw_anchors(anchors: dict[str, float], bottom: Sequence[float], count: int
 
 def climb(ledger: Ledger) -> Picture:
     """The running-best chart of the newest era."""
-    fingerprint = tables.latest(ledger)
-    table = tables.climb(ledger, fingerprint)
+    era = Era.latest(ledger)
+    table = tables.climb(ledger, era.fingerprint)
     if table.empty:
         return empty("there are no runs yet")
     figure, ax = canvas(8, 4.4)
-    anchors, controls = tables.anchors(ledger, fingerprint), tables.controls(ledger, fingerprint)
-    bottom = {name: c["quality"] for name, c in controls.items() if name in calibrate.BOTTOM}
+    anchors = tables.anchors(ledger, era.fingerprint)
+    bottom = {name: q for name, q in era.controls.quality.items() if name in calibrate.BOTTOM}
     draw_climb(table, anchors, ax, list(bottom.values()))
-    era, judge = len(tables.eras(ledger)), ledger.get(table.id.iloc[0])["judge"]
-    ax.set_title(f"The climb (era {era}, ruler and judge {fingerprint[:8]}; judge: {judge})", fontsize=9, loc="left")
-    last = table.iloc[-1]
-    held = f"the champion {last.champion:.3f}" if last.champion == last.champion else "nothing kept"
-    proven = f", confirmed best {last.confirmed:.3f}" if last.confirmed == last.confirmed else ""
+    title = (
+        f"The climb (era {len(eras(ledger))}, ruler and judge {era.fingerprint[:8]}; judge: {era.climb.judge.iloc[0]})"
+    )
+    ax.set_title(title, fontsize=9, loc="left")
+    last, held, confirmed = table.iloc[-1], "nothing kept", ""
+    if last.champion == last.champion:
+        held = f"the champion {last.champion:.3f}"
+    if last.confirmed == last.confirmed:
+        confirmed = f", confirmed best {last.confirmed:.3f}"
     beside = ", ".join(f"{name} {value:.3f}" for name, value in (bottom | anchors).items()) or "nothing is measured yet"
     return picture(
         figure,
         f"Running-best chart over {plural(len(table), 'run')}: from {table.quality.iloc[0]:.3f}, the running best reaches "
-        f"{last.running:.3f}, {held}{proven}. To read it against: {beside}.",
+        f"{last.running:.3f}, {held}{confirmed}. To read it against: {beside}.",
     )
 
 
@@ -272,36 +277,39 @@ def dims(ledger: Ledger) -> Picture:
 
 def comparison(ledger: Ledger) -> Picture:
     """The comparison of models that the report shows."""
-    record = tables.widest(ledger, tables.latest(ledger))
-    return candidates(record["found"]) if record else empty("models were not compared yet")
+    record = Era.latest(ledger).comparison()
+    if record is None:
+        return empty("models were not compared yet")
+    return candidates(record.found)
 
 
-def candidates(readings: dict[str, Any]) -> Picture:
+def candidates(readings: Mapping[str, Any]) -> Picture:
     """Quality of each candidate with its interval, a row each, grouped; gold against itself as a line."""
-    rows = [(group, candidate["candidate"], run["scores"]) for group, candidate, run in compared.each(readings)]
-    figure, ax = canvas(8, 0.9 + 0.32 * len(rows))
-    for y, (group, _, s) in enumerate(rows):
-        first = y == 0 or rows[y - 1][0] != group
-        colour = INK if first else KEPT
-        ax.plot([s["low"], s["high"]], [y, y], color=colour, linewidth=2.4, alpha=0.4, solid_capstyle="butt")
-        ax.plot([s["quality"]], [y], "o", color=colour, markersize=6)
-        ax.text(s["high"] + 0.01, y, f"{s['quality']:.3f}", va="center", fontsize=8, color=colour)
-        if first and y:
+    f = compared.runs(readings)
+    first = ~f.duplicated("group")  # of its group: what the others are compared with
+    names, lines = [], []
+    figure, ax = canvas(8, 0.9 + 0.32 * len(f))
+    for y, (run, base) in enumerate(zip(f.itertuples(), first, strict=True)):
+        colour = INK if base else KEPT
+        ax.plot([run.low, run.high], [y, y], color=colour, linewidth=2.4, alpha=0.4, solid_capstyle="butt")
+        ax.plot([run.quality], [y], "o", color=colour, markersize=6)
+        ax.text(run.high + 0.01, y, f"{run.quality:.3f}", va="center", fontsize=8, color=colour)
+        if base and y:
             ax.axhline(y - 0.5, color=FAINT, linewidth=0.6)
+        names.append(f"{run.candidate}, {run.group}" if first.sum() > 1 else run.candidate)
+        lines.append(f"{run.candidate} ({run.group}) {run.quality:.3f}, {run.low:.3f} to {run.high:.3f}")
     ceiling, parity = 0.0, ""
     if readings["ceiling"]:
         ceiling = readings["ceiling"]["quality"]
         parity = f" Gold against itself {ceiling:.3f}."
         ax.axvline(ceiling, color=ANCHOR, linewidth=0.8, linestyle=":")
         ax.text(ceiling, -0.62, "gold against itself ", ha="right", fontsize=7, color=ANCHOR)
-    several = len(readings["groups"]) > 1
-    ax.set_yticks(range(len(rows)), [f"{name}, {group}" if several else name for group, name, _ in rows])
+    ax.set_yticks(range(len(f)), names)
     ax.tick_params(axis="y", length=0)
-    far = max(ceiling, *(s["high"] for _, _, s in rows))
-    ax.set(xlim=(0, min(1.0, far + 0.1)), ylim=(len(rows) - 0.4, -0.8))
+    far = max(ceiling, f.high.max())
+    ax.set(xlim=(0, min(1.0, far + 0.1)), ylim=(len(f) - 0.4, -0.8))
     ax.set_xlabel("quality, 95 % interval; dark: what the others are compared with")
-    lines = "; ".join(f"{n} ({g}) {s['quality']:.3f}, {s['low']:.3f} to {s['high']:.3f}" for g, n, s in rows)
-    return picture(figure, f"Quality of {plural(len(rows), 'candidate')}: {lines}.{parity}")
+    return picture(figure, f"Quality of {plural(len(f), 'candidate')}: {'; '.join(lines)}.{parity}")
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -316,16 +324,16 @@ def training(ledger: Ledger) -> Picture:
     figure, (left, right) = canvas(8, 3.6, ncols=2, sharey=True, width_ratios=[3, 2])
     draw_pairs(f[f["size"].notna() & (f.epoch == f["last"])], left)
     draw_epochs(f, right)
-    base = ledger.get(f.base.iloc[0])["scores"]
+    base = ledger.get(f.base.iloc[0]).scores
     for ax in (left, right):
-        ax.axhline(base["quality"], color=ANCHOR, linewidth=0.8, linestyle=":")
-        ax.axhspan(base["low"], base["high"], color=ANCHOR, alpha=0.08, linewidth=0)
+        ax.axhline(base.quality, color=ANCHOR, linewidth=0.8, linestyle=":")
+        ax.axhspan(base.low, base.high, color=ANCHOR, alpha=0.08, linewidth=0)
     left.set(ylim=(0, 1.45 * f.high.max()), ylabel="quality, mean of all cases, 95 % interval")  # room for the legend
-    right.text(0.98, base["quality"], f"bare base {base['quality']:.3f}", transform=right.get_yaxis_transform(),
+    right.text(0.98, base.quality, f"bare base {base.quality:.3f}", transform=right.get_yaxis_transform(),
                ha="right", va="bottom", fontsize=7, color=ANCHOR)  # fmt: skip
     counts = [f", {n} pairs" if n else "" for n in f.pairs.fillna(0)]
     lines = [f"{m.label}{n}, epoch {m.epoch}: {m.quality:.3f}" for m, n in zip(f.itertuples(), counts, strict=True)]
-    beside = f"beside the bare base at {base['quality']:.3f}"
+    beside = f"beside the bare base at {base.quality:.3f}"
     return picture(figure, f"Quality of {plural(len(f), 'adapter')} {beside}. {'; '.join(lines)}.")
 
 

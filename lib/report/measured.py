@@ -5,6 +5,7 @@ Knows the readings of `lib.measure.calibrate` and `lib.measure.checks.blind`. Do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -12,12 +13,16 @@ import pandas as pd
 from lib.lab.show import Markdown, bullets, chance, grid, interval, plural, table
 from lib.measure.checks import noise as measure
 from lib.measure.checks.blind import readings as read_blind
+from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import ALPHA
 from lib.report import tables
-from lib.report.tables import DIMS, latest
+from lib.report.era import Era, latest
+from lib.report.era import controls as known_controls
+from lib.report.tables import DIMS
 from lib.runs.ledger import Ledger
+from lib.runs.record import RejudgeRecord
 
-Readings = dict[str, Any]
+Readings = Mapping[str, Any]
 
 
 def response(readings: Readings) -> Markdown:
@@ -33,14 +38,15 @@ def response(readings: Readings) -> Markdown:
 def strengths(readings: Readings) -> pd.DataFrame:
     """By kind of damage the change of its own dimension for one, two and three questions, and the worst of others."""
     rows = []
-    for kind, s in readings["strengths"].items():
-        own, by = s["dimension"], s["change"]
-        worst, name = min(((v, d) for c in by.values() for d, v in c.items() if d != own), default=(0.0, ""))
-        rows.append({
-            "damage": kind, "lowers": DIMS[own],
-            **{plural(int(n), "question"): c.get(own) for n, c in by.items()},
-            "worst other": f"{worst:+.2f} {DIMS.get(name, '')}",
-        })  # fmt: skip
+    for kind, damage in readings["strengths"].items():
+        own = damage["dimension"]
+        changes = pd.DataFrame(damage["change"], index=DIMENSIONS)  # a column a number of damaged questions
+        row = {"damage": kind, "lowers": DIMS[own]}
+        for count, change in changes.loc[own].items():
+            row[plural(int(count), "question")] = change
+        others = changes.drop(own).min(axis=1)
+        row["worst other"] = f"{others.min():+.2f} {DIMS[others.idxmin()]}" if others.notna().any() else ""
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -64,61 +70,53 @@ def checks(readings: Readings) -> pd.DataFrame:
 
 def attacks(readings: Readings) -> pd.DataFrame:
     """By attack: its quality beside that of the honest text, how often it is above, and who stops it before a judge."""
-    rows = [
-        {
-            "attack": name, "honest text": a["against"], "quality": a["quality"], "honest quality": a["honest"],
-            "cases above honest": a["above"], "most above": max(0.0, a["most"]),
-            "flagged as leak": f"{a['leaks']}/{a['cases']}", "refused by the form": f"{a['refused']}/{a['cases']}",
-        }
-        for name, a in readings["attacks"].items()
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+    f = pd.DataFrame([{"attack": name, **a} for name, a in readings["attacks"].items()])
+    if len(f):
+        of = "/" + f.cases.astype(str)
+        f = f.assign(most=f.most.clip(lower=0.0), leaks=f.leaks.astype(str) + of, refused=f.refused.astype(str) + of)
+    return _named(f, {
+        "attack": "attack", "against": "honest text", "quality": "quality", "honest": "honest quality",
+        "above": "cases above honest", "most": "most above", "leaks": "flagged as leak", "refused": "refused by the form",
+    })  # fmt: skip
 
 
 def controls(readings: Readings) -> pd.DataFrame:
     """Answers whose worth is known, best first: what any quality of this ruler and judge is to be read between."""
-    rows = [
-        {
-            "control": c["name"], "quality": c["quality"], "interval": interval(c["low"], c["high"], ""),
-            "wtl": f"{c['wins']}/{c['ties']}/{c['losses']}", **{DIMS[d]: c["dims"].get(d) for d in DIMS},
-        }
-        for c in sorted(readings.get("controls", []), key=lambda c: -c["quality"])
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+    f = known_controls(readings.get("controls", [])).reset_index()
+    return _named(f, {"name": "control", "quality": "quality", "interval": "interval", "wtl": "wtl", **DIMS})
 
 
 def scale(ledger: Ledger) -> Markdown:
     """Where the climb stands between a set that fits any task and the frontier: sentences, and the controls."""
-    era = latest(ledger)
-    f, record = tables.climbing(ledger, era), tables.calibration(ledger, era)
-    far, level = tables.headline(ledger, era), tables.unbeaten(ledger, era)
-    lines = [f"{far[:1].upper()}{far[1:]}.", f"**{level}.**" if level else ""]
-    judged = int(f[["wins", "ties", "losses"]].sum().sum())
+    era = Era.latest(ledger)
+    lines = [tables.standing(era)]
+    judged = int(era.climb[["wins", "ties", "losses"]].sum().sum())
     if judged:
-        better = int(f.wins.sum() + f.ties.sum())
+        better = int(era.climb[["wins", "ties"]].sum().sum())
+        none = "" if better else ", so that half is 0 in every run"
         lines.append(f"Half of quality is the verdict against gold: of {judged} judged answers of this climb {better} "
-                     "won or tied" + ("." if better else ", so that half is 0 in every run."))  # fmt: skip
-    text = bullets(filter(None, lines)).text
-    if record is None:
+                     f"won or tied{none}.")  # fmt: skip
+    text = bullets(lines).text
+    if era.calibration is None:
         return Markdown(text)
-    tests = tables.against_bottom(ledger, era)
-    frame = controls(record["found"])
-    for column, field in (("delta of the champion", "delta"), ("p", "p")):
-        frame[column] = frame.control.map({name: getattr(test, field) for name, test in tests.items()})
-    return Markdown(f"{text}\n\nFrom {record['id']}, on the same cases:\n\n{table(frame).text}")
+    f = controls(era.calibration.found)
+    tests = era.bottom.reindex(f.control).reset_index(drop=True)
+    f = f.assign(**{"delta of the champion": tests.delta, "p": tests.p})
+    return Markdown(f"{text}\n\nFrom {era.calibration.id}, on the same cases:\n\n{table(f).text}")
 
 
 def noise(readings: Readings) -> pd.DataFrame:
     """Same answers judged again, and answers made again: spread of a run's mean, the 95 % floor, and whose floor it is."""
     names = {"same": "the same answers judged again", "greedy": "answered again greedily, and judged",
              "fresh": "answered again with other seeds, and judged"}  # fmt: skip
-    rows = [
-        {"what": text, "repeats": n["repeats"], "cases": n["cases"], "SD of the mean": n["sd"], "95 % floor": n["floor"],
-         "cases that moved": f"{100 * n['moved']:.0f} %"}
-        for part, text in names.items()
-        if (n := readings.get(part))  # older calibrations made no greedy answers
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+    rows = [{"what": text, **readings[part]} for part, text in names.items() if readings.get(part)]
+    f = pd.DataFrame(rows)  # older calibrations made no greedy answers
+    if len(f):
+        f["moved"] = [f"{100 * share:.0f} %" for share in f.moved]
+    return _named(f, {
+        "what": "what", "repeats": "repeats", "cases": "cases", "sd": "SD of the mean", "floor": "95 % floor",
+        "moved": "cases that moved",
+    })  # fmt: skip
 
 
 def floors(readings: Readings) -> Markdown:
@@ -161,8 +159,9 @@ def _world(gain: float | None, world: Readings) -> list[str]:
 
 def halo(readings: Readings) -> pd.DataFrame:
     """Correlations between the dimensions over stored judgments. Above 0.93 two dimensions are one."""
-    table = readings["halo"]["correlation"]
-    return pd.DataFrame([{"": DIMS[a], **{DIMS[b]: row[b] for b in DIMS}} for a, row in table.items()])
+    f = pd.DataFrame(readings["halo"]["correlation"]).T
+    f = f.reindex(columns=DIMENSIONS).rename(columns=DIMS)
+    return f.set_axis(f.index.map(DIMS)).rename_axis("").reset_index()
 
 
 def adherence(readings: Readings) -> Markdown:
@@ -176,85 +175,94 @@ def adherence(readings: Readings) -> Markdown:
     )
 
 
-def _scored(readings: Readings) -> list[tuple[str, Readings]]:
-    """The runs of a re-judge, those of which no case was scored left out."""
-    return [(run, v) for run, v in readings["runs"].items() if v["cases"]]
+def rejudged(readings: Readings) -> pd.DataFrame:
+    """A row a run of a re-judge in the words of `lib.measure.checks.blind`, those of which no case was scored left out."""
+    f = pd.json_normalize([{"candidate": run, **v} for run, v in readings["runs"].items() if v["cases"]])
+    if f.empty:
+        return f
+    for part in ("", "judged."):
+        f[f"{part}interval"] = list(map(interval, f[f"{part}low"], f[f"{part}high"]))
+        f[f"{part}detectable"] = f[f"{part}detectable"].replace(0.0, "any difference")
+    return f.assign(lost=[f"{v[0]} → {v[1]} of {n}" for v, n in zip(f.losses, f.cases, strict=True)])
 
 
 def blind(readings: Readings) -> pd.DataFrame:
     """The published report's table of section 5: a row a run, with what it left out, the interval and the power."""
-    rows = [
-        {
-            "candidate": run, "logged": v["stored"], "quality, 5-dim": v["placebo"],
-            f"quality, {DIMS[readings['without']]}-blind": v["blind"], "delta": v["delta"],
-            "interval": interval(v["low"], v["high"]), "p": v["p"],
-            f"loses to gold (of {v['cases']})": f"{v['losses'][0]} → {v['losses'][1]}",
-            "could have seen": v["detectable"] or "any difference",
-        }
-        for run, v in _scored(readings)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return _named(rejudged(readings), {
+        "candidate": "candidate", "stored": "logged", "placebo": "quality, 5-dim",
+        "blind": f"quality, {DIMS[readings['without']]}-blind", "delta": "delta", "interval": "interval", "p": "p",
+        "lost": "loses to gold", "detectable": "could have seen",
+    })  # fmt: skip
 
 
 def candidates(readings: Readings) -> pd.DataFrame:
     """The five dimensions of each candidate as the placebo scored them, unrounded means of the judged cases."""
-    rows = [{"scored as candidate": run, **{DIMS[d]: v["dims"].get(d) for d in DIMS}} for run, v in _scored(readings)]
-    return pd.DataFrame(rows)
+    dims = {f"dims.{d}": name for d, name in DIMS.items()}
+    return _named(rejudged(readings), {"candidate": "scored as candidate", **dims})
 
 
 def parts(readings: Readings) -> pd.DataFrame:
     """A row a run: what leaving a score out does by arithmetic, and what the blind judge judges otherwise."""
-    rows = [
-        {
-            "candidate": run, "delta": v["delta"], "delta by arithmetic": v["from_dropping"],
-            "delta by judgment": j["delta"], "95 % by judgment": interval(j["low"], j["high"]), "p by judgment": j["p"],
-            "could have seen": j["detectable"] or "any difference", "delta of other scores": v["from_scores"],
-            "delta of verdicts": v["from_verdicts"], "verdicts changed": v["verdicts_changed"],
-            f"loses to gold (of {v['cases']})": f"{v['losses'][0]} → {v['losses'][1]}",
-        }
-        for run, v in _scored(readings) for j in [v["judged"]]
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return _named(rejudged(readings), {
+        "candidate": "candidate", "delta": "delta", "from_dropping": "delta by arithmetic",
+        "judged.delta": "delta by judgment", "judged.interval": "95 % by judgment", "judged.p": "p by judgment",
+        "judged.detectable": "could have seen", "from_scores": "delta of other scores",
+        "from_verdicts": "delta of verdicts", "verdicts_changed": "verdicts changed", "lost": "loses to gold",
+    })  # fmt: skip
+
+
+def _named(f: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """Those columns alone, under the names that a reader sees."""
+    return f.reindex(columns=list(names)).rename(columns=names)
 
 
 def dropped(ledger: Ledger, fingerprint: str) -> Markdown:
     """What the sealed re-judges of an era's runs say: is it that dimension? The newest of each dimension and judge."""
-    era = {r["id"] for r in ledger.records if r["fingerprint"] == fingerprint}
-    made = [r for r in ledger.records if r["kind"] == "rejudge" and era & {*r["found"].get("runs", ())}]
-    newest = {(r["found"]["without"], r["judge"]): r for r in made}
+    era = {r.id for r in ledger.records if r.fingerprint == fingerprint}
+    newest = {}
+    for r in ledger.records:
+        if isinstance(r, RejudgeRecord) and era & {*r.found.runs}:
+            newest[r.found.without, r.judge] = r
     if not newest:
         return Markdown("No re-judge is sealed yet, so nothing here says that a low dimension is the reason for the losses: "
                         "`notch rejudge RUN --without coverage`.")  # fmt: skip
     return Markdown("\n\n".join(_dropped(ledger, record) for record in newest.values()))
 
 
-def _dropped(ledger: Ledger, record: dict[str, Any]) -> str:
+def _dropped(ledger: Ledger, record: RejudgeRecord) -> str:
     """One re-judge: its parts as a table, then arithmetic, judgment and answer in sentences."""
+    without = record.found.without
     # Read anew: an older record was sealed before the parts were told apart.
-    readings = {**read_blind(ledger.cases(record["id"])), "without": record["found"]["without"]}
-    runs = dict(_scored(readings))
-    name = DIMS[readings["without"]]
-    if not runs:
-        return f"{record['id']} left out {name}, and nothing was scored."
-    lowest = [run for run, v in runs.items() if v["dims"] and min(v["dims"], key=v["dims"].get) == readings["without"]]
-    before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
-    missing = sum(v["no_answer"] for v in runs.values())
-    silent = f" ({plural(missing, 'case')} without an answer count as lost in both)" if missing else ""
-    eased = [run for run, v in runs.items() if v["judged"]["p"] < ALPHA and v["judged"]["delta"] > 0]
+    readings = {**read_blind(ledger.cases(record.id)), "without": without}
+    f, name = rejudged(readings), DIMS[without]
+    if f.empty:
+        return f"{record.id} left out {name}, and nothing was scored."
+    dims = f[[f"dims.{d}" for d in DIMENSIONS]].dropna(how="all").idxmin(axis=1)
+    lowest = (dims == f"dims.{without}").sum()
+    before, after = (sum(losses) for losses in zip(*f.losses, strict=True))
+    silent = ""
+    if f.no_answer.sum():
+        silent = f" ({plural(f.no_answer.sum(), 'case')} without an answer count as lost in both)"
+    eased = ", ".join(f.candidate[(f["judged.p"] < ALPHA) & (f["judged.delta"] > 0)])
+    by_arithmetic = [f"{delta:+.3f} ({run})" for run, delta in zip(f.candidate, f.from_dropping, strict=True)]
+    judged = f[["candidate", "judged.delta", "judged.p"]].itertuples(index=False, name=None)
+    by_judgment = [f"{delta:+.3f} ({run}, {chance(p)})" for run, delta, p in judged]
     lines = [
         f"Arithmetic: with {name} left out of the mean of the scores that the judge gave with all five, quality moves by "
-        + ", ".join(f"{v['from_dropping']:+.3f} ({run})" for run, v in runs.items())
-        + ". That says nothing about a reason: a mean rises wherever its lowest part goes.",
-        f"Judgment: blind to it, the judge calls {after} losses instead of {before} in {plural(sum(v['cases'] for v in runs.values()), 'case')}, "
-        f"and {plural(sum(v['verdicts_changed'] for v in runs.values()), 'verdict')} change{silent}; with the scores that remain that moves quality by "
-        + ", ".join(f"{v['judged']['delta']:+.3f} ({run}, {chance(v['judged']['p'])})" for run, v in runs.items()) + ".",
-        f"Beyond chance the judgment eases for {', '.join(eased)}: there {name} is a part of why it loses."
-        if eased else f"For no run does the judgment ease beyond chance: these answers lose without {name} too.",
-    ]  # fmt: skip
-    if record["judge"] == "offline":
+        f"{', '.join(by_arithmetic)}. That says nothing about a reason: a mean rises wherever its lowest part goes.",
+        f"Judgment: blind to it, the judge calls {after} losses instead of {before} in {plural(f.cases.sum(), 'case')}, and "
+        f"{plural(f.verdicts_changed.sum(), 'verdict')} change{silent}; with the scores that remain that moves quality by "
+        f"{', '.join(by_judgment)}.",
+    ]
+    if eased:
+        lines.append(f"Beyond chance the judgment eases for {eased}: there {name} is a part of why it loses.")
+    else:
+        lines.append(f"For no run does the judgment ease beyond chance: these answers lose without {name} too.")
+    if record.judge == "offline":
         lines.append("The offline judge gives every score by itself, so its other scores stay as they are, and its verdict is a "
                      "rule on scores: what moves here is that rule. A judge that reads meaning: `--judge claude`.")  # fmt: skip
-    head = f"From {record['id']} (judge {record['judge']}): **{name}** left out. It is the lowest of the five in {len(lowest)} of {plural(len(runs), 'run')}."
+    of = plural(len(f), "run")
+    head = f"From {record.id} (judge {record.judge}): **{name}** left out. It is the lowest of the five in {lowest} of {of}."
     return "\n\n".join([head, table(parts(readings)).text, bullets(lines).text])
 
 

@@ -6,7 +6,6 @@ Knows records. Does not know how a run is executed or drawn. Every function is a
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pandas as pd
 
@@ -14,16 +13,15 @@ from lib.files import check_sums
 from lib.lab.experiment import Experiment
 from lib.lab.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
 from lib.lab.show import fold as fold
-from lib.measure import calibrate, keep
+from lib.measure import calibrate
 from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import GATES, RULER, Ruler
 from lib.measure.score import score
-from lib.measure.stats import Paired, paired
-from lib.models.stored import named as stored
+from lib.report.era import Era, eras
+from lib.report.era import latest as latest
 from lib.runs.ledger import Ledger
 from lib.runs.record import candidate_of
 from lib.runs.seal import SEAL, sealed_folders
-from lib.runs.verify import READINGS
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
@@ -33,17 +31,6 @@ OFFLINE = (
 )
 DIMS = {d: d.replace("_", "-") for d in DIMENSIONS}
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
-
-
-def eras(ledger: Ledger) -> list[str]:
-    """The fingerprints in the order in which they were first used. Runs of different eras are never compared."""
-    runs = (r for r in ledger.records if r["kind"] not in READINGS)  # measuring another judge begins no era
-    return list(dict.fromkeys(r["fingerprint"] for r in runs if r["fingerprint"]))
-
-
-def latest(ledger: Ledger) -> str:
-    """The newest era's fingerprint, "" for an empty ledger."""
-    return (eras(ledger) or [""])[-1]
 
 
 def frozen() -> Markdown:
@@ -93,19 +80,13 @@ def runs(ledger: Ledger) -> pd.DataFrame:
     return f[[n for n in names.split() if n != "useful" or f.useful.notna().any()]]
 
 
-def climbing(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
-    """The scored runs that compete on the full gate, one row each; the index is the place in the ledger."""
-    f = ledger.frame()
-    return f[f.competes & (f.fingerprint == fingerprint) & (f.gate == "full")]
-
-
 def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """The competing runs of the full gate, with the lucky running best and the confirmed best.
 
     `running` is the largest quality so far, as the published study drew it; `champion` is the last kept run's;
     `confirmed` is what the last champion that won on the sealed gate got there, with its interval.
     """
-    f, looks = climbing(ledger, fingerprint), ledger.frame()
+    f, looks = Era(ledger, fingerprint).climb, ledger.frame()
     won = looks[(looks.kind == "confirm") & (looks.status == "kept") & (looks.against != "") & looks.of.isin(f.id)]
     there = won[["quality", "low", "high"]].set_axis(["confirmed", "low", "high"], axis=1)
     # A look counts from the last run before it on.
@@ -118,101 +99,58 @@ def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
 def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
     """Qualities to read the chart against: anchor runs, of the frontiers the stronger, and gold against itself."""
+    era = Era(ledger, fingerprint)
     lines: dict[str, float] = {}
-    f, best = measured_beside(ledger, fingerprint), frontier(ledger, fingerprint)
-    for r in f[~f.model.map(stored).astype(bool)].to_dict("records"):
-        steps = "" if r["pipeline"] == [{"step": "ask"}] else f", {' '.join(s['step'] for s in r['pipeline'])}"
-        name = (
-            re.sub(r"\+ .*?(\d{4,})-.*", r"+ \1", candidate_of(r["model"], r["adapter"])) + steps
-        )  # an adapter by its run's number
-        lines[f"{name} ({r['id'][:4]})" if name in lines else name] = r["quality"]
-    if best:
-        lines[best[0]] = best[1]
-    gold = controls(ledger, fingerprint).get(calibrate.GOLD)
-    if gold or fingerprint == Experiment().fingerprint:
-        lines["gold against itself"] = gold["quality"] if gold else gold_against_itself()
+    for run in era.anchors.drop(era.frontiers.index).itertuples():
+        name = re.sub(r"\+ .*?(\d{4,})-.*", r"+ \1", candidate_of(run.model, run.adapter))  # by its training's number
+        if run.pipeline != [{"step": "ask"}]:
+            name = f"{name}, {' '.join(s['step'] for s in run.pipeline)}"
+        if name in lines:
+            name = f"{name} ({run.id[:4]})"
+        lines[name] = run.quality
+    if era.frontier:
+        lines[era.frontier[0]] = era.frontier[1]
+    gold = era.controls.quality.get(calibrate.GOLD)
+    if gold is None and fingerprint == Experiment().fingerprint:
+        gold = gold_against_itself()
+    if gold is not None:
+        lines["gold against itself"] = gold
     return lines
-
-
-def measured_beside(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
-    """The anchors of an era on the full gate; of the same thing measured again for another comparison, the newest."""
-    f = ledger.frame()
-    mine = f[(f.lever == "anchor") & (f.kind == "experiment") & (f.fingerprint == fingerprint) & (f.gate == "full")]
-    return mine[mine.quality.notna()].drop_duplicates(["harness", "adapter"], keep="last")
 
 
 # --- the two ends of the scale -------------------------------------------------------------------
 
 
-def calibration(ledger: Ledger, fingerprint: str) -> dict[str, Any] | None:
-    """The newest calibration that judged the controls on the full gate, where the climb is."""
-    every = (r for r in reversed(ledger.records) if r["kind"] == "calibrate" and r["fingerprint"] == fingerprint)
-    return next((r for r in every if r["gate"] == "full" and (r.get("found") or {}).get("controls")), None)
-
-
-def controls(ledger: Ledger, fingerprint: str) -> dict[str, dict[str, Any]]:
-    """The controls of an era by name, best first: quality, interval, counts, dimensions. Empty where none is sealed."""
-    record = calibration(ledger, fingerprint)
-    every = record["found"]["controls"] if record else []
-    return {c["name"]: c for c in sorted(every, key=lambda c: -c["quality"])}
-
-
-def frontier(ledger: Ledger, fingerprint: str) -> tuple[str, float] | None:
-    """The stronger frontier's own answers: a control of the calibration, else an anchor that was sealed."""
-    own = [(name, c["quality"]) for name, c in controls(ledger, fingerprint).items() if stored(name)]
-    f = measured_beside(ledger, fingerprint)
-    runs = f[f.model.map(stored).astype(bool)]
-    return max(own or zip(runs.model, runs.quality, strict=True), key=lambda line: line[1], default=None)
-
-
-def against_bottom(ledger: Ledger, fingerprint: str) -> dict[str, Paired]:
-    """The champion paired with every control at the bottom, on the same cases. Empty without a champion or controls."""
-    record, champion = calibration(ledger, fingerprint), ledger.champion(fingerprint)
-    if not record or not champion:
-        return {}
-    rows, own = ledger.cases(record["id"]), ledger.qualities(champion["id"])
-    tests = {}
-    for name in (n for n in controls(ledger, fingerprint) if n in calibrate.BOTTOM):
-        other = calibrate.qualities([r for r in rows if r["part"] == "control" and r["kind"] == name])
-        both = own.keys() & other.keys()  # a judge may have failed on a case of either
-        if both:
-            tests[name] = paired({c: own[c] for c in both}, {c: other[c] for c in both})
-    return tests
-
-
-def unbeaten(ledger: Ledger, fingerprint: str) -> str:
+def unbeaten(era: Era) -> str:
     """That the champion is no better than a template, unless the paired rule puts it above every control; then ""."""
-    tests, champion = against_bottom(ledger, fingerprint), ledger.champion(fingerprint)
-    floor = ledger.floor(fingerprint, champion.drawn) if champion else None
-    level = [f"{t.delta:+.3f}, {chance(t.p)}, to the {name}" for name, t in tests.items()
-             if not keep.passes(t.delta, t.p, floor)]  # fmt: skip
-    return f"{champion['id']} is no better than a template: {'; '.join(level)}" if champion and level else ""
+    level = era.bottom[~era.bottom.above.astype(bool)]
+    if level.empty:
+        return ""
+    tests = [f"{t.delta:+.3f}, {chance(t.p)}, to the {t.Index}" for t in level.itertuples()]
+    return f"{era.champion.id} is no better than a template: {'; '.join(tests)}"
 
 
-def way(ledger: Ledger, fingerprint: str) -> float | None:
-    """(champion - any-task set) / (stronger frontier - any-task set), None where one of the three is not measured."""
-    champion, best = ledger.champion(fingerprint), frontier(ledger, fingerprint)
-    plain = controls(ledger, fingerprint).get(calibrate.PLAIN)
-    if not champion or not best or not plain or best[1] <= plain["quality"]:
-        return None
-    return (champion["scores"]["quality"] - plain["quality"]) / (best[1] - plain["quality"])
-
-
-def headline(ledger: Ledger, fingerprint: str) -> str:
+def headline(era: Era) -> str:
     """How far the champion has come from a set that fits any task to the frontier's own answers, in a sentence."""
-    ends, best, share = controls(ledger, fingerprint), frontier(ledger, fingerprint), way(ledger, fingerprint)
-    if calibrate.PLAIN not in ends:
+    if era.plain is None:
         return (
             "how far the champion has come from a set that fits any task to the frontier's own answers is not known: "
             "`notch calibrate` measures it"
         )
-    plain = ends[calibrate.PLAIN]["quality"]
-    if not best:
-        return f"a set that fits any task gets {plain:.3f}; this ruler stores no frontier's answers"
-    if share is None:
-        return f"a set that fits any task gets {plain:.3f}, the frontier's own answers {best[1]:.3f} ({best[0]})"
-    return (f"the champion has come {100 * share:.0f} % of the way from a set that fits any task ({plain:.3f}) to the "
-            f"frontier's own answers ({best[1]:.3f}, {best[0]})")  # fmt: skip
+    if era.frontier is None:
+        return f"a set that fits any task gets {era.plain:.3f}; this ruler stores no frontier's answers"
+    name, best = era.frontier
+    if era.share is None:
+        return f"a set that fits any task gets {era.plain:.3f}, the frontier's own answers {best:.3f} ({name})"
+    return (f"the champion has come {100 * era.share:.0f} % of the way from a set that fits any task ({era.plain:.3f}) to the "
+            f"frontier's own answers ({best:.3f}, {name})")  # fmt: skip
+
+
+def standing(era: Era) -> str:
+    """The headline as a sentence of its own, and that the champion is no better than a template where it is not."""
+    far, level = headline(era), unbeaten(era)
+    sentence = f"{far[:1].upper()}{far[1:]}."
+    return f"{sentence} **{level}.**" if level else sentence
 
 
 def gold_against_itself() -> float:
@@ -226,9 +164,8 @@ def gold_against_itself() -> float:
 
 def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """The five dimensions, unrounded means of the judged cases, for baseline, champion and anchors."""
-    f = climbing(ledger, fingerprint)
-    kept = f[f.status == "kept"]
-    f = pd.concat([kept.head(1), kept.tail(1), measured_beside(ledger, fingerprint)])
+    era = Era(ledger, fingerprint)
+    f = pd.concat([era.kept.head(1), era.kept.tail(1), era.anchors])
     return f.drop_duplicates(["harness", "adapter"])[["id", "model", *DIMENSIONS]].rename(columns=DIMS)
 
 
@@ -259,37 +196,36 @@ def hypotheses(ledger: Ledger) -> Markdown:
 
 def verdict(ledger: Ledger) -> Markdown:
     """What the newest era supports, in sentences made from its numbers."""
-    fingerprint = latest(ledger)
-    f = climbing(ledger, fingerprint)
-    if f.empty:
+    era = Era.latest(ledger)
+    if era.climb.empty:
         return Markdown("There are no runs on the full gate yet, so there is nothing to say.")
-    first, lucky, kept = f.iloc[0], f.loc[f.quality.idxmax()], f[f.status == "kept"]
-    if kept.empty:
+    first, lucky = era.climb.iloc[0], era.climb.loc[era.climb.quality.idxmax()]
+    if era.kept.empty:
         return bullets([f"No run was kept yet, so there is no champion; the first run is {first.id}, {first.status}."])
-    champion, better = kept.iloc[-1], list(kept.id[kept.id != first.id])
+    champion, better = era.kept.iloc[-1], list(era.kept.id[era.kept.id != first.id])
+    names = f" ({', '.join(better)})" if better else ""
     lines = [
         f"The champion is **{champion.id}** at {champion.quality:.3f} (95 % {champion.low:.3f} to {champion.high:.3f}): "
         f"{plural(champion.wins, 'win')}, {plural(champion.ties, 'tie')}, {plural(champion.losses, 'loss', 'losses')} against "
         f"gold, {plural(champion.no_answer, 'case')} without an answer.",
-        f"Of {plural(changes(f), 'change')} tried after {first.id} (what was run again counts once), the paired rule kept "
-        + (f"{len(better)} ({', '.join(better)})." if better else "0."),
+        f"Of {plural(era.changes, 'change')} tried after {first.id} (what was run again counts once), the paired rule kept "
+        f"{len(better)}{names}.",
+        standing(era),
     ]
-    far, level = headline(ledger, fingerprint), unbeaten(ledger, fingerprint)
-    lines.append(f"{far[:1].upper()}{far[1:]}." + (f" **{level}.**" if level else ""))
     if lucky.id != champion.id:
         lines.append(f"The highest single score is {lucky.quality:.3f} ({lucky.id}, {lucky.status}); a rule that keeps whatever "
                      "looks better would have called it the best.")  # fmt: skip
-    ceiling = anchors(ledger, fingerprint).get("gold against itself")
+    ceiling = anchors(ledger, era.fingerprint).get("gold against itself")
     if ceiling is not None:
         lines.append(f"Gold against itself gets {ceiling:.3f}, a tie everywhere: that is parity; more takes wins.")
-    proven = ledger.confirmed(fingerprint)
-    if proven:
-        won = "is confirmed at" if proven["decision"].get("against") else "was looked at, with nothing to beat yet:"
-        lines.append(f"On the sealed gate {proven['of']} {won} {proven['scores']['quality']:.3f}; looks so far, all eras "
-                     f"counted: {len(ledger.looks())}.")  # fmt: skip
-    compared = widest(ledger, fingerprint)
+    look = ledger.confirmed(era.fingerprint)
+    if look:
+        won = "is confirmed at" if look.decision.against else "was looked at, with nothing to beat yet:"
+        lines.append(f"On the sealed gate {look.of} {won} {look.scores.quality:.3f}; looks so far, all eras counted: "
+                     f"{len(ledger.looks())}.")  # fmt: skip
+    compared = era.comparison()
     if compared:
-        lines.append(f"With only the model changed ({compared['id']}), {compared['decision']['reason']}.")
+        lines.append(f"With only the model changed ({compared.id}), {compared.decision.reason}.")
     if champion.useful == champion.useful:
         lines.append(f"Asked without gold in sight, the judge rates its sets {champion.useful:.2f} of 5 as useful.")
     weakest = champion[list(DIMENSIONS)].astype(float).dropna()
@@ -298,51 +234,43 @@ def verdict(ledger: Ledger) -> Markdown:
     return bullets(lines)
 
 
-def changes(f: pd.DataFrame) -> int:
-    """How many different things were tried after the first run; what was run again counts once."""
-    return len(f.drop_duplicates(["harness", "weights"])) - 1
-
-
-def widest(ledger: Ledger, fingerprint: str, base: bool = False) -> dict[str, Any] | None:
-    """The comparison of models with the most candidates, of equals the newest; `base`: of a new base with an old one."""
-    every = [r for r in ledger.records if r["kind"] == "models" and r["fingerprint"] == fingerprint and r["found"]]
-    mine = [r for r in every if any(g["group"] == "stock" for g in r["found"]["groups"]) == base]
-    return max(reversed(mine), key=lambda r: sum(len(g["runs"]) for g in r["found"]["groups"]), default=None)
-
-
 def headlines(ledger: Ledger) -> list[str]:
     """Lines: the climb, where it stands between both ends of the scale, what is confirmed, what the numbers are not."""
-    fingerprint = latest(ledger)
-    f = climbing(ledger, fingerprint)
-    if f.empty:
+    era = Era.latest(ledger)
+    if era.climb.empty:
         return ["no run on the full gate yet", "nothing confirmed", "run `make study`"]
-    first, kept = f.iloc[0], f[f.status == "kept"]
-    best = f"{kept.quality.iloc[-1]:.3f} ({kept.id.iloc[-1]})" if len(kept) else "nothing kept"
-    proven = ledger.confirmed(fingerprint)
-    won = proven and proven["decision"].get("against")
-    confirmed = f"{proven['of']} ({proven['scores']['quality']:.3f} there)" if won else "nothing"
+    first, best, confirmed = era.climb.iloc[0], "nothing kept", "nothing"
+    if len(era.kept):
+        best = f"{era.kept.quality.iloc[-1]:.3f} ({era.kept.id.iloc[-1]})"
+    look = ledger.confirmed(era.fingerprint)
+    if look and look.decision.against:
+        confirmed = f"{look.of} ({look.scores.quality:.3f} there)"
+    judged = SMALL if first.model == "smollm2" else f"Model: {first.model}."
     return [
-        f"quality {first.quality:.3f} ({first.id}) to {best}: {sum(kept.id != first.id)} of {plural(changes(f), 'change')} "
-        f"kept by the paired rule; the luckiest run shows {f.quality.max():.3f}",
-        "; ".join(filter(None, [headline(ledger, fingerprint), unbeaten(ledger, fingerprint)])),
+        f"quality {first.quality:.3f} ({first.id}) to {best}: {sum(era.kept.id != first.id)} of {plural(era.changes, 'change')} "
+        f"kept by the paired rule; the luckiest run shows {era.climb.quality.max():.3f}",
+        "; ".join(filter(None, [headline(era), unbeaten(era)])),
         f"confirmed on the sealed gate: {confirmed}; looks so far: {len(ledger.looks())}",
-        " ".join([SMALL if first.model == "smollm2" else f"Model: {first.model}.", f"Judge: {first.judge}."]),
+        f"{judged} Judge: {first.judge}.",
     ]
 
 
 def reproduction(ledger: Ledger, reference: Ledger) -> str:
     """How a folder of runs compares with the reference runs of the same experiments, "" if they share none."""
-    pairs = [(r, reference.by_key(r["key"])) for r in ledger.records if r["scores"]]
-    gaps = {r["id"]: abs(r["scores"]["quality"] - o["scores"]["quality"]) for r, o in pairs if o and o["scores"]}
+    gaps = {}
+    for run in ledger.records:
+        same = reference.by_key(run.key)
+        if same is not None and run.scores and same.scores:
+            gaps[run.id] = abs(run.scores.quality - same.scores.quality)
     if not gaps:
         return ""
-    same = sum(g == 0 for g in gaps.values())
-    if same == len(gaps):
-        return f"reproduced: all {len(gaps)} runs score what the reference in runs/ scores, to the digit"
-    worst = max(gaps, key=lambda k: gaps[k])
-    mine, its = ledger.records[0]["machine"], reference.records[0]["machine"]
-    other = ", ".join(f"{k} {its.get(k)} there, {v} here" for k, v in mine.items() if its.get(k) != v)
+    exact = sum(gap == 0 for gap in gaps.values())
+    if exact == len(gaps):
+        return f"reproduced: all {exact} runs score what the reference in runs/ scores, to the digit"
+    worst = max(gaps, key=lambda run: gaps[run])
+    here, there = ledger.records[0].machine, reference.records[0].machine
+    other = ", ".join(f"{k} {there.get(k)} there, {v} here" for k, v in here.items() if there.get(k) != v)
     return (
-        f"reproduced: {same} of {len(gaps)} runs score what the reference in runs/ scores; the largest difference is "
+        f"reproduced: {exact} of {len(gaps)} runs score what the reference in runs/ scores; the largest difference is "
         f"{gaps[worst]:.4f} ({worst}); {other or 'the processors may differ'}"
     )

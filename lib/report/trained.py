@@ -16,7 +16,7 @@ import pandas as pd
 from lib.lab.show import Markdown, attempt, bullets, chance, interval, plural
 from lib.measure.keep import ALPHA
 from lib.measure.stats import paired
-from lib.report.tables import climbing
+from lib.report.era import Era
 from lib.runs.ledger import REFERENCE, Ledger
 
 TESTED = ("delta", "low", "high", "p")
@@ -81,7 +81,7 @@ def measured(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
 def stock(ledger: Ledger, fingerprint: str) -> str:
     """The first baseline of an era on the full gate, else its first run there; "" where there is none."""
-    f = climbing(ledger, fingerprint)
+    f = Era(ledger, fingerprint).climb
     return next(iter([*f.id[f.lever == "baseline"], *f.id]), "")
 
 
@@ -90,7 +90,7 @@ def best(ledger: Ledger, fingerprint: str, adapter: bool) -> str:
 
     The highest and not the last kept one: what training must beat is the strongest of the others, luck included.
     """
-    f = climbing(ledger, fingerprint)
+    f = Era(ledger, fingerprint).climb
     f = f[f.unscored.eq(0) & ((f.adapter != "") == adapter)]
     return "" if f.empty else f.id[f.quality.idxmax()]
 

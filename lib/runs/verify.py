@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from lib.files import Tampered, canonical, check_sums
+from lib.files import Tampered, canonical, check_sums, litter
 from lib.log import Chain, Log
 from lib.measure import calibrate
 from lib.measure.answer import Answer
@@ -48,7 +48,8 @@ def verify(folder: Path) -> list[str]:
             wrong.append(f"{run}: no sealed run; a run is a folder such as 0001-name with a {SEAL}")
             continue
         wrong += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
-        wrong += [f"{p}: a hidden file, added later" for p in run.rglob(".*")]
+        hidden = (p for p in run.rglob(".*") if not litter(p.relative_to(run).as_posix()))
+        wrong += [f"{p}: a hidden file, added later" for p in hidden]
     stray = [p for p in folder.iterdir() if p.is_file() and p.name not in BESIDE and not p.name.startswith(".")]
     wrong += [f"{p}: does not belong to a folder of runs" for p in stray]
     wrong += verify_ledger(folder) + verify_ratings(folder)

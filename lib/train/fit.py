@@ -10,7 +10,6 @@ Shapes: B rows of a batch, T the most learnt tokens of one of them.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import random
@@ -94,8 +93,11 @@ class Fit:
 
     def run(self) -> Curve:
         """Train to the last epoch or to the early stop; returns the curve. Raises OSError where the disk is full."""
+        from threadpoolctl import threadpool_limits
+
         self.folder.mkdir(parents=True, exist_ok=True)
-        with threads(self.settings.threads):
+        # Two threads pay for the large products of training, not for those of a decoding step; so only meanwhile.
+        with threadpool_limits(self.settings.threads, user_api="blas"):
             return self._run()
 
     def _run(self) -> Curve:
@@ -307,19 +309,3 @@ def tensors(named: dict[str, Any], half: bool = False, **metadata: str) -> bytes
             value = value.astype(mx.float16)
         arrays[name] = np.ascontiguousarray(np.array(value))
     return save(arrays, metadata={"format": "mlx", **metadata})
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """OpenBLAS with so many threads meanwhile: two pay for large products, not for those of a decoding step."""
-    try:
-        blas = ctypes.CDLL("libopenblas.so.0")
-    except OSError:  # Apple's library, or the slow one of the wheel: neither has such a switch
-        yield
-        return
-    before = blas.openblas_get_num_threads()
-    blas.openblas_set_num_threads(count)
-    try:
-        yield
-    finally:
-        blas.openblas_set_num_threads(before)

@@ -22,7 +22,7 @@ from lib.agent.prompt import Draft
 from lib.files import canonical, locked, sha256, write_atomic
 from lib.forms import Filled, Number, fill, form
 from lib.log import Row
-from lib.models.mlx import MLXModel, identity, resolve
+from lib.models.mlx import MLXModel, folder_of, identity
 from lib.models.model import Decoding
 from lib.models.provenance import ADAPTER, config, content_hash, find
 from lib.train import data, gad, grpo, lora, orpo
@@ -177,9 +177,8 @@ class Recipe:
                              "quantised out, or a model of 4 or 8 bits")  # fmt: skip
 
     def _base_is_quantised(self) -> bool:
-        """Whether a base has quantised weights, as far as its folder is here to say."""
-        file = Path(resolve(self.model)) / "config.json"
-        return not file.exists() or "quantization" in json.loads(file.read_text(encoding="utf-8"))
+        about = json.loads((folder_of(self.model) / "config.json").read_text(encoding="utf-8"))
+        return "quantization" in about
 
     def _check_kind(self) -> None:
         if isinstance(self.origin, FromFile):

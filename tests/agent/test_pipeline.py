@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lib.agent import prompt
-from lib.agent.pipeline import MOST_STEPS, STEPS, BadPipeline, Call, Misplaced, State, Step, require, row_seed, run
+from lib.agent.pipeline import MOST_STEPS, STEPS, BadPipeline, Call, State, Step, require, row_seed, run
 from lib.agent.steps import build
 from lib.measure.answer import NoAnswer
 from lib.models.model import Capabilities, Completion, Cost, Decoding, ToyModel, quoting
@@ -22,22 +22,29 @@ WRONG = {
     "a name that is no text": ([{"step": 7}], "step 1"),
     "unknown step": ([{"step": "ask"}, {"step": "guess"}], "step 2: no step 'guess'"),
     "step with a line break": ([{"step": "ask\nprune"}], "no step"),
-    "misspelt argument": ([{"step": "ask", "shema": "json"}], "no argument 'shema'"),
-    "argument of another step": ([{"step": "ask", "by": "last"}], "no argument 'by'"),
-    "argument that is no text": ([{"step": "ask", 3: 4}], "no argument 3"),
+    "misspelt argument": ([{"step": "ask", "shema": "json"}], "no parameter 'shema', did you mean 'schema'"),
+    "argument of another step": ([{"step": "ask", "by": "last"}], "no parameter 'by'"),
+    "argument that is no text": ([{"step": "ask", 3: 4}], "no parameter '3'"),
     "text for int": ([{"step": "ask", "n": "7"}], "a whole number"),
     "float for int": ([{"step": "ask", "n": 7.0}], "a whole number"),
     "bool for int": ([{"step": "ask", "n": True}], "a whole number"),
     "null for int": ([{"step": "prune", "to": None}], "a whole number"),
     "text for a list": ([{"step": "ask", "advice": "coach"}], "advice"),
     "numbers in a list of texts": ([{"step": "ask", "advice": ["coach", 1]}], "advice"),
-    "a choice that is none": ([{"step": "ask", "schema": "yaml"}], "one of 'json'"),
-    "a list for a choice": ([{"step": "prune", "by": ["last"]}], "one of 'redundancy'"),
+    "a choice that is none": ([{"step": "ask", "schema": "yaml"}], "expected one of json, lines"),
+    "a list for a choice": ([{"step": "prune", "by": ["last"]}], "expected one of redundancy"),
     "n of nought": ([{"step": "ask", "n": 0}], "expected 1 to 20"),
     "n of a million": ([{"step": "ask", "n": 1_000_000}], "expected 1 to 20"),
     "prune to nought": ([{"step": "ask"}, {"step": "prune", "to": 0}], "expected 1 to 20"),
     "nine demos": ([{"step": "demos", "k": 9}], "expected 1 to 8"),
     "eight slots": ([{"step": "ask", "schema": "slots", "n": 8}], "seven slots"),
+    "repairs where nothing is repaired": (
+        [{"step": "verify", "then": "drop", "repairs": 5}],
+        "repairs is 5 and then is drop",
+    ),
+    "a count where nothing is dropped": ([{"step": "verify", "to": 5}], "to is 5 and then is repair"),
+    "one example of many families": ([{"step": "demos", "k": 1, "by": "diverse"}], "by is diverse and k is 1"),
+    "the one example of many families": ([{"step": "adapt", "by": "diverse"}], "by is diverse and k is 1"),
     "40 steps": ([{"step": "ask"}] * 40, "at most 20"),
 }
 
@@ -143,11 +150,6 @@ def test_a_bad_reply_fails_its_own_case_only():
 def test_a_reply_that_hits_the_token_limit_says_so():
     [state] = run(build([{"step": "ask", "tokens": 5}]), TASKS[:1], ToyModel(), Decoding())
     assert "cut off after 5 tokens" in state.failed.reason
-
-
-def test_a_step_without_a_draft_to_work_on_says_what_to_do():
-    with pytest.raises(Misplaced, match="prune: no draft to work on; put ask before it"):
-        run(build([{"step": "prune"}]), TASKS[:1], ToyModel(), Decoding())
 
 
 WORDING = "Ask this person what nobody would think of."

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lib.lab.experiment import Experiment
-from lib.loop import next_run, steering
-from lib.loop.events import PROPOSAL, Events
+from lib.loop import steering
+from lib.loop.events import PROPOSAL, Events, origin
 from lib.loop.proposal import Proposal
 from lib.loop.validate import Base
 from lib.runs.ledger import Ledger
@@ -39,6 +39,9 @@ def proposal(folder, **change):
         (("--crashes", "-1", *TOY), "crashes is -1"),
         (("--refusals", "-2", *TOY), "refusals is -2"),
         (("--proposer-model", "x", "--proposer", "claude"), "ANTHROPIC_API_KEY"),
+        (("--proposer-model", "x"), "--proposer-model x and --proposer search"),
+        (("--seed", "3", "--proposer", "none"), "--seed 3 and --proposer none"),
+        (("-p", "judging", "{dollars: 1, dollars: 9}", *TOY), "'dollars' stands in line 1 and again in line 1"),
     ],
 )
 def test_bad_options_are_one_line_and_nothing_runs(notch, tmp_path, monkeypatch, args, said):
@@ -108,7 +111,7 @@ def test_the_log_begins_with_what_is_due_and_queued(notch, tmp_path):
     )
     screen = seal_run(tmp_path / "runs", slug="screen", gate="dev", status="indecisive", fingerprint=era)
     (tmp_path / "runs" / screen / PROPOSAL).write_text(json.dumps({"event": 1, "purpose": "screen", "steered": None}))
-    next_run.made.cache_clear()
+    origin.cache_clear()
     assert f"\n- due: decide prompting-ask-prune: {GOOD['hypothesis']}\n" in notch("log", *TOY).out
 
 

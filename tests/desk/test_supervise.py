@@ -11,6 +11,7 @@ from lib.desk.supervise import Desk
 from lib.files import NOTEBOOKS
 from lib.loop import steering as steer
 from lib.loop.events import Events
+from lib.loop.training_requests import open_request
 from lib.report import memory
 from lib.runs.ledger import Ledger
 from tests.lab.conftest import FULL, seal_run
@@ -87,12 +88,12 @@ def test_the_live_state_is_what_is_written_and_whether_its_process_lives(desk, l
 @pytest.mark.parametrize(
     "act, name, text",
     [
-        (lambda d: d.wish(" try slots "), "next.md", "try slots\n"),
-        (lambda d: d.stand("cheap"), "standing.md", "cheap\n"),
-        (lambda d: d.ban("decoding"), "bans.txt", "decoding\n"),
-        (lambda d: d.budget("dollars: 2"), "budget.yaml", "dollars: 2\n"),
-        (lambda d: d.pause(), "PAUSE", ""),
-        (lambda d: d.stop(), "STOP", ""),
+        (lambda d: d.write("next.md", " try slots "), "next.md", "try slots\n"),
+        (lambda d: d.write("standing.md", "cheap"), "standing.md", "cheap\n"),
+        (lambda d: d.write("bans.txt", "decoding"), "bans.txt", "decoding\n"),
+        (lambda d: d.write("budget.yaml", "dollars: 2"), "budget.yaml", "dollars: 2\n"),
+        (lambda d: d.switch("PAUSE"), "PAUSE", ""),
+        (lambda d: d.switch("STOP"), "STOP", ""),
     ],
 )
 def test_each_control_writes_its_one_file(desk, act, name, text):
@@ -101,17 +102,17 @@ def test_each_control_writes_its_one_file(desk, act, name, text):
 
 
 def test_what_was_written_can_be_taken_back(desk):
-    for act in (desk.wish, desk.stand, desk.ban, desk.budget):
-        act("decoding")
-        act("")
-    for act in (desk.pause, desk.stop):
-        act(True)
-        act(False)
+    for name in supervise.BOXES:
+        desk.write(name, "decoding")
+        desk.write(name, "")
+    for name in supervise.SWITCHES:
+        desk.switch(name)
+        desk.switch(name, False)
     assert list(desk.steer.iterdir()) == []
 
 
 def test_a_steering_file_that_is_not_understood_is_shown(desk):
-    desk.ban("retreival")
+    desk.write("bans.txt", "retreival")
     assert "retreival" in desk.now.text
 
 
@@ -139,15 +140,29 @@ def test_the_widgets_do_what_the_desk_does(busy):
 
 
 def test_a_refresh_shows_what_is_new(busy):
-    shown = {"now": type("Output", (), {"outputs": ()})()}
-    refresh = supervise._refresher(busy, shown)
-    refresh()
-    first = shown["now"].outputs
-    refresh()
-    assert shown["now"].outputs is first
+    panel = supervise.Panel(busy)
+    first = panel.parts["now"].outputs
+    panel.refresh()
+    assert panel.parts["now"].outputs is first
     seal_run(busy.runs, slug="more")
-    refresh()
-    assert shown["now"].outputs != first
+    panel.refresh()
+    assert panel.parts["now"].outputs != first
+
+
+def test_a_file_in_the_queue_that_is_no_proposal_keeps_its_row(busy):
+    (busy.steer / "queue" / "0009-x.json").write_text('{"by": "me", "proposal": {"lever": 3}}')
+    rows = busy.queue.text.splitlines()[2:]
+    assert len(rows) == 2 and rows[1] == "| 0009-x.json | ? | ? | cannot be read |"
+
+
+def test_a_training_request_stands_with_its_buttons_until_it_is_answered(busy):
+    folder = busy.steer / "requests"
+    open_request(folder, {"method": "sft", "data": {"pairs": 20}}, "drafts are vague | often", 0.05, "agent")
+    panel = supervise.Panel(busy)
+    assert "drafts are vague \\| often" in busy.requests.text and "0.050" in busy.requests.text
+    [row] = panel._approvals().children
+    row.children[1].click()
+    assert "approved" in busy.requests.text and panel._approvals().children == ()
 
 
 def test_the_notebook_is_short_and_holds_no_logic():

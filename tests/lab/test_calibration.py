@@ -19,6 +19,7 @@ from lib.measure.checks.noise import null_world
 from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import Ruler
 from lib.report import measured, tables
+from lib.report.era import eras
 from lib.runs import seal as seals
 from lib.runs.ledger import Ledger
 from lib.runs.record import CaseRow, RunCost
@@ -223,7 +224,7 @@ def pasting():
     """A step that answers with gold, taken out of the registry afterwards."""
     gold = {c.id: c.gold for c in Ruler.load().cases}
 
-    @pipeline.step("retrieval")
+    @pipeline.step("retrieval", takes=("draft",))
     def paste(cases: int = 30):
         def work(state):
             if False:
@@ -298,7 +299,7 @@ def test_what_measures_the_measure_is_no_part_of_the_climb_and_begins_no_era(lab
     lab.seal({}, kind="rejudge", lever="re-judge", status="reference", found={}, model="", pipeline=[])
     read = lab.read()
     assert [r["id"] for r in read.climb("f" * 64)] == [first] and read.champion("f" * 64)["id"] == first
-    assert tables.eras(read) == ["f" * 64]
+    assert eras(read) == ["f" * 64]
     assert len(tables.runs(read)) == 3 and len(tables.parameters(read)) == 3
     assert "0001-run" in tables.verdict(read).text and tables.headlines(read)
     assert "not measured" in measured.rule(read).text

@@ -53,7 +53,7 @@ REFUSED = [
     ({"pipeline": []}, BadPipeline, "a pipeline is a list"),
     ({"pipeline": ["ask"]}, BadPipeline, "step 1"),
     ({"pipeline": [{"step": "aks"}]}, BadPipeline, "no step 'aks'"),
-    (ask(questions=7), BadPipeline, "no argument 'questions'"),
+    (ask(questions=7), BadPipeline, "no parameter 'questions'"),
     (ask(n="seven"), BadPipeline, "n is 'seven'"),
     (ask(n=0), BadPipeline, "n is 0"),
     ({"decoding": {"temperature": 1}}, BadParameters, "decoding has no 'temperature'"),

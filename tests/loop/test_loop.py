@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from lib.files import ROOT
+from lib.files import ROOT, Exit
 from lib.lab.experiment import BadParameters
 from lib.loop import events, steering
 from lib.loop.events import Events
-from lib.loop.loop import DONE, FAILED, GAVE_UP, Loop, Settings, alone
+from lib.loop.loop import Loop, Settings, alone
 from lib.loop.proposers.plan import Plan
 from lib.loop.proposers.search import Search
 from lib.loop.steering import Limits
@@ -51,7 +51,7 @@ def records(folder):
 
 def test_a_loop_whose_runs_are_there_runs_nothing(tmp_path):
     work = loop(tmp_path, total=0)
-    assert [p.message for p in work.run()] == ["0 runs are sealed"] and work.code == DONE
+    assert [p.message for p in work.run()] == ["0 runs are sealed"] and work.end == Exit.OK
     assert [e["kind"] for e in Events(tmp_path / "runs")] == ["started", "stopped"]
 
 
@@ -108,7 +108,7 @@ def test_zero_crashes_or_refusals_are_no_limit(tmp_path):
     work = loop(tmp_path, total=1, limits=Limits(crashes=0, refusals=0))
     work._start()
     work._crashes = work._refusals = 50
-    assert work._end(work._look()) is None
+    assert work._ends(work._look()) == (None, "")
 
 
 def test_a_measuring_module_that_changed_between_two_calls_stops_it_until_accepted(tmp_path):
@@ -191,7 +191,7 @@ def test_proposals_refused_in_a_row_end_it(tmp_path):
     bad = plan(tmp_path, *[f"bad {n}" for n in range(5)])
     work = loop(tmp_path, bad, total=9, limits=Limits(refusals=3))
     said = list(work.run())
-    assert work.code == GAVE_UP and sum(p.what == "refused" for p in said) == 3 and "3 proposals" in said[-1].message
+    assert work.end == Exit.FAILED and sum(p.what == "refused" for p in said) == 3 and "3 proposals" in said[-1].message
 
 
 @pytest.mark.slow
@@ -200,7 +200,7 @@ def test_crashes_in_a_row_end_it_and_each_is_sealed(tmp_path):
     base = Base(model=str(tmp_path / "model"))
     work = Loop(tmp_path / "runs", tmp_path / "steer", Settings(base=base, limits=Limits(crashes=2)), Search())
     said = list(work.run())
-    assert work.code == FAILED and "2 runs in a row crashed" in said[-1].message
+    assert work.end == Exit.RUN_FAILED and "2 runs in a row crashed" in said[-1].message
     assert [r["status"] for r in records(tmp_path)] == ["crashed", "crashed"]
 
 

@@ -6,10 +6,11 @@ from collections import Counter
 import pytest
 
 from lib.claude.store import Store
+from lib.files import Exit
 from lib.lab.experiment import Experiment
 from lib.loop import events, next_run, steering
 from lib.loop.events import Events
-from lib.loop.loop import DONE, FAILED, Loop, Settings
+from lib.loop.loop import Loop, Settings
 from lib.loop.proposers.claude import FORM, ClaudeProposer
 from lib.loop.steering import Limits, Steering
 from lib.loop.validate import Base
@@ -157,7 +158,7 @@ def test_every_bad_proposal_is_refused_by_name_and_the_loop_goes_on(fought):
     folder, loop, said, _ = fought
     refused = Events(folder / "runs").of("refused")
     assert [e["rule"] for e in refused] == [rule for _, rule in HOSTILE]
-    assert loop.code == DONE and said[-1].message == "5 runs are sealed"
+    assert loop.end == Exit.OK and said[-1].message == "5 runs are sealed"
     assert Counter(p.what for p in said)["accepted"] == 3
 
 
@@ -204,7 +205,7 @@ def test_a_usage_limit_is_waited_out_and_ends_hard(tmp_path, key, monkeypatch):
         loop = work(tmp_path, ClaudeProposer(), total=9, wait=0.05, most_wait=1.0)
         said = list(loop.run())
     kinds = [p.what for p in said]
-    assert kinds.index("accepted") > kinds.index("waiting") and loop.code == FAILED
+    assert kinds.index("accepted") > kinds.index("waiting") and loop.end == Exit.RUN_FAILED
     assert "usage limit" in said[-1].message and len(Ledger.read(tmp_path / "runs").records) == 3
     waits = [e["seconds"] for e in Events(tmp_path / "runs").of("waiting")]
     assert waits[:2] == [0.1, 0.1] and len(waits) >= 5  # 0.05 and 0.1, each rounded to a tenth
@@ -216,7 +217,7 @@ def test_the_dollar_budget_ends_it(tmp_path, key):
         key(server)
         loop = work(tmp_path, ClaudeProposer(dollars=50.0), total=9, limits=Limits(dollars=0.02, refusals=100))
         said = list(loop.run())
-    assert loop.code == DONE and "of $0.02 are spent" in said[-1].message
+    assert loop.end == Exit.OK and "of $0.02 are spent" in said[-1].message
 
 
 @pytest.mark.slow
@@ -238,6 +239,6 @@ def test_what_a_crashed_run_paid_counts_and_no_run_is_made_that_cannot_be_judged
         loop = Loop(tmp_path / "runs", tmp_path / "steer", settings, None)
         said = list(loop.run())
     stored = sum(row["dollars"] for row in Store(tmp_path / "runs" / "judgments.jsonl"))
-    assert [p.record["status"] for p in said if p.record] == ["crashed"] and loop.code == DONE
+    assert [p.record["status"] for p in said if p.record] == ["crashed"] and loop.end == Exit.OK
     assert 0 < stored <= 0.1 and next_run.dollars(Ledger.read(tmp_path / "runs"), []) == stored
     assert said[-1].message == "what is left of $0.10 pays no further call of the judge"

@@ -8,7 +8,7 @@ from lib.claude import store
 from lib.claude.store import Store
 from lib.lab.experiment import Experiment
 from lib.loop import next_run
-from lib.loop.events import PROPOSAL, Events
+from lib.loop.events import PROPOSAL, Events, origin
 from lib.loop.next_run import Rules, next_action
 from lib.loop.steering import Limits, Steering
 from lib.loop.validate import Base
@@ -38,7 +38,7 @@ class World:
     def seal(self, qualities=None, purpose="decide", event=None, **changes):
         run = self.lab.seal(qualities, fingerprint=ERA, **changes)
         (self.lab.folder / run / PROPOSAL).write_text(json.dumps({"event": event, "purpose": purpose, "steered": None}))
-        next_run.made.cache_clear()
+        origin.cache_clear()
         return run
 
     def accept(self, **change):
@@ -134,7 +134,7 @@ def test_an_indecisive_run_that_samples_is_repeated_up_to_the_cap(begun):
 
 
 def test_a_repeat_with_claude_asks_the_judge_afresh():
-    told = next_run._repeat({"judge": "claude", "judging": {"dollars": 1}, "seed": 0}, {"id": "0007-x"}, 2)
+    told = next_run._repeat({"judge": "claude", "judging": {"dollars": 1}, "seed": 0}, "0007-x", 2)
     assert told["judging"] == {"dollars": 1, "replicate": 2} and told["of"] == "0007-x"
 
 
@@ -172,21 +172,23 @@ def test_a_proposal_for_another_ruler_is_not_open_any_more(begun):
 
 def test_patience_counts_attempts_since_the_last_keep_and_asks_once_to_leave(begun):
     better = begun.seal(up(begun.lab.full, 0.3), slug="better", lever="schema")
-    assert next_run.leave(begun.lab.read(), ERA, Rules(patience=2)) == ""
+    assert next_run.banned_lever(begun.lab.read(), ERA, Rules(patience=2)) == ""
     for number in range(1, 5):
         begun.seal(mixed(up(begun.lab.full, 0.3), 0.1), status=None, slug=f"r{number}", hypothesis=str(number))
         ledger = begun.lab.read()
-        assert ledger.champion(ERA)["id"] == better and next_run.stale(ledger, ERA) == number
-        assert next_run.leave(ledger, ERA, Rules(patience=2)) == ("schema" if number % 2 == 0 else "")
+        assert ledger.champion(ERA)["id"] == better and next_run.runs_since_keep(ledger, ERA) == number
+        assert next_run.banned_lever(ledger, ERA, Rules(patience=2)) == ("schema" if number % 2 == 0 else "")
 
 
 def test_the_cost_is_that_of_runs_and_proposer(lab):
-    two = Ledger(lab.folder, [{"cost": {"judge_dollars": 0.5, "dollars": 0.25}}, {"cost": {}}])
+    two = Ledger(
+        lab.folder, [lab.record_of({}, cost={"judge_dollars": 0.5, "dollars": 0.25}), lab.record_of({}, cost={})]
+    )
     assert next_run.dollars(two, [{"dollars": 0.125}, {}]) == 0.875
 
 
 def test_what_the_store_says_was_paid_counts_where_it_is_more_than_the_records_say(lab):
-    run = Ledger(lab.folder, [{"cost": {"judge_dollars": 0.5, "dollars": 0.25}}, {"cost": {}}])
+    run = Ledger(lab.folder, [lab.record_of({}, cost={"judge_dollars": 0.5, "dollars": 0.25})])
     paid = Store(lab.folder / store.NAME)
     for number, (sum_, counted) in enumerate([(0.375, 0.75), (0.375, 1.0), (0.25, 1.25)]):
         paid.append({"type": store.REPLY, "key": str(number), "dollars": sum_})

@@ -1,19 +1,21 @@
 """The proposer without a key: sensible candidates, seeded, led by results, obedient to bans and wishes."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from lib.agent.dry_run import fault
-from lib.agent.pipeline import STEPS
+from lib.agent.dry_run import TASK, StandIn, fault
+from lib.agent.pipeline import STEPS, run
 from lib.agent.steps import build
 from lib.lab.experiment import Experiment
 from lib.loop.events import Events
 from lib.loop.proposal import PROPOSABLE, Proposal
-from lib.loop.proposers.search import Search, candidates, fresh, variants
+from lib.loop.proposers.search import Search, fresh, neighbours, variants
 from lib.loop.steering import Limits, Steering
 from lib.loop.validate import Base, classes
 from lib.loop.view import View
+from lib.models.model import Decoding
 
 BASE = Base(model="toy")
 ERA = Experiment(**BASE.baseline).fingerprint
@@ -36,12 +38,12 @@ def begun(lab):
 
 
 def test_every_step_of_the_registry_is_walked(begun):
-    steps = {row["step"] for c in candidates(view(begun)) for row in c.pipeline}
+    steps = {row["step"] for c in neighbours(view(begun)) for row in c.pipeline}
     assert steps == set(STEPS)
 
 
 def test_nearly_every_candidate_builds(begun):
-    made = list(candidates(view(begun)))
+    made = list(neighbours(view(begun)))
     good = fresh(view(begun))
     assert len(good) > 30 and all(build(c.pipeline) for c in good)
     assert {c.lever for c in made} >= {"prompting", "schema", "decoding", "retrieval", "over-generate and prune"}
@@ -60,29 +62,44 @@ def test_every_candidate_can_end_in_a_set_and_what_fills_the_pool_is_followed_by
     told = [[row["step"] for row in c.pipeline] for c in some]
     filled = [names for names in told if "sample" in names]
     assert filled and all(
-        any(STEPS[name].pool == "chooses" for name in names[names.index("sample") :]) for names in filled
+        any("pool" in STEPS[name].takes for name in names[names.index("sample") :]) for names in filled
     )
     assert ["ask", "sample", "tournament"] in told and ["brainstorm", "prune"] in told
     assert any(c.change.endswith(", and sample") for c in some)
 
 
 def test_a_step_that_chooses_cannot_work_without_a_pool():
-    chooses = {name for name, lever in STEPS.items() if lever.pool == "chooses"}
+    chooses = {name for name, lever in STEPS.items() if "pool" in lever.takes}
     assert chooses == {name for name in STEPS if "no pool" in fault(build([{"step": "ask"}, {"step": name}]))}
 
 
 def test_a_step_that_fills_the_pool_lets_a_choice_follow_and_keeps_the_draft():
-    fills = {name for name, lever in STEPS.items() if lever.pool == "fills"}
+    fills = {name for name, lever in STEPS.items() if lever.gives == ("pool",)}
     assert fills == {"sample", "donor"}
     assert [name for name in fills if fault(build([{"step": "ask"}, {"step": name}, {"step": "best"}]))] == []
 
 
-def test_the_role_of_a_step_says_what_it_can_work_on():
-    alone = {name: fault(build([{"step": name}])) for name in STEPS}
-    roles = {name: lever.role for name, lever in STEPS.items()}
-    assert all(roles[name] == "after" for name, wrong in alone.items() if "no draft" in wrong)
-    assert all(roles[name] == "before" for name, wrong in alone.items() if "no step of it writes a set" in wrong)
-    assert (roles["ask"], roles["demos"], roles["prune"]) == ("source", "before", "after")
+@pytest.mark.parametrize("name", STEPS)
+def test_what_a_step_takes_and_gives_is_what_it_reads_and_writes(name):
+    lever, model = STEPS[name], StandIn()
+    before = {"demos": [{"step": "demos"}], "draft": [{"step": "ask", "n": 9}], "pool": [{"step": "sample"}]}
+    for part in lever.takes:
+        without = [row for other, rows in before.items() if other != part for row in rows]
+        [state] = run(build(without), [TASK], model, Decoding(max_tokens=9999))
+        lacking = replace(state, **{part: None if part == "draft" else ()})
+        with pytest.raises((AssertionError, IndexError, ValueError)):
+            drain(build([{"step": name}])[0].run(lacking))
+    [state] = run(build(sum(before.values(), [])), [TASK], model, Decoding(max_tokens=9999))
+    [after] = run(build([*sum(before.values(), []), {"step": name}]), [TASK], model, Decoding(max_tokens=9999))
+    for part in ("demos", "pool"):
+        if getattr(after, part) != getattr(state, part):
+            assert part in lever.gives
+    assert after.draft == state.draft or "draft" in lever.gives
+
+
+def drain(work):
+    """Take a step as far as it gets without replies."""
+    next(work)
 
 
 def test_an_argument_is_varied_one_at_a_time():
@@ -97,7 +114,7 @@ def test_the_same_ledger_and_seed_give_the_same_proposal_and_another_seed_anothe
 
 def test_what_it_proposes_passes_every_rule(begun):
     for seed in range(5):
-        assert view(begun).admit(propose(begun, seed))
+        assert view(begun).validate(propose(begun, seed))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def put(folder, **files):
 
 def test_an_empty_folder_steers_nothing(tmp_path):
     told = steering.read(tmp_path / "steer")
-    assert (told.wish, told.standing, told.stop, told.pause, told.bans, told.limits, told.odd) == (
+    assert (told.wish, told.standing, told.stop, told.pause, told.bans, told.limits, told.faults) == (
         "", "", False, False, frozenset(), {}, (),
     )  # fmt: skip
 
@@ -25,7 +25,7 @@ def test_every_file_is_read(tmp_path):
         budget__yaml="dollars: 2\nminutes: 5\n", STOP="", PAUSE="")  # fmt: skip
     told = steering.read(tmp_path)
     assert (told.wish, told.standing, told.stop, told.pause) == ("try retrieval", "cheap things", True, True)
-    assert told.bans == {"decoding", "prune"} and told.limits == {"dollars": 2, "minutes": 5} and told.odd == ()
+    assert told.bans == {"decoding", "prune"} and told.limits == {"dollars": 2, "minutes": 5} and told.faults == ()
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,20 @@ def test_every_file_is_read(tmp_path):
 def test_what_cannot_be_understood_is_said_and_counts_for_nothing(tmp_path, files, said):
     put(tmp_path, **files)
     told = steering.read(tmp_path)
-    assert said in told.odd[0] and told.limits == {}
+    assert said in told.faults[0] and told.limits == {}
 
 
-def test_a_file_that_is_no_text_is_odd_not_an_error(tmp_path):
+def test_a_limit_that_stands_twice_is_said_with_both_lines_and_neither_counts(tmp_path):
+    steering.write(tmp_path, "budget.yaml", "dollars: 5\nminutes: 9\ndollars: 50\n")
+    told = steering.read(tmp_path)
+    assert told.limits == {} and told.faults == (
+        f"{tmp_path / 'budget.yaml'}: 'dollars' stands in line 1 and again in line 3; keep one",
+    )
+
+
+def test_a_file_that_is_no_text_is_a_fault_not_an_error(tmp_path):
     (tmp_path / "next.md").write_bytes(b"\xff\xfe\x00")
-    assert "next.md" in steering.read(tmp_path).odd[0]
+    assert "next.md" in steering.read(tmp_path).faults[0]
 
 
 def test_each_change_is_one_event(tmp_path):

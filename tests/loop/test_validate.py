@@ -30,7 +30,7 @@ def view(lab, bans=(), leave="", **limits):
 
 def refusal(lab, change, **told):
     with pytest.raises(Refused) as stopped:
-        view(lab, **told).admit(Proposal.read(GOOD | change))
+        view(lab, **told).validate(Proposal.read(GOOD | change))
     return stopped.value
 
 
@@ -39,7 +39,7 @@ def ask(**args):
 
 
 def test_a_good_proposal_becomes_parameters_of_the_full_gate(lab):
-    told = view(lab).admit(Proposal.read(GOOD))
+    told = view(lab).validate(Proposal.read(GOOD))
     assert (told["gate"], told["model"], told["pipeline"], told["predicted"]) == ("full", "toy", GOOD["pipeline"], 0.02)
 
 
@@ -87,7 +87,7 @@ def test_a_ban_hits_class_family_and_step(lab, ban):
 
 
 def test_a_ban_of_prompting_spares_the_plain_asking_step(lab):
-    assert view(lab, bans=["prompting"]).admit(Proposal.read(GOOD))
+    assert view(lab, bans=["prompting"]).validate(Proposal.read(GOOD))
     assert refusal(lab, ask(advice=["coach"]), bans=["prompting"]).name == "banned"
 
 
@@ -98,7 +98,7 @@ def test_decoding_is_banned_by_what_is_set_not_by_what_is_said(lab):
 def test_patience_demands_another_class(lab):
     assert refusal(lab, {}, leave="over-generate and prune").name == "patience"
     assert refusal(lab, {"lever": "retrieval"}, leave="over-generate and prune").name == "patience"
-    assert view(lab, leave="retrieval").admit(Proposal.read(GOOD))
+    assert view(lab, leave="retrieval").validate(Proposal.read(GOOD))
 
 
 def test_what_was_run_under_another_story_is_a_duplicate(lab):
@@ -110,13 +110,13 @@ def test_what_was_run_under_another_story_is_a_duplicate(lab):
 
 def test_a_run_of_another_ruler_is_no_duplicate(lab):
     lab.seal(pipeline=GOOD["pipeline"])
-    assert view(lab).admit(Proposal.read(GOOD))
+    assert view(lab).validate(Proposal.read(GOOD))
 
 
 @pytest.mark.parametrize("rule", ["bad-pipeline", "no-adapter", "no-parent", "banned", "budget"])
 def test_what_was_refused_passes_once_its_reason_is_gone(lab, rule):
     refused(Events(lab.folder), GOOD, Refused(rule, "so it was"))
-    assert view(lab).admit(Proposal.read(GOOD))
+    assert view(lab).validate(Proposal.read(GOOD))
 
 
 def test_a_step_that_did_not_exist_yet_may_be_proposed_once_it_does(lab, monkeypatch):
@@ -125,7 +125,7 @@ def test_a_step_that_did_not_exist_yet_may_be_proposed_once_it_does(lab, monkeyp
     before = refusal(lab, {})
     refused(Events(lab.folder), GOOD, before)
     monkeypatch.setitem(STEPS, "prune", prune)
-    assert before.name == "bad-pipeline" and view(lab).admit(Proposal.read(GOOD))
+    assert before.name == "bad-pipeline" and view(lab).validate(Proposal.read(GOOD))
 
 
 def test_what_cannot_change_is_refused_again_by_the_same_rule(lab):
@@ -155,7 +155,7 @@ KINDS = [
 
 @pytest.mark.parametrize("lever, pipeline, decoding", KINDS)
 def test_a_class_that_the_setup_shows_is_accepted(lab, lever, pipeline, decoding):
-    assert view(lab).admit(Proposal.read(GOOD | {"lever": lever, "pipeline": pipeline, "decoding": decoding}))
+    assert view(lab).validate(Proposal.read(GOOD | {"lever": lever, "pipeline": pipeline, "decoding": decoding}))
 
 
 @pytest.mark.parametrize("lever", ["self-critique", "schema", "decoding", "adapter", "retrieval"])
@@ -169,7 +169,7 @@ def test_taking_out_a_step_of_the_parent_belongs_to_the_class_of_that_step(lab):
     out = {"lever": "self-critique", "pipeline": [{"step": "ask", "tokens": 400}]}
     parent = lab.seal(pipeline=CRITIQUE)
     assert refusal(lab, out).name == "lever"
-    assert view(lab).admit(Proposal.read(GOOD | out | {"parent": parent}))
+    assert view(lab).validate(Proposal.read(GOOD | out | {"parent": parent}))
 
 
 # --- adapters
@@ -194,7 +194,7 @@ def trained(lab, slug="sft", kind="train", epochs=()):
 def admitted(lab, **change):
     fingerprint = Experiment(**MLX.baseline).fingerprint
     seen = View(lab.read(), Events(lab.folder), Steering(), MLX, Limits(), fingerprint)
-    return seen.admit(Proposal.read(GOOD | {"lever": "adapter", "pipeline": [{"step": "ask"}]} | change))
+    return seen.validate(Proposal.read(GOOD | {"lever": "adapter", "pipeline": [{"step": "ask"}]} | change))
 
 
 def donates(adapter):

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from lib.report import compared, figures, tables
+from lib.report import compared, figures
+from lib.report.era import Era
 from tests.measure.checks.test_compare import found as readings  # noqa: F401  a fixture
 from tests.report.test_tables import ERA, ledger_of, made
 
@@ -62,7 +63,7 @@ def test_of_two_comparisons_the_wider_is_shown_and_of_equals_the_newer(tmp_path,
     wider = {**found, "groups": [group, {**group, "group": "again"}]}
     rows = [made(n, "reference", None, s, kind="models", found=f) for n, s, f in
             ((1, "wide", wider), (2, "wide-again", wider), (3, "narrow", found))]  # fmt: skip
-    assert tables.widest(ledger_of(tmp_path, *rows), ERA)["id"] == "0002-wide-again"
+    assert Era(ledger_of(tmp_path, *rows), ERA).comparison().id == "0002-wide-again"
 
 
 def test_controls_stand_below_the_candidates_and_none_stands_twice(found):

@@ -14,6 +14,7 @@ from lib.measure import calibrate
 from lib.measure.answer import NoAnswer
 from lib.measure.judge import DIMENSIONS
 from lib.report import figures, levers, measured, tables
+from lib.report.era import Era, eras
 from lib.runs.ledger import Ledger
 from lib.runs.record import record_of
 from lib.runs.seal import LEDGER
@@ -80,7 +81,7 @@ def climb(tmp_path):
 
 EMPTY = [
     tables.caveats, tables.runs, tables.confirmations, tables.hypotheses, tables.verdict, tables.headlines,
-    tables.parameters, tables.eras,
+    tables.parameters, eras,
 ]  # fmt: skip
 
 
@@ -131,7 +132,7 @@ def test_runs_of_another_era_are_in_no_table_of_this_one(tmp_path, climb):
     other = made(11, quality=0.9, slug="other", fingerprint="e" * 64)
     both = ledger_of(tmp_path, *climb.records, other)
     assert "0011-other" not in set(tables.climb(both, ERA)["id"])
-    assert tables.eras(both) == [ERA, "e" * 64] and tables.latest(both) == "e" * 64
+    assert eras(both) == [ERA, "e" * 64] and tables.latest(both) == "e" * 64
     assert "2 eras" in tables.caveats(both).text and "eras" not in tables.caveats(climb).text
 
 
@@ -282,7 +283,7 @@ def scaled(tmp_path, champion, levels=LEVELS, gate="full"):
 
 def test_the_headline_is_the_share_of_the_way_from_the_any_task_set_to_the_stronger_frontier(tmp_path):
     ledger = scaled(tmp_path, 0.3)
-    assert tables.way(ledger, ERA) == pytest.approx(0.5)
+    assert Era(ledger, ERA).share == pytest.approx(0.5)
     said = "the champion has come 50 % of the way from a set that fits any task (0.100) to the frontier's own answers"
     assert said in tables.headlines(ledger)[1] and said[4:] in measured.scale(ledger).text
     assert said[4:] in tables.verdict(ledger).text and "template" not in " ".join(tables.headlines(ledger))
@@ -304,13 +305,13 @@ def test_controls_stand_in_the_chart_and_in_a_table_with_the_champions_differenc
 
 
 def test_controls_of_another_gate_or_era_are_not_those_of_the_climb(tmp_path):
-    assert tables.controls(scaled(tmp_path / "dev", 0.3, gate="dev"), ERA) == {}
-    assert tables.controls(scaled(tmp_path / "full", 0.3), "e" * 64) == {}
+    assert Era(scaled(tmp_path / "dev", 0.3, gate="dev"), ERA).controls.empty
+    assert Era(scaled(tmp_path / "full", 0.3), "e" * 64).controls.empty
 
 
 def test_before_any_calibration_the_report_says_which_command_measures_the_controls(tmp_path, climb):
     assert "`notch calibrate` measures it" in tables.headlines(climb)[1]
-    assert "`notch calibrate` measures it" in measured.scale(climb).text and tables.way(climb, ERA) is None
+    assert "`notch calibrate` measures it" in measured.scale(climb).text and Era(climb, ERA).share is None
 
 
 def test_sealed_stored_answers_are_the_frontier_where_no_calibration_is(tmp_path):
@@ -319,8 +320,8 @@ def test_sealed_stored_answers_are_the_frontier_where_no_calibration_is(tmp_path
     assert tables.anchors(ledger_of(tmp_path, made(1), *anchors), ERA) == {"stored:b": 0.5}
     without = {name: q for name, q in LEVELS.items() if not name.startswith("stored:")}
     ledger = scaled(tmp_path, 0.3, without)
-    assert "stores no frontier" in tables.headline(ledger, ERA)
-    assert tables.way(ledger_of(tmp_path, *ledger.records, *anchors), ERA) == pytest.approx(0.5)
+    assert "stores no frontier" in tables.headline(Era(ledger, ERA))
+    assert Era(ledger_of(tmp_path, *ledger.records, *anchors), ERA).share == pytest.approx(0.5)
 
 
 # --- seals

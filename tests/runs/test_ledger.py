@@ -228,6 +228,16 @@ def test_verify_names_a_file_that_was_added_to_a_run(lab, name):
     assert any(str(run / name) in text for text in verify(lab.folder))
 
 
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "._record.json", ".ipynb_checkpoints/experiment-checkpoint.ipynb", "Thumbs.db"]
+)
+def test_what_a_desktop_leaves_in_a_run_is_no_tampering(lab, name):
+    run = lab.folder / lab.seal()
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_bytes(b"left by looking")
+    assert verify(lab.folder) == []
+
+
 @pytest.mark.parametrize("name", ["record.json", "cases.jsonl", "experiment.ipynb", SEAL])
 def test_verify_names_a_file_that_was_taken_away(lab, name):
     run = lab.folder / lab.seal()

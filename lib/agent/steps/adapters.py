@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lib.agent import prompt
-from lib.agent.pipeline import Call, Misplaced, State, Work, step
+from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply
 from lib.agent.steps.asking import Count, read_set
 from lib.agent.steps.choosing import sets, transplanted
 
 
-@step("adapter", calls=lambda **_: 1, needs=lambda **_: ["adapters"], role="after", pool="fills")
+@step("adapter", calls=lambda **_: 1, needs=lambda **_: ["adapters"], uses=("demos", "draft", "pool"), gives=("pool",))
 def donor(adapter: str = "", n: Count = 7):
     """Add a set by another adapter (its folder; "" is the bare base) to the pool; go on with merge, best or transplant."""
 
@@ -23,28 +23,25 @@ def donor(adapter: str = "", n: Count = 7):
         [reply] = yield [Call(prompt.ask(state.task, n, "json", (), demos), adapter=adapter)]
         own = sets(state)
         try:
-            given = read_set(reply)
+            donated = read_set(reply)
         except BadReply as error:
             if not own:
                 raise
             return replace(state, pool=own).note(f"donor left out: {error}")
-        return replace(state, draft=state.draft or given, pool=(*own, given))
+        return replace(state, draft=state.draft or donated, pool=(*own, donated))
 
     return run
 
 
-@step("adapter", role="after", pool="chooses")
+@step("adapter", takes=("draft", "pool"))
 def transplant(most: Count = 2):
     """Replace up to `most` questions of the draft that repeat others most by what only the last set of the pool asks."""
 
     def run(state: State) -> Work:
-        draft = state.need("transplant")
-        if not state.pool:
-            raise Misplaced("transplant: no pool to work on; put donor before it")
-        made, swaps = transplanted(draft, state.pool[-1:], most)
+        draft, swaps = transplanted(state.written, state.pool[-1], most)
         for out, new in swaps:
             state = state.note(f"transplanted: {out} > {new}")
-        return replace(state, draft=made)
+        return replace(state, draft=draft)
         yield  # makes this a generator, as every step is
 
     return run

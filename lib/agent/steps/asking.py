@@ -26,7 +26,7 @@ Schema = Literal["json", "lines", "slots", "unknowns", "reasons", "givens"]
 Grammar = Literal["off", "count", "questions"]
 
 
-@step("prompting", calls=lambda **_: 1, needs=lambda grammar, **_: [] if grammar == "off" else ["grammar"])
+@step("prompting", calls=lambda **_: 1, needs=lambda grammar, **_: ["grammar"] * (grammar != "off"), uses=("demos",))
 def ask(
     n: Count = 7,
     schema: Schema = "json",
@@ -52,7 +52,9 @@ def ask(
     for a in advice:
         if a not in prompt.ADVICE and len(a.split()) < 2:
             raise ValueError(f"advice {a!r} is neither your own words nor one of {', '.join(prompt.ADVICE)}")
-    change: dict[str, Any] = {"max_tokens": tokens} if tokens > 0 else {}
+    change: dict[str, Any] = {}
+    if tokens > 0:
+        change["max_tokens"] = tokens
     if grammar != "off":
         change["grammar"] = prompt.set_grammar(n, schema, grammar == "questions")
 
@@ -74,7 +76,7 @@ def read_set(reply: Completion, schema: str = "json", take: int = 0) -> Draft:
     return prompt.parse_set(reply.text, schema)
 
 
-@step("prompting", calls=lambda names, **_: len(names), role="after")
+@step("prompting", calls=lambda names, **_: len(names), gives=("draft", "pool"))
 def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: Count = 7, to: Count = 7):  # noqa: B006
     """Ask once from each perspective and merge the sets in turn, first questions first, without repeats."""
     known = list(prompt.FRAMES)
@@ -84,9 +86,10 @@ def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: Count = 
     def run(state: State) -> Work:
         replies = yield [Call(prompt.ask(state.task, n, "json", [name])) for name in names]
         drafts, faults = prompt.parse_each(replies, read_set)
-        for name, fault in zip([n for n, d in zip(names, drafts, strict=True) if d is None], faults, strict=True):
+        failed = [name for name, draft in zip(names, drafts, strict=True) if draft is None]
+        for name, fault in zip(failed, faults, strict=True):
             state = state.note(f"frame {name} left out: {fault}")
-        good = [d for d in drafts if d is not None]
+        good = [draft for draft in drafts if draft is not None]
         if not good:
             raise BadReply(f"no frame gave a set; the first said: {faults[0]}")
         return replace(state, draft=Draft(good[0].title, round_robin(good, to)), pool=(*state.pool, *good))
@@ -94,13 +97,21 @@ def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: Count = 
     return run
 
 
-@step("prompting", calls=lambda **_: 1, needs=lambda temp, **_: ["temperature"] if temp else [], role="after")
+@step(
+    "prompting",
+    calls=lambda **_: 1,
+    needs=lambda temp, **_: ["temperature"] * (temp > 0),
+    takes=("draft",),
+    gives=("draft", "pool"),
+)
 def beat(n: Count = 7, temp: Heat = 0.0):
     """Show the model its own draft as the obvious set and ask for one that beats it (temp 0: the run's own decoding)."""
 
     def run(state: State) -> Work:
-        first = state.need("beat")
-        [reply] = yield [Call(prompt.beat(state.task, first.questions, n), {"temp": temp} if temp else {})]
+        first, change = state.written, {}
+        if temp:
+            change["temp"] = temp
+        [reply] = yield [Call(prompt.beat(state.task, first.questions, n), change)]
         return replace(state, draft=read_set(reply), pool=(*state.pool, first))
 
     return run

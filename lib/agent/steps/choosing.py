@@ -8,39 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from lib.agent import prompt
-from lib.agent.likeness import clusters, composite, dispersion, in_form, round_robin, similarity
-from lib.agent.pipeline import Call, Misplaced, State, Work, step
+from lib.agent.likeness import closest, clusters, composite, dispersion, in_form, others, round_robin, top
+from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply, Draft
 from lib.agent.steps.asking import Count, Grammar, Heat, read_set
 from lib.models.embed import embedder
+
+MOST_SETS = 16  # of a pool that a step looks at
+UNSCORED = -1e9  # log-probability of a set that the model gave none: never the best
+ANOTHER_TOPIC = 0.3  # similarity under which a question asks about something else altogether
 
 
 @step(
     "over-generate and prune",
     calls=lambda temps, **_: len(temps),
-    needs=lambda grammar, **_: ["temperature"] if grammar == "off" else ["temperature", "grammar"],
-    role="after",
-    pool="fills",
+    needs=lambda grammar, **_: ["temperature"] + ["grammar"] * (grammar != "off"),
+    uses=("demos", "draft", "pool"),
+    gives=("pool",),
 )
 def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] = [], grammar: Grammar = "off"):  # noqa: B006
     """Draw a set at each temperature into the pool, beside the draft that is there; choose with a step after it."""
     if not 1 <= len(temps) <= 16:
         raise ValueError(f"temps is {temps}, expected 1 to 16 temperatures")
-    form = {} if grammar == "off" else {"grammar": prompt.set_grammar(n, "json", grammar == "questions")}
+    form: dict[str, Any] = {}
+    if grammar != "off":
+        form["grammar"] = prompt.set_grammar(n, "json", grammar == "questions")
 
     def run(state: State) -> Work:
         demos = [(e.task, e.shown("json")) for e in state.demos]
         messages = prompt.ask(state.task, n, "json", advice, demos)
         replies = yield [Call(messages, {"temp": float(t), **form}) for t in temps]
         drafts, faults = prompt.parse_each(replies, read_set)
-        if faults:
-            state = state.note(f"{len(faults)} of {len(temps)} sets left out: {faults[0]}")
-        pool = (*sets(state), *(d for d in drafts if d is not None))
+        state = state.left_out(faults, len(temps), "sets")
+        pool = (*sets(state), *(draft for draft in drafts if draft is not None))
         if not pool:
             raise BadReply(f"no set could be read; the first: {faults[0]}")
         return replace(state, draft=state.draft or pool[0], pool=pool)
@@ -50,20 +55,16 @@ def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] 
 
 def sets(state: State) -> tuple[Draft, ...]:
     """What there is to choose from: the pool, or where there is none the draft."""
-    return state.pool or ((state.draft,) if state.draft else ())
-
-
-def _pool(state: State, name: str, most: int = 16) -> list[Draft]:
-    if not state.pool:
-        raise Misplaced(f"{name}: no pool to work on; put sample, frames or donor before it")
-    return in_form(state.pool)[:most]
+    if state.draft and not state.pool:
+        return (state.draft,)
+    return state.pool
 
 
 @step(
     "over-generate and prune",
-    calls=lambda by, most: most if by == "logprob" else 0,
-    needs=lambda by, most: ["logprobs"] if by == "logprob" else [],
-    pool="chooses",
+    calls=lambda by, most: most * (by == "logprob"),
+    needs=lambda by, most: ["logprobs"] * (by == "logprob"),
+    takes=("pool",),
 )
 def best(
     by: Literal["composite", "dispersion", "agreement", "logprob"] = "composite",
@@ -72,96 +73,106 @@ def best(
     """Choose one set of the pool: by a code ruler, by how far its questions stand apart, by agreement, by likelihood."""
 
     def run(state: State) -> Work:
-        drafts = _pool(state, "best", most)
+        drafts = in_form(state.pool)[:most]
         if by == "logprob":
             # All are scored as replies to the plain call, so that only the text differs.
-            asked = prompt.ask(state.task, len(drafts[0].questions))
-            replies = yield [Call(asked, reply=prompt.write_set(d)) for d in drafts]
-            scores = [-1e9 if r.logprob is None else r.logprob for r in replies]
+            plain = prompt.ask(state.task, len(drafts[0].questions))
+            replies = yield [Call(plain, reply=prompt.write_set(draft)) for draft in drafts]
+            scores = [UNSCORED if reply.logprob is None else reply.logprob for reply in replies]
         elif by == "dispersion":
             scores = [dispersion(d, embedder()) for d in drafts]
         elif by == "agreement":
-            scores = [sum(_agree(d, other) for other in drafts) for d in drafts]
+            scores = [_agreement(d, drafts) for d in drafts]
         else:
             scores = [composite(d, state.task) for d in drafts]
-        won = max(range(len(drafts)), key=lambda i: (scores[i], -i))
-        told = ", ".join(f"{s:.3f}" for s in scores)
-        return replace(state, draft=drafts[won]).note(f"set {won + 1} by {by}: {told}")
+        [won] = top(scores, 1)
+        shown = ", ".join(f"{score:.3f}" for score in scores)
+        return replace(state, draft=drafts[won]).note(f"set {won + 1} by {by}: {shown}")
 
     return run
 
 
-def _agree(a: Draft, b: Draft) -> float:
-    """How much of one set stands in another, 0 to 1."""
-    near = [max((similarity(q, p) for p in b.questions), default=0.0) for q in a.questions]
-    return sum(near) / len(near) if near else 0.0
+def _agreement(draft: Draft, drafts: Sequence[Draft]) -> float:
+    """How much of a set stands in each of the sets (0 to 1 a set), summed."""
+    total = 0.0
+    for other in drafts:
+        near = [closest(question, other.questions) for question in draft.questions]
+        if near:
+            total += sum(near) / len(near)
+    return total
 
 
-@step("over-generate and prune", calls=lambda most: 2 * (most - 1), pool="chooses")
+@step("over-generate and prune", calls=lambda most: 2 * (most - 1), takes=("pool",))
 def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4):
     """Let the model compare the sets of the pool in pairs, each pair in both orders; where the two disagree the earlier stays."""
 
     def run(state: State) -> Work:
-        left = _pool(state, "tournament", most)
+        drafts = in_form(state.pool)[:most]
         matches = unread = 0
-        while len(left) > 1:
-            pairs = list(zip(left[::2], left[1::2], strict=False))
-            orders = [p for a, b in pairs for p in ((a, b), (b, a))]
-            replies = yield [Call(prompt.compare(state.task, x.questions, y.questions)) for x, y in orders]
-            said, faults = prompt.parse_each(replies, lambda r: prompt.parse_better(r.text))
+        while len(drafts) > 1:
+            pairs = list(zip(drafts[::2], drafts[1::2], strict=False))
+            calls = []
+            for a, b in pairs:
+                calls.append(Call(prompt.compare(state.task, a.questions, b.questions)))
+                calls.append(Call(prompt.compare(state.task, b.questions, a.questions)))
+            replies = yield calls
+            better, faults = prompt.parse_each(replies, lambda r: prompt.parse_better(r.text))
             matches, unread = matches + len(pairs), unread + len(faults)
-            winners = [b if said[2 * i : 2 * i + 2] == ["B", "A"] else a for i, (a, b) in enumerate(pairs)]
-            left = [*winners, *left[2 * len(pairs) :]]
-        return replace(state, draft=left[0]).note(f"won {matches} matches; {unread} of {2 * matches} replies unread")
+            without_match = drafts[2 * len(pairs) :]
+            drafts = []
+            for (a, b), first, second in zip(pairs, better[::2], better[1::2], strict=True):
+                drafts.append(b if (first, second) == ("B", "A") else a)
+            drafts += without_match
+        return replace(state, draft=drafts[0]).note(f"won {matches} matches; {unread} of {2 * matches} replies unread")
 
     return run
 
 
-@step("over-generate and prune", pool="chooses")
+@step("over-generate and prune", takes=("pool",))
 def consensus(to: Count = 7):
     """Keep the questions that most sets of the pool ask in some wording, in the order of the first set that asks them."""
 
     def run(state: State) -> Work:
-        drafts = _pool(state, "consensus")
-        rows = [(k, q) for k, d in enumerate(drafts) for q in d.questions]
-        groups = clusters([q for _, q in rows])
+        drafts = in_form(state.pool)[:MOST_SETS]
+        questions: list[str] = []
+        asked_by: list[int] = []  # of each question, which set asks it
+        for k, draft in enumerate(drafts):
+            questions += draft.questions
+            asked_by += [k] * len(draft.questions)
+        groups = clusters(questions)
         # By how many sets ask it, not how often: one set that repeats itself has one vote.
-        votes = [len({rows[i][0] for i in g}) for g in groups]
-        kept = sorted(sorted(range(len(groups)), key=lambda g: (-votes[g], g))[:to])
-        questions = tuple(rows[groups[g][0]][1] for g in kept)
-        told = ", ".join(str(votes[g]) for g in kept)
-        return replace(state, draft=Draft(drafts[0].title, questions)).note(f"votes of {len(drafts)} sets: {told}")
+        votes = [len({asked_by[i] for i in group}) for group in groups]
+        kept = top(votes, to)
+        chosen = Draft(drafts[0].title, tuple(questions[groups[g][0]] for g in kept))
+        shown = ", ".join(str(votes[g]) for g in kept)
+        return replace(state, draft=chosen).note(f"votes of {len(drafts)} sets: {shown}")
         yield  # makes this a generator, as every step is
 
     return run
 
 
-@step("over-generate and prune", pool="chooses")
+@step("over-generate and prune", takes=("pool",))
 def merge(to: Count = 7):
     """Put one set together from the pool: first questions first, in turn, without repeats."""
 
     def run(state: State) -> Work:
-        drafts = _pool(state, "merge")
+        drafts = in_form(state.pool)[:MOST_SETS]
         return replace(state, draft=Draft(drafts[0].title, round_robin(drafts, to)))
         yield  # makes this a generator, as every step is
 
     return run
 
 
-def transplanted(draft: Draft, donors: Sequence[Draft], most: int) -> tuple[Draft, list[tuple[str, str]]]:
-    """A draft with up to `most` questions that repeat others most replaced by what only the donors ask; (out, in) too."""
+def transplanted(draft: Draft, donor: Draft, most: int) -> tuple[Draft, list[tuple[str, str]]]:
+    """A draft with up to `most` questions that repeat others most replaced by what only the donor asks; (out, in) too."""
     questions, swaps = list(draft.questions), []
-    for offer in (q for d in donors for q in d.questions):
-        if len(swaps) == most or not questions:
+    for offer in donor.questions:
+        own = [i for i, question in enumerate(questions) if question not in [new for _, new in swaps]]
+        if len(swaps) == most or not own:
             break
-        worth = [
-            (max((similarity(q, p) for k, p in enumerate(questions) if k != i), default=0.0), i)
-            for i, q in enumerate(questions)
-            if q not in [new for _, new in swaps]
-        ]
-        nearest = max(similarity(offer, q) for q in questions)
-        if worth and nearest < 0.3:  # asks about something else altogether
-            _, at = max(worth)
+        if closest(offer, questions) < ANOTHER_TOPIC:
+            repeated = {i: closest(questions[i], others(questions, i)) for i in own}
+            at = max(own, key=lambda i: (repeated[i], i))
             swaps.append((questions[at], offer))
             questions[at] = offer
     return Draft(draft.title, tuple(questions)), swaps

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lib.agent import prompt
-from lib.agent.likeness import fresh
+from lib.agent.likeness import fresh, others
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.prompt import BadReply
 from lib.agent.steps.asking import Count, read_set
@@ -20,30 +20,28 @@ from lib.agent.steps.asking import Count, read_set
 
 def swap(state: State, at: int, question: str, why: str) -> State:
     """The state with question `at` replaced, unless the new one is no question or repeats another. Both are noted."""
-    draft = state.need("swap")
-    others = [q for i, q in enumerate(draft.questions) if i != at]
-    if not question.endswith("?") or not fresh(question, others):
-        return state.note(f"kept {draft.questions[at]!r} ({why}): the new one {prompt.clip(question)} is no better")
-    questions = tuple(question if i == at else q for i, q in enumerate(draft.questions))
-    return replace(state, draft=replace(draft, questions=questions)).note(
-        f"swapped ({why}): {draft.questions[at]} > {question}"
-    )
+    draft = state.written
+    old, questions = draft.questions[at], draft.questions
+    if not question.endswith("?") or not fresh(question, others(questions, at)):
+        return state.note(f"kept {old!r} ({why}): the new one {prompt.clip(question)} is no better")
+    draft = replace(draft, questions=(*questions[:at], question, *questions[at + 1 :]))
+    return replace(state, draft=draft).note(f"swapped ({why}): {old} > {question}")
 
 
-@step("self-critique", calls=lambda swaps, **_: 2 * swaps, role="after")
+@step("self-critique", calls=lambda swaps, **_: 2 * swaps, takes=("draft",))
 def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1):
     """Name the worst question and its fault and rewrite that one alone; at most `swaps` times, or until none is named."""
 
     def run(state: State) -> Work:
         for _ in range(swaps):
-            draft = state.need("critique")
-            [reply] = yield [Call(prompt.critique(state.task, draft.questions))]
+            questions = state.written.questions
+            [reply] = yield [Call(prompt.critique(state.task, questions))]
             try:
-                found = prompt.parse_critique(reply.text, len(draft.questions))
-                if found is None:
+                worst = prompt.parse_critique(reply.text, len(questions))
+                if worst is None:
                     return state.note("no fault found")
-                at, fault = found
-                [reply] = yield [Call(prompt.repair(state.task, draft.questions[at], fault))]
+                at, fault = worst
+                [reply] = yield [Call(prompt.repair(state.task, questions[at], fault))]
                 state = swap(state, at, prompt.parse_text(reply.text, "question"), fault)
             except BadReply as error:
                 return state.note(f"draft kept as it is: {error}")
@@ -52,13 +50,13 @@ def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1):
     return run
 
 
-@step("self-critique", calls=lambda rounds, **_: rounds, role="after")
+@step("self-critique", calls=lambda rounds, **_: rounds, takes=("draft",), gives=("draft", "pool"))
 def revise(rounds: Annotated[int, Field(ge=1, le=5)] = 1, n: Count = 7):
     """Show the whole draft and ask for a better one that keeps what is good."""
 
     def run(state: State) -> Work:
         for _ in range(rounds):
-            draft = state.need("revise")
+            draft = state.written
             [reply] = yield [Call(prompt.revise(state.task, draft.questions, n))]
             state = replace(state, draft=read_set(reply), pool=(*state.pool, draft))
         return state

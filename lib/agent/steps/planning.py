@@ -21,8 +21,9 @@ def _from(state: State, unknowns: list[str], n: int, least: int = 7) -> Work:
     """Questions for the first n different unknowns; fewer than n and `least` are filled up with general ones, and noted."""
     if not any(unknowns):
         raise BadReply("nothing to ask about was listed")
-    names = distinct([name for name in unknowns if name], n)
-    more = [g for g in GENERAL if fresh(g, names)][: max(0, min(n, least) - len(names))]
+    names = distinct(list(filter(None, unknowns)), n)
+    missing = max(0, min(n, least) - len(names))
+    more = [name for name in GENERAL if fresh(name, names)][:missing]
     if more:
         state = state.note(f"only {len(names)} different unknowns listed; filled up with: " + " | ".join(more))
     names += more
@@ -49,9 +50,9 @@ def assume(n: Count = 7):
         [reply] = yield [Call(prompt.plan(state.task))]
         steps = prompt.parse_list(reply.text, "steps")
         [reply] = yield [Call(prompt.assume(state.task, steps))]
-        told = prompt.parse_list(reply.text, "assumptions")
+        assumptions = prompt.parse_list(reply.text, "assumptions")
         # "budget: 500" assumes a value; the unknown is what stands before it.
-        return (yield from _from(state, [a.split(":")[0].strip() for a in told], n))
+        return (yield from _from(state, [text.split(":")[0].strip() for text in assumptions], n))
 
     return run
 
@@ -65,22 +66,20 @@ def diverge(ways: Few = 3, temp: Heat = 0.8, n: Count = 12):
     def run(state: State) -> Work:
         replies = yield [Call(prompt.brainstorm(state.task), {"temp": temp})] * ways
         lists, faults = prompt.parse_each(replies, lambda r: prompt.parse_list(r.text, "unknowns"))
-        good = [x for x in lists if x]
+        good = list(filter(None, lists))
         if not good:
             raise BadReply(f"no brainstorm was a list; the first said: {faults[0] if faults else 'nothing'}")
-        if faults:
-            state = state.note(f"{len(faults)} of {ways} brainstorms left out: {faults[0]}")
-        return (yield from _from(state, in_turn(good), n))
+        return (yield from _from(state.left_out(faults, ways, "brainstorms"), in_turn(good), n))
 
     return run
 
 
-@step("multi-call", calls=lambda **_: 1, role="after")
+@step("multi-call", calls=lambda **_: 1, takes=("draft",))
 def select(to: Count = 7):
     """Let the model choose `to` questions of the draft by number; a draft that is short enough stays as it is."""
 
     def run(state: State) -> Work:
-        draft = state.need("select")
+        draft = state.written
         again = repeats(draft.questions)  # a question said again word for word is no choice
         pool = [q for q, repeat in zip(draft.questions, again, strict=True) if not repeat]
         if len(draft.questions) <= to:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from lib.agent.bank import bank, nearest
+from lib.agent.bank import Example, bank, nearest
 from lib.agent.guard import content
-from lib.agent.likeness import repeats, similarity
+from lib.agent.likeness import closest, others, repeats, similarity
 from lib.agent.pipeline import State, Work, step
 from lib.agent.prompt import Draft
 from lib.agent.steps.asking import Count
@@ -21,12 +21,12 @@ By = Literal["redundancy", "meaning", "vagueness", "given", "neighbours", "corpu
 Scorer = Callable[[Sequence[str], int], float]
 
 
-@step("over-generate and prune", role="after")
+@step("over-generate and prune", takes=("draft",))
 def prune(to: Count = 7, by: By = "redundancy"):
     """Drop questions one by one until `to` are left: the most redundant, vaguest, least covering, farthest from the bank."""
 
     def run(state: State) -> Work:
-        draft = state.need("prune")
+        draft = state.written
         if len(draft.questions) > to:
             scorer = _scorer(by, state.task, draft.questions)
             draft, dropped = drop(draft, to, scorer)
@@ -57,27 +57,33 @@ def drop(draft: Draft, to: int, scorer: Scorer) -> tuple[Draft, list[str]]:
 def _scorer(by: str, task: str, all_of: Sequence[str]) -> Scorer:
     """How gladly one would drop question i of a list: higher goes first."""
     if by == "redundancy":
-        return lambda qs, i: max((similarity(qs[i], q) for k, q in enumerate(qs) if k != i), default=0.0)
+        return lambda qs, i: closest(qs[i], others(qs, i))
     if by == "meaning":
         vector = dict(zip(all_of, embedder().vectors(all_of), strict=True))
-        return lambda qs, i: max(
-            (round(float(vector[qs[i]] @ vector[q]), 5) for k, q in enumerate(qs) if k != i), default=0
-        )
+        # Rounded: the last digits of a product differ between machines and must not decide a tie.
+        return lambda qs, i: max((round(float(vector[qs[i]] @ vector[q]), 5) for q in others(qs, i)), default=0)
     if by == "vagueness":
         # A question that names nothing of its own says little: few content words, few letters.
         return lambda qs, i: -len(content(qs[i])) - len(qs[i]) / 1000
     if by == "given":
-        said = content(task)
-        return lambda qs, i: len(content(qs[i]) & said) / max(1, len(content(qs[i])))
+        words = content(task)
+        return lambda qs, i: len(content(qs[i]) & words) / max(1, len(content(qs[i])))
     if by == "neighbours":
-        good = [q for e in nearest(task, bank(), 5) for q in e.draft.questions]
-        return lambda qs, i: -max((similarity(qs[i], g) for g in good), default=0.0)
+        good = _asked(nearest(task, bank(), 5))
+        return lambda qs, i: -closest(qs[i], good)
     if by in ("corpus", "covering"):
         # The one whose loss costs least of what the set covers: questions of near tasks, or the whole first draft.
-        wanted = [q for e in nearest(task, bank(), 3) for q in e.draft.questions] if by == "corpus" else list(all_of)
+        wanted = list(all_of) if by == "covering" else _asked(nearest(task, bank(), 3))
         close = {q: [similarity(q, w) for w in wanted] for q in all_of}
-        return lambda qs, i: _covered([close[q] for k, q in enumerate(qs) if k != i])
+        return lambda qs, i: _covered([close[q] for q in others(qs, i)])
     return lambda qs, i: float(i)
+
+
+def _asked(examples: Sequence[Example]) -> list[str]:
+    questions: list[str] = []
+    for example in examples:
+        questions += example.draft.questions
+    return questions
 
 
 def _covered(rows: list[list[float]]) -> float:

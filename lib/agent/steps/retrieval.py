@@ -22,25 +22,34 @@ By = Literal["words", "embedding", "diverse", "fixed"]
 def chosen(state: State, k: int, by: str) -> tuple[State, list[Example]]:
     """The k examples nearest to a task, nearest first, and the state with a note of which and how they were found."""
     if by == "fixed":
-        found = _fixed(state.task, k)
+        examples = _fixed(state.task, k)
     elif by == "diverse":
-        found = _diverse(state.task, k)
+        examples = _diverse(state.task, k)
     else:
-        found = nearest(state.task, bank(), k, by)
-    return state.note("examples: " + " | ".join(e.task for e in found)), found
+        examples = nearest(state.task, bank(), k, by)
+    return state.note("examples: " + " | ".join(e.task for e in examples)), examples
 
 
-@step("retrieval", role="before")
+@step("retrieval", gives=("demos",))
 def demos(k: Few = 2, by: By = "words"):
     """Show the k nearest worked examples (by words, by meaning; of different families; the same for all)."""
+    _can_differ(k, by)
 
     def run(state: State) -> Work:
-        state, found = chosen(state, k, by)
+        state, examples = chosen(state, k, by)
         # The nearest stands last, next to the task: a small model leans on what it read last.
-        return replace(state, demos=tuple(reversed(found)))
+        return replace(state, demos=tuple(reversed(examples)))
         yield  # makes this a generator, as every step is
 
     return run
+
+
+def _can_differ(k: int, by: str) -> None:
+    """Raise ValueError where examples of different families are asked for and one is taken: it is the nearest."""
+    if k == 1 and by == "diverse":
+        raise ValueError(
+            "by is diverse and k is 1: one example has no other to differ from; take by words or more of them"
+        )
 
 
 def _fixed(task: str, k: int) -> list[Example]:
@@ -61,11 +70,12 @@ def _diverse(task: str, k: int) -> list[Example]:
 @step("retrieval", calls=lambda **_: 1)
 def checklist(k: Few = 3, to: Count = 7, by: By = "words"):
     """Take what the k nearest examples ask as a checklist and write a question for each of `to` entries."""
+    _can_differ(k, by)
 
     def run(state: State) -> Work:
-        state, found = chosen(state, k, by)
+        state, examples = chosen(state, k, by)
         # First what each of them asks first, the nearest before the others: the most decisive stand first in a set.
-        listed = distinct(in_turn([e.draft.questions for e in found]), to)
+        listed = distinct(in_turn([e.draft.questions for e in examples]), to)
         [reply] = yield [Call(prompt.from_unknowns(state.task, listed))]
         return replace(state.note("checklist: " + " | ".join(listed)), draft=read_set(reply))
 
@@ -75,6 +85,7 @@ def checklist(k: Few = 3, to: Count = 7, by: By = "words"):
 @step("retrieval", calls=lambda **_: 1)
 def adapt(n: Count = 7, by: By = "words"):
     """Show the questions of the nearest example and ask for them made over for this task."""
+    _can_differ(1, by)
 
     def run(state: State) -> Work:
         state, [near] = chosen(state, 1, by)

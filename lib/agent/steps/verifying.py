@@ -10,44 +10,60 @@ from dataclasses import replace
 from typing import Literal
 
 from lib.agent import prompt
-from lib.agent.likeness import repeats
+from lib.agent.likeness import others, repeats
 from lib.agent.pipeline import Call, State, Work, step
 from lib.agent.steps.asking import Count, Limit
 from lib.agent.steps.critiquing import swap
 from lib.agent.steps.pruning import drop
+from lib.measure.ruler import Protocol
 
+REPAIRS = 3
 # The fault that each check finds when it comes out wrong, the worst first.
 FAULT = {"given": "given", "duplicate": "duplicate", "one_thing": "two things", "specific": "vague"}
 GOOD = {"given": False, "duplicate": False, "one_thing": True, "specific": True}
 
 
-@step("verification", calls=lambda then, most, repairs, **_: most + (repairs if then == "repair" else 0), role="after")
-def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Count = 7, repairs: Limit = 3):
+@step(
+    "verification", calls=lambda then, most, repairs, **_: most + (repairs if then == "repair" else 0), takes=("draft",)
+)
+def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Count = 7, repairs: Limit = REPAIRS):
     """Check each question (one thing? given? concrete? repeat?), then rewrite at most `repairs` that fail, or drop to `to`."""
+    if then == "drop" and repairs != REPAIRS:
+        raise ValueError(f"repairs is {repairs} and then is drop: nothing is repaired then; take one of the two out")
+    if then == "repair" and to != Protocol.questions:
+        raise ValueError(f"to is {to} and then is repair: nothing is dropped then; take one of the two out")
 
     def run(state: State) -> Work:
-        draft = state.need("verify")
-        qs = draft.questions[:most]
-        others = [[q for k, q in enumerate(draft.questions) if k != i] for i in range(len(qs))]
-        replies = yield [Call(prompt.check(state.task, q, o)) for q, o in zip(qs, others, strict=True)]
-        checks, faults = prompt.parse_each(replies, lambda r: prompt.parse_checks(r.text))
-        if faults:
-            state = state.note(f"{len(faults)} of {len(qs)} checks left out: {faults[0]}")
-        wrong = [[FAULT[n] for n in FAULT if c[n] != GOOD[n]] if c else [] for c in checks]
-        for i, again in enumerate(repeats(qs)):
-            if again:  # word for word the same is certain, whatever the model says
-                wrong[i] = ["duplicate", *(f for f in wrong[i] if f != "duplicate")]
+        draft = state.written
+        questions = draft.questions[:most]
+        replies = yield [
+            Call(prompt.check(state.task, question, others(draft.questions, i))) for i, question in enumerate(questions)
+        ]
+        checks, unread = prompt.parse_each(replies, lambda r: prompt.parse_checks(r.text))
+        state = state.left_out(unread, len(questions), "checks")
+        faults = [_faults(*pair) for pair in zip(checks, repeats(questions), strict=True)]
         if then == "drop":
-            failed = {q: len(w) for q, w in zip(qs, wrong, strict=True)}
-            left, dropped = drop(draft, to, lambda now, i: float(failed.get(now[i], 0)))
-            return replace(state.note("dropped: " + " | ".join(dropped)), draft=left) if dropped else state
-        todo = sorted((i for i in range(len(qs)) if wrong[i]), key=lambda i: (-len(wrong[i]), i))[:repairs]
-        replies = yield [Call(prompt.repair(state.task, qs[i], wrong[i][0])) for i in todo]
-        mended, faults = prompt.parse_each(replies, lambda r: prompt.parse_text(r.text, "question"))
-        if faults:
-            state = state.note(f"{len(faults)} of {len(todo)} repairs left out: {faults[0]}")
+            count = {question: float(len(own)) for question, own in zip(questions, faults, strict=True)}
+            kept, dropped = drop(draft, to, lambda now, i: count.get(now[i], 0.0))
+            if not dropped:
+                return state
+            return replace(state.note("dropped: " + " | ".join(dropped)), draft=kept)
+        worst_first = sorted(range(len(questions)), key=lambda i: -len(faults[i]))
+        todo = [i for i in worst_first if faults[i]][:repairs]
+        replies = yield [Call(prompt.repair(state.task, questions[i], faults[i][0])) for i in todo]
+        mended, unread = prompt.parse_each(replies, lambda r: prompt.parse_text(r.text, "question"))
+        state = state.left_out(unread, len(todo), "repairs")
         for i, question in zip(todo, mended, strict=True):
-            state = swap(state, i, question, wrong[i][0]) if question else state
+            if question:
+                state = swap(state, i, question, faults[i][0])
         return state
 
     return run
+
+
+def _faults(check: dict[str, bool] | None, again: bool) -> list[str]:
+    """What is wrong with a question, the worst first; a check that could not be read finds nothing."""
+    faults = [FAULT[name] for name in FAULT if check and check[name] != GOOD[name]]
+    if again:  # word for word the same is certain, whatever the model says
+        faults = ["duplicate", *(fault for fault in faults if fault != "duplicate")]
+    return faults

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import canonical, rows, sha256
+from lib.forms import read_yaml
 from lib.lab.base import BadParameters
 from lib.loop.view import Asked, View
 
@@ -41,15 +42,13 @@ def asked(number: int, value: Any) -> str:
 
 def read(path: Path) -> list[Any]:
     """The entries of a file, as plain data; what is wrong with one shows when its turn comes. Raises BadParameters."""
-    import yaml
-
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
             return [line for line in rows(text) if line.strip()]  # parsed when its turn comes, so a bad one is refused
-        value = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadParameters(f"{path}: cannot be read ({' '.join(str(error).split())[:160]})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadParameters(f"{path}: cannot be read ({error})") from error
+    value = read_yaml(text, str(path), BadParameters)
     if not isinstance(value, dict) or set(value) != {"proposals"} or not isinstance(value["proposals"], list):
         raise BadParameters(f"{path}: expected a mapping with a list 'proposals' and nothing else")
     return value["proposals"]

@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from lib.agent import prompt
-from lib.agent.pipeline import BadPipeline, Misplaced, State, require, run
+from lib.agent.dry_run import fault
+from lib.agent.pipeline import BadPipeline, State, require, run
 from lib.agent.prompt import Draft
 from lib.agent.steps import build
 from lib.models.model import Capabilities, Completion, Decoding
@@ -130,9 +131,8 @@ def test_merge_takes_first_questions_first_and_no_repeat():
 
 
 @pytest.mark.parametrize("step", ["best", "tournament", "consensus", "merge", "transplant"])
-def test_without_a_pool_a_step_says_what_to_do(step, able):
-    with pytest.raises(Misplaced, match=f"{step}: no pool to work on; put "):
-        run(build([{"step": "ask"}, {"step": step}]), [TASK], able(), Decoding(max_tokens=999))
+def test_without_a_pool_a_step_says_what_to_do(step):
+    assert fault(build([{"step": "ask"}, {"step": step}])).startswith(f"{step}: no pool to work on; put ")
 
 
 def test_a_donor_answers_with_its_own_adapter_and_a_bad_one_is_left_out():

@@ -91,4 +91,4 @@ def test_a_question_said_again_is_never_kept(able):
 
 def test_simulate_without_one_readable_answer_fails_the_case(able):
     state = finish([{"step": "simulate"}], able(lambda m: "no" if prompt.ANSWERS in m[0]["content"] else reply(m)))
-    assert "no answers could be read" in state.failed.reason
+    assert "no answer could be read" in state.failed.reason

@@ -1,0 +1,161 @@
+"""One era of a ledger: the runs that may be compared, its champion, and the two ends of the scale that it is read on.
+
+Knows the ledger as a table. Does not know how any of it is shown. Everything is read once, when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from lib.lab.show import interval
+from lib.measure import calibrate, keep
+from lib.measure.judge import DIMENSIONS
+from lib.measure.stats import paired
+from lib.models.stored import named as is_stored
+from lib.runs.ledger import COUNTS, Ledger
+from lib.runs.record import CalibrationRecord, ComparisonRecord, Record
+from lib.runs.verify import READINGS
+
+
+def eras(ledger: Ledger) -> list[str]:
+    """The fingerprints in the order in which they were first used. Runs of different eras are never compared."""
+    f = ledger.frame()
+    f = f[~f.kind.isin(READINGS) & (f.fingerprint != "")]  # measuring another judge begins no era
+    return list(f.fingerprint.unique())
+
+
+def latest(ledger: Ledger) -> str:
+    """The newest era's fingerprint, "" for an empty ledger."""
+    return (eras(ledger) or [""])[-1]
+
+
+def scored(f: pd.DataFrame) -> pd.DataFrame:
+    """Normalised scores, a row each, as tables want them: dimensions one level up, interval and W/T/L as texts."""
+    f = f.rename(columns={f"dims.{d}": d for d in DIMENSIONS})
+    f = f.reindex(columns=dict.fromkeys([*f, "quality", "low", "high", *COUNTS, *DIMENSIONS]))
+    f = f.astype(dict.fromkeys(COUNTS, "Int64"))
+    wtl = f.wins.astype(str) + "/" + f.ties.astype(str) + "/" + f.losses.astype(str)
+    around = [interval(low, high, "") for low, high in zip(f.low, f.high, strict=True)]
+    return f.assign(wtl=wtl, interval=around, cases=f[list(COUNTS)].sum(axis=1))
+
+
+def controls(plain: Sequence[Any]) -> pd.DataFrame:
+    """Controls as a calibration found them, by name, best first."""
+    f = pd.json_normalize(list(plain))
+    f = scored(f.reindex(columns=dict.fromkeys(["name", *f])))
+    return f.sort_values("quality", ascending=False, kind="stable").set_index("name")
+
+
+@dataclass(frozen=True)
+class Era:
+    """The runs of one ruler and judge."""
+
+    ledger: Ledger
+    fingerprint: str
+
+    @classmethod
+    def latest(cls, ledger: Ledger) -> Era:
+        return cls(ledger, latest(ledger))
+
+    # --- the climb
+
+    @cached_property
+    def climb(self) -> pd.DataFrame:
+        """The scored runs that compete on the full gate, one row each; the index is the place in the ledger."""
+        f = self.ledger.frame()
+        return f[f.competes & (f.fingerprint == self.fingerprint) & (f.gate == "full")]
+
+    @property
+    def kept(self) -> pd.DataFrame:
+        return self.climb[self.climb.status == "kept"]
+
+    @property
+    def changes(self) -> int:
+        """How many different things were tried after the first run; what was run again counts once."""
+        return len(self.climb.drop_duplicates(["harness", "weights"])) - 1
+
+    @cached_property
+    def champion(self) -> Record | None:
+        return self.ledger.champion(self.fingerprint)
+
+    @cached_property
+    def anchors(self) -> pd.DataFrame:
+        """What was measured beside the climb; of the same thing measured again for another comparison, the newest."""
+        f = self.ledger.frame()
+        f = f[
+            (f.lever == "anchor") & (f.kind == "experiment") & (f.fingerprint == self.fingerprint) & (f.gate == "full")
+        ]
+        return f[f.quality.notna()].drop_duplicates(["harness", "adapter"], keep="last")
+
+    @property
+    def frontiers(self) -> pd.DataFrame:
+        """Those of the anchors that are a frontier model's stored answers."""
+        return self.anchors[self.anchors.model.map(is_stored).astype(bool)]
+
+    def comparison(self, base: bool = False) -> ComparisonRecord | None:
+        """The comparison of models with the most candidates, of equals the newest; `base`: of a new base with an old one."""
+        widest, most = None, 0
+        for record in self.ledger.records:
+            if isinstance(record, ComparisonRecord) and record.fingerprint == self.fingerprint and record.found.groups:
+                candidates = sum(len(group.runs) for group in record.found.groups)
+                of_base = any(group.group == "stock" for group in record.found.groups)
+                if of_base == base and candidates >= most:
+                    widest, most = record, candidates
+        return widest
+
+    # --- the two ends of the scale
+
+    @cached_property
+    def calibration(self) -> CalibrationRecord | None:
+        """The newest calibration that judged the controls on the full gate, where the climb is."""
+        for record in reversed(self.ledger.records):
+            if isinstance(record, CalibrationRecord) and record.fingerprint == self.fingerprint:
+                if record.gate == "full" and record.found.controls:
+                    return record
+        return None
+
+    @cached_property
+    def controls(self) -> pd.DataFrame:
+        """The controls by name, best first. Empty where none is sealed."""
+        return controls(self.calibration.found.controls if self.calibration else [])
+
+    @property
+    def plain(self) -> float | None:
+        """Quality of a set that fits any task, the lower end; None where it is not measured."""
+        return self.controls.quality.get(calibrate.PLAIN)
+
+    @cached_property
+    def frontier(self) -> tuple[str, float] | None:
+        """The stronger frontier's own answers, the upper end: a control of the calibration, else an anchor that was sealed."""
+        best = self.controls.quality[self.controls.index.map(is_stored).astype(bool)]
+        if best.empty:
+            best = self.frontiers.set_index("model").quality
+        return None if best.empty else (str(best.idxmax()), float(best.max()))
+
+    @property
+    def share(self) -> float | None:
+        """(champion - any-task set) / (stronger frontier - any-task set), None where one of the three is not measured."""
+        if self.champion is None or self.frontier is None or self.plain is None or self.frontier[1] <= self.plain:
+            return None
+        return (self.champion.scores.quality - self.plain) / (self.frontier[1] - self.plain)
+
+    @cached_property
+    def bottom(self) -> pd.DataFrame:
+        """The champion paired with every control at the bottom, on the same cases: delta, p, whether the rule puts it above."""
+        tests = {}
+        if self.calibration is not None and self.champion is not None:
+            floor = self.ledger.floor(self.fingerprint, self.champion.drawn)
+            own = self.ledger.qualities(self.champion.id)
+            rows = [r for r in self.ledger.cases(self.calibration.id) if r["part"] == "control"]
+            for name in self.controls.index.intersection(calibrate.BOTTOM, sort=False):
+                other = calibrate.qualities([r for r in rows if r["kind"] == name])
+                both = own.keys() & other.keys()  # a judge may have failed on a case of either
+                if both:
+                    test = paired({c: own[c] for c in both}, {c: other[c] for c in both})
+                    tests[name] = [test.delta, test.p, keep.passes(test.delta, test.p, floor)]
+        return pd.DataFrame.from_dict(tests, orient="index", columns=["delta", "p", "above"])
