@@ -73,6 +73,7 @@ above it, and tests/test_order.py holds that.
     lab.show                    text, numbers and tables as a notebook shows them
     runs.provenance             which code and which machine, and the key of a run
     runs.record                 one run as its files hold it
+    runs.secrets                secrets of this machine, and whether a text holds one
     runs.seal                   all files of a run at once, and its line
     runs.pending                what waits for its judge
     runs.ledger                 sealed runs, the champion, what becomes of a new one
@@ -111,8 +112,10 @@ above it, and tests/test_order.py holds that.
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
+    report.run_page             what stands around a run's notebook on its page
+    report.run_table            every run searched and sorted, two case by case
     report.site                 notebooks -> pages
-    report.memory               what the loop remembers, as tables
+    report.live                 how a study or a loop stands, as a page that loads itself again
     desk.doctor                 what this machine has, and what is missing
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
@@ -120,7 +123,7 @@ above it, and tests/test_order.py holds that.
     desk.rate                   stored answers rated by a person, blind
     cli.options                 exit codes, options, the line about a run
     cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
-    cli.study                   notch study, confirm
+    cli.study                   notch study, confirm, compare
     cli.loop                    notch loop, log, propose, next
     cli.train                   notch train
     cli                         notch
@@ -160,7 +163,6 @@ _HOME = {
     "figures": "lib.report",
     "levers": "lib.report",
     "measured": "lib.report",
-    "memory": "lib.report",
     "panel": "lib.desk",
     "tables": "lib.report",
     "tiles": "lib.report",

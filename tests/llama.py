@@ -79,3 +79,14 @@ def small(seed=0):
         except OSError:  # another process was faster
             assert (folder / "model.safetensors").exists()
     return str(folder)
+
+
+def write_broken(folder):
+    """A model that loads and then says nothing but NaN: its runs crash."""
+    write_base(folder)
+    import mlx.core as mx
+
+    path = folder / "model.safetensors"
+    weights = mx.load(str(path))
+    weights["model.norm.weight"] = weights["model.norm.weight"] * float("nan")
+    mx.save_safetensors(str(path), weights, metadata={"format": "mlx"})

@@ -7,6 +7,7 @@ import pytest
 
 from lib.cli import notch
 from lib.files import ROOT
+from tests.llama import small
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -46,5 +47,16 @@ def test_the_experiments_that_it_shows_would_be_accepted(command):
 
     words = shlex.split(command)
     pairs = [(words[i + 1], words[i + 2]) for i, w in enumerate(words) if w == "-p"]
-    told = {k: v if k == "hypothesis" else yaml.safe_load(v) for k, v in pairs}
-    assert accept("10_experiment", told).hypothesis
+    parameters = {k: v if k == "hypothesis" else yaml.safe_load(v) for k, v in pairs}
+    if "/" in parameters.get("model", ""):
+        parameters["model"] = small()  # a model of the hub is fetched when it is checked
+    assert accept("10_experiment", parameters).hypothesis
+
+
+def test_the_words_of_the_study_are_explained_in_a_line_each():
+    rows = re.findall(r"^\| ([\w ,]+) \| (.+) \|$", README, re.MULTILINE)
+    explained = {word for words, meaning in rows if len(meaning.split()) > 4 for word in words.split(", ")}
+    assert explained >= {
+        "gate", "lever", "era", "kept", "indecisive", "discarded", "champion", "confirmed", "noise floor", "control",
+        "anchor", "look", "unscored",
+    }  # fmt: skip

@@ -14,7 +14,11 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError
+
+from lib.forms import fault as fault_of
 
 R, T = TypeVar("R"), TypeVar("T")
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
@@ -262,6 +266,20 @@ def repair(task: str, question: str, fault: str) -> list[Message]:
 # --- reading replies -----------------------------------------------------------------------------
 
 
+def _stripped(text: str) -> str:
+    """A text that can be written as UTF-8: half an escaped emoji would break the run when it is sealed."""
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError("has half a character (a lone surrogate)")
+    return text.strip()
+
+
+Stripped = Annotated[str, AfterValidator(_stripped)]
+TEXT = TypeAdapter(Stripped)
+TEXTS: TypeAdapter[tuple[str, ...]] = TypeAdapter(Annotated[list[Stripped], AfterValidator(tuple)])
+ROWS = TypeAdapter(list[dict[Any, Any]])
+NUMBER, NUMBERS, YES_OR_NO = TypeAdapter(int), TypeAdapter(list[int]), TypeAdapter(bool)
+
+
 class BadReply(ValueError):
     """A model's reply that does not have the form that the call asked for; the message says in what way."""
 
@@ -291,16 +309,15 @@ def parse_set(text: str, schema: str = "json") -> Draft:
     if schema == "lines":
         return _parse_lines(text)
     body = parse_json(text)
-    title = _text(body, "title")
+    title = _field(body, "title", TEXT)
     if schema == "slots":
-        return Draft(title, tuple(_text(body, slot) for slot in SLOTS))
+        return Draft(title, tuple(_field(body, slot, TEXT) for slot in SLOTS))
     if schema == "reasons":
-        rows = body.get("questions")
-        if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-            raise BadReply('"questions" is not a list of {"why", "question"}')
-        return Draft(title, tuple(_text(r, "question") for r in rows), tuple(_text(r, "why") for r in rows))
-    extra = _texts(body, EXTRA[schema]) if schema in EXTRA else ()
-    return Draft(title, _texts(body, "questions"), extra)
+        rows = _field(body, "questions", ROWS)
+        questions = tuple(_field(row, "question", TEXT) for row in rows)
+        return Draft(title, questions, tuple(_field(row, "why", TEXT) for row in rows))
+    extra = _field(body, EXTRA[schema], TEXTS) if schema in EXTRA else ()
+    return Draft(title, _field(body, "questions", TEXTS), extra)
 
 
 def parse_first(text: str, n: int, schema: str = "json") -> Draft:
@@ -325,14 +342,12 @@ def parse_first(text: str, n: int, schema: str = "json") -> Draft:
 
 def _string(text: str, at: int) -> tuple[str, int]:
     """The JSON text that begins after spaces and a comma at `at`, and where it ends. Raises BadReply."""
-    begin = at + len(text[at:]) - len(text[at:].lstrip(" \t\r\n,"))
+    begin = len(text) - len(text[at:].lstrip(" \t\r\n,"))
     try:
         value, end = json.JSONDecoder().raw_decode(text, begin)
-    except ValueError:
-        value, end = None, begin
-    if not isinstance(value, str):
-        raise BadReply(f"the list ends after too few texts, before {clip(text[begin:])}")
-    return _sound(value, "questions"), end
+        return _read(TEXT, value, "questions"), end
+    except (ValueError, RecursionError):
+        raise BadReply(f"the list ends after too few texts, before {clip(text[begin:])}") from None
 
 
 PATTERNS = {"question": r'^[A-Z][^?.!:"\\]{8,110}\?$', "short": r'^[^"\\?]{3,80}$'}  # a question ends in its only mark
@@ -381,8 +396,8 @@ def _parse_lines(text: str) -> Draft:
         match = re.fullmatch(r"\d{1,2}[.)]\s*(.+)", line)
         if not match:
             raise BadReply(f"line without a number: {clip(line)}")
-        questions.append(_sound(match[1], "question"))
-    return Draft(_sound(lines[0], "title"), tuple(questions))
+        questions.append(_read(TEXT, match[1], "question"))
+    return Draft(_read(TEXT, lines[0], "title"), tuple(questions))
 
 
 def parse_json(text: str) -> dict:
@@ -404,20 +419,18 @@ def parse_json(text: str) -> dict:
 
 def parse_text(text: str, key: str) -> str:
     """One text from a reply such as {"question": "..."}. Raises BadReply."""
-    return _text(parse_json(text), key)
+    return _field(parse_json(text), key, TEXT)
 
 
 def parse_list(text: str, key: str) -> tuple[str, ...]:
     """A list of texts from a reply such as {"unknowns": ["...", "..."]}. Raises BadReply."""
-    return _texts(parse_json(text), key)
+    return _field(parse_json(text), key, TEXTS)
 
 
 def parse_keep(text: str, size: int, n: int) -> tuple[int, ...]:
     """Indices (from 0) of n different choices among `size`. Raises BadReply."""
-    keep = parse_json(text).get("keep")
-    if not isinstance(keep, list) or not all(type(i) is int for i in keep):
-        raise BadReply('"keep" is not a list of numbers')
-    if len(set(keep)) != len(keep) or len(keep) != n or not all(1 <= i <= size for i in keep):
+    keep = _field(parse_json(text), "keep", NUMBERS)
+    if not len(set(keep)) == len(keep) == n or not set(keep) <= {*range(1, size + 1)}:
         raise BadReply(f'"keep" should hold {n} different numbers from 1 to {size}, got {clip(str(keep))}')
     return tuple(i - 1 for i in keep)
 
@@ -425,19 +438,20 @@ def parse_keep(text: str, size: int, n: int) -> tuple[int, ...]:
 def parse_critique(text: str, size: int) -> tuple[int, str] | None:
     """(index from 0, fault) of the worst question, or None where the model finds no fault. Raises BadReply."""
     body = parse_json(text)
-    worst, fault = body.get("worst"), _text(body, "fault")
+    fault = _field(body, "fault", TEXT)
     if fault not in FAULTS:
         raise BadReply(f'"fault" is {clip(fault)}, not one of {", ".join(FAULTS)}')
     if fault == "none":
         return None
-    if type(worst) is not int or not 1 <= worst <= size:
+    worst = _field(body, "worst", NUMBER)
+    if not 1 <= worst <= size:
         raise BadReply(f'"worst" should be a number from 1 to {size}, got {clip(str(worst))}')
     return worst - 1, fault
 
 
 def parse_better(text: str) -> str:
     """ "A", "B" or "tie". Raises BadReply."""
-    better = _text(parse_json(text), "better")
+    better = parse_text(text, "better")
     if better not in ("A", "B", "tie"):
         raise BadReply(f'"better" is {clip(better)}, not A, B or tie')
     return better
@@ -446,11 +460,7 @@ def parse_better(text: str) -> str:
 def parse_checks(text: str) -> dict[str, bool]:
     """The four checks by name. Raises BadReply."""
     body = parse_json(text)
-    names = ("one_thing", "given", "specific", "duplicate")
-    wrong = [n for n in names if not isinstance(body.get(n), bool)]
-    if wrong:
-        raise BadReply(f'"{wrong[0]}" is not true or false')
-    return {n: body[n] for n in names}
+    return {name: _field(body, name, YES_OR_NO) for name in ("one_thing", "given", "specific", "duplicate")}
 
 
 def parse_each(replies: Sequence[R], parse: Callable[[R], T]) -> tuple[list[T | None], list[str]]:
@@ -472,22 +482,16 @@ def clip(text: str, most: int = 60) -> str:
     return repr(flat if len(flat) <= most else flat[: most - 1] + "…")
 
 
-def _text(body: dict, key: str) -> str:
-    value = body.get(key)
-    if not isinstance(value, str):
-        raise BadReply(f'"{key}" is {"missing" if value is None else "not text"}')
-    return _sound(value, key)
+def _field(body: dict[str, object], key: str, kind: TypeAdapter[T]) -> T:
+    """What a reply holds under a name. Raises BadReply."""
+    if key not in body:
+        raise BadReply(f'"{key}" is missing')
+    return _read(kind, body[key], key)
 
 
-def _texts(body: dict, key: str) -> tuple[str, ...]:
-    value = body.get(key)
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise BadReply(f'"{key}" is {"missing" if value is None else "not a list of texts"}')
-    return tuple(_sound(v, key) for v in value)
-
-
-def _sound(text: str, key: str) -> str:
-    """A text that can be written as UTF-8: half an escaped emoji would break the run when it is sealed."""
-    if any("\ud800" <= c <= "\udfff" for c in text):
-        raise BadReply(f'"{key}" has half a character (a lone surrogate)')
-    return text.strip()
+def _read(kind: TypeAdapter[T], value: object, key: str) -> T:
+    """A value of the kind that is expected under a name. Raises BadReply."""
+    try:
+        return kind.validate_python(value, strict=True)
+    except ValidationError as error:
+        raise fault_of(error, {}, BadReply, f'"{key}"') from None

@@ -22,7 +22,7 @@ def notch() -> None:
 
 for command in (
     runs.doctor, runs.freeze, runs.run, runs.seal_command, runs.calibrate, runs.rejudge, runs.report, runs.verify,
-    study.study, study.confirm, train.train, loop.loop, loop.log, loop.propose, loop.next_command,
+    study.study, study.confirm, study.compare, train.train, loop.loop, loop.log, loop.propose, loop.next_command,
 ):  # fmt: skip
     notch.add_command(command)
 

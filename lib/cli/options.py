@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lib.files import runs_folder
+
+if TYPE_CHECKING:
+    from lib.runs.record import Record
 
 TEXTS = ("hypothesis", "of", "adapter", "model", "method", "request")  # parameters whose value is not read as YAML
 
@@ -19,16 +22,14 @@ def folder_of(_: Any, __: Any, value: Path | None) -> Path:
     return value.resolve() if value else runs_folder()
 
 
-RUNS = click.option(
-    "--runs", type=click.Path(file_okay=False, path_type=Path), callback=folder_of,
-    help="Folder of sealed runs (default: runs).",
-)  # fmt: skip
+def _runs(must_exist: bool) -> Any:
+    folder = click.Path(exists=must_exist, file_okay=False, path_type=Path)
+    return click.option("--runs", type=folder, callback=folder_of, help="Folder of sealed runs (default: runs).")
+
+
+RUNS = _runs(must_exist=False)
+SEALED_RUNS = _runs(must_exist=True)  # for what only reads: a folder that is not there is a slip, not an empty one
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-# For commands that only read: a folder that is not there is a slip of the hand, not an empty one.
-SEALED_RUNS = click.option(
-    "--runs", type=click.Path(exists=True, file_okay=False, path_type=Path), callback=folder_of,
-    help="Folder of sealed runs (default: runs).",
-)  # fmt: skip
 JUDGE = click.option("--judge", type=click.Choice(["offline", "claude"]), default="offline", show_default=True)
 PARAMETERS = click.option(
     "-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter, as papermill spells it."
@@ -60,21 +61,20 @@ def value(name: str, text: str) -> Any:
     return read
 
 
-def line(record: dict[str, Any]) -> str:
+def line(record: Record) -> str:
     """One line about a run."""
-    scores, decision = record["scores"], record["decision"]
-    if not scores or record["status"] == "invalid":
-        return f"{record['id']}: {record['status']}, {decision.get('reason', '')}"
-    status = record["status"]
-    if record["kind"] == "confirm" and not decision.get("against"):
+    scores, decision, status = record.scores, record.decision, record.status
+    if scores is None or status == "invalid":
+        return f"{record.id}: {status}, {decision.reason}"
+    if record.kind == "confirm" and not decision.against:
         status = "first look"  # kept as what later looks must beat, not as a win
     text = (
-        f"{record['id']}: {status}, quality {scores['quality']:.4f} "
-        f"(W/T/L {scores['wins']}/{scores['ties']}/{scores['losses']}, {scores['no_answer']} without an answer)"
+        f"{record.id}: {status}, quality {scores.quality:.4f} "
+        f"(W/T/L {scores.wins}/{scores.ties}/{scores.losses}, {scores.no_answer} without an answer)"
     )
-    if decision.get("delta") is None:
+    if decision.delta is None:
         return text
-    return f"{text}, {decision['delta']:+.4f} against {decision['against']} (p = {decision['p']:.3g})"
+    return f"{text}, {decision.delta:+.4f} against {decision.against} (p = {decision.p:.3g})"
 
 
 def say_report(runs: Path) -> None:

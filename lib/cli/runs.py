@@ -58,7 +58,7 @@ def run(
     from lib.lab import execute
 
     record = execute.run("10_experiment", values(parameters, as_yaml), name, runs)
-    click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else line(record))
+    click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record))
 
 
 @click.command(name="seal")
@@ -83,7 +83,7 @@ def seal_command(notebook: Path, name: str, runs: Path) -> None:
 def calibrate(judge: str, against: tuple[str, ...], parameters: Any, name: str, runs: Path) -> None:
     """Measure the judge and its noise on texts whose faults are known, and seal what came out."""
     if against:
-        _against(judge, against, values(parameters))
+        _against(judge, against, values(parameters), runs)
     else:
         _seal("14_calibrate", values(parameters) | {"judge": judge}, name, runs)
 
@@ -109,8 +109,9 @@ def _seal(template: str, parameters: dict[str, Any], name: str, runs: Path) -> N
     click.echo(line(execute.run(template, parameters, name, runs)))
 
 
-def _against(judge: str, files: tuple[str, ...], parameters: dict[str, Any]) -> None:
-    """Compare a judge with stored verdicts. A judge that stores replies does so in a folder that is thrown away."""
+def _against(judge: str, files: tuple[str, ...], parameters: dict[str, Any], runs: Path) -> None:
+    """Compare a judge with stored verdicts. What is bought of texts of others is thrown away with their names; of the
+    ruler's own it stays in the store, so that a second call pays for nothing twice."""
     import tempfile
 
     from lib.lab.base import BadParameters, judge_named
@@ -128,13 +129,15 @@ def _against(judge: str, files: tuple[str, ...], parameters: dict[str, Any]) -> 
             rows, missing = against.read(stored.convert(file, None, None))
             judged += rows
             unjudged += missing
-    with tempfile.TemporaryDirectory(prefix="notch-") as folder:
-        batch, judging = bool(parameters.get("batch")), parameters.get("judging")
-        the_judge = judge_named(judge, None, batch, judging, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="notch-") as temp:
+        folder = runs if set(files) == {"verdicts"} else Path(temp)
+        the_judge = judge_named(judge, None, bool(parameters.get("batch")), parameters.get("judging"), folder)
         if hasattr(the_judge, "check"):
             the_judge.check()
         pairs, unscored = against.compare(the_judge, judged)
     click.echo(against.text(against.agreement(pairs), unjudged, unscored))
+    if paid := getattr(the_judge, "cost", None):
+        click.echo(f"{paid.calls} calls for ${paid.dollars:.2f}, {paid.stored} replies from the store")
     if judge == "offline":
         click.echo("The offline judge was fitted to verdicts on 27 tasks of this ruler: on those this is flattery, and "
                    "`python -m scripts.fit_offline_judge` says how far it agrees on tasks that shaped nothing.")  # fmt: skip

@@ -1,16 +1,19 @@
-"""notch study, confirm: plans of runs, looks at the sealed gate, comparisons of models."""
+"""notch study, confirm, compare: plans of runs, looks at the sealed gate, comparisons of models and of two runs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lib.cli.options import PARAMETERS, RUNS, line, say_report, values
+from lib.cli.options import PARAMETERS, RUNS, SEALED_RUNS, line, say_report, values
 from lib.files import ROOT, Exit
+
+if TYPE_CHECKING:
+    from lib.runs.record import Record
 
 
 @click.command()
@@ -30,10 +33,13 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
 
     from lib.lab import study as studies
     from lib.report import site, tables
+    from lib.report.live import Live
     from lib.runs.ledger import Ledger
 
     the_plan = studies.read(plan)
     began, ran, crashed = time.time(), 0, 0
+    live = Live(runs, site.page_path(runs, "live"), the_plan.name, len(the_plan.entries))
+    live.show(0, the_plan.entries[0].name)
     entries: set[str] = set()  # a look at the sealed gate can report twice
     with tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
         for progress in studies.run(the_plan, runs, workers):
@@ -46,6 +52,8 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
             if progress.entry.name not in entries:
                 bar.update()
             entries.add(progress.entry.name)
+            live.show(len(entries), the_plan.after(progress.entry), progress.state == "ran")
+    live.end(f"{ran} runs, {crashed} crashed, {len(entries)} of {len(the_plan.entries)} rows of the plan done")
     if not ran and not crashed:
         click.echo("nothing to run: every run of this plan is sealed")
     else:
@@ -103,6 +111,24 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
     click.echo(f"{len(Ledger.read(runs).looks())} looks at the sealed gate so far")
 
 
-def _say_sides(comparison: Iterable[tuple[str, dict[str, Any]]]) -> None:
+def _say_sides(comparison: Iterable[tuple[str, Record]]) -> None:
     for state, record in comparison:
         click.echo(line(record) + (" (sealed already)" if state == "there" else ""))
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@SEALED_RUNS
+def compare(first: str, second: str, runs: Path) -> None:
+    """Two sealed runs of one gate case by case: where the second is worse, where it is better, and how sure that is."""
+    from lib.lab.base import BadParameters
+    from lib.report import run_table
+    from lib.runs.ledger import Ledger
+
+    try:
+        said, table = run_table.pairs(Ledger.read(runs), first, second)
+    except ValueError as error:
+        raise BadParameters(str(error)) from error
+    click.echo(table.to_string(index=False, float_format="{:.3f}".format))
+    click.echo(said)

@@ -63,7 +63,7 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
             raise BadParameters(f"{record['id']} has no adapter; --from-run names a run of `notch train`")
         given = {"model": record["model"], **given, "adapter": record["id"]}
     record = _asked(request, given, name, steer, runs) if request else _train(given, name, runs)
-    click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else summary(record, runs))
+    click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else summary(record, runs))
     return Exit.OK
 
 

@@ -44,9 +44,9 @@ def models(ledger: Ledger | None = None) -> dict[str, tuple[str, str]]:
     ledger = ledger or Ledger.read()
     names = {name: (name, "") for name in BUILT_IN}
     for record in ledger.records:
-        where = ledger.folder / record["id"] / "adapter"
+        where = ledger.folder / record.id / "adapter"
         if where.is_dir():
-            names[f"{record['model']} + {record['id']}"] = (record["model"], str(where))
+            names[f"{record.model} + {record.id}"] = (record.model, str(where))
     return names
 
 

@@ -26,6 +26,7 @@ from lib.measure.checks.agreement import ENOUGH, Pair, Rating, agreement, standi
 from lib.measure.judge import DIMENSIONS, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
 from lib.runs.ledger import Ledger
+from lib.runs.record import CaseRow, Record
 from lib.runs.verify import RATABLE, RATED, RATINGS, item_of
 
 SIDES = ("A", "B")
@@ -77,32 +78,28 @@ class Session:
         return Ruler.load(self.ruler)
 
     @cached_property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[Record]:
         """Sealed experiments of this very ruler, on the gates that a person may see, without leaks."""
-        return [
-            r
-            for r in Ledger.read(self.runs).records
-            if r["kind"] == "experiment" and r["gate"] in RATABLE and r["status"] != "invalid"
-            and self.frozen.fingerprint(r["identity"].get("judge", {})) == r["fingerprint"]
-        ]  # fmt: skip
+        experiments = (r for r in Ledger.read(self.runs).records if r.kind == "experiment" and r.status != "invalid")
+        ratable = (r for r in experiments if r.gate in RATABLE)
+        return [r for r in ratable if self.frozen.fingerprint(r.identity.judge) == r.fingerprint]
 
     @cached_property
-    def answers(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows of cases.jsonl that hold a valid answer, by run."""
+    def answers(self) -> list[tuple[Record, CaseRow]]:
+        """Every valid answer of these runs, with the run that it stands in."""
         ledger = Ledger(self.runs)
-        return {r["id"]: [row for row in ledger.cases(r["id"]) if row.answer] for r in self.records}
+        return [(record, row) for record in self.records for row in ledger.cases(record.id) if row.answer]
 
     @cached_property
     def items(self) -> list[Item]:
         """All answers, each once, in the order of the seed: an item's place follows from its own words alone."""
         cases = {c.id: c for c in self.frozen.cases if c.gate in RATABLE}
         items: dict[str, Item] = {}
-        for record in self.records:
-            for row in (r for r in self.answers[record["id"]] if r["case"] in cases):
-                name, answer = item_of(row.case, row.answer), row.answer
+        for record, row in self.answers:
+            name = item_of(row.case, row.answer)
+            if row.case in cases and name not in items:
                 gold = SIDES[int(self._draw(name, "side"), 16) % len(SIDES)]
-                item = Item(name, cases[row["case"]], record["id"], record["fingerprint"], answer, gold)
-                items.setdefault(name, item)
+                items[name] = Item(name, cases[row.case], record.id, record.fingerprint, row.answer, gold)
         return sorted(items.values(), key=lambda item: self._draw(item.id, "place"))
 
     def _draw(self, name: str, what: str) -> str:
@@ -120,10 +117,10 @@ class Session:
         again from its second time on, so the first round goes through all cases.
         """
         rated = self.rated
-        known, cases, runs = {r.item for r in rated}, Counter(r.case for r in rated), Counter(r.run for r in rated)
+        done, cases, runs = {r.item for r in rated}, Counter(r.case for r in rated), Counter(r.run for r in rated)
         last = rated[-1].case if rated else ""
-        left = (item for item in self.items if item.id not in known)
-        return min(left, key=lambda i: (i.case.id == last, cases[i.case.id], runs[i.run]), default=None)
+        open_items = (item for item in self.items if item.id not in done)
+        return min(open_items, key=lambda i: (i.case.id == last, cases[i.case.id], runs[i.run]), default=None)
 
     # --- rating by keys
 
@@ -193,24 +190,26 @@ class Session:
 
     def pairs(self, fingerprint: str) -> list[Pair]:
         """The person's ratings beside what the judge of this fingerprint said of the same answer in the same run."""
-        judged = {(run, row["case"]): row for run, rows in self.answers.items() for row in rows if row["judgment"]}
+        judged = {(record.id, row.case): row for record, row in self.answers if row.judgment}
         blend = self.frozen.protocol.blend
-        return [
-            Pair(r.case, r.verdict, row["judgment"]["verdict"], r.quality(blend), row["quality"])
-            for r in self.rated
-            if r.fingerprint == fingerprint and (row := judged.get((r.run, r.case)))
-        ]
+        pairs = []
+        for rating in self.rated:
+            row = judged.get((rating.run, rating.case))
+            if row is not None and rating.fingerprint == fingerprint:
+                quality = rating.quality(blend)
+                pairs.append(Pair(rating.case, rating.verdict, row.judgment.verdict, quality, row.quality))
+        return pairs
 
     @property
     def agreement(self) -> Markdown:
         """How far each judge agrees with this person, or how many ratings that still takes."""
         self.log.catch_up()
-        judges = {r["fingerprint"]: r["judge"] for r in self.records}
-        named = Counter(judges.values())
+        judges = {r.fingerprint: r.judge for r in self.records}
         lines = []
         for fingerprint, judge in judges.items():
-            name = f"{judge} judge" + (f" `{fingerprint[:12]}`" if named[judge] > 1 else "")
-            pairs = self.pairs(fingerprint)
+            name, pairs = f"{judge} judge", self.pairs(fingerprint)
+            if list(judges.values()).count(judge) > 1:
+                name += f" `{fingerprint[:12]}`"
             if len(pairs) < ENOUGH:
                 count, missing = plural(len(pairs), "rating"), ENOUGH - len(pairs)
                 lines.append(f"{count} beside the {name}; {missing} more until its agreement is shown.")
@@ -298,16 +297,19 @@ class Panel:
     # --- what is shown
 
     def draw(self) -> None:
-        s = self.session
-        item, asked = s.item, s.asked
-        self.out.outputs = ()  # what was said of the judges is of before
+        session = self.session
+        item, asked = session.item, session.asked
         showing = self.started and item is not None
-        left = len(s.items) - len({r.item for r in s.rated} & {i.id for i in s.items})
-        self.state.value = f"<small>{html.escape(s.who)}: {len(s.rated)} rated, {left} left. {self._state()}</small>"
-        for part, visible in ((self.task, showing), (self.sets, showing), (self.due, showing),
-                            (self.verdict, showing and not asked), (self.rubric, showing and bool(asked)),
-                            (self.begin, not self.started and item is not None)):  # fmt: skip
-            part.layout.display = None if visible else "none"
+        self.out.outputs = ()  # what was said of the judges is of before
+        rated = {r.item for r in session.rated}
+        waiting = sum(i.id not in rated for i in session.items)
+        self.state.value = (
+            f"<small>{html.escape(session.who)}: {len(rated)} rated, {waiting} left. {self._state()}</small>"
+        )
+        _visible(showing, self.task, self.sets, self.due)
+        _visible(showing and not asked, self.verdict)
+        _visible(showing and bool(asked), self.rubric)
+        _visible(item is not None and not self.started, self.begin)
         if not showing or item is None:
             return
         self.task.value = f"<div class='notch-task'><small>task</small> {html.escape(item.case.task)}</div>"
@@ -315,11 +317,11 @@ class Panel:
         self.sets.value = f"<div class='notch-sets'>{sets}</div>"
         head, text = "Which set would help you more to plan this task?", ""
         if asked:
-            [dimension] = [d for d in s.frozen.rubric if d.name == asked[0]]
+            [dimension] = [d for d in session.frozen.rubric if d.name == asked[0]]
             head, text = f"{_plain(dimension.name)} of set {asked[1]}", dimension.description
             for key, anchor in zip(SCORES, dimension.anchors, strict=True):
                 self.anchors[key].value = html.escape(anchor)
-            self.marks.value = _marks(s.marks)
+            self.marks.value = _marks(session.marks)
         self.due.value = f"<div class='notch-due'><b>{head}</b> <small>{html.escape(text)}</small></div>"
 
     def _state(self) -> str:
@@ -332,6 +334,11 @@ def _button(text: str, key: str, width: str) -> Any:
     import ipywidgets as w
 
     return w.Button(description=f"{text} ({key})", layout=w.Layout(width=width))
+
+
+def _visible(on: bool, *widgets: Any) -> None:
+    for widget in widgets:
+        widget.layout.display = None if on else "none"
 
 
 def _plain(dimension: str) -> str:
@@ -349,9 +356,7 @@ def _set(side: str, answer: Gold | Answer, due: bool) -> str:
 
 def _marks(marks: list[int]) -> str:
     """The scores so far, a dimension a row; the due one is framed."""
-    cells = (
-        [f"<td class=''>{mark}</td>" for mark in marks] + ["<td class='due'>·</td>"] + ["<td class=''>·</td>"] * MARKS
-    )
+    cells = [f"<td>{mark}</td>" for mark in marks] + ["<td class='due'>·</td>"] + ["<td>·</td>"] * MARKS
     rows = []
     for i, dimension in enumerate(DIMENSIONS):
         first = len(SIDES) * i

@@ -24,7 +24,7 @@ from lib.loop import steering as steer
 from lib.loop import training_requests as requests
 from lib.loop.events import Event, Events
 from lib.loop.loop import REQUESTS
-from lib.report import figures, memory, tables
+from lib.report import figures, levers, tables
 from lib.report.figures import Picture
 from lib.runs.ledger import Ledger
 
@@ -103,14 +103,13 @@ class Desk:
         except Tampered as error:
             return Markdown(f"**Something was changed that must not be:** {error}")
         era = tables.latest(ledger)
-        champion, proven, end = ledger.champion(era), ledger.confirmed(era), events.last("stopped", "tampered")
+        champion, look, end = ledger.champion(era), ledger.confirmed(era), events.last("stopped", "tampered")
         lines = [f"**{doing(self.steer)}** Sealed: {plural(len(ledger.records), 'run')}."]
         if champion:
-            quality = champion["scores"]["quality"]
             lines.append(
-                f"Champion: {champion['id']} at {quality:.3f}; attempts since: {state.runs_since_keep(ledger, era)}."
+                f"Champion: {champion.id} at {champion.scores.quality:.3f}; attempts since: {state.runs_since_keep(ledger, era)}."
             )
-        lines.append(f"Confirmed on the sealed gate: {proven['of'] if proven else 'nothing'}, after "
+        lines.append(f"Confirmed on the sealed gate: {look.of if look else 'nothing'}, after "
                      f"{plural(len(ledger.looks()), 'look')}.")  # fmt: skip
         lines.append(f"Cost so far: ${state.dollars(ledger, events.rows):.2f}.")
         if end:
@@ -136,7 +135,7 @@ class Desk:
 
     @property
     def lessons(self) -> Markdown:
-        return memory.lessons(self.ledger)
+        return levers.lessons(self.ledger)
 
     @property
     def requests(self) -> Markdown:

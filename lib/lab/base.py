@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from typing_extensions import Self
 
 from lib.files import RULER, Exit, OneLine, runs_folder
-from lib.forms import Text, form, unknown
+from lib.forms import Text, form
 from lib.lab.offline import OfflineJudge
 from lib.lab.show import Markdown, cell
 from lib.log import now
@@ -26,12 +26,13 @@ from lib.runs.ledger import Ledger, NoRun
 from lib.runs.provenance import code_state, machine, run_key
 from lib.runs.record import Decision, Json, Record, Result, record_of
 
-JUDGING = ("protocol", "model", "effort", "thinking", "max_tokens", "dollars", "concurrency", "replicate")
 DECLARED = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge",
          "gate", "seed", "batch", "judging", "of", "useful")  # of a record, as the parameters say it  # fmt: skip
 
 
-SEALED_ADAPTER = re.compile(r"((runs/)?\d{4,}-[a-z0-9-]+(/adapter)?(/epoch-\d\d)?)?")  # of a run by its id: it never changes
+SEALED_ADAPTER = re.compile(
+    r"((runs/)?\d{4,}-[a-z0-9-]+(/adapter)?(/epoch-\d\d)?)?"
+)  # of a run by its id: it never changes
 
 
 class BadParameters(OneLine, ValueError):
@@ -56,13 +57,13 @@ def judge_named(
     from lib.claude.store import NAME
     from lib.measure.claude_judge import ClaudeJudge
 
-    for key in judging or {}:
-        if key not in JUDGING:
-            raise BadParameters(unknown("judging has no", key, JUDGING))
+    given: dict[str, Any] = {"batch": batch} | (judging or {})
+    if given["batch"] is not batch:
+        raise BadParameters("batch is a parameter of its own; take it out of judging")
     try:
-        return ClaudeJudge(ruler, batch=batch, store=(runs or runs_folder()) / NAME, **(judging or {}))
+        return ClaudeJudge(ruler, store=(runs or runs_folder()) / NAME, **given)
     except (ValueError, TypeError) as error:
-        raise BadParameters(f"judging {judging}: {error}") from error
+        raise BadParameters(str(error)) from error
 
 
 def sealed_run(ledger: Ledger, run: str) -> Record:
@@ -171,6 +172,11 @@ class Runnable:
     def slug(self) -> str:
         """What its run is called where nobody says otherwise."""
         return self.kind
+
+    @property
+    def plan(self) -> str:
+        """What it takes, to be read before it is spent."""
+        return self.hypothesis
 
     def files(self, record: Record) -> dict[str, bytes]:
         """What the seal keeps beside notebook, record and cases. Raises OSError."""

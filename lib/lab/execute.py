@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +28,9 @@ from lib.runs import pending
 from lib.runs.ledger import Ledger
 from lib.runs.record import MIME, BadRecord, CaseRow, Decision, Json, Record, qualities, record_of
 from lib.runs.seal import seal, sync
+from lib.runs.secrets import held, is_secret
 from lib.runs.verify import recomputed
 
-SECRET_NAME = re.compile(r"(?i)(api_?key|token|secret|password|passwd|credential)")
 CONFIRM = "12_confirm"
 DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
 TEMPLATES = {
@@ -115,11 +114,14 @@ def known(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     for key in parameters:
         if not isinstance(key, str):
             raise BadParameters(f"parameter {key!r} is not a name")
-        if SECRET_NAME.search(key):
+        if is_secret(key):
             raise BadParameters(f"parameter {key!r} looks like a secret; a notebook keeps its parameters, so set the "
                                 "environment variable (ANTHROPIC_API_KEY) instead")  # fmt: skip
         if key not in known:
             raise BadParameters(unknown("no parameter", key, known))
+        if name_held := held([json.dumps(parameters[key], ensure_ascii=False, default=str)]):
+            raise BadParameters(f"parameter {key!r} holds the value of {name_held}; a notebook keeps its parameters, so a "
+                                "secret must not be one")  # fmt: skip
     return known
 
 
@@ -204,7 +206,8 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
         raise Unfinished(rows, pending.place(folder, record.key))
     cases = "".join(f"{canonical(row.as_dict())}\n" for row in rows).encode()
     slug = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")[:40] or "run"
-    _refuse_secrets(notebook, record.as_dict(), cases.decode(), *(b.decode() for b in (beside or {}).values()))
+    others = [content.decode() for content in (beside or {}).values()]
+    _refuse_secrets(notebook, slug, folder, record.as_dict(), cases.decode(), *others)
     final: list[Record] = []
 
     def finish(run: str) -> dict[str, bytes]:
@@ -253,20 +256,20 @@ def _decide_again(notebook: Json, record: Record, rows: list[CaseRow], ledger: L
     return record.revised(status=decision.status, decision=decision)
 
 
-def _refuse_secrets(*parts: Any) -> None:
-    """Raise BadParameters when the value of a variable that names a secret stands in what would be sealed."""
-    texts = [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts]
-    for name, value in os.environ.items():
-        if not SECRET_NAME.search(name) or len(value) < 12:
-            continue
-        # A plain word such as "discovery" is no secret: it would stand in every run.
-        if value.isalpha() and value.islower():
-            continue
-        spellings = {value, json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1]}
-        if any(spelling in text for spelling in spellings for text in texts):
-            raise BadParameters(
-                f"the executed notebook holds the value of {name}; nothing was sealed, take it out first"
-            )
+def _refuse_secrets(notebook: Json, slug: str, folder: Path, *parts: Any) -> None:
+    """Raise BadParameters, with the notebook kept out of the seal, where the value of a secret would be sealed."""
+    texts = [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in (notebook, *parts)]
+    name = held(texts)
+    if not name:
+        return
+    kept = folder / f".refused-{slug}.ipynb"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(kept, json.dumps(notebook, indent=1, ensure_ascii=False))
+    kept.chmod(0o600)
+    raise BadParameters(
+        f"what ran holds the value of {name}, so nothing was sealed. The notebook is kept: take it out of {kept} and "
+        "call `notch seal` on that file"
+    )
 
 
 def _status(error: str) -> str:

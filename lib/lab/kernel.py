@@ -49,7 +49,7 @@ def execute(
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    error = ""
+    error, begun = "", []
     # Sockets live under /tmp: macOS temp paths are longer than a socket name may be.
     with tempfile.TemporaryDirectory(prefix="notch-", dir="/tmp") as temp:
         out = Path(temp) / "out.ipynb"
@@ -58,21 +58,17 @@ def execute(
                 str(path), str(out), parameters, kernel_name="python3", progress_bar=False, log_output=False,
                 request_save_on_cell_execute=False, shutdown_kernel="immediate", execution_timeout=timeout,
                 kernel_manager_class=_manager(temp, environment, running), iopub_timeout=PATIENCE, cwd=cwd,
+                on_cell_start=lambda **cell: begun.append(cell),
             )  # fmt: skip
         except Exception as failed:  # a crash of any kind is a result: it is sealed with its reason
             if isinstance(failed, OSError) and failed.errno is not None:
                 raise
             error = _in_short(failed)
         notebook = json.loads((out if out.exists() else path).read_text(encoding="utf-8"))
-    if error and not any(_began(cell) for cell in notebook["cells"]):
+    if error and not begun:
         raise NoKernel(f"no kernel of {sys.executable} could be started, so nothing was run ({error}); "
                        "`python -m ipykernel_launcher --version` must work there (`make setup`)")  # fmt: skip
     return notebook, error
-
-
-def _began(cell: Json) -> bool:
-    """Whether the kernel took a cell: a crash in the first one has outputs, one after it counts."""
-    return cell["cell_type"] == "code" and bool(cell["outputs"] or cell["execution_count"])
 
 
 def _manager(folder: str, environment: Mapping[str, str], running: set[int] | None) -> type:

@@ -6,6 +6,7 @@ is no other state than the runs. Does not know what a run does.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -63,6 +64,11 @@ class Plan:
     name: str
     about: str
     entries: tuple[Entry, ...]
+
+    def after(self, entry: Entry) -> str:
+        """Name of the entry that comes next, "" after the last."""
+        following = self.entries[self.entries.index(entry) + 1 :]
+        return following[0].name if following else ""
 
 
 @form(BadParameters, "plan")
@@ -214,9 +220,16 @@ class Workers:
     def start(self, template: str, parameters: Json, runnable: Runnable) -> Future[Executed]:
         """Begin to execute a template; the future gives, or raises, what `execute.carry_out` does."""
         kernels: set[int] = set()
-        future = self._threads.submit(execute.carry_out, template, parameters, runnable, running=kernels)
+        future = self._threads.submit(self._one, template, parameters, runnable, kernels)
         self._kernels[future] = kernels
         return future
+
+    def _one(self, template: str, parameters: Json, runnable: Runnable, kernels: set[int]) -> Executed:
+        try:
+            return execute.carry_out(template, parameters, runnable, running=kernels)
+        finally:
+            kernels.clear()
+            asyncio.get_event_loop().close()  # that the kernel's client left to this thread
 
 
 def run(plan: Plan, folder: Path, workers: int = 1) -> Iterator[Progress]:

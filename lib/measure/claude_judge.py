@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lib.claude import client
 from lib.claude.client import API_VERSION, Reply, check_key, schema
@@ -19,6 +21,7 @@ from lib.claude.paid import Ask, Fault, Paid
 from lib.claude.prices import Request, Spent, listed
 from lib.claude.store import NAME, Store
 from lib.files import canonical, runs_folder, sha256
+from lib.forms import Filled, Number, Text, fill, form
 from lib.log import Row
 from lib.measure import judge_calls as calls
 from lib.measure.answer import Answer
@@ -29,6 +32,25 @@ from lib.measure.ruler import Case, Ruler
 ASKS = 2  # the first ask and one more, after a reply that cannot be used
 WRONG = "case {case!r}: {fault}; the run is invalid, its judgments are not used"
 Outcome = Judgment | Unscored
+
+
+@form(what="judging")
+class Judging:
+    """How Claude judges. Model, effort, thinking and max_tokens are the ruler's where they are None."""
+
+    protocol: Literal["balanced", "seed"] = "balanced"  # three calls a case, or the published study's one
+    model: Filled | None = None
+    effort: Text | None = None  # "" is not sent, like thinking
+    thinking: Text | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    dollars: Annotated[Number, Field(gt=0)] = 5.0  # a hard cap for one judge
+    concurrency: Annotated[int, Field(ge=1)] | None = None  # calls in flight, 10 where nobody says
+    replicate: Annotated[int, Field(ge=0)] = 0  # another one asks the same things afresh
+    batch: bool = False  # half the price, up to a day; one that was sent is picked up again after a kill
+
+    def __post_init__(self) -> None:
+        if self.batch and self.concurrency is not None:
+            raise ValueError("has concurrency and batch: concurrency acts on live calls alone; take one of the two out")
 
 
 def key_of(fingerprint: str, case: str, text: str, kind: str, order: str, replicate: int) -> str:
@@ -43,56 +65,43 @@ def key_of(fingerprint: str, case: str, text: str, kind: str, order: str, replic
 class ClaudeJudge:
     """A Judge. `submit` and `collect` overlap judging with other work; `judge_all` is both at once.
 
-    `protocol` is "balanced" (a rubric call, two pairwise calls with the order swapped) or "seed" (one call, gold
-    first). Model, effort, thinking and max_tokens come from the ruler unless given; an effort or thinking of "" is
-    not sent. `dollars` is a hard cap for this object. `replicate` asks the same things afresh. `batch` is half the
-    price and takes up to a day; a batch that was sent is picked up again after a kill.
+    `judging` is what a `Judging` has. Raises ValueError, UnknownModel, Tampered.
     """
 
     def __init__(
-        self,
-        ruler: Ruler | None = None,
-        protocol: str = "balanced",
-        *,
-        model: str | None = None,
-        effort: str | None = None,
-        thinking: str | None = None,
-        max_tokens: int | None = None,
-        store: Store | Path | str | None = None,
-        dollars: float = 5.0,
-        concurrency: int = 10,
-        replicate: int = 0,
-        batch: bool = False,
-        poll: float = 60.0,
+        self, ruler: Ruler | None = None, store: Store | Path | str | None = None, poll: float = 60.0, **judging: Any
     ) -> None:
+        how = fill(Judging, judging)
         self.ruler = ruler or Ruler.load()
-        if protocol not in calls.PROTOCOLS:
-            raise ValueError(f"protocol {protocol!r}: expected one of {', '.join(calls.PROTOCOLS)}")
-        if not dollars > 0 or concurrency < 1 or replicate < 0:
-            got = f"{dollars}, {concurrency} and {replicate}"
-            raise ValueError(f"dollars is above 0, concurrency 1 or more, replicate 0 or more, not {got}")
-        self.protocol, self.calls = protocol, calls.PROTOCOLS[protocol]
-        given = {"model": model, "effort": effort, "thinking": thinking, "max_tokens": max_tokens}
-        setting = {"max_tokens": 2000} | self.ruler.protocol.judge | {k: v for k, v in given.items() if v is not None}
-        self.model, self.max_tokens = str(setting.get("model", "")), int(setting["max_tokens"])
-        takes = listed(self.model)
-        # What a model does not take is not sent, and what is not sent does not stand in the identity.
-        self.effort = str(setting.get("effort") or "") if takes.effort else ""
-        self.thinking = str(setting.get("thinking") or "") if takes.thinking else ""
+        ruled = {"max_tokens": 2000} | self.ruler.protocol.judge
+        self.model: str = how.model or ruled.get("model", "")
+        self.max_tokens: int = how.max_tokens or ruled["max_tokens"]
+        self.effort = self._setting("effort", how.effort, ruled)
+        self.thinking = self._setting("thinking", how.thinking, ruled)
+        self.protocol, self.calls, self.batch = how.protocol, calls.PROTOCOLS[how.protocol], how.batch
+        self.replicate, self.dimensions = how.replicate, calls.names(self.ruler)
         self.store = store if isinstance(store, Store) else Store(store or runs_folder() / NAME)
-        self.replicate, self.batch = int(replicate), batch
-        self.dimensions = calls.names(self.ruler)
-        self.identity: dict[str, Any] = {
-            "kind": "claude", "protocol": protocol, "model": self.model, "effort": self.effort,
+        self.identity: Row = {
+            "kind": "claude", "protocol": self.protocol, "model": self.model, "effort": self.effort,
             "thinking": self.thinking, "max_tokens": self.max_tokens, "api": API_VERSION,
             "wording": sha256(canonical(calls.wording(self.ruler, self.calls))),
         }  # fmt: skip
         self.fingerprint = self.ruler.fingerprint(self.identity)
-        read, about = partial(_read, self.dimensions), {"fingerprint": self.fingerprint}
-        how: dict[str, Any] = {"asks": ASKS, "batch": batch, "poll": poll, "concurrency": int(concurrency)}
-        self.paid = Paid(self.store, self.model, float(dollars), read, about, WRONG, **how)
+        self.paid = Paid(
+            self.store, self.model, how.dollars, partial(_read, self.dimensions), {"fingerprint": self.fingerprint},
+            WRONG, ASKS, how.batch, poll, how.concurrency or 10,
+        )  # fmt: skip
         self._own = {c.id: c for c in self.ruler.cases}
         self._queue: list[tuple[Case, Answer, Future[Outcome]]] = []
+
+    def _setting(self, name: str, given: str | None, ruled: Row) -> str:
+        """What a model does not take is not sent, and what is not sent does not stand in the identity."""
+        takes = getattr(listed(self.model), name)
+        if given and not takes:
+            raise ValueError(f"judging has {name} and model {self.model!r}, which takes none; take {name} out")
+        if not takes:
+            return ""
+        return str(ruled.get(name) or "") if given is None else given
 
     # --- the interface
 
@@ -198,6 +207,6 @@ class ClaudeJudge:
         return calls.judgment(values, self.dimensions, dollars)
 
 
-def _read(dimensions: tuple[str, ...], about: Row, reply: Reply) -> dict[str, Any] | Fault:
+def _read(dimensions: tuple[str, ...], about: Row, reply: Reply) -> Row | Fault:
     call = Call(about["kind"], about["order"] == "gold_first")
     return calls.read(call, dimensions, reply.stop_reason, reply.text)

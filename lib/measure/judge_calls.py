@@ -18,11 +18,13 @@ from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema, create_
 
 from lib.claude.paid import Fault
 from lib.forms import fault
+from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.judge import Judgment, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
 
 USEFUL = "useful"  # the kind of call that sees one set and no gold
+VERDICT = {"pairwise": "verdict", "seed": "better"}  # what the better set is called in a reply
 LONGEST = 20_000  # characters of a reply; a reason of two sentences needs a few hundred
 
 # The published study asked one question a case: gold always first and named as the reference, no swap.
@@ -84,7 +86,7 @@ def tags(call: Call, nonce: str) -> str:
 
 def user(call: Call, case: Case, answer: Answer, nonce: str) -> str:
     """The data of a call, and nothing but data: JSON in tags. Raises ValueError without gold where gold is shown."""
-    parts: dict[str, Any] = {"task": case.task, "A": _set(answer)}
+    parts: Row = {"task": case.task, "A": _set(answer)}
     if call.kind != USEFUL:
         gold = gold_of(case)
         first, second = (gold, answer) if call.gold_first else (answer, gold)
@@ -105,11 +107,10 @@ def data(value: Any) -> str:
 
 def fresh(call: Call, case: Case, answer: Answer) -> tuple[str, str]:
     """A random number that none of the texts holds, and the data with it."""
-    while True:
+    texts, nonce = user(call, case, answer, ""), secrets.token_hex(8)
+    while nonce in texts:
         nonce = secrets.token_hex(8)
-        content = user(call, case, answer, nonce)
-        if content.count(nonce) == {"rubric": 8, USEFUL: 4}.get(call.kind, 6):
-            return nonce, content
+    return nonce, user(call, case, answer, nonce)
 
 
 def gold_of(case: Case) -> Gold:
@@ -119,7 +120,7 @@ def gold_of(case: Case) -> Gold:
     return case.gold
 
 
-def _set(it: Gold | Answer) -> dict[str, Any]:
+def _set(it: Gold | Answer) -> Row:
     return {"title": it.title, "questions": list(it.questions)}
 
 
@@ -137,11 +138,12 @@ Score = Annotated[int, Field(ge=1, le=5), WithJsonSchema({"enum": [1, 2, 3, 4, 5
 @lru_cache(maxsize=32)
 def form(kind: str, dimensions: tuple[str, ...]) -> Any:
     """The form of a reply as a flat pydantic model, the reason first: what is written first steers what follows."""
-    scores = {d: (Score, ...) for d in {"pairwise": (), USEFUL: ("usefulness",)}.get(kind, dimensions)}
-    better = {"pairwise": "verdict", "seed": "better"}.get(kind)
-    verdict = {better: (Literal["A", "B", "tie"], ...)} if better else {}
-    config = ConfigDict(extra="forbid", strict=True)
-    return create_model(kind.capitalize(), __config__=config, reason=(str, ...), **scores, **verdict)
+    fields: Row = {"reason": (str, ...)}
+    scored = {"pairwise": (), USEFUL: ("usefulness",)}.get(kind, dimensions)
+    fields |= {name: (Score, ...) for name in scored}
+    if kind in VERDICT:
+        fields[VERDICT[kind]] = (Literal["A", "B", "tie"], ...)
+    return create_model(kind.capitalize(), __config__=ConfigDict(extra="forbid", strict=True), **fields)
 
 
 def names(ruler: Ruler) -> tuple[str, ...]:
@@ -162,7 +164,7 @@ def wording(ruler: Ruler, calls: Sequence[Call]) -> list[Any]:
 # --- what comes back -----------------------------------------------------------------------------
 
 
-def read(call: Call, dimensions: tuple[str, ...], stop_reason: str, text: str) -> dict[str, Any] | Fault:
+def read(call: Call, dimensions: tuple[str, ...], stop_reason: str, text: str) -> Row | Fault:
     """The value of a reply, or its fault. The stop reason comes first: a cut or refused reply can look whole."""
     if stop_reason == "refusal":
         return Fault("the judge refused to answer", again=False)
@@ -171,7 +173,7 @@ def read(call: Call, dimensions: tuple[str, ...], stop_reason: str, text: str) -
     return parse(text, call.kind, dimensions)
 
 
-def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> dict[str, Any] | Fault:
+def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> Row | Fault:
     """Exactly one JSON object of the asked form and nothing else, else a Fault. Nothing is guessed or repaired.
 
     >>> parse('{"reason": "Both ask.", "verdict": "tie"} ', "pairwise", ())
@@ -188,12 +190,12 @@ def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> dict[str, Any] |
     wanted = form(kind, dimensions)
     try:
         wanted.model_validate(value)
-    except ValidationError as wrong:
-        return Fault(str(fault(wrong, wanted.model_fields, what="the reply")))
+    except ValidationError as error:
+        return Fault(str(fault(error, wanted.model_fields, what="the reply")))
     return value  # type: ignore[no-any-return]
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> Row:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise ValueError("a field stands there twice")
@@ -207,15 +209,18 @@ def _refuse(name: str) -> Any:
 def judgment(values: Mapping[Call, Mapping[str, Any]], dimensions: tuple[str, ...], dollars: float) -> Judgment:
     """What the replies of one case add up to: disagreeing orders are a tie and count as a flip."""
     scored = next(v for c, v in values.items() if c.kind != "pairwise")
-    verdicts = [_verdict(c, v) for c, v in values.items() if c.kind != "rubric"]
-    agreed = len(set(verdicts)) == 1
-    notes = {(c.kind if c.kind != "pairwise" else c.order): str(v["reason"]) for c, v in values.items()}
+    verdicts = [_verdict(c, v) for c, v in values.items() if c.kind in VERDICT]
+    notes = {}
+    for call, value in values.items():
+        notes[call.order if call.kind == "pairwise" else call.kind] = str(value["reason"])
     scores = {d: float(scored[d]) for d in dimensions}
-    return Judgment(scores, verdicts[0] if agreed else "tie", notes, flipped=not agreed, dollars=round(dollars, 9))
+    flipped = len(set(verdicts)) > 1
+    verdict = "tie" if flipped else verdicts[0]
+    return Judgment(scores, verdict, notes, flipped, dollars=round(dollars, 9))
 
 
 def _verdict(call: Call, value: Mapping[str, Any]) -> Verdict:
-    better = value["verdict" if call.kind == "pairwise" else "better"]
+    better = value[VERDICT[call.kind]]
     if better == "tie":
         return "tie"
     return "win" if (better == "B") == call.gold_first else "loss"

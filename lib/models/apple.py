@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any
 
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Identity, Message, NoModel
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, Model, NoModel
 
 CAN = Capabilities()
 NEEDS = (
@@ -41,7 +41,7 @@ def identity() -> str:
     return f"apple, macOS {platform.mac_ver()[0] or 'unknown'}"
 
 
-class AppleModel:
+class AppleModel(Model):
     """The system's language model. Raises NoModel where it cannot be used."""
 
     def __init__(self, pauses: Sequence[float] = PAUSES) -> None:
@@ -56,14 +56,7 @@ class AppleModel:
         if not there:
             reason = str(getattr(why, "name", why)).rpartition(".")[2]
             raise NoModel(f"model 'apple' is not available: {UNAVAILABLE.get(reason, reason)}")
-        self.name = "apple"
-        self.identity: Identity = {
-            "name": "apple",
-            "system": identity(),
-            "window": int(self._model.context_size),
-        }
-        self.capabilities = CAN
-        self.cost = Cost()
+        super().__init__("apple", CAN, system=identity(), window=int(self._model.context_size))
 
     def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
         """Complete the conversations one after another. Raises NoModel for what the model does not take."""

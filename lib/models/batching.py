@@ -260,7 +260,8 @@ class RaggedBatch(Batch):
                 row.rule.take(token)
                 tokens.append(token)
         if row.rule.complete and len(self.ends) == 1:
-            row.take(*self.ends, self.ends)  # the one token that may still come
+            [end] = self.ends  # the one token that may still come
+            row.take(end, self.ends)
         return tokens
 
     def _read(self, rows: list[Row], length: int, prefix: list[Any]) -> Any:

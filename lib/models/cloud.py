@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from lib.claude.client import Claude, NotAnswered, check_key, schema
 from lib.claude.prices import BudgetSpent, CloudError, UnknownModel, listed
 from lib.models.grammar import BadGrammar
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Identity, Json, Message, NoModel
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Json, Message, Model, NoModel
 
 CAN = Capabilities(greedy=False, temperature=False, grammar=True)
 CAP = "NOTCH_CANDIDATE_DOLLARS"
@@ -46,15 +46,12 @@ def cap() -> float:
     return dollars
 
 
-class CloudModel:
+class CloudModel(Model):
     """A Claude model that answers. Raises NoModel or NoKey when it is made, NoModel when the cap is reached."""
 
     def __init__(self, name: str, dollars: float | None = None, concurrency: int = 10) -> None:
         check(name)
-        self.name = name
-        self.identity: Identity = {"name": name, "served": [], "sampling": "the API's own"}
-        self.capabilities = CAN
-        self.cost = Cost()
+        super().__init__(name, CAN, served=[], sampling="the API's own")
         self.dollars = cap() if dollars is None else dollars
         self._claude = Claude(name, self.dollars, concurrency)
 

@@ -263,7 +263,7 @@ def _write(path: Path, values: Json) -> None:
     path.write_text(json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _renamed(path: Path, tensors: dict[str, Any], head: Header) -> Iterator[tuple[str, Any]]:
+def _renamed(path: Path, tensors: Mapping[str, Any], head: Header) -> Iterator[tuple[str, Any]]:
     heads = head.get("attention.head_count")
     groups = {"attn_q": heads, "attn_k": head.get("attention.head_count_kv") or heads}
     for name, value in tensors.items():
@@ -384,7 +384,7 @@ def _byte_pairs(tokens: list[str], merges: list[str], cut: str) -> Any:
     """Byte-level BPE, as GPT-2, Llama 3 and SmolLM have it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     vocab = {token: i for i, token in enumerate(tokens)}
     # Llama 3 takes a word that is a token as it is, also where no merge leads there.
     pieces = Tokenizer(models.BPE(vocab=vocab, merges=pairs, ignore_merges=CUTS.get(cut) == LLAMA3))

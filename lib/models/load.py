@@ -5,26 +5,48 @@ Knows which backend a name belongs to and what that backend can do. Does not kno
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from lib.models import apple, cloud, grammar, mlx, provenance, stored
-from lib.models.mlx import MLXModel, adapter_folder
+from lib.models.mlx import adapter_folder
 from lib.models.model import Capabilities, Decoding, Json, Model, NoModel, ToyModel
 
 SAMPLING = ("temp", "top_p", "min_p", "top_k", "seed", "repetition_penalty", "repetition_context")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A kind of model: what it can do, and how one of it is opened, looked for and known by its name."""
+
+    can: Capabilities
+    open: Callable[[str, str, Path | None], Model]  # name, adapter, folder of sealed runs
+    check: Callable[[str], object]
+    # Nobody can hash what a server or a system serves: there it is the id, or the version of the system.
+    identity: Callable[[str], str]
+
+
+TOY = Backend(Capabilities(), lambda *_: ToyModel(), str, str)
+APPLE = Backend(apple.CAN, lambda *_: apple.AppleModel(), lambda _: apple.check(), lambda _: apple.identity())
+STORED = Backend(stored.CAN, lambda name, *_: stored.StoredModel(name), stored.read, stored.content_hash)
+CLOUD = Backend(cloud.CAN, lambda name, *_: cloud.CloudModel(name), cloud.check, str)
+MLX = Backend(mlx.CAN, lambda name, adapter, runs: mlx.MLXModel(name, adapter, runs=runs), mlx.check, mlx.identity)
+
+
+def _backend(name: str) -> Backend:
+    if name.startswith("claude-"):
+        return CLOUD
+    if stored.named(name):
+        return STORED
+    return {"toy": TOY, "apple": APPLE}.get(name, MLX)
 
 
 def load(name: str, adapter: str = "", runs: Path | None = None) -> Model:
     """A model by name: `smollm2`, `toy`, `apple`, a Claude model's id, answers that were written before
     (`stored:claude`), an MLX folder, a GGUF file, a hub id (`mlx:` before it if you like). Raises NoModel."""
     check(name, adapter, runs)
-    if name == "toy":
-        return ToyModel()
-    if name == "apple":
-        return apple.AppleModel()
-    if stored.named(name):
-        return stored.StoredModel(name)
-    return cloud.CloudModel(name) if _in_cloud(name) else MLXModel(name, adapter, runs=runs)
+    return _backend(name).open(name, adapter, runs)
 
 
 def check(name: str, adapter: str = "", runs: Path | None = None) -> None:
@@ -32,14 +54,7 @@ def check(name: str, adapter: str = "", runs: Path | None = None) -> None:
     or NoKey for a Claude model."""
     if adapter and not capabilities(name).adapters:
         raise NoModel(f"model {name!r:.60} takes no adapter; use smollm2 or another MLX model")
-    if name == "apple":
-        apple.check()
-    elif _in_cloud(name):
-        cloud.check(name)
-    elif stored.named(name):
-        stored.read(name)
-    elif name != "toy":
-        mlx.check(name)
+    _backend(name).check(name)
     if adapter:
         adapter_folder(adapter, name, runs)
 
@@ -48,35 +63,26 @@ def identity(name: str) -> str:
     """What a model is by content, cheap to ask again: a run is repeated where this is another. Raises NoModel.
 
     Of a model that runs on MLX the hash of its weights, tokenizer, template and configuration, of stored answers that
-    of their file. Nobody can hash what a server or a system serves, so a Claude model is its id and Apple's model the
-    version of the system that it came with; the toy is its name.
+    of their file, of a Claude model its id.
     """
-    if name == "apple":
-        return apple.identity()
-    if stored.named(name):
-        return stored.content_hash(name)
-    return name if name == "toy" or _in_cloud(name) else mlx.identity(name)
+    return _backend(name).identity(name)
 
 
 def placed(name: str) -> bool:
     """Whether a name only says where a model lies, so that what lies there may be another tomorrow."""
-    return name not in ("toy", "apple", mlx.DEFAULT) and not stored.named(name) and not _in_cloud(name)
+    return _backend(name) is MLX and name != mlx.DEFAULT
 
 
 def adapter_identity(adapter: str, runs: Path | None = None) -> str:
     """What an adapter is by content, weights and the configuration that scales them; "" for none. Raises NoModel."""
-    return provenance.content_hash(provenance.find(adapter, runs), provenance.ADAPTER) if adapter else ""
+    if not adapter:
+        return ""
+    return provenance.content_hash(provenance.find(adapter, runs), provenance.ADAPTER)
 
 
 def capabilities(name: str) -> Capabilities:
     """What the model of this name can do; nothing is loaded, and the name is not checked."""
-    if name == "toy":
-        return ToyModel().capabilities
-    if stored.named(name):
-        return stored.CAN
-    if name == "apple":
-        return apple.CAN
-    return cloud.CAN if _in_cloud(name) else mlx.CAN
+    return _backend(name).can
 
 
 def check_decoding(name: str, values: Json) -> None:
@@ -93,7 +99,3 @@ def check_decoding(name: str, values: Json) -> None:
         if not can.grammar:
             raise NoModel(f"decoding has a grammar, which model {name!r} does not offer; leave it out")
         grammar.check(decoding.grammar)
-
-
-def _in_cloud(name: str) -> bool:
-    return name.startswith("claude-")

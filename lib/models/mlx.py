@@ -17,7 +17,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from lib.models import gguf, provenance, ragged
 from lib.models.batching import PROBED, SCORE_TOKENS, Row, agrees, batch, mean_logprobs
 from lib.models.chat import CUT, PROBE, Chat
 from lib.models.grammar import Grammars, Rule
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Identity, Message, NoModel, one_line
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, Model, NoModel, one_line
 from lib.models.prefixes import Prefixes
 
 DEFAULT = "smollm2"  # the subject that needs no hub, no key and no GPU
@@ -163,7 +163,7 @@ def adapter_folder(adapter: str, name: str = "", runs: Path | None = None) -> st
     return str(folder)
 
 
-class MLXModel:
+class MLXModel(Model):
     """A language model in this process. Raises NoModel when the weights or mlx cannot be loaded.
 
     The base is loaded once; `with_adapter` gives the same weights another adapter.
@@ -183,7 +183,7 @@ class MLXModel:
         where = folder_of(name)
         adapter, self._runs = adapter_folder(adapter, name, runs) if adapter else "", runs
         try:
-            base, self.tokenizer, config = load(str(where), return_config=True)  # type: ignore[misc]
+            base, self.tokenizer, config = load(str(where), return_config=True)
         except Exception as error:
             raise NoModel(f"model {name!r} cannot be loaded from {where}: {one_line(error)}") from error
         self.on_gpu = mx.metal.is_available()
@@ -191,13 +191,11 @@ class MLXModel:
             if not quantised:  # training can ask to keep the base as it is
                 dequantize_model(base)
             base.set_dtype(mx.float32)
-        self.name = name
-        self.capabilities = CAN
         self.chat = Chat.of(self.tokenizer, name)
         self.context = context(config)
-        self._bare: dict[str, str] = {"name": name, "weights": identity(name), **self.chat.identity}
+        super().__init__(name, CAN, weights=identity(name), **self.chat.identity)
         self.batch = self._checked_width(base, batch)
-        self._base, self._spent, self._others = base, _Spent(), OrderedDict[str, MLXModel]()
+        self._base, self._others = base, OrderedDict[str, MLXModel]()
         self._grammars: list[Grammars] = []
         self._set_adapter(adapter)
 
@@ -213,7 +211,7 @@ class MLXModel:
         fresh = Prefixes(base, lambda: prompt_cache(base))
         if agrees(base, fresh, prompts, 2):
             return width
-        self._bare["batch"] = "row by row: this architecture draws other tokens in a batch"
+        self.identity["batch"] = "row by row: this architecture draws other tokens in a batch"
         if agrees(base, fresh, prompts, 1):
             return 1
         raise NoModel(f"model {self.name!r} draws other tokens step by step than over a whole text: mlx-lm does not run "
@@ -223,7 +221,8 @@ class MLXModel:
         """Put an adapter's folder on; "" is the bare base."""
         self.adapter = adapter
         model = self._base
-        self.identity: Identity = dict(self._bare)
+        # A copy: what is said of one adapter holds for no other.
+        self.identity = {key: value for key, value in self.identity.items() if key != "adapter"}
         if adapter:
             model = adapted(self._base, adapter, self.on_gpu)
             self.identity["adapter"] = provenance.content_hash(Path(adapter), provenance.ADAPTER)
@@ -249,11 +248,6 @@ class MLXModel:
         Whoever changes weights in place calls it: prefixes that the old weights read would stand in later replies.
         """
         self._prefixes.clear()
-
-    @property
-    def cost(self) -> Cost:
-        """What this model took, with every adapter on its base."""
-        return self._spent.cost
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, ready for the reply."""
@@ -337,7 +331,7 @@ class MLXModel:
 
         mx.clear_cache()
         seconds, peak = time.perf_counter() - began, mx.get_peak_memory() / 1e9
-        self._spent.cost += Cost.of(done, seconds=seconds, prompt_seconds=prompt_seconds, peak_memory=peak)
+        self.cost += Cost.of(done, seconds=seconds, prompt_seconds=prompt_seconds, peak_memory=peak)
 
 
 def prompt_cache(model: Any) -> list[Any]:
@@ -354,13 +348,6 @@ def context(config: Mapping[str, Any]) -> int:
         if isinstance(known.get(name), int):
             return int(known[name])
     return sys.maxsize
-
-
-@dataclass
-class _Spent:
-    """One account for a model and all adapters on its base."""
-
-    cost: Cost = Cost()
 
 
 def adapted(base: Any, adapter: str, on_gpu: bool) -> Any:

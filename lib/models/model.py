@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -126,34 +126,51 @@ class Capabilities:
     adapters: bool = False
 
 
-class Model(Protocol):
+@dataclass
+class Account:
+    """What was spent: one for a model and all adapters on its base."""
+
+    cost: Cost = Cost()
+
+
+class Model:
     """Anything that completes conversations. `cost` grows with every call."""
 
-    name: str
-    identity: Identity
-    capabilities: Capabilities
-    cost: Cost
+    def __init__(self, name: str, capabilities: Capabilities, **identity: Any) -> None:
+        self.name, self.capabilities = name, capabilities
+        self.identity: Identity = {"name": name, **identity}
+        self._account = Account()
 
-    def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]: ...
+    @property
+    def cost(self) -> Cost:
+        """What this model took, with every adapter on its base."""
+        return self._account.cost
 
-    # With the capability "logprobs": the same replies back, each with its `logprob`; nothing is generated.
-    def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]: ...
+    @cost.setter
+    def cost(self, cost: Cost) -> None:
+        self._account.cost = cost
 
-    # With the capability "adapters": the same base with another adapter ("" for none); costs go to this model.
-    def with_adapter(self, adapter: str) -> Model: ...
+    def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
+        """Complete every conversation. The replies are in the order of the prompts."""
+        raise NotImplementedError
+
+    def score(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Completion]:
+        """With the capability "logprobs": the same replies back, each with its `logprob`; nothing is generated."""
+        raise NotImplementedError
+
+    def with_adapter(self, adapter: str) -> Model:
+        """With the capability "adapters": the same base with another adapter, "" for none; costs go to this model."""
+        raise NotImplementedError
 
 
-class ToyModel:
+class ToyModel(Model):
     """Answers from a function of the conversation: for tests and for reading how a pipeline works.
 
     Without a function it writes a set of questions that quote the task, as many as asked for, in JSON.
     """
 
     def __init__(self, reply: Callable[[Sequence[Message]], str] | None = None, name: str = "toy") -> None:
-        self.name = name
-        self.identity: Identity = {"name": name}
-        self.capabilities = Capabilities()
-        self.cost = Cost()
+        super().__init__(name, Capabilities())
         self.seen: list[Sequence[Message]] = []
         self._reply = reply or quoting
 

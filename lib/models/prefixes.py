@@ -108,7 +108,8 @@ def grouped(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
         if first == last:
             return 0, [(0, first, last)]
         least = min(depth[first:last])
-        saved, parts, start = 0, [], first
+        saved, start = 0, first
+        parts: list[tuple[int, int, int]] = []
         for end in [*range(first, last), last]:
             if end == last or depth[end] == least:  # between other neighbours more is shared: those stay together
                 more, inner = best(start, end)

@@ -7,17 +7,20 @@ take 10 to 14 ns for one exponential (softmax, SiLU) where numpy takes 0.4, and 
   softmax (Hydragen, arXiv 2402.05099). The query heads of a key head are rows of one product.
 - Linear layers see only tokens that are there: no padding, no ended rows.
 Covers mlx_lm's `llama` without sliding windows, in float32, bare or with LoRA. `fits` says so; else use mlx-lm.
+Shapes: B rows, N tokens of all rows in one forward, T of them in the longest row, S slots, D hidden, H heads of W.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray
 Map = Callable[[Array], Array]
+Prefix = tuple[Array, Array]  # keys and values (key heads, length, W) of a prefix in one layer
 ROOM = 64  # slots that are added when a row has none left
 FOURS = 4  # OpenBLAS takes rows by the four; on busy cores 30 as 32 cost a tenth less, 10 as 12 two fifths
 NEVER = np.float32(-1e30)  # not -inf: a row that sees nothing yet must not become NaN
@@ -36,26 +39,29 @@ def fits(model: Any) -> bool:
         maps = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
         maps += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
         plain = type(rope).__name__ in ROPES and not rope.traditional and rope.dims == attention.head_dim
-        if layer.use_sliding or not plain or not all(map(_known, maps)):
+        if layer.use_sliding or not plain or not all(map(_covered, maps)):
             return False
-    outer = [model.model.embed_tokens, *([] if model.args.tie_word_embeddings else [model.lm_head])]
-    return all(type(m).__name__ in ("Embedding", "Linear") and m.weight.dtype == mx.float32 for m in outer)
+    outer = [model.model.embed_tokens]
+    if not model.args.tie_word_embeddings:
+        outer.append(model.lm_head)
+    return all(type(layer).__name__ in ("Embedding", "Linear") and layer.weight.dtype == mx.float32 for layer in outer)
 
 
-def _known(layer: Any) -> bool:
+def _covered(layer: Any) -> bool:
     import mlx.core as mx
 
     if type(layer).__name__ == "LoRALinear":
         drops = layer.training and getattr(layer.dropout, "_p_1", 1) != 1
-        return not drops and layer.lora_a.dtype == mx.float32 and _known(layer.linear)
+        return not drops and layer.lora_a.dtype == mx.float32 and _covered(layer.linear)
     return type(layer).__name__ == "Linear" and layer.weight.dtype == mx.float32
 
 
 def _linear(layer: Any) -> Map:
     if type(layer).__name__ == "LoRALinear":
-        inner, a, b, scale = _linear(layer.linear), np.asarray(layer.lora_a), np.asarray(layer.lora_b), layer.scale
-        return lambda x: inner(x) + np.float32(scale) * ((x @ a) @ b)
-    weight = np.asarray(layer.weight).T
+        inner, scale = _linear(layer.linear), np.float32(layer.scale)
+        a, b = np.asarray(layer.lora_a), np.asarray(layer.lora_b)  # (D, rank), (rank, out)
+        return lambda x: inner(x) + scale * ((x @ a) @ b)  # first down to the rank: B A is never formed
+    weight = np.asarray(layer.weight).T  # a view of mlx's own memory, as all weights here
     if "bias" not in layer:
         return lambda x: x @ weight
     bias = np.asarray(layer.bias)
@@ -66,6 +72,7 @@ def _norm(layer: Any) -> Map:
     weight, eps = np.asarray(layer.weight), np.float32(layer.eps)
 
     def normed(x: Array) -> Array:
+        # RMSNorm (arXiv 1910.07467). einsum sums the squares without an array of them.
         mean = np.einsum("ij,ij->i", x, x) / np.float32(x.shape[-1])
         return x * (1 / np.sqrt(mean + eps))[:, None] * weight
 
@@ -102,12 +109,12 @@ class Llama:
         self.scale = np.float32(attention.scale)
         self.embedding = np.asarray(inner.embed_tokens.weight)
         self.layers, self.norm = [_Layer(layer) for layer in inner.layers], _norm(inner.norm)
-        tied = model.args.tie_word_embeddings
-        self.head: Map = _linear(inner.embed_tokens if tied else model.lm_head)
+        self.head: Map = _linear(inner.embed_tokens if model.args.tie_word_embeddings else model.lm_head)
         self._angles = self._probe(512)
 
     def _probe(self, most: int) -> tuple[Array, Array]:
-        """Cosines and sines of all positions below `most`: what the model's own rotation makes of (1, 0)."""
+        """Cosines and sines of all positions below `most`: what the model's own rotation makes of (1, 0). So any
+        scaling of its frequencies is in them, and none is known here."""
         import mlx.core as mx
 
         half = self.width // 2
@@ -116,7 +123,7 @@ class Llama:
         return turned[:, None, :half], turned[:, None, half:]
 
     def angles(self, positions: Array) -> tuple[Array, Array]:
-        """For each token, shapes (tokens, 1, half of a head)."""
+        """For each token, shapes (N, 1, W / 2): the same for all heads."""
         most = int(positions.max()) + 1
         if most > len(self._angles[0]):
             self._angles = self._probe(2 * most)
@@ -124,12 +131,34 @@ class Llama:
 
 
 def _turned(x: Array, cos: Array, sin: Array) -> Array:
+    # RoFormer (arXiv 2104.09864) with the halves of a head as pairs, as Hugging Face lays them out.
     half = x.shape[-1] // 2
-    made = np.empty_like(x)
+    turned = np.empty_like(x)
     a, b = x[..., :half], x[..., half:]
-    np.subtract(a * cos, b * sin, out=made[..., :half])
-    np.add(a * sin, b * cos, out=made[..., half:])
-    return made
+    np.subtract(a * cos, b * sin, out=turned[..., :half])
+    np.add(a * sin, b * cos, out=turned[..., half:])
+    return turned
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbours that begin with the same tokens."""
+
+    count: int  # rows
+    length: int  # tokens of the prefix
+    prefix: list[Prefix]  # one a layer, none where it has no tokens
+
+
+@dataclass(frozen=True)
+class Step:
+    """The new tokens of one forward, and what they may see."""
+
+    row: Array  # (N,): which row a token is of
+    turn: Array  # (N,): its place among the new ones of its row
+    wide: int  # T, the most of them in one row
+    cos: Array
+    sin: Array
+    mask: Array | None
 
 
 class Rows:
@@ -138,14 +167,17 @@ class Rows:
     A step takes as many slots in every row as its longest row needs, and a shorter row leaves holes that nobody sees.
     """
 
-    def __init__(self, llama: Llama, count: int, held: Sequence[Any] = (), n: int = 0) -> None:
-        """`count` rows that begin with the first `n` tokens of `held`, mlx-lm's caches of one row."""
+    def __init__(self, llama: Llama, count: int, caches: Sequence[Any] = (), length: int = 0) -> None:
+        """`count` rows that begin with the first `length` tokens of `caches`, mlx-lm's of one row."""
         self.llama = llama
-        prefix = [tuple(np.asarray(x)[0, :, :n] for x in (c.keys, c.values)) for c in held] if n else []
-        self.groups: list[tuple[int, int, list[Any]]] = [(count, n, prefix)]
-        self.next = np.full(count, n)  # a row's next position
-        self.used = 0
-        self.seen = np.zeros((count, ROOM), dtype=bool)
+        prefix = []
+        if length:
+            for cache in caches:  # (1, heads, tokens, W) -> (heads, length, W)
+                prefix.append((np.asarray(cache.keys)[0, :, :length], np.asarray(cache.values)[0, :, :length]))
+        self.groups = [Group(count, length, prefix)]
+        self.next = np.full(count, length)  # a row's next position
+        self.used = 0  # slots, the same in all rows
+        self.filled = np.zeros((count, ROOM), dtype=bool)  # (B, S): which slots of a row hold a token of it
         self.kv = self._empty(count, ROOM)
 
     def _empty(self, count: int, slots: int) -> Array:
@@ -153,33 +185,34 @@ class Rows:
         return np.zeros(shape, dtype=np.float32)
 
     def _grow(self, slots: int) -> None:
-        if slots <= self.seen.shape[1]:
+        if slots <= self.filled.shape[1]:
             return
-        slots += ROOM
-        kv, seen = self._empty(len(self.next), slots), np.zeros((len(self.next), slots), dtype=bool)
-        kv[..., : self.used, :], seen[:, : self.used] = self.kv[..., : self.used, :], self.seen[:, : self.used]
-        self.kv, self.seen = kv, seen
+        count, slots, used = len(self.next), slots + ROOM, slice(self.used)
+        kv, filled = self._empty(count, slots), np.zeros((count, slots), dtype=bool)
+        kv[..., used, :], filled[:, used] = self.kv[..., used, :], self.filled[:, used]
+        self.kv, self.filled = kv, filled
 
     def keep(self, places: Sequence[int]) -> None:
         """Let all other rows go, and with them the slots that only they had filled."""
-        at, groups = 0, []
-        for count, n, prefix in self.groups:
-            left = sum(at <= i < at + count for i in places)
-            groups += [(left, n, prefix)] if left else []
-            at += count
-        self.groups, self.next = groups, self.next[list(places)]
-        seen = self.seen[list(places)]
-        slots = np.flatnonzero(seen.any(axis=0))
-        self.kv = self.kv[:, :, :, list(places)][..., slots, :]
-        self.seen, self.used = seen[:, slots], len(slots)
+        first, groups = 0, []
+        for group in self.groups:
+            staying = sum(first <= place < first + group.count for place in places)
+            if staying:
+                groups.append(replace(group, count=staying))
+            first += group.count
+        rows = list(places)
+        filled = self.filled[rows]
+        slots = np.flatnonzero(filled.any(axis=0))
+        self.groups, self.next, self.used = groups, self.next[rows], len(slots)
+        self.kv, self.filled = self.kv[:, :, :, rows][..., slots, :], filled[:, slots]
 
     def join(self, other: Rows) -> None:
         """The rows of another behind one's own."""
         used = max(self.used, other.used)
         for rows in (self, other):
             rows._grow(used)
-        self.kv = np.concatenate([r.kv[..., :used, :] for r in (self, other)], axis=3)
-        self.seen = np.concatenate([r.seen[:, :used] for r in (self, other)])
+        self.kv = np.concatenate([self.kv[..., :used, :], other.kv[..., :used, :]], axis=3)
+        self.filled = np.concatenate([self.filled[:, :used], other.filled[:, :used]])
         self.next, self.used = np.concatenate([self.next, other.next]), used
         self.groups += other.groups
 
@@ -188,82 +221,87 @@ class Rows:
 
         Returns the logits after the last token of each row that read any, in float32, or nothing without `logits`.
         """
-        counts = np.array([len(f) for f in feeds])
+        counts = np.array([len(feed) for feed in feeds])  # (B,)
+        row = np.repeat(np.arange(len(feeds)), counts)  # (N,): which row a token is of
+        turn = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)  # (N,): 0, 1, … within its row
         wide = int(counts.max())
-        row = np.repeat(np.arange(len(feeds)), counts)
-        turn = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)  # 0, 1, … within its row
         self._grow(self.used + wide)
-        self.seen[row, self.used + turn] = True
-        angles = self.llama.angles(self.next[row] + turn)
-        filled = 1 if len(row) == 1 else -(-len(row) // FOURS) * FOURS
-        hidden = np.zeros((filled, self.llama.embedding.shape[1]), dtype=np.float32)
-        hidden[: len(row)] = self.llama.embedding[np.concatenate([np.asarray(f, dtype=int) for f in feeds])]
-        mask = self._mask(wide)
+        self.filled[row, self.used + turn] = True
+        step = Step(row, turn, wide, *self.llama.angles(self.next[row] + turn), self._mask(wide))
+        hidden = np.zeros((_whole(len(row)), self.llama.embedding.shape[1]), dtype=np.float32)  # (N and filling, D)
+        hidden[: len(row)] = self.llama.embedding[np.concatenate([np.asarray(feed, dtype=int) for feed in feeds])]
         for i, layer in enumerate(self.llama.layers):
-            hidden = hidden + layer.o(self._attended(i, layer, hidden, row, turn, wide, angles, mask))
+            hidden = hidden + layer.o(self._attended(i, layer, hidden, step))
             hidden += layer.mlp(hidden)
         self.used, self.next = self.used + wide, self.next + counts
         if not logits:
             return np.zeros((0, 0), dtype=np.float32)
         last = (np.cumsum(counts) - 1)[counts > 0]
-        fill = 0 if len(last) == 1 else -len(last) % FOURS
-        return self.llama.head(self.llama.norm(hidden[np.pad(last, (0, fill))]))[: len(last)]
+        filling = _whole(len(last)) - len(last)
+        return self.llama.head(self.llama.norm(hidden[np.pad(last, (0, filling))]))[: len(last)]
 
     def _mask(self, wide: int) -> Array | None:
-        """0 or `NEVER` for row, token of the step and slot; None where every row sees every slot."""
-        seen = self.seen[:, None, : self.used + wide]
-        if wide > 1:
+        """(B, T, S), 0 or `NEVER` for row, token of the step and slot; None where every row sees every slot."""
+        visible = self.filled[:, None, : self.used + wide]
+        if wide > 1:  # several new tokens of a row: none sees those behind it
             slots = np.arange(self.used + wide)
-            seen = seen & (slots <= self.used + np.arange(wide)[:, None])
-        return None if seen.all() else np.where(seen, np.float32(0), NEVER)
+            visible = visible & (slots <= self.used + np.arange(wide)[:, None])
+        if visible.all():
+            return None
+        return np.where(visible, np.float32(0), NEVER)
 
-    def _attended(
-        self, i: int, layer: _Layer, x: Array, row: Array, turn: Array, wide: int, angles: Any, mask: Array | None
-    ) -> Array:
-        """What layer `i` attends to: (tokens and filling, hidden) in and out, before the output map."""
-        of, real = self.llama, len(row)
-        x, (cos, sin) = layer.before(x), angles
-        query, key, value = (m(x)[:real].reshape(real, -1, of.width) for m in (layer.q, layer.k, layer.v))
-        keys, values = self.kv[i]
-        at = self.used + turn
-        keys[:, row, at] = _turned(key, cos, sin).swapaxes(0, 1)
+    def _attended(self, i: int, layer: _Layer, x: Array, step: Step) -> Array:
+        """What layer `i` attends to: (N and filling, D) in, (N and filling, H W) out, before the output map."""
+        llama, count, row = self.llama, len(step.row), step.row
+        x = layer.before(x)
+        query, key, value = (m(x)[:count].reshape(count, -1, llama.width) for m in (layer.q, layer.k, layer.v))
+        keys, values = self.kv[i]  # (key heads, B, S, W)
+        at = self.used + step.turn
+        keys[:, row, at] = _turned(key, step.cos, step.sin).swapaxes(0, 1)
         values[:, row, at] = value.swapaxes(0, 1)
         # Key head, row, query head of that key head, token: so rows and heads before one prefix are one matrix.
-        ordered = np.zeros((of.kv_heads, len(self.next), of.heads // of.kv_heads, wide, of.width), dtype=np.float32)
-        query = _turned(query, cos, sin) * of.scale
-        ordered[:, row, :, turn] = query.reshape(real, of.kv_heads, -1, of.width)
-        made = np.empty_like(ordered)
-        first = 0
-        for count, n, prefix in self.groups:
-            mine = slice(first, first + count)
-            slots = slice(0, self.used + wide)
-            rest = keys[:, mine, slots], values[:, mine, slots]
-            made[:, mine] = _attend(
-                ordered[:, mine], prefix[i] if n else None, rest, None if mask is None else mask[mine]
-            )
-            first += count
-        out = np.zeros((len(x), of.heads * of.width), dtype=np.float32)
-        out[:real] = made[:, row, :, turn].reshape(real, -1)
+        shape = llama.kv_heads, len(self.next), llama.heads // llama.kv_heads, step.wide, llama.width
+        queries = np.zeros(shape, dtype=np.float32)
+        query = _turned(query, step.cos, step.sin) * llama.scale
+        queries[:, row, :, step.turn] = query.reshape(count, llama.kv_heads, -1, llama.width)
+        attended, first, slots = np.empty_like(queries), 0, slice(0, self.used + step.wide)
+        for group in self.groups:
+            rows = slice(first, first + group.count)
+            prefix = group.prefix[i] if group.length else None
+            mask = None if step.mask is None else step.mask[rows]
+            attended[:, rows] = _attend(queries[:, rows], prefix, keys[:, rows, slots], values[:, rows, slots], mask)
+            first += group.count
+        out = np.zeros((len(x), llama.heads * llama.width), dtype=np.float32)
+        out[:count] = attended[:, row, :, step.turn].reshape(count, -1)
         return out
 
 
-def _attend(query: Array, prefix: Any, rest: tuple[Array, Array], mask: Array | None) -> Array:
-    """One softmax over a shared prefix (heads, n, width) and each row's own slots (heads, rows, slots, width)."""
+def _whole(count: int) -> int:
+    """How many rows of a matrix stand for so many: one alone, else the next multiple of `FOURS`."""
+    if count == 1:
+        return 1
+    return -(-count // FOURS) * FOURS
+
+
+def _attend(query: Array, prefix: Prefix | None, keys: Array, values: Array, mask: Array | None) -> Array:
+    """One softmax over a shared prefix (key heads, length, W) and each row's own slots (key heads, B, S, W)."""
     heads, rows, shared, wide, width = query.shape
-    keys, values = rest
-    n, slots = (prefix[0].shape[1] if prefix else 0), keys.shape[2]
-    scores = np.empty((heads, rows, shared * wide, n + slots), dtype=np.float32)
-    if n:
-        together = query.reshape(heads, -1, width) @ prefix[0].swapaxes(-1, -2)
-        scores[..., :n] = together.reshape(heads, rows, shared * wide, n)
-    scores[..., n:] = query.reshape(heads, rows, shared * wide, width) @ keys.swapaxes(-1, -2)
+    length, slots = 0, keys.shape[2]
+    if prefix:
+        length = prefix[0].shape[1]
+    scores = np.empty((heads, rows, shared * wide, length + slots), dtype=np.float32)
+    if prefix:
+        together = query.reshape(heads, -1, width) @ prefix[0].swapaxes(-1, -2)  # one product for all rows
+        scores[..., :length] = together.reshape(heads, rows, shared * wide, length)
+    scores[..., length:] = query.reshape(heads, rows, shared * wide, width) @ keys.swapaxes(-1, -2)
     if mask is not None:
-        scores[..., n:].reshape(heads, rows, shared, wide, slots)[...] += mask[None, :, None]
+        scores[..., length:].reshape(heads, rows, shared, wide, slots)[...] += mask[None, :, None]
+    # The largest is taken off first: exp of a large score would overflow.
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     sums = scores.sum(axis=-1, keepdims=True)
-    made = scores[..., n:] @ values
-    if n:
-        made += (scores[..., :n].reshape(heads, -1, n) @ prefix[1]).reshape(made.shape)
-    made /= sums
-    return made.reshape(query.shape)
+    attended = scores[..., length:] @ values
+    if prefix:
+        attended += (scores[..., :length].reshape(heads, -1, length) @ prefix[1]).reshape(attended.shape)
+    attended /= sums  # once, behind both products: it is linear
+    return attended.reshape(query.shape)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.files import RULER, canonical, rows, sha256
-from lib.models.model import Capabilities, Completion, Cost, Decoding, Identity, Json, Message, NoModel
+from lib.models.model import Capabilities, Completion, Cost, Decoding, Json, Message, Model, NoModel
 
 PREFIX = "stored:"
 CAN = Capabilities(greedy=False, temperature=False)
@@ -65,14 +65,12 @@ def prompt_hash(messages: Sequence[Message], task: str) -> str:
     return sha256(canonical(blank))
 
 
-class StoredModel:
+class StoredModel(Model):
     """A model that answers one prompt of one pipeline with what stands in a file. Costs nothing."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.answers = name, read(name)
-        self.identity: Identity = {"name": name, "answers": content_hash(name)}
-        self.capabilities = CAN
-        self.cost = Cost()
+        super().__init__(name, CAN, answers=content_hash(name))
+        self.answers = read(name)
 
     def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
         """The stored reply to each prompt; a prompt that it was not written for is an error of that case."""

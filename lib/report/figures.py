@@ -109,19 +109,18 @@ def empty(what: str) -> Picture:
 def per_case(run: Run) -> Picture:
     """Quality of each case of a run, sorted, NoAnswers marked."""
     figure, ax = canvas(8, 2.6)
-    rows = sorted(run.cases, key=lambda r: -(r["quality"] or 0))
-    values = [r["quality"] or 0.0 for r in rows]
-    verdicts = [(r["judgment"] or {}).get("verdict", "none") for r in rows]
-    colours = {"win": PROVEN, "tie": "#7fa79b", "loss": FAINT, "none": "white"}
-    bars = ax.bar(range(len(rows)), values, color=[colours[v] for v in verdicts], edgecolor=INK, linewidth=0.3)
-    for bar, verdict in zip(bars, verdicts, strict=True):
-        if verdict == "none":
-            ax.text(bar.get_x() + 0.4, 0.01, "×", ha="center", color=KEPT)
+    rows = sorted(run.cases, key=lambda row: -(row.quality or 0))
+    colours = {"win": PROVEN, "tie": "#7fa79b", "loss": FAINT}
+    for x, row in enumerate(rows):
+        face = colours[row.judgment.verdict] if row.judgment else "white"
+        ax.bar(x, row.quality or 0.0, color=face, edgecolor=INK, linewidth=0.3)
+        if not row.judgment:
+            ax.text(x, 0.01, "×", ha="center", color=KEPT)
     ax.axhline(run.scores.quality, color=INK, linewidth=0.8)
     ax.set(ylim=(0, 1), xticks=[], ylabel="quality")
     ax.set_xlabel(f"{len(rows)} cases, best to worst: win (dark), tie, loss (grey), no answer (×); line: mean of all")
-    alt = f"Quality of {len(rows)} cases, from {values[0]:.2f} down to {values[-1]:.2f}, mean {run.scores.quality:.3f}."
-    return picture(figure, alt)
+    ends = f"from {rows[0].quality or 0.0:.2f} down to {rows[-1].quality or 0.0:.2f}"
+    return picture(figure, f"Quality of {len(rows)} cases, {ends}, mean {run.scores.quality:.3f}.")
 
 
 def pipeline(experiment: Experiment) -> Picture:

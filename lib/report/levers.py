@@ -9,8 +9,10 @@ import re
 
 import pandas as pd
 
-from lib.lab.show import Markdown, bullets, interval, plural
+from lib.lab.show import Markdown, bullets, interval, plural, table
+from lib.loop import lessons as remembered
 from lib.measure.keep import ALPHA
+from lib.report.era import latest
 from lib.runs.ledger import Ledger
 
 METHODS = ("grpo", "orpo", "sft", "gad", "merge")  # how an adapter was trained, as its training run says
@@ -46,10 +48,10 @@ def classes(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     f = experiments(ledger, fingerprint)
     groups = f.assign(kept=f.status == "kept").groupby(["lever", "gate"], sort=False)
     best = f.loc[groups.quality.idxmax()]
-    table = best.assign(
+    rows = best.assign(
         runs=groups.size().values, kept=groups.kept.sum().values, gate=best.gate + "-" + best.cases.astype(str)
     ).rename(columns={"quality": "best quality", "id": "best run"})
-    return table[["lever", "runs", "kept", "best quality", "coverage", "gate", "delta", "p", "calls_a_case",
+    return rows[["lever", "runs", "kept", "best quality", "coverage", "gate", "delta", "p", "calls_a_case",
                   "new_tokens_a_case", "best run"]]  # fmt: skip
 
 
@@ -88,15 +90,29 @@ def negatives(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
 def failed(ledger: Ledger, fingerprint: str) -> Markdown:
     """The classes in which nothing was kept, and what was clearly worse, in sentences."""
-    f, table = experiments(ledger, fingerprint), negatives(ledger, fingerprint)
+    f, lost = experiments(ledger, fingerprint), negatives(ledger, fingerprint)
     f = f[f.gate == "full"]
     some = (f.status == "kept").groupby(f.lever, sort=False).any()
     hoped = f[f.delta.notna() & (f.predicted > 0)]
     empty = "; ".join(some.index[~some])  # names of classes have commas
     lines = [f"Nothing was kept in: {empty}." if empty else "In every class something was kept."]
-    lines.append(f"Not kept: {plural(len(table), 'run')}, of which {sum(table.reading == 'worse beyond chance')} fell behind "
+    lines.append(f"Not kept: {plural(len(lost), 'run')}, of which {sum(lost.reading == 'worse beyond chance')} fell behind "
                  "the champion of the moment beyond chance.")  # fmt: skip
     if len(hoped):
         lines.append(f"Of {plural(len(hoped), 'hypothesis', 'hypotheses')} that promised a gain, "
                      f"{sum(hoped.predicted > hoped.delta)} promised more than came.")  # fmt: skip
     return bullets(lines)
+
+
+# --- what the loop remembers ----------------------------------------------------------------------
+
+
+def lessons(ledger: Ledger) -> Markdown:
+    """A row a lever class of the newest era: what was predicted, what came, how the predictions did."""
+    return table(remembered.lessons(ledger, latest(ledger)).rename(columns={"best": "best run"}))
+
+
+def dead_ends(ledger: Ledger) -> Markdown:
+    """What need not be tried again, why, and what would revive it."""
+    ends = remembered.dead_ends(ledger, latest(ledger))
+    return table(ends.replace({"run": {"": "whole class"}}).rename(columns={"revive": "revive when"}))

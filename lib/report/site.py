@@ -6,16 +6,21 @@ under pictures. Does not know what the pages say.
 
 from __future__ import annotations
 
+import hashlib
 import html as escape
 import sys
+from base64 import b64encode
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib.files import NOTEBOOKS, write_atomic
+from lib.files import NOTEBOOKS, RULER, write_atomic
 from lib.lab.base import BadParameters
 from lib.lab.execute import render
+from lib.measure.ruler import Ruler
+from lib.report import run_page, run_table
 from lib.report.figures import figures_folder, report_folder
+from lib.report.run_table import SCRIPT
 from lib.runs.ledger import Ledger
 
 INDEXES = ("20_report", "21_runs")
@@ -23,8 +28,9 @@ INDEXES = ("20_report", "21_runs")
 PUBLISHED = NOTEBOOKS / "published" / "published.ipynb"
 STYLE = Path(__file__).with_name("page.css")
 SHELL = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title><style>
-{style}</style></head><body><nav>{nav}</nav>{lead}{body}{tail}</body></html>"""
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{title}</title><style>
+{style}</style></head><body><nav>{nav}</nav>{body}{script}</body></html>"""
 # What a page shows of one cell; a sealed notebook may hold any number of outputs, of any length.
 CELL_OUTPUTS = 20
 OUTPUT_LETTERS = 2_000_000  # the tables of 2,000 runs fit
@@ -76,26 +82,31 @@ def write(runs: Path, html: Path | None = None) -> None:
 
 
 def write_site(runs: Path, html: Path, names: list[str]) -> None:
-    """The rendered indexes and a page a run in one folder; the report is its index page."""
+    """The rendered indexes, a page a run, the page of all runs and of two runs beside each other in one folder; the
+    report is its index page."""
     html.mkdir(parents=True, exist_ok=True)
-    files = {name: f"{name}.html" for name in names} | {INDEXES[0]: "index.html"}
-    links = [(name.partition("_")[2] or name, file) for name, file in files.items()]
-    records = Ledger.read(runs).records
-    entries = "".join(f'<li><a href="{r["id"]}.html">{r["id"]}</a> {r["status"]}</li>' for r in records)
-    tails = {INDEXES[1]: f"<h2>Every run</h2><ul>{entries}</ul>"}
+    files = {INDEXES[0]: "index.html", **{name: f"{name}.html" for name in names[1:]}}
+    links = [
+        ("report", "index.html"),
+        ("runs", "runs.html"),
+        ("compare", "compare.html"),
+        ("tables", f"{INDEXES[1]}.html"),
+    ]
+    links += [(name, files[name]) for name in names[len(INDEXES) :]]
+    ledger = Ledger.read(runs)
     for name, file in files.items():
-        write_atomic(html / file, page(notebook_path(runs, name), links, tails.get(name, "")))
-    for r in records:
-        write_atomic(html / f"{r['id']}.html", page(runs / r["id"] / "experiment.ipynb", links, lead=crash(r)))
-
-
-def crash(record: dict[str, Any]) -> str:
-    """What the record of a crashed run says, as its notebook broke off before it could; "" for any other run."""
-    if record["status"] != "crashed":
-        return ""
-    hypothesis, error = (escape.escape(record[k]) for k in ("hypothesis", "error"))
-    quote = f"<blockquote>{hypothesis}</blockquote>"
-    return f"<h1>{record['id']} crashed</h1>{quote}<p>Status: <b>crashed</b>.</p><pre>{error}</pre>"
+        write_atomic(html / file, page(notebook_path(runs, name), links))
+    for title, make in (("runs", run_table.runs), ("compare", run_table.compare)):
+        write_atomic(html / f"{title}.html", shell(f"notch: {title}", make(ledger), links, SCRIPT.read_text()))
+    write_atomic(html / "runs.csv", run_table.frame(ledger).to_csv(index=False))
+    ruler = Ruler.load(RULER)
+    known = {c.id: c for c in ruler.cases}
+    ids = ["", *(r.id for r in ledger.records), ""]
+    for r, before, after in zip(ledger.records, ids, ids[2:], strict=False):
+        same = r.fingerprint == ruler.fingerprint(r.identity.judge)
+        folds = run_page.cases(r, ledger.cases(r.id) if r.scores else (), known if same else {})
+        lead = run_page.head(r, before, after)
+        write_atomic(html / f"{r.id}.html", page(runs / r.id / "experiment.ipynb", links, folds, lead))
 
 
 def current(target: Path) -> bool:
@@ -109,11 +120,22 @@ def page(path: Path, links: list[tuple[str, str]], tail: str = "", lead: str = "
     body = _body(path)
     if "No description has been provided for this image" in body:
         raise ValueError(f"{path}: a picture has no alt text")
-    nav = " · ".join(f'<a href="{escape.escape(href)}">{escape.escape(name)}</a>' for name, href in links)
     title = path.stem
     if title == "experiment":
         title = path.parent.name
-    return SHELL.format(title=escape.escape(title), style=STYLE.read_text(), nav=nav, lead=lead, body=body, tail=tail)
+    return shell(title, lead + body + tail, links)
+
+
+def shell(title: str, body: str, links: list[tuple[str, str]], script: str = "") -> str:
+    """A complete page around a body. Nothing runs on it but its own script, which its content policy names by hash."""
+    nav = " · ".join(f'<a href="{escape.escape(href)}">{escape.escape(name)}</a>' for name, href in links)
+    allowed = "'none'"
+    if script:
+        allowed = f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        script = f"<script>{script}</script>"
+    policy = f"default-src 'none'; img-src data: 'self'; style-src 'unsafe-inline'; script-src {allowed}"
+    style = STYLE.read_text(encoding="utf-8")
+    return SHELL.format(title=escape.escape(title), style=style, nav=nav, body=body, script=script, policy=policy)
 
 
 def _body(path: Path) -> str:
@@ -132,29 +154,20 @@ def _body(path: Path) -> str:
 
 
 def bounded(outputs: list[Any], name: str) -> list[Any]:
-    """The outputs of a cell as far as a page can hold them, and a line about what only the notebook of that name holds.
-
-    A progress bar leaves an output a step, and the result comes last: so the first and the last ones stay.
-    """
-    shown = outputs
-    if len(outputs) > CELL_OUTPUTS:
+    """The outputs of a cell as far as a page can hold them, and a line about what only the notebook of that name holds."""
+    shown = []
+    for output in outputs:
+        kinds = output.get("data", output)
+        letters = sum(len(content) for content in kinds.values() if isinstance(content, str))
+        if letters > OUTPUT_LETTERS:
+            begin = str(kinds.get("text/plain") or kinds.get("text/markdown") or kinds.get("text") or "")[:CUT_LETTERS]
+            output = _note(f"{begin} … Cut: the whole of this output, {letters:,} letters, stands in {name}.")
+        shown.append(output)
+    if len(shown) > CELL_OUTPUTS:
+        # A progress bar leaves an output a step, and the result comes last: so the first and the last ones stay.
         half = CELL_OUTPUTS // 2
-        gap = _note(f"{len(outputs) - 2 * half} more outputs of this cell stand in {name}.")
-        shown = [*outputs[:half], gap, *outputs[-half:]]
-    return [_cut(output, name) for output in shown]
-
-
-def _cut(output: Any, name: str) -> Any:
-    """An output, or the beginning of its plainest text where it is too long for a page."""
-    kinds = output.get("data", output)
-    texts = [kinds[kind] for kind in ("text", "text/plain", "text/markdown", "text/html") if kind in kinds]
-    letters = sum(len(content) for content in kinds.values() if isinstance(content, str))
-    if letters <= OUTPUT_LETTERS:
-        return output
-    begin = "".join(texts[:1])[:CUT_LETTERS]
-    return _note(
-        f"{begin} … This output is too long for a page: the whole of it, {letters:,} letters, stands in {name}."
-    )
+        shown[half:-half] = [_note(f"{len(shown) - 2 * half} more outputs of this cell stand in {name}.")]
+    return shown
 
 
 def _note(text: str) -> Any:

@@ -18,6 +18,7 @@ from lib.measure.keep import ALPHA
 from lib.measure.stats import paired
 from lib.report.era import Era
 from lib.runs.ledger import REFERENCE, Ledger
+from lib.runs.record import TrainingRecord
 
 TESTED = ("delta", "low", "high", "p")
 
@@ -29,16 +30,17 @@ def trainings(ledger: Ledger) -> pd.DataFrame:
     that it went on from or merged, `last` is the epoch that it chose.
     """
     rows = []
-    for r in (r for r in ledger.records if r["kind"] == "train" and r["found"]):
-        found, parameters = r["found"], r["found"]["parameters"]
-        data, parents = found["data"], [r["adapter"], *parameters.get("merge", ())]
-        asked = parameters.get("data", {}).get("pairs", data.get("train"))
-        rows.append([r["id"], found["method"], found["epoch"], data.get("kind", ""), data.get("train"), asked,
-                     [p for p in parents if p], r["seconds"]])  # fmt: skip
+    for r in ledger.records:
+        if isinstance(r, TrainingRecord) and r.found:
+            data, parameters = r.found.data, r.found.parameters
+            parents = [p for p in (r.adapter, *parameters.get("merge", ())) if p]
+            pairs = data.get("train")
+            asked = parameters.get("data", {}).get("pairs", pairs)
+            row = [r.id, r.found.method, r.found.epoch, data.get("kind", ""), pairs, asked, parents, round(r.seconds)]
+            rows.append(row)
     names = ["training", "method", "last", "sets", "pairs", "asked", "parents", "seconds_to_train"]
-    frame = pd.DataFrame(rows, columns=names).set_index("training")
     whole = dict.fromkeys(["last", "pairs", "seconds_to_train"], "Int64")
-    return frame.round({"seconds_to_train": 0}).astype(whole | {"asked": "float64"})
+    return pd.DataFrame(rows, columns=names).set_index("training").astype(whole | {"asked": "float64"})
 
 
 def source(adapter: str, known: pd.DataFrame) -> tuple[str, int]:
@@ -100,16 +102,23 @@ def _label(training: str, known: pd.DataFrame) -> str:
     t = known.loc[training]
     if t.method == "merge":
         return "merge"
-    parent = source(t.parents[0], known)[0] if t.parents else ""
-    after = f" after {known.method[parent].upper()}" if parent else " after another" if t.parents else ""
-    return t.method.upper() + (f" {t.sets}" if t.sets not in ("", "clean") else "") + after
+    label = t.method.upper()
+    if t.sets not in ("", "clean"):
+        label += f" {t.sets}"
+    if t.parents:
+        parent = source(t.parents[0], known)[0]
+        label += f" after {known.method[parent].upper() if parent else 'another'}"
+    return label
 
 
 def _size(training: str, known: pd.DataFrame) -> Any:
     """Pairs trained on, of a training that goes on from another those of its first beginning; missing for a merge."""
-    parents = known.parents[training]
-    parent = source(parents[0], known)[0] if parents and known.method[training] != "merge" else ""
-    return _size(parent, known) if parent else known.pairs[training]
+    t = known.loc[training]
+    if t.parents and t.method != "merge":
+        parent = source(t.parents[0], known)[0]
+        if parent:
+            return _size(parent, known)
+    return t.pairs
 
 
 def _beside(run: Any, f: pd.DataFrame, known: pd.DataFrame) -> str:
@@ -192,10 +201,10 @@ def duel(ledger: Ledger, fingerprint: str) -> list[str]:
     test = paired(ledger.qualities(adapter), ledger.qualities(prompting))
     beyond = "beats" if test.delta > 0 else "falls behind"
     verb = f"**{beyond}**" if test.p < ALPHA else "**is not told from**"
-    of_adapter, of_prompting = (ledger.get(run)["scores"]["quality"] for run in (adapter, prompting))
+    f = Era(ledger, fingerprint).climb.set_index("id")
     return [
-        f"Training against prompting: the best adapter run, {adapter} ({of_adapter:.3f}), {verb} the best run without one, "
-        f"{prompting} ({of_prompting:.3f}): {test.delta:+.3f} (95 % {interval(test.low, test.high)}, {chance(test.p)}). Each "
+        f"Training against prompting: the best adapter run, {adapter} ({f.quality[adapter]:.3f}), {verb} the best run without one, "
+        f"{prompting} ({f.quality[prompting]:.3f}): {test.delta:+.3f} (95 % {interval(test.low, test.high)}, {chance(test.p)}). Each "
         "is the highest of several, so a part of both is luck."
     ]
 
@@ -208,10 +217,11 @@ def openings(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     chosen = [stock(ledger, fingerprint), *(best(ledger, fingerprint, adapter) for adapter in (False, True))]
     rows = []
     for run in dict.fromkeys(filter(None, chosen)):
-        answers = [row["answer"] for row in ledger.cases(run) if row["answer"]]
-        starts = [" ".join(q.casefold().split()[:4]) for answer in answers for q in answer["questions"]]
-        share = f"{100 * len({*starts}) / len(starts):.0f} %" if starts else "no question"
-        rows.append([run, len(answers), len(starts), len({*starts}), share])
+        answers = [row.answer for row in ledger.cases(run) if row.answer]
+        questions = pd.Series([q for answer in answers for q in answer.questions], dtype=str)
+        distinct = questions.str.casefold().str.split().str[:4].str.join(" ").nunique()
+        share = f"{100 * distinct / len(questions):.0f} %" if len(questions) else "no question"
+        rows.append([run, len(answers), len(questions), distinct, share])
     return pd.DataFrame(rows, columns=["id", "valid answers", "questions", "distinct openings", "share"])
 
 

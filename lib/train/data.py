@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from lib.agent import prompt
 from lib.agent.bank import Example, bank, split
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import BadReply, Draft
-from lib.files import Exit, OneLine, canonical, rows, sha256
+from lib.files import Exit, OneLine, canonical, sha256
+from lib.forms import Filled, read_rows
 from lib.log import Row
 from lib.measure.answer import normalised
 from lib.models.embed import embedder
@@ -255,42 +256,16 @@ def read(text: str, n: int = QUESTIONS) -> Draft | None:
     return draft if len(draft.questions) == n and draft.title and all(draft.questions) else None
 
 
-class Side(BaseModel):
-    """One set in a file of pairs."""
-
-    title: str
-    questions: Annotated[list[str], Field(min_length=1)]
-
-    @property
-    def draft(self) -> Draft:
-        return Draft(self.title, tuple(self.questions))
-
-
-class Line(Side):
+@dataclass(frozen=True)
+class Line:
     """A line of a file of pairs; other fields are nobody's business here."""
 
-    task: Annotated[str, Field(pattern=r"\S")]
+    task: Filled
+    title: str
+    questions: Annotated[tuple[str, ...], Field(min_length=1)]
     family: str | None = None
-    split: Literal["", "train", "valid"] = ""
-    rejected: Side | None = None
-
-    @classmethod
-    def read(cls, where: str, text: str, preference: bool) -> Line:
-        """A line by its place. Raises BadData."""
-        need = "a JSON object with task, title, questions" + ", rejected {title, questions}" * preference
-        try:
-            line = cls.model_validate_json(text, strict=True)
-        except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
-            at = " ".join(map(str, fault["loc"])) or "the line"
-            raise BadData(f"{where}: {at}: {fault['msg']}; expected {need}") from None
-        if preference and line.rejected is None:
-            raise BadData(f"{where}: rejected is missing; expected {need}")
-        return line
-
-    def pair(self, preference: bool) -> Pair:
-        rejected = self.rejected.draft if preference and self.rejected else None
-        return Pair(self.task, self.family or self.task, self.draft, rejected)
+    split: Literal["train", "valid"] | None = None
+    rejected: Draft | None = None
 
 
 def from_file(path: Path | str, preference: bool) -> Pairs:
@@ -299,25 +274,28 @@ def from_file(path: Path | str, preference: bool) -> Pairs:
     Without `split`, a sixth of the pairs, by family, is for validation; without `family`, a task is its own family.
     """
     file = Path(path)
+    pairs: list[Pair] = []
+    splits: list[str | None] = []
     try:
-        lines = rows(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadData(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if not lines:
+        for where, line in read_rows(file, Line, BadData):
+            if preference and not (line.rejected and line.rejected.questions):
+                raise BadData(f"{where}: rejected is missing; expected a title and questions to move away from")
+            rejected = line.rejected if preference else None
+            pairs.append(Pair(line.task, line.family or line.task, Draft(line.title, line.questions), rejected))
+            splits.append(line.split)
+    except OSError as error:
+        raise BadData(f"{file}: cannot be read ({error.strerror})") from error
+    if not pairs:
         raise BadData(f"{file}: no pairs in it; expected a JSON object a line with task, title, questions")
-    read_lines = [Line.read(f"{file}:{number}", line, preference) for number, line in enumerate(lines, 1)]
-    pairs = [line.pair(preference) for line in read_lines]
     valid: set[str] = set()
     for name in sorted({p.family for p in pairs}, reverse=True):
         if sum(p.family in valid for p in pairs) >= max(2, len(pairs) // 6):
             break
         valid.add(name)
     parts: dict[str, list[Pair]] = {"train": [], "valid": []}
-    for line, pair in zip(read_lines, pairs, strict=True):
-        split = line.split
-        if not split:
-            split = "valid" if pair.family in valid else "train"
-        parts[split].append(pair)
+    for own, pair in zip(splits, pairs, strict=True):
+        by_family = "valid" if pair.family in valid else "train"
+        parts[own or by_family].append(pair)
     both = {p.family for p in parts["train"]} & {p.family for p in parts["valid"]}
     if both:
         raise BadData(f"{file}: family {min(both)!r} is in train and in valid; give each family one split")

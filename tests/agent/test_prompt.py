@@ -237,3 +237,8 @@ def test_many_replies_are_read_each_for_itself():
 def test_half_a_character_is_refused_in_every_form(schema):
     with pytest.raises(BadReply, match="lone surrogate"):
         prompt.parse_set(prompt.write_set(Draft("Buy a boat", ("Which \ud83d?",)), schema), schema)
+
+
+def test_a_list_without_an_end_in_a_reply_that_goes_on_is_a_bad_reply():
+    with pytest.raises(BadReply, match="ends after too few texts"):
+        prompt.parse_first('{"title": "Boat", "questions": [' + "[" * 100_000, 7)

@@ -19,7 +19,7 @@ from lib.runs.seal import sealed_folders
 from lib.runs.verify import verify
 from lib.weights import NoWeights
 from tests.cli.conftest import one_line
-from tests.llama import small
+from tests.llama import small, write_broken
 
 TOY = ("-p", "model", "toy", "-p", "hypothesis", "x")
 COMMANDS = sorted(cli.notch.commands)
@@ -259,9 +259,9 @@ def test_a_run_prints_its_record_as_json(tmp_path):
 
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory):
-    """A run of a model folder that holds no model: that shows only when it is loaded. The folder of runs, what it said."""
+    """A run of a model with broken weights: that shows only when it answers. The folder of runs, what it said."""
     where = tmp_path_factory.mktemp("crashed")
-    (where / "model").mkdir()
+    write_broken(where / "model")
     return where / "runs", child("run", "--runs", where / "runs", "-p", "model", where / "model", *TOY[3:])
 
 
@@ -270,7 +270,7 @@ def test_a_run_that_crashes_is_exit_code_4_and_sealed(crashed):
     folder, done = crashed
     assert done.returncode == 4 and one_line(done.stderr) and "0001-baseline-ask" in done.stderr
     [record] = Ledger.read(folder).records
-    assert record["status"] == "crashed" and verify(folder) == []
+    assert record.status == "crashed" and verify(folder) == []
 
 
 @pytest.mark.slow
@@ -441,3 +441,14 @@ def test_models_are_compared_by_one_command_and_the_second_time_from_the_seal(no
     assert notch("verify").code == Exit.OK
     record = Ledger.read(tmp_path / "runs").get("sizes")
     assert [c["useful"] for c in record["found"]["candidates"].values()] == [{}, {}]
+
+
+# --- compare
+
+
+def test_two_runs_that_cannot_be_compared_are_refused_in_one_line(notch, tmp_path):
+    name = sealed(tmp_path)
+    said = notch("compare", name, "nope", "--runs", tmp_path)
+    assert said.code == 2 and one_line(said.err) and "no run 'nope'" in said.err
+    said = notch("compare", name, name, "--runs", tmp_path)
+    assert said.code == 2 and one_line(said.err) and "has no scores" in said.err

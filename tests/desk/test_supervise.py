@@ -12,7 +12,7 @@ from lib.files import NOTEBOOKS
 from lib.loop import steering as steer
 from lib.loop.events import Events
 from lib.loop.training_requests import open_request
-from lib.report import memory
+from lib.report import levers
 from lib.runs.ledger import Ledger
 from tests.lab.conftest import FULL, seal_run
 from tests.loop.test_proposal import GOOD
@@ -186,11 +186,11 @@ def test_the_notebook_runs_where_nothing_ran_and_writes_nothing(tmp_path):
 
 def test_memory_of_an_empty_ledger_is_no_error(tmp_path):
     empty = Ledger(tmp_path)
-    for table in (memory.lessons, memory.dead_ends):
+    for table in (levers.lessons, levers.dead_ends):
         assert table(empty)._repr_markdown_() == "Nothing here yet."
 
 
 def test_memory_has_lessons_and_dead_ends(busy):
     ledger = busy.ledger
-    assert "best run" in memory.lessons(ledger).text
-    assert "0003-worse" in memory.dead_ends(ledger).text
+    assert "best run" in levers.lessons(ledger).text
+    assert "0003-worse" in levers.dead_ends(ledger).text

@@ -173,7 +173,18 @@ def test_an_executed_notebook_with_a_value_of_a_secret_is_not_sealed(tmp_path, m
     said = {"output_type": "stream", "name": "stdout", "text": f"key: {SECRET}"}
     with pytest.raises(BadParameters, match="ANTHROPIC_API_KEY") as stopped:
         adopted({"cells": [code(outputs=[said])]}, "it crashed", tmp_path / "runs")
-    assert SECRET not in str(stopped.value) and not (tmp_path / "runs").exists()
+    [kept] = (tmp_path / "runs").iterdir()
+    assert (
+        SECRET not in str(stopped.value) and str(kept) in str(stopped.value) and sealed_folders(tmp_path / "runs") == []
+    )
+    assert kept.stat().st_mode & 0o777 == 0o600 and SECRET in kept.read_text()  # what ran was paid for: it is not lost
+
+
+def test_a_parameter_that_holds_a_secret_is_refused_before_it_runs(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    with pytest.raises(BadParameters, match="'hypothesis' holds the value of HF_TOKEN") as stopped:
+        accept("10_experiment", TOY | {"hypothesis": f"With {SECRET} it is better."})
+    assert SECRET not in str(stopped.value)
 
 
 def test_a_secret_with_letters_that_json_escapes_is_not_sealed(tmp_path, monkeypatch):

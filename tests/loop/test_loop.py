@@ -18,7 +18,7 @@ from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.runs.ledger import Ledger
 from lib.runs.verify import verify
-from tests.llama import small
+from tests.llama import small, write_broken
 from tests.loop.kill_loop import torture
 from tests.loop.test_proposal import GOOD
 
@@ -104,13 +104,6 @@ def test_a_pause_file_does_not_hold_a_loop_that_has_nothing_left_to_do(tmp_path)
     assert [p.message for p in loop(tmp_path, total=0).run()] == ["0 runs are sealed"]
 
 
-def test_zero_crashes_or_refusals_are_no_limit(tmp_path):
-    work = loop(tmp_path, total=1, limits=Limits(crashes=0, refusals=0))
-    work._start()
-    work._crashes = work._refusals = 50
-    assert work._ends(work._look()) == (None, "")
-
-
 def test_a_measuring_module_that_changed_between_two_calls_stops_it_until_accepted(tmp_path):
     from lib.measure.ruler import Tampered
 
@@ -194,14 +187,25 @@ def test_proposals_refused_in_a_row_end_it(tmp_path):
     assert work.end == Exit.FAILED and sum(p.what == "refused" for p in said) == 3 and "3 proposals" in said[-1].message
 
 
+def test_zero_refusals_are_no_limit(tmp_path):
+    bad = plan(tmp_path, *[f"bad {n}" for n in range(25)])
+    said = list(loop(tmp_path, bad, total=9, limits=Limits(refusals=0)).run())
+    assert sum(p.what == "refused" for p in said) == 25 and "in a row" not in said[-1].message
+
+
 @pytest.mark.slow
 def test_crashes_in_a_row_end_it_and_each_is_sealed(tmp_path):
-    (tmp_path / "model").mkdir()
+    write_broken(tmp_path / "model")
     base = Base(model=str(tmp_path / "model"))
     work = Loop(tmp_path / "runs", tmp_path / "steer", Settings(base=base, limits=Limits(crashes=2)), Search())
     said = list(work.run())
     assert work.end == Exit.RUN_FAILED and "2 runs in a row crashed" in said[-1].message
     assert [r["status"] for r in records(tmp_path)] == ["crashed", "crashed"]
+    # Zero is no limit: it goes on until the folder holds as many runs as were asked for.
+    settings = Settings(total=4, base=base, limits=Limits(crashes=0))
+    *_, last = Loop(tmp_path / "runs", tmp_path / "steer", settings, Search()).run()
+    assert last.message == "4 runs are sealed"
+    assert [r["status"] for r in records(tmp_path)] == ["crashed"] * 4
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -24,7 +24,7 @@ from lib.lab.base import judge_named
 from lib.lab.experiment import BadParameters, Experiment
 from lib.measure import judge_calls as calls
 from lib.measure.answer import Answer
-from lib.measure.claude_judge import ClaudeJudge, key_of
+from lib.measure.claude_judge import ClaudeJudge, Judging, key_of
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.judge_calls import PROTOCOLS, Call
 from lib.measure.ruler import Case, Gold, Ruler
@@ -72,9 +72,9 @@ def judge(tmp_path):
     """`judge(...)` makes a judge on one store; all are closed at the end."""
     made = []
 
-    def make(ruler=RULER, protocol="balanced", **more):
+    def make(ruler=RULER, **more):
         more = {"store": tmp_path / "judgments.jsonl", "poll": 0.02} | more
-        made.append(ClaudeJudge(ruler, protocol, **more))
+        made.append(ClaudeJudge(ruler, **more))
         return made[-1]
 
     yield make
@@ -403,6 +403,8 @@ CHANGES = {
     "rubric": ({"ruler": replace(RULER, rubric=RULER.rubric[::-1])}, None, 3),
     "model": ({"model": "claude-sonnet-4-6"}, None, 3),
     "effort": ({"effort": "medium"}, None, 3),
+    "thinking": ({"thinking": ""}, None, 3),
+    "batch": ({"batch": True}, None, 0),
     "max_tokens": ({"max_tokens": 500}, None, 3),
     "protocol": ({"protocol": "seed"}, None, 1),
     "replicate": ({"replicate": 1}, None, 3),
@@ -672,15 +674,26 @@ def test_answers_are_made_while_earlier_ones_are_judged(serve, runs):
 
 @pytest.mark.parametrize(
     "odd, said",
-    [({"judging": {"temperature": 0}}, "judging has no 'temperature'"), ({"judging": {"protocol": "best"}}, "protocol 'best'"),
-     ({"judging": {"dollars": "much"}}, "judging"), ({"judging": {"dollars": 0}}, "dollars is above 0"),
+    [({"judging": {"temperature": 0}}, "judging has no 'temperature'"), ({"judging": {"protocol": "best"}}, "judging protocol is 'best': expected one of balanced, seed"),
+     ({"judging": {"dollars": "much"}}, "judging dollars is 'much'"), ({"judging": {"dollars": 0}}, "judging dollars is 0: expected above 0"),
      ({"judge": "offline", "batch": True}, "for judge 'claude'"), ({"batch": 1}, "batch is 1: expected true or false"),
-     ({"seed": True}, "seed is True"), ({"lever": "a/a", "of": "x"}, "replicate")],
+     ({"seed": True}, "seed is True"), ({"lever": "a/a", "of": "x"}, "replicate"),
+     ({"judging": {"concurrency": 3}, "batch": True}, "judging has concurrency and batch"),
+     ({"judging": {"batch": True}}, "batch is a parameter of its own"),
+     ({"judging": {"model": "claude-haiku-4-5", "effort": "low"}}, "judging has effort and model 'claude-haiku-4-5'"),
+     ({"judging": {"model": "claude-sonnet-4-6", "thinking": "between_tools"}}, "judging has thinking and model"),
+     ({"judging": {"replicate": -1}}, "judging replicate is -1: expected 0 or more"),
+     ({"judge": "offline", "judging": {"dollars": 1.0}}, "for judge 'claude'")],
 )  # fmt: skip
 def test_bad_settings_of_the_judge_are_refused_before_anything_runs(serve, runs, odd, said):
     serve()
     with pytest.raises(BadParameters, match=re.escape(said)):
         Experiment(**TOY | odd).check()
+
+
+def test_every_setting_of_the_judge_is_changed_somewhere_here():
+    settings = {name for change, _, _ in CHANGES.values() for name in change} - {"ruler"}
+    assert settings == {f.name for f in fields(Judging)}
 
 
 def test_a_judge_is_known_by_its_name(runs):

@@ -457,15 +457,15 @@ def held_out():
 def test_case_quality_ranks_held_out_answers_as_claude_does(held_out):
     """At the time of the fit: 0.895 over all 235, 0.815 within model-made sources."""
     assert len(held_out) == 235
-    assert against.agreement(held_out)["quality"] >= 0.85
+    assert against.agreement(held_out).quality >= 0.85
     own = [p for p in held_out if p.run.startswith(MADE)]
-    assert len(own) > 100 and against.agreement(own)["quality"] >= 0.7
+    assert len(own) > 100 and against.agreement(own).quality >= 0.7
 
 
 @pytest.mark.parametrize("dimension", DIMENSIONS)
 def test_each_dimension_ranks_held_out_answers_as_claude_does(held_out, dimension):
     """At the time of the fit: 0.73, 0.91, 0.89, 0.61, 0.61."""
-    assert against.agreement(held_out)["dims"][dimension] >= 0.5
+    assert against.agreement(held_out).dims[dimension] >= 0.5
 
 
 def test_verdicts_on_held_out_answers_agree_beyond_chance(held_out):

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from lib.files import sha256
-from lib.models import provenance
+from lib.files import ROOT, sha256
+from lib.models import load, provenance
 from lib.models.model import NoModel
 from lib.models.provenance import CONFIG, NAME, WEIGHTS, content_hash
 
@@ -79,3 +79,14 @@ def test_an_adapter_of_another_base_is_refused_by_name(tmp_path):
     sealed_adapter(tmp_path)
     with pytest.raises(NoModel, match=r"was trained on x \(weights abababababababab\), not on y \(0000\)"):
         provenance.check(tmp_path, "y", "0000")
+
+
+def test_every_sealed_adapter_is_as_it_was_sealed_and_fits_its_base():
+    folders = sorted(path.parent for path in (ROOT / "runs").glob(f"*/adapter/**/{NAME}"))
+    if not folders:
+        pytest.skip("no adapter is sealed in runs")
+    for folder in folders:
+        about = provenance.read(folder)
+        assert about["files"].keys() == {WEIGHTS, CONFIG}
+        load.check(about["base"]["name"], str(folder))
+        assert load.identity(about["base"]["name"]) == about["base"]["weights"]

@@ -178,15 +178,15 @@ def test_a_file_may_say_its_own_split(tmp_path):
 REFUSED = {
     "empty": ((), False, "no pairs in it"),
     "one pair": ((row(0),), False, "1 pairs, 0 to train on and 1"),
-    "no JSON": (("{",), False, "pairs.jsonl:1: the line: Invalid JSON"),
+    "no JSON": (("{",), False, "pairs.jsonl:1: not a JSON object"),
     "no questions": ((row(0), {"task": "x", "title": "T"}), False, "pairs.jsonl:2"),
-    "questions are no list": ((row(0, questions="why?"),), False, "questions: Input should be a valid array"),
+    "questions are no list": ((row(0, questions="why?"),), False, "questions is 'why?': expected a list"),
     "a list": (("[1]",), False, "pairs.jsonl:1"),
     "no rejected side": ((row(0),), True, "pairs.jsonl:1: rejected is missing"),
-    "a task that is no text": ((row(0, task=3),), False, "pairs.jsonl:1: task: Input should be a valid string"),
+    "a task that is no text": ((row(0, task=3),), False, "pairs.jsonl:1: task is 3: expected text"),
     "an empty task": ((row(0, task=" "),), False, "pairs.jsonl:1: task"),
-    "half a rejected side": ((row(0, rejected={"title": "t"}),), True, "pairs.jsonl:1: rejected questions: Field required"),
-    "odd split": ((row(0, split="test"),), False, "pairs.jsonl:1: split: Input should be '', 'train' or 'valid'"),
+    "half a rejected side": ((row(0, rejected={"title": "t"}),), True, "pairs.jsonl:1: rejected questions is missing"),
+    "odd split": ((row(0, split="test"),), False, "pairs.jsonl:1: split is 'test': expected one of train, valid"),
     "family in both": ((row(0, family="a", split="train"), row(1, family="a", split="valid")), False, "'a' is in train"),
 }  # fmt: skip
 

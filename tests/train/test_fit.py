@@ -305,13 +305,14 @@ def test_the_time_left_counts_work_and_not_steps(base, no_guard, tmp_path):
         assert left == pytest.approx(f.worked - done, rel=1e-3, abs=1)
 
 
-def test_openblas_has_as_many_threads_as_settings_say_while_it_trains_and_then_as_before():
+def test_openblas_has_as_many_threads_as_settings_say_while_it_trains_and_then_as_before(base, no_guard, tmp_path):
     import ctypes
 
     if fast_blas() != "openblas":
         pytest.skip("no OpenBLAS here")
     blas = ctypes.CDLL("libopenblas.so.0")
     before = blas.openblas_get_num_threads()
-    with loop.threads(2):
-        assert blas.openblas_get_num_threads() == 2
-    assert blas.openblas_get_num_threads() == before
+    f, counts = fit(base, no_guard, tmp_path, epochs=1, threads=before + 1), set()
+    f.progress = lambda state: counts.add(blas.openblas_get_num_threads())
+    f.run()
+    assert counts == {before + 1} and blas.openblas_get_num_threads() == before

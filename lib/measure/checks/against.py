@@ -1,7 +1,8 @@
 """A judge beside verdicts that another judge has stored: how far they agree, case by case and run by run.
 
 Knows the verdicts taken by hand on this ruler, and the folder of the published study's (a file a run, gold.jsonl in
-the folder above; its README has the fields). Keeps numbers only: texts are read, judged and forgotten. Does not know which of the two judges is right.
+the folder above; its README has the fields). Keeps numbers only: texts are read, judged and forgotten. Does not know
+which of the two judges is right.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from lib.files import RULER, OneLine
 from lib.forms import read_rows
@@ -20,12 +21,55 @@ from lib.measure.judge import DIMENSIONS, Judge, Judgment, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
 from lib.measure.score import quality
 
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
 VERDICTS: dict[str, Verdict] = {"fmBetter": "win", "tie": "tie", "goldBetter": "loss"}
 AGAIN = 60  # of the verdicts by hand; three calls each
 
 
 class BadVerdicts(OneLine, ValueError):
     """A file of verdicts that cannot be used; the message says which file and line, and what was expected."""
+
+
+@dataclass(frozen=True)
+class StudyGold:
+    """A line of the study's gold.jsonl."""
+
+    id: str
+    title: str
+    questions: list[str]
+    input: str = ""
+    task: str = ""
+
+
+@dataclass(frozen=True)
+class StudyVerdict:
+    """A line of the study's files: an answer, and what was said of it; None where nothing was."""
+
+    id: str
+    title: str
+    questions: list[str]
+    pairwise: Literal["fmBetter", "tie", "goldBetter"] | None
+    atomicity: float | None = None
+    specificity: float | None = None
+    coverage: float | None = None
+    naturalness: float | None = None
+    nonRedundancy: float | None = None  # noqa: N815  the study's spelling
+
+
+@dataclass(frozen=True)
+class HandVerdict:
+    """A line of ruler/verdicts.jsonl; the first line, which tells how they were taken, has none of these."""
+
+    read: int | str = 0  # 1 is the first reading of an answer; text in the first line
+    case: str = ""
+    source: str = ""
+    title: str = ""
+    questions: tuple[str, ...] = ()
+    scores: dict[str, float] | None = None
+    verdict: Verdict = "tie"
+    flipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,38 +93,43 @@ class Pair:
 
 def read(path: Path) -> tuple[list[Stored], int]:
     """The judged answers of one file, and how many rows have no judgment. Raises BadVerdicts, OSError."""
-    places = [folder / "gold.jsonl" for folder in (path.parent, path.parent.parent)]
-    file = next((f for f in places if f.exists()), None)
-    if file is None:
+    file = path.parent / "gold.jsonl"
+    if not file.exists():
+        file = path.parent.parent / "gold.jsonl"
+    if not file.exists():
         raise BadVerdicts(f"{path}: no gold.jsonl beside it or in the folder above")
-    gold = {g["id"]: g for _, g in read_rows(file, dict[str, Any], BadVerdicts)}
+    gold = {row.id: row for _, row in read_rows(file, StudyGold, BadVerdicts)}
     judged, unjudged = [], 0
-    for where, row in read_rows(path, dict[str, Any], BadVerdicts):
-        try:
-            if row["pairwise"] is None:
-                unjudged += 1
-                continue
-            g = gold[row["id"]]
-            case = Case(row["id"], g.get("input") or g.get("task") or "", Gold(g["title"], tuple(g["questions"])))
-            scores = {d: float(row["nonRedundancy" if d == "non_redundancy" else d]) for d in DIMENSIONS}
-            answer = Answer(row["title"], tuple(row["questions"]))
-            judged.append(Stored(path.stem, case, answer, Judgment(scores, VERDICTS[row["pairwise"]])))
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadVerdicts(f"{where}: not a row of verdicts ({type(error).__name__}: {error})") from error
+    for where, row in read_rows(path, StudyVerdict, BadVerdicts):
+        if row.pairwise is None:
+            unjudged += 1
+            continue
+        if row.id not in gold:
+            raise BadVerdicts(f"{where}: id is {row.id!r:.40}, which has no line in {file}")
+        known = gold[row.id]
+        case = Case(row.id, known.input or known.task, Gold(known.title, tuple(known.questions)))
+        given = (row.atomicity, row.specificity, row.coverage, row.naturalness, row.nonRedundancy)
+        scores = {d: score for d, score in zip(DIMENSIONS, given, strict=True) if score is not None}
+        if len(scores) < len(DIMENSIONS):
+            raise BadVerdicts(
+                f"{where}: has a verdict and not all scores; expected one for each of {', '.join(DIMENSIONS)}"
+            )
+        answer = Answer(row.title, tuple(row.questions))
+        judged.append(Stored(path.stem, case, answer, Judgment(scores, VERDICTS[row.pairwise])))
     return judged, unjudged
 
 
 def by_hand() -> list[Stored]:
     """Sixty of the verdicts in ruler/verdicts.jsonl, first readings drawn by lot, each source in turn."""
     cases = {c.id: c for c in Ruler.load().cases}
-    drawn: dict[str, list[Stored]] = {}
-    for _, row in read_rows(RULER / "verdicts.jsonl", dict[str, Any], BadVerdicts):
-        if row.get("read") == 1:  # the first line tells how they were taken
-            answer = Answer(row["title"], tuple(row["questions"]))
-            judged = Judgment(row["scores"], row["verdict"], row["flipped"])
-            drawn.setdefault(row["source"], []).append(Stored("by hand", cases[row["case"]], answer, judged))
+    by_source: dict[str, list[Stored]] = {}
+    for _, row in read_rows(RULER / "verdicts.jsonl", HandVerdict, BadVerdicts):
+        if row.read == 1:
+            judgment = Judgment(row.scores or {}, row.verdict, flipped=row.flipped)
+            judged = Stored("by hand", cases[row.case], Answer(row.title, row.questions), judgment)
+            by_source.setdefault(row.source, []).append(judged)
     lot = random.Random("by hand")
-    mixed = [lot.sample(drawn[source], len(drawn[source])) for source in sorted(drawn)]
+    mixed = [lot.sample(by_source[source], len(by_source[source])) for source in sorted(by_source)]
     return [row for turn in zip_longest(*mixed) for row in turn if row][:AGAIN]
 
 
@@ -102,48 +151,67 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     return float(spearmanr(a, b).statistic) if min(len(set(a)), len(set(b))) > 1 else 0.0
 
 
-def agreement(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Spearman of quality and dimensions, agreement of verdicts, and the runs in the order of each judge."""
-    overall = _run(pairs)
-    runs = {run: _run([p for p in pairs if p.run == run]) for run in dict.fromkeys(p.run for p in pairs)}
-    most = max((sum(p.stored.verdict == v for p in pairs) for v in VERDICTS.values()), default=0)
-    return {
-        "cases": len(pairs), "quality": overall["spearman"],
-        "dims": {d: _rho([p.ours.scores[d] for p in pairs], [p.stored.scores[d] for p in pairs]) for d in DIMENSIONS},
-        "same": overall["same"], "always": most / max(1, len(pairs)), "runs": runs,
-        "order": {w: sorted(runs, key=lambda r: -runs[r][w]) for w in ("ours", "stored")},
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Agreement:
+    """How far two judges agree on the same answers."""
+
+    cases: int
+    quality: float  # Spearman of case quality
+    dims: dict[str, float]  # Spearman of each dimension's scores
+    same: float  # share of equal verdicts
+    always: float  # the share that always saying the commonest verdict would reach
+    runs: DataFrame  # run -> cases, mean quality of ours and stored, spearman, same
+
+    def order(self, judge: str) -> list[str]:
+        """The runs as a judge ranks them ("ours" or "stored"), best first."""
+        return list(self.runs.sort_values(judge, ascending=False, kind="stable").index)
 
 
-def _run(pairs: Sequence[Pair]) -> dict[str, Any]:
-    ours = [quality(p.ours.scores, p.ours.verdict) for p in pairs]
-    stored = [quality(p.stored.scores, p.stored.verdict) for p in pairs]
-    n = max(1, len(pairs))
-    same = sum(p.ours.verdict == p.stored.verdict for p in pairs) / n
-    return {"cases": len(pairs), "ours": sum(ours) / n, "stored": sum(stored) / n,
-            "spearman": _rho(ours, stored), "same": same}  # fmt: skip
+def agreement(pairs: Sequence[Pair]) -> Agreement:
+    """Agreement over all pairs and by run."""
+    import pandas as pd
+
+    columns = ["run", "ours", "stored", "same", "verdict"]
+    rows = [
+        [p.run, quality(p.ours.scores, p.ours.verdict), quality(p.stored.scores, p.stored.verdict),
+         p.ours.verdict == p.stored.verdict, p.stored.verdict]
+        for p in pairs
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns)
+    ours, stored = (
+        pd.DataFrame([getattr(p, side).scores for p in pairs], columns=DIMENSIONS) for side in ("ours", "stored")
+    )
+    runs = table.groupby("run", sort=False)
+    by_run = runs.agg(cases=("ours", "size"), ours=("ours", "mean"), stored=("stored", "mean"), same=("same", "mean"))
+    by_run["spearman"] = [_rho(part.ours, part.stored) for _, part in runs]
+    if not pairs:
+        return Agreement(0, 0.0, dict.fromkeys(DIMENSIONS, 0.0), 0.0, 0.0, by_run)
+    commonest = float(table.verdict.value_counts(normalize=True).max())
+    dims = {d: _rho(ours[d], stored[d]) for d in DIMENSIONS}
+    return Agreement(len(pairs), _rho(table.ours, table.stored), dims, float(table.same.mean()), commonest, by_run)
 
 
-def _rho(ours: list[float], stored: list[float]) -> float:
-    return round(spearman(ours, stored), 4) if len(ours) > 2 else 0.0
+def _rho(ours: Series, stored: Series) -> float:
+    """Two points always lie on a line, so fewer than three say nothing."""
+    return round(spearman(list(ours), list(stored)), 4) if len(ours) > 2 else 0.0
 
 
-def text(agreed: dict[str, Any], unjudged: int = 0, unscored: int = 0) -> str:
+def text(agreed: Agreement, unjudged: int = 0, unscored: int = 0) -> str:
     """Agreement as text for a terminal."""
     counts = ((unjudged, "rows have no verdict"), (unscored, "were unscored here"))
-    left_out = [f"{n} {what}" for n, what in counts if n]
-    lines = [f"{agreed['cases']} answers judged by both" + (f" ({', '.join(left_out)})" if left_out else "")]
-    lines.append(f"Spearman of case quality   {agreed['quality']:.3f}")
-    lines += [f"            {d.replace('_', '-'):15s}{v:.3f}" for d, v in agreed["dims"].items()]
-    lines.append(f"same verdict {agreed['same']:.2f} ({agreed['always']:.2f} by always saying the commonest one)")
-    for name, run in agreed["runs"].items():
+    left_out = ", ".join(f"{n} {what}" for n, what in counts if n)
+    lines = [f"{agreed.cases} answers judged by both" + f" ({left_out})" * bool(left_out)]
+    lines.append(f"Spearman of case quality   {agreed.quality:.3f}")
+    for dimension, rho in agreed.dims.items():
+        lines.append(f"            {dimension.replace('_', '-'):15s}{rho:.3f}")
+    lines.append(f"same verdict {agreed.same:.2f} ({agreed.always:.2f} by always saying the commonest one)")
+    for run in agreed.runs.itertuples():
         lines.append(
-            f"{name}: {run['cases']} cases, quality {run['ours']:.3f} (stored {run['stored']:.3f}), Spearman "
-            f"{run['spearman']:.3f}, same verdict {run['same']:.2f}"
+            f"{run.Index}: {run.cases} cases, quality {run.ours:.3f} (stored {run.stored:.3f}), Spearman "
+            f"{run.spearman:.3f}, same verdict {run.same:.2f}"
         )
-    if len(agreed["runs"]) > 1:
-        same = "the same order" if agreed["order"]["ours"] == agreed["order"]["stored"] else "another order"
-        lines.append(
-            f"runs, best first: {', '.join(agreed['order']['ours'])} (stored: {', '.join(agreed['order']['stored'])}; {same})"
-        )
+    if len(agreed.runs) > 1:
+        ours, stored = agreed.order("ours"), agreed.order("stored")
+        same = "the same order" if ours == stored else "another order"
+        lines.append(f"runs, best first: {', '.join(ours)} (stored: {', '.join(stored)}; {same})")
     return "\n".join(lines)

@@ -56,9 +56,9 @@ def test_a_judge_that_agrees_has_all_ranks_and_verdicts(verdicts):
     rows = against.read(verdicts / "one.jsonl")[0] + against.read(verdicts / "two.jsonl")[0]
     pairs, unscored = against.compare(Same(rows, 1.0), rows)
     found = against.agreement(pairs)
-    assert unscored == 0 and found["cases"] == 6
-    assert found["quality"] == 1 and found["dims"]["coverage"] == 1 and found["same"] == 1
-    assert found["order"]["ours"] == found["order"]["stored"] == ["one", "two"]
+    assert unscored == 0 and found.cases == 6
+    assert found.quality == 1 and found.dims["coverage"] == 1 and found.same == 1
+    assert found.order("ours") == found.order("stored") == ["one", "two"]
     assert "the same order" in against.text(found, 2)
 
 
@@ -67,9 +67,10 @@ def test_a_judge_that_agrees_has_all_ranks_and_verdicts(verdicts):
     [
         ("{", "one.jsonl:1: not a JSON object"),
         ("[1]", "not a JSON object"),
-        ('{"id": "boat"}', "one.jsonl:1: not a row of verdicts"),
-        (json.dumps(row("cow")), "not a row of verdicts"),
-        (json.dumps(row("boat", "maybe")), "not a row of verdicts"),
+        ('{"id": "boat"}', "one.jsonl:1: title is missing"),
+        (json.dumps(row("cow")), "one.jsonl:1: id is 'cow', which has no line in"),
+        (json.dumps(row("boat", "maybe")), "pairwise is 'maybe': expected one of fmBetter, tie, goldBetter"),
+        (json.dumps(row("boat", coverage=None)), "one.jsonl:1: has a verdict and not all scores"),
     ],
 )
 def test_a_file_that_is_no_file_of_verdicts_is_refused_by_name(verdicts, text, said):
@@ -86,7 +87,7 @@ def test_verdicts_without_gold_are_refused(verdicts):
 
 def test_nothing_to_compare_is_no_crash():
     found = against.agreement([])
-    assert found["cases"] == 0 and "0 answers" in against.text(found)
+    assert found.cases == 0 and "0 answers" in against.text(found)
 
 
 @pytest.mark.slow
@@ -96,8 +97,8 @@ def test_the_offline_judge_agrees_with_a_study_that_it_was_not_fitted_to_as_well
     judged = [r for path in sorted(REAL.glob("*.jsonl")) for r in against.read(path)[0]]
     assert all(r.case.unknowns == () for r in judged)
     found = against.agreement(against.compare(OfflineJudge(), judged)[0])
-    assert found["cases"] == 233 and found["quality"] >= 0.4
-    assert found["quality"] > max(0.0, min(found["dims"].values()))
+    assert found.cases == 233 and found.quality >= 0.4
+    assert found.quality > max(0.0, min(found.dims.values()))
 
 
 def test_sixty_verdicts_by_hand_are_of_every_source_and_the_same_ones_each_time():
