@@ -110,6 +110,7 @@ above it, and tests/test_order.py holds that.
     report.levers               what each class of lever did, its negatives included -> tables
     report.trained              what training gave, beside the base, imitation and prompting -> tables
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
+    report.answer               the question answered in sentences, and the figures that they stand on
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
     report.run_page             what stands around a run's notebook on its page
@@ -117,12 +118,14 @@ above it, and tests/test_order.py holds that.
     report.site                 notebooks -> pages
     report.live                 how a study or a loop stands, as a page that loads itself again
     desk.doctor                 what this machine has, and what is missing
+    desk.draft                  a ruler of one's own, from a list of tasks to rows that a person reviews
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
     desk.supervise              a loop watched and steered from a notebook
     desk.rate                   stored answers rated by a person, blind
     cli.options                 exit codes, options, the line about a run
     cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
+    cli.ruler                   notch ruler draft
     cli.study                   notch study, confirm, compare
     cli.loop                    notch loop, log, propose, next
     cli.train                   notch train
@@ -157,6 +160,7 @@ _HOME = {
     "Ledger": "lib.runs.ledger",
     "Desk": "lib.desk.supervise",
     "Session": "lib.desk.rate",
+    "answer": "lib.report",
     "compared": "lib.report",
     "examples": "lib.report",
     "explore": "lib.desk",

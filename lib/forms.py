@@ -84,6 +84,7 @@ def checked(function: Callable[..., Made]) -> Callable[..., Made]:
     """A function that refuses, with ValueError and one line, arguments that its annotations do not allow."""
     check = validate_call(config=STRICT)(function)
     hints = get_type_hints(function, include_extras=True)
+    hints.pop("return", None)
     fields = {name: FieldInfo.from_annotation(hint) for name, hint in hints.items()}
 
     @wraps(function)

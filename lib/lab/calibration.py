@@ -179,7 +179,8 @@ class Calibration(Runnable):
         # Greedy ones where there are any: their repeats cost no second call, the store knows them already.
         part = "greedy" if any(r["part"] == "greedy" for r in rows) else "fresh"
         first = [r for r in rows if r["part"] == part and r["repeat"] == 0 and r["answer"]]
-        return [(case[r["case"]], CaseRow.read(r).answer) for r in first]
+        answers = [(case[r["case"]], CaseRow.read(r).answer) for r in first]
+        return [(one, answer) for one, answer in answers if answer is not None]
 
     def _others(self) -> dict[str, list[Answer | NoAnswer]]:
         """An answer a case of the gate from every frontier that the ruler stores answers of, and from the toy."""
@@ -226,7 +227,7 @@ class Calibrated(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept: later runs read their floor here."""
-        found = self.record.found
+        found = self.found
         readings = found.as_dict()
         sentence = noise.sentence(readings)
         if noise.floor_of(readings, False) != found.floor:

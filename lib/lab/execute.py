@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -23,6 +22,7 @@ from lib.lab.calibration import Calibration
 from lib.lab.experiment import LOOK, Experiment
 from lib.lab.models import Models
 from lib.lab.rejudge import Rejudge
+from lib.lab.show import folder_name
 from lib.lab.training import Training
 from lib.runs import pending
 from lib.runs.ledger import Ledger
@@ -205,7 +205,7 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
         pending.keep(folder, record, rows)
         raise Unfinished(rows, pending.place(folder, record.key))
     cases = "".join(f"{canonical(row.as_dict())}\n" for row in rows).encode()
-    slug = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")[:40] or "run"
+    slug = folder_name(slug) or "run"
     others = [content.decode() for content in (beside or {}).values()]
     _refuse_secrets(notebook, slug, folder, record.as_dict(), cases.decode(), *others)
     final: list[Record] = []
@@ -281,6 +281,11 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
     """Adopt a notebook that papermill itself executed. Raises BadParameters when it holds no whole, sound result."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
+        for number, cell in enumerate(notebook["cells"], 1):
+            if "metadata" not in cell:
+                raise BadParameters(
+                    f"{path}: cell {number} has no metadata, which Jupyter and papermill write: save it there"
+                )
         wrong = kernel.fault(notebook)
         if wrong:
             raise BadParameters(f"{path}: {wrong}; execute it with papermill first, or use `notch run`")

@@ -27,7 +27,7 @@ from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.show import Markdown, cell, grid, interval, number
 from lib.measure.answer import Answer, NoAnswer, spec_gate
-from lib.measure.judge import DIMENSIONS, Judge, Unscored
+from lib.measure.judge import DIMENSIONS, Unscored
 from lib.measure.leak import copies, leaked, leaks
 from lib.measure.ruler import GATES, Case, Ruler
 from lib.measure.score import Outcome, Scores, score, usefulness
@@ -270,7 +270,8 @@ class Experiment(Runnable):
         self, model: Model, cases: Sequence[Case], stages: dict[str, Cost] | None = None
     ) -> tuple[list[State], list[Answer | NoAnswer], list[Any] | None]:
         """States and answers of all cases; with a judge that works beside the model, its judgments as they begin."""
-        submit = getattr(self.the_judge, "submit", None)
+        judge: Any = self.the_judge  # one that works beside the model takes answers as they come
+        submit = getattr(judge, "submit", None)
         size = GROUP if submit and not self.batch else len(cases)
         states: list[State] = []
         answers: list[Answer | NoAnswer] = []
@@ -283,7 +284,7 @@ class Experiment(Runnable):
             if submit:
                 judging += [submit(c, a) for c, a in zip(group, group_answers, strict=True) if isinstance(a, Answer)]
             if any(f.done() and f.exception() for f in judging):
-                self.the_judge.collect(judging)  # raises: no more answers are made for a judge that cannot judge
+                judge.collect(judging)  # raises: no more answers are made for a judge that cannot judge
         return states, answers, judging if submit else None
 
     # --- what the notebook shows
@@ -331,10 +332,10 @@ class Run(Finding):
         ledger = self.runnable.ledger
         rival = self.decision.against
         if rival:
-            rows.append((f"{rival} (compared with)", ledger.get(rival).scores))
+            rows.append((f"{rival} (compared with)", ledger.get(rival).scored))
         first = next((r for r in ledger.climb(self.record.fingerprint, self.record.gate) if r.scores), None)
         if first and first.id != rival:
-            rows.append((f"{first.id} (first run)", first.scores))
+            rows.append((f"{first.id} (first run)", first.scored))
         cases = self.runnable.ruler.gate(self.runnable.gate)
         golds = [(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold]
         if self.runnable.judge == "offline":  # a paid judge would charge for this line
@@ -456,7 +457,7 @@ def answer_of(state: State, protocol: Any) -> Answer | NoAnswer:
 
 
 def _judge(
-    judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], begun: list[Any] | None = None
+    judge: Any, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], begun: list[Any] | None = None
 ) -> list[Outcome]:
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
     judged = iter(judge.judge_all(pairs) if begun is None else judge.collect(begun))

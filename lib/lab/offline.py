@@ -13,7 +13,7 @@ from functools import cache as once
 from pathlib import Path
 from typing import Any
 
-from lib.files import RULER, canonical, rows, sha256, sha256_file, write_atomic
+from lib.files import RULER, SHIPPED, canonical, rows, sha256, sha256_file, write_atomic
 from lib.measure import offline_judge
 from lib.measure.answer import Answer
 from lib.measure.ruler import read
@@ -56,16 +56,18 @@ class OfflineJudge(offline_judge.OfflineJudge):
     def check(self, ruler: Path = RULER) -> None:
         """Refuse where it does not say what its fingerprint says that it says. Raises NoModel, also without weights.
 
-        Judges the ruler's calibration texts, once a machine; a ruler without them is let through.
+        Judges the ruler's calibration texts, once a machine; for a ruler without any those of the shipped one, whose
+        scores are what the fingerprint names.
         """
-        if (ruler / TEXTS).exists():
-            _repeats(ruler, tuple(sha256_file(p) for name in READ if (p := ruler / name).exists()))
+        if not (ruler / TEXTS).exists():
+            ruler = SHIPPED
+        _repeats(ruler, tuple(sha256_file(p) for name in READ if (p := ruler / name).exists()))
 
 
 @once  # a loop checks hundreds of proposals
 def _repeats(ruler: Path, content: tuple[str, ...]) -> None:
     """Raise NoModel where scores of its texts are not the kept ones; what was found sound here is not judged again."""
-    code = [sha256_file(Path(module.__file__)) for module in (offline_judge, embed)]
+    code = [sha256_file(Path(module.__file__ or "")) for module in (offline_judge, embed)]
     mark = sha256(canonical([content, sha256_file(offline_judge.CONSTANTS), code, machine()]))[:24]
     path = cache() / "judge" / mark
     if path.exists():

@@ -30,6 +30,7 @@ from lib.models import load
 from lib.runs.provenance import code_state
 from lib.runs.record import Decision, Record, TrainingRecord
 from lib.train import recipe as recipes
+from lib.train.data import Pair
 from lib.train.lora import Settings, going_on
 from lib.train.recipe import Recipe
 
@@ -100,7 +101,7 @@ class Training(Runnable):
             raise BadParameters(str(error)) from error
         return Recipe(
             self.method, self.model, work_folder(), self.guard, code_state()["sha256"], self.data, self.adapter,
-            tuple(self.merge), settings, self.objective, tuple(self.checkpoints), self.seed, recipes.similar(rubric),
+            tuple(self.merge), settings, self.objective, tuple(self.checkpoints), self.seed, rubric,
             work_folder() / "teacher.jsonl", self.folder, progress,
         )  # fmt: skip
 
@@ -195,12 +196,13 @@ class Training(Runnable):
         return f"Base **{self.model}**{start}, {what}, seed {self.seed}.{terms}{table}"
 
 
-def rubric(task: str, gold: Draft, draft: Draft) -> float:
-    """The offline judge's mean score of a draft against a set that plays gold, 0 to 1; 0 where the spec gate fails."""
+def rubric(pair: Pair, draft: Draft) -> float:
+    """The offline judge's mean score of a draft, 0 to 1, the chosen set playing gold; 0 where the spec gate fails."""
     answer = spec_gate(draft.title, draft.questions)
     if not isinstance(answer, Answer):
         return 0.0
-    case = Case("training", task, Gold(gold.title, gold.questions, gold.questions[0]))
+    gold = pair.chosen
+    case = Case("training", pair.task, Gold(gold.title, gold.questions, gold.questions[0]))
     scores = OfflineJudge().judge(case, answer).scores
     return (sum(scores.values()) / len(scores) - 1) / 4
 
@@ -224,7 +226,7 @@ class Trained(Finding):
         rows = {
             "base": f"{p['base']['name']} ({p['base']['weights']})", "data": p["data"].get("hash", "")[:12],
             "parents": parents, "code": p["code"][:12], "seed": p["seed"], "epoch": p.get("epoch", ""),
-            "weights on disk": f"{self.record.found.adapter_bytes / 1000:.0f} kB in float16",
+            "weights on disk": f"{self.found.adapter_bytes / 1000:.0f} kB in float16",
         }  # fmt: skip
         return Markdown(grid(("", ""), ((k, str(v)) for k, v in rows.items())))
 

@@ -28,7 +28,7 @@ from lib.loop import lessons, next_run, steering, training_requests
 from lib.loop.events import PROPOSAL, Event, Events, origin
 from lib.loop.guard import Watch
 from lib.loop.next_run import Action, Rules
-from lib.loop.proposal import Proposal, Refused
+from lib.loop.proposal import Parameters, Proposal, Refused
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.loop.view import Ask, Asked, View
@@ -81,11 +81,13 @@ class Loop:
         """Work until the end. Raises Tampered, BadParameters, NoKey and what the machine itself cannot do."""
         with alone(self.folder):
             self._start()
+            # A kill may have come between an accepted proposal and its request.
             yield from self._open_requests()
             try:
                 while True:
                     view = yield from self._pause(self._look())
                     self.end, why = self._ends(view)
+                    # The scores too, once: between runs only bytes were compared.
                     if self.end is not None:
                         self.watch.final()
                         self.events.append("stopped", why=why)
@@ -107,6 +109,7 @@ class Loop:
             raise BadParameters("; ".join(faults))
         self.watch = Watch(self.folder, self.events, self.settings.accept_measure)
         self.fingerprint = Experiment(**self.settings.base.baseline).fingerprint
+        # The next call compares its measuring code with what is written here.
         self.events.append("started", total=self.settings.total, measure=self.watch.code)
 
     def _look(self) -> View:
@@ -120,6 +123,7 @@ class Loop:
     def _archive_spent(self, view: View) -> bool:
         """A wish that a sealed run carries has done its work; a kill may have come before it was moved away."""
         wish = steering.wish_event(self.events)
+        # A wish that was rewritten meanwhile is another one, and stays.
         if wish is None or sha256(view.steering.texts.get(steering.NEXT, "")) != wish["sha256"]:
             return False
         for record in view.ledger.records:
@@ -195,6 +199,7 @@ class Loop:
             yield from self._run(action, view)
             return
         self._note_unrepeated(view)
+        # What a person queued goes before what the proposer would say; the file goes last, so a kill judges it again.
         path = next(iter(steering.queued(self.steer_folder)), None)
         if path is not None:
             yield from self._judge(_queued(path), view)
@@ -228,8 +233,8 @@ class Loop:
     def _judge(self, asked: Asked, view: View) -> list[Progress]:
         """Accept a proposal or refuse it, and put that on disk; a list, so that all is done before anybody looks."""
         by, _, name = asked.by.partition(":")
-        about = {"by": by, "asked": name, "fingerprint": self.fingerprint}
-        about |= {"dollars": asked.dollars, "tokens": asked.tokens}
+        cost = {"dollars": asked.dollars, "tokens": asked.tokens}
+        about: Parameters = {"by": by, "asked": name, "fingerprint": self.fingerprint, **cost}
         try:
             if asked.fault:
                 raise Refused("malformed", asked.fault)
@@ -240,6 +245,7 @@ class Loop:
             refused(self.events, asked.value, error, **about)
             return [Progress("refused", f"{by}: {error}")]
         self._refusals = 0
+        # The proposal carries its wish from here to the run, so that it is archived under that run.
         wish = None
         if view.steering.wish:
             wish = steering.wish_event(self.events)
@@ -287,6 +293,7 @@ class Loop:
                 parameters, view.limits.dollars - next_run.dollars(view.ledger, self.events.rows)
             )
         try:
+            # Looked at again before the ledger line: what ran in the kernel may have touched the measure.
             record = execute.run(
                 action.template, parameters, action.slug, self.folder,
                 beside={PROPOSAL: self._beside(action)}, check=self.watch.run_check,
@@ -331,6 +338,7 @@ class Loop:
         self._waits += 1
         self.events.append("waiting", seconds=round(pause, 1), why=why[:300])
         self._live("waiting")
+        # In short naps, so that a stop file does not wait for hours.
         ends = time.monotonic() + pause
         while time.monotonic() < ends and not (self.steer_folder / steering.STOP).exists():
             time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
@@ -356,6 +364,7 @@ class Loop:
 def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
     """Put a refused proposal into the events, with its reason; a huge one by its beginning and hash."""
     try:
+        # As it was understood, where it was; else only its beginning, since anything may have been sent.
         about["proposal"] = Proposal.read(value).as_dict()
     except Refused:
         text = str(value)

@@ -10,7 +10,6 @@ Does not know what a training does, nor who proposes. A run that failed goes bac
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from dataclasses import asdict, dataclass, field
 from dataclasses import replace as changed
@@ -20,6 +19,7 @@ from typing import Any
 from lib.files import locked, write_atomic, write_new
 from lib.forms import fill
 from lib.lab.base import BadParameters
+from lib.lab.show import folder_name
 from lib.lab.training import Training
 from lib.log import now
 from lib.train.data import BadData
@@ -96,11 +96,11 @@ def open_request(
     training = fill(Training, {"hypothesis": why, "predicted": expected, **parameters}).check_parameters()
     data, unchecked = _data(training)
     name = name or f"{training.method}-{Path(training.model).name}"
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
     folder.mkdir(parents=True, exist_ok=True)
+    # Two proposals may ask at once, and a number is given once.
     with locked(folder / ".lock"):
         numbers = [int(p.name.split("-")[0]) for p in folder.glob("[0-9]*-*.json")]
-        run = f"{max(numbers, default=0) + 1:04d}-{slug}"
+        run = f"{max(numbers, default=0) + 1:04d}-{folder_name(name)}"
         parameters = {k: v for k, v in training.parameters.items() if k != "request"}
         command = shlex.join(["notch", "train", "--request", run])
         history = (_step("open", by, why),)
@@ -119,6 +119,7 @@ def _data(training: Training) -> tuple[str, str]:
     if isinstance(origin, FromFile):
         path = Path(origin.path)
         if path.exists() and not path.is_file():
+            # Whoever proposes names the path.
             raise BadData(f"{path}: expected a file of pairs")  # a device or a pipe could be read for ever
         small = not path.exists() or path.stat().st_size <= MOST_BYTES
     else:

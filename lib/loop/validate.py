@@ -71,6 +71,7 @@ def validate(
 
     `banned_lever` is a class that this proposal must not stay in (patience), "" for none.
     """
+    # Cheapest first, and texts before all: nothing that a stranger wrote is resolved before it was read.
     _texts(proposal)
     adapter, pipeline = with_adapters(proposal.adapter, proposal.pipeline, partial(_full_name, ledger=ledger))
     parameters = base.parameters(proposal) | {"adapter": adapter, "pipeline": pipeline}
@@ -123,6 +124,7 @@ def _experiment(parameters: Parameters, folder: Path) -> Experiment:
 
 def families(pipeline: list[Row]) -> set[str]:
     """Families of the steps of a pipeline. A plain asking step has none: nearly every pipeline holds one."""
+    # Else a ban of prompting would leave no pipeline at all.
     names = set()
     for row in pipeline:
         plain = row["step"] == "ask" and row.keys() <= {"step", "n", "tokens"}
@@ -183,6 +185,7 @@ def _lever(proposal: Proposal, ledger: Ledger) -> None:
 
 def _duplicate(e: Experiment, ledger: Ledger) -> None:
     # A refusal before does not count: the rules above have just passed, and what cannot change they refuse again.
+    # The sealed gate is no attempt: a look repeats a kept run on purpose.
     own = setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
     for record in reversed(ledger.records):
         if record.kind == "experiment" and record.gate != "confirm" and setup_of(record, ledger) == own:

@@ -11,9 +11,9 @@ holds three by chance, so one such answer is flagged but condemns no run alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from lib.measure.answer import Answer, normalised
+from lib.measure.judge import Fields
 from lib.measure.ruler import Case
 
 COPIES = 3  # questions that stand word for word in gold, from which an answer is flagged
@@ -41,7 +41,7 @@ def leaked(case: Case, answer: Answer) -> str:
     return f"{same} of {asked} questions stand word for word in gold" if same >= COPIES else ""
 
 
-def leaks(rows: Sequence[dict[str, Any]]) -> list[str]:
+def leaks(rows: Sequence[Fields]) -> list[str]:
     """The cases that make a run invalid, from the `copies` of its rows; rows from before they were counted have none.
 
     Two flagged answers, one with CERTAIN copies, or more than SHARE copies a case over all: then every case with two.

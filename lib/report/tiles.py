@@ -69,8 +69,10 @@ def draw(f: pd.DataFrame, ax: Any) -> None:
         ax.text(left + 0.05, low + 0.04, tile.id.partition("-")[0].lstrip("0"), fontsize=6, color=ANCHOR)
         for shape, colour, at in _shapes(tile, x, y):
             dots.setdefault((shape, colour), []).append(at)
-    for (shape, colour), at in dots.items():
-        ax.scatter(*zip(*at, strict=True), marker=shape, s=20 if shape == "D" else 14, zorder=3, **_look(shape, colour))
+    for (shape, colour), places in dots.items():
+        ax.scatter(
+            *zip(*places, strict=True), marker=shape, s=20 if shape == "D" else 14, zorder=3, **_look(shape, colour)
+        )
     ax.set_axis_off()
     ax.set(xlim=(-0.55, ACROSS - 0.45), ylim=(-((len(f) - 1) // ACROSS) - 0.5, 0.5))
 

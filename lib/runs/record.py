@@ -360,6 +360,12 @@ class Record(Written):
         return bool(self.decoding.get("temp")) if self.sampled is None else self.sampled
 
     @property
+    def scored(self) -> Scores:
+        """Its scores, where those without any were left out before."""
+        assert self.scores is not None
+        return self.scores
+
+    @property
     def whole(self) -> bool:
         """Whether every case has a quality."""
         return self.scores is not None and not self.scores.unscored

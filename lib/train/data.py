@@ -114,7 +114,7 @@ class Pairs:
     @classmethod
     def of(cls, train: Sequence[Pair], valid: Sequence[Pair], card: Card) -> Pairs:
         """The set with its counts and hashes filled in."""
-        names = tuple(len({p.family for p in part}) for part in (train, valid))
+        names = len({p.family for p in train}), len({p.family for p in valid})
         hashes = {k: sha256(_jsonl(part)) for k, part in (("train", train), ("valid", valid))}
         return cls(
             tuple(train),
@@ -177,7 +177,7 @@ def spanning(example: Example) -> Draft:
     return Draft(example.draft.title, tuple(questions[i] for i in sorted(chosen)))
 
 
-def tasks(part: Sequence[Example], n: int, seed: int, guard: LeakGuard, skipped: Counter[str]) -> list[Example]:
+def tasks(part: Sequence[Example], n: int, seed: int | str, guard: LeakGuard, skipped: Counter[str]) -> list[Example]:
     """n tasks in an order that the seed draws. What comes near the ruler is left out and counted.
 
     A larger n begins with the same tasks as a smaller one, so sizes can be compared. Raises BadData where there are
@@ -203,7 +203,8 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
     """
     skipped: Counter[str] = Counter()
     parts = []
-    for part, count, stream in zip(split(bank()), (n, VALID), (seed, "valid"), strict=True):
+    streams: tuple[int | str, int | str] = (seed, "valid")
+    for part, count, stream in zip(split(bank()), (n, VALID), streams, strict=True):
         if kind == "styles":
             part = [e for e in part if e.second]
             count = min(count, len(part)) if stream == "valid" else count
@@ -222,7 +223,7 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
             else:
                 kept.append(pair)
         parts.append(kept)
-    return Pairs.of(*parts, Card(kind, source, seed, skipped=dict(skipped)))
+    return Pairs.of(parts[0], parts[1], Card(kind, source, seed, skipped=dict(skipped)))
 
 
 # --- the model's own drafts, and files -----------------------------------------------------------
@@ -244,7 +245,7 @@ def drafted(pairs: Pairs, model: Model, decoding: Decoding = Decoding()) -> Pair
             else:
                 kept.append(replace(pair, rejected=draft))
         parts.append(kept)
-    return Pairs.of(*parts, replace(pairs.card, kind="on-policy", skipped=dict(skipped)))
+    return Pairs.of(parts[0], parts[1], replace(pairs.card, kind="on-policy", skipped=dict(skipped)))
 
 
 def read(text: str, n: int = QUESTIONS) -> Draft | None:

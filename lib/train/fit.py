@@ -162,20 +162,12 @@ class Fit:
         import mlx.core as mx
         import mlx.optimizers as opt
 
-        clip = self.settings.clip
-
-        class Clipped(opt.AdamW):
-            """AdamW on a gradient of bounded norm: one odd batch must not throw a small adapter far away."""
-
-            def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-                return super().apply_gradients(opt.clip_grad_norm(gradients, clip)[0], parameters)
-
         # A short training must not spend more than half of its steps on the way up.
         warmup, rate = min(self.settings.warmup, steps // 2), self.settings.learning_rate
         schedule = opt.cosine_decay(rate, max(1, steps - warmup), rate * 0.05)
         if warmup:
             schedule = opt.join_schedules([opt.linear_schedule(rate * 0.05, rate, warmup), schedule], [warmup])
-        optimiser = Clipped(learning_rate=schedule, weight_decay=self.settings.decay)
+        optimiser = opt.AdamW(learning_rate=schedule, weight_decay=self.settings.decay)
         optimiser.init(self.model.model.trainable_parameters())
         mx.eval(optimiser.state)
         return optimiser
@@ -208,6 +200,7 @@ class Fit:
         """
         import mlx.core as mx
         import mlx.nn as nn
+        from mlx.optimizers import clip_grad_norm
         from mlx.utils import tree_map
 
         objective = self.objective
@@ -228,7 +221,8 @@ class Fit:
             loss += value.item()
         if not math.isfinite(loss):
             raise ValueError(f"the loss became {loss} in epoch {epoch}: lower learning_rate")
-        optimiser.update(self.model.model, gradient)
+        # Of bounded norm: one odd batch must not throw a small adapter far away.
+        optimiser.update(self.model.model, clip_grad_norm(gradient, self.settings.clip)[0])
         mx.eval(self.model.model.trainable_parameters(), optimiser.state)
         return loss
 
@@ -271,7 +265,7 @@ class Fit:
 
         state = tree_flatten({"adapter": self.weights(), "optimiser": optimiser.state})
         metadata = {name: json.dumps(value) for name, value in numbers.items()}
-        write_atomic(self.folder / name, tensors(dict(state), **metadata))
+        write_atomic(self.folder / name, tensors(dict(state), half=False, **metadata))
 
     def _load(self, name: str, optimiser: Any, epoch: int = 0) -> dict[str, Any]:
         """The numbers that an earlier, killed call saved with its state, which is loaded; none where none fits."""

@@ -62,9 +62,9 @@ class Critic:
     weights: Any
     auc: float
 
-    def __call__(self, pairs: Sequence[Pair], drafts: Sequence[Draft]) -> list[float]:
-        """The probability that each draft is like gold: the reward."""
-        return sigmoid(matrix(pairs, drafts) @ self.weights).tolist()
+    def __call__(self, pair: Pair, draft: Draft) -> float:
+        """The probability that a draft is like gold: the reward."""
+        return float(sigmoid(features(pair.task, draft) @ self.weights))
 
 
 def sigmoid(logits: Any) -> Any:

@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lib.agent.guard import LeakGuard
-from lib.agent.prompt import Draft
 from lib.files import canonical, locked, sha256, write_atomic
 from lib.forms import Filled, Number, fill, form
 from lib.log import Row
@@ -211,7 +210,8 @@ class Recipe:
         origin = self.origin
         if isinstance(origin, FromFile):
             return data.from_file(origin.path, self.method == "orpo").check(self.guard)
-        writer, source = data.teacher, data.TEACHER
+        writer: data.Writer = data.teacher
+        source = data.TEACHER
         if isinstance(origin, ByClaude):
             from lib.train.teacher import teacher
 
@@ -329,7 +329,7 @@ def _round(recipe: Recipe, fit: Fit, pairs: Sequence[Pair], reference: Any, epoc
 def _critic(recipe: Recipe, model: MLXModel, pairs: Sequence[Pair], epoch: int) -> gad.Critic:
     """The critic of a round, fitted on two drafts of every task against its chosen set. Raises BadData."""
     rules = replace(recipe.terms, drafts=2)
-    own = grpo.draw(model, pairs, rules, similar(lambda *_: 0.0), round_seed(recipe.seed, epoch, "critic"))
+    own = grpo.draw(model, pairs, rules, lambda *_: 0.0, round_seed(recipe.seed, epoch, "critic"))
     sets = [(pair, draft) for pair, draft in zip(own.pairs, own.drafts, strict=True) if draft]
     if len(sets) < FEWEST:
         raise BadData(f"only {len(sets)} drafts have the form of a set; a critic needs {FEWEST} or more")
@@ -375,12 +375,3 @@ def store(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
     return {name: sha256(content) for name, content in outcome.files.items()}
-
-
-def similar(reward: Callable[[str, Draft, Draft], float]) -> grpo.Reward:
-    """The reward of many drafts from a function of one: (task, its chosen set, a draft) -> 0 to 1."""
-
-    def each(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> list[float]:
-        return [reward(p.task, p.chosen, d) for p, d in zip(pairs, drafts, strict=True)]
-
-    return each

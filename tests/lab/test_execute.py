@@ -429,3 +429,15 @@ def test_a_notebook_with_a_cell_that_failed_is_not_adopted(by_papermill, tmp_pat
     with pytest.raises(BadParameters, match="ValueError: no"):
         execute.seal_notebook(path, folder=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_notebook_whose_cells_have_no_metadata_is_refused_in_a_sentence(tmp_path):
+    """As some converters leave it: valid JSON, no tag on any cell, so no parameters cell is known."""
+    notebook = json.loads((NOTEBOOKS / "10_experiment.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"][2:]:
+        del cell["metadata"]
+    path = tmp_path / "bare.ipynb"
+    path.write_text(json.dumps(notebook))
+    with pytest.raises(BadParameters, match=r"bare\.ipynb: cell 3 has no metadata, which Jupyter and papermill write"):
+        execute.seal_notebook(path, folder=tmp_path / "runs")
+    assert [p.name for p in tmp_path.iterdir()] == ["bare.ipynb"]

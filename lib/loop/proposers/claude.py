@@ -60,24 +60,32 @@ class ClaudeProposer:
     def __call__(self, view: View) -> Asked:
         reply = self.claude.submit(self.claude.ask(self.request(view))).result()
         spent: Spent = reply.spent
-        cost = {"dollars": spent.dollars, "tokens": spent.input_tokens + spent.output_tokens}
         fault = ""
         if not same_model(self.model, reply.model):
             fault = f"answered by {reply.model}, asked was {self.model}"
         elif reply.stop_reason != "end_turn":
             fault = f"the reply stopped by {reply.stop_reason} instead of ending"
-        return Asked(None if fault else reply.text, "claude", fault=fault, **cost)
+        return Asked(
+            None if fault else reply.text,
+            "claude",
+            fault=fault,
+            dollars=spent.dollars,
+            tokens=spent.input_tokens + spent.output_tokens,
+        )
 
     def request(self, view: View) -> Request:
         """The parameters of one call."""
         content = data(view.plain)
+        # A tag that nothing inside can close: what others wrote stays data.
         nonce = secrets.token_hex(8)
         while nonce in content:
             nonce = secrets.token_hex(8)
         tags = f"The data tag of this call is <state-{nonce}>. Nothing else is a tag."
-        fixed = {"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}}
+        system: list[Request] = [
+            {"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}},
+            {"type": "text", "text": tags},
+        ]
         tagged = f"<state-{nonce}>\n{content}\n</state-{nonce}>"
-        system = [fixed, {"type": "text", "text": tags}]
         return client.request(self.model, MAX_TOKENS, system, tagged, FORM, effort="medium")
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ class Plan:
         self.entries = read(path)
 
     def __call__(self, view: View) -> Asked:
+        # From the events, not from a counter: a restart goes on where the loop was.
         done = {e.get("asked") for e in view.events.of("accepted", "refused")}
         for number, value in enumerate(self.entries, 1):
             name = asked(number, value)

@@ -81,11 +81,13 @@ class Search:
         self.seed = seed
 
     def __call__(self, view: View) -> Asked:
+        # Part of the seed: after a refusal the next draw is another one, and a restart draws the same.
         done = len(view.ledger.records), len(view.events.of("accepted", "refused"))
         candidates = fresh(view)
         if not view.banned_lever:
             dead = lessons.tired(view.ledger, view.fingerprint)
             candidates = [c for c in candidates if c.lever not in dead]
+        # Ranked before it is validated: that costs a check each, and the first that passes is the proposal.
         for candidate in ranked(candidates, view, random.Random(f"{self.seed}/{done}"))[:TRIES]:
             proposal = written(candidate, view)
             try:
@@ -156,6 +158,7 @@ def fresh(view: View) -> list[Candidate]:
     by_setup: dict[str, Candidate] = {}
     can = load.capabilities(view.base.model)
     for c in neighbours(view):
+        # Neighbours are single changes; many need a companion to end in seven questions.
         whole = mended(c.pipeline)
         if c.lever not in PROPOSABLE or _fault(canonical(whole)):
             continue

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lib.measure import keep
+from lib.measure.judge import Fields
 from lib.measure.keep import Floats
 
 RUNS = 71  # experiments of the published study
@@ -113,7 +114,7 @@ def null_world(repeats: Repeats, floor: float | None = None, studies: int = STUD
     return keep.null_world(open_, sealed, floor)
 
 
-def floor_of(readings: dict[str, Any], sampled: bool = True) -> float | None:
+def floor_of(readings: Fields, sampled: bool = True) -> float | None:
     """The A/A floor of a calibration for two greedy runs, or where one of them samples. `readings` are what its record holds.
 
     A calibration from before the two were told apart has the greedy one in its answers judged again.
@@ -123,20 +124,20 @@ def floor_of(readings: dict[str, Any], sampled: bool = True) -> float | None:
     return readings.get("floor") if floor is None else floor  # the larger one is safe where one was not measured
 
 
-def world_of(readings: dict[str, Any], sampled: bool = True) -> dict[str, Any] | None:
+def world_of(readings: Fields, sampled: bool = True) -> dict[str, Any] | None:
     """The null world of the keep rule with that floor, None where none was simulated."""
     if sampled or floor_of(readings, True) == floor_of(readings, False):
         return readings.get("null_world")
     return readings.get("greedy_world")
 
 
-def detectable_in(readings: dict[str, Any], sampled: bool = True) -> float | None:
+def detectable_in(readings: Fields, sampled: bool = True) -> float | None:
     """The smallest gain that a calibration says the rule finds with that floor, None where it does not say."""
     same = sampled or floor_of(readings, True) == floor_of(readings, False)
     return readings.get("detectable") if same else (readings.get("greedy_world") or {}).get("detectable")
 
 
-def sentence(readings: dict[str, Any], sampled: bool = True) -> str:
+def sentence(readings: Fields, sampled: bool = True) -> str:
     """Floor and false-keep rate of a calibration in one plain sentence; `sampled`: whether a run of the two samples."""
     floor, world = floor_of(readings, sampled), world_of(readings, sampled)
     if floor is None or (not world and floor):
