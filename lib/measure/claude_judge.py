@@ -171,7 +171,7 @@ class ClaudeJudge:
         """The parameters of one call, as the API gets them."""
         nonce, content = calls.fresh(call, case, answer)
         form = schema(calls.form(call.kind, self.dimensions))
-        system: list[dict[str, Any]] = [
+        system: list[Request] = [
             {"type": "text", "text": calls.system(call, self.ruler), "cache_control": {"type": "ephemeral"}},
             {"type": "text", "text": calls.tags(call, nonce)},
         ]

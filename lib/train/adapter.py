@@ -69,8 +69,8 @@ def parent(adapter: str, name: str) -> Row:
     folder = Path(adapter_folder(adapter, name))
     about = read(folder) or {}
     weights = about.get("files", {}).get(WEIGHTS) or sha256((folder / WEIGHTS).read_bytes())
-    known: Row = {k: about[k] for k in ("method", "seed") if k in about}
-    return {"adapter": adapter, "weights": weights, "data": about.get("data", {}).get("hash", "unknown"), **known}
+    kept: Row = {"adapter": adapter, "weights": weights, "data": about.get("data", {}).get("hash", "unknown")}
+    return kept | {k: about[k] for k in ("method", "seed") if k in about}
 
 
 def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenance: Provenance) -> Adapter:

@@ -114,13 +114,12 @@ class Pairs:
     @classmethod
     def of(cls, train: Sequence[Pair], valid: Sequence[Pair], card: Card) -> Pairs:
         """The set with its counts and hashes filled in."""
-        names = len({p.family for p in train}), len({p.family for p in valid})
-        hashes = {k: sha256(_jsonl(part)) for k, part in (("train", train), ("valid", valid))}
-        return cls(
-            tuple(train),
-            tuple(valid),
-            replace(card, train=len(train), valid=len(valid), families=names, hashes=hashes),
-        )
+        counted = replace(
+            card, train=len(train), valid=len(valid),
+            families=(len({p.family for p in train}), len({p.family for p in valid})),
+            hashes={"train": sha256(_jsonl(train)), "valid": sha256(_jsonl(valid))},
+        )  # fmt: skip
+        return cls(tuple(train), tuple(valid), counted)
 
     @property
     def packed(self) -> bytes:
@@ -202,14 +201,10 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
     Left out and counted: tasks that come near the ruler, sets that come near it, sets that never came.
     """
     skipped: Counter[str] = Counter()
-    parts = []
-    streams: tuple[int | str, int | str] = (seed, "valid")
-    for part, count, stream in zip(split(bank()), (n, VALID), streams, strict=True):
-        if kind == "styles":
-            part = [e for e in part if e.second]
-            count = min(count, len(part)) if stream == "valid" else count
-        examples = tasks(part, count, stream, guard, skipped)
+
+    def pairs(part: Sequence[Example], count: int, stream: int | str) -> list[Pair]:
         kept = []
+        examples = tasks(part, count, stream, guard, skipped)
         for example, chosen in zip(examples, writer(examples, kind), strict=True):
             rejected = example.second if kind == "styles" else None
             if chosen is None:
@@ -222,8 +217,14 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
                 skipped["near the ruler"] += 1
             else:
                 kept.append(pair)
-        parts.append(kept)
-    return Pairs.of(parts[0], parts[1], Card(kind, source, seed, skipped=dict(skipped)))
+        return kept
+
+    of_train, of_valid = split(bank())
+    if kind == "styles":
+        of_train, of_valid = ([e for e in part if e.second] for part in (of_train, of_valid))
+    # Validation is drawn without the seed: trainings that differ in it are validated on the same pairs.
+    train, valid = pairs(of_train, n, seed), pairs(of_valid, min(VALID, len(of_valid)), "valid")
+    return Pairs.of(train, valid, Card(kind, source, seed, skipped=dict(skipped)))
 
 
 # --- the model's own drafts, and files -----------------------------------------------------------
@@ -232,10 +233,10 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
 def drafted(pairs: Pairs, model: Model, decoding: Decoding = Decoding()) -> Pairs:
     """On-policy pairs: rejected is the model's own draft of the same task. Identical and malformed ones are left out."""
     skipped = Counter(pairs.card.skipped)
-    parts = []
-    for part in (pairs.train, pairs.valid):
-        replies = model.generate([prompt.ask(p.task) for p in part], [decoding] * len(part))
+
+    def beside(part: Sequence[Pair]) -> list[Pair]:
         kept = []
+        replies = model.generate([prompt.ask(p.task) for p in part], [decoding] * len(part))
         for pair, reply in zip(part, replies, strict=True):
             draft = read(reply.text)
             if draft is None:
@@ -244,8 +245,10 @@ def drafted(pairs: Pairs, model: Model, decoding: Decoding = Decoding()) -> Pair
                 skipped["identical"] += 1
             else:
                 kept.append(replace(pair, rejected=draft))
-        parts.append(kept)
-    return Pairs.of(parts[0], parts[1], replace(pairs.card, kind="on-policy", skipped=dict(skipped)))
+        return kept
+
+    train, valid = beside(pairs.train), beside(pairs.valid)
+    return Pairs.of(train, valid, replace(pairs.card, kind="on-policy", skipped=dict(skipped)))
 
 
 def read(text: str, n: int = QUESTIONS) -> Draft | None:

@@ -265,7 +265,7 @@ class Fit:
 
         state = tree_flatten({"adapter": self.weights(), "optimiser": optimiser.state})
         metadata = {name: json.dumps(value) for name, value in numbers.items()}
-        write_atomic(self.folder / name, tensors(dict(state), half=False, **metadata))
+        write_atomic(self.folder / name, tensors(dict(state), metadata=metadata))
 
     def _load(self, name: str, optimiser: Any, epoch: int = 0) -> dict[str, Any]:
         """The numbers that an earlier, killed call saved with its state, which is loaded; none where none fits."""
@@ -291,7 +291,7 @@ def epoch_file(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:02d}.safetensors"
 
 
-def tensors(named: dict[str, Any], half: bool = False, **metadata: str) -> bytes:
+def tensors(named: dict[str, Any], half: bool = False, metadata: dict[str, str] | None = None) -> bytes:
     """Tensors as the bytes of a safetensors file; `half` stores them in float16, half the size."""
     import mlx.core as mx
     import numpy as np
@@ -302,4 +302,4 @@ def tensors(named: dict[str, Any], half: bool = False, **metadata: str) -> bytes
         if half:
             value = value.astype(mx.float16)
         arrays[name] = np.ascontiguousarray(np.array(value))
-    return save(arrays, metadata={"format": "mlx", **metadata})
+    return save(arrays, metadata={"format": "mlx"} | (metadata or {}))

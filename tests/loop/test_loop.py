@@ -12,7 +12,7 @@ from lib.files import ROOT, Exit
 from lib.lab.experiment import BadParameters
 from lib.loop import events, steering
 from lib.loop.events import Events
-from lib.loop.loop import Loop, Settings, alone
+from lib.loop.loop import Loop, Settings, exclusive_lock
 from lib.loop.proposers.plan import Plan
 from lib.loop.proposers.search import Search
 from lib.loop.steering import Limits
@@ -57,7 +57,7 @@ def test_a_loop_whose_runs_are_there_runs_nothing(tmp_path):
 
 
 def test_two_loops_cannot_share_a_folder(tmp_path):
-    with alone(tmp_path / "runs"), pytest.raises(BadParameters, match="another loop"):
+    with exclusive_lock(tmp_path / "runs"), pytest.raises(BadParameters, match="another loop"):
         list(loop(tmp_path, total=0).run())
 
 
