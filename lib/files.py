@@ -116,7 +116,7 @@ def _complete(folder: Path, data: bytes | str, mode: int) -> Iterator[str]:
         with os.fdopen(handle, "wb") as out:
             out.write(data.encode() if isinstance(data, str) else data)
             out.flush()
-            os.fsync(out.fileno())
+            os.fsync(out.fileno())  # before the name appears: a crash must not leave the name of an empty file
         os.chmod(temp, mode)
         yield temp
     finally:

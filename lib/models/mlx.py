@@ -172,7 +172,7 @@ class MLXModel(Model):
     def __init__(
         self, name: str, adapter: str = "", batch: int = 64, quantised: bool = False, runs: Path | None = None
     ) -> None:
-        self.blas = fast_blas()
+        fast_blas()
         try:
             import mlx.core as mx
             from mlx_lm import load
