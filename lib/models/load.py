@@ -33,7 +33,8 @@ CLOUD = Backend(cloud.CAN, lambda name, _: cloud.CloudModel(name), cloud.check, 
 MLX = Backend(mlx.CAN, mlx.MLXModel, mlx.check, mlx.identity)
 
 
-def _backend(name: str) -> Backend:
+def backend(name: str) -> Backend:
+    """The kind of model that a name asks for."""
     if name.startswith("claude-"):
         return CLOUD
     if stored.named(name):
@@ -45,7 +46,7 @@ def load(name: str, adapter: str = "") -> Model:
     """A model by name: `smollm2`, `toy`, `apple`, a Claude model's id, answers that were written before
     (`stored:claude`), an MLX folder, a GGUF file, a hub id (`mlx:` before it if you like). Raises NoModel."""
     check(name, adapter)
-    return _backend(name).open(name, adapter)
+    return backend(name).open(name, adapter)
 
 
 def check(name: str, adapter: str = "") -> None:
@@ -53,7 +54,7 @@ def check(name: str, adapter: str = "") -> None:
     or NoKey for a Claude model."""
     if adapter and not capabilities(name).adapters:
         raise NoModel(f"model {name!r:.60} takes no adapter; use smollm2 or another MLX model")
-    _backend(name).check(name)
+    backend(name).check(name)
     if adapter:
         adapter_folder(adapter, name)
 
@@ -64,7 +65,7 @@ def identity(name: str) -> str:
     Of a model that runs on MLX the hash of its weights, tokenizer, template and configuration, of stored answers that
     of their file, of a Claude model its id.
     """
-    return _backend(name).identity(name)
+    return backend(name).identity(name)
 
 
 def adapter_identity(adapter: str) -> str:
@@ -76,7 +77,7 @@ def adapter_identity(adapter: str) -> str:
 
 def capabilities(name: str) -> Capabilities:
     """What the model of this name can do; nothing is loaded, and the name is not checked."""
-    return _backend(name).can
+    return backend(name).can
 
 
 def check_decoding(name: str, values: Json) -> None:
