@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 # One process a core, at most four (each may hold a model and a kernel); a file stays whole, since its fixtures are costly.
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
-.PHONY: setup weights study study-full site test check types house lab bench report demo-cloud help
+.PHONY: setup weights study study-full site test check house lab bench report demo-cloud help
 help:
 	@echo "make study   a short study on the embedded default, into study/"
 	@echo "make study-full  the whole study into runs/, hours; a second call goes on where the first ended"
@@ -51,10 +51,8 @@ test: weights
 check: weights
 	@$(BIN)/ruff format --check -q . || { echo "run: .venv/bin/ruff format ."; exit 1; }
 	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy --no-error-summary
 	@$(TESTS) -m "not slow"
-
-types: $(READY)
-	@$(BIN)/mypy
 
 house: $(READY)
 	@$(BIN)/python -m scripts.house

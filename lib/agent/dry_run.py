@@ -58,10 +58,10 @@ def fluent(messages: Sequence[Message]) -> str:
     if schema:
         extra = {"unknowns": THINGS[:n], "reasons": ("it matters",) * n, "givens": ()}.get(schema, ())
         return prompt.write_set(Draft("Buy a sailing boat", tuple(questions[:n]), extra), schema)
-    asked = len(rows)
+    number = len(rows)
     return json.dumps(
         {
-            "next": {"question": f"Which {THINGS[asked % len(THINGS)]} do you have in mind?"},
+            "next": {"question": f"Which {THINGS[number % len(THINGS)]} do you have in mind?"},
             "title": {"title": "Buy a sailing boat"},
             "brainstorm": {"unknowns": THINGS},
             "select": {"keep": list(range(2, n + 2))},
@@ -144,8 +144,8 @@ def _unfinished(steps: Sequence[Step], questions: int) -> str:
     unused = _unused_wording(steps, state)
     if unused or state.failed:
         return unused
-    asked = len(state.written.questions)
-    return "" if asked == questions else f"it ends with {asked} questions instead of {questions}"
+    count = len(state.written.questions)
+    return "" if count == questions else f"it ends with {count} questions instead of {questions}"
 
 
 def calls(steps: Sequence[Step]) -> list[Sequence[Message]]:

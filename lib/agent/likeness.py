@@ -7,10 +7,10 @@ here is a lever's own guess at quality and may be wrong.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import combinations, zip_longest
+from itertools import chain, combinations, zip_longest
 from typing import TypeVar
 
-from lib.agent.guard import content, overlap
+from lib.agent.guard import content, letters, overlap
 from lib.agent.prompt import Draft
 from lib.measure.answer import Answer, normalised, spec_gate
 from lib.models.embed import MiniLM
@@ -22,7 +22,7 @@ REPEATS = 0.6  # similarity from which a second question adds nothing (the study
 def similarity(a: str, b: str) -> float:
     """How much two questions say the same, 0 to 1: the larger of word overlap and letter-trigram overlap."""
     # Words miss other endings ("moor", "mooring"), letters miss another order; the larger forgives both.
-    return max(overlap(content(a), content(b)), overlap(_trigrams(a), _trigrams(b)))
+    return max(overlap(content(a), content(b)), overlap(letters(a, 3), letters(b, 3)))
 
 
 def closest(text: str, others: Iterable[str]) -> float:
@@ -49,11 +49,6 @@ def top(worth: Sequence[float], k: int) -> list[int]:
     return sorted(ranked[:k])
 
 
-def _trigrams(text: str) -> frozenset[str]:
-    flat = normalised(text)
-    return frozenset(flat[i : i + 3] for i in range(len(flat) - 2))
-
-
 def fresh(question: str, kept: Sequence[str]) -> bool:
     """Whether a question is none of those kept, nor nearly one."""
     return closest(question, kept) < REPEATS
@@ -74,7 +69,7 @@ def in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
     >>> in_turn(["ab", "c"])
     ['a', 'c', 'b']
     """
-    return [text for row in zip_longest(*lists) for text in row if text is not None]
+    return [text for text in chain.from_iterable(zip_longest(*lists)) if text is not None]
 
 
 def repeats(texts: Sequence[str]) -> list[bool]:

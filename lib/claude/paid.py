@@ -14,8 +14,8 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.claude.client import Claude, NoBatch, NotAnswered, Reply, WrongModel, worst_of_batch
-from lib.claude.prices import CloudError, Request, Spent, same_model
+from lib.claude.client import Claude, NotAnswered, NotFound, Reply, WrongModel
+from lib.claude.prices import CloudError, Request, Spent, same_model, worst
 from lib.claude.store import BATCH, ENDED, REPLY, Store
 from lib.log import Row, now
 
@@ -139,6 +139,7 @@ class Paid:
     async def _answer_batch(self, asks: Sequence[Ask]) -> list[Row | Fault]:
         wanted = {ask.key: ask for ask in asks}
         self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
+        # Read first what was sent before a kill: its calls are paid for and must not be sent again.
         for sent in self.store.pending():
             if any(key in wanted and not self.store.reply(key) for key in _abouts(sent)):
                 before = self.cost.dollars
@@ -155,8 +156,9 @@ class Paid:
         """Send one batch and store its replies; returns the faults by key."""
         requests = {key: ask.request() for key, ask in asks.items()}
         calls = [{"key": key, **ask.about} if ask.about else key for key, ask in asks.items()]
-        most, before = worst_of_batch(requests), self.cost.dollars
-        batch = await self.client.start_batch(requests)
+        most = sum(worst(request, batch=True) for request in requests.values())
+        before = self.cost.dollars
+        batch = await self.client.start_batch(requests, most)
         paid = most  # until it is read
         try:
             # The id is on disk before anything else happens: from here on a kill loses nothing.
@@ -205,9 +207,9 @@ class Paid:
                 if results is not None:
                     return results
                 unknown = outage = 0
-            except NoBatch as error:
+            except NotFound as error:
                 unknown += 1
-                if error.archived or unknown > UNKNOWN:
+                if error.gone or unknown > UNKNOWN:
                     say(f"{error}: it is given up, counts at its worst, and what it asked is asked again")
                     return None
             except NotAnswered as error:

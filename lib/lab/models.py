@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from lib.files import canonical, without_paths
 from lib.forms import Text, form
-from lib.lab.base import BadParameters, Clock, Finding, Runnable, sealed_run
+from lib.lab.base import SEALED_ADAPTER, BadParameters, Clock, Finding, Runnable, sealed_run
 from lib.lab.experiment import Experiment
 from lib.lab.show import candidate_name, chance
 from lib.log import Row
@@ -22,6 +22,7 @@ from lib.measure.calibrate import row_of
 from lib.measure.checks import compare
 from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import ALPHA
+from lib.models import load
 from lib.runs.ledger import Ledger
 from lib.runs.record import (
     Candidate,
@@ -56,9 +57,19 @@ def sealed(ledger: Ledger, experiment: Experiment) -> Record | None:
     wanted = Setup.read(json.loads(without_paths(plain, experiment.model)))  # as a seal spells it
     for r in reversed(ledger.records):
         sound = r.kind == "experiment" and r.whole and r.status not in ("invalid", "crashed")
-        if sound and r.setup == wanted and (r.useful or not experiment.useful):
+        asked = r.useful or not experiment.useful
+        if sound and asked and r.setup == wanted and _same_weights(r, experiment):
             return r
     return None
+
+
+def _same_weights(record: Record, experiment: Experiment) -> bool:
+    """Whether what lies where a path leads is still what the run had; a sealed adapter and pinned weights never change."""
+    if load.placed(experiment.model) and record.identity.model.get("weights") != load.identity(experiment.model):
+        return False
+    if SEALED_ADAPTER.fullmatch(experiment.adapter):
+        return True
+    return record.identity.model.get("adapter") == load.adapter_identity(experiment.adapter, experiment.runs_folder)
 
 
 @form(BadParameters)
@@ -69,10 +80,6 @@ class Models(Runnable):
     groups: dict[str, list[str]] = field(default_factory=dict)
     kind: str = "models"
     lever: ClassVar[str] = "anchor"
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        return Ledger.read()
 
     @cached_property
     def members(self) -> dict[str, list[Record]]:
@@ -216,8 +223,8 @@ class Compared(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says how far quality moved when only the model did."""
-        sentences, candidates = [], self.record.found.candidates
-        for group in self.record.found.groups:
+        sentences, candidates = [], self.found.candidates
+        for group in self.found.groups:
             first, *others = group.runs
             changed = [r for r in others if _beyond_chance(r.difference)]
             deltas = ", ".join(f"{candidates[r.run].candidate} {r.difference.delta:+.3f}" for r in changed)
@@ -229,11 +236,11 @@ class Compared(Finding):
         return Decision("reference", "; ".join(sentences))
 
     def _repr_markdown_(self) -> str:
-        return "\n".join(f"- {text}" for text in moved(self.record.found))
+        return "\n".join(f"- {text}" for text in moved(self.found))
 
 
-def _beyond_chance(test: Difference) -> bool:
-    return test.p is not None and test.p < ALPHA
+def _beyond_chance(test: Difference | None) -> bool:
+    return test is not None and test.p is not None and test.p < ALPHA
 
 
 def moved(found: ComparisonFindings) -> list[str]:
@@ -254,7 +261,7 @@ def moved(found: ComparisonFindings) -> list[str]:
 def _sentence(group: str, base: str, other: str, first: Side, second: Side) -> str:
     """What one run of a group shows beside the first."""
     difference = second.difference
-    if difference.delta is None:
+    if difference is None or difference.delta is None or first.scores is None or second.scores is None:
         return f"**{group}**, {other}: no case has a quality in both runs."
     changed, compared = [], 0
     for dimension in DIMENSIONS:
@@ -280,7 +287,7 @@ def _coverage(group: str, base: str, others: dict[str, Difference]) -> str:
         return f"**{group}**: coverage moved when only the model changed ({', '.join(changes)} against {base}): the harness does not lock it."
     if not tests:
         return f"**{group}**: coverage cannot be compared: no case was judged in both runs."
-    name, test = max(tests.items(), key=lambda item: abs(item[1].delta))
+    name, test = max(tests.items(), key=lambda item: abs(item[1].delta or 0.0))
     return (
         f"**{group}**: coverage did not move beyond chance with any of these models (largest difference {test.delta:+.2f}, {name}, "
         f"{chance(test.p)}), so it stays open whether the model or the prompt limits coverage."

@@ -67,7 +67,7 @@ class OfflineJudge(offline_judge.OfflineJudge):
 @once  # a loop checks hundreds of proposals
 def _repeats(ruler: Path, content: tuple[str, ...]) -> None:
     """Raise NoModel where scores of its texts are not the kept ones; what was found sound here is not judged again."""
-    code = [sha256_file(Path(module.__file__)) for module in (offline_judge, embed)]
+    code = [sha256_file(Path(module.__file__ or "")) for module in (offline_judge, embed)]
     mark = sha256(canonical([content, sha256_file(offline_judge.CONSTANTS), code, machine()]))[:24]
     path = cache() / "judge" / mark
     if path.exists():

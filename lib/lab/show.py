@@ -105,7 +105,7 @@ def attempt(pipeline: list[dict[str, Any]], decoding: dict[str, Any]) -> str:
     return spelled(pipeline) + (f" [{spelled(decoding)}]" if decoding else "")
 
 
-def interval(low: float, high: float, sign: str = "+") -> str:
+def interval(low: float | None, high: float | None, sign: str = "+") -> str:
     """Two bounds that stay on one line, with their signs; `sign=""` for what is never below 0. Missing ones give "".
 
     >>> interval(-0.01, 0.25), interval(0.1, 0.2, "")
@@ -130,7 +130,7 @@ def number(value: Any, column: str = "") -> str:
     return re.sub(r"(?<!\\)\|", r"\\|", str(value))  # `cell` may have escaped it already
 
 
-def chance(p: float) -> str:
+def chance(p: float | None) -> str:
     """A p in a sentence.
 
     >>> chance(0.0208), chance(1e-05)

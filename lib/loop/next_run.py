@@ -222,10 +222,10 @@ def cap(parameters: Parameters) -> float:
     return (parameters.get("judging") or {}).get("dollars", CAP)
 
 
-def capped(parameters: Parameters, left: float | None) -> Parameters:
+def capped(parameters: Parameters, remaining: float | None) -> Parameters:
     """Parameters whose judge may spend no more than what is left of the budget."""
-    if left is None or parameters.get("judge") != "claude":
+    if remaining is None or parameters.get("judge") != "claude":
         return parameters
     # Rounded down: a cap above what is left is no cap. 0 is none either, so a millionth of a dollar stays.
-    dollars = min(cap(parameters), max(1e-6, math.floor(left * 1e6) / 1e6))
+    dollars = min(cap(parameters), max(1e-6, math.floor(remaining * 1e6) / 1e6))
     return parameters | {"judging": (parameters.get("judging") or {}) | {"dollars": dollars}}

@@ -16,7 +16,7 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-from lib.files import locked, runs_folder, write_atomic, write_new
+from lib.files import locked, write_atomic, write_new
 from lib.forms import fill
 from lib.lab.base import BadParameters
 from lib.lab.show import folder_name
@@ -25,7 +25,7 @@ from lib.log import now
 from lib.train.data import BadData
 from lib.train.recipe import ByClaude, FromFile
 
-MAY = {  # state -> the states that may follow
+NEXT_STATES = {  # state -> the states that may follow
     "open": ("approved", "rejected"), "approved": ("running", "rejected"), "running": ("delivered", "approved"),
     "delivered": ("measured", "closed"), "measured": ("closed",), "closed": (), "rejected": (),
 }  # fmt: skip
@@ -64,9 +64,9 @@ class Request:
         )
 
 
-def default_folder() -> Path:
+def default_folder(runs: Path) -> Path:
     """`steer/requests` beside the folder of runs."""
-    return runs_folder().resolve().parent / "steer" / "requests"
+    return runs.resolve().parent / "steer" / "requests"
 
 
 def requests(folder: Path) -> list[Request]:
@@ -149,8 +149,8 @@ def advance(
         raise BadParameters(f"no request {name!r} in {folder}; there are: none")
     with locked(folder / ".lock"):
         before = get(folder, name)
-        if state not in MAY[before.state]:
-            may = " or ".join(MAY[before.state]) or "nothing"
+        if state not in NEXT_STATES[before.state]:
+            may = " or ".join(NEXT_STATES[before.state]) or "nothing"
             raise BadParameters(f"request {before.id} is {before.state}: after that comes {may}, not {state}")
         if state == "delivered" and not run or state == "measured" and not measured:
             raise BadParameters(f"request {before.id}: {state} needs the run that did it")
@@ -174,7 +174,7 @@ def _read(path: Path) -> Request:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         request = Request(**{**raw, "measured": tuple(raw["measured"]), "history": tuple(raw["history"])})
-        if request.state not in MAY or request.id != path.stem:
+        if request.state not in NEXT_STATES or request.id != path.stem:
             raise ValueError(f"state {request.state!r}, id {request.id!r}")
         return request
     except (OSError, ValueError, KeyError, TypeError) as error:

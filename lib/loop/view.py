@@ -129,11 +129,11 @@ def shown(value: Any, hidden: re.Pattern[str] | None = None) -> Any:
     return value
 
 
-Ask = Callable[[View], "Asked"]  # a proposer
+Ask = Callable[[View], "Offer"]  # a proposer
 
 
 @dataclass(frozen=True)
-class Asked:
+class Offer:
     """What a proposer answered: plain data or a text to be read as JSON; None when it has nothing left to propose."""
 
     value: Any

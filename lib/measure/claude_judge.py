@@ -139,7 +139,7 @@ class ClaudeJudge:
         """One more call about each answer, stored and paid from the cap as any other. Raises what `collect` raises."""
         asks = [self._ask(call, case, answer) for case, answer in pairs]
         [rows] = self.paid.collect([self.paid.submit(self.paid.answer(asks))])
-        return rows  # type: ignore[no-any-return]
+        return rows
 
     def check(self) -> None:
         """Refuse to start without a key, unless the store can answer for this judge. Raises NoKey."""
@@ -171,7 +171,7 @@ class ClaudeJudge:
         """The parameters of one call, as the API gets them."""
         nonce, content = calls.fresh(call, case, answer)
         form = schema(calls.form(call.kind, self.dimensions))
-        system = [
+        system: list[Request] = [
             {"type": "text", "text": calls.system(call, self.ruler), "cache_control": {"type": "ephemeral"}},
             {"type": "text", "text": calls.tags(call, nonce)},
         ]

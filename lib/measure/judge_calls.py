@@ -192,7 +192,7 @@ def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> Row | Fault:
         wanted.model_validate(value)
     except ValidationError as error:
         return Fault(str(fault(error, wanted.model_fields, what="the reply")))
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Row:

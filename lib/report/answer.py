@@ -14,6 +14,7 @@ from lib.measure.stats import Paired, paired
 from lib.report import trained
 from lib.report.era import Era
 from lib.runs.ledger import Ledger
+from lib.runs.record import Record
 
 
 def opening(ledger: Ledger) -> Markdown:
@@ -21,7 +22,7 @@ def opening(ledger: Ledger) -> Markdown:
     era = Era.latest(ledger)
     if era.champion is None:
         return Markdown(f"**Not answered yet.** {_missing(era)}")
-    return Markdown(f"**{_distance(era)}** {_against_gold(era)}\n\n{_climb(era)}")
+    return Markdown(f"**{_distance(era, era.champion)}** {_against_gold(era, era.champion)}\n\n{_climb(era)}")
 
 
 def _missing(era: Era) -> str:
@@ -44,12 +45,12 @@ def gap(era: Era) -> Paired | None:
     return paired(own, best) if own.keys() == best.keys() else None
 
 
-def _distance(era: Era) -> str:
+def _distance(era: Era, champion: Record) -> str:
     """How near the champion comes to the frontier, and how sure that is."""
-    name = candidate_name(era.champion.candidate)
+    name = candidate_name(champion.candidate)
     if era.frontier is None:
-        return f"Not compared with a frontier model yet: {name} gets {era.champion.scores.quality:.3f} of 1."
-    quality, (frontier, best) = era.champion.scores.quality, era.frontier
+        return f"Not compared with a frontier model yet: {name} gets {champion.scored.quality:.3f} of 1."
+    quality, (frontier, best) = champion.scored.quality, era.frontier
     test, verb, sure = gap(era), "gets", ""
     if test is not None:
         sure = f", a difference of {test.delta:+.3f} (95 % {interval(test.low, test.high)}, {chance(test.p)})"
@@ -59,9 +60,9 @@ def _distance(era: Era) -> str:
     return f"{name} {verb} {quality:.3f}, {frontier} {best:.3f}{sure}: {quality / best:.2f} of it."
 
 
-def _against_gold(era: Era) -> str:
+def _against_gold(era: Era, champion: Record) -> str:
     """The champion case by case against gold, and what its quality is to be read between."""
-    s = era.champion.scores
+    s = champion.scored
     counts = f"{plural(s.wins, 'win')}, {plural(s.ties, 'tie')} and {plural(s.losses, 'loss', 'losses')}"
     text = f"Against gold, case by case, it has {counts}, and {plural(s.no_answer, 'case')} without a valid answer."
     if era.share is not None:

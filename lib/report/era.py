@@ -145,7 +145,7 @@ class Era:
         """(champion - any-task set) / (stronger frontier - any-task set), None where one of the three is not measured."""
         if self.champion is None or self.frontier is None or self.plain is None or self.frontier[1] <= self.plain:
             return None
-        return (self.champion.scores.quality - self.plain) / (self.frontier[1] - self.plain)
+        return (self.champion.scored.quality - self.plain) / (self.frontier[1] - self.plain)
 
     @cached_property
     def bottom(self) -> pd.DataFrame:

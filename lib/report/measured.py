@@ -5,15 +5,12 @@ Knows the readings of `lib.measure.calibrate` and `lib.measure.checks.blind`. Do
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 
 from lib.lab.show import Markdown, bullets, chance, grid, interval, plural, table
 from lib.measure.checks import noise as measure
 from lib.measure.checks.blind import readings as read_blind
-from lib.measure.judge import DIMENSIONS
+from lib.measure.judge import DIMENSIONS, Fields
 from lib.measure.keep import ALPHA
 from lib.report import tables
 from lib.report.era import Era, latest
@@ -22,7 +19,7 @@ from lib.report.tables import DIMS
 from lib.runs.ledger import Ledger
 from lib.runs.record import RejudgeRecord
 
-Readings = Mapping[str, Any]
+Readings = Fields
 
 
 def response(readings: Readings) -> Markdown:

@@ -117,7 +117,7 @@ def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
 def unbeaten(era: Era) -> str:
     """That the champion is no better than a template, unless the paired rule puts it above every control; then ""."""
     level = era.bottom[~era.bottom.above.astype(bool)]
-    if level.empty:
+    if level.empty or era.champion is None:
         return ""
     tests = [f"{t.delta:+.3f}, {chance(t.p)}, to the {t.Index}" for t in level.itertuples()]
     return f"{era.champion.id} is no better than a template: {'; '.join(tests)}"
@@ -204,7 +204,7 @@ def verdict(ledger: Ledger) -> Markdown:
     look = ledger.confirmed(era.fingerprint)
     if look:
         won = "is confirmed at" if look.decision.against else "was looked at, with nothing to beat yet:"
-        lines.append(f"On the sealed gate {look.of} {won} {look.scores.quality:.3f}; looks so far, all eras counted: "
+        lines.append(f"On the sealed gate {look.of} {won} {look.scored.quality:.3f}; looks so far, all eras counted: "
                      f"{len(ledger.looks())}.")  # fmt: skip
     compared = era.comparison()
     if compared:
@@ -227,7 +227,7 @@ def headlines(ledger: Ledger) -> list[str]:
         best = f"{era.kept.quality.iloc[-1]:.3f} ({era.kept.id.iloc[-1]})"
     look = ledger.confirmed(era.fingerprint)
     if look and look.decision.against:
-        confirmed = f"{look.of} ({look.scores.quality:.3f} there)"
+        confirmed = f"{look.of} ({look.scored.quality:.3f} there)"
     judged = SMALL if first.model == "smollm2" else f"Model: {first.model}."
     return [
         f"quality {first.quality:.3f} ({first.id}) to {best}: {sum(era.kept.id != first.id)} of {plural(era.changes, 'change')} "

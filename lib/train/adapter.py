@@ -18,6 +18,7 @@ from lib.log import Row
 from lib.models.mlx import adapter_folder
 from lib.models.provenance import CONFIG, NAME, WEIGHTS, read
 from lib.train.fit import tensors
+from lib.train.forward import Array
 from lib.train.lora import shape
 
 FORMAT = 1
@@ -69,8 +70,8 @@ def parent(adapter: str, name: str) -> Row:
     folder = Path(adapter_folder(adapter, name))
     about = read(folder) or {}
     weights = about.get("files", {}).get(WEIGHTS) or sha256((folder / WEIGHTS).read_bytes())
-    known = {k: about[k] for k in ("method", "seed") if k in about}
-    return {"adapter": adapter, "weights": weights, "data": about.get("data", {}).get("hash", "unknown"), **known}
+    kept: Row = {"adapter": adapter, "weights": weights, "data": about.get("data", {}).get("hash", "unknown")}
+    return kept | {k: about[k] for k in ("method", "seed") if k in about}
 
 
 def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenance: Provenance) -> Adapter:
@@ -87,8 +88,8 @@ def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenan
         raise ValueError(f"{len(adapters)} adapters and {len(weights)} weights: expected two or more, one weight each")
     folders = [Path(adapter_folder(a, name)) for a in adapters]
     shapes = [shape(folder)[0] for folder in folders]
-    parts = [mx.load(str(folder / WEIGHTS)) for folder in folders]
-    merged: dict[str, Any] = {}
+    parts: list[Any] = [mx.load(str(folder / WEIGHTS)) for folder in folders]
+    merged: dict[str, Array] = {}
     for module in sorted({key.rpartition(".")[0] for part in parts for key in part}):
         key_a, key_b = f"{module}.lora_a", f"{module}.lora_b"
         like = next(part for part in parts if key_a in part)
@@ -100,6 +101,6 @@ def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenan
             b.append(part.get(key_b, mx.zeros((rank, like[key_b].shape[1]))).astype(mx.float32))
             b[-1] *= weight * has["alpha"] / rank
         merged[key_a], merged[key_b] = mx.concatenate(a, 1), mx.concatenate(b, 0)
-    rank = sum(has["rank"] for has in shapes)
+    rank = sum(int(has["rank"]) for has in shapes)
     layers = max(int(has["layers"]) for has in shapes)
     return Adapter(tensors(merged, half=True), layers, {"rank": rank, "scale": 1.0, "dropout": 0.0}, provenance)

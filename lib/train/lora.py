@@ -18,6 +18,7 @@ from pydantic import Field
 
 from lib.agent import prompt
 from lib.forms import Number, fill, form
+from lib.log import Row
 from lib.models.mlx import MLXModel, fast_blas
 from lib.models.model import NoModel
 from lib.models.provenance import WEIGHTS, config, find
@@ -90,21 +91,21 @@ def shape(folder: Path) -> tuple[dict[str, float], int]:
     return {"rank": lora.rank, "alpha": lora.scale * lora.rank, "layers": layers, "dropout": lora.dropout}, count
 
 
-def going_on(adapter: str, values: dict[str, Any]) -> dict[str, Any]:
+def going_on(adapter: str, values: Row, runs: Path | None = None) -> Row:
     """Settings of a training that goes on from an adapter: its shape stands where nothing else is given.
 
     Raises NoModel, and ValueError where what is given is not what the adapter is: its shape cannot be changed.
     """
-    parts, count = shape(find(adapter))
+    parts, count = shape(find(adapter, runs))
     for name, value in parts.items():
         given = values.get(name, value)
-        if name == "layers" and isinstance(given, int):
-            given = min(given, count) if given != -1 else count
-        if given != value and not (isinstance(given, float) and math.isclose(given, value, rel_tol=1e-6)):
+        if name == "layers" and not 0 < given < count:  # all of them, whatever they are called
+            given = count
+        if not math.isclose(given, value, rel_tol=1e-6):
             raise ValueError(
                 f"{name} is {values[name]!r:.40}, but adapter {adapter} has {value}: leave {name} out to go on from it"
             )
-    return {**values, **parts}
+    return values | parts
 
 
 def prepare(name: str, adapter: str, settings: Settings, seed: int) -> MLXModel:

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from lib.files import ROOT, Exit
 from lib.lab.experiment import BadParameters
 from lib.loop import events, steering
 from lib.loop.events import Events
-from lib.loop.loop import Loop, Settings, alone
+from lib.loop.loop import Loop, Settings, exclusive_lock
 from lib.loop.proposers.plan import Plan
 from lib.loop.proposers.search import Search
 from lib.loop.steering import Limits
@@ -56,7 +57,7 @@ def test_a_loop_whose_runs_are_there_runs_nothing(tmp_path):
 
 
 def test_two_loops_cannot_share_a_folder(tmp_path):
-    with alone(tmp_path / "runs"), pytest.raises(BadParameters, match="another loop"):
+    with exclusive_lock(tmp_path / "runs"), pytest.raises(BadParameters, match="another loop"):
         list(loop(tmp_path, total=0).run())
 
 
@@ -214,14 +215,14 @@ def test_a_run_whose_scores_do_not_follow_is_invalid_and_stops_the_loop(tmp_path
     from lib.lab import execute
     from lib.measure.ruler import Tampered
 
-    honest = execute.execute
+    honest = execute.carry_out
 
     def tampered(*args, **options):
-        notebook, error = honest(*args, **options)
-        execute._result(notebook)["record"]["scores"]["quality"] = 0.9
-        return notebook, error
+        done = honest(*args, **options)
+        scores = replace(done.record.scores, quality=0.9)
+        return replace(done, record=done.record.revised(scores=scores))
 
-    monkeypatch.setattr(execute, "execute", tampered)
+    monkeypatch.setattr(execute, "carry_out", tampered)
     with pytest.raises(Tampered, match="quality"):
         list(loop(tmp_path, Search(), total=2).run())
     [record] = records(tmp_path)

@@ -98,9 +98,9 @@ def work(folder, proposer, **told):
 def test_a_call_asks_for_the_form_and_forces_no_tool(tmp_path, key):
     with Loopback(served([{"text": asks(8)}])) as server:
         key(server)
-        asked = ClaudeProposer()(view(tmp_path))
+        offer = ClaudeProposer()(view(tmp_path))
         [body] = server.messages
-    assert asked.value == asks(8) and asked.dollars > 0 and asked.fault == ""
+    assert offer.value == asks(8) and offer.dollars > 0 and offer.fault == ""
     assert "tool_choice" not in body and "temperature" not in body
     assert body["output_config"]["format"]["schema"] == FORM and body["thinking"] == {"type": "between_tools"}
 

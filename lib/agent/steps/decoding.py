@@ -21,23 +21,22 @@ def one_by_one(n: Count = 7, again: Limit = 0) -> Run:
     """Restate the task, then ask for one question at a time; a repeat is asked for again with heat, at most `again` times."""
 
     def run(state: State) -> Work:
-        title, left = "", again
-        asked: list[str] = []
+        # The title rides along with the first question: one batch less for every case.
+        title, before, retries = "", [Call(prompt.restate(state.task))], again
+        questions: list[str] = []
         change: dict[str, float] = {}
-        while len(asked) < n:
-            calls = [Call(prompt.next_question(state.task, asked), change)]
-            # The title rides along with the first question: one batch less for every case.
-            *first, reply = yield [*([] if title else [Call(prompt.restate(state.task))]), *calls]
+        while len(questions) < n:
+            *first, reply = yield [*before, Call(prompt.next_question(state.task, questions), change)]
             if first:
-                title = prompt.parse_text(first[0].text, "title")
+                title, before = prompt.parse_text(first[0].text, "title"), []
                 if not title:
                     raise BadReply("the title is empty")
             question = prompt.parse_text(reply.text, "question")
-            if left and normalised(question) in map(normalised, asked):
-                left, change = left - 1, {"temp": HEAT}  # greedy would say the same again
+            if retries and normalised(question) in map(normalised, questions):
+                retries, change = retries - 1, {"temp": HEAT}  # greedy would say the same again
                 state = state.note(f"asked again instead of: {question}")
             else:
-                asked, change = [*asked, question], {}
-        return replace(state, draft=Draft(title, tuple(asked)))
+                questions, change = [*questions, question], {}
+        return replace(state, draft=Draft(title, tuple(questions)))
 
     return run

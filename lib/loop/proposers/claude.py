@@ -13,7 +13,7 @@ from lib.claude import client
 from lib.claude.client import Claude
 from lib.claude.prices import Request, Spent, listed, same_model
 from lib.loop.proposal import PROPOSABLE
-from lib.loop.view import Asked, View
+from lib.loop.view import Offer, View
 from lib.measure.judge_calls import data
 
 MODEL = "claude-sonnet-5-5"
@@ -57,7 +57,7 @@ class ClaudeProposer:
         self.model = model
         self.claude = Claude(model, dollars, concurrency=1, timeout=timeout)
 
-    def __call__(self, view: View) -> Asked:
+    def __call__(self, view: View) -> Offer:
         reply = self.claude.submit(self.claude.ask(self.request(view))).result()
         spent: Spent = reply.spent
         fault = ""
@@ -65,7 +65,7 @@ class ClaudeProposer:
             fault = f"answered by {reply.model}, asked was {self.model}"
         elif reply.stop_reason != "end_turn":
             fault = f"the reply stopped by {reply.stop_reason} instead of ending"
-        return Asked(
+        return Offer(
             None if fault else reply.text,
             "claude",
             fault=fault,
