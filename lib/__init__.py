@@ -75,6 +75,7 @@ above it, and tests/test_order.py holds that.
     runs.record                 one run as its files hold it
     runs.secrets                secrets of this machine, and whether a text holds one
     runs.seal                   all files of a run at once, and its line
+    runs.pending                what waits for its judge
     runs.ledger                 sealed runs, the champion, what becomes of a new one
     runs.verify                 what is wrong with a folder of runs
     lab.offline                 the offline judge with the embedded embedder
@@ -85,8 +86,8 @@ above it, and tests/test_order.py holds that.
     lab.rejudge                 stored answers judged without one dimension -> record
     lab.models                  change only the model: sealed runs side by side -> record
     lab.training                a method and its data -> an adapter, a record
+    lab.kernel                  papermill: a notebook executed in a kernel of this Python
     lab.execute                 papermill: notebook + parameters -> a sealed run
-    lab.aside                   notebooks executed several at a time
     lab.bases                   the runs that a comparison of models needs, and a new base beside the old
     lab.study                   a plan of experiments, resumable
     loop.events                 the loop's own log

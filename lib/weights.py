@@ -18,6 +18,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -103,7 +104,12 @@ def cache() -> Path:
     """The user's cache of notch: `NOTCH_CACHE` if set, else where this system keeps caches."""
     import platformdirs
 
-    return Path(os.environ.get("NOTCH_CACHE") or platformdirs.user_cache_dir("notch", appauthor=False))
+    if os.environ.get("NOTCH_CACHE"):
+        return Path(os.environ["NOTCH_CACHE"])
+    try:
+        return Path(platformdirs.user_cache_dir("notch", appauthor=False))
+    except RuntimeError:  # a user without a home: what is kept is checked by its hash, so a folder for all will do
+        return Path(tempfile.gettempdir()) / f"notch-{os.getuid()}"
 
 
 def folder(pinned: Pinned) -> Path:

@@ -88,7 +88,7 @@ class Reply:
     message_id: str
     request_id: str  # "" in a batch
     stop_reason: str
-    usage: dict[str, Any]
+    usage: Request  # as the API says it
     dollars: float
 
     @property
@@ -137,7 +137,7 @@ def request(
     return parameters
 
 
-def schema(form: Any) -> dict[str, Any]:
+def schema(form: Any) -> Request:
     """The JSON schema of a pydantic model, or of a schema, as the API takes it."""
     import anthropic
 

@@ -139,6 +139,7 @@ class Paid:
     async def _answer_batch(self, asks: Sequence[Ask]) -> list[Row | Fault]:
         wanted = {ask.key: ask for ask in asks}
         self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
+        # Read first what was sent before a kill: its calls are paid for and must not be sent again.
         for sent in self.store.pending():
             if any(key in wanted and not self.store.reply(key) for key in _abouts(sent)):
                 before = self.cost.dollars

@@ -14,14 +14,14 @@ from typing import Any
 
 import click
 
-from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, line, say_report, store_runs, values
+from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, folder_of, line, say_report, values
 from lib.files import Exit
 
 shown = partial(click.option, show_default=True)
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
 
 
-def _store_runs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[Path, int]:
+def _folder_of(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[Path, int]:
     """A whole number is a count of runs, anything else a folder; `./20` is a folder of that name."""
     counts = [int(text) for text in given if text.isdigit()]
     folders = [Path(text) for text in given if not text.isdigit()]
@@ -29,11 +29,11 @@ def _store_runs(ctx: click.Context, param: click.Parameter, given: tuple[str, ..
         raise click.BadParameter("give it once with a number and once with a folder", ctx, param)
     if folders and folders[0].is_file():
         raise click.BadParameter(f"{folders[0]} is a file; expected a number of runs or a folder", ctx, param)
-    return store_runs(ctx, param, folders[0] if folders else None), counts[0] if counts else 20
+    return folder_of(ctx, param, folders[0] if folders else None), counts[0] if counts else 20
 
 
 RUNS_AND_COUNT = click.option(
-    "--runs", multiple=True, metavar="N|DIR", callback=_store_runs,
+    "--runs", multiple=True, metavar="N|DIR", callback=_folder_of,
     help="A number: how many sealed runs the folder shall hold in the end, so that calling it again resumes "
     "(default: 20). A folder: where they are (default: runs). Give it twice for both; a folder called 20 is ./20.",
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,16 +17,14 @@ if TYPE_CHECKING:
 TEXTS = ("hypothesis", "of", "adapter", "model", "method", "request")  # parameters whose value is not read as YAML
 
 
-def store_runs(_: Any, __: Any, value: Path | None) -> Path:
-    """The folder of runs, in the environment so that kernels see it."""
-    if value:
-        os.environ["NOTCH_RUNS"] = str(value.resolve())
-    return runs_folder()
+def folder_of(_: Any, __: Any, value: Path | None) -> Path:
+    """The folder of runs."""
+    return value.resolve() if value else runs_folder()
 
 
 def _runs(must_exist: bool) -> Any:
     folder = click.Path(exists=must_exist, file_okay=False, path_type=Path)
-    return click.option("--runs", type=folder, callback=store_runs, help="Folder of sealed runs (default: runs).")
+    return click.option("--runs", type=folder, callback=folder_of, help="Folder of sealed runs (default: runs).")
 
 
 RUNS = _runs(must_exist=False)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lib.cli.options import AS_JSON, JUDGE, PARAMETERS, RUNS, SEALED_RUNS, YAML, line, say_report, values
-from lib.files import ROOT, RULER, Exit, Tampered, locked, runs_at
+from lib.files import ROOT, RULER, Exit, Tampered, locked
 
 
 @click.command()
@@ -105,7 +105,7 @@ def _seal(template: str, parameters: dict[str, Any], name: str, runs: Path) -> N
     """Run a template that measures the measure; what it takes is said before it is spent."""
     from lib.lab import execute
 
-    click.echo(execute.accept(template, parameters).plan, err=True)
+    click.echo(execute.accept(template, parameters, runs).plan, err=True)
     click.echo(line(execute.run(template, parameters, name, runs)))
 
 
@@ -129,11 +129,9 @@ def _against(judge: str, files: tuple[str, ...], parameters: dict[str, Any], run
             rows, missing = against.read(stored.convert(file, None, None))
             judged += rows
             unjudged += missing
-    with (
-        tempfile.TemporaryDirectory(prefix="notch-") as folder,
-        runs_at(runs if set(files) == {"verdicts"} else Path(folder)),
-    ):
-        the_judge = judge_named(judge, None, bool(parameters.get("batch")), parameters.get("judging"))
+    with tempfile.TemporaryDirectory(prefix="notch-") as temp:
+        folder = runs if set(files) == {"verdicts"} else Path(temp)
+        the_judge = judge_named(judge, None, bool(parameters.get("batch")), parameters.get("judging"), folder)
         if hasattr(the_judge, "check"):
             the_judge.check()
         pairs, unscored = against.compare(the_judge, judged)

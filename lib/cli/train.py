@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lib.cli.options import AS_JSON, PARAMETERS, RUNS, YAML, values
-from lib.files import ROOT, Exit, environment
+from lib.files import ROOT, Exit
 
 if TYPE_CHECKING:
     from lib.runs.record import TrainingRecord
@@ -50,7 +50,7 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
     )
     if (approve or reject) and not request or who and not (approve or reject):
         raise BadParameters("--approve and --reject go with --request ID, and --who with one of the two")
-    steer, who = steer or requests.default_folder(), who or getpass.getuser()
+    steer, who = steer or requests.default_folder(runs), who or getpass.getuser()
     if listed:
         for one in requests.requests(steer):
             why = " ".join(one.why.split())
@@ -122,9 +122,10 @@ def _train_request(steer: Path, request: str, name: str, runs: Path) -> Training
 
 def _train(parameters: dict[str, Any], name: str, runs: Path) -> TrainingRecord:
     from lib.lab import execute
+    from lib.lab.training import PROGRESS
 
-    with progress():
-        return execute.run("11_train", parameters, name, runs)  # type: ignore[return-value]
+    with progress() as file:
+        return execute.run("11_train", parameters, name, runs, environment={PROGRESS: str(file)})  # type: ignore[return-value]
 
 
 def summary(record: TrainingRecord, runs: Path) -> str:
@@ -142,10 +143,10 @@ def summary(record: TrainingRecord, runs: Path) -> str:
 
 
 @contextlib.contextmanager
-def progress(every: float = MINUTE) -> Iterator[None]:
+def progress(every: float = MINUTE) -> Iterator[Path]:
     """What the kernel says of its progress, through a file: a bar on a terminal, a line a minute elsewhere."""
     done, terminal = threading.Event(), sys.stderr.isatty()
-    with tempfile.TemporaryDirectory(prefix="notch-") as temp, environment(NOTCH_PROGRESS=f"{temp}/progress"):
+    with tempfile.TemporaryDirectory(prefix="notch-") as temp:
         path = Path(temp) / "progress"
 
         def follow() -> None:
@@ -157,7 +158,7 @@ def progress(every: float = MINUTE) -> Iterator[None]:
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
         try:
-            yield
+            yield path
         finally:
             done.set()
             thread.join()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.files import canonical, runs_at
+from lib.files import canonical
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.experiment import Experiment
@@ -97,22 +97,21 @@ def _anchor(candidate: str, harness: dict[str, Any], label: str) -> tuple[str, d
     return f"{label}-{Path(model).name}{'-adapter' if adapter else ''}", harness | told
 
 
-def _run(
-    folder: Path, wanted: dict[str, list[tuple[str, dict[str, Any]]]], hypothesis: str | None, name: str
-) -> Iterator[Made]:
+def _run(folder: Path, wanted: dict[str, list[tuple[str, Json]]], hypothesis: str | None, name: str) -> Iterator[Made]:
     # Everything is refused before anything runs: weights that the last candidate lacks cost nothing.
-    with runs_at(folder):  # an adapter by its run's id lies there
-        accepted = {k: [execute.accept("10_experiment", told) for _, told in some] for k, some in wanted.items()}
+    accepted = {}
+    for label, anchors in wanted.items():
+        accepted[label] = [execute.accept("10_experiment", parameters, folder) for _, parameters in anchors]
     chosen: dict[str, list[str]] = {}
-    for label, some in wanted.items():
-        for (slug, told), experiment in zip(some, accepted[label], strict=True):
+    for label, anchors in wanted.items():
+        for (slug, parameters), experiment in zip(anchors, accepted[label], strict=True):
             have = sealed(Ledger.read(folder), experiment)  # type: ignore[arg-type]
-            record = have or execute.run("10_experiment", told, slug, folder)
+            record = have or execute.run("10_experiment", parameters, slug, folder)
             chosen.setdefault(label, []).append(record.id)
             yield ("there" if have else "ran"), record
-    parameters = {"groups": chosen} | ({"hypothesis": hypothesis} if hypothesis else {})
-    with runs_at(folder):
-        comparison = execute.accept("15_models", parameters)
-        have = Ledger.read(folder).by_key(comparison.key)
-        made = have or execute.run("15_models", parameters, name, folder)
-    yield ("there" if have else "ran"), made
+    parameters = {"groups": chosen}
+    if hypothesis:
+        parameters["hypothesis"] = hypothesis
+    comparison = execute.accept("15_models", parameters, folder)
+    have = Ledger.read(folder).by_key(comparison.key)
+    yield ("there" if have else "ran"), have or execute.run("15_models", parameters, name, folder)

@@ -59,7 +59,7 @@ class Judges:
     def of(self, replicate: int) -> Judge:
         """A judge that asks afresh for each replicate; the offline judge is always the same."""
         e = self.experiment
-        self._last = judge_named(e.judge, e.ruler, e.batch, self.judging(replicate))
+        self._last = judge_named(e.judge, e.ruler, e.batch, self.judging(replicate), e.folder)
         return self._last
 
     def book(self, cost: RunCost) -> None:
@@ -102,12 +102,16 @@ class Calibration(Runnable):
         plain = {k: v for k, v in self.decoding.items() if k == "max_tokens"}
         return Experiment(
             hypothesis=self.hypothesis, lever="decoding", decoding=plain if greedy else self.decoding,
-            seed=self.seed + repeat, judging=self.judging if judging is None else judging, **same,
+            seed=self.seed + repeat, judging=self.judging if judging is None else judging, folder=self.folder, **same,
         )  # fmt: skip
 
     @cached_property
     def base(self) -> Experiment:
         return self.experiment(0)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return self.base.adapters
 
     def check(self) -> Calibration:
         """Refuse what cannot run: bad steps, model, decoding, judge, a stored run that does not fit, a leak."""
@@ -133,7 +137,7 @@ class Calibration(Runnable):
         """Judge what must be placed, answer and judge again. Raises what an experiment raises."""
         self.check()
         clock = Clock()
-        judges, ledger = Judges(self.base), Ledger.read()
+        judges, ledger = Judges(self.base), self.ledger
         rows, cost = self._made(judges)
         pairs = self._stored() if self.of else self._answers(rows)
         for repeat in range(self.repeats):
@@ -195,7 +199,7 @@ class Calibration(Runnable):
         return spec_gate(draft.title, draft.questions, protocol.questions, protocol.generic_titles)
 
     def _stored(self) -> list[tuple[Case, Answer]]:
-        return stored(Ledger.read(), self.of, self.base.ruler.cases)
+        return stored(self.ledger, self.of, self.base.ruler.cases)
 
     # --- what the notebook shows
 
@@ -203,7 +207,7 @@ class Calibration(Runnable):
     def plan(self) -> str:
         """What it takes, and what comparisons can see so far: to be read before money is spent."""
         cost = price(self, self.judgments)
-        return f"{self.judgments} judgments at most{cost}. {Ledger.read().sees(self.fingerprint)}"
+        return f"{self.judgments} judgments at most{cost}. {self.ledger.sees(self.fingerprint)}"
 
     def _repr_markdown_(self) -> str:
         source = f"run {self.of}" if self.of else "the first of these (a greedy one, where there is one)"

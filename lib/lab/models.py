@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from lib.files import canonical, without_paths
 from lib.forms import Text, form
-from lib.lab.base import BadParameters, Clock, Finding, Runnable, sealed_run
+from lib.lab.base import SEALED_ADAPTER, BadParameters, Clock, Finding, Runnable, sealed_run
 from lib.lab.experiment import Experiment
 from lib.lab.show import candidate_name, chance
 from lib.log import Row
@@ -22,6 +22,7 @@ from lib.measure.calibrate import row_of
 from lib.measure.checks import compare
 from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import ALPHA
+from lib.models import load
 from lib.runs.ledger import Ledger
 from lib.runs.record import (
     Candidate,
@@ -56,9 +57,19 @@ def sealed(ledger: Ledger, experiment: Experiment) -> Record | None:
     wanted = Setup.read(json.loads(without_paths(plain, experiment.model)))  # as a seal spells it
     for r in reversed(ledger.records):
         sound = r.kind == "experiment" and r.whole and r.status not in ("invalid", "crashed")
-        if sound and r.setup == wanted and (r.useful or not experiment.useful):
+        asked = r.useful or not experiment.useful
+        if sound and asked and r.setup == wanted and _same_weights(r, experiment):
             return r
     return None
+
+
+def _same_weights(record: Record, experiment: Experiment) -> bool:
+    """Whether what lies where a path leads is still what the run had; a sealed adapter and pinned weights never change."""
+    if load.placed(experiment.model) and record.identity.model.get("weights") != load.identity(experiment.model):
+        return False
+    if SEALED_ADAPTER.fullmatch(experiment.adapter):
+        return True
+    return record.identity.model.get("adapter") == load.adapter_identity(experiment.adapter, experiment.runs_folder)
 
 
 @form(BadParameters)
@@ -69,10 +80,6 @@ class Models(Runnable):
     groups: dict[str, list[str]] = field(default_factory=dict)
     kind: str = "models"
     lever: ClassVar[str] = "anchor"
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        return Ledger.read()
 
     @cached_property
     def members(self) -> dict[str, list[Record]]:

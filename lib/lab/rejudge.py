@@ -45,14 +45,16 @@ class Rejudge(Runnable):
     @cached_property
     def the_judge(self) -> Judge:
         """The placebo: the ordinary judge, asked afresh."""
-        return judge_named(self.judge, self.ruler, self.batch, self._judging())
+        return judge_named(self.judge, self.ruler, self.batch, self._judging(), self.folder)
 
     @cached_property
     def blind_judge(self) -> Judge:
         """The same judge without the dimension."""
         if self.judge == "offline":
             return blind.BlindOfflineJudge(self.without, OfflineJudge())
-        return judge_named(self.judge, blind.without(self.ruler, self.without), self.batch, self._judging())
+        return judge_named(
+            self.judge, blind.without(self.ruler, self.without), self.batch, self._judging(), self.folder
+        )
 
     def _judging(self) -> dict[str, Any]:
         """Parameters of one of the two judges: a replicate of its own, so that no stored reply comes back."""
@@ -80,16 +82,16 @@ class Rejudge(Runnable):
     @property
     def ids(self) -> list[str]:
         """The runs by id, each once."""
-        ledger = Ledger.read()
+        ledger = self.ledger
         return list(dict.fromkeys(ledger.get(r).id for r in self.runs))
 
     def _pairs(self, run: str) -> list[tuple[Case, Answer]]:
-        return stored(Ledger.read(), run, self.ruler.cases)
+        return stored(self.ledger, run, self.ruler.cases)
 
     def run(self) -> Rejudged:
         """Judge the stored answers of every run twice. Raises what the judges raise."""
         self.check()
-        clock, ledger = Clock(), Ledger.read()
+        clock, ledger = Clock(), self.ledger
         rows = [row for run in self.ids for row in self._rows(ledger, run)]
         found = {**blind.readings(rows), "without": self.without, "parameters": self.parameters}
         spent = sum(getattr(getattr(j, "cost", None), "dollars", 0.0) for j in (self.the_judge, self.blind_judge))
@@ -113,7 +115,7 @@ class Rejudge(Runnable):
 
     def record(self, **findings: Any) -> Record:
         """The record of this re-judge with what came out."""
-        ledger = Ledger.read()
+        ledger = self.ledger
         gates = dict.fromkeys(ledger.get(run).gate for run in self.ids)
         return super().record(gate=", ".join(gates), of=", ".join(self.ids), **findings)
 
@@ -128,7 +130,7 @@ class Rejudge(Runnable):
     def plan(self) -> str:
         """What it takes, and what comparisons can see so far: to be read before money is spent."""
         count = 2 * sum(len(self._pairs(run)) for run in self.ids)
-        return f"{count} judgments{price(self, count)}. {Ledger.read().sees(self.fingerprint)}"
+        return f"{count} judgments{price(self, count)}. {self.ledger.sees(self.fingerprint)}"
 
     def _repr_markdown_(self) -> str:
         return (

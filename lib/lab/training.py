@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import ROOT, OneLine, sha256, write_atomic
+from lib.files import ROOT, OneLine, canonical, sha256, write_atomic
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.offline import OfflineJudge
@@ -76,20 +76,33 @@ class Training(Runnable):
         """The parameters without the request that asked for it, and the bytes of a file of pairs."""
         parameters = {k: v for k, v in self.parameters.items() if k != "request"}
         path = Path(str(self.data.get("path") or ""))
-        return parameters | ({"file": sha256(path.read_bytes())} if path.is_file() else {})
+        if path.is_file():
+            parameters["file"] = sha256(path.read_bytes())
+        return parameters
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return (self.adapter, *self.merge)
+
+    @property
+    def measured_by(self) -> str:
+        """The texts that are kept out; and the judge only where its rubric is the reward: else a new one trains nothing again."""
+        if self.method == "grpo":
+            return self.fingerprint
+        return sha256(canonical([[c.task, c.gold.questions if c.gold else ()] for c in self.ruler.cases]))
 
     def recipe(self, progress: Callable[[dict[str, Any]], None] = lambda _: None) -> Recipe:
         """The same for the training room. Raises BadParameters."""
         try:
             settings = Settings.of(self.settings)
             if self.adapter and self.method != "merge":
-                settings = Settings.of(going_on(self.adapter, self.settings))
+                settings = Settings.of(going_on(self.adapter, self.settings, self.folder))
         except ValueError as error:
             raise BadParameters(str(error)) from error
         return Recipe(
             self.method, self.model, work_folder(), self.guard, code_state()["sha256"], self.data, self.adapter,
             tuple(self.merge), settings, self.objective, tuple(self.checkpoints), self.seed, rubric,
-            work_folder() / "teacher.jsonl", progress,
+            work_folder() / "teacher.jsonl", self.folder, progress,
         )  # fmt: skip
 
     def check(self) -> Training:
@@ -108,7 +121,7 @@ class Training(Runnable):
         if not load.capabilities(self.model).adapters:
             raise BadParameters(f"model {self.model!r:.60} has no weights to train; use smollm2 or another MLX model")
         for adapter in ("", self.adapter, *self.merge):
-            load.check(self.model, adapter)
+            load.check(self.model, adapter, self.folder)
         try:
             recipe()
         except (TypeError, ValueError) as error:

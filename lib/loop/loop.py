@@ -21,7 +21,7 @@ from lib.claude.prices import BudgetSpent
 from lib.files import Exit, OneLine, Tampered, sha256
 from lib.lab import execute
 from lib.lab.base import BadParameters
-from lib.lab.execute import RunFailed
+from lib.lab.execute import RunFailed, Unfinished
 from lib.lab.experiment import Experiment
 from lib.log import now
 from lib.loop import lessons, next_run, steering, training_requests
@@ -73,6 +73,7 @@ class Loop:
         self._began = time.monotonic()
         self._waited, self._waits, self._refusals = 0.0, 0, 0
         self._crashes = 0
+        self._unjudged = ""  # why the judge gave the last run not one judgment
         self._idle = ""  # why there is nothing left to do
         self._faults: tuple[str, ...] = ()  # faults of steering files that were said
 
@@ -181,6 +182,8 @@ class Loop:
             return Exit.RUN_FAILED, f"{self._crashes} runs in a row crashed; the last: {why}"
         if limits.refusals and self._refusals >= limits.refusals:
             return Exit.FAILED, f"{self._refusals} proposals in a row were refused"
+        if self._unjudged and self._waits >= next_run.ATTEMPTS:
+            return Exit.RUN_FAILED, f"the judge gave not one judgment in {self._waits} tries: {self._unjudged}"
         if self._waited > self.settings.most_wait:
             return Exit.RUN_FAILED, f"a usage limit held for {self._waited:.0f} s; call it again later"
         return None, ""
@@ -297,13 +300,18 @@ class Loop:
             )  # fmt: skip
         except RunFailed as error:
             record = Ledger.read(self.folder).get(error.run)
+        except Unfinished as error:
+            # Nothing is sealed; the next call of the same run judges what is missing.
+            self._unjudged = error.reason if error.nothing else ""
+            yield self._wait(str(error))
+            return
         if self.watch.tampered:
             raise self.watch.tampered
         yield Progress("run", action.purpose, record)
         if next_run.spoilt(record):
             yield self._wait(record.error or "the judge did not answer")
             return
-        self._waited, self._waits = 0.0, 0
+        self._waited, self._waits, self._unjudged = 0.0, 0, ""
         self._crashes += 1
         if record.status not in ("crashed", "invalid"):
             self._crashes = 0

@@ -16,7 +16,7 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-from lib.files import locked, runs_folder, write_atomic, write_new
+from lib.files import locked, write_atomic, write_new
 from lib.forms import fill
 from lib.lab.base import BadParameters
 from lib.lab.show import folder_name
@@ -64,9 +64,9 @@ class Request:
         )
 
 
-def default_folder() -> Path:
+def default_folder(runs: Path) -> Path:
     """`steer/requests` beside the folder of runs."""
-    return runs_folder().resolve().parent / "steer" / "requests"
+    return runs.resolve().parent / "steer" / "requests"
 
 
 def requests(folder: Path) -> list[Request]:

@@ -16,7 +16,6 @@ from pydantic import Field
 
 from lib.agent.guard import JUDGED, ORDERS, Leak
 from lib.agent.pipeline import STEPS, BadPipeline, Row, texts
-from lib.files import runs_at
 from lib.forms import Number, form
 from lib.lab import execute
 from lib.lab.base import BadParameters
@@ -111,8 +110,7 @@ def _full_name(adapter: str, ledger: Ledger) -> str:
 
 def _experiment(parameters: Parameters, folder: Path) -> Experiment:
     try:
-        with runs_at(folder):  # the adapters lie there
-            experiment = execute.accept("10_experiment", parameters)
+        experiment = execute.accept("10_experiment", parameters, folder)
     except Leak as error:
         # Its message quotes the ruler, and this reason goes back to the proposer.
         reason = f"{error.where}: a text repeats a task or a gold question of the ruler; write your own"

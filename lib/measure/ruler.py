@@ -234,8 +234,8 @@ def whole(path: Path, kind: type[Kind]) -> Kind:
     """A file that is one JSON object. Raises BadRuler."""
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
-    except ValidationError as wrong:
-        raise fault(wrong, getattr(kind, "__dataclass_fields__", {}), BadRuler, f"{path}:") from None
+    except ValidationError as failure:
+        raise fault(failure, getattr(kind, "__dataclass_fields__", {}), BadRuler, f"{path}:") from None
 
 
 def freeze(folder: Path = RULER) -> str:

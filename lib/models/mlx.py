@@ -154,10 +154,10 @@ def check(name: str) -> None:
         sound.touch()
 
 
-def adapter_folder(adapter: str, name: str = "") -> str:
+def adapter_folder(adapter: str, name: str = "", runs: Path | None = None) -> str:
     """The folder of an adapter: a path, or a sealed run by id or slug. Raises NoModel, also where model `name` is not
     the base that it was trained on."""
-    folder = provenance.find(adapter)
+    folder = provenance.find(adapter, runs)
     if name:
         provenance.check(folder, name, identity(name))
     return str(folder)
@@ -169,8 +169,10 @@ class MLXModel(Model):
     The base is loaded once; `with_adapter` gives the same weights another adapter.
     """
 
-    def __init__(self, name: str, adapter: str = "", batch: int = 64, quantised: bool = False) -> None:
-        self.blas = fast_blas()
+    def __init__(
+        self, name: str, adapter: str = "", batch: int = 64, quantised: bool = False, runs: Path | None = None
+    ) -> None:
+        fast_blas()
         try:
             import mlx.core as mx
             from mlx_lm import load
@@ -179,7 +181,7 @@ class MLXModel(Model):
             raise NoModel(f"mlx-lm cannot be imported ({error}); run `make setup`") from error
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # keeps its notices out of notebooks
         where = folder_of(name)
-        adapter = adapter_folder(adapter, name) if adapter else ""
+        adapter, self._runs = adapter_folder(adapter, name, runs) if adapter else "", runs
         try:
             base, self.tokenizer, config = load(str(where), return_config=True)
         except Exception as error:
@@ -232,7 +234,7 @@ class MLXModel(Model):
 
     def with_adapter(self, adapter: str) -> MLXModel:
         """The same base with another adapter, "" for none; what it costs is added to this model. Raises NoModel."""
-        folder = adapter_folder(adapter, self.name) if adapter else ""
+        folder = adapter_folder(adapter, self.name, self._runs) if adapter else ""
         if folder == self.adapter:
             return self
         if folder not in self._others:

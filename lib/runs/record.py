@@ -29,7 +29,7 @@ from lib.forms import Number, fault
 from lib.lab import show
 from lib.measure.answer import Answer, NoAnswer
 from lib.measure.judge import Judgment, Unscored
-from lib.measure.score import Outcome, Scores
+from lib.measure.score import Outcome, Scores, case_quality
 
 SCHEMA = 1
 ATTEMPT = ("model", "pipeline", "decoding", "adapter", "seed")
@@ -484,6 +484,15 @@ class CaseRow(Partial):
     unscored: str | None = None  # the judge's failure, which is left out of every mean
     quality: Number | None = None
     useful: Json | None = None
+
+    def judged(self, outcome: Outcome, blend: tuple[float, float]) -> Self:
+        """The same row with what became of it."""
+        values: Json = {"no_answer": None, "judgment": None, "unscored": None, "quality": case_quality(outcome, blend)}
+        if isinstance(outcome, Judgment):
+            values["judgment"] = outcome
+        else:
+            values["no_answer" if isinstance(outcome, NoAnswer) else "unscored"] = outcome.reason
+        return self.revised(**values)
 
     @property
     def outcome(self) -> Outcome:

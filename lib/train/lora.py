@@ -91,12 +91,12 @@ def shape(folder: Path) -> tuple[dict[str, float], int]:
     return {"rank": lora.rank, "alpha": lora.scale * lora.rank, "layers": layers, "dropout": lora.dropout}, count
 
 
-def going_on(adapter: str, values: Row) -> Row:
+def going_on(adapter: str, values: Row, runs: Path | None = None) -> Row:
     """Settings of a training that goes on from an adapter: its shape stands where nothing else is given.
 
     Raises NoModel, and ValueError where what is given is not what the adapter is: its shape cannot be changed.
     """
-    parts, count = shape(find(adapter))
+    parts, count = shape(find(adapter, runs))
     for name, value in parts.items():
         given = values.get(name, value)
         if name == "layers" and not 0 < given < count:  # all of them, whatever they are called

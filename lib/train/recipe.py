@@ -132,6 +132,7 @@ class Recipe:
     seed: int = 0
     reward: grpo.Reward | None = None  # of grpo
     store: Path | None = None  # of what Claude was paid for
+    runs: Path | None = None  # folder of sealed runs, whose adapters may be named; None: the usual one
     progress: Callable[[Row], None] = lambda _: None
 
     def check(self) -> Recipe:
@@ -150,7 +151,7 @@ class Recipe:
             return self
         self.terms  # noqa: B018  says what is wrong with them
         if self.adapter:
-            lora.going_on(self.adapter, asdict(self.settings))
+            lora.going_on(self.adapter, asdict(self.settings), self.runs)
         if any(not 1 <= e <= self.settings.epochs for e in self.checkpoints):
             raise ValueError(f"checkpoints {list(self.checkpoints)}: expected epochs from 1 to {self.settings.epochs}")
         self._check_kind()

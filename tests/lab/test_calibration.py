@@ -224,7 +224,7 @@ def pasting():
     """A step that answers with gold, taken out of the registry afterwards."""
     gold = {c.id: c.gold for c in Ruler.load().cases}
 
-    @pipeline.step("retrieval")
+    @pipeline.step("retrieval", takes=("draft",))
     def paste(cases: int = 30):
         def work(state):
             if False:

@@ -421,8 +421,8 @@ def test_options_of_which_one_would_have_no_effect_are_refused(tmp_path, args, s
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(capsys):
     from lib.cli.train import progress
 
-    with progress(every=0.05):
-        Path(os.environ["NOTCH_PROGRESS"]).write_text("training 3 of 12 steps  ")
+    with progress(every=0.05) as file:
+        file.write_text("training 3 of 12 steps  ")
         time.sleep(0.5)
     lines = capsys.readouterr().err.splitlines()
     assert 2 <= len(lines) <= 10 and set(lines) == {"training 3 of 12 steps"}

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -214,14 +215,14 @@ def test_a_run_whose_scores_do_not_follow_is_invalid_and_stops_the_loop(tmp_path
     from lib.lab import execute
     from lib.measure.ruler import Tampered
 
-    honest = execute.execute
+    honest = execute.carry_out
 
     def tampered(*args, **options):
-        notebook, error = honest(*args, **options)
-        execute._result(notebook)["record"]["scores"]["quality"] = 0.9
-        return notebook, error
+        done = honest(*args, **options)
+        scores = replace(done.record.scores, quality=0.9)
+        return replace(done, record=done.record.revised(scores=scores))
 
-    monkeypatch.setattr(execute, "execute", tampered)
+    monkeypatch.setattr(execute, "carry_out", tampered)
     with pytest.raises(Tampered, match="quality"):
         list(loop(tmp_path, Search(), total=2).run())
     [record] = records(tmp_path)

@@ -194,6 +194,5 @@ def test_a_folder_that_is_not_there_has_no_requests(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_requests_lie_beside_the_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOTCH_RUNS", str(tmp_path / "runs"))
-    assert training_requests.default_folder() == tmp_path / "steer" / "requests"
+def test_requests_lie_beside_the_runs(tmp_path):
+    assert training_requests.default_folder(tmp_path / "runs") == tmp_path / "steer" / "requests"

@@ -59,6 +59,7 @@ def residuals(repeats: Repeats) -> Floats:
     """What a repeat of a case adds to its mean: a row a repeat, a column a case, spread as one repeat is."""
     values = _table(repeats)
     k = len(values)
+    # Deviations from a mean of k are too small by (k - 1) / k in variance: two repeats would show half of the noise.
     spread: Floats = (values - values.mean(axis=0)) * (k / (k - 1)) ** 0.5
     spread[abs(spread) < 1e-12] = 0.0  # the mean of equal numbers may differ from them in the last digit
     return spread
@@ -79,6 +80,7 @@ def detectable(repeats: Repeats, floor: float | None = None, seed: int = 0) -> f
 
 def detectable_of(differences: Sequence[float]) -> float:
     """The smallest mean difference that a paired test would have seen, from the differences that it got."""
+    # Resampled about 0: what the test would see of cases like these if nothing had changed, then with a gain added.
     d = np.asarray(differences, dtype=float)
     if len(d) < 2 or np.ptp(d) == 0:
         return 0.0
