@@ -1,6 +1,7 @@
 """No argument without effect: each one of every lever changes what a model is asked or what comes out, or is refused."""
 
 import json
+from collections import defaultdict
 from itertools import count
 
 import pytest
@@ -10,7 +11,9 @@ from lib.agent.pipeline import STEPS, run
 from lib.agent.steps import build
 from lib.models.model import Decoding
 
-TASK = ("gambling", "talk to my sister about her gambling")  # the bank has a family of such talks
+TASKS = (  # near the first the bank has several sets of one family
+    ("race", "repaint my mother's old racing bike"), ("boat", "buy a sailing boat"),
+)  # fmt: skip
 # Another value for each argument, and what must stand beside it where it acts with another alone.
 OTHER = {
     "n": 6, "to": 5, "k": 1, "most": 3, "tokens": 500, "temp": 0.3, "temps": [0.5], "names": ["doer"], "advice": ["coach"],
@@ -40,8 +43,8 @@ def outcome(name, args, reply=None):
     before = BEFORE.get("pool" if "pool" in takes else next(iter(takes), ""), [])
     after = [{"step": "ask"}] if name == "demos" else []
     model = Listening(reply)
-    [state] = run(build([*before, {"step": name, **args}, *after]), [TASK], model, Decoding(max_tokens=9999))
-    return model.asked, model.adapters, state.draft, state.pool, state.notes, state.failed
+    states = run(build([*before, {"step": name, **args}, *after]), TASKS, model, Decoding(max_tokens=9999))
+    return model.asked, model.adapters, states
 
 
 def varied(name, key):
@@ -56,25 +59,26 @@ def going_on(messages):
 
 
 def saying_it_twice():
-    """One question, the same again, then others."""
-    number = count()
+    """Of every task one question, the same again, then others."""
+    numbers = defaultdict(count)
 
     def reply(messages):
         if "short title" in messages[0]["content"]:
             return '{"title": "Buy a boat"}'
-        return json.dumps({"question": f"Which thing {max(1, next(number))} is it?"})
+        number = next(numbers[messages[-1]["content"].split("\n")[0]])
+        return json.dumps({"question": f"Which thing {max(1, number)} is it?"})
 
     return reply
 
 
 def differing_sets():
-    """Each set about other things than the one before, its first question said twice."""
+    """Each set about other things than the one before."""
     number = count()
 
     def reply(messages):
-        words = ["hull", "berth", "crew", "engine", "licence", "winter", "colour"][next(number) % 7]
-        questions = [f"{words} {letter * 9}?" for letter in "abcde"]
-        return json.dumps({"title": "Buy a boat", "questions": [*questions, questions[0], questions[0]]})
+        letters = "abcdefghijklmnopqrstuvw"
+        at = 7 * (next(number) % 3)
+        return json.dumps({"title": "Buy a boat", "questions": [f"{letter * 9}?" for letter in letters[at : at + 7]]})
 
     return reply
 
