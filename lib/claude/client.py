@@ -296,7 +296,7 @@ class Claude:
 def _failure(error: Exception) -> CloudError:
     """An SDK's error as ours, without key, request or headers."""
     name, status = type(error).__name__, getattr(error, "status_code", None)
-    message = " ".join(str(getattr(error, "api_message", None) or error).split())
+    message = " ".join(str(getattr(error, "api_message", None) or error).split()) or "no reason was given"
     text = scrub(f"{name}{f' {status}' if status else ''}: {message}")[:300]
     if status in (401, 403):
         return NoKey(f"the API refused the key ({text})")

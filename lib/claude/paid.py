@@ -214,9 +214,10 @@ class Paid:
                     return None
             except NotAnswered as error:
                 outage += 1
+                why = f"batch {batch} cannot be looked at ({error})"
                 if not error.passing or outage > OUTAGE:
-                    raise
-                say(f"batch {batch} cannot be looked at ({error}): trying again, {outage} of {OUTAGE}")
+                    raise NotAnswered(f"{why}; it is not lost: a later call reads it") from None
+                say(f"{why}: trying again, {outage} of {OUTAGE}")
             await asyncio.sleep(pause)
             pause = min(self.poll, pause * 2)
 
