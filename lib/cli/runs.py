@@ -116,8 +116,8 @@ def calibrate(judge: str, against: tuple[str, ...], parameters: Any, name: str, 
 @RUNS
 def rejudge(run: tuple[str, ...], without: str, judge: str, parameters: Any, name: str, runs: Path) -> None:
     """Judge the stored answers of runs again without one dimension, beside a placebo with all five."""
-    given = {"runs": list(run), "without": without.replace("-", "_"), "judge": judge}
-    _seal("13_rejudge", values(parameters) | given, name, runs)
+    question = {"runs": list(run), "without": without.replace("-", "_"), "judge": judge}
+    _seal("13_rejudge", values(parameters) | question, name, runs)
 
 
 def _seal(template: str, parameters: dict[str, Any], name: str, runs: Path) -> None:
