@@ -84,7 +84,8 @@ def say_report(runs: Path) -> None:
 
     notebook, page = site.notebook_path(runs, "20_report"), site.page_path(runs, "20_report")
     click.echo(f"report: {_short(notebook)} (rendered: {_short(page)})")
-    for text in tables.headlines(Ledger.read(runs)):
+    ledger = Ledger.read(runs)
+    for text in [*tables.broken(ledger), *tables.headlines(ledger)]:
         click.echo(f"  {text}")
 
 
