@@ -151,7 +151,7 @@ def _extrapolated(record: Record, ruler: Ruler, cases: int) -> Iterator[Figure]:
     judge = judge_named("claude", ruler)
     call = dollars(judge.identity["model"], TYPICAL)
     price = cases * len(judge.calls) * call  # type: ignore[attr-defined]
-    priced = f"with judge claude, at list prices of {PRICED}, up to"
+    priced = f"with judge claude, at list prices of {PRICED}, about"
     yield Figure("full gate", f"{cases} tasks: about {minutes:.1f} minutes; {priced} ${price:.2f}")
     yield Figure(f"{RUNS} such runs", f"about {minutes * RUNS:.0f} minutes; {priced} ${price * RUNS:.2f}; pipelines of more "
                  "calls take so much more")  # fmt: skip
