@@ -226,7 +226,8 @@ class Experiment(Runnable):
         clock, before = Clock(), self._paid()
         case_by_id = {c.id: c for c in self.ruler.gate(self.gate)}
         missing = [row for row in rows if row.unscored is not None and row.answer is not None]
-        outcomes = self.the_judge.judge_all([(case_by_id[row.case], row.answer) for row in missing])
+        pairs = [(case_by_id[row.case], row.answer) for row in missing if row.answer is not None]
+        outcomes = self.the_judge.judge_all(pairs)
         judged = {row.case: row.judged(o, self.ruler.protocol.blend) for row, o in zip(missing, outcomes, strict=True)}
         rows = self._with_usefulness([judged.get(row.case, row) for row in rows])
         cost = record.cost.as_dict()
