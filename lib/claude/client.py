@@ -88,7 +88,7 @@ class Reply:
     message_id: str
     request_id: str  # "" in a batch
     stop_reason: str
-    usage: dict[str, Any]
+    usage: Request  # as the API says it
     dollars: float
 
     @property
@@ -137,7 +137,7 @@ def request(
     return parameters
 
 
-def schema(form: Any) -> dict[str, Any]:
+def schema(form: Any) -> Request:
     """The JSON schema of a pydantic model, or of a schema, as the API takes it."""
     import anthropic
 
@@ -296,7 +296,7 @@ class Claude:
 def _failure(error: Exception) -> CloudError:
     """An SDK's error as ours, without key, request or headers."""
     name, status = type(error).__name__, getattr(error, "status_code", None)
-    message = " ".join(str(getattr(error, "api_message", None) or error).split())
+    message = " ".join(str(getattr(error, "api_message", None) or error).split()) or "no reason was given"
     text = scrub(f"{name}{f' {status}' if status else ''}: {message}")[:300]
     if status in (401, 403):
         return NoKey(f"the API refused the key ({text})")

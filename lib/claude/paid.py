@@ -139,6 +139,7 @@ class Paid:
     async def _answer_batch(self, asks: Sequence[Ask]) -> list[Row | Fault]:
         wanted = {ask.key: ask for ask in asks}
         self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
+        # Read first what was sent before a kill: its calls are paid for and must not be sent again.
         for sent in self.store.pending():
             if any(key in wanted and not self.store.reply(key) for key in _abouts(sent)):
                 before = self.cost.dollars
@@ -213,9 +214,10 @@ class Paid:
                     return None
             except NotAnswered as error:
                 outage += 1
+                why = f"batch {batch} cannot be looked at ({error})"
                 if not error.passing or outage > OUTAGE:
-                    raise
-                say(f"batch {batch} cannot be looked at ({error}): trying again, {outage} of {OUTAGE}")
+                    raise NotAnswered(f"{why}; it is not lost: a later call reads it") from None
+                say(f"{why}: trying again, {outage} of {OUTAGE}")
             await asyncio.sleep(pause)
             pause = min(self.poll, pause * 2)
 

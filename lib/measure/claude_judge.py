@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lib.claude import client
-from lib.claude.client import API_VERSION, Reply, check_key, schema
+from lib.claude.client import API_VERSION, MustWait, NotAnswered, Reply, check_key, schema
 from lib.claude.paid import Ask, Fault, Paid
 from lib.claude.prices import Request, Spent, listed
 from lib.claude.store import NAME, Store
@@ -128,12 +128,19 @@ class ClaudeJudge:
         return self.paid.submit(self._judge(case, answer))
 
     def collect(self, futures: Sequence[Future[Outcome]]) -> list[Outcome]:
-        """Wait for judgments. Raises BudgetSpent, NoKey, WrongModel, CloudError or Tampered; what was paid is stored."""
+        """Wait for judgments. Raises BudgetSpent, NoKey, WrongModel, CloudError or Tampered; what was paid is stored.
+
+        Where the API asks to wait for hours, or is out of reach, the cases that it did not judge are Unscored: a later
+        call asks about those alone.
+        """
         waiting: list[Future[Any]] = [*futures]
         if self._queue:
             queue, self._queue = self._queue, []
             waiting.append(self.paid.submit(self._judge_queue(queue)))
-        return self.paid.collect(waiting)[: len(futures)]
+        try:
+            return self.paid.collect(waiting)[: len(futures)]
+        except (MustWait, NotAnswered) as error:
+            return [_outcome_of(future, str(error)) for future in futures]
 
     def ask_all(self, call: Call, pairs: Iterable[tuple[Case, Answer]]) -> list[Row | Fault]:
         """One more call about each answer, stored and paid from the cap as any other. Raises what `collect` raises."""
@@ -205,6 +212,12 @@ class ClaudeJudge:
             values[call] = row["value"]
             dollars += row["dollars"]
         return calls.judgment(values, self.dimensions, dollars)
+
+
+def _outcome_of(future: Future[Outcome], why: str) -> Outcome:
+    if future.done() and not future.cancelled() and future.exception() is None:
+        return future.result()
+    return Unscored(why)
 
 
 def _read(dimensions: tuple[str, ...], about: Row, reply: Reply) -> Row | Fault:

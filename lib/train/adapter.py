@@ -18,6 +18,7 @@ from lib.log import Row
 from lib.models.mlx import adapter_folder
 from lib.models.provenance import CONFIG, NAME, WEIGHTS, read
 from lib.train.fit import tensors
+from lib.train.forward import Array
 from lib.train.lora import shape
 
 FORMAT = 1
@@ -88,7 +89,7 @@ def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenan
     folders = [Path(adapter_folder(a, name)) for a in adapters]
     shapes = [shape(folder)[0] for folder in folders]
     parts: list[Any] = [mx.load(str(folder / WEIGHTS)) for folder in folders]
-    merged: dict[str, Any] = {}
+    merged: dict[str, Array] = {}
     for module in sorted({key.rpartition(".")[0] for part in parts for key in part}):
         key_a, key_b = f"{module}.lora_a", f"{module}.lora_b"
         like = next(part for part in parts if key_a in part)

@@ -291,6 +291,7 @@ def from_file(path: Path | str, preference: bool) -> Pairs:
         raise BadData(f"{file}: cannot be read ({error.strerror})") from error
     if not pairs:
         raise BadData(f"{file}: no pairs in it; expected a JSON object a line with task, title, questions")
+    # Whole families, from the end of the alphabet: the same file gives the same parts, and no task is in both.
     valid: set[str] = set()
     for name in sorted({p.family for p in pairs}, reverse=True):
         if sum(p.family in valid for p in pairs) >= max(2, len(pairs) // 6):

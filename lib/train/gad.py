@@ -20,6 +20,7 @@ from lib.measure.answer import normalised
 from lib.train.data import Pair
 
 SIZE, STYLE = 4096, 16  # features, and how many first ones are kept for signs of style
+# The ridge holds down what a hundred sets and four thousand features would learn by heart.
 STEPS, RATE, RIDGE = 300, 0.5, 3e-3
 
 
@@ -90,6 +91,7 @@ def critic(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> Critic:
     """
     import numpy as np
 
+    # By family and not by task: tasks of one family share their words, and would flatter the critic.
     apart = set(sorted({p.family for p in pairs})[3::4])
     held = np.array([p.family in apart for p in pairs])
     chosen, own = matrix(pairs, [p.chosen for p in pairs]), matrix(pairs, drafts)

@@ -25,7 +25,7 @@ from lib.models.mlx import MLXModel
 from lib.models.model import Decoding
 from lib.train.data import FORM, Pair, read
 from lib.train.fit import SFT, Objective
-from lib.train.forward import Forward, Tokens
+from lib.train.forward import Array, Forward, Tokens
 from lib.train.lora import Settings
 
 Reward = Callable[[Pair, Draft], float]  # a task with its chosen set, and a draft of it -> 0 to 1
@@ -127,7 +127,7 @@ def token_logprobs(forward: Forward, rows: Sequence[Any], size: int) -> list[lis
 def objective(rules: Rules) -> Objective:
     """GRPO under these rules. Validation reads plain rows, as imitation does: drafts have no fixed rows."""
 
-    def losses(logprobs: Any, mask: Any, rows: Sequence[Rewarded]) -> dict[str, Any]:
+    def losses(logprobs: Array, mask: Array, rows: Sequence[Rewarded]) -> dict[str, Array]:
         """Loss and KL of every row, each a mean over the tokens of its reply: (B,)."""
         import mlx.core as mx
 

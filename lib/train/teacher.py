@@ -59,6 +59,7 @@ def teacher(settings: Mapping[str, Any], path: Path | None, seed: int, poll: flo
     return write
 
 
+# The seed is part of the key: another one asks for the same task afresh.
 def _ask(parameters: Request, seed: int) -> Ask:
     return Ask(sha256(canonical([parameters, seed])), lambda: parameters)
 
@@ -70,7 +71,7 @@ def request(model: str, task: str, kind: str) -> Request:
     return client.request(model, MOST, system, prompt.user(task, QUESTIONS)["content"], FORM, effort="low")
 
 
-def read(_: Row, reply: Reply) -> dict[str, Any] | Fault:
+def read(_: Row, reply: Reply) -> Row | Fault:
     """The set of a reply, or what is wrong with it."""
     if reply.stop_reason != "end_turn":
         return Fault(f"stopped by {reply.stop_reason}")
