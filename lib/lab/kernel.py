@@ -88,8 +88,9 @@ def _manager(folder: str, environment: Mapping[str, str], running: set[int] | No
 
         async def _async_post_start_kernel(self, **kwargs: Any) -> None:
             await super()._async_post_start_kernel(**kwargs)
-            if running is not None and isinstance(self.provisioner, LocalProvisioner):
-                running.add(self.provisioner.pid)
+            started = self.provisioner
+            if running is not None and isinstance(started, LocalProvisioner) and started.pid is not None:
+                running.add(started.pid)
 
     return type("KernelOverIPC", (Manager,), {"transport": "ipc", "ip": os.path.join(folder, "k")})
 
