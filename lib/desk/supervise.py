@@ -239,7 +239,7 @@ class Panel:
             except Tampered as error:
                 part = Markdown(f"**{cell(str(error))}**")
             if self.before.get(name) == part:
-                continue
+                continue  # what is set again flickers, and a selection in it is lost
             self.before[name] = part
             if isinstance(part, Picture):
                 data = part._repr_mimebundle_()[0]

@@ -38,11 +38,13 @@ def _missing(era: Era) -> str:
 
 def gap(era: Era) -> Paired | None:
     """The champion paired with the stronger frontier's own answers, where both are sealed runs of the same cases."""
-    if era.champion is None or era.frontiers.empty:
+    if era.champion is None or not era.frontier_run:
         return None
-    own = era.ledger.qualities(era.champion.id)
-    best = era.ledger.qualities(era.frontiers.id[era.frontiers.quality.idxmax()])
-    return paired(own, best) if own.keys() == best.keys() else None
+    own, best = era.ledger.qualities(era.champion.id), era.ledger.qualities(era.frontier_run)
+    # A judge may have failed on a case of either: then the two are no longer measured on the same tasks.
+    if own.keys() != best.keys():
+        return None
+    return paired(own, best)
 
 
 def _distance(era: Era, champion: Record) -> str:
@@ -91,7 +93,7 @@ def chosen(ledger: Ledger) -> dict[str, str]:
         "stock": trained.stock(ledger, era.fingerprint),
         "best prompting": trained.best(ledger, era.fingerprint, adapter=False),
         "best training": trained.best(ledger, era.fingerprint, adapter=True),
-        "frontier": "" if era.frontiers.empty else era.frontiers.id[era.frontiers.quality.idxmax()],
+        "frontier": era.frontier_run,
     }
     return {name: run for name, run in runs.items() if run}
 
@@ -103,6 +105,7 @@ def four(ledger: Ledger) -> pd.DataFrame:
     """
     names = chosen(ledger)
     f = ledger.frame().set_index("id").loc[list(names.values())].reset_index()
+    # As fractions: whole numbers that may be missing have no division without a remainder.
     valid = (f.cases - f.no_answer - f.unscored).astype("float64")
     f = f.assign(what=list(names), valid=[f"{int(n)} of {m}" for n, m in zip(valid, f.cases, strict=True)])
     f["quality when valid"] = (f.quality * (f.cases - f.unscored) / valid.where(valid > 0)).astype("float64")

@@ -97,6 +97,12 @@ class Era:
         """Those of the anchors that are a frontier model's stored answers."""
         return self.anchors[self.anchors.model.map(is_stored).astype(bool)]
 
+    @property
+    def frontier_run(self) -> str:
+        """The stronger of them by its id, "" where none is sealed."""
+        best_first = self.frontiers.sort_values("quality", ascending=False, kind="stable")
+        return next(iter(best_first.id), "")
+
     def comparison(self, base: bool = False) -> ComparisonRecord | None:
         """The comparison of models with the most candidates, of equals the newest; `base`: of a new base with an old one."""
         records = [r for r in reversed(self.ledger.records) if isinstance(r, ComparisonRecord) and r.found.groups]

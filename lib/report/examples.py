@@ -28,8 +28,7 @@ def answers(ledger: Ledger, fingerprint: str, ruler: Ruler | None = None) -> Mar
     Gold stands beside them where the era's ruler is the one at hand.
     """
     ruler = ruler or Ruler.load(RULER)
-    f = Era(ledger, fingerprint).frontiers
-    frontier = "" if f.empty else f.id[f.quality.idxmax()]
+    frontier = Era(ledger, fingerprint).frontier_run
     stock, best = trained.stock(ledger, fingerprint), trained.best(ledger, fingerprint, True)
     parts = [
         _section(ledger, name, run, frontier, _open(ledger.get(run), ruler))

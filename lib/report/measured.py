@@ -26,9 +26,11 @@ def response(readings: Readings) -> Markdown:
     """The 5 x 5 response matrix: damaged dimension by row, mean change of each score by column, own one in bold."""
     rows = []
     for damaged, changes in readings["matrix"].items():
-        cells = [f"**{changes[d]:+.2f}**" if d == damaged else f"{changes[d]:+.2f}" for d in DIMS if changes]
+        cells = dict.fromkeys(DIMS, "") | {d: f"{change:+.2f}" for d, change in changes.items()}
+        if changes:
+            cells[damaged] = f"**{cells[damaged]}**"
         falls = "yes" if readings["own_falls_most"][damaged] else "**no**"
-        rows.append([DIMS[damaged], *(cells or [""] * len(DIMS)), falls])
+        rows.append([DIMS[damaged], *cells.values(), falls])
     return Markdown(grid(["damaged", *DIMS.values(), "own falls most"], rows))
 
 

@@ -46,6 +46,7 @@ def trainings(ledger: Ledger) -> pd.DataFrame:
 
 def source(adapter: str, known: pd.DataFrame) -> tuple[str, int]:
     """The training of an adapter and the epoch whose weights it is, ("", 0) where it is none of a sealed training."""
+    # An adapter is named by a run, by a folder of it, or by the folder of one of its epochs.
     name = re.search(r"(\d{4,}-[a-z0-9-]+)(?:.*epoch-(\d+))?", adapter)
     if not name or name[1] not in known.index:
         return "", 0
@@ -61,8 +62,10 @@ def adapted(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     call and nothing else.
     """
     f, known = ledger.frame(), trainings(ledger)
+    # A mean over fewer cases is another measurement: a run counts only when every case was judged.
     whole = f.quality.notna() & f.unscored.eq(0).fillna(False) & (f.status != "invalid")
     f = f[whole & (f.kind == "experiment") & (f.fingerprint == fingerprint) & (f.gate == "full")]
+    # Greedy repeats of one harness score alike, so the first of them stands for all.
     bare = f[f.adapter == ""].drop_duplicates("harness").set_index("harness").id
     f = f[(f.adapter != "") & ~f.lever.isin(REFERENCE)]
     weights = pd.DataFrame([source(adapter, known) for adapter in f.adapter], f.index, ["training", "epoch"])
@@ -135,9 +138,10 @@ def _beside(run: Any, f: pd.DataFrame, known: pd.DataFrame) -> str:
     sft = same[(same.label == "SFT") & (same.epoch == same["last"])]
     if run.goes_on or run.method == "sft" or sft.empty:
         return ""
-    # What asked for no number of sets stands beside the most.
-    far = np.log(sft.asked / run.asked).abs() if run.asked == run.asked else -sft.asked
-    return sft.id[far.idxmin()]
+    if pd.isna(run.asked):  # what asked for no number of sets stands beside the most
+        return sft.id[sft.asked.idxmax()]
+    # By ratio and not by difference: 96 pairs are nearer to 72 than to 288 as training goes.
+    return sft.id[np.log(sft.asked / run.asked).abs().idxmin()]
 
 
 def tested(ledger: Ledger, fingerprint: str) -> pd.DataFrame:

@@ -4,11 +4,11 @@ import json
 import random
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
-from lib.files import ROOT, Exit
+from lib.files import ROOT, Exit, Tampered
+from lib.lab import kernel
 from lib.lab.experiment import BadParameters
 from lib.loop import events, steering
 from lib.loop.events import Events
@@ -18,6 +18,7 @@ from lib.loop.proposers.search import Search
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.runs.ledger import Ledger
+from lib.runs.record import MIME
 from lib.runs.verify import verify
 from tests.llama import small, write_broken
 from tests.loop.kill_loop import torture
@@ -212,21 +213,21 @@ def test_crashes_in_a_row_end_it_and_each_is_sealed(tmp_path):
 @pytest.mark.slow
 def test_a_run_whose_scores_do_not_follow_is_invalid_and_stops_the_loop(tmp_path, monkeypatch):
     # What a step could do to the kernel's memory, done to the result on its way to the seal.
-    from lib.lab import execute
-    from lib.measure.ruler import Tampered
-
-    honest = execute.carry_out
+    honest = kernel.execute
 
     def tampered(*args, **options):
-        done = honest(*args, **options)
-        scores = replace(done.record.scores, quality=0.9)
-        return replace(done, record=done.record.revised(scores=scores))
+        notebook, error = honest(*args, **options)
+        for cell in notebook["cells"]:
+            for output in cell.get("outputs", ()):
+                if MIME in output.get("data", {}):
+                    output["data"][MIME]["record"]["scores"]["quality"] = 0.9
+        return notebook, error
 
-    monkeypatch.setattr(execute, "carry_out", tampered)
+    monkeypatch.setattr(kernel, "execute", tampered)
     with pytest.raises(Tampered, match="quality"):
         list(loop(tmp_path, Search(), total=2).run())
     [record] = records(tmp_path)
-    assert record["status"] == "invalid" and record["scores"] == {}
+    assert record.status == "invalid" and record.scores is None
     assert Events(tmp_path / "runs").last("tampered") and verify(tmp_path / "runs") == []
 
 
