@@ -118,6 +118,7 @@ above it, and tests/test_order.py holds that.
     report.site                 notebooks -> pages
     report.live                 how a study or a loop stands, as a page that loads itself again
     desk.doctor                 what this machine has, and what is missing
+    desk.trial                  a model tried here, and how long and how dear a study would be
     desk.draft                  a ruler of one's own, from a list of tasks to rows that a person reviews
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)

@@ -111,6 +111,7 @@ class Paid:
 
     async def _once(self, ask: Ask) -> Row | Fault:
         """The same ask twice at a time is one call."""
+        # Two cases may have the same answer: while the first call flies, the store does not know it yet.
         if ask.key not in self._flying:
             task = self._flying[ask.key] = asyncio.ensure_future(self._answer(ask))
             task.add_done_callback(lambda _: self._flying.pop(ask.key, None))
@@ -146,6 +147,7 @@ class Paid:
                 await self._finish(sent)
                 self.client.budget.book(self.cost.dollars - before)
         faults: dict[str, Fault] = {}
+        # What was faulty goes out again in a batch of its own: a batch cannot be added to.
         for attempt in range(self.asks):
             missing = {k: a for k, a in wanted.items() if not self.store.reply(k) and faults.get(k, Fault("")).again}
             if missing:

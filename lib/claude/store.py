@@ -54,6 +54,7 @@ class Store(Log):
         with self._lock:
             rows = super().catch_up()
             for row in rows:
+                # A faulty reply holds no value: it was paid for, and answers nothing.
                 if row["type"] == REPLY and "value" in row:
                     self._values[row["key"]] = row
                 elif row["type"] == BATCH:

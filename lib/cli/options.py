@@ -41,13 +41,13 @@ def values(parameters: Iterable[tuple[str, str]], as_yaml: Iterable[str] = ()) -
     """Parameters by name, those of -p over those of -y. Raises BadParameters."""
     from lib.lab.base import BadParameters
 
-    given: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for text in as_yaml:
         mapping = value("-y", text)
         if not isinstance(mapping, dict):
             raise BadParameters(f"-y {text!r}: expected a mapping such as '{{model: smollm2}}'")
-        given |= mapping
-    return given | {name: text if name in TEXTS else value(name, text) for name, text in parameters}
+        by_name |= mapping
+    return by_name | {name: text if name in TEXTS else value(name, text) for name, text in parameters}
 
 
 def value(name: str, text: str) -> Any:
@@ -84,7 +84,8 @@ def say_report(runs: Path) -> None:
 
     notebook, page = site.notebook_path(runs, "20_report"), site.page_path(runs, "20_report")
     click.echo(f"report: {_short(notebook)} (rendered: {_short(page)})")
-    for text in tables.headlines(Ledger.read(runs)):
+    ledger = Ledger.read(runs)
+    for text in [*tables.broken(ledger), *tables.headlines(ledger)]:
         click.echo(f"  {text}")
 
 

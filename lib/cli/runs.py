@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from lib.files import ROOT, RULER, Exit, Tampered, locked
 
 
 @click.command()
+@click.option("--try", "model", metavar="MODEL", help="Try a model instead: load, batch, the dev gate, twenty steps of "
+              "training, and how long and how dear a study would be. Seals nothing.")  # fmt: skip
 @RUNS
 @AS_JSON
-def doctor(runs: Path, as_json: bool) -> int:
+def doctor(model: str | None, runs: Path, as_json: bool) -> int:
     """Say what this machine has, what is missing and what to do about it."""
     from lib.desk import doctor
 
+    if model is not None:
+        return _try(model, as_json)
     machine = doctor.doctor(runs)
     if as_json:
         click.echo(json.dumps(machine, indent=1))
@@ -26,6 +31,20 @@ def doctor(runs: Path, as_json: bool) -> int:
         for row in machine["checks"]:
             click.echo(f"{'ok ' if row['ok'] else '-- '} {row['what']}: {row['found']}")
     return Exit.OK if machine["ok"] else Exit.MISSING
+
+
+def _try(model: str, as_json: bool) -> int:
+    """Print the figures of a trial, each as soon as it is there; together they are what to paste into a report."""
+    from lib.desk.trial import trial
+
+    figures = []
+    for figure in trial(model):
+        figures.append(figure)
+        if not as_json:
+            click.echo(f"{'ok ' if figure.ok else '-- '} {figure.what}: {figure.value}")
+    if as_json:
+        click.echo(json.dumps([asdict(figure) for figure in figures], indent=1))
+    return Exit.OK if all(figure.ok for figure in figures) else Exit.FAILED
 
 
 @click.command()
@@ -97,8 +116,8 @@ def calibrate(judge: str, against: tuple[str, ...], parameters: Any, name: str, 
 @RUNS
 def rejudge(run: tuple[str, ...], without: str, judge: str, parameters: Any, name: str, runs: Path) -> None:
     """Judge the stored answers of runs again without one dimension, beside a placebo with all five."""
-    given = {"runs": list(run), "without": without.replace("-", "_"), "judge": judge}
-    _seal("13_rejudge", values(parameters) | given, name, runs)
+    question = {"runs": list(run), "without": without.replace("-", "_"), "judge": judge}
+    _seal("13_rejudge", values(parameters) | question, name, runs)
 
 
 def _seal(template: str, parameters: dict[str, Any], name: str, runs: Path) -> None:

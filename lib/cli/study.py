@@ -97,14 +97,14 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
 
     if bool(run) + bool(models) + bool(base) > 1:
         raise BadParameters("RUN, --models and --base are three different questions; ask one at a time")
-    given = values(parameters)
+    common = values(parameters)
     if models:
-        _say_sides(bases.compare(runs, models.split(","), given, name))
+        _say_sides(bases.compare(runs, models.split(","), common, name))
         return
     if base:
-        _say_sides(bases.base(runs, base, old, given, name))
+        _say_sides(bases.base(runs, base, old, common, name))
         return
-    if given or name:
+    if common or name:
         raise BadParameters(
             "-p and --name go with --models or --base; a look at the sealed gate repeats a kept run as it is"
         )
@@ -129,8 +129,8 @@ def compare(first: str, second: str, runs: Path) -> None:
     from lib.runs.ledger import Ledger
 
     try:
-        said, table = run_table.pairs(Ledger.read(runs), first, second)
+        sentence, table = run_table.pairs(Ledger.read(runs), first, second)
     except ValueError as error:
         raise BadParameters(str(error)) from error
     click.echo(table.to_string(index=False, float_format="{:.3f}".format))
-    click.echo(said)
+    click.echo(sentence)

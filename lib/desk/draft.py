@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lib.agent.guard import SAME_LETTERS, SAME_TASK, content, letters, overlap
 from lib.claude import client
@@ -215,23 +215,23 @@ class GoldReply(_Reply):
 
     title: str
     questions: list[str]
-    critical: int
+    critical: Annotated[int, Field(ge=1)]
     why: str
 
 
 class UnknownReply(_Reply):
     """One unknown of its reply."""
 
-    name: str
-    weight: int
-    asked: list[str]
-    gold: int
+    name: Filled
+    weight: Annotated[int, Field(ge=1, le=5)]
+    asked: Annotated[list[Filled], Field(min_length=PHRASINGS, max_length=PHRASINGS)]
+    gold: Annotated[int, Field(ge=0)]
 
 
 class UnknownsReply(_Reply):
     """What Claude replies for unknowns."""
 
-    unknowns: list[UnknownReply]
+    unknowns: Annotated[list[UnknownReply], Field(min_length=FEWEST, max_length=MOST)]
 
 
 FORMS: dict[str, type[_Reply]] = {GOLD: GoldReply, UNKNOWNS: UnknownsReply}
@@ -297,27 +297,22 @@ class Author:
         answer = spec_gate(written.title, written.questions, rules.questions, rules.generic_titles)
         if isinstance(answer, NoAnswer):
             return Fault(answer.reason)
-        if not 1 <= written.critical <= rules.questions:
+        if written.critical > rules.questions:
             return Fault(f"critical is {written.critical}: expected 1 to {rules.questions}")
         critical = answer.questions[written.critical - 1]
-        return {"title": answer.title, "questions": answer.questions, "critical": critical, "why": written.why.strip()}
+        return {"title": answer.title, "questions": answer.questions, "critical": critical, "why": written.why}
 
     def _unknowns(self, written: UnknownsReply) -> Row | Fault:
-        unknowns, questions = written.unknowns, self.protocol.questions
-        if not FEWEST <= len(unknowns) <= MOST:
-            return Fault(f"{len(unknowns)} unknowns: expected {FEWEST} to {MOST}")
-        if sorted(u.gold for u in unknowns if u.gold) != list(range(1, questions + 1)):
+        numbers = sorted(unknown.gold for unknown in written.unknowns if unknown.gold)
+        if numbers != list(range(1, self.protocol.questions + 1)):
             return Fault("the reference questions do not stand among the unknowns once each")
-        kept = []
-        for unknown in unknowns:
-            asked = tuple(text.strip() for text in unknown.asked if text.strip())
-            if len(asked) != PHRASINGS or not unknown.name.strip() or not 1 <= unknown.weight <= 5:
-                return Fault(
-                    f"unknown {unknown.name!r:.40}: expected a name, a weight of 1 to 5, {PHRASINGS} phrasings"
-                )
-            place = unknown.gold - 1 if unknown.gold else None
-            kept.append(asdict(UnknownRow(unknown.name.strip(), unknown.weight, asked, place)))
-        return {"unknowns": kept}
+        unknowns = []
+        for unknown in written.unknowns:
+            place = None
+            if unknown.gold:
+                place = unknown.gold - 1
+            unknowns.append(asdict(UnknownRow(unknown.name, unknown.weight, tuple(unknown.asked), place)))
+        return {"unknowns": unknowns}
 
 
 # --- the draft --------------------------------------------------------------------------------------

@@ -121,6 +121,7 @@ class ClaudeJudge:
     def submit(self, case: Case, answer: Answer) -> Future[Outcome]:
         """Begin to judge and return at once; in batch mode nothing is sent before `collect`."""
         calls.gold_of(case)
+        # All cases go out together when they are collected: a batch a case would take a day each.
         if self.batch:
             future: Future[Outcome] = Future()
             self._queue.append((case, answer, future))

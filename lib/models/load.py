@@ -34,7 +34,8 @@ CLOUD = Backend(cloud.CAN, lambda name, *_: cloud.CloudModel(name), cloud.check,
 MLX = Backend(mlx.CAN, lambda name, adapter, runs: mlx.MLXModel(name, adapter, runs=runs), mlx.check, mlx.identity)
 
 
-def _backend(name: str) -> Backend:
+def backend(name: str) -> Backend:
+    """The kind of model that a name asks for."""
     if name.startswith("claude-"):
         return CLOUD
     if stored.named(name):
@@ -46,7 +47,7 @@ def load(name: str, adapter: str = "", runs: Path | None = None) -> Model:
     """A model by name: `smollm2`, `toy`, `apple`, a Claude model's id, answers that were written before
     (`stored:claude`), an MLX folder, a GGUF file, a hub id (`mlx:` before it if you like). Raises NoModel."""
     check(name, adapter, runs)
-    return _backend(name).open(name, adapter, runs)
+    return backend(name).open(name, adapter, runs)
 
 
 def check(name: str, adapter: str = "", runs: Path | None = None) -> None:
@@ -54,7 +55,7 @@ def check(name: str, adapter: str = "", runs: Path | None = None) -> None:
     or NoKey for a Claude model."""
     if adapter and not capabilities(name).adapters:
         raise NoModel(f"model {name!r:.60} takes no adapter; use smollm2 or another MLX model")
-    _backend(name).check(name)
+    backend(name).check(name)
     if adapter:
         adapter_folder(adapter, name, runs)
 
@@ -65,12 +66,12 @@ def identity(name: str) -> str:
     Of a model that runs on MLX the hash of its weights, tokenizer, template and configuration, of stored answers that
     of their file, of a Claude model its id.
     """
-    return _backend(name).identity(name)
+    return backend(name).identity(name)
 
 
 def placed(name: str) -> bool:
     """Whether a name only says where a model lies, so that what lies there may be another tomorrow."""
-    return _backend(name) is MLX and name != mlx.DEFAULT
+    return backend(name) is MLX and name != mlx.DEFAULT
 
 
 def adapter_identity(adapter: str, runs: Path | None = None) -> str:
@@ -82,7 +83,7 @@ def adapter_identity(adapter: str, runs: Path | None = None) -> str:
 
 def capabilities(name: str) -> Capabilities:
     """What the model of this name can do; nothing is loaded, and the name is not checked."""
-    return _backend(name).can
+    return backend(name).can
 
 
 def check_decoding(name: str, values: Json) -> None:

@@ -336,8 +336,15 @@ class MLXModel(Model):
 
         # Buffers of this width are of no use to the next call, and mlx would hold them for good.
         mx.clear_cache()
-        seconds, peak = time.perf_counter() - began, mx.get_peak_memory() / 1e9
-        self.cost += Cost.of(done, seconds=seconds, prompt_seconds=prompt_seconds, peak_memory=peak)
+        seconds = time.perf_counter() - began
+        self.cost += Cost.of(done, seconds=seconds, prompt_seconds=prompt_seconds, peak_memory=peak_memory())
+
+
+def peak_memory() -> float:
+    """Gigabytes that mlx held at most in this process."""
+    import mlx.core as mx
+
+    return mx.get_peak_memory() / 1e9
 
 
 def prompt_cache(model: Any) -> list[Any]:

@@ -48,7 +48,7 @@ def frozen() -> Markdown:
 def caveats(ledger: Ledger) -> Markdown:
     """What the numbers on a page do not mean, from what the runs used."""
     f, count = ledger.frame(), len(eras(ledger))
-    lines = broken(ledger)
+    lines = [f"**{text}**" for text in broken(ledger)]
     lines += [text for name, text in (("smollm2", SMALL), ("offline", OFFLINE)) if name in {*f.model, *f.judge}]
     if count > 1:
         lines.append(f"There are {count} eras (ruler or judge changed); only runs of one era are compared.")
@@ -63,7 +63,7 @@ def broken(ledger: Ledger) -> list[str]:
     if not wrong:
         return []
     first = cell(wrong[0].replace(f"{ledger.folder}/", ""))
-    return [f"**Broken seal: what stands here cannot be trusted.** {first}. {plural(len(wrong), 'fault')} in all; "
+    return [f"Broken seal, so what stands here cannot be trusted: {first}. {plural(len(wrong), 'fault')} in all; "
             "`notch verify` names each."]  # fmt: skip
 
 

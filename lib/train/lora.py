@@ -108,20 +108,21 @@ def going_on(adapter: str, values: Row, runs: Path | None = None) -> Row:
     return values | parts
 
 
-def prepare(name: str, adapter: str, settings: Settings, seed: int) -> MLXModel:
+def prepare(name: str, adapter: str, settings: Settings, seed: int, runs: Path | None = None) -> MLXModel:
     """A model whose base is frozen and whose adapter can learn: a new one, or the given one going on.
 
     Raises NoModel, and ValueError where the adapter has another shape than the settings say.
     """
     if adapter:
-        going_on(adapter, asdict(settings))
+        going_on(adapter, asdict(settings), runs)
     fast_blas()
     import mlx.core as mx
     from mlx_lm.tuner.lora import LoRALinear
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
     mx.random.seed(seed)  # A is drawn
-    model = MLXModel(name, adapter, quantised=settings.quantised)
+    model = MLXModel(name, adapter, quantised=settings.quantised, runs=runs)
+    # Everything first, also what loading an adapter made trainable; then A and B of each adapted layer alone.
     model.model.freeze()
     if not adapter:
         layers = settings.layers if settings.layers != -1 else len(model.model.layers)

@@ -237,7 +237,10 @@ class Recipe:
     @cached_property
     def folder(self) -> Path:
         """The work folder of exactly this training: other code, base, parents or data, another folder."""
-        parents = [content_hash(find(adapter), ADAPTER) for adapter in (*self.merge, self.adapter) if adapter]
+        # All that moves a byte of the adapter: a killed training goes on from its very own state or from none.
+        parents = [
+            content_hash(find(adapter, self.runs), ADAPTER) for adapter in (*self.merge, self.adapter) if adapter
+        ]
         pairs = self.planned.card.hash if self.method != "merge" else ""
         parts = [self.code, self.method, self.base, pairs, self.data, parents, asdict(self.settings), self.objective]
         return self.work / sha256(canonical([*parts, self.seed]))[:24]
@@ -272,7 +275,7 @@ def train(recipe: Recipe) -> Outcome:
 
 def _trained(recipe: Recipe, began: float) -> Outcome:
     pairs = recipe.planned
-    model = lora.prepare(recipe.model, recipe.adapter, recipe.settings, recipe.seed)
+    model = lora.prepare(recipe.model, recipe.adapter, recipe.settings, recipe.seed, recipe.runs)
     if recipe.own_drafts:
         # Drafts of the very model that learns, before it learns: what it says is what it must move away from.
         temp = float(recipe.origin.draft_temp)  # type: ignore[union-attr]
@@ -280,6 +283,7 @@ def _trained(recipe: Recipe, began: float) -> Outcome:
     fit = _fit(recipe, model, pairs)
     curve = fit.run()
     epoch = fit.best(curve) if recipe.settings.keep == "best" else curve[-1]["epoch"]
+    # An early stop may come before a checkpoint.
     numbers = {epoch, *recipe.checkpoints} & {row["epoch"] for row in curve}
     adapters = {number: _adapter(recipe, fit, pairs.card, number) for number in numbers}
     files = {DATA_PACKED: pairs.packed}
@@ -328,6 +332,7 @@ def _round(recipe: Recipe, fit: Fit, pairs: Sequence[Pair], reference: Any, epoc
 
 def _critic(recipe: Recipe, model: MLXModel, pairs: Sequence[Pair], epoch: int) -> gad.Critic:
     """The critic of a round, fitted on two drafts of every task against its chosen set. Raises BadData."""
+    # The reward of these drafts is not used: they are the negatives of the critic.
     rules = replace(recipe.terms, drafts=2)
     own = grpo.draw(model, pairs, rules, lambda *_: 0.0, round_seed(recipe.seed, epoch, "critic"))
     sets = [(pair, draft) for pair, draft in zip(own.pairs, own.drafts, strict=True) if draft]
@@ -349,8 +354,8 @@ def _adapter(recipe: Recipe, fit: Fit, card: Card, epoch: int) -> Adapter:
     if s.layers == -1:
         layers = count
     if recipe.adapter:
-        parents = [parent(recipe.adapter, recipe.model)]
-        shape = config(find(recipe.adapter)).lora_parameters.model_dump()
+        parents = [parent(recipe.adapter, recipe.model, recipe.runs)]
+        shape = config(find(recipe.adapter, recipe.runs)).lora_parameters.model_dump()
     about = Provenance(
         recipe.method, recipe.base, card.as_dict(), recipe.code, recipe.seed, {**asdict(s), **recipe.objective},
         parents, epoch,
@@ -359,11 +364,12 @@ def _adapter(recipe: Recipe, fit: Fit, card: Card, epoch: int) -> Adapter:
 
 
 def _merged(recipe: Recipe, began: float) -> Outcome:
-    parents = [parent(adapter, recipe.model) for adapter in recipe.merge]
+    parents = [parent(adapter, recipe.model, recipe.runs) for adapter in recipe.merge]
+    # A merge has no data of its own: its hash is over those of its parents.
     known = {"hash": sha256(canonical([p["data"] for p in parents]))}
     parameters = {"weights": recipe.weights}
     about = Provenance("merge", recipe.base, known, recipe.code, recipe.seed, parameters, parents)
-    adapter = merge(recipe.merge, recipe.weights, recipe.model, about)
+    adapter = merge(recipe.merge, recipe.weights, recipe.model, about, recipe.runs)
     files = {f"adapter/{name}": content for name, content in adapter.files().items()}
     return Outcome([], None, 0, files, about.as_dict(), 0, time.perf_counter() - began)
 

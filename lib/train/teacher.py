@@ -73,6 +73,7 @@ def request(model: str, task: str, kind: str) -> Request:
 
 def read(_: Row, reply: Reply) -> Row | Fault:
     """The set of a reply, or what is wrong with it."""
+    # First: a set that was cut off can look whole.
     if reply.stop_reason != "end_turn":
         return Fault(f"stopped by {reply.stop_reason}")
     try:

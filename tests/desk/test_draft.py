@@ -10,6 +10,7 @@ from lib.claude.prices import BudgetSpent, UnknownModel
 from lib.desk.draft import GOLD, STORE, UNKNOWNS, draft
 from lib.measure.ruler import GATES, BadRuler, Ruler, freeze
 from tests.claude.loopback import Loopback
+from tests.cli.conftest import notch, one_line  # noqa: F401
 
 MODEL = "claude-sonnet-5-5"
 LIST = (
@@ -165,6 +166,16 @@ def test_a_frozen_ruler_is_not_drafted_into(made, tmp_path):
     Ruler.load(tmp_path / "mine")
 
 
+def test_the_command_says_what_is_to_fill_in_and_what_comes_next(tmp_path, notch):  # noqa: F811
+    (tmp_path / "tasks.txt").write_text(LIST)
+    said = notch("ruler", "draft", tmp_path / "tasks.txt", "--ruler", tmp_path / "mine")
+    assert said.code == 0 and "gold.jsonl: 3 to fill in" in said.out and "notch freeze --ruler" in said.out
+    said = notch("freeze", "--ruler", tmp_path / "mine")
+    assert said.code == 1 and one_line(said.err) and "boats-repair-an-old-rowing-boat" in said.err
+    assert notch("ruler", "draft", tmp_path / "tasks.txt").code == 2
+    assert notch("ruler", "draft", tmp_path / "tasks.txt", "--ruler", tmp_path / "x", "--dollars", "0").code == 2
+
+
 # --- with a key
 
 
@@ -181,6 +192,14 @@ def test_claude_writes_gold_and_unknowns_that_are_frozen_only_once_a_person_revi
         assert case.gold.critical == case.gold.questions[2] and len(case.unknowns) == 10
         assert [case.gold.critical in u.asked for u in case.unknowns if u.critical] == [True]
     assert STORE not in (tmp_path / "mine" / "FROZEN").read_text()
+
+
+def test_the_command_says_what_claude_wrote_and_what_was_paid(server, tmp_path, notch):  # noqa: F811
+    (tmp_path / "tasks.txt").write_text(LIST)
+    said = notch("ruler", "draft", tmp_path / "tasks.txt", "--ruler", tmp_path / "mine", "--dollars", "2")
+    assert said.code == 0 and "gold.jsonl: 0 to fill in, 3 written now by claude-sonnet-5-5" in said.out
+    spent = sum(row["dollars"] for row in read(tmp_path / "mine" / STORE))
+    assert f"${spent:.2f} paid for this draft so far" in said.out and spent > 0.01
 
 
 def test_nothing_is_paid_for_twice_also_where_the_rows_were_lost(server, made, tmp_path, monkeypatch):

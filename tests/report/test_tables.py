@@ -342,8 +342,10 @@ def test_a_report_says_that_a_seal_is_broken_and_is_silent_while_none_is(tmp_pat
     assert "seal" not in tables.caveats(ledger).text.lower()
     (tmp_path / "0002-run" / "record.json").write_text("{} ")
     text = tables.caveats(ledger).text
-    assert text.startswith("- **Broken seal: what stands here cannot be trusted.** 0002-run/record.json: changed since")
-    assert "1 fault in all; `notch verify` names each." in text
+    assert text.startswith(
+        "- **Broken seal, so what stands here cannot be trusted: 0002-run/record.json: changed since"
+    )
+    assert "1 fault in all; `notch verify` names each.**" in text
 
 
 # --- figures

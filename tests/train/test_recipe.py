@@ -116,3 +116,18 @@ def test_another_base_seed_code_or_data_is_another_work_folder(tmp_path):
     one = made(tmp_path, "sft", 4)
     others = [made(tmp_path, "sft", 5), made(tmp_path, "sft", 4, seed=1), recipe.replace(one, code="other")]
     assert len({r.folder for r in (one, *others)}) == 4 and made(tmp_path, "sft", 4).folder == one.folder
+
+
+def test_an_adapter_of_a_run_is_found_in_the_folder_of_runs_that_the_recipe_names(tmp_path, monkeypatch):
+    monkeypatch.delenv("NOTCH_RUNS", raising=False)
+    first = recipe.train(made(tmp_path / "work", "sft", 4))
+    for name, content in first.files.items():
+        path = tmp_path / "runs" / "0001-only-here" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    more = recipe.train(made(tmp_path / "work", "sft", 4, adapter="0001-only-here", runs=tmp_path / "runs"))
+    [parent] = more.provenance["parents"]
+    assert parent["adapter"] == "0001-only-here" and parent["data"] == first.card.hash
+    merged = made(tmp_path / "work", "merge", 4, merge=("0001-only-here", "only-here"), runs=tmp_path / "runs")
+    both = recipe.train(recipe.replace(merged, data={}, settings=Settings()))
+    assert [p["weights"] for p in both.provenance["parents"]] == [parent["weights"]] * 2
