@@ -64,7 +64,7 @@ def value(name: str, text: str) -> Any:
 def line(record: Record) -> str:
     """One line about a run."""
     scores, decision, status = record.scores, record.decision, record.status
-    if scores is None or status == "invalid":
+    if scores is None or status in ("invalid", "incomplete"):  # no quality of what is not fully judged
         return f"{record.id}: {status}, {decision.reason}"
     if record.kind == "confirm" and not decision.against:
         status = "first look"  # kept as what later looks must beat, not as a win

@@ -57,7 +57,7 @@ def judge_named(
     from lib.claude.store import NAME
     from lib.measure.claude_judge import ClaudeJudge
 
-    given: dict[str, Any] = {"batch": batch} | (judging or {})
+    given: Json = {"batch": batch} | (judging or {})
     if given["batch"] is not batch:
         raise BadParameters("batch is a parameter of its own; take it out of judging")
     try:
@@ -85,12 +85,12 @@ class Clock:
         return time.perf_counter() - self._began
 
     @property
-    def times(self) -> dict[str, Any]:
+    def times(self) -> Json:
         """The same for a record."""
         return {"started": self.started, "seconds": round(self.seconds, 3)}
 
 
-NOTHING: dict[str, Any] = {}
+NOTHING: Json = {}
 
 
 @form(BadParameters)

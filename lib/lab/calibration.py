@@ -46,7 +46,7 @@ class Judges:
         self.spent = 0.0
         self._last: Any = None
 
-    def judging(self, replicate: int) -> dict[str, Any]:
+    def judging(self, replicate: int) -> Json:
         """Parameters of one replicate, with what is left of the cap. Raises BudgetSpent."""
         if self.experiment.judge != "claude":
             return {}
@@ -81,10 +81,10 @@ class Calibration(Runnable):
     pipeline: list[Any] = field(default_factory=lambda: [{"step": "ask"}])
     model: str = "smollm2"
     adapter: str = ""
-    decoding: dict[str, Any] = field(default_factory=lambda: {"temp": 0.7, "top_p": 0.95})
+    decoding: Json = field(default_factory=lambda: {"temp": 0.7, "top_p": 0.95})
     judge: str = "offline"
     batch: bool = False
-    judging: dict[str, Any] = field(default_factory=dict)
+    judging: Json = field(default_factory=dict)
     gate: str = "full"
     seed: int = 0
     of: str = ""  # a run whose stored answers are judged again; empty: the first answers made here
@@ -96,7 +96,7 @@ class Calibration(Runnable):
             raise BadParameters("decoding has a seed; a calibration answers with several, starting at `seed`")
         self.experiment(0)  # says what is wrong with the rest
 
-    def experiment(self, repeat: int, judging: dict[str, Any] | None = None, greedy: bool = False) -> Experiment:
+    def experiment(self, repeat: int, judging: Json | None = None, greedy: bool = False) -> Experiment:
         """The pipeline of this calibration with the seed of one repeat, or greedy whatever its decoding says."""
         same = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "judge", "batch", "gate", "of")}
         plain = {k: v for k, v in self.decoding.items() if k == "max_tokens"}
@@ -145,14 +145,14 @@ class Calibration(Runnable):
         rows += calibrate.placed(judges.of(0), self.cases)
         rows += calibrate.control(judges.of(0), self.base.ruler.gate(self.gate), self._others())
         judges._settle()
-        found = calibrate.readings(rows)
-        found |= calibrate.worlds(rows, found["floors"], self.seed)
-        found |= {"halo": calibrate.halo(_judgments(ledger, self.fingerprint, rows)), "parameters": self.parameters}
+        findings = calibrate.readings(rows)
+        findings |= calibrate.worlds(rows, findings["floors"], self.seed)
+        findings |= {"halo": calibrate.halo(_judgments(ledger, self.fingerprint, rows)), "parameters": self.parameters}
         cost |= {"judge_dollars": round(judges.spent, 6)}
-        record = self.record(found=found, cost=cost, identity={"judge": self.the_judge.identity}, **clock.times)
+        record = self.record(found=findings, cost=cost, identity={"judge": self.the_judge.identity}, **clock.times)
         return Calibrated(self, record, rows)
 
-    def _made(self, judges: Judges) -> tuple[list[calibrate.Row], dict[str, Any]]:
+    def _made(self, judges: Judges) -> tuple[list[calibrate.Row], Json]:
         """The pipeline answered and judged again with other seeds, and greedily: rows with their answers, and the cost.
 
         The part says what the calls did, not what was asked for: a pipeline may draw where its decoding is greedy.

@@ -87,12 +87,12 @@ def template(name: str) -> Path:
     return path
 
 
-def tagged(notebook: dict[str, Any], tag: str) -> list[dict[str, Any]]:
+def tagged(notebook: Json, tag: str) -> list[Json]:
     """The cells with a tag. By tag, never by position: a crash inserts cells at the top."""
     return [c for c in notebook["cells"] if tag in c["metadata"].get("tags", ())]
 
 
-def defaults_of(name: str) -> dict[str, Any]:
+def defaults_of(name: str) -> Json:
     """Names and default values of a template's parameters, each `name: type = value`. Raises BadParameters."""
     [cell] = tagged(json.loads(template(name).read_text(encoding="utf-8")), "parameters")
     lines: Any = ast.parse("".join(cell["source"])).body
@@ -108,7 +108,7 @@ def accept(name: str, parameters: Json, folder: Path | None = None) -> Runnable:
     return MAKERS[TEMPLATES[name]](**values, kind=TEMPLATES[name], folder=folder).check()
 
 
-def known(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def known(name: str, parameters: Json) -> Json:
     """A template's parameters with their defaults, after a look at the names of those told. Raises BadParameters."""
     known = defaults_of(name)
     for key in parameters:
@@ -175,10 +175,10 @@ def carry_out(
     running: set[int] | None = None,
 ) -> Executed:  # fmt: skip
     """Execute a template whose parameters were accepted. Raises NoKernel, OSError; a crash is a result."""
-    told = {"NOTCH_RUNS": str(runnable.runs_folder.resolve()), **(environment or {})}
+    variables = {"NOTCH_RUNS": str(runnable.runs_folder.resolve()), **(environment or {})}
     if name == CONFIRM:
-        told[LOOK] = "1"  # what a look at the sealed gate sees is sealed, and so counted
-    notebook, error = kernel.execute(template(name), parameters, told, running=running)
+        variables[LOOK] = "1"  # what a look at the sealed gate sees is sealed, and so counted
+    notebook, error = kernel.execute(template(name), parameters, variables, running=running)
     error = error or kernel.fault(notebook)
     if error:
         return Executed(runnable, notebook, error)
@@ -294,8 +294,8 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         if missing:
             raise BadParameters(f"{path}: its record has no {missing[0]!r}")
         maker, values = MAKERS[record.kind], {**record.as_dict(), **record.found.parameters}
-        told = {f.name: values[f.name] for f in fields(maker) if f.name in values}
-        experiment = maker(**told, folder=folder or runs_folder()).check()
+        parameters = {f.name: values[f.name] for f in fields(maker) if f.name in values}
+        experiment = maker(**parameters, folder=folder or runs_folder()).check()
         unsound = recomputed(record, rows)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, BadParameters):
@@ -317,7 +317,7 @@ def _result(notebook: Json) -> tuple[Record, list[CaseRow]]:
     return record_of(result["record"]), [CaseRow.read(row) for row in result["cases"]]
 
 
-def tidy(notebook: dict[str, Any], cases: bytes, model: str = "") -> str:
+def tidy(notebook: Json, cases: bytes, model: str = "") -> str:
     """The notebook as it is sealed: no timings, no random ids, no paths of this machine; cases by their hash."""
     for number, cell in enumerate(notebook["cells"]):
         cell["id"] = f"cell-{number:02d}"

@@ -45,7 +45,7 @@ LEVERS = (
 
 LOOK = "NOTCH_LOOK"  # set where `notch confirm` executes a look at the sealed gate, which it then seals and counts
 SPELLED = 24  # letters that patterns of a grammar of one's own may hold
-LATER: dict[str, Any] = {"useful": False}  # parameters added after runs were sealed, with their defaults
+LATER: Json = {"useful": False}  # parameters added after runs were sealed, with their defaults
 LOOKS = ("model", "gate", "seed", "judging", "fingerprint")  # what a look at the sealed gate may have of its own
 GROUP = 8  # cases answered at a time where the judge works beside the model
 
@@ -72,10 +72,10 @@ class Experiment(Runnable):
     pipeline: list[Any] = field(default_factory=lambda: [{"step": "ask"}])
     model: str = "smollm2"
     adapter: str = ""
-    decoding: dict[str, Any] = field(default_factory=dict)
+    decoding: Json = field(default_factory=dict)
     judge: str = "offline"
     batch: bool = False  # claude: half the price, up to a day
-    judging: dict[str, Any] = field(default_factory=dict)  # claude: see lib/lab/base.py
+    judging: Json = field(default_factory=dict)  # claude: see lib/lab/base.py
     gate: Literal[GATES] = "full"  # type: ignore[valid-type]
     seed: int = 0
     of: str = ""  # the run that this one repeats (a/a) or looks at again (confirm)
@@ -104,7 +104,7 @@ class Experiment(Runnable):
         return f"{self.lever}-{'-'.join(s.name for s in self.steps)}" if self.kind == "experiment" else self.kind
 
     @property
-    def keyed(self) -> dict[str, Any]:
+    def keyed(self) -> Json:
         # A parameter that came later is left out at its default: runs sealed before it keep their keys.
         return {k: v for k, v in self.parameters.items() if k not in LATER or v != LATER[k]}
 
@@ -168,9 +168,9 @@ class Experiment(Runnable):
         guard = _guard_of(tuple(c.task for c in self.ruler.cases), tuple(golds))
         for step in self.steps:
             guard.check(step.texts, f"step {step.name}", meaning=True)
-            odd = next((t for t in step.texts if ORDERS.search(t) or JUDGED.search(t)), "")
-            if odd:
-                raise BadPipeline(f"step {step.name}: {odd[:80]!r} gives orders to a later reader or speaks of the judge; "
+            order = next((t for t in step.texts if ORDERS.search(t) or JUDGED.search(t)), "")
+            if order:
+                raise BadPipeline(f"step {step.name}: {order[:80]!r} gives orders to a later reader or speaks of the judge; "
                                   "a wording is for the planner")  # fmt: skip
         guard.check(_strings(self.decoding.get("grammar", "")), "decoding grammar")
         _spelled(self.decoding.get("grammar", ""))
@@ -225,7 +225,7 @@ class Experiment(Runnable):
         """What waited, with the missing judgments. Its answers are as they were, made by the code that the record names."""
         clock, before = Clock(), self._paid()
         case_by_id = {c.id: c for c in self.ruler.gate(self.gate)}
-        missing = [row for row in rows if row.unscored is not None and row.answer is not None]
+        missing = [row for row in rows if row.unscored is not None]
         pairs = [(case_by_id[row.case], row.answer) for row in missing if row.answer is not None]
         outcomes = self.the_judge.judge_all(pairs)
         judged = {row.case: row.judged(o, self.ruler.protocol.blend) for row, o in zip(missing, outcomes, strict=True)}
@@ -240,8 +240,8 @@ class Experiment(Runnable):
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
         scores = score([row.outcome for row in rows], self.ruler.protocol.blend)
-        found = Findings(useful=Usefulness.read(usefulness(rows))) if self.useful else Findings()
-        return Run(self, record.revised(scores=scores, found=found, leaks=leaks(rows)), rows, scores)
+        findings = Findings(useful=Usefulness.read(usefulness(rows))) if self.useful else Findings()
+        return Run(self, record.revised(scores=scores, found=findings, leaks=leaks(rows)), rows, scores)
 
     def _paid(self) -> Any:
         """What the judge was paid so far, None where it costs nothing."""
@@ -390,20 +390,20 @@ def _nodes(value: Any) -> Iterator[Any]:
 def _spelled(schema: str) -> None:
     """Raise BadParameters where patterns of a schema could spell out an answer past the leak guard."""
     own = PATTERNS.values()
-    found = [p for p in _patterns(schema) if p not in own]
-    letters = sum(c.isalnum() for p in found for c in p)
+    patterns = [p for p in _patterns(schema) if p not in own]
+    letters = sum(c.isalnum() for p in patterns for c in p)
     if letters > SPELLED:
-        raise BadParameters(f"decoding grammar: its patterns hold {letters} letters and digits, such as {found[0]!r:.60}; "
+        raise BadParameters(f"decoding grammar: its patterns hold {letters} letters and digits, such as {patterns[0]!r:.60}; "
                             f"at most {SPELLED}, since a pattern can write an answer that the leak guard cannot read")  # fmt: skip
 
 
 def _patterns(schema: str) -> list[str]:
-    found: list[str] = []
+    patterns: list[str] = []
     for node in _nodes(json.loads(schema)) if schema else ():
         if isinstance(node, dict):
-            found += [node["pattern"]] if isinstance(node.get("pattern"), str) else []
-            found += map(str, node.get("patternProperties") or ())
-    return found
+            patterns += [node["pattern"]] if isinstance(node.get("pattern"), str) else []
+            patterns += map(str, node.get("patternProperties") or ())
+    return patterns
 
 
 def _rounded(costs: Mapping[str, float]) -> dict[str, float]:
@@ -445,7 +445,7 @@ def _beside(rows: list[tuple[str, Scores]]) -> str:
     return grid(("", "quality", "95 % interval", "W/T/L", "no answer", *heads), lines)
 
 
-def _args(args: dict[str, Any]) -> str:
+def _args(args: Json) -> str:
     return ", ".join(f"{k} {v}" for k, v in args.items())
 
 

@@ -78,17 +78,19 @@ def _manager(folder: str, environment: Mapping[str, str], running: set[int] | No
     """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.provisioning import LocalProvisioner
 
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = KernelSpec(argv=command, env=dict(environment), display_name="Python 3", language="python")
 
     class Manager(AsyncKernelManager):
-        kernel_spec = property(lambda self: spec)  # type: ignore[assignment]
+        kernel_spec = property(lambda self: spec)
 
         async def _async_post_start_kernel(self, **kwargs: Any) -> None:
             await super()._async_post_start_kernel(**kwargs)
-            if running is not None and self.provisioner is not None:
-                running.add(self.provisioner.pid)
+            started = self.provisioner
+            if running is not None and isinstance(started, LocalProvisioner) and started.pid is not None:
+                running.add(started.pid)
 
     return type("KernelOverIPC", (Manager,), {"transport": "ipc", "ip": os.path.join(folder, "k")})
 

@@ -38,13 +38,13 @@ def vectors(texts: Sequence[str]) -> Any:
     path = cache() / "vectors" / f"{sha256(canonical([PINNED['minilm'].sha256, list(texts)]))[:24]}.npy"
     with contextlib.suppress(OSError, ValueError):
         return np.load(path)
-    made = embedder().vectors(texts)
+    array = embedder().vectors(texts)
     with contextlib.suppress(OSError):  # without a cache it is only slower
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        np.save(buffer, made)
+        np.save(buffer, array)
         write_atomic(path, buffer.getvalue())
-    return made
+    return array
 
 
 class OfflineJudge(offline_judge.OfflineJudge):
@@ -75,14 +75,14 @@ def _repeats(ruler: Path, content: tuple[str, ...]) -> None:
     texts = ruler / TEXTS
     kept = json.loads(offline_judge.CONSTANTS.read_text(encoding="utf-8"))["calibration"]
     cases = {c.id: c for c in read(ruler).cases}
-    told = [json.loads(line) for line in rows(texts.read_text(encoding="utf-8"))]
-    pairs = [(cases[t["case"]], Answer(t["title"], tuple(t["questions"]))) for t in told if t["case"] in cases]
+    lines = [json.loads(line) for line in rows(texts.read_text(encoding="utf-8"))]
+    pairs = [(cases[t["case"]], Answer(t["title"], tuple(t["questions"]))) for t in lines if t["case"] in cases]
     if len(pairs) != len(kept):
         raise NoModel(f"{texts}: {len(pairs)} texts of this ruler's cases, and the offline judge was fitted with {len(kept)}; "
                       "fit it to this ruler with `python -m scripts.fit_offline_judge --write`, or judge with claude")  # fmt: skip
     # Vectors of this process: those on disk may be another library's.
-    said = offline_judge.OfflineJudge(_fresh).judge_all(pairs)
-    off = [abs(a - b) for judged, row in zip(said, kept, strict=True)
+    judgments = offline_judge.OfflineJudge(_fresh).judge_all(pairs)
+    off = [abs(a - b) for judged, row in zip(judgments, kept, strict=True)
            for a, b in zip(judged.scores.values(), row, strict=True)]  # fmt: skip
     wrong = [d for d in off if not d <= NEAR + 0.005]  # scores are kept to two decimals; nan is wrong too
     if wrong:

@@ -22,7 +22,7 @@ from lib.measure.judge import DIMENSIONS, Judge
 from lib.measure.keep import ALPHA
 from lib.measure.ruler import Case
 from lib.runs.ledger import Ledger
-from lib.runs.record import Decision, Record
+from lib.runs.record import Decision, Json, Record
 
 
 @form(BadParameters)
@@ -34,7 +34,7 @@ class Rejudge(Runnable):
     without: Literal[DIMENSIONS] = "coverage"  # type: ignore[valid-type]
     judge: str = "offline"
     batch: bool = False
-    judging: dict[str, Any] = field(default_factory=dict)  # dollars are for both judges together
+    judging: Json = field(default_factory=dict)  # dollars are for both judges together
     kind: str = "rejudge"
     lever: ClassVar[str] = "re-judge"
 
@@ -56,7 +56,7 @@ class Rejudge(Runnable):
             self.judge, blind.without(self.ruler, self.without), self.batch, self._judging(), self.folder
         )
 
-    def _judging(self) -> dict[str, Any]:
+    def _judging(self) -> Json:
         """Parameters of one of the two judges: a replicate of its own, so that no stored reply comes back."""
         if self.judge != "claude":
             return self.judging
@@ -93,15 +93,15 @@ class Rejudge(Runnable):
         self.check()
         clock, ledger = Clock(), self.ledger
         rows = [row for run in self.ids for row in self._rows(ledger, run)]
-        found = {**blind.readings(rows), "without": self.without, "parameters": self.parameters}
+        findings = {**blind.readings(rows), "without": self.without, "parameters": self.parameters}
         spent = sum(getattr(getattr(j, "cost", None), "dollars", 0.0) for j in (self.the_judge, self.blind_judge))
         record = self.record(
-            found=found, cost={"calls": 0, "generation_tokens": 0, "judge_dollars": round(spent, 6)},
+            found=findings, cost={"calls": 0, "generation_tokens": 0, "judge_dollars": round(spent, 6)},
             identity={"judge": self.the_judge.identity, "blind": self.blind_judge.identity}, **clock.times,
         )  # fmt: skip
         return Rejudged(self, record, rows)
 
-    def _rows(self, ledger: Ledger, run: str) -> list[dict[str, Any]]:
+    def _rows(self, ledger: Ledger, run: str) -> list[Json]:
         """Of every case the stored judgment (where ruler and judge were these), the placebo's and the blind one's."""
         pairs = self._pairs(run)
         old = ledger.cases(run)
@@ -164,12 +164,12 @@ class Rejudged(Finding):
                 lines.append(f"- **{run}**: nothing was scored.")
                 continue
             judged = v["judged"]
-            seen = f"{judged['detectable']:.3f}" if judged["detectable"] else "any difference"
+            least = f"{judged['detectable']:.3f}" if judged["detectable"] else "any difference"
             lines.append(
                 f"- **{run}**: {v['delta']:+.4f} (95 % {v['low']:+.3f} to {v['high']:+.3f}, p = {v['p']:.3g}). Arithmetic: "
                 f"{v['from_dropping']:+.4f} from one score fewer in the mean. Judgment: {judged['delta']:+.4f} "
                 f"({chance(judged['p'])}), of which {v['from_scores']:+.4f} from the other scores and "
                 f"{v['from_verdicts']:+.4f} from verdicts; {v['losses'][0]} → {v['losses'][1]} losses. It could have seen "
-                f"{seen} of judgment with 80 % power."
+                f"{least} of judgment with 80 % power."
             )
         return "\n".join(lines)

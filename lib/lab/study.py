@@ -53,8 +53,8 @@ class Entry:
 
     def __post_init__(self) -> None:
         if self.confirm and (self.parameters or self.models):
-            odd = min(map(str, self.parameters), default="models")
-            raise BadParameters(f"it only confirms, {odd!r} has no meaning there")
+            name = min(map(str, self.parameters), default="models")
+            raise BadParameters(f"it only confirms, {name!r} has no meaning there")
 
 
 @dataclass(frozen=True)

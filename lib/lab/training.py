@@ -28,7 +28,7 @@ from lib.measure.answer import Answer, spec_gate
 from lib.measure.ruler import Case, Gold
 from lib.models import load
 from lib.runs.provenance import code_state
-from lib.runs.record import Decision, Record, TrainingRecord
+from lib.runs.record import Decision, Json, Record, TrainingRecord
 from lib.train import recipe as recipes
 from lib.train.data import Pair
 from lib.train.lora import Settings, going_on
@@ -48,12 +48,12 @@ class Training(Runnable):
 
     predicted: Number = 0.0
     method: Literal[recipes.METHODS] = "sft"  # type: ignore[valid-type]
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Json = field(default_factory=dict)
     model: str = "smollm2"
     adapter: str = ""
     merge: list[str] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    objective: dict[str, Any] = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
+    objective: Json = field(default_factory=dict)
     checkpoints: list[int] = field(default_factory=list)
     judge: Literal["offline"] = "offline"  # whose rubric rewards drafts
     seed: int = 0
@@ -72,7 +72,7 @@ class Training(Runnable):
         return f"train-{self.method}-{self.data.get('kind', '')}"
 
     @property
-    def keyed(self) -> dict[str, Any]:
+    def keyed(self) -> Json:
         """The parameters without the request that asked for it, and the bytes of a file of pairs."""
         parameters = {k: v for k, v in self.parameters.items() if k != "request"}
         path = Path(str(self.data.get("path") or ""))
@@ -91,7 +91,7 @@ class Training(Runnable):
             return self.fingerprint
         return sha256(canonical([[c.task, c.gold.questions if c.gold else ()] for c in self.ruler.cases]))
 
-    def recipe(self, progress: Callable[[dict[str, Any]], None] = lambda _: None) -> Recipe:
+    def recipe(self, progress: Callable[[Json], None] = lambda _: None) -> Recipe:
         """The same for the training room. Raises BadParameters."""
         try:
             settings = Settings.of(self.settings)
@@ -147,14 +147,14 @@ class Training(Runnable):
         recipe = replace(self.planned, progress=progress())
         outcome = recipes.train(recipe)
         hashes = recipes.store(recipe, outcome)
-        found = {
+        findings = {
             "parameters": self.parameters, "method": self.method, "curve": outcome.curve, "epoch": outcome.epoch,
             "data": outcome.card.as_dict() if outcome.card else {}, "provenance": outcome.provenance, "files": hashes,
             "adapter_bytes": sum(len(v) for k, v in outcome.files.items() if k.startswith("adapter/adapters")),
             "tokens": outcome.tokens,
         }  # fmt: skip
         cost = {"calls": 0, "generation_tokens": 0, "seconds": round(outcome.seconds, 3), "dollars": 0.0}
-        record = self.record(found=found, identity={"model": dict(recipe.base)}, cost=cost, **clock.times)
+        record = self.record(found=findings, identity={"model": dict(recipe.base)}, cost=cost, **clock.times)
         return Trained(self, record, [], outcome)
 
     def record(self, **findings: Any) -> Record:
@@ -247,7 +247,7 @@ class Trained(Finding):
         return f"{table}\n\nEpoch {self.outcome.epoch} is the adapter of this run{early}."
 
 
-def progress() -> Callable[[dict[str, Any]], None]:
+def progress() -> Callable[[Json], None]:
     """Where a training tells how far it is: a file that `notch train` reads, else a line where a person looks on.
 
     Not where papermill runs without a reader: the line would be sealed with the timings of this machine.

@@ -99,7 +99,7 @@ def _instance(make: Any) -> BeforeValidator:
     """Plain data into a dataclass of the measure, its numbers as they are: 1 and 1.0 are two texts of JSON."""
     known = {f.name for f in fields(make)}
 
-    def made(value: Any) -> Any:
+    def build(value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
         if not value:
@@ -109,7 +109,7 @@ def _instance(make: Any) -> BeforeValidator:
         except TypeError as error:
             raise ValueError(f"is no {make.__name__} ({error})") from None
 
-    return BeforeValidator(made)
+    return BeforeValidator(build)
 
 
 # Scores that a run does not have are an empty mapping in its file.

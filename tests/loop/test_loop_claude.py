@@ -212,6 +212,17 @@ def test_a_usage_limit_is_waited_out_and_ends_hard(tmp_path, key, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_judge_that_gives_not_one_judgment_ends_it_with_the_reason_and_nothing_sealed(tmp_path, key):
+    base = Base(model="toy", judge="claude")
+    with Loopback(lambda n, body, headers: {"status": 400, "message": "Your credit balance is too low."}) as server:
+        key(server)
+        loop = Loop(tmp_path / "runs", tmp_path / "steer", Settings(total=4, base=base, wait=0.01), None)
+        said = list(loop.run())
+    assert loop.end == Exit.RUN_FAILED and "credit balance is too low" in said[-1].message
+    assert Ledger.read(tmp_path / "runs").records == [] and verify(tmp_path / "runs") == []
+
+
+@pytest.mark.slow
 def test_the_dollar_budget_ends_it(tmp_path, key):
     with Loopback(served([{"text": "no"}])) as server:
         key(server)
