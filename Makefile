@@ -5,9 +5,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 # One process a core, at most four (each may hold a model and a kernel); a file stays whole, since its fixtures are costly.
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
-.PHONY: setup weights study test check types house lab bench report demo-cloud help
+.PHONY: setup weights study study-full site test check house lab bench report demo-cloud help
 help:
 	@echo "make study   a short study on the embedded default, into study/"
+	@echo "make study-full  the whole study into runs/, hours; a second call goes on where the first ended"
+	@echo "make site    every run as a page, into site/"
 	@echo "make test    all tests"
 	@echo "make check   format, lint, types and the quick tests"
 	@echo "make house   how large and how readable lib is"
@@ -37,16 +39,20 @@ weights: $(READY)
 study: weights
 	@$(BIN)/notch study quick --runs study/runs --workers $$($(BIN)/python -c 'import os; print(min(4, os.cpu_count() or 1))')
 
+study-full: weights
+	@$(BIN)/notch study reference --workers $$($(BIN)/python -c 'import os; print(min(4, os.cpu_count() or 1))')
+
+site: weights
+	@$(BIN)/notch report --html site
+
 test: weights
 	@$(TESTS)
 
 check: weights
 	@$(BIN)/ruff format --check -q . || { echo "run: .venv/bin/ruff format ."; exit 1; }
 	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy --no-error-summary
 	@$(TESTS) -m "not slow"
-
-types: $(READY)
-	@$(BIN)/mypy
 
 house: $(READY)
 	@$(BIN)/python -m scripts.house

@@ -75,6 +75,7 @@ above it, and tests/test_order.py holds that.
     runs.record                 one run as its files hold it
     runs.secrets                secrets of this machine, and whether a text holds one
     runs.seal                   all files of a run at once, and its line
+    runs.pending                what waits for its judge
     runs.ledger                 sealed runs, the champion, what becomes of a new one
     runs.verify                 what is wrong with a folder of runs
     lab.offline                 the offline judge with the embedded embedder
@@ -85,8 +86,8 @@ above it, and tests/test_order.py holds that.
     lab.rejudge                 stored answers judged without one dimension -> record
     lab.models                  change only the model: sealed runs side by side -> record
     lab.training                a method and its data -> an adapter, a record
+    lab.kernel                  papermill: a notebook executed in a kernel of this Python
     lab.execute                 papermill: notebook + parameters -> a sealed run
-    lab.aside                   notebooks executed several at a time
     lab.bases                   the runs that a comparison of models needs, and a new base beside the old
     lab.study                   a plan of experiments, resumable
     loop.events                 the loop's own log
@@ -109,6 +110,7 @@ above it, and tests/test_order.py holds that.
     report.levers               what each class of lever did, its negatives included -> tables
     report.trained              what training gave, beside the base, imitation and prompting -> tables
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
+    report.answer               the question answered in sentences, and the figures that they stand on
     report.figures              a table -> a figure
     report.tiles                every run as a small diagram
     report.run_page             what stands around a run's notebook on its page
@@ -116,12 +118,15 @@ above it, and tests/test_order.py holds that.
     report.site                 notebooks -> pages
     report.live                 how a study or a loop stands, as a page that loads itself again
     desk.doctor                 what this machine has, and what is missing
+    desk.trial                  a model tried here, and how long and how dear a study would be
+    desk.draft                  a ruler of one's own, from a list of tasks to rows that a person reviews
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
     desk.supervise              a loop watched and steered from a notebook
     desk.rate                   stored answers rated by a person, blind
     cli.options                 exit codes, options, the line about a run
     cli.runs                    notch doctor, freeze, run, seal, calibrate, rejudge, report, verify
+    cli.ruler                   notch ruler draft
     cli.study                   notch study, confirm, compare
     cli.loop                    notch loop, log, propose, next
     cli.train                   notch train
@@ -156,6 +161,7 @@ _HOME = {
     "Ledger": "lib.runs.ledger",
     "Desk": "lib.desk.supervise",
     "Session": "lib.desk.rate",
+    "answer": "lib.report",
     "compared": "lib.report",
     "examples": "lib.report",
     "explore": "lib.desk",

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-RULER = ROOT / "ruler"
+SHIPPED = ROOT / "ruler"  # the ruler that comes with the project, and that the offline judge was fitted on
+# The ruler in use. Read once: what a process imports later must not measure with another; kernels inherit the variable.
+RULER = Path(os.environ.get("NOTCH_RULER") or SHIPPED).resolve()
 NOTEBOOKS = ROOT / "notebooks"
 LITTER = (".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini")  # and the ._* files of macOS
 CRLF = "its line ends are CRLF now; check it out as it was sealed: git config core.autocrlf false, then again"
@@ -51,25 +53,8 @@ class Tampered(OneLine):
 
 
 def runs_folder() -> Path:
-    """The folder of sealed runs: `NOTCH_RUNS` if set (the CLI sets it from --runs), else `runs` of the project."""
+    """The folder of sealed runs: `NOTCH_RUNS` if set, as it is in every kernel, else `runs` of the project."""
     return Path(os.environ.get("NOTCH_RUNS") or ROOT / "runs")
-
-
-@contextlib.contextmanager
-def environment(**values: str) -> Iterator[None]:
-    """Variables of the environment meanwhile, also for kernels that are started."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def runs_at(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """`runs_folder()` is this folder meanwhile, whatever the environment said."""
-    return environment(NOTCH_RUNS=str(folder.resolve()))
 
 
 def without_paths(text: str, model: str = "") -> str:
@@ -131,7 +116,7 @@ def _complete(folder: Path, data: bytes | str, mode: int) -> Iterator[str]:
         with os.fdopen(handle, "wb") as out:
             out.write(data.encode() if isinstance(data, str) else data)
             out.flush()
-            os.fsync(out.fileno())
+            os.fsync(out.fileno())  # before the name appears: a crash must not leave the name of an empty file
         os.chmod(temp, mode)
         yield temp
     finally:

@@ -29,7 +29,7 @@ EXPECTED = {
 STRICT = ConfigDict(strict=True, extra="forbid")
 NO_FIELD = ("unexpected_keyword_argument", "extra_forbidden")  # kinds of pydantic's errors
 LIMITS = {"ge": "{}", "gt": "above {}", "le": "{}", "lt": "below {}"}
-Made = TypeVar("Made")  # what comes out: an instance of a form, a row, the value of a function
+T = TypeVar("T")  # what comes out: an instance of a form, a row, the value of a function
 
 
 def _as_given(value: Any, check: Callable[[Any], Any]) -> Any:
@@ -56,49 +56,50 @@ Filled = Annotated[str, AfterValidator(_filled)]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def form(error: Callable[[str], Exception] = ValueError, what: str = "") -> Callable[[type[Made]], type[Made]]:
+def form(error: Callable[[str], Exception] = ValueError, what: str = "") -> Callable[[type[T]], type[T]]:
     """Make a class a frozen dataclass that refuses, with `error` and one line, what its annotations do not allow.
 
     `what` is the mapping whose fields these are, such as "decoding"; "" for the parameters of something that runs.
     """
 
-    def register(cls: type[Made]) -> type[Made]:
-        made: Any = dataclass(frozen=True, config=STRICT)(cls)
-        check = made.__init__
+    def register(cls: type[T]) -> type[T]:
+        form_class: Any = dataclass(frozen=True, config=STRICT)(cls)
+        check = form_class.__init__
 
         @wraps(check)
         def init(self: Any, *args: Any, **values: Any) -> None:
-            named = dict(zip(made.__pydantic_fields__, args, strict=False))  # else a fault would name a position
+            named = dict(zip(form_class.__pydantic_fields__, args, strict=False))  # else a fault would name a position
             try:
                 check(self, *args[len(named) :], **named, **values)
-            except ValidationError as wrong:
-                raise fault(wrong, made.__pydantic_fields__, error, what) from None
+            except ValidationError as failure:
+                raise fault(failure, form_class.__pydantic_fields__, error, what) from None
 
-        made.__init__ = init
-        return made
+        form_class.__init__ = init
+        return form_class
 
     return register
 
 
-def checked(function: Callable[..., Made]) -> Callable[..., Made]:
+def checked(function: Callable[..., T]) -> Callable[..., T]:
     """A function that refuses, with ValueError and one line, arguments that its annotations do not allow."""
     check = validate_call(config=STRICT)(function)
     hints = get_type_hints(function, include_extras=True)
+    hints.pop("return", None)
     fields = {name: FieldInfo.from_annotation(hint) for name, hint in hints.items()}
 
     @wraps(function)
-    def call(*args: Any, **values: Any) -> Made:
+    def call(*args: Any, **values: Any) -> T:
         try:
             return check(*args, **values)
-        except ValidationError as wrong:
-            raise fault(wrong, fields) from None
+        except ValidationError as failure:
+            raise fault(failure, fields) from None
 
     return call
 
 
-def fill(made: Callable[..., Made], values: Mapping[Any, Any]) -> Made:
+def fill(make: Callable[..., T], values: Mapping[Any, Any]) -> T:
     """A form from plain data, where also a number may stand as a name. Raises what the form raises."""
-    return made(**{str(name): value for name, value in values.items()})
+    return make(**{str(name): value for name, value in values.items()})
 
 
 def read_yaml(text: str, where: str, error: Callable[[str], Exception] = ValueError) -> Any:
@@ -127,9 +128,7 @@ def read_yaml(text: str, where: str, error: Callable[[str], Exception] = ValueEr
         raise error(f"{where}: not YAML ({' '.join(str(fault).split())[:200]})") from fault
 
 
-def read_rows(
-    path: Path, row: type[Made], error: Callable[[str], Exception] = ValueError
-) -> Iterator[tuple[str, Made]]:
+def read_rows(path: Path, row: type[T], error: Callable[[str], Exception] = ValueError) -> Iterator[tuple[str, T]]:
     """Place ("file:line") and row of every line of a JSONL file that is not blank; what a row does not name is left out.
 
     Raises `error` naming file, line and field; OSError.
@@ -138,24 +137,24 @@ def read_rows(
     fields = getattr(row, "__dataclass_fields__", {})
     try:
         lines = rows(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as wrong:
-        raise error(f"{path}: not UTF-8 ({wrong})") from wrong
+    except UnicodeDecodeError as failure:
+        raise error(f"{path}: not UTF-8 ({failure})") from failure
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
             yield where, adapter.validate_json(line, strict=True)
-        except ValidationError as wrong:
-            raise fault(wrong, fields, error, f"{where}:") from None
+        except ValidationError as failure:
+            raise fault(failure, fields, error, f"{where}:") from None
 
 
 def fault(
-    wrong: ValidationError, fields: Mapping[str, Any], error: Callable[[str], Exception] = ValueError, what: str = ""
+    failure: ValidationError, fields: Mapping[str, Any], error: Callable[[str], Exception] = ValueError, what: str = ""
 ) -> Exception:
     """The first thing that is wrong, as an error of one line; an own error of a validator stays what it is."""
     # A misspelt name is said before the field that is missing for it.
-    first = min(wrong.errors(include_url=False), key=lambda e: e["type"] not in NO_FIELD)
+    first = min(failure.errors(include_url=False), key=lambda e: e["type"] not in NO_FIELD)
     kind, path, value, context = first["type"], first["loc"], first["input"], first.get("ctx", {})
     where = what
     for at in path:
@@ -199,16 +198,16 @@ def span(limits: Iterable[Any]) -> str:
     return " to ".join(words)
 
 
-def unknown(start: str, name: Any, known: Iterable[str]) -> str:
+def unknown(start: str, name: Any, choices: Iterable[str]) -> str:
     """That there is no such name, the nearest one that there is, and all of them.
 
     >>> unknown("decoding has no", "tmep", ["temp", "top_p"])
     "decoding has no 'tmep', did you mean 'temp'? there are temp, top_p"
     """
-    names = list(known)
+    names = list(choices)
     return f"{start} {name!r:.60}{_near(name, names) or ';'} there are {', '.join(names) or 'none'}"
 
 
-def _near(name: Any, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, 1)
+def _near(name: Any, choices: list[str]) -> str:
+    near = difflib.get_close_matches(str(name), choices, 1)
     return f", did you mean {near[0]!r}?" if near else ""

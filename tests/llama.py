@@ -42,8 +42,8 @@ def tokenizer():
     return made
 
 
-def write_base(folder, seed=0, quantised=False, **changes):
-    """A folder with a model of random weights and its tokenizer."""
+def write_base(folder, seed=0, quantised=0, **changes):
+    """A folder with a model of random weights and its tokenizer; `quantised` to so many bits, 0 for not."""
     fast_blas()
     import mlx.core as mx
     from mlx.utils import tree_flatten
@@ -54,7 +54,7 @@ def write_base(folder, seed=0, quantised=False, **changes):
     told = CONFIG | {"vocab_size": tokenizer().get_vocab_size(), "eos_token_id": 0} | changes
     model = Model(ModelArgs.from_dict(told))
     if quantised:
-        model, told = quantize_model(model, told, group_size=32, bits=8)
+        model, told = quantize_model(model, told, group_size=32, bits=quantised)
     folder.mkdir(parents=True)
     tokenizer().save(str(folder / "tokenizer.json"))
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": ROLES[0], "pad_token": ROLES[0]}

@@ -201,13 +201,16 @@ def test_a_clone_that_converts_line_ends_keeps_the_bytes_of_this_project(tmp_pat
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without a home")
-def test_paths_are_taken_out_for_a_user_without_a_home():
+def test_a_user_without_a_home_has_paths_taken_out_and_a_cache():
     code = """
 import os
 from lib.files import ROOT, without_paths
-os.environ.pop("HOME", None)
+from lib.weights import cache
+for name in ("HOME", "XDG_CACHE_HOME", "NOTCH_CACHE"):
+    os.environ.pop(name, None)
+import platformdirs
 os.setuid(12345)
-print(without_paths(f"{ROOT}/ruler and /elsewhere"))
+print(without_paths(f"{ROOT}/ruler and /elsewhere"), cache().name)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=files.ROOT, capture_output=True, text=True)
-    assert done.stdout == "./ruler and /elsewhere\n", done.stderr
+    assert done.stdout == "./ruler and /elsewhere notch-12345\n", done.stderr

@@ -33,7 +33,7 @@ OWNERS = {
     "apple_fm_sdk": {"models.apple"},
     "matplotlib": {"report.figures"},
     "ipywidgets": {"desk.panel", "desk.rate", "desk.supervise"},
-    "papermill": {"lab.execute"},
+    "papermill": {"lab.kernel"},
     "anthropic": {"claude.client"},
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lib.agent import prompt
@@ -32,7 +32,7 @@ UNUSED: dict[Part, str] = {
 class StandIn(ToyModel):
     """A toy that can do everything: other adapters are itself, a reply's log-probability is minus its length."""
 
-    def __init__(self, reply=None) -> None:
+    def __init__(self, reply: Callable[[Sequence[Message]], str] | None = None) -> None:
         super().__init__(reply or fluent)
         self.capabilities = Capabilities(logprobs=True, grammar=True, adapters=True)
         self.adapters: list[str] = []
@@ -58,10 +58,10 @@ def fluent(messages: Sequence[Message]) -> str:
     if schema:
         extra = {"unknowns": THINGS[:n], "reasons": ("it matters",) * n, "givens": ()}.get(schema, ())
         return prompt.write_set(Draft("Buy a sailing boat", tuple(questions[:n]), extra), schema)
-    asked = len(rows)
+    number = len(rows)
     return json.dumps(
         {
-            "next": {"question": f"Which {THINGS[asked % len(THINGS)]} do you have in mind?"},
+            "next": {"question": f"Which {THINGS[number % len(THINGS)]} do you have in mind?"},
             "title": {"title": "Buy a sailing boat"},
             "brainstorm": {"unknowns": THINGS},
             "select": {"keep": list(range(2, n + 2))},
@@ -100,15 +100,16 @@ def fault(steps: Sequence[Step], questions: int = 7) -> str:
 
 def _unconnected(steps: Sequence[Step]) -> str:
     """The first step that lacks what it takes, or the last one that gives what nobody takes."""
-    levers = [STEPS.get(step.name) for step in steps]
+    if any(step.name not in STEPS for step in steps):
+        return ""  # a step of a test or of a person's own: nobody says what it hands on
+    levers = [STEPS[step.name] for step in steps]
     there: set[Part] = set()
     gives: list[set[Part]] = []
     for step, lever in zip(steps, levers, strict=True):
-        if lever is None:
-            return ""  # a step of a test or of a person's own: nobody says what it hands on
         for part in lever.takes:
             if part not in there:
                 return f"{step.name}: no {part} to work on; put {BEFORE[part]} before it"
+        # What a step reads is declared, so this needs no model and no reply.
         own = set(lever.gives)
         if "draft" not in there and "pool" in own:
             own.add("draft")  # the first set of a pool is the draft where there is none
@@ -131,7 +132,9 @@ def _unfinished(steps: Sequence[Step], questions: int) -> str:
     """What a run on the stand-in shows: no call, no set, another number of questions, a wording without its call."""
     model = StandIn()
     try:
+        # Without wordings: the stand-in knows a call by its own paragraph. That they have an effect is looked at after.
         [state] = run([replace(step, wording={}) for step in steps], [TASK], model, Decoding(max_tokens=100_000))
+    # A call of a new step that the stand-in has no reply to.
     except KeyError:
         return ""
     except ValueError as error:
@@ -141,8 +144,8 @@ def _unfinished(steps: Sequence[Step], questions: int) -> str:
     unused = _unused_wording(steps, state)
     if unused or state.failed:
         return unused
-    asked = len(state.written.questions)
-    return "" if asked == questions else f"it ends with {asked} questions instead of {questions}"
+    count = len(state.written.questions)
+    return "" if count == questions else f"it ends with {count} questions instead of {questions}"
 
 
 def calls(steps: Sequence[Step]) -> list[Sequence[Message]]:

@@ -57,7 +57,7 @@ def content(text: str) -> frozenset[str]:
     >>> sorted(content("Plan a trip to Paris"))
     ['paris', 'trip']
     """
-    return frozenset(w for w in normalised(text).split() if w not in EVERYDAY)
+    return frozenset(normalised(text).split()) - EVERYDAY
 
 
 def overlap(a: frozenset[str], b: frozenset[str]) -> float:
@@ -122,14 +122,14 @@ class LeakGuard:
 
     def find_meaning(self, text: str) -> str | None:
         """The text of the ruler that comes nearest to `text` in meaning, where it is near enough and shares words."""
-        mine = content(text)
+        own = content(text)
         # Only what shares words can be refused, so only that is turned into vectors.
-        near = [t for t, words in self._content if overlap(mine, words) >= SHARED] if len(text.split()) >= 4 else []
-        if not near:
+        near = [other for other, words in self._content if overlap(own, words) >= SHARED]
+        if not near or len(text.split()) < 4:
             return None
         here, *there = embedder().vectors([text, *near])
-        cosine, found = max((float(v @ here), t) for v, t in zip(there, near, strict=True))
-        return found if cosine >= SAME_MEANING else None
+        cosine, repeated = max((float(v @ here), t) for v, t in zip(there, near, strict=True))
+        return repeated if cosine >= SAME_MEANING else None
 
     def leaks(self, texts: Iterable[str], meaning: bool = False, typed: bool = False) -> Iterator[tuple[str, str]]:
         """(part, text of the ruler that it repeats). Free text is also read sentence by sentence.
@@ -141,34 +141,37 @@ class LeakGuard:
             flat = f" {normalised(text)} "
             inside = self._inside(flat, typed or meaning)
             for part in (text, *_sentences(text)):
-                found = inside or self.find(part) or (self.find_meaning(part) if meaning else None)
-                if found is not None:
-                    yield part.strip(), found
+                repeated = inside or self.find(part) or (self.find_meaning(part) if meaning else None)
+                if repeated is not None:
+                    yield part.strip(), repeated
                     break
 
     def _inside(self, flat: str, typed: bool) -> str | None:
         """A text of the ruler that stands whole among other words."""
-        if typed:
-            return next((whole for start, whole in self._typed if start in flat), None)
-        long = next((whole for start, whole in self._whole if start in flat), None)
-        return long or next((whole for start, whole in self._behind if flat.find(start) > 0), None)
+        for start, whole in self._typed if typed else self._whole:
+            if start in flat:
+                return whole
+        for start, whole in () if typed else self._behind:
+            if flat.find(start) > 0:
+                return whole
+        return None
 
     def check(self, texts: Iterable[str], where: str, meaning: bool = False, typed: bool = False) -> None:
         """Raise Leak naming the texts (the first five) that repeat the ruler."""
-        found: dict[tuple[str, str], None] = {}  # each once, in the order of the texts
+        repeated: dict[tuple[str, str], None] = {}  # each once, in the order of the texts
         for leak in self.leaks(texts, meaning, typed):
-            found[leak] = None
-            if len(found) == NAMED:
+            repeated[leak] = None
+            if len(repeated) == NAMED:
                 break
-        if found:
-            named = "; ".join(f"{part!r} repeats {text!r} of the ruler" for part, text in found)
-            raise Leak(where, f"{named}; take {'it' if len(found) == 1 else 'them'} out")
+        if repeated:
+            named = "; ".join(f"{part!r} repeats {text!r} of the ruler" for part, text in repeated)
+            raise Leak(where, f"{named}; take {'it' if len(repeated) == 1 else 'them'} out")
 
 
-def letters(text: str) -> frozenset[str]:
-    """Every run of four letters of a text, over the ends of words too."""
+def letters(text: str, n: int = 4) -> frozenset[str]:
+    """Every run of n letters of a text, over the ends of words too."""
     flat = normalised(text)
-    return frozenset(flat[i : i + 4] for i in range(len(flat) - 3))
+    return frozenset(flat[i : i + n] for i in range(len(flat) - n + 1))
 
 
 def _sentences(text: str) -> list[str]:

@@ -45,6 +45,7 @@ class Call:
 
     def needs(self, decoding: Decoding) -> list[str]:
         """Capabilities that this call cannot do without."""
+        # A reply that is only scored is given: no grammar shapes it.
         grammar = bool(decoding.grammar) and not self.reply
         needs = {"logprobs": bool(self.reply), "adapters": self.adapter is not None, "grammar": grammar}
         return [name for name, needed in needs.items() if needed]
@@ -83,6 +84,7 @@ class State:
 
 
 Work = Generator[list[Call], list[Completion], State]
+Run = Callable[[State], Work]  # what a lever makes of its arguments
 Part = Literal["demos", "draft", "pool"]  # fields of the state that steps hand to each other
 
 
@@ -93,7 +95,7 @@ class Step:
     name: str
     family: str
     args: dict[str, Any]
-    run: Callable[[State], Work]
+    run: Run
     calls: float  # completions per case, for the method table
     about: str  # first line of its docstring
     texts: tuple[str, ...]  # free texts among the arguments, for the leak guard
@@ -125,7 +127,7 @@ class Argument:
 class Lever:
     """A registered step."""
 
-    make: Callable[..., Callable[[State], Work]]
+    make: Callable[..., Run]
     family: str
     calls: Callable[..., float]
     needs: Callable[..., Iterable[str]]
@@ -158,14 +160,15 @@ def step(
     takes: tuple[Part, ...] = (),
     uses: tuple[Part, ...] = (),
     gives: tuple[Part, ...] = ("draft",),
-):
+) -> Callable[[Callable[..., Run]], Callable[..., Run]]:
     """Register a lever: a function of keyword arguments that returns `run(state)`, a generator of calls.
 
     `calls` and `needs` take the lever's arguments: completions a case, and names of `Capabilities` that it must have.
     `takes`, `uses` and `gives` say what it does to the state, and so where in a pipeline it can stand.
     """
 
-    def register(make: Callable[..., Callable[[State], Work]]) -> Callable[..., Callable[[State], Work]]:
+    def register(make: Callable[..., Run]) -> Callable[..., Run]:
+        # The function itself stays as it is for tests and doctests; what a pipeline calls is checked.
         STEPS[make.__name__] = Lever(checked(make), family, calls, needs, takes, uses, gives)
         return make
 
@@ -198,6 +201,7 @@ def _build_one(place: int, row: Any) -> Step:
     except (ValueError, TypeError) as error:
         raise BadPipeline(f"step {place} ({name}): {error}") from error
     bound = lever.defaults | args
+    # Part of the arguments again: the leak guard reads them, and they are part of what makes a setup another one.
     if wording:
         args["wording"] = row["wording"]
     needs = frozenset(lever.needs(**bound))
@@ -224,6 +228,7 @@ def calls_in(messages: Sequence[Message]) -> list[str]:
     >>> calls_in(prompt.ask("buy a boat"))
     ['ask']
     """
+    # By the paragraph that stands in it: whoever words a call another way has another call.
     text = "\n".join(m["content"] for m in messages)
     names = [name for name, paragraph in prompt.CALLS.items() if paragraph in text]
     return sorted(names, key=lambda name: name != "ask")
@@ -305,10 +310,12 @@ def run(
     of different steps share it. What each step took is added to `stages`, by its number and name. Raises BadPipeline
     when a step asks for what the model cannot do.
     """
+    # Every step has a line of its own from the start: one that calls nothing took nothing, which is worth seeing.
     stages = {} if stages is None else stages
     for place, one in enumerate(steps, 1):
         stages.setdefault(f"{place} {one.name}", Cost())
     cases = [_Case(State(case, task)) for case, task in tasks]
+    # The longest pipeline sets the number of rounds, not the sum of them: cases do not wait for each other.
     while waiting := [case for case in cases if _asks(case, steps)]:
         batch = [sent for case in waiting for sent in _sent(case, steps, decoding)]
         before = model.cost
@@ -326,6 +333,7 @@ def _sent(case: _Case, steps: Sequence[Step], base: Decoding) -> list[_Sent]:
     """The calls that a case waits for, each with its own decoding and seed."""
     sent = []
     for number, call in enumerate(case.waits_for, len(case.trace)):
+        # Numbered by the case's own calls: another case that fails or is left out moves no seed.
         decoding = replace(base, **call.change).with_seed(row_seed(base.seed, case.state.case, number))
         sent.append(_Sent(case, case.place, steps[case.place], call, decoding))
     return sent
@@ -385,6 +393,7 @@ def _complete(batch: Sequence[_Sent], model: Model) -> list[Completion]:
         for need in sent.call.needs(sent.decoding):
             if not getattr(model.capabilities, need):
                 raise BadPipeline(f"step {sent.step.name} needs {need}, which model {model.name!r} does not offer")
+        # Whoever wears another adapter cannot share a batch, and scoring is another call of the model than writing.
         groups.setdefault((sent.call.adapter, bool(sent.call.reply)), []).append(i)
     done: dict[int, Completion] = {}
     for (adapter, scores), places in groups.items():
@@ -412,6 +421,7 @@ def _book(
         one = Cost(calls=1, prompt_tokens=c.prompt_tokens, generation_tokens=c.generation_tokens)
         counted[sent.stage] = counted.get(sent.stage, Cost()) + one
     tokens = {stage: cost.prompt_tokens + cost.generation_tokens for stage, cost in counted.items()}
+    # Steps share the batch, so nobody can time one alone; tokens are what time and price go by.
     whole = sum(tokens.values()) or 1
     for stage, cost in counted.items():
         share = tokens[stage] / whole

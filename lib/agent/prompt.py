@@ -20,7 +20,8 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from lib.forms import fault as fault_of
 
-R, T = TypeVar("R"), TypeVar("T")
+R = TypeVar("R")
+T = TypeVar("T")
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 # --- paragraphs of the system message ------------------------------------------------------------
@@ -275,7 +276,7 @@ def _stripped(text: str) -> str:
 
 Stripped = Annotated[str, AfterValidator(_stripped)]
 TEXT = TypeAdapter(Stripped)
-TEXTS: TypeAdapter[tuple[str, ...]] = TypeAdapter(Annotated[list[Stripped], AfterValidator(tuple)])
+TEXTS: TypeAdapter[Any] = TypeAdapter(Annotated[list[Stripped], AfterValidator(tuple)])
 ROWS = TypeAdapter(list[dict[Any, Any]])
 NUMBER, NUMBERS, YES_OR_NO = TypeAdapter(int), TypeAdapter(list[int]), TypeAdapter(bool)
 

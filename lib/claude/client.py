@@ -54,16 +54,12 @@ class MustWait(CloudError):
     """The API asks to wait for longer than a call waits. What was answered is stored; call again then."""
 
 
-class NoBatch(CloudError):
-    """The API does not know a batch, or not yet; `archived`: it has put the results away for good."""
-
-    def __init__(self, message: str, archived: bool = False) -> None:
-        super().__init__(message)
-        self.archived = archived
-
-
 class NotFound(CloudError):
-    """The API does not know what a call names."""
+    """The API does not know what a call names, or not yet; `gone`: its results were put away for good."""
+
+    def __init__(self, message: str, gone: bool = False) -> None:
+        super().__init__(message)
+        self.gone = gone
 
 
 class NotAnswered(CloudError):
@@ -92,7 +88,7 @@ class Reply:
     message_id: str
     request_id: str  # "" in a batch
     stop_reason: str
-    usage: dict[str, Any]
+    usage: Request  # as the API says it
     dollars: float
 
     @property
@@ -141,7 +137,7 @@ def request(
     return parameters
 
 
-def schema(form: Any) -> dict[str, Any]:
+def schema(form: Any) -> Request:
     """The JSON schema of a pydantic model, or of a schema, as the API takes it."""
     import anthropic
 
@@ -235,10 +231,10 @@ class Claude:
 
     # --- batches
 
-    async def start_batch(self, requests: Mapping[str, Request]) -> str:
-        """Send requests, by custom id, as one batch; returns its id. Its money stays held until it is settled."""
+    async def start_batch(self, requests: Mapping[str, Request], most: float) -> str:
+        """Send requests, by custom id, as one batch; returns its id. Its money, `most`, stays held until it is settled."""
         rows = [{"custom_id": key, "params": request} for key, request in requests.items()]
-        sdk, most = self.sdk, worst_of_batch(requests)
+        sdk = self.sdk
         await self.budget.hold(most)
         try:
             # A batch that broke off may have been taken, and would be paid for twice.
@@ -251,23 +247,20 @@ class Claude:
     async def batch_results(self, batch: str) -> list[tuple[str, Reply | str]] | None:
         """Custom id and reply, or why there is none, in the order that the API gives; None while the batch runs.
 
-        Raises NoBatch where the API does not know it, or has nothing to read.
+        Raises NotFound where the API does not know it, or has nothing to read.
         """
         sdk = self.sdk
 
         async def read() -> list[Any]:
             return [entry async for entry in await sdk.messages.batches.results(batch)]
 
-        try:
-            # Asked for first: the SDK's own word for results that are gone is an error without a type of its own.
-            state = await self._tried(lambda: sdk.messages.batches.retrieve(batch))
-            if state.processing_status != "ended":
-                return None
-            if not state.results_url:
-                raise NoBatch(f"batch {batch} has ended and names no results", archived=bool(state.archived_at))
-            entries = await self._tried(read)
-        except NotFound as error:
-            raise NoBatch(f"batch {batch}: {error}") from None
+        # Looked at first: of results that are not there the SDK only says an error without a type of its own.
+        state = await self._tried(lambda: sdk.messages.batches.retrieve(batch))
+        if state.processing_status != "ended":
+            return None
+        if not state.results_url:
+            raise NotFound(f"batch {batch} has ended and names no results", gone=bool(state.archived_at))
+        entries = await self._tried(read)
         return [(entry.custom_id, self._entry(entry.result)) for entry in entries]
 
     def _entry(self, result: Any) -> Reply | str:
@@ -275,11 +268,12 @@ class Claude:
         if result.type == "succeeded":
             try:
                 return self._reply(result.message, batch=True)
-            except NotAnswered as error:
-                return str(error)
-        error = getattr(getattr(result, "error", None), "error", None)
-        detail = f": {getattr(error, 'type', '')} {getattr(error, 'message', '')}" if error else ""
-        return scrub(f"its batch entry {result.type}{detail}")[:300]
+            except NotAnswered as failed:
+                return str(failed)
+        text = f"its batch entry {result.type}"
+        if error := getattr(getattr(result, "error", None), "error", None):
+            text += f": {getattr(error, 'type', '')} {getattr(error, 'message', '')}"
+        return scrub(text)[:300]
 
     def _reply(self, message: Any, batch: bool = False) -> Reply:
         """What is kept of a message. Raises NotAnswered on one of another form: it was paid for, at its worst."""
@@ -300,16 +294,13 @@ class Claude:
         raise NotAnswered(fault, paid=True)
 
 
-def worst_of_batch(requests: Mapping[str, Request]) -> float:
-    """The most that a batch can cost."""
-    return sum(worst(request, batch=True) for request in requests.values())
-
-
 def _failure(error: Exception) -> CloudError:
     """An SDK's error as ours, without key, request or headers."""
     name, status = type(error).__name__, getattr(error, "status_code", None)
-    message = " ".join(str(getattr(error, "api_message", None) or error).split())
-    text = scrub(f"{name}{f' {status}' if status else ''}: {message}")[:300]
+    message = " ".join(str(getattr(error, "api_message", None) or error).split()) or "no reason was given"
+    if status:
+        name = f"{name} {status}"
+    text = scrub(f"{name}: {message}")[:300]
     if status in (401, 403):
         return NoKey(f"the API refused the key ({text})")
     if status == 404:

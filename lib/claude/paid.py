@@ -14,8 +14,8 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.claude.client import Claude, NoBatch, NotAnswered, Reply, WrongModel, worst_of_batch
-from lib.claude.prices import CloudError, Request, Spent, same_model
+from lib.claude.client import Claude, NotAnswered, NotFound, Reply, WrongModel
+from lib.claude.prices import CloudError, Request, Spent, same_model, worst
 from lib.claude.store import BATCH, ENDED, REPLY, Store
 from lib.log import Row, now
 
@@ -111,6 +111,7 @@ class Paid:
 
     async def _once(self, ask: Ask) -> Row | Fault:
         """The same ask twice at a time is one call."""
+        # Two cases may have the same answer: while the first call flies, the store does not know it yet.
         if ask.key not in self._flying:
             task = self._flying[ask.key] = asyncio.ensure_future(self._answer(ask))
             task.add_done_callback(lambda _: self._flying.pop(ask.key, None))
@@ -139,12 +140,14 @@ class Paid:
     async def _answer_batch(self, asks: Sequence[Ask]) -> list[Row | Fault]:
         wanted = {ask.key: ask for ask in asks}
         self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
+        # Read first what was sent before a kill: its calls are paid for and must not be sent again.
         for sent in self.store.pending():
             if any(key in wanted and not self.store.reply(key) for key in _abouts(sent)):
                 before = self.cost.dollars
                 await self._finish(sent)
                 self.client.budget.book(self.cost.dollars - before)
         faults: dict[str, Fault] = {}
+        # What was faulty goes out again in a batch of its own: a batch cannot be added to.
         for attempt in range(self.asks):
             missing = {k: a for k, a in wanted.items() if not self.store.reply(k) and faults.get(k, Fault("")).again}
             if missing:
@@ -155,8 +158,9 @@ class Paid:
         """Send one batch and store its replies; returns the faults by key."""
         requests = {key: ask.request() for key, ask in asks.items()}
         calls = [{"key": key, **ask.about} if ask.about else key for key, ask in asks.items()]
-        most, before = worst_of_batch(requests), self.cost.dollars
-        batch = await self.client.start_batch(requests)
+        most = sum(worst(request, batch=True) for request in requests.values())
+        before = self.cost.dollars
+        batch = await self.client.start_batch(requests, most)
         paid = most  # until it is read
         try:
             # The id is on disk before anything else happens: from here on a kill loses nothing.
@@ -205,16 +209,17 @@ class Paid:
                 if results is not None:
                     return results
                 unknown = outage = 0
-            except NoBatch as error:
+            except NotFound as error:
                 unknown += 1
-                if error.archived or unknown > UNKNOWN:
+                if error.gone or unknown > UNKNOWN:
                     say(f"{error}: it is given up, counts at its worst, and what it asked is asked again")
                     return None
             except NotAnswered as error:
                 outage += 1
+                why = f"batch {batch} cannot be looked at ({error})"
                 if not error.passing or outage > OUTAGE:
-                    raise
-                say(f"batch {batch} cannot be looked at ({error}): trying again, {outage} of {OUTAGE}")
+                    raise NotAnswered(f"{why}; it is not lost: a later call reads it") from None
+                say(f"{why}: trying again, {outage} of {OUTAGE}")
             await asyncio.sleep(pause)
             pause = min(self.poll, pause * 2)
 

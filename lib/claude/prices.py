@@ -19,7 +19,7 @@ PRICED = "2026-11-23"  # the day on which these prices were read; prices are not
 BATCH_SHARE = 0.5  # of the price
 CACHE_READ, CACHE_WRITE, CACHE_WRITE_1H = 0.1, 1.25, 2.0  # of the input price
 UNSEEN = 1000  # tokens that the API may add to a request (the schema's own prompt); an upper bound
-Request = dict[str, Any]
+Request = dict[str, Any]  # free form: JSON as the API takes it
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ class Budget:
     async def hold(self, most: float) -> None:
         """Set money aside for a call; waits while calls in flight may free enough. Raises BudgetSpent."""
         async with self._settled:
+            # It waits before it refuses: a call in flight holds its worst and mostly gives nearly all of it back.
             await self._settled.wait_for(lambda: not self.flying or self.spent + self.held + most <= self.cap)
             if self.spent + self.held + most > self.cap:
                 raise BudgetSpent(

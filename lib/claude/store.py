@@ -14,7 +14,7 @@ from lib import log
 from lib.log import Hashed, Log, Row
 
 NAME = "judgments.jsonl"  # beside the ledger: what was paid for once serves every run of the folder
-REPLY, BATCH, ENDED = "reply", "batch", "batch ended"  # the three types of line
+REPLY, BATCH, ENDED, CANDIDATE = "reply", "batch", "batch ended", "candidate"  # the types of line
 
 
 class Store(Log):
@@ -54,6 +54,7 @@ class Store(Log):
         with self._lock:
             rows = super().catch_up()
             for row in rows:
+                # A faulty reply holds no value: it was paid for, and answers nothing.
                 if row["type"] == REPLY and "value" in row:
                     self._values[row["key"]] = row
                 elif row["type"] == BATCH:
@@ -69,20 +70,29 @@ class Store(Log):
         return iter([r for r in self.rows if r["type"] == REPLY])
 
 
-def paid(path: Path) -> float:
-    """Dollars that a store stands for, those of runs that crashed among them: what replies cost, and the most that
-    batches can have cost that are not read yet or never can be. Raises Tampered."""
+def book(path: Path, model: str, dollars: float) -> None:
+    """Put on disk what a model cost that was asked for answers: the record of its run says it too, unless the run
+    crashes before it has one."""
+    if dollars:
+        Store(path).append({"type": CANDIDATE, "model": model, "dollars": dollars, "at": log.now()})
+
+
+def paid(path: Path, candidates: bool = False) -> float:
+    """Dollars that judging cost, runs that crashed among it: of replies, and the most that batches can have cost that
+    are not read yet or never can be. With `candidates`, the dollars that models cost for their answers. Raises Tampered.
+    """
     if not path.exists():
         return 0.0
     about = path.stat()
-    return _paid(path, about.st_size, about.st_mtime_ns)
+    return _paid(path, candidates, about.st_size, about.st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
-def _paid(path: Path, size: int, changed: int) -> float:
+def _paid(path: Path, candidates: bool, size: int, changed: int) -> float:
     store = Store(path)
-    pending = sum(batch.get("worst", 0.0) for batch in store.pending())
-    return pending + sum(row.get("dollars", 0.0) for row in store.rows)
+    rows = [row for row in store.rows if (row["type"] == CANDIDATE) == candidates]
+    pending = [] if candidates else store.pending()
+    return sum(row.get("dollars", 0.0) for row in rows) + sum(batch.get("worst", 0.0) for batch in pending)
 
 
 def verify(path: Path) -> list[str]:

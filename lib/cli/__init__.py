@@ -10,8 +10,8 @@ import sys
 
 import click
 
-from lib.cli import loop, runs, study, train
-from lib.files import Exit, OneLine
+from lib.cli import loop, ruler, runs, study, train
+from lib.files import RULER, Exit, OneLine
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,7 +21,7 @@ def notch() -> None:
 
 
 for command in (
-    runs.doctor, runs.freeze, runs.run, runs.seal_command, runs.calibrate, runs.rejudge, runs.report, runs.verify,
+    runs.doctor, ruler.ruler, runs.freeze, runs.run, runs.seal_command, runs.calibrate, runs.rejudge, runs.report, runs.verify,
     study.study, study.confirm, study.compare, train.train, loop.loop, loop.log, loop.propose, loop.next_command,
 ):  # fmt: skip
     notch.add_command(command)
@@ -30,6 +30,8 @@ for command in (
 def main(argv: list[str] | None = None) -> None:
     """Entry point: every expected error is one line on stderr and an exit code."""
     os.environ.setdefault("MPLBACKEND", "Agg")
+    if os.environ.get("NOTCH_RULER"):
+        os.environ["NOTCH_RULER"] = str(RULER)  # a kernel may start in another folder
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a name that this terminal cannot show must not end a study

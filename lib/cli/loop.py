@@ -8,20 +8,21 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, line, say_report, store_runs, values
+from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, folder_of, line, say_report, values
 from lib.files import Exit
 
 shown = partial(click.option, show_default=True)
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
 
 
-def _store_runs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[Path, int]:
+def _folder_of(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[Path, int]:
     """A whole number is a count of runs, anything else a folder; `./20` is a folder of that name."""
     counts = [int(text) for text in given if text.isdigit()]
     folders = [Path(text) for text in given if not text.isdigit()]
@@ -29,11 +30,11 @@ def _store_runs(ctx: click.Context, param: click.Parameter, given: tuple[str, ..
         raise click.BadParameter("give it once with a number and once with a folder", ctx, param)
     if folders and folders[0].is_file():
         raise click.BadParameter(f"{folders[0]} is a file; expected a number of runs or a folder", ctx, param)
-    return store_runs(ctx, param, folders[0] if folders else None), counts[0] if counts else 20
+    return folder_of(ctx, param, folders[0] if folders else None), counts[0] if counts else 20
 
 
 RUNS_AND_COUNT = click.option(
-    "--runs", multiple=True, metavar="N|DIR", callback=_store_runs,
+    "--runs", multiple=True, metavar="N|DIR", callback=_folder_of,
     help="A number: how many sealed runs the folder shall hold in the end, so that calling it again resumes "
     "(default: 20). A folder: where they are (default: runs). Give it twice for both; a folder called 20 is ./20.",
 )  # fmt: skip
@@ -83,9 +84,7 @@ def base_of(parameters: tuple[tuple[str, str], ...]) -> Any:
     "--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call; kept as an event."
 )
 @click.option("--report/--no-report", default=True, help="Write the report at the end.")
-def loop(runs: tuple[Path, int], steer_folder: Path | None, proposer: str, plan: Path | None, proposer_model: str | None,
-         parameters: Any, seed: int, dollars: float, minutes: float, crashes: int, refusals: int, patience: int,
-         repeats: int, screen: bool, confirm: bool, wait: float, most_wait: float, accept_measure: bool, report: bool) -> int:  # fmt: skip
+def loop(runs: tuple[Path, int], steer_folder: Path | None, parameters: Any, report: bool, **options: Any) -> int:
     """Run experiments unattended: propose, check, screen, decide, confirm, record, until the folder holds N runs.
 
     Calling the same again goes on where it was. The folder `steer` beside the runs steers it: next.md (one wish),
@@ -98,15 +97,22 @@ def loop(runs: tuple[Path, int], steer_folder: Path | None, proposer: str, plan:
 
     folder, total = runs
     settings = Settings(
-        total=total, base=base_of(parameters), rules=Rules(screen, confirm, patience, repeats),
-        limits=Limits(dollars, minutes, crashes, refusals), wait=wait, most_wait=most_wait,
-        accept_measure=accept_measure,
-    )  # fmt: skip
-    ask = _proposer(proposer, plan, proposer_model, seed, dollars)
-    with contextlib.closing(ask) if proposer == "claude" else contextlib.nullcontext():
+        total=total,
+        base=base_of(parameters),
+        rules=Rules(**_those_of(Rules, options)),
+        limits=Limits(**_those_of(Limits, options)),
+        **_those_of(Settings, options),
+    )
+    ask = _proposer(*(options[name] for name in ("proposer", "plan", "proposer_model", "seed", "dollars")))
+    with contextlib.closing(ask) if options["proposer"] == "claude" else contextlib.nullcontext():
         code = _follow(Loop(folder, steer_folder or steering.default_folder(folder), settings, ask))
     _closing(folder, report)
     return code
+
+
+def _those_of(form: type, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that a form has fields for."""
+    return {field.name: options[field.name] for field in fields(form) if field.name in options}
 
 
 def _proposer(name: str, plan: Path | None, model: str | None, seed: int, dollars: float) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,16 +17,14 @@ if TYPE_CHECKING:
 TEXTS = ("hypothesis", "of", "adapter", "model", "method", "request")  # parameters whose value is not read as YAML
 
 
-def store_runs(_: Any, __: Any, value: Path | None) -> Path:
-    """The folder of runs, in the environment so that kernels see it."""
-    if value:
-        os.environ["NOTCH_RUNS"] = str(value.resolve())
-    return runs_folder()
+def folder_of(_: Any, __: Any, value: Path | None) -> Path:
+    """The folder of runs."""
+    return value.resolve() if value else runs_folder()
 
 
 def _runs(must_exist: bool) -> Any:
     folder = click.Path(exists=must_exist, file_okay=False, path_type=Path)
-    return click.option("--runs", type=folder, callback=store_runs, help="Folder of sealed runs (default: runs).")
+    return click.option("--runs", type=folder, callback=folder_of, help="Folder of sealed runs (default: runs).")
 
 
 RUNS = _runs(must_exist=False)
@@ -44,13 +41,13 @@ def values(parameters: Iterable[tuple[str, str]], as_yaml: Iterable[str] = ()) -
     """Parameters by name, those of -p over those of -y. Raises BadParameters."""
     from lib.lab.base import BadParameters
 
-    given: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for text in as_yaml:
         mapping = value("-y", text)
         if not isinstance(mapping, dict):
             raise BadParameters(f"-y {text!r}: expected a mapping such as '{{model: smollm2}}'")
-        given |= mapping
-    return given | {name: text if name in TEXTS else value(name, text) for name, text in parameters}
+        by_name |= mapping
+    return by_name | {name: text if name in TEXTS else value(name, text) for name, text in parameters}
 
 
 def value(name: str, text: str) -> Any:
@@ -67,7 +64,7 @@ def value(name: str, text: str) -> Any:
 def line(record: Record) -> str:
     """One line about a run."""
     scores, decision, status = record.scores, record.decision, record.status
-    if scores is None or status == "invalid":
+    if scores is None or status in ("invalid", "incomplete"):  # no quality of what is not fully judged
         return f"{record.id}: {status}, {decision.reason}"
     if record.kind == "confirm" and not decision.against:
         status = "first look"  # kept as what later looks must beat, not as a win
@@ -87,7 +84,8 @@ def say_report(runs: Path) -> None:
 
     notebook, page = site.notebook_path(runs, "20_report"), site.page_path(runs, "20_report")
     click.echo(f"report: {_short(notebook)} (rendered: {_short(page)})")
-    for text in tables.headlines(Ledger.read(runs)):
+    ledger = Ledger.read(runs)
+    for text in [*tables.broken(ledger), *tables.headlines(ledger)]:
         click.echo(f"  {text}")
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lib.cli.options import AS_JSON, JUDGE, PARAMETERS, RUNS, SEALED_RUNS, YAML, line, say_report, values
-from lib.files import ROOT, RULER, Exit, Tampered, locked, runs_at
+from lib.files import ROOT, RULER, Exit, Tampered, locked
 
 
 @click.command()
+@click.option("--try", "model", metavar="MODEL", help="Try a model instead: load, batch, the dev gate, twenty steps of "
+              "training, and how long and how dear a study would be. Seals nothing.")  # fmt: skip
 @RUNS
 @AS_JSON
-def doctor(runs: Path, as_json: bool) -> int:
+def doctor(model: str | None, runs: Path, as_json: bool) -> int:
     """Say what this machine has, what is missing and what to do about it."""
     from lib.desk import doctor
 
+    if model is not None:
+        return _try(model, as_json)
     machine = doctor.doctor(runs)
     if as_json:
         click.echo(json.dumps(machine, indent=1))
@@ -26,6 +32,22 @@ def doctor(runs: Path, as_json: bool) -> int:
         for row in machine["checks"]:
             click.echo(f"{'ok ' if row['ok'] else '-- '} {row['what']}: {row['found']}")
     return Exit.OK if machine["ok"] else Exit.MISSING
+
+
+def _try(model: str, as_json: bool) -> int:
+    """Print the figures of a trial, each as soon as it is there; together they are what to paste into a report."""
+    from lib.desk.trial import trial
+
+    figures = []
+    for figure in trial(model):
+        figures.append(figure)
+        if sys.stderr.isatty():
+            click.echo("\r\x1b[K", err=True, nl=False)  # the bar of the training
+        if not as_json:
+            click.echo(f"{'ok ' if figure.ok else '-- '} {figure.what}: {figure.value}")
+    if as_json:
+        click.echo(json.dumps([asdict(figure) for figure in figures], indent=1))
+    return Exit.OK if all(figure.ok for figure in figures) else Exit.FAILED
 
 
 @click.command()
@@ -97,15 +119,15 @@ def calibrate(judge: str, against: tuple[str, ...], parameters: Any, name: str, 
 @RUNS
 def rejudge(run: tuple[str, ...], without: str, judge: str, parameters: Any, name: str, runs: Path) -> None:
     """Judge the stored answers of runs again without one dimension, beside a placebo with all five."""
-    given = {"runs": list(run), "without": without.replace("-", "_"), "judge": judge}
-    _seal("13_rejudge", values(parameters) | given, name, runs)
+    question = {"runs": list(run), "without": without.replace("-", "_"), "judge": judge}
+    _seal("13_rejudge", values(parameters) | question, name, runs)
 
 
 def _seal(template: str, parameters: dict[str, Any], name: str, runs: Path) -> None:
     """Run a template that measures the measure; what it takes is said before it is spent."""
     from lib.lab import execute
 
-    click.echo(execute.accept(template, parameters).plan, err=True)
+    click.echo(execute.accept(template, parameters, runs).plan, err=True)
     click.echo(line(execute.run(template, parameters, name, runs)))
 
 
@@ -129,11 +151,9 @@ def _against(judge: str, files: tuple[str, ...], parameters: dict[str, Any], run
             rows, missing = against.read(stored.convert(file, None, None))
             judged += rows
             unjudged += missing
-    with (
-        tempfile.TemporaryDirectory(prefix="notch-") as folder,
-        runs_at(runs if set(files) == {"verdicts"} else Path(folder)),
-    ):
-        the_judge = judge_named(judge, None, bool(parameters.get("batch")), parameters.get("judging"))
+    with tempfile.TemporaryDirectory(prefix="notch-") as temp:
+        folder = runs if set(files) == {"verdicts"} else Path(temp)
+        the_judge = judge_named(judge, None, bool(parameters.get("batch")), parameters.get("judging"), folder)
         if hasattr(the_judge, "check"):
             the_judge.check()
         pairs, unscored = against.compare(the_judge, judged)

@@ -37,7 +37,7 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
     from lib.runs.ledger import Ledger
 
     the_plan = studies.read(plan)
-    began, ran, crashed = time.time(), 0, 0
+    began, ran, crashed, unfinished = time.time(), 0, 0, 0
     live = Live(runs, site.page_path(runs, "live"), the_plan.name, len(the_plan.entries))
     live.show(0, the_plan.entries[0].name)
     entries: set[str] = set()  # a look at the sealed gate can report twice
@@ -45,6 +45,7 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
         for progress in studies.run(the_plan, runs, workers):
             ran += progress.state == "ran"
             crashed += progress.state == "crashed"
+            unfinished += progress.state == "unfinished"
             if progress.state == "ran" and progress.record:
                 bar.write(line(progress.record))
             else:
@@ -54,10 +55,11 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
             entries.add(progress.entry.name)
             live.show(len(entries), the_plan.after(progress.entry), progress.state == "ran")
     live.end(f"{ran} runs, {crashed} crashed, {len(entries)} of {len(the_plan.entries)} rows of the plan done")
-    if not ran and not crashed:
+    if not ran and not crashed and not unfinished:
         click.echo("nothing to run: every run of this plan is sealed")
     else:
-        failed = f", {crashed} crashed" if crashed else ""
+        counts = {"crashed": crashed, "wait for their judge": unfinished}
+        failed = "".join(f", {count} {what}" for what, count in counts.items() if count)
         click.echo(f"{ran} runs in {time.time() - began:.0f} s{failed}")
     if report and (ran or not site.notebook_path(runs, "20_report").exists()):
         site.write(runs, None)
@@ -66,7 +68,7 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
         click.echo(tables.reproduction(here, there) or "no run of runs/ to compare with")
     if report:
         say_report(runs)
-    return Exit.RUN_FAILED if crashed else Exit.OK
+    return Exit.RUN_FAILED if crashed or unfinished else Exit.OK
 
 
 @click.command()
@@ -95,14 +97,14 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
 
     if bool(run) + bool(models) + bool(base) > 1:
         raise BadParameters("RUN, --models and --base are three different questions; ask one at a time")
-    given = values(parameters)
+    common = values(parameters)
     if models:
-        _say_sides(bases.compare(runs, models.split(","), given, name))
+        _say_sides(bases.compare(runs, models.split(","), common, name))
         return
     if base:
-        _say_sides(bases.base(runs, base, old, given, name))
+        _say_sides(bases.base(runs, base, old, common, name))
         return
-    if given or name:
+    if common or name:
         raise BadParameters(
             "-p and --name go with --models or --base; a look at the sealed gate repeats a kept run as it is"
         )
@@ -127,8 +129,8 @@ def compare(first: str, second: str, runs: Path) -> None:
     from lib.runs.ledger import Ledger
 
     try:
-        said, table = run_table.pairs(Ledger.read(runs), first, second)
+        sentence, table = run_table.pairs(Ledger.read(runs), first, second)
     except ValueError as error:
         raise BadParameters(str(error)) from error
     click.echo(table.to_string(index=False, float_format="{:.3f}".format))
-    click.echo(said)
+    click.echo(sentence)

@@ -10,12 +10,15 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lib.cli.options import AS_JSON, PARAMETERS, RUNS, YAML, values
-from lib.files import ROOT, Exit, environment
+from lib.files import ROOT, Exit
+
+if TYPE_CHECKING:
+    from lib.runs.record import TrainingRecord
 
 MINUTE = 60.0  # s between two lines where there is no terminal
 
@@ -40,56 +43,63 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
     from lib.lab.base import BadParameters
     from lib.loop import training_requests as requests
 
-    if (approve or reject) and not request:
-        raise BadParameters("--approve and --reject go with --request ID")
-    steer = steer or requests.default_folder()
+    given = values(parameters, as_yaml)
+    _refuse_both({"--requests": listed, "--approve": approve, "--reject": reject, "--from-run": from_run})
+    _refuse_both(
+        {"--request": request, "--requests": listed, "--from-run": from_run, "-p or -y": given and not from_run}
+    )
+    if (approve or reject) and not request or who and not (approve or reject):
+        raise BadParameters("--approve and --reject go with --request ID, and --who with one of the two")
+    steer, who = steer or requests.default_folder(runs), who or getpass.getuser()
     if listed:
         for one in requests.requests(steer):
-            click.echo(
-                f"{one.id}: {one.state}, expected {one.expected:+.3f}, {' '.join(one.why.split())} {one.unchecked}".rstrip()
-            )
+            why = " ".join(one.why.split())
+            click.echo(f"{one.id}: {one.state}, expected {one.expected:+.3f}, {why} {one.unchecked}".rstrip())
         return Exit.OK
-    if approve or reject:
-        who = who or getpass.getuser()
-        decided = requests.reject(steer, request, reject, who) if reject else requests.approve(steer, request, who)
-        click.echo(f"{decided.id} is {decided.state}" + (f"; now: {decided.command}" if approve else ""))
+    if reject:
+        click.echo(f"{requests.reject(steer, request, reject, who).id} is rejected")
         return Exit.OK
-    given = values(parameters, as_yaml)
-    if from_run:
-        from lib.runs.ledger import Ledger
-
-        record = Ledger.read(runs).get(from_run)
-        if not (runs / record["id"] / "adapter").is_dir():
-            raise BadParameters(f"{record['id']} has no adapter; --from-run names a run of `notch train`")
-        given = {"model": record["model"], **given, "adapter": record["id"]}
-    record = _asked(request, given, name, steer, runs) if request else _train(given, name, runs)
+    if approve:
+        one = requests.approve(steer, request, who)
+        click.echo(f"{one.id} is {one.state}; now: {one.command}")
+        return Exit.OK
+    if request:
+        record = _train_request(steer, request, name, runs)
+    else:
+        record = _train(_going_on(given, from_run, runs), name, runs)
     click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else summary(record, runs))
     return Exit.OK
 
 
-def summary(record: dict[str, Any], runs: Path) -> str:
-    """One line about a training, and one with the command that measures it."""
-    found = record["found"]
-    where = "" if runs.resolve() == (ROOT / "runs").resolve() else f" --runs {runs}"
-    then = f'\nmeasure it: notch run -p lever adapter -p adapter {record["id"]} -p model {record["model"]} -p hypothesis "..."{where}'
-    if not found["curve"]:
-        return f"{record['id']}: {len(record['found']['parameters']['merge'])} adapters merged, {found['adapter_bytes'] / 1000:.0f} kB{then}"
-    first, last = found["curve"][0], found["curve"][found["epoch"]]
-    return (
-        f"{record['id']}: {found['method']} on {found['data']['train']} pairs in {record['seconds']:.0f} s, valid loss "
-        f"{first['valid_loss']:.3f} -> {last['valid_loss']:.3f} at epoch {found['epoch']}, adapter of "
-        f"{found['adapter_bytes'] / 1000:.0f} kB{then}"
-    )
+def _refuse_both(options: dict[str, Any]) -> None:
+    """Refuse two options of which one would have no effect."""
+    from lib.lab.base import BadParameters
+
+    both = [option for option, value in options.items() if value]
+    if len(both) > 1:
+        raise BadParameters(f"{both[0]} and {both[1]} cannot act together; take one of the two out")
 
 
-def _asked(request: str, given: dict[str, Any], name: str, steer: Path, runs: Path) -> dict[str, Any]:
+def _going_on(given: dict[str, Any], from_run: str, runs: Path) -> dict[str, Any]:
+    """Parameters of a training that goes on from the adapter of a run, if one is named."""
+    from lib.lab.base import BadParameters
+    from lib.runs.ledger import Ledger
+
+    if not from_run:
+        return given
+    _refuse_both({"--from-run": from_run, "-p adapter": given.get("adapter")})
+    record = Ledger.read(runs).get(from_run)
+    if not (runs / record.id / "adapter").is_dir():
+        raise BadParameters(f"{record.id} has no adapter; --from-run names a run of `notch train`")
+    return {"model": record.model, **given, "adapter": record.id}
+
+
+def _train_request(steer: Path, request: str, name: str, runs: Path) -> TrainingRecord:
     """Train an approved request; its state follows what happens."""
     from lib.lab.base import BadParameters
     from lib.loop import training_requests as requests
 
     one = requests.get(steer, request)
-    if given:
-        raise BadParameters(f"request {one.id} has its own parameters; -p and -y would train something else")
     if one.state != "approved":
         raise BadParameters(
             f"request {one.id} is {one.state}; only an approved one is trained (--approve, by a person)"
@@ -106,26 +116,41 @@ def _asked(request: str, given: dict[str, Any], name: str, steer: Path, runs: Pa
     except BaseException as error:
         requests.advance(steer, one.id, "approved", why=f"the training failed: {' '.join(str(error).split())[:200]}")
         raise
-    requests.advance(steer, one.id, "delivered", run=record["id"])
+    requests.advance(steer, one.id, "delivered", run=record.id)
     return record
 
 
-def _train(parameters: dict[str, Any], name: str, runs: Path) -> dict[str, Any]:
+def _train(parameters: dict[str, Any], name: str, runs: Path) -> TrainingRecord:
     from lib.lab import execute
+    from lib.lab.training import PROGRESS
 
-    with bar():
-        return execute.run("11_train", parameters, name, runs)
+    with progress() as file:
+        return execute.run("11_train", parameters, name, runs, environment={PROGRESS: str(file)})  # type: ignore[return-value]
+
+
+def summary(record: TrainingRecord, runs: Path) -> str:
+    """One line about a training, and one with the command that measures it."""
+    what, size = record.found, f"{record.found.adapter_bytes / 1000:.0f} kB"
+    if what.curve:
+        first, last = what.curve[0]["valid_loss"], what.curve[what.epoch]["valid_loss"]
+        done = (f"{what.method} on {what.data['train']} pairs in {record.seconds:.0f} s, valid loss {first:.3f} -> "
+                f"{last:.3f} at epoch {what.epoch}, adapter of {size}")  # fmt: skip
+    else:
+        done = f"{len(what.parameters['merge'])} adapters merged, {size}"
+    where = "" if runs.resolve() == (ROOT / "runs").resolve() else f" --runs {runs}"
+    use = f'notch run -p lever adapter -p adapter {record.id} -p model {record.model} -p hypothesis "..."{where}'
+    return f"{record.id}: {done}\nmeasure it: {use}"
 
 
 @contextlib.contextmanager
-def bar() -> Iterator[None]:
-    """What the kernel tells of its progress, through a file: a bar on a terminal, a line a minute elsewhere."""
+def progress(every: float = MINUTE) -> Iterator[Path]:
+    """What the kernel says of its progress, through a file: a bar on a terminal, a line a minute elsewhere."""
     done, terminal = threading.Event(), sys.stderr.isatty()
-    with tempfile.TemporaryDirectory(prefix="notch-") as temp, environment(NOTCH_PROGRESS=f"{temp}/progress"):
+    with tempfile.TemporaryDirectory(prefix="notch-") as temp:
         path = Path(temp) / "progress"
 
         def follow() -> None:
-            while not done.wait(0.5 if terminal else MINUTE):
+            while not done.wait(0.5 if terminal else every):
                 if path.exists():
                     state = path.read_text(encoding="utf-8")
                     click.echo(f"\r{state}" if terminal else state.rstrip(), err=True, nl=not terminal)
@@ -133,7 +158,7 @@ def bar() -> Iterator[None]:
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
         try:
-            yield
+            yield path
         finally:
             done.set()
             thread.join()

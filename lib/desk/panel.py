@@ -38,7 +38,9 @@ class Panel:
 
         cases = explore.cases()
         options = [(TYPED, ""), *((f"{c.gate} · {c.task}", c.task) for c in cases)]
-        picked = task if any(task == c.task for c in cases) else "" if task else cases[0].task
+        picked = task or cases[0].task
+        if not any(picked == c.task for c in cases):
+            picked = ""  # typed by hand
         self.models = explore.models()
 
         def plain(name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lib.desk.panel import shown
 from lib.files import RULER, runs_folder, sha256
@@ -29,7 +29,8 @@ from lib.runs.ledger import Ledger
 from lib.runs.record import CaseRow, Record
 from lib.runs.verify import RATABLE, RATED, RATINGS, item_of
 
-SIDES = ("A", "B")
+Side = Literal["A", "B"]
+SIDES: tuple[Side, ...] = ("A", "B")
 CHOICES = {"a": "A helps more", "t": "tie", "b": "B helps more"}
 SCORES = "12345"
 BACK = "u"
@@ -46,7 +47,7 @@ class Item:
     run: str
     fingerprint: str
     answer: Answer
-    gold: str  # side that gold is shown on
+    gold: Side  # that gold is shown on
 
     @property
     def sets(self) -> dict[str, Gold | Answer]:
@@ -96,12 +97,14 @@ class Session:
         cases = {c.id: c for c in self.frozen.cases if c.gate in RATABLE}
         items: dict[str, Item] = {}
         for record, row in self.answers:
+            assert row.answer is not None  # only rows with one are listed
             name = item_of(row.case, row.answer)
             if row.case in cases and name not in items:
                 gold = SIDES[int(self._draw(name, "side"), 16) % len(SIDES)]
                 items[name] = Item(name, cases[row.case], record.id, record.fingerprint, row.answer, gold)
         return sorted(items.values(), key=lambda item: self._draw(item.id, "place"))
 
+    # By a hash of the answer's own words: a later run puts its items between the others and moves none of them.
     def _draw(self, name: str, what: str) -> str:
         return sha256(f"{self.seed} {what} {name}")
 
@@ -195,9 +198,10 @@ class Session:
         pairs = []
         for rating in self.rated:
             row = judged.get((rating.run, rating.case))
-            if row is not None and rating.fingerprint == fingerprint:
-                quality = rating.quality(blend)
-                pairs.append(Pair(rating.case, rating.verdict, row.judgment.verdict, quality, row.quality))
+            if row is None or row.judgment is None or row.quality is None or rating.fingerprint != fingerprint:
+                continue
+            person = rating.quality(blend)
+            pairs.append(Pair(rating.case, rating.verdict, row.judgment.verdict, person, row.quality))
         return pairs
 
     @property
@@ -313,7 +317,8 @@ class Panel:
         if not showing or item is None:
             return
         self.task.value = f"<div class='notch-task'><small>task</small> {html.escape(item.case.task)}</div>"
-        sets = "".join(_set(side, text, bool(asked) and asked[1] == side) for side, text in item.sets.items())
+        due = asked[1] if asked else ""
+        sets = "".join(_set(side, text, side == due) for side, text in item.sets.items())
         self.sets.value = f"<div class='notch-sets'>{sets}</div>"
         head, text = "Which set would help you more to plan this task?", ""
         if asked:

@@ -107,7 +107,7 @@ class Desk:
         lines = [f"**{doing(self.steer)}** Sealed: {plural(len(ledger.records), 'run')}."]
         if champion:
             lines.append(
-                f"Champion: {champion.id} at {champion.scores.quality:.3f}; attempts since: {state.runs_since_keep(ledger, era)}."
+                f"Champion: {champion.id} at {champion.scored.quality:.3f}; attempts since: {state.runs_since_keep(ledger, era)}."
             )
         lines.append(f"Confirmed on the sealed gate: {look.of if look else 'nothing'}, after "
                      f"{plural(len(ledger.looks()), 'look')}.")  # fmt: skip
@@ -239,7 +239,7 @@ class Panel:
             except Tampered as error:
                 part = Markdown(f"**{cell(str(error))}**")
             if self.before.get(name) == part:
-                continue
+                continue  # what is set again flickers, and a selection in it is lost
             self.before[name] = part
             if isinstance(part, Picture):
                 data = part._repr_mimebundle_()[0]
@@ -252,7 +252,12 @@ class Panel:
         import ipywidgets as w
 
         button = w.Button(description=label)
-        button.on_click(lambda _: (act(), self.refresh()))
+
+        def clicked(_: Any) -> None:
+            act()
+            self.refresh()
+
+        button.on_click(clicked)
         return button
 
     def _box(self, name: str, text: str, label: str, hint: str) -> Any:
@@ -266,7 +271,12 @@ class Panel:
         import ipywidgets as w
 
         switch = w.ToggleButton(value=on, description=label)
-        switch.observe(lambda change: (self.desk.switch(name, change["new"]), self.refresh()), "value")
+
+        def changed(change: Any) -> None:
+            self.desk.switch(name, change["new"])
+            self.refresh()
+
+        switch.observe(changed, "value")
         return switch
 
     def _approvals(self) -> Any:

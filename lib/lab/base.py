@@ -5,26 +5,34 @@ Knows parameters, keys, records and the clock. Does not know what is done with t
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 from typing_extensions import Self
 
-from lib.files import RULER, Exit, OneLine
+from lib.files import RULER, Exit, OneLine, runs_folder
 from lib.forms import Text, form
 from lib.lab.offline import OfflineJudge
 from lib.lab.show import Markdown, cell
 from lib.log import now
 from lib.measure.judge import Judge
 from lib.measure.ruler import Ruler
+from lib.models import load
 from lib.runs.ledger import Ledger, NoRun
 from lib.runs.provenance import code_state, machine, run_key
-from lib.runs.record import Decision, Record, Result, record_of
+from lib.runs.record import Decision, Json, Record, Result, record_of
 
 DECLARED = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge",
          "gate", "seed", "batch", "judging", "of", "useful")  # of a record, as the parameters say it  # fmt: skip
+
+
+SEALED_ADAPTER = re.compile(
+    r"((runs/)?\d{4,}-[a-z0-9-]+(/adapter)?(/epoch-\d\d)?)?"
+)  # of a run by its id: it never changes
 
 
 class BadParameters(OneLine, ValueError):
@@ -34,22 +42,26 @@ class BadParameters(OneLine, ValueError):
 
 
 def judge_named(
-    name: str, ruler: Ruler | None = None, batch: bool = False, judging: dict[str, Any] | None = None
+    name: str, ruler: Ruler | None = None, batch: bool = False, judging: Json | None = None, runs: Path | None = None
 ) -> Judge:
-    """The judge of a run; `batch` and `judging` are for Claude. Raises BadParameters, UnknownModel, Tampered."""
+    """The judge of a run; `batch` and `judging` are for Claude, whose replies are stored in the folder of runs.
+
+    Raises BadParameters, UnknownModel, Tampered.
+    """
     if name == "offline":
         if batch or judging:
             raise BadParameters("batch and judging are for judge 'claude'; the offline judge takes neither")
         return OfflineJudge()
     if name != "claude":
         raise BadParameters(f"judge is {name!r}: expected offline or claude")
+    from lib.claude.store import NAME
     from lib.measure.claude_judge import ClaudeJudge
 
-    given: dict[str, Any] = {"batch": batch} | (judging or {})
+    given: Json = {"batch": batch} | (judging or {})
     if given["batch"] is not batch:
         raise BadParameters("batch is a parameter of its own; take it out of judging")
     try:
-        return ClaudeJudge(ruler, **given)
+        return ClaudeJudge(ruler, store=(runs or runs_folder()) / NAME, **given)
     except (ValueError, TypeError) as error:
         raise BadParameters(str(error)) from error
 
@@ -73,9 +85,12 @@ class Clock:
         return time.perf_counter() - self._began
 
     @property
-    def times(self) -> dict[str, Any]:
+    def times(self) -> Json:
         """The same for a record."""
         return {"started": self.started, "seconds": round(self.seconds, 3)}
+
+
+NOTHING: Json = {}
 
 
 @form(BadParameters)
@@ -84,11 +99,12 @@ class Runnable:
 
     hypothesis: Text = ""
     kind: str = ""
+    folder: Path | None = None  # of sealed runs; None in a notebook, which looks where its kernel was told to
     # What has no such parameter leaves these as they are.
-    model: ClassVar[str] = ""  # none answers
-    judge: ClassVar[str] = "offline"
-    batch: ClassVar[bool] = False
-    judging: ClassVar[dict[str, Any]] = {}
+    model = ""  # none answers
+    judge = "offline"
+    batch = False
+    judging = NOTHING
 
     @cached_property
     def ruler(self) -> Ruler:
@@ -96,24 +112,52 @@ class Runnable:
 
     @cached_property
     def the_judge(self) -> Judge:
-        return judge_named(self.judge, self.ruler, self.batch, self.judging)
+        return judge_named(self.judge, self.ruler, self.batch, self.judging, self.folder)
 
     @property
     def fingerprint(self) -> str:
         return self.ruler.fingerprint(self.the_judge.identity)
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
+    def runs_folder(self) -> Path:
+        """Where sealed runs lie."""
+        return self.folder or runs_folder()
 
     @property
-    def keyed(self) -> dict[str, Any]:
+    def ledger(self) -> Ledger:
+        """The sealed runs, as they are now."""
+        return Ledger.read(self.runs_folder)
+
+    @property
+    def parameters(self) -> Json:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("kind", "folder")}
+
+    @property
+    def keyed(self) -> Json:
         """What tells two runs of a kind apart, beside ruler and judge."""
         return self.parameters
 
     @property
+    def adapters(self) -> tuple[str, ...]:
+        """Every adapter that it names."""
+        return ()
+
+    @property
     def key(self) -> str:
-        return run_key(self.kind, self.keyed, self.fingerprint)
+        """Same key, same run. A path says only where weights lie, so what lies there is part of it too."""
+        contents = {}
+        if load.placed(self.model) and self.model:
+            contents[self.model] = load.identity(self.model)
+        for adapter in self.adapters:
+            if not SEALED_ADAPTER.fullmatch(adapter):
+                contents[adapter] = load.adapter_identity(adapter, self.runs_folder)
+        keyed = self.keyed | {"contents": contents} if contents else self.keyed
+        return run_key(self.kind, keyed, self.measured_by)
+
+    @property
+    def measured_by(self) -> str:
+        """What measures it, for its key."""
+        return self.fingerprint
 
     def check(self) -> Self:
         """Refuse what cannot run or must not. Raises BadParameters."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from lib.files import canonical, runs_at
+from lib.files import canonical
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.experiment import Experiment
@@ -21,11 +20,11 @@ from lib.runs.record import Json, Record
 FREE = ("pipeline", "decoding", "judge", "batch", "judging", "seed", "useful")  # what the caller may set, for all alike
 WHY = "In the same harness, decoded the same way, {model} shows what the model alone changes."
 REGRESSION = "On a larger base the same harness scores higher; on one of the same size the difference is chance."
-DEFAULTS: dict[str, Any] = {"pipeline": [{"step": "ask"}], "decoding": {}, "seed": 0}
+DEFAULTS: Json = {"pipeline": [{"step": "ask"}], "decoding": {}, "seed": 0}
 Made = tuple[str, Record]  # "there" or "ran", and the record
 
 
-def compare(folder: Path, models: Sequence[str], parameters: dict[str, Any], name: str = "") -> Iterator[Made]:
+def compare(folder: Path, models: Sequence[str], parameters: Json, name: str = "") -> Iterator[Made]:
     """Each model in the same harness, then the comparison. Yields after every run. Raises what `execute.run` raises."""
     candidates = [m.strip() for m in models if m.strip()]
     if len(candidates) < 2 or len(set(candidates)) < len(candidates):
@@ -38,7 +37,7 @@ def compare(folder: Path, models: Sequence[str], parameters: dict[str, Any], nam
     yield from _run(folder, wanted, parameters.get("hypothesis"), name or "models")
 
 
-def base(folder: Path, new: str, old: str, parameters: dict[str, Any], name: str = "") -> Iterator[Made]:
+def base(folder: Path, new: str, old: str, parameters: Json, name: str = "") -> Iterator[Made]:
     """The stock pipeline, the champion's and every anchor's, each on the old base and on the new one.
 
     An adapter of the old base does not fit another: the champion's pipeline runs bare on both.
@@ -54,7 +53,7 @@ def base(folder: Path, new: str, old: str, parameters: dict[str, Any], name: str
     yield from _run(folder, wanted, parameters.get("hypothesis") or REGRESSION, name or f"base-{Path(new).name}")
 
 
-def harnesses(ledger: Ledger, fingerprint: str, plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def harnesses(ledger: Ledger, fingerprint: str, plain: Json) -> dict[str, Json]:
     """What a new base is tried with, by label: pipeline, decoding and seed, each combination once."""
     wanted: list[tuple[str, Json]] = [("stock", {**DEFAULTS, **plain})]
     champion = ledger.champion(fingerprint)
@@ -63,14 +62,14 @@ def harnesses(ledger: Ledger, fingerprint: str, plain: dict[str, Any]) -> dict[s
     for r in ledger.records:
         if r.kind == "experiment" and r.lever == "anchor" and r.fingerprint == fingerprint and r.scores:
             wanted.append((f"{_steps(r)}", r.attempt | {"run": r.id[:4]}))
-    found: dict[str, tuple[str, Json]] = {}
+    by_setup: dict[str, tuple[str, Json]] = {}
     for label, attempt in wanted:
         same = {k: attempt.get(k, default) for k, default in DEFAULTS.items()}
-        taken = {name for name, _ in found.values()}
+        taken = {name for name, _ in by_setup.values()}
         if label in taken:
             label = f"{label} ({attempt['run']})"
-        found.setdefault(canonical(same), (label, same))
-    return dict(found.values())
+        by_setup.setdefault(canonical(same), (label, same))
+    return dict(by_setup.values())
 
 
 def _steps(record: Record) -> str:
@@ -80,39 +79,38 @@ def _steps(record: Record) -> str:
     return f"{steps}, {drawn}" if drawn else steps
 
 
-def _harness(parameters: dict[str, Any]) -> dict[str, Any]:
+def _harness(parameters: Json) -> Json:
     """What is the same for every candidate. Raises BadParameters on what may not be set."""
-    odd = sorted(set(parameters) - {*FREE, "hypothesis"})
-    if odd:
+    fixed = sorted(set(parameters) - {*FREE, "hypothesis"})
+    if fixed:
         raise BadParameters(
-            f"{odd[0]!r} cannot be set in a comparison of models; it takes hypothesis, {', '.join(FREE)}"
+            f"{fixed[0]!r} cannot be set in a comparison of models; it takes hypothesis, {', '.join(FREE)}"
         )
     return {k: v for k, v in parameters.items() if k != "hypothesis"}
 
 
-def _anchor(candidate: str, harness: dict[str, Any], label: str) -> tuple[str, dict[str, Any]]:
+def _anchor(candidate: str, harness: Json, label: str) -> tuple[str, Json]:
     """Slug and parameters of the run of one candidate."""
     model, adapter = split(candidate)
-    told = {"hypothesis": WHY.format(model=candidate), "lever": "anchor", "model": model, "adapter": adapter}
-    return f"{label}-{Path(model).name}{'-adapter' if adapter else ''}", harness | told
+    own = {"hypothesis": WHY.format(model=candidate), "lever": "anchor", "model": model, "adapter": adapter}
+    return f"{label}-{Path(model).name}{'-adapter' if adapter else ''}", harness | own
 
 
-def _run(
-    folder: Path, wanted: dict[str, list[tuple[str, dict[str, Any]]]], hypothesis: str | None, name: str
-) -> Iterator[Made]:
+def _run(folder: Path, wanted: dict[str, list[tuple[str, Json]]], hypothesis: str | None, name: str) -> Iterator[Made]:
     # Everything is refused before anything runs: weights that the last candidate lacks cost nothing.
-    with runs_at(folder):  # an adapter by its run's id lies there
-        accepted = {k: [execute.accept("10_experiment", told) for _, told in some] for k, some in wanted.items()}
+    accepted = {}
+    for label, anchors in wanted.items():
+        accepted[label] = [execute.accept("10_experiment", parameters, folder) for _, parameters in anchors]
     chosen: dict[str, list[str]] = {}
-    for label, some in wanted.items():
-        for (slug, told), experiment in zip(some, accepted[label], strict=True):
+    for label, anchors in wanted.items():
+        for (slug, parameters), experiment in zip(anchors, accepted[label], strict=True):
             have = sealed(Ledger.read(folder), experiment)  # type: ignore[arg-type]
-            record = have or execute.run("10_experiment", told, slug, folder)
+            record = have or execute.run("10_experiment", parameters, slug, folder)
             chosen.setdefault(label, []).append(record.id)
             yield ("there" if have else "ran"), record
-    parameters = {"groups": chosen} | ({"hypothesis": hypothesis} if hypothesis else {})
-    with runs_at(folder):
-        comparison = execute.accept("15_models", parameters)
-        have = Ledger.read(folder).by_key(comparison.key)
-        made = have or execute.run("15_models", parameters, name, folder)
-    yield ("there" if have else "ran"), made
+    parameters = {"groups": chosen}
+    if hypothesis:
+        parameters["hypothesis"] = hypothesis
+    comparison = execute.accept("15_models", parameters, folder)
+    have = Ledger.read(folder).by_key(comparison.key)
+    yield ("there" if have else "ran"), have or execute.run("15_models", parameters, name, folder)

@@ -46,7 +46,7 @@ class Judges:
         self.spent = 0.0
         self._last: Any = None
 
-    def judging(self, replicate: int) -> dict[str, Any]:
+    def judging(self, replicate: int) -> Json:
         """Parameters of one replicate, with what is left of the cap. Raises BudgetSpent."""
         if self.experiment.judge != "claude":
             return {}
@@ -59,7 +59,7 @@ class Judges:
     def of(self, replicate: int) -> Judge:
         """A judge that asks afresh for each replicate; the offline judge is always the same."""
         e = self.experiment
-        self._last = judge_named(e.judge, e.ruler, e.batch, self.judging(replicate))
+        self._last = judge_named(e.judge, e.ruler, e.batch, self.judging(replicate), e.folder)
         return self._last
 
     def book(self, cost: RunCost) -> None:
@@ -81,10 +81,10 @@ class Calibration(Runnable):
     pipeline: list[Any] = field(default_factory=lambda: [{"step": "ask"}])
     model: str = "smollm2"
     adapter: str = ""
-    decoding: dict[str, Any] = field(default_factory=lambda: {"temp": 0.7, "top_p": 0.95})
+    decoding: Json = field(default_factory=lambda: {"temp": 0.7, "top_p": 0.95})
     judge: str = "offline"
     batch: bool = False
-    judging: dict[str, Any] = field(default_factory=dict)
+    judging: Json = field(default_factory=dict)
     gate: str = "full"
     seed: int = 0
     of: str = ""  # a run whose stored answers are judged again; empty: the first answers made here
@@ -96,18 +96,22 @@ class Calibration(Runnable):
             raise BadParameters("decoding has a seed; a calibration answers with several, starting at `seed`")
         self.experiment(0)  # says what is wrong with the rest
 
-    def experiment(self, repeat: int, judging: dict[str, Any] | None = None, greedy: bool = False) -> Experiment:
+    def experiment(self, repeat: int, judging: Json | None = None, greedy: bool = False) -> Experiment:
         """The pipeline of this calibration with the seed of one repeat, or greedy whatever its decoding says."""
         same = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "judge", "batch", "gate", "of")}
         plain = {k: v for k, v in self.decoding.items() if k == "max_tokens"}
         return Experiment(
             hypothesis=self.hypothesis, lever="decoding", decoding=plain if greedy else self.decoding,
-            seed=self.seed + repeat, judging=self.judging if judging is None else judging, **same,
+            seed=self.seed + repeat, judging=self.judging if judging is None else judging, folder=self.folder, **same,
         )  # fmt: skip
 
     @cached_property
     def base(self) -> Experiment:
         return self.experiment(0)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return self.base.adapters
 
     def check(self) -> Calibration:
         """Refuse what cannot run: bad steps, model, decoding, judge, a stored run that does not fit, a leak."""
@@ -133,7 +137,7 @@ class Calibration(Runnable):
         """Judge what must be placed, answer and judge again. Raises what an experiment raises."""
         self.check()
         clock = Clock()
-        judges, ledger = Judges(self.base), Ledger.read()
+        judges, ledger = Judges(self.base), self.ledger
         rows, cost = self._made(judges)
         pairs = self._stored() if self.of else self._answers(rows)
         for repeat in range(self.repeats):
@@ -141,14 +145,14 @@ class Calibration(Runnable):
         rows += calibrate.placed(judges.of(0), self.cases)
         rows += calibrate.control(judges.of(0), self.base.ruler.gate(self.gate), self._others())
         judges._settle()
-        found = calibrate.readings(rows)
-        found |= calibrate.worlds(rows, found["floors"], self.seed)
-        found |= {"halo": calibrate.halo(_judgments(ledger, self.fingerprint, rows)), "parameters": self.parameters}
+        findings = calibrate.readings(rows)
+        findings |= calibrate.worlds(rows, findings["floors"], self.seed)
+        findings |= {"halo": calibrate.halo(_judgments(ledger, self.fingerprint, rows)), "parameters": self.parameters}
         cost |= {"judge_dollars": round(judges.spent, 6)}
-        record = self.record(found=found, cost=cost, identity={"judge": self.the_judge.identity}, **clock.times)
+        record = self.record(found=findings, cost=cost, identity={"judge": self.the_judge.identity}, **clock.times)
         return Calibrated(self, record, rows)
 
-    def _made(self, judges: Judges) -> tuple[list[calibrate.Row], dict[str, Any]]:
+    def _made(self, judges: Judges) -> tuple[list[calibrate.Row], Json]:
         """The pipeline answered and judged again with other seeds, and greedily: rows with their answers, and the cost.
 
         The part says what the calls did, not what was asked for: a pipeline may draw where its decoding is greedy.
@@ -175,7 +179,8 @@ class Calibration(Runnable):
         # Greedy ones where there are any: their repeats cost no second call, the store knows them already.
         part = "greedy" if any(r["part"] == "greedy" for r in rows) else "fresh"
         first = [r for r in rows if r["part"] == part and r["repeat"] == 0 and r["answer"]]
-        return [(case[r["case"]], CaseRow.read(r).answer) for r in first]
+        answers = [(case[r["case"]], CaseRow.read(r).answer) for r in first]
+        return [(one, answer) for one, answer in answers if answer is not None]
 
     def _others(self) -> dict[str, list[Answer | NoAnswer]]:
         """An answer a case of the gate from every frontier that the ruler stores answers of, and from the toy."""
@@ -194,7 +199,7 @@ class Calibration(Runnable):
         return spec_gate(draft.title, draft.questions, protocol.questions, protocol.generic_titles)
 
     def _stored(self) -> list[tuple[Case, Answer]]:
-        return stored(Ledger.read(), self.of, self.base.ruler.cases)
+        return stored(self.ledger, self.of, self.base.ruler.cases)
 
     # --- what the notebook shows
 
@@ -202,7 +207,7 @@ class Calibration(Runnable):
     def plan(self) -> str:
         """What it takes, and what comparisons can see so far: to be read before money is spent."""
         cost = price(self, self.judgments)
-        return f"{self.judgments} judgments at most{cost}. {Ledger.read().sees(self.fingerprint)}"
+        return f"{self.judgments} judgments at most{cost}. {self.ledger.sees(self.fingerprint)}"
 
     def _repr_markdown_(self) -> str:
         source = f"run {self.of}" if self.of else "the first of these (a greedy one, where there is one)"
@@ -222,7 +227,7 @@ class Calibrated(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept: later runs read their floor here."""
-        found = self.record.found
+        found = self.found
         readings = found.as_dict()
         sentence = noise.sentence(readings)
         if noise.floor_of(readings, False) != found.floor:

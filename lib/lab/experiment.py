@@ -27,16 +27,16 @@ from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.show import Markdown, cell, grid, interval, number
 from lib.measure.answer import Answer, NoAnswer, spec_gate
-from lib.measure.judge import DIMENSIONS, Judge, Judgment, Unscored
+from lib.measure.judge import DIMENSIONS, Unscored
 from lib.measure.leak import copies, leaked, leaks
 from lib.measure.ruler import GATES, Case, Ruler
-from lib.measure.score import Outcome, Scores, case_quality, score, usefulness
+from lib.measure.score import Outcome, Scores, score, usefulness
 from lib.measure.useful import useful_all
 from lib.models import load, stored
 from lib.models.model import Cost, Decoding, Model
-from lib.runs.ledger import Ledger
+from lib.runs import pending
 from lib.runs.provenance import code_state
-from lib.runs.record import CaseRow, Decision, Json, RunCost, Usefulness, qualities, setup_of
+from lib.runs.record import CaseRow, Decision, Findings, Json, Record, RunCost, Usefulness, qualities, setup_of
 
 LEVERS = (
     "baseline", "prompting", "schema", "decoding", "retrieval", "multi-call", "self-critique",
@@ -45,7 +45,7 @@ LEVERS = (
 
 LOOK = "NOTCH_LOOK"  # set where `notch confirm` executes a look at the sealed gate, which it then seals and counts
 SPELLED = 24  # letters that patterns of a grammar of one's own may hold
-LATER: dict[str, Any] = {"useful": False}  # parameters added after runs were sealed, with their defaults
+LATER: Json = {"useful": False}  # parameters added after runs were sealed, with their defaults
 LOOKS = ("model", "gate", "seed", "judging", "fingerprint")  # what a look at the sealed gate may have of its own
 GROUP = 8  # cases answered at a time where the judge works beside the model
 
@@ -72,10 +72,10 @@ class Experiment(Runnable):
     pipeline: list[Any] = field(default_factory=lambda: [{"step": "ask"}])
     model: str = "smollm2"
     adapter: str = ""
-    decoding: dict[str, Any] = field(default_factory=dict)
+    decoding: Json = field(default_factory=dict)
     judge: str = "offline"
     batch: bool = False  # claude: half the price, up to a day
-    judging: dict[str, Any] = field(default_factory=dict)  # claude: see lib/lab/base.py
+    judging: Json = field(default_factory=dict)  # claude: see lib/lab/base.py
     gate: Literal[GATES] = "full"  # type: ignore[valid-type]
     seed: int = 0
     of: str = ""  # the run that this one repeats (a/a) or looks at again (confirm)
@@ -91,11 +91,20 @@ class Experiment(Runnable):
         return build(self.pipeline)
 
     @property
+    def adapters(self) -> tuple[str, ...]:
+        return (self.adapter, *self.borrowed)
+
+    @property
+    def borrowed(self) -> list[str]:
+        """Adapters that only a step names."""
+        return sorted({s.args["adapter"] for s in self.steps if s.args.get("adapter")})
+
+    @property
     def slug(self) -> str:
         return f"{self.lever}-{'-'.join(s.name for s in self.steps)}" if self.kind == "experiment" else self.kind
 
     @property
-    def keyed(self) -> dict[str, Any]:
+    def keyed(self) -> Json:
         # A parameter that came later is left out at its default: runs sealed before it keep their keys.
         return {k: v for k, v in self.parameters.items() if k not in LATER or v != LATER[k]}
 
@@ -106,10 +115,10 @@ class Experiment(Runnable):
             raise BadParameters("useful is asked of judge 'claude' alone: offline it measured nothing")
         self.steps  # noqa: B018  builds, or says what is wrong
         self._decoding()
-        load.check(self.model, self.adapter)
+        load.check(self.model, self.adapter, self.folder)
         require(self.steps, self.model, load.capabilities(self.model))
         for step in self.steps:
-            load.check(self.model, step.args.get("adapter", ""))
+            load.check(self.model, step.args.get("adapter", ""), self.folder)
         if wrong := dry_run.fault(self.steps, self.ruler.protocol.questions):
             raise BadPipeline(f"no model could pass the spec gate with this pipeline: {wrong}")
         self._as_stored()
@@ -142,8 +151,7 @@ class Experiment(Runnable):
 
     def _looks_at(self) -> None:
         """The sealed gate is for a kept run, as it is."""
-        ledger = Ledger.read()
-        kept = next((r for r in reversed(ledger.records) if r.named(self.of)), None)
+        kept = next((r for r in reversed(self.ledger.records) if r.named(self.of)), None)
         if kept is None or kept.kind != "experiment" or kept.status != "kept":
             raise BadParameters(f"gate 'confirm' is sealed and of is {self.of!r:.60}: expected a kept run of this folder; "
                                 "`notch confirm RUN` looks at it and counts the look")  # fmt: skip
@@ -160,9 +168,9 @@ class Experiment(Runnable):
         guard = _guard_of(tuple(c.task for c in self.ruler.cases), tuple(golds))
         for step in self.steps:
             guard.check(step.texts, f"step {step.name}", meaning=True)
-            odd = next((t for t in step.texts if ORDERS.search(t) or JUDGED.search(t)), "")
-            if odd:
-                raise BadPipeline(f"step {step.name}: {odd[:80]!r} gives orders to a later reader or speaks of the judge; "
+            order = next((t for t in step.texts if ORDERS.search(t) or JUDGED.search(t)), "")
+            if order:
+                raise BadPipeline(f"step {step.name}: {order[:80]!r} gives orders to a later reader or speaks of the judge; "
                                   "a wording is for the planner")  # fmt: skip
         guard.check(_strings(self.decoding.get("grammar", "")), "decoding grammar")
         _spelled(self.decoding.get("grammar", ""))
@@ -183,48 +191,88 @@ class Experiment(Runnable):
             raise BadParameters(
                 "gate 'confirm' is sealed: `notch confirm RUN` looks at it, seals what it sees and counts it"
             )
+        waiting = pending.read(self.runs_folder, self.key)
+        return self._finished(*waiting) if waiting else self._begun()
+
+    def _begun(self) -> Run:
+        """All cases answered and judged."""
         clock = Clock()
-        model = load.load(self.model, self.adapter)
+        model = load.load(self.model, self.adapter, self.folder)
         loaded = clock.seconds
         cases = self.ruler.gate(self.gate)
-        paid = getattr(self.the_judge, "cost", None)
+        before = self._paid()
         stages: dict[str, Cost] = {}
         states, answers, judging = self._answer_all(model, cases, stages)
         answered = clock.seconds
         outcomes = _judge(self.the_judge, cases, answers, judging)
-        if Ruler.load(RULER).seal != self.ruler.seal:
-            raise Tampered(f"{RULER}: the ruler changed while the run was on")
         blend = self.ruler.protocol.blend
         rows = [case_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
-        if self.useful:
-            rows = _with_usefulness(self.the_judge, cases, answers, rows)
-        scores = score(outcomes, blend)
+        rows = self._with_usefulness(rows)
         cost = _rounded(vars(model.cost)) | _rounded(_speeds(model.cost))
         # Judging counts beyond the answering, which it may overlap.
         spans = {"load": loaded, "answer": answered - loaded, "judge": clock.seconds - answered}
-        cost |= _rounded({f"{name}_seconds": span for name, span in spans.items()})
-        if paid is not None:
-            cost |= _rounded({f"judge_{name}": value for name, value in vars(self.the_judge.cost - paid).items()})
+        cost |= _rounded({f"{name}_seconds": span for name, span in spans.items()}) | self._bill(before)
         identity = {"model": model.identity, "judge": self.the_judge.identity}
-        borrowed = sorted({s.args["adapter"] for s in self.steps if s.args.get("adapter")})
-        if borrowed:  # weights that only a step names
-            identity["adapters"] = {a: model.with_adapter(a).identity["adapter"] for a in borrowed}
+        if self.borrowed:
+            identity["adapters"] = {a: model.with_adapter(a).identity["adapter"] for a in self.borrowed}
         record = self.record(
-            scores=scores.as_dict(),
-            found={"useful": usefulness(rows)} if self.useful else {},
-            leaks=leaks(rows),
-            sampled=any("temp" in call for s in states for call in s.calls),
-            identity=identity,
-            cost=cost | {"stages": {name: _stage(each) for name, each in stages.items()}},
-            **clock.times,
-        )
-        return Run(self, record, rows, scores)
+            sampled=any("temp" in call for s in states for call in s.calls), identity=identity,
+            cost=cost | {"stages": {name: _stage(each) for name, each in stages.items()}}, **clock.times,
+        )  # fmt: skip
+        return self._scored(record, rows)
+
+    def _finished(self, record: Record, rows: list[CaseRow]) -> Run:
+        """What waited, with the missing judgments. Its answers are as they were, made by the code that the record names."""
+        clock, before = Clock(), self._paid()
+        case_by_id = {c.id: c for c in self.ruler.gate(self.gate)}
+        missing = [row for row in rows if row.unscored is not None]
+        pairs = [(case_by_id[row.case], row.answer) for row in missing if row.answer is not None]
+        outcomes = self.the_judge.judge_all(pairs)
+        judged = {row.case: row.judged(o, self.ruler.protocol.blend) for row, o in zip(missing, outcomes, strict=True)}
+        rows = self._with_usefulness([judged.get(row.case, row) for row in rows])
+        cost = record.cost.as_dict()
+        for name, more in {**self._bill(before), "judge_seconds": clock.seconds}.items():
+            cost[name] = round(cost.get(name, 0) + more, 4)
+        seconds = round(record.seconds + clock.seconds, 3)
+        return self._scored(record.revised(cost=RunCost.read(cost), seconds=seconds), rows)
+
+    def _scored(self, record: Record, rows: list[CaseRow]) -> Run:
+        if Ruler.load(RULER).seal != self.ruler.seal:
+            raise Tampered(f"{RULER}: the ruler changed while the run was on")
+        scores = score([row.outcome for row in rows], self.ruler.protocol.blend)
+        findings = Findings(useful=Usefulness.read(usefulness(rows))) if self.useful else Findings()
+        return Run(self, record.revised(scores=scores, found=findings, leaks=leaks(rows)), rows, scores)
+
+    def _paid(self) -> Any:
+        """What the judge was paid so far, None where it costs nothing."""
+        return getattr(self.the_judge, "cost", None)
+
+    def _bill(self, before: Any) -> dict[str, float]:
+        """What it was paid since."""
+        if before is None:
+            return {}
+        return _rounded({f"judge_{name}": value for name, value in vars(self._paid() - before).items()})
+
+    def _with_usefulness(self, rows: list[CaseRow]) -> list[CaseRow]:
+        """The rows with what the judge says of each set when it sees no gold, where that is asked."""
+        if not self.useful:
+            return rows
+        case_by_id = {c.id: c for c in self.ruler.gate(self.gate)}
+        pairs = [(case_by_id[row.case], row.answer) for row in rows if row.answer is not None]
+        by_case: dict[str, Json] = {}
+        for (case, _), rating in zip(pairs, useful_all(self.the_judge, pairs), strict=True):
+            if isinstance(rating, Unscored):
+                by_case[case.id] = {"unscored": rating.reason}
+            else:
+                by_case[case.id] = {"score": rating.score, "reason": rating.reason}
+        return [row.revised(useful=by_case.get(row.case)) for row in rows]
 
     def _answer_all(
         self, model: Model, cases: Sequence[Case], stages: dict[str, Cost] | None = None
     ) -> tuple[list[State], list[Answer | NoAnswer], list[Any] | None]:
         """States and answers of all cases; with a judge that works beside the model, its judgments as they begin."""
-        submit = getattr(self.the_judge, "submit", None)
+        judge: Any = self.the_judge  # one that works beside the model takes answers as they come
+        submit = getattr(judge, "submit", None)
         size = GROUP if submit and not self.batch else len(cases)
         states: list[State] = []
         answers: list[Answer | NoAnswer] = []
@@ -237,7 +285,7 @@ class Experiment(Runnable):
             if submit:
                 judging += [submit(c, a) for c, a in zip(group, group_answers, strict=True) if isinstance(a, Answer)]
             if any(f.done() and f.exception() for f in judging):
-                self.the_judge.collect(judging)  # raises: no more answers are made for a judge that cannot judge
+                judge.collect(judging)  # raises: no more answers are made for a judge that cannot judge
         return states, answers, judging if submit else None
 
     # --- what the notebook shows
@@ -251,7 +299,7 @@ class Experiment(Runnable):
             f"({len(self.ruler.gate(self.gate))} cases), judge **{self.judge}**, decoding {_args(self.decoding) or 'greedy'}, "
             f"seed {self.seed}.\n\n{table}\n\n"
             f"{calls:g} model call{'s' * (calls != 1)} a case. Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`. "
-            f"{Ledger.read().sees(self.fingerprint, bool(self._decoding().temp))}"
+            f"{self.ledger.sees(self.fingerprint, bool(self._decoding().temp))}"
         )
 
     @property
@@ -276,19 +324,19 @@ class Run(Finding):
     @cached_property
     def decision(self) -> Decision:
         """The keep rule, applied against the ledger as it is now."""
-        return Ledger.read().decide(self.record, self.qualities)
+        return self.runnable.ledger.decide(self.record, self.qualities)
 
     @property
     def beside(self) -> Markdown:
         """This run beside the champion it is compared with, and gold judged against itself: parity."""
         rows = [("this run", self.scores)]
-        ledger = Ledger.read()
+        ledger = self.runnable.ledger
         rival = self.decision.against
         if rival:
-            rows.append((f"{rival} (compared with)", ledger.get(rival).scores))
+            rows.append((f"{rival} (compared with)", ledger.get(rival).scored))
         first = next((r for r in ledger.climb(self.record.fingerprint, self.record.gate) if r.scores), None)
         if first and first.id != rival:
-            rows.append((f"{first.id} (first run)", first.scores))
+            rows.append((f"{first.id} (first run)", first.scored))
         cases = self.runnable.ruler.gate(self.runnable.gate)
         golds = [(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold]
         if self.runnable.judge == "offline":  # a paid judge would charge for this line
@@ -342,20 +390,20 @@ def _nodes(value: Any) -> Iterator[Any]:
 def _spelled(schema: str) -> None:
     """Raise BadParameters where patterns of a schema could spell out an answer past the leak guard."""
     own = PATTERNS.values()
-    found = [p for p in _patterns(schema) if p not in own]
-    letters = sum(c.isalnum() for p in found for c in p)
+    patterns = [p for p in _patterns(schema) if p not in own]
+    letters = sum(c.isalnum() for p in patterns for c in p)
     if letters > SPELLED:
-        raise BadParameters(f"decoding grammar: its patterns hold {letters} letters and digits, such as {found[0]!r:.60}; "
+        raise BadParameters(f"decoding grammar: its patterns hold {letters} letters and digits, such as {patterns[0]!r:.60}; "
                             f"at most {SPELLED}, since a pattern can write an answer that the leak guard cannot read")  # fmt: skip
 
 
 def _patterns(schema: str) -> list[str]:
-    found: list[str] = []
+    patterns: list[str] = []
     for node in _nodes(json.loads(schema)) if schema else ():
         if isinstance(node, dict):
-            found += [node["pattern"]] if isinstance(node.get("pattern"), str) else []
-            found += map(str, node.get("patternProperties") or ())
-    return found
+            patterns += [node["pattern"]] if isinstance(node.get("pattern"), str) else []
+            patterns += map(str, node.get("patternProperties") or ())
+    return patterns
 
 
 def _rounded(costs: Mapping[str, float]) -> dict[str, float]:
@@ -397,7 +445,7 @@ def _beside(rows: list[tuple[str, Scores]]) -> str:
     return grid(("", "quality", "95 % interval", "W/T/L", "no answer", *heads), lines)
 
 
-def _args(args: dict[str, Any]) -> str:
+def _args(args: Json) -> str:
     return ", ".join(f"{k} {v}" for k, v in args.items())
 
 
@@ -410,7 +458,7 @@ def answer_of(state: State, protocol: Any) -> Answer | NoAnswer:
 
 
 def _judge(
-    judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], begun: list[Any] | None = None
+    judge: Any, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], begun: list[Any] | None = None
 ) -> list[Outcome]:
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
     judged = iter(judge.judge_all(pairs) if begun is None else judge.collect(begun))
@@ -419,30 +467,11 @@ def _judge(
 
 def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> CaseRow:
     """A case as cases.jsonl holds it."""
-    row: Json = {"case": case.id, "task": case.task, "calls": list(state.calls), "notes": list(state.notes)}
-    row |= {"answer": None, "copies": 0, "leak": ""}
+    row = CaseRow(case=case.id, task=case.task, calls=list(state.calls), notes=list(state.notes), answer=None,
+                  copies=0, leak="")  # fmt: skip
     if isinstance(answer, Answer):
-        row |= {"answer": answer, "copies": copies(case, answer), "leak": leaked(case, answer)}
-    row |= {"no_answer": None, "judgment": None, "unscored": None}
-    if isinstance(outcome, Judgment):
-        row["judgment"] = outcome
-    else:
-        row["no_answer" if isinstance(outcome, NoAnswer) else "unscored"] = outcome.reason
-    return CaseRow(**row, quality=case_quality(outcome, blend))
-
-
-def _with_usefulness(
-    judge: Judge, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], rows: list[CaseRow]
-) -> list[CaseRow]:
-    """The rows with what the judge says of each set when it sees no gold."""
-    pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
-    by_case: dict[str, Json] = {}
-    for (case, _), rating in zip(pairs, useful_all(judge, pairs), strict=True):
-        if isinstance(rating, Unscored):
-            by_case[case.id] = {"unscored": rating.reason}
-        else:
-            by_case[case.id] = {"score": rating.score, "reason": rating.reason}
-    return [row.revised(useful=by_case.get(row.case)) for row in rows]
+        row = row.revised(answer=answer, copies=copies(case, answer), leak=leaked(case, answer))
+    return row.judged(outcome, blend)
 
 
 def useful_sentence(useful: Usefulness) -> str:

@@ -13,14 +13,16 @@ from typing import Any, ClassVar
 
 from lib.files import canonical, without_paths
 from lib.forms import Text, form
-from lib.lab.base import BadParameters, Clock, Finding, Runnable, sealed_run
+from lib.lab.base import SEALED_ADAPTER, BadParameters, Clock, Finding, Runnable, sealed_run
 from lib.lab.experiment import Experiment
+from lib.lab.show import candidate_name, chance
 from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.checks import compare
 from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import ALPHA
+from lib.models import load
 from lib.runs.ledger import Ledger
 from lib.runs.record import (
     Candidate,
@@ -55,9 +57,19 @@ def sealed(ledger: Ledger, experiment: Experiment) -> Record | None:
     wanted = Setup.read(json.loads(without_paths(plain, experiment.model)))  # as a seal spells it
     for r in reversed(ledger.records):
         sound = r.kind == "experiment" and r.whole and r.status not in ("invalid", "crashed")
-        if sound and r.setup == wanted and (r.useful or not experiment.useful):
+        asked = r.useful or not experiment.useful
+        if sound and asked and r.setup == wanted and _same_weights(r, experiment):
             return r
     return None
+
+
+def _same_weights(record: Record, experiment: Experiment) -> bool:
+    """Whether what lies where a path leads is still what the run had; a sealed adapter and pinned weights never change."""
+    if load.placed(experiment.model) and record.identity.model.get("weights") != load.identity(experiment.model):
+        return False
+    if SEALED_ADAPTER.fullmatch(experiment.adapter):
+        return True
+    return record.identity.model.get("adapter") == load.adapter_identity(experiment.adapter, experiment.runs_folder)
 
 
 @form(BadParameters)
@@ -68,10 +80,6 @@ class Models(Runnable):
     groups: dict[str, list[str]] = field(default_factory=dict)
     kind: str = "models"
     lever: ClassVar[str] = "anchor"
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        return Ledger.read()
 
     @cached_property
     def members(self) -> dict[str, list[Record]]:
@@ -215,8 +223,8 @@ class Compared(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says how far quality moved when only the model did."""
-        sentences, candidates = [], self.record.found.candidates
-        for group in self.record.found.groups:
+        sentences, candidates = [], self.found.candidates
+        for group in self.found.groups:
             first, *others = group.runs
             changed = [r for r in others if _beyond_chance(r.difference)]
             deltas = ", ".join(f"{candidates[r.run].candidate} {r.difference.delta:+.3f}" for r in changed)
@@ -228,17 +236,17 @@ class Compared(Finding):
         return Decision("reference", "; ".join(sentences))
 
     def _repr_markdown_(self) -> str:
-        return "\n".join(f"- {text}" for text in moved(self.record.found))
+        return "\n".join(f"- {text}" for text in moved(self.found))
 
 
-def _beyond_chance(test: Difference) -> bool:
-    return test.p is not None and test.p < ALPHA
+def _beyond_chance(test: Difference | None) -> bool:
+    return test is not None and test.p is not None and test.p < ALPHA
 
 
 def moved(found: ComparisonFindings) -> list[str]:
     """What changed with the model and what did not, in sentences made from the numbers."""
     sentences = []
-    names = {run: about.candidate for run, about in found.candidates.items()}
+    names = {run: candidate_name(about.candidate) for run, about in found.candidates.items()}
     for group in found.groups:
         first, *others = group.runs
         base = names[first.run]
@@ -253,20 +261,21 @@ def moved(found: ComparisonFindings) -> list[str]:
 def _sentence(group: str, base: str, other: str, first: Side, second: Side) -> str:
     """What one run of a group shows beside the first."""
     difference = second.difference
-    if difference.delta is None:
+    if difference is None or difference.delta is None or first.scores is None or second.scores is None:
         return f"**{group}**, {other}: no case has a quality in both runs."
-    changed, still = [], []
+    changed, compared = [], 0
     for dimension in DIMENSIONS:
-        name, test = dimension.replace("_", "-"), second.dims[dimension]
+        test = second.dims[dimension]
+        compared += test.delta is not None
         if _beyond_chance(test):
             before, after = first.scores.dims[dimension], second.scores.dims[dimension]
-            changed.append(f"{name} {before:.2f} → {after:.2f} (p = {test.p:.2g})")
-        else:
-            still.append(name)
-    rest = f" Not: {', '.join(still)}." if still else ""
+            changed.append(f"{dimension.replace('_', '-')} {before:.2f} → {after:.2f} ({chance(test.p)})")
+    dimensions = "No dimension can be compared: no case was judged in both runs."
+    if compared:
+        dimensions = f"Moved beyond chance: {', '.join(changed) or 'no dimension'}."
     return (
         f"**{group}**, {other} against {base}: quality {first.scores.quality:.3f} → {second.scores.quality:.3f} "
-        f"({difference.delta:+.3f}, p = {difference.p:.2g}). Moved beyond chance: {', '.join(changed) or 'no dimension'}.{rest}"
+        f"({difference.delta:+.3f}, {chance(difference.p)}). {dimensions}"
     )
 
 
@@ -278,8 +287,8 @@ def _coverage(group: str, base: str, others: dict[str, Difference]) -> str:
         return f"**{group}**: coverage moved when only the model changed ({', '.join(changes)} against {base}): the harness does not lock it."
     if not tests:
         return f"**{group}**: coverage cannot be compared: no case was judged in both runs."
-    name, test = max(tests.items(), key=lambda item: abs(item[1].delta))
+    name, test = max(tests.items(), key=lambda item: abs(item[1].delta or 0.0))
     return (
         f"**{group}**: coverage did not move beyond chance with any of these models (largest difference {test.delta:+.2f}, {name}, "
-        f"p = {test.p:.2g}), so this comparison cannot say whether model or harness holds it where it is."
+        f"{chance(test.p)}), so it stays open whether the model or the prompt limits coverage."
     )

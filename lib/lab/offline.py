@@ -13,7 +13,7 @@ from functools import cache as once
 from pathlib import Path
 from typing import Any
 
-from lib.files import RULER, canonical, rows, sha256, sha256_file, write_atomic
+from lib.files import RULER, SHIPPED, canonical, rows, sha256, sha256_file, write_atomic
 from lib.measure import offline_judge
 from lib.measure.answer import Answer
 from lib.measure.ruler import read
@@ -38,13 +38,13 @@ def vectors(texts: Sequence[str]) -> Any:
     path = cache() / "vectors" / f"{sha256(canonical([PINNED['minilm'].sha256, list(texts)]))[:24]}.npy"
     with contextlib.suppress(OSError, ValueError):
         return np.load(path)
-    made = embedder().vectors(texts)
+    array = embedder().vectors(texts)
     with contextlib.suppress(OSError):  # without a cache it is only slower
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        np.save(buffer, made)
+        np.save(buffer, array)
         write_atomic(path, buffer.getvalue())
-    return made
+    return array
 
 
 class OfflineJudge(offline_judge.OfflineJudge):
@@ -56,16 +56,18 @@ class OfflineJudge(offline_judge.OfflineJudge):
     def check(self, ruler: Path = RULER) -> None:
         """Refuse where it does not say what its fingerprint says that it says. Raises NoModel, also without weights.
 
-        Judges the ruler's calibration texts, once a machine; a ruler without them is let through.
+        Judges the ruler's calibration texts, once a machine; for a ruler without any those of the shipped one, whose
+        scores are what the fingerprint names.
         """
-        if (ruler / TEXTS).exists():
-            _repeats(ruler, tuple(sha256_file(p) for name in READ if (p := ruler / name).exists()))
+        if not (ruler / TEXTS).exists():
+            ruler = SHIPPED
+        _repeats(ruler, tuple(sha256_file(p) for name in READ if (p := ruler / name).exists()))
 
 
 @once  # a loop checks hundreds of proposals
 def _repeats(ruler: Path, content: tuple[str, ...]) -> None:
     """Raise NoModel where scores of its texts are not the kept ones; what was found sound here is not judged again."""
-    code = [sha256_file(Path(module.__file__)) for module in (offline_judge, embed)]
+    code = [sha256_file(Path(module.__file__ or "")) for module in (offline_judge, embed)]
     mark = sha256(canonical([content, sha256_file(offline_judge.CONSTANTS), code, machine()]))[:24]
     path = cache() / "judge" / mark
     if path.exists():
@@ -73,14 +75,14 @@ def _repeats(ruler: Path, content: tuple[str, ...]) -> None:
     texts = ruler / TEXTS
     kept = json.loads(offline_judge.CONSTANTS.read_text(encoding="utf-8"))["calibration"]
     cases = {c.id: c for c in read(ruler).cases}
-    told = [json.loads(line) for line in rows(texts.read_text(encoding="utf-8"))]
-    pairs = [(cases[t["case"]], Answer(t["title"], tuple(t["questions"]))) for t in told if t["case"] in cases]
+    lines = [json.loads(line) for line in rows(texts.read_text(encoding="utf-8"))]
+    pairs = [(cases[t["case"]], Answer(t["title"], tuple(t["questions"]))) for t in lines if t["case"] in cases]
     if len(pairs) != len(kept):
         raise NoModel(f"{texts}: {len(pairs)} texts of this ruler's cases, and the offline judge was fitted with {len(kept)}; "
                       "fit it to this ruler with `python -m scripts.fit_offline_judge --write`, or judge with claude")  # fmt: skip
     # Vectors of this process: those on disk may be another library's.
-    said = offline_judge.OfflineJudge(_fresh).judge_all(pairs)
-    off = [abs(a - b) for judged, row in zip(said, kept, strict=True)
+    judgments = offline_judge.OfflineJudge(_fresh).judge_all(pairs)
+    off = [abs(a - b) for judged, row in zip(judgments, kept, strict=True)
            for a, b in zip(judged.scores.values(), row, strict=True)]  # fmt: skip
     wrong = [d for d in off if not d <= NEAR + 0.005]  # scores are kept to two decimals; nan is wrong too
     if wrong:

@@ -22,7 +22,7 @@ from lib.measure.judge import DIMENSIONS, Judge
 from lib.measure.keep import ALPHA
 from lib.measure.ruler import Case
 from lib.runs.ledger import Ledger
-from lib.runs.record import Decision, Record
+from lib.runs.record import Decision, Json, Record
 
 
 @form(BadParameters)
@@ -34,7 +34,7 @@ class Rejudge(Runnable):
     without: Literal[DIMENSIONS] = "coverage"  # type: ignore[valid-type]
     judge: str = "offline"
     batch: bool = False
-    judging: dict[str, Any] = field(default_factory=dict)  # dollars are for both judges together
+    judging: Json = field(default_factory=dict)  # dollars are for both judges together
     kind: str = "rejudge"
     lever: ClassVar[str] = "re-judge"
 
@@ -45,16 +45,18 @@ class Rejudge(Runnable):
     @cached_property
     def the_judge(self) -> Judge:
         """The placebo: the ordinary judge, asked afresh."""
-        return judge_named(self.judge, self.ruler, self.batch, self._judging())
+        return judge_named(self.judge, self.ruler, self.batch, self._judging(), self.folder)
 
     @cached_property
     def blind_judge(self) -> Judge:
         """The same judge without the dimension."""
         if self.judge == "offline":
             return blind.BlindOfflineJudge(self.without, OfflineJudge())
-        return judge_named(self.judge, blind.without(self.ruler, self.without), self.batch, self._judging())
+        return judge_named(
+            self.judge, blind.without(self.ruler, self.without), self.batch, self._judging(), self.folder
+        )
 
-    def _judging(self) -> dict[str, Any]:
+    def _judging(self) -> Json:
         """Parameters of one of the two judges: a replicate of its own, so that no stored reply comes back."""
         if self.judge != "claude":
             return self.judging
@@ -80,26 +82,26 @@ class Rejudge(Runnable):
     @property
     def ids(self) -> list[str]:
         """The runs by id, each once."""
-        ledger = Ledger.read()
+        ledger = self.ledger
         return list(dict.fromkeys(ledger.get(r).id for r in self.runs))
 
     def _pairs(self, run: str) -> list[tuple[Case, Answer]]:
-        return stored(Ledger.read(), run, self.ruler.cases)
+        return stored(self.ledger, run, self.ruler.cases)
 
     def run(self) -> Rejudged:
         """Judge the stored answers of every run twice. Raises what the judges raise."""
         self.check()
-        clock, ledger = Clock(), Ledger.read()
+        clock, ledger = Clock(), self.ledger
         rows = [row for run in self.ids for row in self._rows(ledger, run)]
-        found = {**blind.readings(rows), "without": self.without, "parameters": self.parameters}
+        findings = {**blind.readings(rows), "without": self.without, "parameters": self.parameters}
         spent = sum(getattr(getattr(j, "cost", None), "dollars", 0.0) for j in (self.the_judge, self.blind_judge))
         record = self.record(
-            found=found, cost={"calls": 0, "generation_tokens": 0, "judge_dollars": round(spent, 6)},
+            found=findings, cost={"calls": 0, "generation_tokens": 0, "judge_dollars": round(spent, 6)},
             identity={"judge": self.the_judge.identity, "blind": self.blind_judge.identity}, **clock.times,
         )  # fmt: skip
         return Rejudged(self, record, rows)
 
-    def _rows(self, ledger: Ledger, run: str) -> list[dict[str, Any]]:
+    def _rows(self, ledger: Ledger, run: str) -> list[Json]:
         """Of every case the stored judgment (where ruler and judge were these), the placebo's and the blind one's."""
         pairs = self._pairs(run)
         old = ledger.cases(run)
@@ -113,7 +115,7 @@ class Rejudge(Runnable):
 
     def record(self, **findings: Any) -> Record:
         """The record of this re-judge with what came out."""
-        ledger = Ledger.read()
+        ledger = self.ledger
         gates = dict.fromkeys(ledger.get(run).gate for run in self.ids)
         return super().record(gate=", ".join(gates), of=", ".join(self.ids), **findings)
 
@@ -128,7 +130,7 @@ class Rejudge(Runnable):
     def plan(self) -> str:
         """What it takes, and what comparisons can see so far: to be read before money is spent."""
         count = 2 * sum(len(self._pairs(run)) for run in self.ids)
-        return f"{count} judgments{price(self, count)}. {Ledger.read().sees(self.fingerprint)}"
+        return f"{count} judgments{price(self, count)}. {self.ledger.sees(self.fingerprint)}"
 
     def _repr_markdown_(self) -> str:
         return (
@@ -145,7 +147,7 @@ class Rejudged(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says what removing the dimension did."""
-        runs = {k: v for k, v in self.record.found.runs.items() if v["cases"]}
+        runs = {k: v for k, v in self.found.runs.items() if v["cases"]}
         moved = [k for k, v in runs.items() if v["judged"]["p"] < ALPHA]
         before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
         without = self.runnable.without.replace("_", "-")
@@ -157,17 +159,17 @@ class Rejudged(Finding):
 
     def _repr_markdown_(self) -> str:
         lines = []
-        for run, v in self.record.found.runs.items():
+        for run, v in self.found.runs.items():
             if not v["cases"]:
                 lines.append(f"- **{run}**: nothing was scored.")
                 continue
             judged = v["judged"]
-            seen = f"{judged['detectable']:.3f}" if judged["detectable"] else "any difference"
+            least = f"{judged['detectable']:.3f}" if judged["detectable"] else "any difference"
             lines.append(
                 f"- **{run}**: {v['delta']:+.4f} (95 % {v['low']:+.3f} to {v['high']:+.3f}, p = {v['p']:.3g}). Arithmetic: "
                 f"{v['from_dropping']:+.4f} from one score fewer in the mean. Judgment: {judged['delta']:+.4f} "
                 f"({chance(judged['p'])}), of which {v['from_scores']:+.4f} from the other scores and "
                 f"{v['from_verdicts']:+.4f} from verdicts; {v['losses'][0]} → {v['losses'][1]} losses. It could have seen "
-                f"{seen} of judgment with 80 % power."
+                f"{least} of judgment with 80 % power."
             )
         return "\n".join(lines)

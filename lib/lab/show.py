@@ -6,6 +6,7 @@ Knows Markdown and the kinds of columns. Does not know what is shown.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOTHING = "Nothing here yet."
+LONGEST = 60  # letters of one argument of a step: a whole wording would hide the other columns
 # Columns whose heading is not their name.
 HEADS = {"id": "run", "wtl": "W/T/L", "interval": "95 %", "non_redundancy": "non-redundancy"}
 # By a column's first word; other fractions have three decimals.
@@ -47,6 +49,18 @@ def cell(text: str) -> str:
     return flat
 
 
+def folder_name(text: str, letters: int = 40) -> str:
+    """A text as the name of a folder: small letters, digits and hyphens, cut between words where it is long.
+
+    >>> folder_name("Over-generate and prune: ask, tournament by meaning")
+    'over-generate-and-prune-ask-tournament'
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if len(name) <= letters:
+        return name
+    return name[: letters + 1].rpartition("-")[0] or name[:letters]
+
+
 def plural(n: int, noun: str, more: str = "") -> str:
     """A number with its noun.
 
@@ -64,8 +78,22 @@ def spelled(plain: Any) -> str:
     """
     if isinstance(plain, list):
         return " → ".join(map(spelled, plain))
-    head, rest = str(plain.get("step", "")), ", ".join(f"{k}={v}" for k, v in plain.items() if k != "step")
+    arguments = [f"{k}={textwrap.shorten(str(v), LONGEST, placeholder=' …')}" for k, v in plain.items() if k != "step"]
+    head, rest = str(plain.get("step", "")), ", ".join(arguments)
     return f"{head}({rest})" if head and rest else head or rest
+
+
+def candidate_name(candidate: str) -> str:
+    """A candidate whose adapter is named by its training, wherever that lies.
+
+    >>> candidate_name("smollm2 + runs/0003-train-sft/adapter"), candidate_name("smollm2 + 0003-train-sft/epoch-01")
+    ('smollm2 + 0003-train-sft', 'smollm2 + 0003-train-sft epoch-01')
+    """
+    model, plus, adapter = candidate.partition(" + ")
+    training = re.search(r"\d{4,}-[a-z0-9-]+", adapter)
+    if training is None:
+        return candidate
+    return f"{model}{plus}{' '.join([training[0], *re.findall(r'epoch-[0-9]+', adapter)])}"
 
 
 def attempt(pipeline: list[dict[str, Any]], decoding: dict[str, Any]) -> str:
@@ -77,7 +105,7 @@ def attempt(pipeline: list[dict[str, Any]], decoding: dict[str, Any]) -> str:
     return spelled(pipeline) + (f" [{spelled(decoding)}]" if decoding else "")
 
 
-def interval(low: float, high: float, sign: str = "+") -> str:
+def interval(low: float | None, high: float | None, sign: str = "+") -> str:
     """Two bounds that stay on one line, with their signs; `sign=""` for what is never below 0. Missing ones give "".
 
     >>> interval(-0.01, 0.25), interval(0.1, 0.2, "")
@@ -102,7 +130,7 @@ def number(value: Any, column: str = "") -> str:
     return re.sub(r"(?<!\\)\|", r"\\|", str(value))  # `cell` may have escaped it already
 
 
-def chance(p: float) -> str:
+def chance(p: float | None) -> str:
     """A p in a sentence.
 
     >>> chance(0.0208), chance(1e-05)

@@ -6,24 +6,27 @@ is no other state than the runs. Does not know what a run does.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from lib.files import NOTEBOOKS, locked, runs_at
+from lib.files import NOTEBOOKS
 from lib.forms import Filled, fill, form, read_yaml
 from lib.lab import bases, execute
-from lib.lab.aside import Executed, Workers
 from lib.lab.base import BadParameters, Runnable
-from lib.lab.execute import RunFailed
+from lib.lab.execute import Executed, RunFailed, Unfinished
 from lib.lab.rejudge import Rejudge
 from lib.runs.ledger import Ledger
 from lib.runs.record import Json, Record
-from lib.runs.seal import sync
 
 PLANS = NOTEBOOKS / "plans"
 TEMPLATES = {"train": "11_train", "rejudge": "13_rejudge"}  # rows that are no experiment, by their key
@@ -50,8 +53,8 @@ class Entry:
 
     def __post_init__(self) -> None:
         if self.confirm and (self.parameters or self.models):
-            odd = min(map(str, self.parameters), default="models")
-            raise BadParameters(f"it only confirms, {odd!r} has no meaning there")
+            name = min(map(str, self.parameters), default="models")
+            raise BadParameters(f"it only confirms, {name!r} has no meaning there")
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def resolve(value: Any, adapter: Callable[[str, int | None], str]) -> Any:
     return [resolve(v, adapter) for v in value] if isinstance(value, list) else value
 
 
-def check(plan: Plan) -> dict[str, Runnable]:
+def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:
     """Every run of a plan, refused by name before the first one runs. Adapters that are yet to be trained are left out."""
     runnables: dict[str, Runnable] = {}
     trains: dict[str, Entry] = {}
@@ -176,7 +179,7 @@ def check(plan: Plan) -> dict[str, Runnable]:
                     parameters |= {"method": "sft", "merge": []}
                 if "weights" in parameters.get("objective", {}):
                     del parameters["objective"]
-            runnables[entry.name] = execute.accept(entry.template, parameters)
+            runnables[entry.name] = execute.accept(entry.template, parameters, folder)
         except Exception as error:
             raise type(error)(f"plan {plan.name!r}, run {entry.name!r}: {error}") from error
         if entry.template == "11_train":
@@ -189,76 +192,113 @@ class Progress:
     """What happened to one entry of a plan."""
 
     entry: Entry
-    state: str  # there, ran, crashed, nothing to do
+    state: str  # there, ran, crashed, unfinished, nothing to do
     record: Record | None = None
     message: str = ""
+
+
+class Workers:
+    """Up to `count` notebooks executed at a time, each in a kernel of its own. Leaving the block ends what still runs."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._threads = ThreadPoolExecutor(count)
+        self._kernels: dict[Future[Executed], set[int]] = {}  # process ids of the kernels that run
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        # A thread may be about to start its kernel, so one round is not enough.
+        while any(not future.done() for future in self._kernels):
+            for kernel in [pid for future, pids in self._kernels.items() if not future.done() for pid in pids]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(kernel, signal.SIGKILL)
+            time.sleep(0.05)
+
+    def start(self, template: str, parameters: Json, runnable: Runnable) -> Future[Executed]:
+        """Begin to execute a template; the future gives, or raises, what `execute.carry_out` does."""
+        kernels: set[int] = set()
+        future = self._threads.submit(self._one, template, parameters, runnable, kernels)
+        self._kernels[future] = kernels
+        return future
+
+    def _one(self, template: str, parameters: Json, runnable: Runnable, kernels: set[int]) -> Executed:
+        try:
+            return execute.carry_out(template, parameters, runnable, running=kernels)
+        finally:
+            kernels.clear()
+            asyncio.get_event_loop().close()  # that the kernel's client left to this thread
 
 
 def run(plan: Plan, folder: Path, workers: int = 1) -> Iterator[Progress]:
     """Run what is missing of a plan, yielding after each entry. A crashed run is reported and the plan goes on.
 
-    With several workers the notebooks of coming entries are executed ahead, in processes of their own; they are sealed,
-    and decided on, in the order of the plan all the same.
+    With several workers the notebooks of coming entries are executed ahead; they are sealed, and decided on, in the order
+    of the plan all the same. Raises Unfinished where the judge gave not one judgment: the next rows would fare no better.
     """
-    check(plan)
-    if folder.exists():
-        with locked(folder / ".lock"):
-            sync(folder)
+    check(plan, folder)
+    execute.prepare(folder)
     with Workers(workers) as pool:
-        yield from _run(plan, folder, pool)
+        yield from _Course(plan, folder, pool).entries()
 
 
-def _run(plan: Plan, folder: Path, pool: Workers) -> Iterator[Progress]:
-    ids: dict[str, str] = {}
-    ahead: dict[str, tuple[Runnable, Future[Executed]]] = {}
-    for place, entry in enumerate(plan.entries):
-        ledger = Ledger.read(folder)
-        if pool.count > 1:
-            _start(plan.entries[place : place + 2 * pool.count], folder, ledger, ids, pool, ahead)
-        try:
-            if entry.confirm:
-                yield from confirm(ledger, entry)
-            elif entry.models:
-                yield from compare(folder, entry, ids)
-            else:
-                progress = _one(entry, ledger, ids, ahead)
-                ids[entry.name] = progress.record.id  # type: ignore[index]
-                yield progress
-        except RunFailed as error:
-            yield Progress(entry, "crashed", None, str(error))
+class _Course:
+    """A plan on its way: the ids of the rows that are sealed, and what is executed ahead of its place."""
 
+    def __init__(self, plan: Plan, folder: Path, pool: Workers) -> None:
+        self.plan, self.folder, self.pool = plan, folder, pool
+        self.ids: dict[str, str] = {}
+        self.ahead: dict[str, Future[Executed]] = {}
+        self._keys: set[str] = set()  # of what is executed ahead
 
-def _one(
-    entry: Entry, ledger: Ledger, ids: dict[str, str], ahead: dict[str, tuple[Runnable, Future[Executed]]]
-) -> Progress:
-    """One run of a plan: sealed already, executed ahead, or executed now. Raises RunFailed."""
-    parameters = _resolved(entry.parameters, ids)
-    with runs_at(ledger.folder):  # an adapter by its run's id lies there
-        have = ledger.by_key(execute.accept(entry.template, parameters).key)
-        begun = ahead.pop(entry.name, None)
-        if begun and not have:
-            record = execute.adopt(*begun[1].result(), begun[0], entry.name, ledger.folder)
-        else:
-            record = have or execute.run(entry.template, parameters, entry.name, ledger.folder)
-    return Progress(entry, "there" if have else "ran", record)
+    def entries(self) -> Iterator[Progress]:
+        for place, entry in enumerate(self.plan.entries):
+            ledger = Ledger.read(self.folder)
+            if self.pool.count > 1:
+                self._look_ahead(self.plan.entries[place : place + 2 * self.pool.count], ledger)
+            try:
+                if entry.confirm:
+                    yield from confirm(ledger, entry)
+                elif entry.models:
+                    yield from compare(self.folder, entry, self.ids)
+                else:
+                    progress = self._one(entry, ledger)
+                    assert progress.record is not None
+                    self.ids[entry.name] = progress.record.id
+                    yield progress
+            except RunFailed as error:
+                yield Progress(entry, "crashed", None, str(error))
+            except Unfinished as error:
+                if error.nothing:
+                    raise
+                yield Progress(entry, "unfinished", None, str(error))
 
+    def _one(self, entry: Entry, ledger: Ledger) -> Progress:
+        """One run of a plan: sealed already, executed ahead, or executed now. Raises RunFailed, Unfinished."""
+        parameters = _resolved(entry.parameters, self.ids)
+        runnable = execute.accept(entry.template, parameters, self.folder)
+        begun = self.ahead.pop(entry.name, None)
+        have = ledger.by_key(runnable.key)
+        if have:
+            return Progress(entry, "there", have)
+        done = begun.result() if begun else execute.carry_out(entry.template, parameters, runnable)
+        return Progress(entry, "ran", execute.adopt(done, entry.name, once=True))
 
-def _start(
-    entries: Sequence[Entry], folder: Path, ledger: Ledger, ids: dict[str, str], pool: Workers,
-    ahead: dict[str, tuple[Runnable, Future[Executed]]],
-) -> None:  # fmt: skip
-    """Begin to execute those of the coming entries that are not sealed and need nothing that is yet to be made."""
-    for entry in entries:
-        if entry.confirm or entry.models or entry.name in ahead or entry.name in ids:
-            continue
-        try:
-            parameters = _resolved(entry.parameters, ids)
-        except RunFailed:  # what it needs is not there yet
-            continue
-        with runs_at(folder):
-            experiment = execute.accept(entry.template, parameters)
-        if ledger.by_key(experiment.key) is None and experiment.key not in {e.key for e, _ in ahead.values()}:
-            ahead[entry.name] = experiment, pool.start(entry.template, parameters, folder)
+    def _look_ahead(self, entries: Sequence[Entry], ledger: Ledger) -> None:
+        """Begin to execute those of the coming entries that are not sealed and need nothing that is yet to be made."""
+        for entry in entries:
+            if entry.confirm or entry.models or entry.name in self.ahead or entry.name in self.ids:
+                continue
+            try:
+                parameters = _resolved(entry.parameters, self.ids)
+            except RunFailed:  # what it needs is not there yet
+                continue
+            runnable = execute.accept(entry.template, parameters, self.folder)
+            if ledger.by_key(runnable.key) is None and runnable.key not in self._keys:
+                self._keys.add(runnable.key)
+                self.ahead[entry.name] = self.pool.start(entry.template, parameters, runnable)
 
 
 def _earlier(run: str, runnables: dict[str, Runnable]) -> str:
@@ -298,8 +338,7 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
         return
     if chosen.status != "kept" or chosen.kind != "experiment":
         raise BadParameters(f"{chosen.id} was not kept; only a kept run can be confirmed")
-    with runs_at(ledger.folder):  # an adapter by its run's id lies there
-        accepted = execute.accept("12_confirm", look(chosen))
+    accepted = execute.accept(execute.CONFIRM, look(chosen), ledger.folder)
     if accepted.fingerprint != chosen.fingerprint:
         raise BadParameters(f"{chosen.id} was kept on another ruler or judge; run it again on this one first")
     wanted = [kept[0], chosen] if chosen is not kept[0] else [chosen]
@@ -309,8 +348,7 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
         if looked:
             yield Progress(entry, "there", looked)
             continue
-        with runs_at(ledger.folder):
-            record = execute.run("12_confirm", look(target), f"confirm-{target.slug}", ledger.folder)
+        record = execute.run(execute.CONFIRM, look(target), f"confirm-{target.slug}", ledger.folder)
         yield Progress(entry, "ran", record)
 
 

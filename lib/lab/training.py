@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import ROOT, OneLine, sha256, write_atomic
+from lib.files import ROOT, OneLine, canonical, sha256, write_atomic
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.lab.offline import OfflineJudge
@@ -28,8 +28,9 @@ from lib.measure.answer import Answer, spec_gate
 from lib.measure.ruler import Case, Gold
 from lib.models import load
 from lib.runs.provenance import code_state
-from lib.runs.record import Decision, Record, TrainingRecord
+from lib.runs.record import Decision, Json, Record, TrainingRecord
 from lib.train import recipe as recipes
+from lib.train.data import Pair
 from lib.train.lora import Settings, going_on
 from lib.train.recipe import Recipe
 
@@ -47,12 +48,12 @@ class Training(Runnable):
 
     predicted: Number = 0.0
     method: Literal[recipes.METHODS] = "sft"  # type: ignore[valid-type]
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Json = field(default_factory=dict)
     model: str = "smollm2"
     adapter: str = ""
     merge: list[str] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    objective: dict[str, Any] = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
+    objective: Json = field(default_factory=dict)
     checkpoints: list[int] = field(default_factory=list)
     judge: Literal["offline"] = "offline"  # whose rubric rewards drafts
     seed: int = 0
@@ -71,24 +72,37 @@ class Training(Runnable):
         return f"train-{self.method}-{self.data.get('kind', '')}"
 
     @property
-    def keyed(self) -> dict[str, Any]:
+    def keyed(self) -> Json:
         """The parameters without the request that asked for it, and the bytes of a file of pairs."""
         parameters = {k: v for k, v in self.parameters.items() if k != "request"}
         path = Path(str(self.data.get("path") or ""))
-        return parameters | ({"file": sha256(path.read_bytes())} if path.is_file() else {})
+        if path.is_file():
+            parameters["file"] = sha256(path.read_bytes())
+        return parameters
 
-    def recipe(self, progress: Callable[[dict[str, Any]], None] = lambda _: None) -> Recipe:
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return (self.adapter, *self.merge)
+
+    @property
+    def measured_by(self) -> str:
+        """The texts that are kept out; and the judge only where its rubric is the reward: else a new one trains nothing again."""
+        if self.method == "grpo":
+            return self.fingerprint
+        return sha256(canonical([[c.task, c.gold.questions if c.gold else ()] for c in self.ruler.cases]))
+
+    def recipe(self, progress: Callable[[Json], None] = lambda _: None) -> Recipe:
         """The same for the training room. Raises BadParameters."""
         try:
             settings = Settings.of(self.settings)
             if self.adapter and self.method != "merge":
-                settings = Settings.of(going_on(self.adapter, self.settings))
+                settings = Settings.of(going_on(self.adapter, self.settings, self.folder))
         except ValueError as error:
             raise BadParameters(str(error)) from error
         return Recipe(
             self.method, self.model, work_folder(), self.guard, code_state()["sha256"], self.data, self.adapter,
-            tuple(self.merge), settings, self.objective, tuple(self.checkpoints), self.seed, recipes.similar(rubric),
-            work_folder() / "teacher.jsonl", progress,
+            tuple(self.merge), settings, self.objective, tuple(self.checkpoints), self.seed, rubric,
+            work_folder() / "teacher.jsonl", self.folder, progress,
         )  # fmt: skip
 
     def check(self) -> Training:
@@ -107,7 +121,7 @@ class Training(Runnable):
         if not load.capabilities(self.model).adapters:
             raise BadParameters(f"model {self.model!r:.60} has no weights to train; use smollm2 or another MLX model")
         for adapter in ("", self.adapter, *self.merge):
-            load.check(self.model, adapter)
+            load.check(self.model, adapter, self.folder)
         try:
             recipe()
         except (TypeError, ValueError) as error:
@@ -133,14 +147,14 @@ class Training(Runnable):
         recipe = replace(self.planned, progress=progress())
         outcome = recipes.train(recipe)
         hashes = recipes.store(recipe, outcome)
-        found = {
+        findings = {
             "parameters": self.parameters, "method": self.method, "curve": outcome.curve, "epoch": outcome.epoch,
             "data": outcome.card.as_dict() if outcome.card else {}, "provenance": outcome.provenance, "files": hashes,
             "adapter_bytes": sum(len(v) for k, v in outcome.files.items() if k.startswith("adapter/adapters")),
             "tokens": outcome.tokens,
         }  # fmt: skip
         cost = {"calls": 0, "generation_tokens": 0, "seconds": round(outcome.seconds, 3), "dollars": 0.0}
-        record = self.record(found=found, identity={"model": dict(recipe.base)}, cost=cost, **clock.times)
+        record = self.record(found=findings, identity={"model": dict(recipe.base)}, cost=cost, **clock.times)
         return Trained(self, record, [], outcome)
 
     def record(self, **findings: Any) -> Record:
@@ -182,12 +196,13 @@ class Training(Runnable):
         return f"Base **{self.model}**{start}, {what}, seed {self.seed}.{terms}{table}"
 
 
-def rubric(task: str, gold: Draft, draft: Draft) -> float:
-    """The offline judge's mean score of a draft against a set that plays gold, 0 to 1; 0 where the spec gate fails."""
+def rubric(pair: Pair, draft: Draft) -> float:
+    """The offline judge's mean score of a draft, 0 to 1, the chosen set playing gold; 0 where the spec gate fails."""
     answer = spec_gate(draft.title, draft.questions)
     if not isinstance(answer, Answer):
         return 0.0
-    case = Case("training", task, Gold(gold.title, gold.questions, gold.questions[0]))
+    gold = pair.chosen
+    case = Case("training", pair.task, Gold(gold.title, gold.questions, gold.questions[0]))
     scores = OfflineJudge().judge(case, answer).scores
     return (sum(scores.values()) / len(scores) - 1) / 4
 
@@ -211,7 +226,7 @@ class Trained(Finding):
         rows = {
             "base": f"{p['base']['name']} ({p['base']['weights']})", "data": p["data"].get("hash", "")[:12],
             "parents": parents, "code": p["code"][:12], "seed": p["seed"], "epoch": p.get("epoch", ""),
-            "weights on disk": f"{self.record.found.adapter_bytes / 1000:.0f} kB in float16",
+            "weights on disk": f"{self.found.adapter_bytes / 1000:.0f} kB in float16",
         }  # fmt: skip
         return Markdown(grid(("", ""), ((k, str(v)) for k, v in rows.items())))
 
@@ -232,7 +247,7 @@ class Trained(Finding):
         return f"{table}\n\nEpoch {self.outcome.epoch} is the adapter of this run{early}."
 
 
-def progress() -> Callable[[dict[str, Any]], None]:
+def progress() -> Callable[[Json], None]:
     """Where a training tells how far it is: a file that `notch train` reads, else a line where a person looks on.
 
     Not where papermill runs without a reader: the line would be sealed with the timings of this machine.

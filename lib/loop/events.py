@@ -66,6 +66,7 @@ def verify(folder: Path) -> list[str]:
         events = Events(folder)
     except Tampered as error:
         return [str(error)]
+    # Each run names the last event before it, so lines cut off the end are missed by a later run.
     heads = [START, *(row["prev"] for row in events), events.head]
     faults = []
     for path in sorted(folder.glob(f"[0-9]*-*/{PROPOSAL}")):

@@ -48,6 +48,7 @@ class Watch:
         self.folder, self.events = folder, events
         self.tampered: Tampered | None = None  # what `run_check` found
         self.seal = _ruler()
+        # Before anything is read: what runs from here on is compared with the files as they are now.
         self.code = measuring()
         if folder.exists():
             with locked(folder / ".lock"):
@@ -73,9 +74,11 @@ class Watch:
         if _ruler() != self.seal:
             faults.append(f"{RULER}: another ruler than when the loop began")
         faults += [f"{name}: changed while the loop ran" for name in differing(self.code, measuring())]
+        # Both logs only ever grow, so what was there at the last look must be their beginning.
         for path, (size, digest) in self._logs.items():
             if _prefix(path, size) != (size, digest):
                 faults.append(f"{path}: changed while the loop ran")
+        # Hashing every run is the slow part; where the measure itself changed there is no point in it.
         if not faults:
             faults += [*self._runs(), *store.verify(self.folder / store.NAME), *verify_events(self.folder)]
         self._remember(faults)
@@ -91,6 +94,7 @@ class Watch:
         """What is wrong with a run that was executed and is not sealed yet, "" if nothing."""
         try:
             self.check()
+            # In a process of its own: a step could have reached into this one's memory.
             if record:
                 _raise(rescore.check(record, cases, self.folder)[:3])
         except Tampered as error:

@@ -27,6 +27,7 @@ def reading(predicted: float, delta: float, low: float, high: float) -> str:
     >>> reading(0.05, -0.02, -0.04, 0.0), reading(0.02, 0.06, 0.03, 0.09)
     ('wrong sign', 'under')
     """
+    # The interval and not the mean decides: a prediction within it was not refuted.
     if low - 1e-9 <= predicted <= high + 1e-9:
         return "hit"
     if predicted * delta < 0:
@@ -53,6 +54,7 @@ def outcomes(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 def lessons(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """A row a lever class, in the order of their first runs: runs, keeps, mean effects, how the predictions did."""
     o = outcomes(ledger, fingerprint)
+    # A mean over both gates: what the dev gate rejected would otherwise leave only survivors.
     full = o.gate == "full"
     counts = {"runs": full, "screened_out": ~full, "kept": full & (o.status == "kept")}
     counts |= {name: o.reading == name for name in READINGS}

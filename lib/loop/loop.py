@@ -21,17 +21,17 @@ from lib.claude.prices import BudgetSpent
 from lib.files import Exit, OneLine, Tampered, sha256
 from lib.lab import execute
 from lib.lab.base import BadParameters
-from lib.lab.execute import RunFailed
+from lib.lab.execute import RunFailed, Unfinished
 from lib.lab.experiment import Experiment
 from lib.log import now
 from lib.loop import lessons, next_run, steering, training_requests
 from lib.loop.events import PROPOSAL, Event, Events, origin
 from lib.loop.guard import Watch
 from lib.loop.next_run import Action, Rules
-from lib.loop.proposal import Proposal, Refused
+from lib.loop.proposal import Parameters, Proposal, Refused
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
-from lib.loop.view import Ask, Asked, View
+from lib.loop.view import Ask, Offer, View
 from lib.runs.ledger import Ledger
 from lib.runs.record import Record
 
@@ -65,7 +65,7 @@ class Progress:
 
 
 class Loop:
-    """One loop over a folder of runs. `run()` yields as things happen; `code` says afterwards how it ended."""
+    """One loop over a folder of runs. `run()` yields as things happen; `end` says afterwards how it ended."""
 
     def __init__(self, folder: Path, steer_folder: Path, settings: Settings, ask: Ask | None = None) -> None:
         self.folder, self.steer_folder, self.settings, self.ask = folder, steer_folder, settings, ask
@@ -73,18 +73,21 @@ class Loop:
         self._began = time.monotonic()
         self._waited, self._waits, self._refusals = 0.0, 0, 0
         self._crashes = 0
+        self._unjudged = ""  # why the judge gave the last run not one judgment
         self._idle = ""  # why there is nothing left to do
         self._faults: tuple[str, ...] = ()  # faults of steering files that were said
 
     def run(self) -> Iterator[Progress]:
         """Work until the end. Raises Tampered, BadParameters, NoKey and what the machine itself cannot do."""
-        with alone(self.folder):
+        with exclusive_lock(self.folder):
             self._start()
+            # A kill may have come between an accepted proposal and its request.
             yield from self._open_requests()
             try:
                 while True:
                     view = yield from self._pause(self._look())
                     self.end, why = self._ends(view)
+                    # The scores too, once: between runs only bytes were compared.
                     if self.end is not None:
                         self.watch.final()
                         self.events.append("stopped", why=why)
@@ -106,6 +109,7 @@ class Loop:
             raise BadParameters("; ".join(faults))
         self.watch = Watch(self.folder, self.events, self.settings.accept_measure)
         self.fingerprint = Experiment(**self.settings.base.baseline).fingerprint
+        # The next call compares its measuring code with what is written here.
         self.events.append("started", total=self.settings.total, measure=self.watch.code)
 
     def _look(self) -> View:
@@ -119,6 +123,7 @@ class Loop:
     def _archive_spent(self, view: View) -> bool:
         """A wish that a sealed run carries has done its work; a kill may have come before it was moved away."""
         wish = steering.wish_event(self.events)
+        # A wish that was rewritten meanwhile is another one, and stays.
         if wish is None or sha256(view.steering.texts.get(steering.NEXT, "")) != wish["sha256"]:
             return False
         for record in view.ledger.records:
@@ -177,6 +182,8 @@ class Loop:
             return Exit.RUN_FAILED, f"{self._crashes} runs in a row crashed; the last: {why}"
         if limits.refusals and self._refusals >= limits.refusals:
             return Exit.FAILED, f"{self._refusals} proposals in a row were refused"
+        if self._unjudged and self._waits >= next_run.ATTEMPTS:
+            return Exit.RUN_FAILED, f"the judge gave not one judgment in {self._waits} tries: {self._unjudged}"
         if self._waited > self.settings.most_wait:
             return Exit.RUN_FAILED, f"a usage limit held for {self._waited:.0f} s; call it again later"
         return None, ""
@@ -192,6 +199,7 @@ class Loop:
             yield from self._run(action, view)
             return
         self._note_unrepeated(view)
+        # What a person queued goes before what the proposer would say; the file goes last, so a kill judges it again.
         path = next(iter(steering.queued(self.steer_folder)), None)
         if path is not None:
             yield from self._judge(_queued(path), view)
@@ -204,7 +212,7 @@ class Loop:
     def _ask(self, view: View) -> Iterator[Progress]:
         self._live("proposing", len(view.ledger.records))
         try:
-            asked = self.ask(view)  # type: ignore[misc]
+            offer = self.ask(view)  # type: ignore[misc]
         except BudgetSpent as error:
             yield self._nothing(str(error))
             return
@@ -212,31 +220,32 @@ class Loop:
             yield self._wait(str(error))
             return
         self._waited, self._waits = 0.0, 0
-        if asked.value is None and not asked.fault:
-            yield self._nothing(f"the proposer {asked.by!r} has nothing left to propose")
+        if offer.value is None and not offer.fault:
+            yield self._nothing(f"the proposer {offer.by!r} has nothing left to propose")
         else:
-            yield from self._judge(asked, view)
+            yield from self._judge(offer, view)
 
     def _nothing(self, why: str) -> Progress:
         """Nothing is left to do; the loop ends as it would at its number of runs."""
         self._idle = why
         return Progress("idle", why)
 
-    def _judge(self, asked: Asked, view: View) -> list[Progress]:
+    def _judge(self, offer: Offer, view: View) -> list[Progress]:
         """Accept a proposal or refuse it, and put that on disk; a list, so that all is done before anybody looks."""
-        by, _, name = asked.by.partition(":")
-        about = {"by": by, "asked": name, "fingerprint": self.fingerprint}
-        about |= {"dollars": asked.dollars, "tokens": asked.tokens}
+        by, _, name = offer.by.partition(":")
+        cost = {"dollars": offer.dollars, "tokens": offer.tokens}
+        about: Parameters = {"by": by, "asked": name, "fingerprint": self.fingerprint, **cost}
         try:
-            if asked.fault:
-                raise Refused("malformed", asked.fault)
-            proposal = Proposal.read(asked.value)
+            if offer.fault:
+                raise Refused("malformed", offer.fault)
+            proposal = Proposal.read(offer.value)
             parameters = view.validate(proposal)
         except Refused as error:
             self._refusals += 1
-            refused(self.events, asked.value, error, **about)
+            refused(self.events, offer.value, error, **about)
             return [Progress("refused", f"{by}: {error}")]
         self._refusals = 0
+        # The proposal carries its wish from here to the run, so that it is archived under that run.
         wish = None
         if view.steering.wish:
             wish = steering.wish_event(self.events)
@@ -284,19 +293,25 @@ class Loop:
                 parameters, view.limits.dollars - next_run.dollars(view.ledger, self.events.rows)
             )
         try:
+            # Looked at again before the ledger line: what ran in the kernel may have touched the measure.
             record = execute.run(
                 action.template, parameters, action.slug, self.folder,
                 beside={PROPOSAL: self._beside(action)}, check=self.watch.run_check,
             )  # fmt: skip
         except RunFailed as error:
             record = Ledger.read(self.folder).get(error.run)
+        except Unfinished as error:
+            # Nothing is sealed; the next call of the same run judges what is missing.
+            self._unjudged = error.reason if error.nothing else ""
+            yield self._wait(str(error))
+            return
         if self.watch.tampered:
             raise self.watch.tampered
         yield Progress("run", action.purpose, record)
         if next_run.spoilt(record):
             yield self._wait(record.error or "the judge did not answer")
             return
-        self._waited, self._waits = 0.0, 0
+        self._waited, self._waits, self._unjudged = 0.0, 0, ""
         self._crashes += 1
         if record.status not in ("crashed", "invalid"):
             self._crashes = 0
@@ -323,6 +338,7 @@ class Loop:
         self._waits += 1
         self.events.append("waiting", seconds=round(pause, 1), why=why[:300])
         self._live("waiting")
+        # In short naps, so that a stop file does not wait for hours.
         ends = time.monotonic() + pause
         while time.monotonic() < ends and not (self.steer_folder / steering.STOP).exists():
             time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
@@ -348,6 +364,7 @@ class Loop:
 def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
     """Put a refused proposal into the events, with its reason; a huge one by its beginning and hash."""
     try:
+        # As it was understood, where it was; else only its beginning, since anything may have been sent.
         about["proposal"] = Proposal.read(value).as_dict()
     except Refused:
         text = str(value)
@@ -356,27 +373,27 @@ def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:
     return events.append("refused", rule=error.name, reason=error.reason[:600], **about)
 
 
-def _queued(path: Path) -> Asked:
+def _queued(path: Path) -> Offer:
     """A proposal that waits in a file."""
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
-        return Asked(json.dumps(entry["proposal"]), str(entry["by"])[:60])
+        return Offer(json.dumps(entry["proposal"]), str(entry["by"])[:60])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return Asked(None, "queue", fault=f"{path.name} cannot be read ({error})")
+        return Offer(None, "queue", fault=f"{path.name} cannot be read ({error})")
 
 
 def open_training(steer_folder: Path, proposal: Proposal, by: str, mark: str) -> str:
     """Open a training request in the steering folder, if none has this mark yet; returns its id. Raises what its check raises."""
-    folder, asked = steer_folder / REQUESTS, proposal.request
+    folder, wanted = steer_folder / REQUESTS, proposal.request
     for request in training_requests.requests(folder):
         if request.by.endswith(f", {mark}"):  # a kill came between the file and the event about it
             return request.id
     by = f"{by}, {mark}"
-    return training_requests.open_request(folder, asked["parameters"], asked["why"], float(asked["expected"]), by).id
+    return training_requests.open_request(folder, wanted["parameters"], wanted["why"], float(wanted["expected"]), by).id
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold the folder's loop lock. Raises BadParameters when another loop holds it; the lock dies with the process."""
     import fcntl
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from lib.agent.prompt import one_line
 from lib.claude import store
 from lib.claude.client import NotAnswered
+from lib.lab.show import folder_name
 from lib.lab.study import look
 from lib.loop import steering
 from lib.loop.events import Event, Events, origin
@@ -89,9 +90,10 @@ def _look(view: View, rules: Rules) -> Action | None:
     if not rules.confirm or len(kept) < 2:
         return None
     looks = ledger.looks(view.fingerprint)
+    # The first champion's look is what every later one is compared with on the sealed gate.
     for target in (kept[0], kept[-1]):
         if _due([r for r in looks if ledger.of(r) == target.id]):
-            return Action("confirm", look(target), f"confirm-{target.slug}"[:40], template="12_confirm")
+            return Action("confirm", look(target), folder_name(f"confirm-{target.slug}"), template="12_confirm")
     return None
 
 
@@ -119,6 +121,7 @@ def _test(view: View, champion: Record, rules: Rules) -> Action | None:
     full = runs_of(view, event, "decide")
     if rules.screen and not full:
         screens = runs_of(view, event, "screen")
+        # A screen costs a third of a run. It can reject, never keep: best of many on ten cases is mostly luck.
         if _due(screens):
             screen = Action("screen", parameters | {"gate": "dev"}, _slug(parameters, "screen"), event)
             return _reference(view, champion) or screen
@@ -126,6 +129,7 @@ def _test(view: View, champion: Record, rules: Rules) -> Action | None:
             return None
     if _due(full):
         return Action("decide", parameters, _slug(parameters), event)
+    # Looks at one lever are pooled by the keep rule, whose p grows stricter with each.
     again = runs_of(view, event, "repeat")
     if (again or full)[-1].status != "indecisive" or len(again) >= rules.repeats or not repeatable(full[-1]):
         return None
@@ -154,6 +158,7 @@ def error_kind(record: Record) -> str:
 
 def _reference(view: View, champion: Record) -> Action | None:
     """The champion's own run on the dev gate, if there is none yet."""
+    # Once a champion, not once a proposal: the dev gate is compared with the same answers each time.
     there = [r for r in view.ledger.climb(view.fingerprint, "dev") if r.attempt == champion.attempt]
     if any(r.whole for r in there) or len(there) >= ATTEMPTS:
         return None
@@ -171,6 +176,7 @@ def repeatable(record: Record) -> bool:
 
 
 def _repeat(parameters: Parameters, first: str, number: int) -> Parameters:
+    # Fresh draws and fresh judgments: a repeat with the old ones would bring the same digits.
     parameters = parameters | {"of": first, "seed": parameters["seed"] + 100 * number}
     if parameters["judge"] != "offline":
         parameters["judging"] = parameters["judging"] | {"replicate": number}
@@ -179,7 +185,7 @@ def _repeat(parameters: Parameters, first: str, number: int) -> Parameters:
 
 def _slug(parameters: Parameters, prefix: str = "") -> str:
     steps = "-".join(str(row["step"]) for row in parameters["pipeline"])
-    return "-".join(filter(None, (prefix, parameters["lever"], steps)))[:40]
+    return folder_name(f"{prefix} {parameters['lever']} {steps}")
 
 
 def runs_since_keep(ledger: Ledger, fingerprint: str) -> int:
@@ -193,6 +199,7 @@ def runs_since_keep(ledger: Ledger, fingerprint: str) -> int:
 
 def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
     """The lever class that the next proposal must leave, "" for none."""
+    # Once in so many attempts, not from then on: one proposal must leave, the next may come back.
     champion, count = ledger.champion(fingerprint), runs_since_keep(ledger, fingerprint)
     if not champion or not count or not rules.patience or count % rules.patience:
         return ""
@@ -202,12 +209,12 @@ def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
 def dollars(ledger: Ledger, events: list[Event]) -> float:
     """What judge, cloud models and proposer have cost in a folder of runs. Raises Tampered.
 
-    The record of a run that crashed holds no cost, but its judgments were stored as they were paid for.
+    The record of a run that crashed holds no cost, but what it paid for was stored at once, judgments and answers.
     """
-    judged = sum(r.cost.judge_dollars or 0.0 for r in ledger.records)
-    runs = sum(r.cost.dollars for r in ledger.records)
-    stored = store.paid(ledger.folder / store.NAME)
-    return max(judged, stored) + runs + sum(e.get("dollars", 0.0) for e in events)
+    file = ledger.folder / store.NAME
+    judged = max(sum(r.cost.judge_dollars or 0.0 for r in ledger.records), store.paid(file))
+    answered = max(sum(r.cost.dollars for r in ledger.records), store.paid(file, candidates=True))
+    return judged + answered + sum(e.get("dollars", 0.0) for e in events)
 
 
 def cap(parameters: Parameters) -> float:
@@ -215,10 +222,10 @@ def cap(parameters: Parameters) -> float:
     return (parameters.get("judging") or {}).get("dollars", CAP)
 
 
-def capped(parameters: Parameters, left: float | None) -> Parameters:
+def capped(parameters: Parameters, remaining: float | None) -> Parameters:
     """Parameters whose judge may spend no more than what is left of the budget."""
-    if left is None or parameters.get("judge") != "claude":
+    if remaining is None or parameters.get("judge") != "claude":
         return parameters
     # Rounded down: a cap above what is left is no cap. 0 is none either, so a millionth of a dollar stays.
-    dollars = min(cap(parameters), max(1e-6, math.floor(left * 1e6) / 1e6))
+    dollars = min(cap(parameters), max(1e-6, math.floor(remaining * 1e6) / 1e6))
     return parameters | {"judging": (parameters.get("judging") or {}) | {"dollars": dollars}}

@@ -95,6 +95,7 @@ class Proposal:
         if not isinstance(value, Mapping):
             known = ", ".join(cls.__dataclass_fields__)
             raise Refused("malformed", f"a proposal is {value!r:.60}: expected a mapping with {known}")
+        # A model with a fixed form cannot nest freely, so these come as JSON within JSON.
         value = dict(value)
         for name in NESTED:
             if isinstance(value.get(name), str):
@@ -184,6 +185,7 @@ def adapter_id(name: str, ledger: Ledger) -> str:
     """
     run, epoch = re.fullmatch(r"(.*?)((?:/epoch-\d\d)?)", name, re.DOTALL).groups()  # type: ignore[union-attr]
     run = re.sub(r"^(?:.*/)?(\d{4,}-[a-z0-9-]+)/adapter$", r"\1", run)
+    # The newest of a slug, as everywhere.
     for record in reversed(ledger.records):
         folder = ledger.folder / record.id / "adapter" / epoch[1:]
         if record.kind == "train" and record.named(run) and (folder / WEIGHTS).is_file():

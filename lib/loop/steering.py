@@ -93,6 +93,7 @@ def read(folder: Path) -> Steering:
 def _bans(text: str, path: Path) -> tuple[frozenset[str], list[str]]:
     names = {*LEVERS, *STEPS, *(step.family for step in STEPS.values())}
     words = [line.split("#")[0].strip() for line in text.splitlines()]
+    # Also what nobody knows is banned: a misspelt ban does nothing, and is told.
     bans = frozenset(filter(None, words))
     return bans, [f"{path}: {word!r} is no lever class, family or step" for word in words if word in bans - names]
 
@@ -120,6 +121,7 @@ def note_changes(events: Events, steering: Steering) -> None:
     for name in FILES:
         text, before, digest, change = steering.texts.get(name), noted.get(name, ""), "", "removed"
         if text is not None:
+            # The text itself goes along: the file may be gone when somebody asks what steered a run.
             digest = sha256(text.encode("utf-8", "replace"))
             change = "changed" if before else "written"
         if digest != before:
@@ -143,6 +145,7 @@ def archive(folder: Path, run: str) -> None:
     if not source.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Moved, not copied: the folder shows what stands, the archive what was done.
     os.replace(source, target)
 
 

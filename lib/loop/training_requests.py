@@ -10,22 +10,22 @@ Does not know what a training does, nor who proposes. A run that failed goes bac
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from dataclasses import asdict, dataclass, field
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-from lib.files import locked, runs_folder, write_atomic, write_new
+from lib.files import locked, write_atomic, write_new
 from lib.forms import fill
 from lib.lab.base import BadParameters
+from lib.lab.show import folder_name
 from lib.lab.training import Training
 from lib.log import now
 from lib.train.data import BadData
 from lib.train.recipe import ByClaude, FromFile
 
-MAY = {  # state -> the states that may follow
+NEXT_STATES = {  # state -> the states that may follow
     "open": ("approved", "rejected"), "approved": ("running", "rejected"), "running": ("delivered", "approved"),
     "delivered": ("measured", "closed"), "measured": ("closed",), "closed": (), "rejected": (),
 }  # fmt: skip
@@ -64,9 +64,9 @@ class Request:
         )
 
 
-def default_folder() -> Path:
+def default_folder(runs: Path) -> Path:
     """`steer/requests` beside the folder of runs."""
-    return runs_folder().resolve().parent / "steer" / "requests"
+    return runs.resolve().parent / "steer" / "requests"
 
 
 def requests(folder: Path) -> list[Request]:
@@ -96,11 +96,11 @@ def open_request(
     training = fill(Training, {"hypothesis": why, "predicted": expected, **parameters}).check_parameters()
     data, unchecked = _data(training)
     name = name or f"{training.method}-{Path(training.model).name}"
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
     folder.mkdir(parents=True, exist_ok=True)
+    # Two proposals may ask at once, and a number is given once.
     with locked(folder / ".lock"):
         numbers = [int(p.name.split("-")[0]) for p in folder.glob("[0-9]*-*.json")]
-        run = f"{max(numbers, default=0) + 1:04d}-{slug}"
+        run = f"{max(numbers, default=0) + 1:04d}-{folder_name(name)}"
         parameters = {k: v for k, v in training.parameters.items() if k != "request"}
         command = shlex.join(["notch", "train", "--request", run])
         history = (_step("open", by, why),)
@@ -119,6 +119,7 @@ def _data(training: Training) -> tuple[str, str]:
     if isinstance(origin, FromFile):
         path = Path(origin.path)
         if path.exists() and not path.is_file():
+            # Whoever proposes names the path.
             raise BadData(f"{path}: expected a file of pairs")  # a device or a pipe could be read for ever
         small = not path.exists() or path.stat().st_size <= MOST_BYTES
     else:
@@ -148,8 +149,8 @@ def advance(
         raise BadParameters(f"no request {name!r} in {folder}; there are: none")
     with locked(folder / ".lock"):
         before = get(folder, name)
-        if state not in MAY[before.state]:
-            may = " or ".join(MAY[before.state]) or "nothing"
+        if state not in NEXT_STATES[before.state]:
+            may = " or ".join(NEXT_STATES[before.state]) or "nothing"
             raise BadParameters(f"request {before.id} is {before.state}: after that comes {may}, not {state}")
         if state == "delivered" and not run or state == "measured" and not measured:
             raise BadParameters(f"request {before.id}: {state} needs the run that did it")
@@ -173,7 +174,7 @@ def _read(path: Path) -> Request:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         request = Request(**{**raw, "measured": tuple(raw["measured"]), "history": tuple(raw["history"])})
-        if request.state not in MAY or request.id != path.stem:
+        if request.state not in NEXT_STATES or request.id != path.stem:
             raise ValueError(f"state {request.state!r}, id {request.id!r}")
         return request
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -16,7 +16,6 @@ from pydantic import Field
 
 from lib.agent.guard import JUDGED, ORDERS, Leak
 from lib.agent.pipeline import STEPS, BadPipeline, Row, texts
-from lib.files import runs_at
 from lib.forms import Number, form
 from lib.lab import execute
 from lib.lab.base import BadParameters
@@ -72,6 +71,7 @@ def validate(
 
     `banned_lever` is a class that this proposal must not stay in (patience), "" for none.
     """
+    # Cheapest first, and texts before all: nothing that a stranger wrote is resolved before it was read.
     _texts(proposal)
     adapter, pipeline = with_adapters(proposal.adapter, proposal.pipeline, partial(_full_name, ledger=ledger))
     parameters = base.parameters(proposal) | {"adapter": adapter, "pipeline": pipeline}
@@ -110,8 +110,7 @@ def _full_name(adapter: str, ledger: Ledger) -> str:
 
 def _experiment(parameters: Parameters, folder: Path) -> Experiment:
     try:
-        with runs_at(folder):  # the adapters lie there
-            experiment = execute.accept("10_experiment", parameters)
+        experiment = execute.accept("10_experiment", parameters, folder)
     except Leak as error:
         # Its message quotes the ruler, and this reason goes back to the proposer.
         reason = f"{error.where}: a text repeats a task or a gold question of the ruler; write your own"
@@ -125,6 +124,7 @@ def _experiment(parameters: Parameters, folder: Path) -> Experiment:
 
 def families(pipeline: list[Row]) -> set[str]:
     """Families of the steps of a pipeline. A plain asking step has none: nearly every pipeline holds one."""
+    # Else a ban of prompting would leave no pipeline at all.
     names = set()
     for row in pipeline:
         plain = row["step"] == "ask" and row.keys() <= {"step", "n", "tokens"}
@@ -185,6 +185,7 @@ def _lever(proposal: Proposal, ledger: Ledger) -> None:
 
 def _duplicate(e: Experiment, ledger: Ledger) -> None:
     # A refusal before does not count: the rules above have just passed, and what cannot change they refuse again.
+    # The sealed gate is no attempt: a look repeats a kept run on purpose.
     own = setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
     for record in reversed(ledger.records):
         if record.kind == "experiment" and record.gate != "confirm" and setup_of(record, ledger) == own:

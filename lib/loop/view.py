@@ -7,6 +7,7 @@ what they make of it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class View:
     def _all(self) -> Plain:
         recent = [r for r in self.ledger.records if r.kind == "experiment" and r.fingerprint == self.fingerprint]
         return {
-            "champion": _run(self.champion) if self.champion else None,
+            "champion": self.champion and _run(self.champion),
             "last_runs": [_run(r) for r in recent[-LAST:]],
             **lessons.as_data(self.ledger, self.fingerprint),
             "worst_dev_cases": self._worst(),
@@ -81,19 +82,21 @@ class View:
 
     def _refused(self) -> list[Plain]:
         """The last refused proposals, and trainings asked for that cannot be made; those have the rule `request`."""
-        events = [e for e in self.events.of("refused", "request") if not e.get("opened")][-REFUSED:]
-        return [
-            {"by": e.get("by", "loop"), "rule": e.get("rule", "request"), "reason": e.get("reason", e.get("why", ""))}
-            for e in events
-        ]
+        rows = []
+        for e in self.events.of("refused", "request"):
+            if not e.get("opened"):
+                reason = e.get("reason", e.get("why", ""))
+                rows.append({"by": e.get("by", "loop"), "rule": e.get("rule", "request"), "reason": reason})
+        return rows[-REFUSED:]
 
     def _worst(self) -> list[Plain]:
         """The lowest cases of the champion's run on the dev gate, with what the judge said."""
         run = self.ledger.screened(self.fingerprint)
         if run is None or run.gate != "dev":
             return []
-        judged = [row for row in self.ledger.cases(run.id) if row.judgment or row.no_answer]
-        judged.sort(key=lambda row: (row.quality, row.case))
+        judged = [row for row in self.ledger.cases(run.id) if row.quality is not None]
+        # Of equals always the same, so that a proposer who asks twice sees the same cases.
+        judged.sort(key=lambda row: (row.quality or 0.0, row.case))
         worst = []
         for row in judged[:WORST]:
             case = row.as_dict()
@@ -110,6 +113,7 @@ def _hidden() -> re.Pattern[str]:
         if case.gate != "dev":
             texts.add(case.task)
             texts.update(case.gold.questions if case.gold else ())
+    # The longest first: a task within a question must not leave the rest of it readable.
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.IGNORECASE)
 
 
@@ -125,11 +129,11 @@ def shown(value: Any, hidden: re.Pattern[str] | None = None) -> Any:
     return value
 
 
-Ask = Callable[[View], "Asked"]  # a proposer
+Ask = Callable[[View], "Offer"]  # a proposer
 
 
 @dataclass(frozen=True)
-class Asked:
+class Offer:
     """What a proposer answered: plain data or a text to be read as JSON; None when it has nothing left to propose."""
 
     value: Any
@@ -150,11 +154,12 @@ def _run(record: Record) -> Plain:
 
 
 def menu() -> list[Plain]:
-    """Every step of the registry with what it does and what it takes."""
+    """Every step of the registry: what it does, what it takes and gives of demos, draft and pool, its arguments."""
     rows = []
     for name, lever in sorted(STEPS.items(), key=lambda item: (item[1].family, item[0])):
         arguments = {k: {"type": a.expected, "default": a.default} for k, a in lever.arguments.items()}
-        rows.append({"step": name, "family": lever.family, "about": lever.about, "arguments": arguments})
+        flow = {"takes": list(lever.takes), "gives": list(lever.gives)}
+        rows.append({"step": name, "family": lever.family, "about": lever.about, **flow, "arguments": arguments})
     return rows
 
 
@@ -164,46 +169,31 @@ def adapters(ledger: Ledger) -> list[str]:
 
 
 def as_text(view: View, waiting: list[str]) -> str:
-    """The same for a person or an outside agent, as Markdown, after what waits to be run."""
-    p = view.plain
+    """The same for a person or an outside agent, as Markdown, after what waits to be run: a section a field, a line a row."""
     sections = {"Before a new proposal": [f"- {line}" for line in waiting]} if waiting else {}
-    sections["Champion"] = ["none yet"]
-    if p["champion"]:
-        steps = " > ".join(row["step"] for row in p["champion"]["pipeline"])
-        sections["Champion"] = [f"{p['champion']['id']}: quality {p['champion']['quality']:.4f}, {steps}"]
-    sections["Last runs"] = [_line(run) for run in p["last_runs"]] or ["none yet"]
-    sections |= lessons.sections(view.ledger, view.fingerprint)
-    worst = [_case(row) for row in p["worst_dev_cases"]]
-    sections["Worst dev cases of the champion"] = worst or ["no run of the champion on the dev gate yet"]
-    sections["Steering"] = [
-        f"next: {p['next'] or '-'}", f"standing: {p['standing'] or '-'}", f"bans: {', '.join(p['bans']) or '-'}",
-    ]  # fmt: skip
-    if p["must_leave"]:
-        sections["Steering"].append(f"must leave: {p['must_leave']} (nothing was kept for long)")
-    sections["Refused lately"] = [f"- {e['by']}: {e['rule']}: {e['reason']}" for e in p["refused"]] or ["-"]
-    sections["Menu"] = [f"levers: {', '.join(p['levers'])}", f"advice: {', '.join(p['advice'])}"]
-    sections["Menu"] += [f"- {s['step']} ({s['family']}): {s['about']} {_arguments(s)}" for s in p["steps"]]
+    for name, value in view.plain.items():
+        sections[name.replace("_", " ").capitalize()] = _entries(value)
     return markdown(sections)
 
 
-def _line(run: Plain) -> str:
-    quality = delta = ""
-    if "quality" in run:
-        quality = f" quality {run['quality']:.4f}"
-    if "delta" in run:
-        delta = f", {run['delta']:+.4f} against {run['against']}"
-    return f"- {run['id']} [{run['gate']}] {run['status']}{quality}{delta}, predicted {run['predicted']:+.3f}: {run['hypothesis'][:160]}"
+def _entries(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        value = list(filter(None, (_words({name: inner}) for name, inner in value.items())))
+    if isinstance(value, list):
+        return [f"- {_words(row)}" for row in value] or ["none yet"]
+    return [value or "none"]
 
 
-def _case(row: Plain) -> str:
-    answer = f"no answer: {row['no_answer']}"
-    if row["answer"]:
-        answer = " / ".join(row["answer"]["questions"])
-    notes = "; ".join(f"{k}: {v}" for k, v in row["notes"].items() if v)
-    if notes:
-        answer = f"{answer} [judge: {notes}]"
-    return f"- {row['task']} ({row['quality']:.3f}): {answer}"
-
-
-def _arguments(step: Plain) -> str:
-    return ", ".join(f"{k}: {a['type']} = {a['default']!r}" for k, a in step["arguments"].items())
+def _words(row: Any) -> str:
+    """A row on one line: what is empty is left out, what is nested stays JSON, as a proposal would spell it."""
+    if not isinstance(row, dict):
+        return str(row)
+    parts = []
+    for name, value in row.items():
+        if isinstance(value, float):
+            value = f"{value:.4f}"
+        if value not in (None, "", [], {}):
+            parts.append(
+                f"{name}: {value}" if isinstance(value, str) else f"{name}: {json.dumps(value, ensure_ascii=False)}"
+            )
+    return "; ".join(parts)

@@ -18,7 +18,7 @@ from lib.measure import keep
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.checks import noise
 from lib.measure.checks.damage import STRENGTHS, Text, plain, texts
-from lib.measure.judge import DIMENSIONS, Judge, Judgment
+from lib.measure.judge import DIMENSIONS, Fields, Judge, Judgment
 from lib.measure.leak import leaked
 from lib.measure.ruler import Case
 from lib.measure.score import VALUE, Outcome, case_quality
@@ -41,12 +41,16 @@ BOTTOM = (OTHER, TOY, PLAIN)
 
 def row_of(part: str, case: str, outcome: Outcome, **more: Any) -> Row:
     """One judgment as a row of cases.jsonl. Notes stay out: they quote texts that follow from gold and code."""
-    judged = isinstance(outcome, Judgment)
+    judgment = no_answer = unscored = None
+    if isinstance(outcome, Judgment):
+        judgment = {k: getattr(outcome, k) for k in ("scores", "verdict", "flipped", "dollars")}
+    elif isinstance(outcome, NoAnswer):
+        no_answer = outcome.reason
+    else:
+        unscored = outcome.reason
     return {
         "part": part, "case": case,
-        "judgment": {k: getattr(outcome, k) for k in ("scores", "verdict", "flipped", "dollars")} if judged else None,
-        "no_answer": outcome.reason if isinstance(outcome, NoAnswer) else None,
-        "unscored": None if judged or isinstance(outcome, NoAnswer) else outcome.reason,
+        "judgment": judgment, "no_answer": no_answer, "unscored": unscored,
         "quality": case_quality(outcome), **more,
     }  # fmt: skip
 
@@ -238,7 +242,7 @@ def _control(name: str, f: pd.DataFrame) -> Json:
     }  # fmt: skip
 
 
-def qualities(rows: Sequence[Row]) -> dict[str, float]:
+def qualities(rows: Sequence[Fields]) -> dict[str, float]:
     """Mean quality of each case's rows, without the unscored."""
     by: dict[str, list[float]] = {}
     for r in rows:

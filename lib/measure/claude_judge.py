@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lib.claude import client
-from lib.claude.client import API_VERSION, Reply, check_key, schema
+from lib.claude.client import API_VERSION, MustWait, NotAnswered, Reply, check_key, schema
 from lib.claude.paid import Ask, Fault, Paid
 from lib.claude.prices import Request, Spent, listed
 from lib.claude.store import NAME, Store
@@ -121,6 +121,7 @@ class ClaudeJudge:
     def submit(self, case: Case, answer: Answer) -> Future[Outcome]:
         """Begin to judge and return at once; in batch mode nothing is sent before `collect`."""
         calls.gold_of(case)
+        # All cases go out together when they are collected: a batch a case would take a day each.
         if self.batch:
             future: Future[Outcome] = Future()
             self._queue.append((case, answer, future))
@@ -128,18 +129,25 @@ class ClaudeJudge:
         return self.paid.submit(self._judge(case, answer))
 
     def collect(self, futures: Sequence[Future[Outcome]]) -> list[Outcome]:
-        """Wait for judgments. Raises BudgetSpent, NoKey, WrongModel, CloudError or Tampered; what was paid is stored."""
+        """Wait for judgments. Raises BudgetSpent, NoKey, WrongModel, CloudError or Tampered; what was paid is stored.
+
+        Where the API asks to wait for hours, or is out of reach, the cases that it did not judge are Unscored: a later
+        call asks about those alone.
+        """
         waiting: list[Future[Any]] = [*futures]
         if self._queue:
             queue, self._queue = self._queue, []
             waiting.append(self.paid.submit(self._judge_queue(queue)))
-        return self.paid.collect(waiting)[: len(futures)]
+        try:
+            return self.paid.collect(waiting)[: len(futures)]
+        except (MustWait, NotAnswered) as error:
+            return [_outcome_of(future, str(error)) for future in futures]
 
     def ask_all(self, call: Call, pairs: Iterable[tuple[Case, Answer]]) -> list[Row | Fault]:
         """One more call about each answer, stored and paid from the cap as any other. Raises what `collect` raises."""
         asks = [self._ask(call, case, answer) for case, answer in pairs]
         [rows] = self.paid.collect([self.paid.submit(self.paid.answer(asks))])
-        return rows  # type: ignore[no-any-return]
+        return rows
 
     def check(self) -> None:
         """Refuse to start without a key, unless the store can answer for this judge. Raises NoKey."""
@@ -171,7 +179,7 @@ class ClaudeJudge:
         """The parameters of one call, as the API gets them."""
         nonce, content = calls.fresh(call, case, answer)
         form = schema(calls.form(call.kind, self.dimensions))
-        system = [
+        system: list[Request] = [
             {"type": "text", "text": calls.system(call, self.ruler), "cache_control": {"type": "ephemeral"}},
             {"type": "text", "text": calls.tags(call, nonce)},
         ]
@@ -205,6 +213,12 @@ class ClaudeJudge:
             values[call] = row["value"]
             dollars += row["dollars"]
         return calls.judgment(values, self.dimensions, dollars)
+
+
+def _outcome_of(future: Future[Outcome], why: str) -> Outcome:
+    if future.done() and not future.cancelled() and future.exception() is None:
+        return future.result()
+    return Unscored(why)
 
 
 def _read(dimensions: tuple[str, ...], about: Row, reply: Reply) -> Row | Fault:

@@ -34,6 +34,16 @@ class Unscored:
     reason: str
 
 
+class Fields(Protocol):
+    """Data that is read by name: a mapping, or a row or record in its own type."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+    def __contains__(self, name: object, /) -> bool: ...
+
+    def get(self, name: str, default: Any = None, /) -> Any: ...
+
+
 class Judge(Protocol):
     """Anything that can judge. `identity` goes into the fingerprint."""
 
@@ -42,4 +52,4 @@ class Judge(Protocol):
 
     def judge(self, case: Case, answer: Answer) -> Judgment | Unscored: ...
 
-    def judge_all(self, pairs: Sequence[tuple[Case, Answer]]) -> list[Judgment | Unscored]: ...
+    def judge_all(self, pairs: Sequence[tuple[Case, Answer]]) -> Sequence[Judgment | Unscored]: ...

@@ -192,10 +192,11 @@ def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> Row | Fault:
         wanted.model_validate(value)
     except ValidationError as error:
         return Fault(str(fault(error, wanted.model_fields, what="the reply")))
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Row:
+    # Python takes the last of two and drops the first, so a reply could hide what it said.
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise ValueError("a field stands there twice")
@@ -203,16 +204,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> Row:
 
 
 def _refuse(name: str) -> Any:
+    # NaN and Infinity, which Python reads and JSON does not have.
     raise ValueError(f"{name} is no JSON")
 
 
 def judgment(values: Mapping[Call, Mapping[str, Any]], dimensions: tuple[str, ...], dollars: float) -> Judgment:
     """What the replies of one case add up to: disagreeing orders are a tie and count as a flip."""
+    # One call of a protocol gives the scores; of the others each gives a verdict.
     scored = next(v for c, v in values.items() if c.kind != "pairwise")
     verdicts = [_verdict(c, v) for c, v in values.items() if c.kind in VERDICT]
     notes = {}
     for call, value in values.items():
-        notes[call.order if call.kind == "pairwise" else call.kind] = str(value["reason"])
+        name = call.kind
+        if name == "pairwise":
+            name = call.order
+        notes[name] = str(value["reason"])
     scores = {d: float(scored[d]) for d in dimensions}
     flipped = len(set(verdicts)) > 1
     verdict = "tie" if flipped else verdicts[0]

@@ -34,6 +34,7 @@ def passes(delta: Any, p: Any, floor: Any = None, looks: int = 1) -> Any:
 
 def decide(test: Paired, floor: float | None, least: float, looks: int = 1) -> tuple[str, str]:
     """Status and reason: kept, indecisive while the interval still admits a gain of `least`, else discarded."""
+    # Bonferroni: with two looks at one hypothesis, each may err half as often, so that both together err no more.
     alpha = ALPHA / looks
     if passes(test.delta, test.p, floor, looks):
         above = "no A/A floor is measured yet" if floor is None else f"the difference is above the floor {floor:.4f}"
@@ -46,10 +47,12 @@ def decide(test: Paired, floor: float | None, least: float, looks: int = 1) -> t
 
 def accepts(differences: Floats, floor: Floats | float | None = None) -> NDArray[np.bool_]:
     """The rule on many comparisons at once: a row a comparison, a column a case; `floor` is one, or one a row."""
+    # Shapes: differences (N, cases), signs (cases, SIGNS), sums (N, SIGNS): one matrix product tests all of them.
     total, delta = differences.sum(axis=1), differences.mean(axis=1)
     # A sum within its own deviation is reached by one sign pattern in ten or more (Oleszkiewicz 1996): not worth a test.
     far = np.flatnonzero(passes(delta, 0.0, floor) & (total**2 > (differences**2).sum(axis=1)))
     sums = np.abs(differences[far].astype(np.float32) @ _signs(differences.shape[1]))
+    # The observed pattern counts as one of those drawn (Phipson & Smyth 2010): a p of 0 would claim too much.
     p = np.ones(len(differences))
     p[far] = ((sums >= total[far, None] - 1e-5).sum(axis=1) + 1) / (SIGNS + 1)
     return passes(delta, p, floor)
@@ -70,6 +73,7 @@ def alike(outcomes: Floats, shape: tuple[int, int, int], random: np.random.Gener
     each of them one of that column's outcomes: so the noise has the shape that was measured, and no other is assumed.
     """
     studies, _, cases = shape
+    # One draw of cases a study: its runs answer the same tasks, so their differences are paired as real ones are.
     where = random.integers(0, outcomes.shape[1], (studies, 1, cases))
     return outcomes[random.integers(0, len(outcomes), shape), where]
 

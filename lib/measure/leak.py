@@ -11,9 +11,9 @@ holds three by chance, so one such answer is flagged but condemns no run alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from lib.measure.answer import Answer, normalised
+from lib.measure.judge import Fields
 from lib.measure.ruler import Case
 
 COPIES = 3  # questions that stand word for word in gold, from which an answer is flagged
@@ -21,11 +21,16 @@ CERTAIN = 4  # from which it condemns its run alone: by chance one answer in eig
 SHARE = 0.7  # copies a case over a whole run, from which gold leaks in drops; the study's model had 0.17
 
 
+def _gold(case: Case) -> tuple[str, ...]:
+    return case.gold.questions if case.gold else ()
+
+
 def copies(case: Case, answer: Answer) -> int:
     """How many gold questions stand in an answer word for word, wherever; 0 without gold."""
-    said = f" {normalised(answer.text)} "
-    asked = case.gold.questions if case.gold else ()
-    return sum(f" {normalised(q)} " in said for q in asked if normalised(q))
+    # Spaces around both: "who will sail it" must not be found inside "who will sail items".
+    text = f" {normalised(answer.text)} "
+    questions = filter(None, map(normalised, _gold(case)))
+    return sum(f" {question} " in text for question in questions)
 
 
 def leaked(case: Case, answer: Answer) -> str:
@@ -37,11 +42,12 @@ def leaked(case: Case, answer: Answer) -> str:
     '3 of 3 questions stand word for word in gold'
     """
     same = copies(case, answer)
-    asked = len(case.gold.questions) if case.gold else 0
-    return f"{same} of {asked} questions stand word for word in gold" if same >= COPIES else ""
+    if same < COPIES:
+        return ""
+    return f"{same} of {len(_gold(case))} questions stand word for word in gold"
 
 
-def leaks(rows: Sequence[dict[str, Any]]) -> list[str]:
+def leaks(rows: Sequence[Fields]) -> list[str]:
     """The cases that make a run invalid, from the `copies` of its rows; rows from before they were counted have none.
 
     Two flagged answers, one with CERTAIN copies, or more than SHARE copies a case over all: then every case with two.
@@ -52,8 +58,11 @@ def leaks(rows: Sequence[dict[str, Any]]) -> list[str]:
     >>> leaks([*honest, {"case": "a", "copies": 7}, {"case": "b", "copies": 1}])
     ['a']
     """
-    count = {r["case"]: r.get("copies") or 0 for r in rows}
-    flagged = [c for c, n in count.items() if n >= COPIES]
+    count = {row["case"]: row.get("copies") or 0 for row in rows}
+    flagged = [case for case, n in count.items() if n >= COPIES]
     if len(flagged) > 1 or max(count.values(), default=0) >= CERTAIN:
         return flagged
-    return [c for c, n in count.items() if n >= 2] if sum(count.values()) > SHARE * len(count) else []
+    # Gold that leaks in drops flags no answer, and still lifts the mean above what chance gives.
+    if sum(count.values()) > SHARE * len(count):
+        return [case for case, n in count.items() if n >= 2]
+    return []

@@ -33,6 +33,7 @@ VERSION = 4
 CONSTANTS = Path(__file__).with_name("offline_judge.json")  # written by scripts/fit_offline_judge.py
 Vectors = Callable[[Sequence[str]], "np.ndarray"]  # texts -> one row of length 1 each
 Rows = Mapping[str, "np.ndarray"]  # text -> its row
+Faults = tuple[dict[str, float], dict[str, str]]  # amounts by fault, and what they were found in
 
 LONG = 2000  # characters read of a question
 WH = frozenset("what which who whom whose when where why how".split())
@@ -69,6 +70,7 @@ ASKED = (
 # Cosines between which a question goes from "asks something else" to "asks this", and from apart to the same.
 MEETS, SAME = (0.4, 0.75), (0.6, 0.9)
 GOLD, TIES = 0.95, 0.06  # share of gold's questions that makes a set gold's; points of its mean score that it may lose
+OFF = 0.45  # cosine to the nearest unknown below which a question is about something else
 COPIED = (0.8, 0.98)  # from "another question" to "a question of gold's", in whatever words
 FAULTS = {
     "joined": "several asks in one question", "listed": "lists in a question", "preface": "words before the question", "long": "long questions", "short": "questions of fewer than five words", "vague": "questions that name nothing",
@@ -151,80 +153,102 @@ def amounts(case: Case, answer: Answer, vectors: Vectors, rows: Rows | None = No
     if rows is None:
         texts = texts_of(answer)
         rows = dict(zip(texts, vectors(texts), strict=True))
+    import numpy as np
+
     asked = read(answer)
     words = [WORD.findall(q.lower().replace("’", "'")) for q in asked]
-    of_words, notes = _of_words(case.task, asked, words)
-    of_meaning, copied, more = _of_meaning(case, asked, rows, vectors)
-    void = sum(not w or not q.rstrip().endswith("?") or bool(TALK.search(q)) for q, w in zip(asked, words, strict=True))
-    return Amounts({**of_words, **of_meaning}, copied, void / len(asked), {**notes, **more}, len(asked))
+    asks = [np.stack([rows[text] for text in (q, *parts(q))]) for q in asked]
+    here = np.stack([ask[0] for ask in asks])
+    found, notes = _of_words(case.task, asked, words)
+    for part in (_of_reach(case, asks, vectors), _of_repetition(here), _of_stance(asked, here, vectors)):
+        found |= {name: round(value, 6) for name, value in part[0].items()}
+        notes |= {name: note for name, note in part[1].items() if note}
+    gold = fixed(case.gold.questions, vectors)
+    # A tail behind a question makes no other question of it, so its first part counts as well as the whole.
+    copied = float(np.mean([ramp((ask[:2] @ gold.T).max(), COPIED) for ask in asks]))
+    void = sum(_void(q, w) for q, w in zip(asked, words, strict=True))
+    return Amounts(found, copied, void / len(asked), notes, len(asked))
 
 
-def _of_words(task: str, asked: Sequence[str], words: Sequence[list[str]]) -> tuple[dict[str, float], dict[str, str]]:
-    said = set(WORD.findall(task.lower()))
-    marks = {
-        **{form: [form_of(q) == form for q in asked] for form in ("joined", "listed", "preface")},
-        "unformed": [not w or w[0] not in WH | VERBS | FRONT for w in words],
-        "short": [len(w) < 5 for w in words],
-        "vague": [bool(VAGUE & set(w)) and len(set(w) - PLAIN) < 3 for w in words],
-    }
+def _void(question: str, words: Sequence[str]) -> bool:
+    """Whether a text asks a person nothing."""
+    return not words or not question.rstrip().endswith("?") or bool(TALK.search(question))
+
+
+def _of_words(task: str, asked: Sequence[str], words: Sequence[list[str]]) -> Faults:
+    """Faults that the words alone show."""
+    of_task = set(WORD.findall(task.lower()))
+    forms = [form_of(q) for q in asked]
+    marks = {form: [f == form for f in forms] for form in ("joined", "listed", "preface")}
+    marks["unformed"] = [not w or w[0] not in WH | VERBS | FRONT for w in words]
+    marks["short"] = [len(w) < 5 for w in words]
+    # "What about it?" names nothing; "What is that bolt made of?" names a bolt and what it is made of.
+    marks["vague"] = [bool(VAGUE & set(w)) and len(set(w) - PLAIN) < 3 for w in words]
     n = len(asked)
     found = {name: sum(row) / n for name, row in marks.items()}
     found["long"] = sum(max(0, len(w) - 14) for w in words) / (10 * n)
-    found["pasted"] = sum(sum(x in said for x in w) / max(1, len(w)) for w in words) / n
+    found["pasted"] = sum(len([x for x in w if x in of_task]) / max(1, len(w)) for w in words) / n
     found["openings"] = 1 - len({tuple(w[:2]) for w in words}) / n
-    notes = {name: _numbers([i for i, x in enumerate(row, 1) if x]) for name, row in marks.items() if any(row)}
-    return found, notes
+    return found, {name: _numbers(row) for name, row in marks.items() if any(row)}
 
 
-def _of_meaning(
-    case: Case, asked: Sequence[str], rows: Rows, vectors: Vectors
-) -> tuple[dict[str, float], float, dict[str, str]]:
-    """What needs to know which texts ask the same: faults, the share of questions that are gold's, notes."""
+def _of_reach(case: Case, asks: Sequence[Any], vectors: Vectors) -> Faults:
+    """How much of what a plan depends on is asked for. `asks`: by question (1 + parts, width), the whole of it first."""
     import numpy as np
     from scipy.optimize import linear_sum_assignment
 
-    here = np.stack([rows[q] for q in asked])  # (questions, width)
-    lines = [np.stack([rows[q], *(rows[p] for p in parts(q))]) for q in asked]  # a question, then what it joins
     unknowns = unknowns_of(case)
-    ways = [closeness(line, unknowns, vectors) for line in lines]  # each (1 + parts, unknowns)
-    near = np.stack([way.max(0) for way in ways])  # (questions, unknowns)
-    # One question answers for one unknown, and what it joins for one more each, unless it was asked before.
-    first = [n for i, n in enumerate(near) if not repeats(here, i)]
-    more = [
-        way[i]
-        for way, line in zip(ways, lines, strict=True)
-        for i in range(2, len(line))
-        if not repeats(line[1:], i - 1)
-    ]
-    slots = np.stack([*first, *more])
-    taken, columns = linear_sum_assignment(-slots)
-    met = np.zeros(len(unknowns))
-    met[columns] = ramp(slots[taken, columns], MEETS)
-    gold = fixed(case.gold.questions, vectors)  # type: ignore[union-attr]
-    copied = float(np.mean([ramp((line[:2] @ gold.T).max(), COPIED) for line in lines]))
     weight = np.array([u.weight for u in unknowns], dtype=float)
-    reach = np.sort(weight)[::-1][: len(case.gold.questions)].sum()  # type: ignore[union-attr]  # what seven can ask for
+    ways = [closeness(ask, unknowns, vectors) for ask in asks]  # by question (1 + parts, unknowns)
+    near = np.stack([way.max(0) for way in ways])  # (questions, unknowns)
+    slots = []
+    for i, (ask, way) in enumerate(zip(asks, ways, strict=True)):
+        # One question answers for one unknown, and what it joins for one more each, unless that was asked before:
+        # else the same question twice would cover two things.
+        if not repeats(np.stack([a[0] for a in asks]), i):
+            slots.append(near[i])
+        slots += [way[k] for k in range(2, len(ask)) if not repeats(ask[1:], k - 1)]
+    taken, columns = linear_sum_assignment(-np.stack(slots))
+    met = np.zeros(len(unknowns))
+    met[columns] = ramp(np.stack(slots)[taken, columns], MEETS)
+    # Nobody can ask for ten things in seven questions: the heaviest that gold's number allows are all that can be had.
+    reach = np.sort(weight)[::-1][: len(case.gold.questions)].sum()  # type: ignore[union-attr]
     best = near.max(1)
     critical = max(range(len(unknowns)), key=lambda i: (unknowns[i].critical, weight[i]))
+    found = {
+        "missing": 1 - min(1.0, float((met * weight).sum() / reach)),
+        "uncritical": 1 - float(ramp(near[:, critical].max(), MEETS)),
+        "far": 1 - float(ramp(best, (0.3, 0.7)).mean()),
+        "off": float((best < OFF).mean()),
+    }
+    unmet = sorted(np.flatnonzero(met < 0.5), key=lambda i: -weight[i])[:3]
+    notes = {"missing": ", ".join(unknowns[i].name for i in unmet), "uncritical": unknowns[critical].name}
+    return found, notes | {"off": _numbers(best < OFF)}
+
+
+def _of_repetition(here: Any) -> Faults:
+    """How far the questions, (questions, width), say the same."""
+    import numpy as np
+
     same = here @ here.T
     np.fill_diagonal(same, 0)
     nearest = np.sort(same.max(1))[::-1]
-    stance = (here @ fixed(SEARCHED, vectors).T).max(1) - (here @ fixed(ASKED, vectors).T).max(1)
-    mine = np.array([bool(SELF & set(WORD.findall(q.lower()))) for q in asked])
     found = {
-        "missing": 1 - min(1.0, float((met * weight).sum() / reach)), "uncritical": 1 - float(ramp(near[:, critical].max(), MEETS)),
-        "far": 1 - float(ramp(best, (0.3, 0.7)).mean()), "off": float((best < 0.45).mean()),
-        "pairs": float(ramp(same, SAME).sum() / 2 / len(asked)), "nearest": float(ramp(nearest[0], (0.6, 1.0))),
-        "crowd": float(ramp(nearest[:4].mean(), (0.5, 0.9))), "searched": float(np.maximum(ramp(stance, (0.0, 0.2)), mine).mean()),
-    }  # fmt: skip
-    left = sorted((i for i in range(len(unknowns)) if met[i] < 0.5), key=lambda i: -weight[i])[:3]
-    twins = [(i + 1, j + 1) for i in range(len(asked)) for j in range(i) if same[i, j] > 0.8]
-    notes = {
-        "missing": ", ".join(unknowns[i].name for i in left), "uncritical": unknowns[critical].name,
-        "off": _numbers([i for i, b in enumerate(best, 1) if b < 0.45]),
-        "pairs": ", ".join(f"{j} and {i}" for i, j in twins[:3]),
-    }  # fmt: skip
-    return {name: round(value, 6) for name, value in found.items()}, copied, {k: v for k, v in notes.items() if v}
+        "pairs": float(ramp(same, SAME).sum() / 2 / len(here)),  # every pair stands in the table twice
+        "nearest": float(ramp(nearest[0], (0.6, 1.0))),
+        "crowd": float(ramp(nearest[:4].mean(), (0.5, 0.9))),
+    }
+    twins = np.argwhere(np.tril(same) > 0.8)[:3] + 1
+    return found, {"pairs": ", ".join(f"{first} and {second}" for second, first in twins)}
+
+
+def _of_stance(asked: Sequence[str], here: Any, vectors: Vectors) -> Faults:
+    """Whether the person is asked: the other questions are for a search engine, or for somebody else about the person."""
+    import numpy as np
+
+    searching = (here @ fixed(SEARCHED, vectors).T).max(1) - (here @ fixed(ASKED, vectors).T).max(1)
+    own = np.array([bool(SELF & set(WORD.findall(q.lower()))) for q in asked])
+    return {"searched": float(np.maximum(ramp(searching, (0.0, 0.2)), own).mean())}, {}
 
 
 def repeats(rows: Any, i: int) -> bool:
@@ -260,8 +284,12 @@ def fixed(texts: Sequence[str], vectors: Vectors) -> Any:
     return _kept[key]
 
 
-def _numbers(places: Sequence[int]) -> str:
-    return f"question{'s' if len(places) > 1 else ''} {', '.join(map(str, places))}" if places else ""
+def _numbers(marks: Sequence[bool]) -> str:
+    """The numbers of the questions that are marked."""
+    places = [str(i) for i, marked in enumerate(marks, 1) if marked]
+    if not places:
+        return ""
+    return f"question{'s' if len(places) > 1 else ''} {', '.join(places)}"
 
 
 # --- from faults to scores -------------------------------------------------------------------------
@@ -302,6 +330,7 @@ def scores_of(found: Amounts, made: Constants) -> dict[str, float]:
 
     read = {}
     for dimension in DIMENSIONS:
+        # Points are read as a score through a rising line that was fitted, so that a fault never raises a score.
         at, score = zip(*made.levels[dimension], strict=True)
         value = float(np.interp(points(found.of, dimension, made), at, score))
         read[dimension] = round(1 + (min(5.0, max(1.0, value)) - 1) * (1 - found.void), 4)

@@ -14,12 +14,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from lib.files import RULER, OneLine, Tampered, canonical, check_sums, hidden, sha256, sums, write_new
-from lib.forms import STRICT, fault, read_rows
+from lib.forms import STRICT, Filled, fault, read_rows
 
 Gate = Literal["full", "dev", "confirm"]
-Area = Literal["travel", "health", "admin", "home", "social", "career", "creative", "learning", "shopping", "finance"]
 GATES: tuple[str, ...] = get_args(Gate)
-AREAS: tuple[str, ...] = get_args(Area)
 SEAL = "FROZEN"
 Kind = TypeVar("Kind")
 FILES = ("cases.jsonl", "gold.jsonl", "rubric.json", "judge_rubric.md", "judge_pairwise.md", "protocol.json")
@@ -119,14 +117,18 @@ class Ruler:
             raise BadRuler(f"{self.folder}: no case in gate {name!r}")
         return cases
 
+    @property
+    def counts(self) -> str:
+        """How many cases each gate has, in words; a ruler of one's own may leave a gate empty."""
+        return ", ".join(f"{name} {sum(c.gate == name for c in self.cases)}" for name in GATES)
+
     def fingerprint(self, judge: dict[str, Any]) -> str:
         """sha256 over the seal and the judge's identity: results that differ in it are never compared."""
         return sha256(canonical({"seal": self.seal, "judge": judge}))
 
     def _repr_markdown_(self) -> str:
         table = [f"| {c.area} | {c.task} | {c.gold.critical if c.gold else ''} |" for c in self.gate("full")]
-        count = ", ".join(f"{len(self.gate(g))} {g}" for g in GATES)
-        head = f"Ruler `{self.seal[:12]}`: {count}.\n\n| area | task (full gate) | what decides the plan |\n|---|---|---|\n"
+        head = f"Ruler `{self.seal[:12]}`: {self.counts}.\n\n| area | task (full gate) | what decides the plan |\n|---|---|---|\n"
         return head + "\n".join(table)
 
 
@@ -135,11 +137,11 @@ def read(folder: Path, seal: str = "") -> Ruler:
     for name in FILES:
         if not (folder / name).exists():
             raise BadRuler(f"{folder / name}: missing; a ruler has {', '.join(FILES)}")
-    tasks = _by_id(folder / "cases.jsonl", _Task)
-    gold = _by_id(folder / "gold.jsonl", Gold)
+    tasks = by_id(folder / "cases.jsonl", TaskRow)
+    gold = by_id(folder / "gold.jsonl", Gold)
     unknowns = {}
     if (folder / "unknowns.jsonl").exists():  # gold's questions stand for them in a ruler without
-        unknowns = _by_id(folder / "unknowns.jsonl", _Unknowns)
+        unknowns = by_id(folder / "unknowns.jsonl", _Unknowns)
     if not tasks:
         raise BadRuler(f"{folder / 'cases.jsonl'}: empty; a ruler needs at least one case")
     for file, ids in (("gold.jsonl", gold.keys()), ("unknowns.jsonl", unknowns.keys())):
@@ -151,8 +153,8 @@ def read(folder: Path, seal: str = "") -> Ruler:
     for id, row in tasks.items():
         more = _unknowns(unknowns[id].unknowns, gold[id]) if id in unknowns else ()
         cases.append(Case(id, row.task, gold[id], row.gate, row.area, more))
-    rubric = _whole(folder / "rubric.json", _Rubric)
-    protocol = _whole(folder / "protocol.json", Protocol)
+    rubric = whole(folder / "rubric.json", _Rubric)
+    protocol = whole(folder / "protocol.json", Protocol)
     # Rulers frozen before usefulness was asked for have no prompt for it and stay readable.
     texts = {kind: folder / f"judge_{kind}.md" for kind in ("rubric", "pairwise", "useful")}
     prompts = {kind: path.read_text(encoding="utf-8") for kind, path in texts.items() if path.exists()}
@@ -168,10 +170,12 @@ class _Named:
 
 
 @dataclass(frozen=True)
-class _Task:
+class TaskRow:
+    """A row of `cases.jsonl`, without its id."""
+
     gate: Gate
-    area: Area
-    task: str
+    area: Filled
+    task: Filled
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,11 @@ class _Unknown:
 @dataclass(frozen=True)
 class _Unknowns:
     unknowns: tuple[_Unknown, ...]
+
+
+@dataclass(frozen=True)
+class _Drafted:
+    reviewed: bool = True  # a row that says nothing of it was never a draft
 
 
 @dataclass(frozen=True)
@@ -209,39 +218,62 @@ def _unknowns(rows: Iterable[_Unknown], gold: Gold) -> tuple[Unknown, ...]:
     return tuple(unknowns)
 
 
-def _by_id(path: Path, row: type[Kind]) -> dict[str, Kind]:
+def by_id(path: Path, row: type[Kind]) -> dict[str, Kind]:
     """The rows of a file by their `id`. Raises BadRuler naming file and line."""
-    by_id: dict[str, Kind] = {}
+    values: dict[str, Kind] = {}
     for (where, named), (_, value) in zip(
         read_rows(path, _Named, BadRuler), read_rows(path, row, BadRuler), strict=True
     ):
-        if named.id in by_id:
+        if named.id in values:
             raise BadRuler(f"{where}: a second row with the id {named.id!r}")
-        by_id[named.id] = value
-    return by_id
+        values[named.id] = value
+    return values
 
 
-def _whole(path: Path, kind: type[Kind]) -> Kind:
+def whole(path: Path, kind: type[Kind]) -> Kind:
     """A file that is one JSON object. Raises BadRuler."""
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
-    except ValidationError as wrong:
-        raise fault(wrong, getattr(kind, "__dataclass_fields__", {}), BadRuler, f"{path}:") from None
+    except ValidationError as failure:
+        raise fault(failure, getattr(kind, "__dataclass_fields__", {}), BadRuler, f"{path}:") from None
 
 
 def freeze(folder: Path = RULER) -> str:
     """Check a ruler and write its seal once; returns the seal's sha256. Raises BadRuler, FileExistsError."""
     ruler = read(folder)
+    _refuse_draft(folder)
     for case in ruler.cases:
         questions = case.gold.questions if case.gold else ()
         where = f"{folder / 'gold.jsonl'}: gold of {case.id!r}"
         if len(questions) != ruler.protocol.questions or len(set(questions)) != len(questions):
             raise BadRuler(f"{where}: {len(set(questions))} different questions, expected {ruler.protocol.questions}")
-        if not all(q.strip() for q in questions):
-            raise BadRuler(f"{where}: a question is empty")
         if case.gold and case.gold.critical not in questions:
             raise BadRuler(f"{where}: critical is not one of its questions")
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != SEAL]
     text = sums(folder, [n for n in names if not hidden(n)])
     write_new(folder / SEAL, text)
     return sha256(text)
+
+
+def _refuse_draft(folder: Path) -> None:
+    """Raise BadRuler naming every row that is not filled in, or that was drafted and that no person has reviewed."""
+    texts: dict[str, dict[str, list[str]]] = {}
+    for id, row in by_id(folder / "gold.jsonl", Gold).items():
+        texts.setdefault("gold.jsonl", {})[id] = [row.title, row.critical, *row.questions]
+    if (folder / "unknowns.jsonl").exists():
+        for id, known in by_id(folder / "unknowns.jsonl", _Unknowns).items():
+            listed = [text for unknown in known.unknowns for text in (unknown.name, *unknown.asked)]
+            texts.setdefault("unknowns.jsonl", {})[id] = listed
+    faults = []
+    for file, by_case in texts.items():
+        empty = [id for id, parts in by_case.items() if not all(text.strip() for text in parts)]
+        drafted = by_id(folder / file, _Drafted)
+        unread = [id for id in by_case if not drafted[id].reviewed and id not in empty]
+        if empty:
+            faults.append(f"{file} has empty texts in {', '.join(empty)}")
+        if unread:
+            faults.append(
+                f'{file} is not reviewed in {", ".join(unread)} (a person who read a row sets "reviewed": true)'
+            )
+    if faults:
+        raise BadRuler(f"{folder}: {'; '.join(faults)}")

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from lib.measure.answer import NoAnswer
-from lib.measure.judge import DIMENSIONS, Judgment, Unscored
+from lib.measure.judge import DIMENSIONS, Fields, Judgment, Unscored
 from lib.measure.stats import bca
 
 VALUE = {"win": 1.0, "tie": 0.5, "loss": 0.0}
@@ -95,7 +95,7 @@ def score(outcomes: Sequence[Outcome], blend: tuple[float, float] = (0.5, 0.5)) 
 # --- absolute usefulness, beside quality and never in it ------------------------------------------
 
 
-def usefulness(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def usefulness(rows: Sequence[Fields]) -> dict[str, Any]:
     """How useful the sets of a run are in absolute terms, 1 to 5: mean and interval over all cases.
 
     Rows as cases.jsonl holds them, `useful` being {"score", "reason"}, {"unscored"} or None for a case without an

@@ -75,6 +75,7 @@ class AppleModel(Model):
         for name, wanted in refused.items():
             if wanted:
                 raise NoModel(f"model 'apple' takes no {name}; leave it out of decoding")
+        # Its random mode takes either a number of tokens or a share of probability.
         mode = self._fm.SamplingMode
         if d.temp == 0:
             return self._fm.GenerationOptions(sampling=mode.greedy(), maximum_response_tokens=d.max_tokens)
@@ -97,8 +98,10 @@ class AppleModel(Model):
         instructions, prompt = _split(messages)
         prompt_tokens = await self._model.token_count(instructions) + await self._model.token_count(prompt)
         fault = ""
+        # None is the last try, after which nothing is waited for.
         for pause in (*self._pauses, None):
             try:
+                # A new one for each conversation: a session remembers, and a case must not see another.
                 session = fm.LanguageModelSession(instructions=instructions, model=self._model)
                 text = str(await session.respond(prompt, options=options))
                 tokens = int(await self._model.token_count(text))

@@ -47,6 +47,7 @@ class Row:
 
     def take(self, token: int, ends: frozenset[int]) -> None:
         """Note a token that was drawn, unless the row has ended."""
+        # A row stays in the batch for some steps after its end, and what is drawn for it there is nobody's.
         if self.reason:
             return
         if token in ends:
@@ -114,6 +115,7 @@ class Batch:
     def _step(self) -> None:
         import mlx.core as mx
 
+        # The tokens were drawn a step ago and may still be under way: nothing here waits for them but masks and windows.
         tokens = self.states.tokens
         logits = self.model(tokens[:, None], cache=self.states.caches)[:, -1]  # (B, 1, V) -> (B, V)
         # The largest of a row is NaN where any is: one number a row says whether all of them are numbers.
@@ -167,6 +169,7 @@ class Batch:
 
     def _admit(self, rows: list[Row]) -> None:
         for length, places in self.prefixes.groups([row.prompt for row in rows]):
+            # By length, so that a padded forward pads little.
             alike = sorted((rows[i] for i in places), key=lambda row: len(row.prompt))
             prefix = self.prefixes.get(alike[0].prompt[:length])
             for some in runs(alike, [len(row.prompt) - length for row in alike], PREFILL_TOKENS):
@@ -175,6 +178,7 @@ class Batch:
     def _join(self, rows: list[Row], states: Any) -> None:
         import mlx.core as mx
 
+        # From the row's own seed, so a reply is the same whatever else is in flight and whenever it joins.
         random_keys = mx.stack([mx.random.key(row.decoding.seed) for row in rows])
         if self.live:
             self.states.join(states)
@@ -187,7 +191,9 @@ class Batch:
         """Read what the rows do not share, up to each one's last token; returns their keys and values."""
         import mlx.core as mx
 
+        # The prefix is copied once for each row here; `RaggedBatch` is spared that.
         caches = [cache.merge([cache] * len(rows)) for cache in prefix]
+        # Without the last token: the first step reads it, and draws the first token of the reply from it.
         rest = [row.prompt[length:-1] for row in rows]
         lengths = [len(ids) for ids in rest]
         most = max(lengths)
@@ -228,6 +234,7 @@ class RaggedBatch(Batch):
             return
         going = [self.live[i] for i in places]
         logits = self.states.forward([[] if row.reason else row.feed for row in self.live])  # (going, V)
+        # Before masks, which write -inf themselves. A row's largest is NaN where any is.
         if not np.isfinite(logits.max(axis=-1)).all():
             raise NoModel(NO_NUMBERS)
         decodings = [row.decoding for row in going]
@@ -253,6 +260,7 @@ class RaggedBatch(Batch):
             return drawn
         for token in drawn:
             row.rule.take(token)
+        # A grammar forces most of a set's punctuation: those tokens are read with the next forward, all at once.
         tokens = list(drawn)
         for token in row.rule.forced():
             if not row.reason:
@@ -306,6 +314,7 @@ def _largest(model: Any, row: Row) -> bool:
     """Whether each drawn token has the largest logit, or one so near it that rounding may decide between the two."""
     import mlx.core as mx
 
+    # Without any cache, as training calls it: the one forward that no cache of mlx-lm can spoil.
     text = mx.array([row.prompt + row.reply[:-1]])  # (1, T)
     logits = model(text)[0, len(row.prompt) - 1 :].astype(mx.float32)  # (drawn, V)
     top = logits.max(axis=-1)
@@ -338,6 +347,7 @@ def draw(logits: Any, decodings: Sequence[Decoding], random_keys: Any) -> tuple[
             kinds.setdefault((d.temp, d.top_p, d.min_p, d.top_k), []).append(i)
     if not kinds:
         return tokens, random_keys
+    # A key is used once: one half draws now, the other is the key of the next token.
     pairs = mx.vmap(mx.random.split)(random_keys)
     random_keys, now = pairs[:, 0], pairs[:, 1]
     for kind, places in kinds.items():
@@ -380,7 +390,7 @@ def mean_logprobs(
     means = [0.0] * len(prompts)
     texts = [prompt + reply for prompt, reply in zip(prompts, replies, strict=True)]
     for length, places in prefixes.groups(prompts):
-        places = sorted(places, key=lambda i: len(texts[i]))
+        places = sorted(places, key=lambda i: len(texts[i]))  # short ones first, as `runs` wants them
         prefix = prefixes.get(prompts[places[0]][:length])
         for some in runs(places, [len(texts[i]) - length for i in places], positions):
             rest = [texts[i][length:] for i in some]

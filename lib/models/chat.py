@@ -50,6 +50,7 @@ class Chat:
         if fixed:
             tokenizer.chat_template = fixed
         dated = fixed != template or "date_string" in template
+        # The plainest form first: what holds the probe as it is, is left as it is.
         faults = []
         for folds, parts in ((False, False), (True, False), (False, True), (True, True)):
             chat = cls(tokenizer, fixed, dated, folds, parts)
@@ -79,25 +80,26 @@ class Chat:
     @property
     def identity(self) -> dict[str, str]:
         """What a record says of the form: nothing where a conversation goes in as it is."""
-        said = {}
+        notes = {}
         if self.folds:
-            said["system"] = "in the first user turn"
+            notes["system"] = "in the first user turn"
         if self.parts:
-            said["content"] = "in parts"
+            notes["content"] = "in parts"
         if self.dated:
-            said["date"] = TODAY.isoformat()
+            notes["date"] = TODAY.isoformat()
         if "enable_thinking" in self.template:
-            said["thinking"] = "off"
+            notes["thinking"] = "off"
         if self.tokenizer.has_thinking or "think>" in self.template:
-            said["reply"] = CUT
-        return said
+            notes["reply"] = CUT
+        return notes
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, ready for the reply. Raises NoModel where earlier turns do not go in."""
-        known = {"date_string": TODAY.strftime(DAY)} if "date_string" in self.template else {}
+        day = {"date_string": TODAY.strftime(DAY)} if "date_string" in self.template else {}
+        # mlx-lm would switch thinking on where the model can: at this length of reply the thoughts are all there is.
         ids: list[int] = self.tokenizer.apply_chat_template(
             self._formed(messages), add_generation_prompt=True, tokenize=True, return_dict=False,
-            enable_thinking=False, **known,
+            enable_thinking=False, **day,
         )  # fmt: skip
         if len(messages) > len(PROBE):  # examples as earlier turns: the probe says nothing about those
             missing = self._missing(messages, ids)
@@ -110,6 +112,7 @@ class Chat:
     def reply(self, text: str) -> str:
         """A reply without what some models put in front of it: a think block, or its end alone where the template has
         opened it, a byte order mark, zero-width signs. A text without them stays as it is, spaces included."""
+        # Behind the first end and not the last: an answer may speak of the sign, thoughts have ended with it.
         answer = text.lstrip(BLANK)
         end = self.tokenizer.think_end or "</think>"
         if end in answer and not answer.startswith(ANSWERS):
@@ -130,9 +133,9 @@ class Chat:
 
     def _missing(self, messages: Sequence[Message], ids: list[int]) -> str:
         """The role of the first message whose text is not among the tokens, "" where none is missing."""
-        said = _letters(self.tokenizer.decode(ids))
+        text = _letters(self.tokenizer.decode(ids))
         for message in messages:
-            if _letters(message["content"]) not in said:
+            if _letters(message["content"]) not in text:
                 return message["role"]
         return ""
 

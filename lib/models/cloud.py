@@ -13,7 +13,9 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
+from lib.claude import store
 from lib.claude.client import Claude, NotAnswered, check_key, schema
 from lib.claude.prices import BudgetSpent, CloudError, UnknownModel, listed
 from lib.models.grammar import BadGrammar
@@ -67,7 +69,10 @@ class CloudModel(Model):
             # Outside of the SDK's frames, which hold the key.
             failed = NoModel(f"model {self.name!r}: {error}{hint}")
         finally:
-            self.cost += Cost(seconds=time.perf_counter() - began, dollars=self._claude.budget.spent - paid)
+            paid = self._claude.budget.spent - paid
+            self.cost += Cost(seconds=time.perf_counter() - began, dollars=paid)
+            if folder := os.environ.get("NOTCH_RUNS"):  # in a run, which may crash: a budget must see this all the same
+                store.book(Path(folder) / store.NAME, self.name, paid)
         raise failed
 
     async def _all(self, requests: Sequence[Json]) -> list[Completion]:

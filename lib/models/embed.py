@@ -40,6 +40,7 @@ class MiniLM:
             raise NoModel(f"sentence vectors need mlx and tokenizers ({error}); run `make setup`") from error
         self.weights: Any = mx.load(str(folder / "model.safetensors"))
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        # The file pads every text to 128 tokens; rows are padded here, to the longest of their batch.
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(MOST_TOKENS)
 
@@ -73,6 +74,7 @@ class MiniLM:
         def heads(x: Any) -> Any:  # (B, T, 384) -> (B, 12, T, 32)
             return x.reshape(len(rows), width, 12, 32).transpose(0, 2, 1, 3)
 
+        # BERT (arXiv 1810.04805): norms come after each residual sum. All texts are of segment 0.
         e = "embeddings"
         x = w[f"{e}.word_embeddings.weight"][tokens] + w[f"{e}.position_embeddings.weight"][:width]
         x = norm(x + w[f"{e}.token_type_embeddings.weight"][0], e)
@@ -85,5 +87,6 @@ class MiniLM:
             x = norm(x + linear(attended, f"{layer}.attention.output.dense"), f"{layer}.attention.output")
             wide = nn.gelu(linear(x, f"{layer}.intermediate.dense"))
             x = norm(x + linear(wide, f"{layer}.output.dense"), f"{layer}.output")
+        # The mean over real tokens, then length 1, as the model was trained: a product of two is their cosine.
         mean = (x * real[..., None]).sum(1) / real.sum(1, keepdims=True)
         return mean / mx.maximum(mx.linalg.norm(mean, axis=1, keepdims=True), 1e-12)

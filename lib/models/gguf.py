@@ -87,6 +87,7 @@ class _Reader:
 
     def count(self, least: int) -> int:
         """A number of things of at least so many bytes each: more than the file holds is a lie."""
+        # Before anything is set aside for them: a header may promise 2**60 values.
         n = self.one("<Q")
         if n * least > len(self.data) - self.at:
             raise ValueError(f"its header promises {n} values, more than the file holds")
@@ -197,6 +198,7 @@ def folder(path: Path) -> Path:
         target = cache() / "models" / f"{sum_of(path)[:16]}-{VERSION}"
     except OSError as error:
         raise NoModel(f"{path}: cannot be read ({error.strerror or error})") from error
+    # Without a lock first: nearly every call finds it made.
     if _whole(target):
         return target
     head = check(path)
@@ -247,6 +249,7 @@ def convert(path: Path, head: Header, out: Path) -> None:
         tensors = mx.load(str(path), format="gguf")
     except RuntimeError as error:
         raise NoModel(f"{path}: mlx cannot read it ({error})") from error
+    # Not a weight: it is worked into the configuration, from which mlx-lm makes it again.
     scaling = _scaling(path, head, tensors.pop("rope_freqs.weight", None))
     weights = dict(_renamed(path, tensors, head))
     if {"model.embed_tokens.weight", "model.norm.weight"} - weights.keys():
@@ -264,6 +267,7 @@ def _write(path: Path, values: Json) -> None:
 
 
 def _renamed(path: Path, tensors: Mapping[str, Any], head: Header) -> Iterator[tuple[str, Any]]:
+    # Only q and k are turned by the rotary embedding, so only their rows were reordered.
     heads = head.get("attention.head_count")
     groups = {"attn_q": heads, "attn_k": head.get("attention.head_count_kv") or heads}
     for name, value in tensors.items():
@@ -286,6 +290,7 @@ def rotary_rows(value: Any, heads: int) -> Any:
     quantised rows go with their rows.
     """
     rows = value.shape[0]
+    # (heads, half, 2) -> (heads, 2, half): the second of each pair goes behind all first ones.
     return value.reshape(heads, rows // heads // 2, 2, *value.shape[1:]).swapaxes(1, 2).reshape(value.shape)
 
 
@@ -346,6 +351,7 @@ def _quantisation(weights: Mapping[str, Any]) -> Json:
             bits[module] = weights[f"{module}.weight"].shape[1] // weights[name].shape[1]
     if not bits:
         return {}
+    # Sorted first: of two that are equally common always the smaller, in whichever order the tensors stand.
     usual = max(sorted(set(bits.values())), key=list(bits.values()).count)
     others = {module: {"group_size": 32, "bits": b} for module, b in bits.items() if b != usual}
     return {"quantization": {"group_size": 32, "bits": usual, **others}}
@@ -365,6 +371,7 @@ def tokenizer(head: Header, out: Path, path: Path) -> None:
     else:
         raise NoModel(f"{path}: its tokenizer is {str(kind)[:40]!r} ({str(cut)[:40]!r}), which is not read from GGUF; "
                       "take an MLX model")  # fmt: skip
+    # Roles and ends of turns are control tokens: they are never cut, and a reply is shown without them.
     kinds = values.get("tokenizer.ggml.token_type") or []
     control = [token for token, kind in zip(tokens, kinds, strict=False) if kind == CONTROL]
     own = [token for token, kind in zip(tokens, kinds, strict=False) if kind == USER_DEFINED]

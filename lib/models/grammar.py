@@ -90,6 +90,7 @@ class Grammars:
         from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
 
         bits = allocate_token_bitmask(len(rules), self.table.vocab_size)
+        # A rule that is through has no mask of its own: only an end may follow.
         matchers = [(rule.matcher, i) for i, rule in enumerate(rules) if rule and not rule.complete]
         if matchers:
             fill_next_token_bitmask_par(self._executor, matchers, bits)

@@ -24,7 +24,7 @@ from typing import Any
 
 from lib import weights
 from lib.files import ROOT
-from lib.models import gguf, provenance, ragged
+from lib.models import gguf, provenance
 from lib.models.batching import PROBED, SCORE_TOKENS, Row, agrees, batch, mean_logprobs
 from lib.models.chat import CUT, PROBE, Chat
 from lib.models.grammar import Grammars, Rule
@@ -154,10 +154,10 @@ def check(name: str) -> None:
         sound.touch()
 
 
-def adapter_folder(adapter: str, name: str = "") -> str:
+def adapter_folder(adapter: str, name: str = "", runs: Path | None = None) -> str:
     """The folder of an adapter: a path, or a sealed run by id or slug. Raises NoModel, also where model `name` is not
     the base that it was trained on."""
-    folder = provenance.find(adapter)
+    folder = provenance.find(adapter, runs)
     if name:
         provenance.check(folder, name, identity(name))
     return str(folder)
@@ -169,8 +169,10 @@ class MLXModel(Model):
     The base is loaded once; `with_adapter` gives the same weights another adapter.
     """
 
-    def __init__(self, name: str, adapter: str = "", batch: int = 64, quantised: bool = False) -> None:
-        self.blas = fast_blas()
+    def __init__(
+        self, name: str, adapter: str = "", batch: int = 64, quantised: bool = False, runs: Path | None = None
+    ) -> None:
+        fast_blas()
         try:
             import mlx.core as mx
             from mlx_lm import load
@@ -179,11 +181,12 @@ class MLXModel(Model):
             raise NoModel(f"mlx-lm cannot be imported ({error}); run `make setup`") from error
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # keeps its notices out of notebooks
         where = folder_of(name)
-        adapter = adapter_folder(adapter, name) if adapter else ""
+        adapter, self._runs = adapter_folder(adapter, name, runs) if adapter else "", runs
         try:
             base, self.tokenizer, config = load(str(where), return_config=True)
         except Exception as error:
             raise NoModel(f"model {name!r} cannot be loaded from {where}: {one_line(error)}") from error
+        # On a CPU kernels for 4 and 8 bit lose to float32 by a factor of 5; on a GPU the memory they save is speed.
         self.on_gpu = mx.metal.is_available()
         if not self.on_gpu:
             if not quantised:  # training can ask to keep the base as it is
@@ -199,6 +202,8 @@ class MLXModel(Model):
 
     def _checked_width(self, base: Any, width: int) -> int:
         """How many rows go through at once: as many as wanted, or 1 where a batch does not say what one row says."""
+        from lib.models import ragged  # brings numpy, which `from lib import OfflineJudge` must not
+
         # The rows of `ragged` are our own and of one architecture: tests compare them, once and for all.
         if width == 1 or ragged.fits(base):
             return width
@@ -206,6 +211,7 @@ class MLXModel(Model):
         prompts = [self.encode(PROBE), self.encode(long)]
         if any(len(ids) + PROBED > self.context for ids in prompts):
             return width
+        # Of its own, so that no later prompt begins with what a batch may have read wrongly.
         fresh = Prefixes(base, lambda: prompt_cache(base))
         if agrees(base, fresh, prompts, 2):
             return width
@@ -228,10 +234,11 @@ class MLXModel(Model):
 
     def with_adapter(self, adapter: str) -> MLXModel:
         """The same base with another adapter, "" for none; what it costs is added to this model. Raises NoModel."""
-        folder = adapter_folder(adapter, self.name) if adapter else ""
+        folder = adapter_folder(adapter, self.name, self._runs) if adapter else ""
         if folder == self.adapter:
             return self
         if folder not in self._others:
+            # A shallow copy: tokenizer, chat, account and grammars stay shared, model and prefixes are its own.
             other = copy.copy(self)
             other._set_adapter(folder)
             self._others[folder] = other
@@ -327,9 +334,17 @@ class MLXModel(Model):
     def _book(self, done: Sequence[Completion], began: float, prompt_seconds: float) -> None:
         import mlx.core as mx
 
+        # Buffers of this width are of no use to the next call, and mlx would hold them for good.
         mx.clear_cache()
-        seconds, peak = time.perf_counter() - began, mx.get_peak_memory() / 1e9
-        self.cost += Cost.of(done, seconds=seconds, prompt_seconds=prompt_seconds, peak_memory=peak)
+        seconds = time.perf_counter() - began
+        self.cost += Cost.of(done, seconds=seconds, prompt_seconds=prompt_seconds, peak_memory=peak_memory())
+
+
+def peak_memory() -> float:
+    """Gigabytes that mlx held at most in this process."""
+    import mlx.core as mx
+
+    return mx.get_peak_memory() / 1e9
 
 
 def prompt_cache(model: Any) -> list[Any]:
@@ -341,10 +356,11 @@ def prompt_cache(model: Any) -> list[Any]:
 
 def context(config: Mapping[str, Any]) -> int:
     """How many tokens a model reads at most, as its configuration says; no bound where it says nothing."""
-    known = {**config, **config.get("text_config", {})}  # of a model that also sees pictures
+    # Each architecture has a name of its own for it. Whoever scales its positions writes the scaled number there.
+    values = {**config, **(config.get("text_config") or {})}  # of a model that also sees pictures
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
-        if isinstance(known.get(name), int):
-            return int(known[name])
+        if isinstance(values.get(name), int):
+            return int(values[name])
     return sys.maxsize
 
 
@@ -353,6 +369,7 @@ def adapted(base: Any, adapter: str, on_gpu: bool) -> Any:
     import mlx.core as mx
     from mlx_lm.tuner.utils import load_adapters
 
+    # mlx-lm puts its layers into the very tree it is given, and cannot take them out again.
     model = share_weights(base)
     try:
         load_adapters(model, adapter)

@@ -36,6 +36,7 @@ class Prefixes:
         if not self.usable:
             return [(0, list(range(len(prompts))))]
         groups = []
+        # A step of a pipeline shares its start with the step before it, which an earlier call has read.
         for length, places in grouped(prompts):
             if not length:
                 first = prompts[places[0]]
@@ -64,6 +65,7 @@ class Prefixes:
         """Read the rest of a prefix into its caches and keep them."""
         import mlx.core as mx
 
+        # In pieces that are worked out one after the other: mlx would else hold the activations of all of them.
         for at in range(start, len(ids), PREFILL_TOKENS):
             self.model(mx.array([list(ids[at : at + PREFILL_TOKENS])]), cache=caches)
             mx.eval([cache.state for cache in caches])
@@ -73,6 +75,7 @@ class Prefixes:
             cache.values = mx.contiguous(cache.values[..., : cache.offset, :])
         mx.eval([cache.state for cache in caches])
         self._kept[tuple(ids)] = caches
+        # Also the newest, where it alone is over the bound: it is used by whoever asked and not kept.
         while self._kept and (self.nbytes > self.most or len(self._kept) > MOST_PREFIXES):
             self._kept.popitem(last=False)
 
@@ -114,6 +117,7 @@ def grouped(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
             if end == last or depth[end] == least:  # between other neighbours more is shared: those stay together
                 more, inner = best(start, end)
                 saved, parts, start = saved + more, parts + inner, end + 1
+        # All of them as one group: every prompt but one is spared the shared tokens, for one more forward.
         whole = least * (last - first) - WORTH
         if whole > saved and whole > 0:
             return whole, [(least, first, last)]

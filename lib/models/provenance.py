@@ -84,7 +84,7 @@ def content_hash(folder: Path, parts: Sequence[str] = MODEL) -> str:
     return sha256(canonical([[path.relative_to(folder).as_posix(), sum_of(path)] for path in files]))[:16]
 
 
-def places(adapter: str) -> Iterator[Path]:
+def places(adapter: str, runs: Path | None = None) -> Iterator[Path]:
     """Folders that a name of an adapter may mean: a path, one below the project, a sealed run (`0005-sft`, `sft`).
 
     `0005-sft/epoch-02` is the adapter of an epoch that the run sealed beside its own.
@@ -93,14 +93,15 @@ def places(adapter: str) -> Iterator[Path]:
     yield ROOT / adapter
     run, _, epoch = adapter.partition("/")
     if re.fullmatch(r"[a-z0-9][a-z0-9-]*", run) and re.fullmatch(r"(epoch-\d\d)?", epoch):
-        for path in (runs_folder() / run, *sorted(runs_folder().glob(f"[0-9]*-{run}"), reverse=True)):
+        runs = runs or runs_folder()
+        for path in (runs / run, *sorted(runs.glob(f"[0-9]*-{run}"), reverse=True)):
             if run in (path.name, path.name.partition("-")[2]):  # the glob also finds a slug that merely ends like it
                 yield path / "adapter" / epoch
 
 
-def find(adapter: str) -> Path:
+def find(adapter: str, runs: Path | None = None) -> Path:
     """The folder of an adapter. Raises NoModel."""
-    for folder in places(adapter):
+    for folder in places(adapter, runs):
         if (folder / "adapter_model.safetensors").exists():
             raise NoModel(f"adapter {adapter!r}: {folder}: {PEFT}")
         if (folder / WEIGHTS).exists():

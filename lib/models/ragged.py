@@ -31,6 +31,7 @@ def fits(model: Any) -> bool:
     """Whether `Llama(model)` computes what the model computes."""
     import mlx.core as mx
 
+    # By module, not by class: Qwen and others have a `Model` too, whose forward differs in a detail.
     if type(model).__module__ != "mlx_lm.models.llama" or mx.default_device() != mx.Device(mx.cpu):
         return False
     for layer in model.layers:
@@ -51,6 +52,7 @@ def _covered(layer: Any) -> bool:
     import mlx.core as mx
 
     if type(layer).__name__ == "LoRALinear":
+        # While it is trained a layer may drop out, which is not done here.
         drops = layer.training and getattr(layer.dropout, "_p_1", 1) != 1
         return not drops and layer.lora_a.dtype == mx.float32 and _covered(layer.linear)
     return type(layer).__name__ == "Linear" and layer.weight.dtype == mx.float32
@@ -89,6 +91,7 @@ class _Layer:
         self.gate, self.up, self.down = (_linear(m) for m in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
 
     def mlp(self, x: Array) -> Array:
+        # SwiGLU (arXiv 2002.05202): silu(gate) * up.
         x = self.between(x)
         gate = self.gate(x)
         # SiLU in place: exp of a large negative gate overflows to inf, and gate / inf is the right -0.
@@ -124,6 +127,7 @@ class Llama:
 
     def angles(self, positions: Array) -> tuple[Array, Array]:
         """For each token, shapes (N, 1, W / 2): the same for all heads."""
+        # Twice as many at a time: a long reply would else have them worked out anew at every token.
         most = int(positions.max()) + 1
         if most > len(self._angles[0]):
             self._angles = self._probe(2 * most)
@@ -194,6 +198,7 @@ class Rows:
 
     def keep(self, places: Sequence[int]) -> None:
         """Let all other rows go, and with them the slots that only they had filled."""
+        # Rows lie in the order of their groups, so a group's rows are those between two places.
         first, groups = 0, []
         for group in self.groups:
             staying = sum(first <= place < first + group.count for place in places)
@@ -208,6 +213,7 @@ class Rows:
 
     def join(self, other: Rows) -> None:
         """The rows of another behind one's own."""
+        # Slots of both begin at 0, so the later rows simply have holes where the earlier ones are further on.
         used = max(self.used, other.used)
         for rows in (self, other):
             rows._grow(used)
@@ -236,6 +242,7 @@ class Rows:
         self.used, self.next = self.used + wide, self.next + counts
         if not logits:
             return np.zeros((0, 0), dtype=np.float32)
+        # The output layer is the largest matrix: only the last token of each row goes through it.
         last = (np.cumsum(counts) - 1)[counts > 0]
         filling = _whole(len(last)) - len(last)
         return self.llama.head(self.llama.norm(hidden[np.pad(last, (0, filling))]))[: len(last)]
@@ -264,6 +271,7 @@ class Rows:
         queries = np.zeros(shape, dtype=np.float32)
         query = _turned(query, step.cos, step.sin) * llama.scale
         queries[:, row, :, step.turn] = query.reshape(count, llama.kv_heads, -1, llama.width)
+        # A group at a time: its rows share the product with the prefix.
         attended, first, slots = np.empty_like(queries), 0, slice(0, self.used + step.wide)
         for group in self.groups:
             rows = slice(first, first + group.count)
@@ -289,6 +297,7 @@ def _attend(query: Array, prefix: Prefix | None, keys: Array, values: Array, mas
     length, slots = 0, keys.shape[2]
     if prefix:
         length = prefix[0].shape[1]
+    # Prefix and slots side by side under one softmax: so neither has to be rescaled by the other's sum afterwards.
     scores = np.empty((heads, rows, shared * wide, length + slots), dtype=np.float32)
     if prefix:
         together = query.reshape(heads, -1, width) @ prefix[0].swapaxes(-1, -2)  # one product for all rows

@@ -11,15 +11,15 @@ from typing import Any
 import pandas as pd
 
 from lib.lab.models import moved
-from lib.lab.show import Markdown, bullets, interval, table
+from lib.lab.show import Markdown, bullets, candidate_name, interval, table
 from lib.measure import calibrate
-from lib.measure.judge import DIMENSIONS
+from lib.measure.judge import DIMENSIONS, Fields
 from lib.report.era import Era, scored
 from lib.report.tables import DIMS
 from lib.runs.ledger import Ledger
 
-Readings = Mapping[str, Any]
-Beside = Iterable[Readings]  # controls of a calibration of the same gate, to stand below the candidates
+Readings = Fields
+Beside = Iterable[Mapping[str, Any]]  # controls of a calibration of the same gate, to stand below the candidates
 
 
 def runs(readings: Readings) -> pd.DataFrame:
@@ -29,7 +29,8 @@ def runs(readings: Readings) -> pd.DataFrame:
     """
     f = pd.json_normalize(readings["groups"], "runs", "group").rename(columns=lambda name: name.removeprefix("scores."))
     about = pd.json_normalize([{"run": run, **c} for run, c in readings["candidates"].items()])
-    return f.merge(about, on="run", how="left")
+    f = f.merge(about, on="run", how="left")
+    return f.assign(candidate=f.candidate.map(candidate_name))
 
 
 def _beside(readings: Readings, beside: Beside) -> pd.DataFrame:

@@ -97,16 +97,18 @@ class Era:
         """Those of the anchors that are a frontier model's stored answers."""
         return self.anchors[self.anchors.model.map(is_stored).astype(bool)]
 
+    @property
+    def frontier_run(self) -> str:
+        """The stronger of them by its id, "" where none is sealed."""
+        best_first = self.frontiers.sort_values("quality", ascending=False, kind="stable")
+        return next(iter(best_first.id), "")
+
     def comparison(self, base: bool = False) -> ComparisonRecord | None:
         """The comparison of models with the most candidates, of equals the newest; `base`: of a new base with an old one."""
-        widest, most = None, 0
-        for record in self.ledger.records:
-            if isinstance(record, ComparisonRecord) and record.fingerprint == self.fingerprint and record.found.groups:
-                candidates = sum(len(group.runs) for group in record.found.groups)
-                of_base = any(group.group == "stock" for group in record.found.groups)
-                if of_base == base and candidates >= most:
-                    widest, most = record, candidates
-        return widest
+        records = [r for r in reversed(self.ledger.records) if isinstance(r, ComparisonRecord) and r.found.groups]
+        of_era = [r for r in records if r.fingerprint == self.fingerprint]
+        alike = [r for r in of_era if base == any(group.group == "stock" for group in r.found.groups)]
+        return max(alike, key=lambda r: sum(len(group.runs) for group in r.found.groups), default=None)
 
     # --- the two ends of the scale
 
@@ -129,6 +131,13 @@ class Era:
         """Quality of a set that fits any task, the lower end; None where it is not measured."""
         return self.controls.quality.get(calibrate.PLAIN)
 
+    @property
+    def gold(self) -> float | None:
+        """Gold against itself, a tie everywhere: of the controls, else of a comparison. That is parity."""
+        comparison = self.comparison()
+        ceiling = comparison.found.ceiling.quality if comparison and comparison.found.ceiling else None
+        return self.controls.quality.get(calibrate.GOLD, ceiling)
+
     @cached_property
     def frontier(self) -> tuple[str, float] | None:
         """The stronger frontier's own answers, the upper end: a control of the calibration, else an anchor that was sealed."""
@@ -142,7 +151,7 @@ class Era:
         """(champion - any-task set) / (stronger frontier - any-task set), None where one of the three is not measured."""
         if self.champion is None or self.frontier is None or self.plain is None or self.frontier[1] <= self.plain:
             return None
-        return (self.champion.scores.quality - self.plain) / (self.frontier[1] - self.plain)
+        return (self.champion.scored.quality - self.plain) / (self.frontier[1] - self.plain)
 
     @cached_property
     def bottom(self) -> pd.DataFrame:

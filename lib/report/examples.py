@@ -28,8 +28,7 @@ def answers(ledger: Ledger, fingerprint: str, ruler: Ruler | None = None) -> Mar
     Gold stands beside them where the era's ruler is the one at hand.
     """
     ruler = ruler or Ruler.load(RULER)
-    f = Era(ledger, fingerprint).frontiers
-    frontier = "" if f.empty else f.id[f.quality.idxmax()]
+    frontier = Era(ledger, fingerprint).frontier_run
     stock, best = trained.stock(ledger, fingerprint), trained.best(ledger, fingerprint, True)
     parts = [
         _section(ledger, name, run, frontier, _open(ledger.get(run), ruler))
@@ -43,7 +42,7 @@ def _open(record: Record, ruler: Ruler) -> dict[str, Case]:
     """The cases of the full gate by id; without gold where the run was judged on another ruler."""
     cases = ruler.gate("full")
     if ruler.fingerprint(record.identity.judge) != record.fingerprint:
-        cases = [Case(c.id, c.task, None, c.gate) for c in cases]
+        cases = tuple(Case(c.id, c.task, None, c.gate) for c in cases)
     return {c.id: c for c in cases}
 
 
@@ -52,9 +51,9 @@ def _section(ledger: Ledger, name: str, run: str, frontier: str, cases: dict[str
     beside = {}
     if frontier:
         beside = {row.case: row for row in ledger.cases(frontier)}
-    worst = sorted(rows, key=lambda r: (r.quality, r.case))[:EACH]
+    worst = sorted(rows, key=lambda r: (r.quality or 0.0, r.case))[:EACH]
     rest = [row for row in rows if row not in worst]  # where all score the same, six cases and not three twice
-    best = sorted(rest, key=lambda r: (-r.quality, r.case))[:EACH]
+    best = sorted(rest, key=lambda r: (-(r.quality or 0.0), r.case))[:EACH]
     valid = sum(row.answer is not None for row in rows)
     none = "" if valid else " So there is no best and no worst: the first six by case id show what it wrote."
     lines = [f"**{name}, {run}**: {plural(valid, 'valid answer')} to {plural(len(rows), 'task')}.{none}"]

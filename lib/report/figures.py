@@ -6,7 +6,7 @@ Does not know where the numbers come from. Only the index notebooks save.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -19,6 +19,7 @@ from lib.lab.experiment import Experiment, Run
 from lib.lab.show import plural
 from lib.lab.training import Trained
 from lib.measure import calibrate
+from lib.measure.judge import Fields
 from lib.report import compared, tables, trained
 from lib.report.era import Era, eras
 from lib.runs.ledger import Ledger
@@ -282,7 +283,7 @@ def comparison(ledger: Ledger) -> Picture:
     return candidates(record.found)
 
 
-def candidates(readings: Mapping[str, Any]) -> Picture:
+def candidates(readings: Fields) -> Picture:
     """Quality of each candidate with its interval, a row each, grouped; gold against itself as a line."""
     f = compared.runs(readings)
     first = ~f.duplicated("group")  # of its group: what the others are compared with
@@ -323,7 +324,7 @@ def training(ledger: Ledger) -> Picture:
     figure, (left, right) = canvas(8, 3.6, ncols=2, sharey=True, width_ratios=[3, 2])
     draw_pairs(f[f["size"].notna() & (f.epoch == f["last"])], left)
     draw_epochs(f, right)
-    base = ledger.get(f.base.iloc[0]).scores
+    base = ledger.get(f.base.iloc[0]).scored
     for ax in (left, right):
         ax.axhline(base.quality, color=ANCHOR, linewidth=0.8, linestyle=":")
         ax.axhspan(base.low, base.high, color=ANCHOR, alpha=0.08, linewidth=0)
@@ -351,8 +352,8 @@ def draw_pairs(f: pd.DataFrame, ax: Axes) -> None:
     line = sft.sort_values("size", kind="stable").drop_duplicates("size", keep="last")
     ax.plot(line["size"].astype(float), line.quality, color=KEPT, linewidth=1.2)
     ax.set_xscale("log")
-    sizes = {*f["size"][f.method == "sft"]} or {*f["size"]}  # a number at each would cover others
-    sizes = sorted(sizes | {n for n in f["size"] if not min(sizes) <= n <= max(sizes)})
+    known = {*f["size"][f.method == "sft"]} or {*f["size"]}  # a number at each would cover others
+    sizes = sorted(known | {n for n in f["size"] if not min(known) <= n <= max(known)})
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()
     ax.set_xlabel("pairs behind the adapter (log scale); line: SFT of as many epochs")

@@ -64,8 +64,8 @@ def summary(ledger: Ledger, fingerprint: str) -> Markdown:
     levers = plural(f.plain[f.plain != "baseline"].nunique(), "lever class", "lever classes")
     gone = (every.fingerprint == fingerprint) & (every.status.isin(["crashed", "invalid"]) | every.idle)
     lines = [
-        f"{plural(len(f), 'experiment')} in {levers}: {len(full)} on the full gate, {sum(full.status == 'kept')} of them kept, "
-        f"and {len(f) - len(full)} on the dev gate, which keeps nothing."
+        f"{plural(len(f), 'experiment')} in {levers}: {len(full)} on the full gate, {sum(full.status == 'kept')} of them kept "
+        f"(the first run too, with nothing to beat), and {len(f) - len(full)} on the dev gate, which keeps nothing."
     ]
     if gone.any():
         lines.append(
@@ -95,7 +95,9 @@ def failed(ledger: Ledger, fingerprint: str) -> Markdown:
     some = (f.status == "kept").groupby(f.lever, sort=False).any()
     hoped = f[f.delta.notna() & (f.predicted > 0)]
     empty = "; ".join(some.index[~some])  # names of classes have commas
-    lines = [f"Nothing was kept in: {empty}." if empty else "In every class something was kept."]
+    lines = [f"Nothing was kept in: {empty}."]
+    if not empty:
+        lines = ["In every class something was kept."]
     lines.append(f"Not kept: {plural(len(lost), 'run')}, of which {sum(lost.reading == 'worse beyond chance')} fell behind "
                  "the champion of the moment beyond chance.")  # fmt: skip
     if len(hoped):

@@ -10,13 +10,16 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from lib.files import write_atomic
 from lib.lab.show import number
 from lib.log import now
+from lib.report.era import Era
 from lib.report.run_page import text
 from lib.report.site import shell
 from lib.runs.ledger import Ledger
-from lib.runs.record import Record
 
 NAME = "live.html"
 AGAIN = '<meta http-equiv="refresh" content="5">'
@@ -55,47 +58,41 @@ class Live:
         ledger = Ledger.read(self.runs)
         body = (
             f'{again}<h1>{text(self.work)}</h1><p role="status">{text(said)}</p><p>Written {text(now())}.</p>'
-            f"{chart(ledger)}{table(ledger.records[-LAST:])}"
+            f"{chart(ledger)}{table(ledger)}"
         )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, shell(f"notch: {self.work}", body, []))
 
 
-def table(records: list[Record]) -> str:
+def table(ledger: Ledger) -> str:
     """The last runs, the newest first."""
-    rows = ""
-    for r in reversed(records):
-        quality = number(r.scores.quality) if r.scores else ""
-        rows += (
-            f"<tr><td>{text(r.id)}</td><td>{text(r.status)}</td><td>{quality}</td><td>{text(r.hypothesis)}</td></tr>"
-        )
-    heads = "<tr><th>run</th><th>status</th><th>quality</th><th>hypothesis</th></tr>"
-    return f"<h2>The last runs</h2><table>{heads}{rows}</table>" if rows else "<p>No run is sealed yet.</p>"
+    f = ledger.frame().tail(LAST)[::-1]
+    if f.empty:
+        return "<p>No run is sealed yet.</p>"
+    f = f.assign(run=f.id, quality=f.quality.map(number))[["run", "status", "quality", "hypothesis"]]
+    with pd.option_context("display.max_colwidth", None):  # a hypothesis is longer than pandas shows
+        return f"<h2>The last runs</h2>{f.to_html(index=False, border=0)}"
 
 
 def chart(ledger: Ledger) -> str:
     """The climb of the newest era on the full gate: a dot a run, a line for the best kept so far."""
-    if not ledger.records:
+    f = Era.latest(ledger).climb
+    if f.empty:
         return ""
-    climb = [r for r in ledger.climb(ledger.records[-1].fingerprint) if r.scores]
-    if not climb:
-        return ""
-    top = max(max(r.scores.quality for r in climb if r.scores), 0.05)
-    step = (WIDTH - 2 * EDGE) / max(1, len(climb) - 1)
-    dots, line, best = "", "", 0.0
-    for n, r in enumerate(climb):
-        assert r.scores
-        x, y = EDGE + n * step, HEIGHT - EDGE - r.scores.quality / top * (HEIGHT - 2 * EDGE)
-        kept = r.status == "kept"
-        if kept:
-            best = r.scores.quality
-        level = HEIGHT - EDGE - best / top * (HEIGHT - 2 * EDGE)
-        line += f"H{x:.1f}V{level:.1f}" if line else f"M{x:.1f} {level:.1f}"
-        label = f"<title>{text(r.id)}: {r.scores.quality:.3f}, {text(r.status)}</title>"
-        dots += (
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5 if kept else 3}" opacity="{1 if kept else 0.4}">{label}</circle>'
-        )
-    said = f"Quality of {len(climb)} runs in order on the full gate; the best kept has {best:.3f}, the axis ends at {top:.3f}"
+    top = max(f.quality.max(), 0.05)
+    scale = (HEIGHT - 2 * EDGE) / top
+    kept = f.status == "kept"
+    best = f.quality.where(kept).ffill().fillna(0.0)
+    f = f.assign(
+        x=EDGE + (WIDTH - 2 * EDGE) / max(1, len(f) - 1) * np.arange(len(f)), y=HEIGHT - EDGE - scale * f.quality,
+        level=HEIGHT - EDGE - scale * best, radius=np.where(kept, 5, 3), opacity=np.where(kept, 1, 0.4),
+    )  # fmt: skip
+    dots, line = "", f"M{EDGE} {f.level.iloc[0]:.1f}"
+    for r in f.itertuples():
+        line += f"H{r.x:.1f}V{r.level:.1f}"
+        label = f"<title>{text(r.id)}: {r.quality:.3f}, {text(r.status)}</title>"
+        dots += f'<circle cx="{r.x:.1f}" cy="{r.y:.1f}" r="{r.radius}" opacity="{r.opacity}">{label}</circle>'
+    said = f"Quality of {len(f)} runs in order on the full gate; the best kept has {best.iloc[-1]:.3f}, the axis ends at {top:.3f}"
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" style="max-width:{WIDTH}px;width:100%">'
         f'<path d="{line}" fill="none" stroke="#b5482a" stroke-width="1.5"/><g fill="#b5482a">{dots}</g></svg><p>{said}.</p>'

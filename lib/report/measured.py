@@ -5,15 +5,12 @@ Knows the readings of `lib.measure.calibrate` and `lib.measure.checks.blind`. Do
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 
 from lib.lab.show import Markdown, bullets, chance, grid, interval, plural, table
 from lib.measure.checks import noise as measure
 from lib.measure.checks.blind import readings as read_blind
-from lib.measure.judge import DIMENSIONS
+from lib.measure.judge import DIMENSIONS, Fields
 from lib.measure.keep import ALPHA
 from lib.report import tables
 from lib.report.era import Era, latest
@@ -22,16 +19,18 @@ from lib.report.tables import DIMS
 from lib.runs.ledger import Ledger
 from lib.runs.record import RejudgeRecord
 
-Readings = Mapping[str, Any]
+Readings = Fields
 
 
 def response(readings: Readings) -> Markdown:
     """The 5 x 5 response matrix: damaged dimension by row, mean change of each score by column, own one in bold."""
     rows = []
     for damaged, changes in readings["matrix"].items():
-        cells = [f"**{changes[d]:+.2f}**" if d == damaged else f"{changes[d]:+.2f}" for d in DIMS if changes]
+        cells = dict.fromkeys(DIMS, "") | {d: f"{change:+.2f}" for d, change in changes.items()}
+        if changes:
+            cells[damaged] = f"**{cells[damaged]}**"
         falls = "yes" if readings["own_falls_most"][damaged] else "**no**"
-        rows.append([DIMS[damaged], *(cells or [""] * len(DIMS)), falls])
+        rows.append([DIMS[damaged], *cells.values(), falls])
     return Markdown(grid(["damaged", *DIMS.values(), "own falls most"], rows))
 
 

@@ -139,7 +139,7 @@ def shell(title: str, body: str, links: list[tuple[str, str]], script: str = "")
 
 
 def _body(path: Path) -> str:
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  1.3 s of grammar at import, unused here
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # 1.3 s at import, unused here
     import bleach
     import nbformat
     from nbconvert import HTMLExporter

@@ -10,13 +10,10 @@ import re
 import pandas as pd
 
 from lib.files import check_sums
-from lib.lab.experiment import Experiment
 from lib.lab.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
 from lib.lab.show import fold as fold
-from lib.measure import calibrate
 from lib.measure.judge import DIMENSIONS
-from lib.measure.ruler import GATES, RULER, Ruler
-from lib.measure.score import score
+from lib.measure.ruler import RULER, Ruler
 from lib.report.era import Era, eras
 from lib.report.era import latest as latest
 from lib.runs.ledger import Ledger
@@ -26,8 +23,8 @@ from lib.runs.seal import SEAL, sealed_folders
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
 OFFLINE = (
-    "The offline judge is a stand-in that was fitted to verdicts of Claude: on tasks that shaped nothing its rank "
-    "correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among the answers of small models; with people, unknown."
+    "The offline judge is a stand-in that was fitted to verdicts of Claude: on tasks of the shipped ruler that shaped "
+    "nothing its rank correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among the answers of small models; with people, unknown."
 )
 DIMS = {d: d.replace("_", "-") for d in DIMENSIONS}
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
@@ -36,11 +33,10 @@ DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", 
 def frozen() -> Markdown:
     """What the ruler holds still, after a check of its seal. Raises Tampered."""
     ruler = Ruler.load(RULER)
-    gates = ", ".join(f"{g} {len(ruler.gate(g))}" for g in GATES)
     dims = ", ".join(d.name.replace("_", "-") for d in ruler.rubric)
     p = ruler.protocol
     return bullets([
-        f"{len(ruler.cases)} tasks with a gold answer each, in three disjoint gates: {gates}. The first decides what is "
+        f"{len(ruler.cases)} tasks with a gold answer each, in three disjoint gates: {ruler.counts}. The first decides what is "
         "kept, the second screens, the third is sealed: only `notch confirm` scores on it, and every look is counted.",
         f"A rubric of {len(ruler.rubric)} dimensions, 1 to 5 each: {dims}.",
         f"A protocol: exactly {p.questions} questions; quality is {p.blend[0]:g} times the rubric plus {p.blend[1]:g} "
@@ -52,7 +48,7 @@ def frozen() -> Markdown:
 def caveats(ledger: Ledger) -> Markdown:
     """What the numbers on a page do not mean, from what the runs used."""
     f, count = ledger.frame(), len(eras(ledger))
-    lines = broken(ledger)
+    lines = [f"**{text}**" for text in broken(ledger)]
     lines += [text for name, text in (("smollm2", SMALL), ("offline", OFFLINE)) if name in {*f.model, *f.judge}]
     if count > 1:
         lines.append(f"There are {count} eras (ruler or judge changed); only runs of one era are compared.")
@@ -67,7 +63,7 @@ def broken(ledger: Ledger) -> list[str]:
     if not wrong:
         return []
     first = cell(wrong[0].replace(f"{ledger.folder}/", ""))
-    return [f"**Broken seal: what stands here cannot be trusted.** {first}. {plural(len(wrong), 'fault')} in all; "
+    return [f"Broken seal, so what stands here cannot be trusted: {first}. {plural(len(wrong), 'fault')} in all; "
             "`notch verify` names each."]  # fmt: skip
 
 
@@ -110,11 +106,8 @@ def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
         lines[name] = run.quality
     if era.frontier:
         lines[era.frontier[0]] = era.frontier[1]
-    gold = era.controls.quality.get(calibrate.GOLD)
-    if gold is None and fingerprint == Experiment().fingerprint:
-        gold = gold_against_itself()
-    if gold is not None:
-        lines["gold against itself"] = gold
+    if era.gold is not None:
+        lines["gold against itself"] = era.gold
     return lines
 
 
@@ -124,7 +117,7 @@ def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
 def unbeaten(era: Era) -> str:
     """That the champion is no better than a template, unless the paired rule puts it above every control; then ""."""
     level = era.bottom[~era.bottom.above.astype(bool)]
-    if level.empty:
+    if level.empty or era.champion is None:
         return ""
     tests = [f"{t.delta:+.3f}, {chance(t.p)}, to the {t.Index}" for t in level.itertuples()]
     return f"{era.champion.id} is no better than a template: {'; '.join(tests)}"
@@ -151,15 +144,6 @@ def standing(era: Era) -> str:
     far, level = headline(era), unbeaten(era)
     sentence = f"{far[:1].upper()}{far[1:]}."
     return f"{sentence} **{level}.**" if level else sentence
-
-
-def gold_against_itself() -> float:
-    """Parity on this ruler: every gold answer judged as a candidate, a tie everywhere."""
-    from lib.lab.offline import OfflineJudge
-    from lib.measure.answer import Answer
-
-    pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in Ruler.load().gate("full") if c.gold]
-    return score(OfflineJudge().judge_all(pairs)).quality
 
 
 def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
@@ -215,13 +199,12 @@ def verdict(ledger: Ledger) -> Markdown:
     if lucky.id != champion.id:
         lines.append(f"The highest single score is {lucky.quality:.3f} ({lucky.id}, {lucky.status}); a rule that keeps whatever "
                      "looks better would have called it the best.")  # fmt: skip
-    ceiling = anchors(ledger, era.fingerprint).get("gold against itself")
-    if ceiling is not None:
-        lines.append(f"Gold against itself gets {ceiling:.3f}, a tie everywhere: that is parity; more takes wins.")
+    if era.gold is not None:
+        lines.append(f"Gold against itself gets {era.gold:.3f}, a tie everywhere: that is parity; more takes wins.")
     look = ledger.confirmed(era.fingerprint)
     if look:
         won = "is confirmed at" if look.decision.against else "was looked at, with nothing to beat yet:"
-        lines.append(f"On the sealed gate {look.of} {won} {look.scores.quality:.3f}; looks so far, all eras counted: "
+        lines.append(f"On the sealed gate {look.of} {won} {look.scored.quality:.3f}; looks so far, all eras counted: "
                      f"{len(ledger.looks())}.")  # fmt: skip
     compared = era.comparison()
     if compared:
@@ -244,7 +227,7 @@ def headlines(ledger: Ledger) -> list[str]:
         best = f"{era.kept.quality.iloc[-1]:.3f} ({era.kept.id.iloc[-1]})"
     look = ledger.confirmed(era.fingerprint)
     if look and look.decision.against:
-        confirmed = f"{look.of} ({look.scores.quality:.3f} there)"
+        confirmed = f"{look.of} ({look.scored.quality:.3f} there)"
     judged = SMALL if first.model == "smollm2" else f"Model: {first.model}."
     return [
         f"quality {first.quality:.3f} ({first.id}) to {best}: {sum(era.kept.id != first.id)} of {plural(era.changes, 'change')} "

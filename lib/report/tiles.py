@@ -6,8 +6,9 @@ its own for the training of an adapter. Draws on the canvas of `lib.report.figur
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from lib.agent.pipeline import BadPipeline
@@ -20,7 +21,18 @@ from lib.runs.ledger import Ledger
 ACROSS = 12  # tiles in a row: readable at the width of a page, and 80 runs are seven rows
 WIDEST = 5  # dots side by side; more calls are drawn as this many and counted in the table
 COLOURS = {"": "#4a6fa5", "sft": KEPT, "orpo": PROVEN, "grpo": "#8a6d3b", "gad": "#7a4a7d", "merge": "#5b8a8a"}
+NAMES = {"": "an unknown", "merge": "merged"}  # of methods that are no abbreviation
+SIZES = {"o": 14, "s": 14, "D": 20}
 KINDS = ("experiment", "train")
+
+
+class Mark(NamedTuple):
+    """One thing that is drawn in a tile."""
+
+    shape: str  # as matplotlib names it: o a model call, s a step without one, D a training
+    colour: str
+    x: float
+    y: float
 
 
 def tiles(ledger: Ledger) -> pd.DataFrame:
@@ -32,15 +44,18 @@ def tiles(ledger: Ledger) -> pd.DataFrame:
     f = ledger.frame()
     f = f.assign(method=methods(f), trains=f.kind == "train", adapted=(f.adapter != "") & (f.kind != "train"))
     f = f[f.kind.isin(KINDS)]
-    return f.assign(rows=[() if run.trains else _rows(run) for run in f.itertuples()])
+    colour = f.method.map(COLOURS).where(f.adapted | f.trains, INK)
+    return f.assign(colour=colour, rows=[_rows(run) for run in f.itertuples()])
 
 
 def _rows(run: Any) -> tuple[int, ...]:
     """Calls a case of each step; of a pipeline that this code no longer knows, one row with the calls that it made."""
+    if run.trains:
+        return ()
     try:
         return tuple(round(s.calls) for s in build(run.pipeline))
     except BadPipeline:
-        return (round(run.calls_a_case) if run.calls_a_case == run.calls_a_case else 0,)
+        return (0,) if pd.isna(run.calls_a_case) else (round(run.calls_a_case),)
 
 
 def table(ledger: Ledger) -> pd.DataFrame:
@@ -54,23 +69,27 @@ def table(ledger: Ledger) -> pd.DataFrame:
 def _steps(run: Any) -> str:
     if run.trains:
         return f"training ({run.method.upper()})" if run.method else "training"
-    calls = run.rows if len(run.rows) == len(run.pipeline) else [0] * len(run.pipeline)
-    return " → ".join(s["step"] + (f" ×{c}" if c > 1 else "") for s, c in zip(run.pipeline, calls, strict=True))
+    steps = []
+    for n, step in enumerate(run.pipeline):
+        several = len(run.rows) == len(run.pipeline) and run.rows[n] > 1
+        steps.append(f"{step['step']} ×{run.rows[n]}" if several else step["step"])
+    return " → ".join(steps)
 
 
 def draw(f: pd.DataFrame, ax: Any) -> None:
     """A tile a run from left to right and top to bottom; kept runs have a red frame, others a faint one."""
-    dots: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for i, tile in enumerate(f.itertuples()):
-        x, y = i % ACROSS, -(i // ACROSS)
-        left, right, low, high = x - 0.44, x + 0.44, y - 0.44, y + 0.44
-        frame = (KEPT, 1.4) if tile.status == "kept" else (FAINT, 0.6)
-        ax.plot([left, right, right, left, left], [low, low, high, high, low], color=frame[0], linewidth=frame[1])
-        ax.text(left + 0.05, low + 0.04, tile.id.partition("-")[0].lstrip("0"), fontsize=6, color=ANCHOR)
-        for shape, colour, at in _shapes(tile, x, y):
-            dots.setdefault((shape, colour), []).append(at)
-    for (shape, colour), at in dots.items():
-        ax.scatter(*zip(*at, strict=True), marker=shape, s=20 if shape == "D" else 14, zorder=3, **_look(shape, colour))
+    place = np.arange(len(f))
+    f = f.assign(x=place % ACROSS, y=-(place // ACROSS))
+    for won, colour, width in ((True, KEPT, 1.4), (False, FAINT, 0.6)):
+        some = f[(f.status == "kept") == won]
+        ax.bar(some.x, 0.88, 0.88, some.y - 0.44, fill=False, edgecolor=colour, linewidth=width)
+    marks: list[Mark] = []
+    for tile in f.itertuples():
+        ax.text(tile.x - 0.39, tile.y - 0.40, tile.id.partition("-")[0].lstrip("0"), fontsize=6, color=ANCHOR)
+        marks += _marks(tile, tile.x, tile.y)
+    # One call for all marks of a look: a call a mark takes minutes for a thousand runs.
+    for (shape, colour), alike in pd.DataFrame(marks, columns=Mark._fields).groupby(["shape", "colour"], sort=False):
+        ax.scatter(alike.x, alike.y, marker=shape, s=SIZES[shape], zorder=3, **_look(shape, colour))
     ax.set_axis_off()
     ax.set(xlim=(-0.55, ACROSS - 0.45), ylim=(-((len(f) - 1) // ACROSS) - 0.5, 0.5))
 
@@ -79,21 +98,22 @@ def _look(shape: str, colour: str) -> dict[str, Any]:
     return {"facecolors": "white" if shape == "s" else colour, "edgecolors": colour, "linewidths": 0.8}
 
 
-def _shapes(tile: Any, x: float, y: float) -> list[tuple[str, str, tuple[float, float]]]:
-    """Marker, colour and place of everything in a tile."""
-    colour = COLOURS[tile.method] if tile.adapted or tile.trains else INK
+def _marks(tile: Any, x: float, y: float) -> list[Mark]:
+    """Everything in a tile whose middle is at x, y: its training in a column of its own, then a row a step."""
     if tile.trains:
-        return [("D", colour, (x, y + 0.05))]
-    middle = x + 0.12 if tile.adapted else x
-    shapes = [("D", colour, (x - 0.26, y + 0.33))] if tile.adapted else []
+        return [Mark("D", tile.colour, x, y + 0.05)]
+    marks, top = [], y + 0.33
+    if tile.adapted:
+        marks.append(Mark("D", tile.colour, x - 0.26, top))
+        x += 0.12
     gap = min(0.17, 0.68 / max(len(tile.rows), 1))
     for step, calls in enumerate(tile.rows):
-        high = y + 0.33 - step * gap
         if calls < 1:
-            shapes.append(("s", ANCHOR, (middle, high)))
+            marks.append(Mark("s", ANCHOR, x, top - step * gap))
         count = min(calls, WIDEST)
-        shapes += [("o", colour, (middle + (k - (count - 1) / 2) * 0.115, high)) for k in range(count)]
-    return shapes
+        for call in range(count):
+            marks.append(Mark("o", tile.colour, x + (call - (count - 1) / 2) * 0.115, top - step * gap))
+    return marks
 
 
 def at_a_glance(ledger: Ledger) -> Picture:
@@ -104,10 +124,9 @@ def at_a_glance(ledger: Ledger) -> Picture:
         return picture(figure, "An empty grid: there are no runs yet.")
     draw(f, ax)
     used = f.method[f.adapted | f.trains].unique()
-    names = {m: "merged" if m == "merge" else m.upper() for m in used}
     keys = [("o", INK, "model call, bare base"), ("s", ANCHOR, "step without a model")]
-    keys += [("o", COLOURS[m], " ".join(f"call on {names[m]} adapter".split())) for m in used]
-    keys += [("D", COLOURS[m], f"{names[m] or 'adapter'} training") for m in used]
+    keys += [("o", COLOURS[m], f"call on {NAMES.get(m, m.upper())} adapter") for m in used]
+    keys += [("D", COLOURS[m], f"{NAMES.get(m, m.upper())} training") for m in used]
     for shape, colour, name in keys:
         ax.scatter([], [], marker=shape, s=18, label=name, **_look(shape, colour))
     ax.plot([], [], color=KEPT, linewidth=1.4, label="kept")

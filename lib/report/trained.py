@@ -20,7 +20,8 @@ from lib.report.era import Era
 from lib.runs.ledger import REFERENCE, Ledger
 from lib.runs.record import TrainingRecord
 
-TESTED = ("delta", "low", "high", "p")
+# What a run is compared with, by its name in a heading: the column that holds the other run's id.
+OTHERS = {"base": "base", "it": "beside", "prompting": "prompting"}
 
 
 def trainings(ledger: Ledger) -> pd.DataFrame:
@@ -45,6 +46,7 @@ def trainings(ledger: Ledger) -> pd.DataFrame:
 
 def source(adapter: str, known: pd.DataFrame) -> tuple[str, int]:
     """The training of an adapter and the epoch whose weights it is, ("", 0) where it is none of a sealed training."""
+    # An adapter is named by a run, by a folder of it, or by the folder of one of its epochs.
     name = re.search(r"(\d{4,}-[a-z0-9-]+)(?:.*epoch-(\d+))?", adapter)
     if not name or name[1] not in known.index:
         return "", 0
@@ -60,8 +62,10 @@ def adapted(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     call and nothing else.
     """
     f, known = ledger.frame(), trainings(ledger)
+    # A mean over fewer cases is another measurement: a run counts only when every case was judged.
     whole = f.quality.notna() & f.unscored.eq(0).fillna(False) & (f.status != "invalid")
     f = f[whole & (f.kind == "experiment") & (f.fingerprint == fingerprint) & (f.gate == "full")]
+    # Greedy repeats of one harness score alike, so the first of them stands for all.
     bare = f[f.adapter == ""].drop_duplicates("harness").set_index("harness").id
     f = f[(f.adapter != "") & ~f.lever.isin(REFERENCE)]
     weights = pd.DataFrame([source(adapter, known) for adapter in f.adapter], f.index, ["training", "epoch"])
@@ -134,28 +138,32 @@ def _beside(run: Any, f: pd.DataFrame, known: pd.DataFrame) -> str:
     sft = same[(same.label == "SFT") & (same.epoch == same["last"])]
     if run.goes_on or run.method == "sft" or sft.empty:
         return ""
-    # What asked for no number of sets stands beside the most.
-    far = np.log(sft.asked / run.asked).abs() if run.asked == run.asked else -sft.asked
-    return sft.id[far.idxmin()]
+    if pd.isna(run.asked):  # what asked for no number of sets stands beside the most
+        return sft.id[sft.asked.idxmax()]
+    # By ratio and not by difference: 96 pairs are nearer to 72 than to 288 as training goes.
+    return sft.id[np.log(sft.asked / run.asked).abs().idxmin()]
 
 
-def against(ledger: Ledger, f: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Each run's paired difference to the run that a column names, missing where it names none."""
-    tests = [
-        paired(ledger.qualities(run), ledger.qualities(other)) if other else None
-        for run, other in zip(f.id, f[column], strict=True)
-    ]
-    return pd.DataFrame([[getattr(t, k, None) for k in TESTED] for t in tests], f.index, TESTED, "float64")
+def tested(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """`adapted` with each run's paired difference to its base, to what stands beside it, to the best prompting.
+
+    Missing where there is no such run. `prompting` is that run's id, "" without one.
+    """
+    f = adapted(ledger, fingerprint).assign(prompting=best(ledger, fingerprint, adapter=False))
+    for name, column in OTHERS.items():
+        tests = []
+        for run, other in zip(f.id, f[column], strict=True):
+            test = paired(ledger.qualities(run), ledger.qualities(other)) if other else None
+            tests.append([getattr(test, name, None) for name in ("delta", "low", "high", "p")])
+        t = pd.DataFrame(tests, f.index, ["delta", "low", "high", "p"], "float64")
+        f[f"to {name}"], f[f"95 % to {name}"], f[f"p to {name}"] = t.delta, list(map(interval, t.low, t.high)), t.p
+    return f
 
 
 def table(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """A row an adapter run: how it was trained, its quality, and its paired difference to base, `beside`, best prompting."""
-    f = adapted(ledger, fingerprint)
-    prompting = best(ledger, fingerprint, adapter=False)
-    f = f.assign(training=f.label, pipeline=f.what.mask(f.plain, ""), prompting=prompting)
-    for name, column in (("base", "base"), ("it", "beside"), ("prompting", "prompting")):
-        t = against(ledger, f, column)
-        f[f"to {name}"], f[f"95 % to {name}"], f[f"p to {name}"] = t.delta, list(map(interval, t.low, t.high)), t.p
+    f = tested(ledger, fingerprint)
+    f = f.assign(training=f.label, pipeline=f.what.mask(f.plain, ""))
     return f[["id", "training", "pairs", "epoch", "pipeline", "quality", "no_answer", "to prompting", "95 % to prompting",
               "p to prompting", "to base", "95 % to base", "p to base", "beside", "to it", "95 % to it", "p to it",
               "seconds_to_train"]]  # fmt: skip
@@ -163,28 +171,22 @@ def table(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
 def summary(ledger: Ledger, fingerprint: str) -> Markdown:
     """In sentences: which adapters beat the bare base, where they began or imitation, and the best prompting."""
-    every = adapted(ledger, fingerprint)
+    every = tested(ledger, fingerprint)
     if every.empty:
         return Markdown("No adapter was measured on the full gate yet. `notch study train` trains and measures them.")
-    prompting = best(ledger, fingerprint, adapter=False)
-    new = every[~every.goes_on & (every.base != "")]
-    more = every[every.goes_on & (every.beside != "")]
-    rest = new[new.beside != ""]
-    adapters = plural(len(new.drop_duplicates(["training", "epoch"])), "adapter")
-    claims = [
-        (new, "base", adapters + " trained from the bare base or merged, in {}", "the bare base in the same pipeline"),
-        (more, "beside", "{} of adapters that go on from another one, compared with that one", "it"),
-        (rest, "beside", "{} can be compared with imitation", "it"),
-    ]
+    fresh, more = every[~every.goes_on & (every.base != "")], every[every.goes_on & (every.beside != "")]
+    prompting, imitation = every[every.prompting != ""], fresh[fresh.beside != ""]
+    adapters = plural(len(fresh.drop_duplicates(["training", "epoch"])), "adapter")
+    of_fresh, of_more, of_imitation = (plural(len(f), "measurement") for f in (fresh, more, imitation))
     lines = [
-        f"{text.format(plural(len(f), 'measurement'))}: beyond chance, {_beyond(ledger, f, column, other)}"
-        for f, column, text, other in claims if len(f)
+        *_beyond(fresh, "base", f"{adapters} trained from the bare base or merged, in {of_fresh}",
+                 "the bare base in the same pipeline"),
+        *_beyond(more, "it", f"{of_more} of adapters that go on from another one, compared with that one"),
+        *_beyond(imitation, "it", f"{of_imitation} can be compared with imitation"),
+        *duel(ledger, fingerprint),
+        *_beyond(prompting, "prompting", f"{plural(len(every), 'adapter run')} beside {every.prompting.iloc[0]}"),
     ]  # fmt: skip
-    if prompting:
-        beside = _beyond(ledger, every.assign(prompting=prompting), "prompting", "it")
-        lines += duel(ledger, fingerprint)
-        lines.append(f"{plural(len(every), 'adapter run')} beside {prompting}: beyond chance, {beside}")
-    tests = len(new) + len(more) + len(rest) + len(every) * bool(prompting)
+    tests = len(fresh) + len(more) + len(imitation) + len(prompting)
     if tests > 5:
         lines.append(f"With {tests} tests at {ALPHA:g}, about {tests * ALPHA:.1f} come out so by luck alone; a run is kept by "
                      "the keep rule, not by this table.")  # fmt: skip
@@ -193,19 +195,30 @@ def summary(ledger: Ledger, fingerprint: str) -> Markdown:
     )
 
 
+def _beyond(f: pd.DataFrame, name: str, head: str, other: str = "it") -> list[str]:
+    """How many runs beat what they are compared with and how many fall behind, with difference and p; [] for no run."""
+    if f.empty:
+        return []
+    t = pd.DataFrame({"id": f.id, "delta": f[f"to {name}"], "p": f[f"p to {name}"]})
+    t = t[t.p < ALPHA].sort_values("delta", ascending=False, kind="stable")
+    names = "".join(f" {r.id} {r.delta:+.3f} ({chance(r.p)})." for r in t.itertuples())
+    return [f"{head}: beyond chance, {sum(t.delta > 0)} beat {other} and {sum(t.delta < 0)} fell behind it.{names}"]
+
+
 def duel(ledger: Ledger, fingerprint: str) -> list[str]:
     """Whether the best adapter run beats the best run without an adapter, in a sentence either way; [] without both."""
     adapter, prompting = best(ledger, fingerprint, adapter=True), best(ledger, fingerprint, adapter=False)
     if not adapter or not prompting:
         return []
     test = paired(ledger.qualities(adapter), ledger.qualities(prompting))
-    beyond = "beats" if test.delta > 0 else "falls behind"
-    verb = f"**{beyond}**" if test.p < ALPHA else "**is not told from**"
-    f = Era(ledger, fingerprint).climb.set_index("id")
+    verb = "is not told from"
+    if test.p < ALPHA:
+        verb = "beats" if test.delta > 0 else "falls behind"
+    quality = Era(ledger, fingerprint).climb.set_index("id").quality
     return [
-        f"Training against prompting: the best adapter run, {adapter} ({f.quality[adapter]:.3f}), {verb} the best run without one, "
-        f"{prompting} ({f.quality[prompting]:.3f}): {test.delta:+.3f} (95 % {interval(test.low, test.high)}, {chance(test.p)}). Each "
-        "is the highest of several, so a part of both is luck."
+        f"Training against prompting: the best adapter run, {adapter} ({quality[adapter]:.3f}), **{verb}** the best run without "
+        f"one, {prompting} ({quality[prompting]:.3f}): {test.delta:+.3f} (95 % {interval(test.low, test.high)}, "
+        f"{chance(test.p)}). Each is the highest of several, so a part of both is luck."
     ]
 
 
@@ -223,12 +236,3 @@ def openings(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
         share = f"{100 * distinct / len(questions):.0f} %" if len(questions) else "no question"
         rows.append([run, len(answers), len(questions), distinct, share])
     return pd.DataFrame(rows, columns=["id", "valid answers", "questions", "distinct openings", "share"])
-
-
-def _beyond(ledger: Ledger, f: pd.DataFrame, column: str, other: str) -> str:
-    """How many runs beat what a column names and how many fall behind it, by name with difference and p."""
-    t = against(ledger, f, column).assign(id=f.id)
-    t = t[t.p < ALPHA]
-    t = t.sort_values("delta", ascending=False, kind="stable")
-    names = "".join(f" {r.id} {r.delta:+.3f} ({chance(r.p)})." for r in t.itertuples())
-    return f"{sum(t.delta > 0)} beat {other} and {sum(t.delta < 0)} fell behind it.{names}"

@@ -143,7 +143,9 @@ class Ledger:
         champion = self.champion(fingerprint)
         there = [r for r in self.climb(fingerprint, "dev") if r.scores]
         same = [r for r in there if champion and r.attempt == champion.attempt]
-        return (same or there or [None])[-1]
+        if same:
+            return same[-1]
+        return there[-1] if there else None
 
     def looks(self, fingerprint: str | None = None) -> list[Record]:
         """Every look at the sealed gate, oldest first."""

@@ -29,7 +29,7 @@ from lib.forms import Number, fault
 from lib.lab import show
 from lib.measure.answer import Answer, NoAnswer
 from lib.measure.judge import Judgment, Unscored
-from lib.measure.score import Outcome, Scores
+from lib.measure.score import Outcome, Scores, case_quality
 
 SCHEMA = 1
 ATTEMPT = ("model", "pipeline", "decoding", "adapter", "seed")
@@ -99,7 +99,7 @@ def _instance(make: Any) -> BeforeValidator:
     """Plain data into a dataclass of the measure, its numbers as they are: 1 and 1.0 are two texts of JSON."""
     known = {f.name for f in fields(make)}
 
-    def made(value: Any) -> Any:
+    def build(value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
         if not value:
@@ -109,7 +109,7 @@ def _instance(make: Any) -> BeforeValidator:
         except TypeError as error:
             raise ValueError(f"is no {make.__name__} ({error})") from None
 
-    return BeforeValidator(made)
+    return BeforeValidator(build)
 
 
 # Scores that a run does not have are an empty mapping in its file.
@@ -360,6 +360,12 @@ class Record(Written):
         return bool(self.decoding.get("temp")) if self.sampled is None else self.sampled
 
     @property
+    def scored(self) -> Scores:
+        """Its scores, where those without any were left out before."""
+        assert self.scores is not None
+        return self.scores
+
+    @property
     def whole(self) -> bool:
         """Whether every case has a quality."""
         return self.scores is not None and not self.scores.unscored
@@ -478,6 +484,15 @@ class CaseRow(Partial):
     unscored: str | None = None  # the judge's failure, which is left out of every mean
     quality: Number | None = None
     useful: Json | None = None
+
+    def judged(self, outcome: Outcome, blend: tuple[float, float]) -> Self:
+        """The same row with what became of it."""
+        values: Json = {"no_answer": None, "judgment": None, "unscored": None, "quality": case_quality(outcome, blend)}
+        if isinstance(outcome, Judgment):
+            values["judgment"] = outcome
+        else:
+            values["no_answer" if isinstance(outcome, NoAnswer) else "unscored"] = outcome.reason
+        return self.revised(**values)
 
     @property
     def outcome(self) -> Outcome:

@@ -105,17 +105,17 @@ def _stored(record: Record, ruler: Ruler, folder: Path) -> Any:
     from lib.measure import judge_calls
     from lib.measure.claude_judge import ClaudeJudge
 
-    asked = ClaudeJudge(ruler, store=folder / store.NAME, **record.judging)
+    claude = ClaudeJudge(ruler, store=folder / store.NAME, **record.judging)
 
     class Stored:
-        identity = asked.identity
+        identity = claude.identity
 
         def judge(self, case: Case, answer: Answer) -> Judgment | Unscored:
-            rows = {c: asked.store.reply(asked.key(c, case, answer)) for c in asked.calls}
+            rows = {c: claude.store.reply(claude.key(c, case, answer)) for c in claude.calls}
             if not all(rows.values()):
                 return Unscored("not in the store")
             values = {c: row["value"] for c, row in rows.items() if row}
-            return judge_calls.judgment(values, asked.dimensions, 0.0)
+            return judge_calls.judgment(values, claude.dimensions, 0.0)
 
     return Stored()
 

@@ -6,7 +6,7 @@ Knows what must follow from what. Does not know how a run was made; judging agai
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import zip_longest
@@ -31,7 +31,11 @@ BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl", RATINGS)
 RATED = Chain("item")
 RATABLE = ("full", "dev")  # gates whose answers a person may rate; the sealed gate is not among them
 # Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
-READINGS = {"calibrate": calibrate.readings, "rejudge": blind.readings, "models": compare.readings}
+READINGS: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "calibrate": calibrate.readings,
+    "rejudge": blind.readings,
+    "models": compare.readings,
+}
 
 
 def verify(folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from lib.log import Row
 from lib.models.mlx import adapter_folder
 from lib.models.provenance import CONFIG, NAME, WEIGHTS, read
 from lib.train.fit import tensors
+from lib.train.forward import Array
 from lib.train.lora import shape
 
 FORMAT = 1
@@ -56,6 +57,7 @@ class Adapter:
         """The files of its folder by name."""
         config = {"fine_tune_type": "lora", "num_layers": self.layers, "lora_parameters": dict(self.lora)}
         files = {WEIGHTS: self.weights, CONFIG: _json(config)}
+        # Over the config too: the same weights with another scale say something else.
         hashes = {name: sha256(content) for name, content in files.items()}
         return {**files, NAME: _json({"format": FORMAT, **self.provenance.as_dict(), "files": hashes})}
 
@@ -64,16 +66,18 @@ def _json(value: Row) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def parent(adapter: str, name: str) -> Row:
+def parent(adapter: str, name: str, runs: Path | None = None) -> Row:
     """What a child keeps of a parent: its name, the hash of its weights, its data and method. Raises NoModel."""
-    folder = Path(adapter_folder(adapter, name))
+    folder = Path(adapter_folder(adapter, name, runs))
     about = read(folder) or {}
     weights = about.get("files", {}).get(WEIGHTS) or sha256((folder / WEIGHTS).read_bytes())
-    known = {k: about[k] for k in ("method", "seed") if k in about}
-    return {"adapter": adapter, "weights": weights, "data": about.get("data", {}).get("hash", "unknown"), **known}
+    kept: Row = {"adapter": adapter, "weights": weights, "data": about.get("data", {}).get("hash", "unknown")}
+    return kept | {k: about[k] for k in ("method", "seed") if k in about}
 
 
-def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenance: Provenance) -> Adapter:
+def merge(
+    adapters: Sequence[str], weights: Sequence[float], name: str, provenance: Provenance, runs: Path | None = None
+) -> Adapter:
     """One adapter whose update is the weighted sum of the updates of two or more.
 
     Ranks are put side by side: A = [A1 A2], B = [w1 s1 B1; w2 s2 B2], scale 1, so that A B = sum of w s A B exactly
@@ -85,10 +89,10 @@ def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenan
 
     if len(adapters) < 2 or len(weights) != len(adapters):
         raise ValueError(f"{len(adapters)} adapters and {len(weights)} weights: expected two or more, one weight each")
-    folders = [Path(adapter_folder(a, name)) for a in adapters]
+    folders = [Path(adapter_folder(a, name, runs)) for a in adapters]
     shapes = [shape(folder)[0] for folder in folders]
-    parts = [mx.load(str(folder / WEIGHTS)) for folder in folders]
-    merged: dict[str, Any] = {}
+    parts: list[Any] = [mx.load(str(folder / WEIGHTS)) for folder in folders]
+    merged: dict[str, Array] = {}
     for module in sorted({key.rpartition(".")[0] for part in parts for key in part}):
         key_a, key_b = f"{module}.lora_a", f"{module}.lora_b"
         like = next(part for part in parts if key_a in part)
@@ -100,6 +104,7 @@ def merge(adapters: Sequence[str], weights: Sequence[float], name: str, provenan
             b.append(part.get(key_b, mx.zeros((rank, like[key_b].shape[1]))).astype(mx.float32))
             b[-1] *= weight * has["alpha"] / rank
         merged[key_a], merged[key_b] = mx.concatenate(a, 1), mx.concatenate(b, 0)
-    rank = sum(has["rank"] for has in shapes)
+    # The scales are in B already.
+    rank = sum(int(has["rank"]) for has in shapes)
     layers = max(int(has["layers"]) for has in shapes)
     return Adapter(tensors(merged, half=True), layers, {"rank": rank, "scale": 1.0, "dropout": 0.0}, provenance)

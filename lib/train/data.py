@@ -56,8 +56,10 @@ class Pair:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        sides = [self.chosen, *([self.rejected] if self.rejected else [])]
-        return (self.task, *(t for d in sides for t in (d.title, *d.questions)))
+        chosen = (self.task, self.chosen.title, *self.chosen.questions)
+        if self.rejected is None:
+            return chosen
+        return (*chosen, self.rejected.title, *self.rejected.questions)
 
     def as_dict(self) -> Row:
         row: Row = {"task": self.task, "family": self.family, **_plain(self.chosen)}
@@ -114,13 +116,12 @@ class Pairs:
     @classmethod
     def of(cls, train: Sequence[Pair], valid: Sequence[Pair], card: Card) -> Pairs:
         """The set with its counts and hashes filled in."""
-        names = tuple(len({p.family for p in part}) for part in (train, valid))
-        hashes = {k: sha256(_jsonl(part)) for k, part in (("train", train), ("valid", valid))}
-        return cls(
-            tuple(train),
-            tuple(valid),
-            replace(card, train=len(train), valid=len(valid), families=names, hashes=hashes),
-        )
+        counted = replace(
+            card, train=len(train), valid=len(valid),
+            families=(len({p.family for p in train}), len({p.family for p in valid})),
+            hashes={"train": sha256(_jsonl(train)), "valid": sha256(_jsonl(valid))},
+        )  # fmt: skip
+        return cls(tuple(train), tuple(valid), counted)
 
     @property
     def packed(self) -> bytes:
@@ -177,7 +178,7 @@ def spanning(example: Example) -> Draft:
     return Draft(example.draft.title, tuple(questions[i] for i in sorted(chosen)))
 
 
-def tasks(part: Sequence[Example], n: int, seed: int, guard: LeakGuard, skipped: Counter[str]) -> list[Example]:
+def tasks(part: Sequence[Example], n: int, seed: int | str, guard: LeakGuard, skipped: Counter[str]) -> list[Example]:
     """n tasks in an order that the seed draws. What comes near the ruler is left out and counted.
 
     A larger n begins with the same tasks as a smaller one, so sizes can be compared. Raises BadData where there are
@@ -202,13 +203,10 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
     Left out and counted: tasks that come near the ruler, sets that come near it, sets that never came.
     """
     skipped: Counter[str] = Counter()
-    parts = []
-    for part, count, stream in zip(split(bank()), (n, VALID), (seed, "valid"), strict=True):
-        if kind == "styles":
-            part = [e for e in part if e.second]
-            count = min(count, len(part)) if stream == "valid" else count
-        examples = tasks(part, count, stream, guard, skipped)
+
+    def pairs(part: Sequence[Example], count: int, stream: int | str) -> list[Pair]:
         kept = []
+        examples = tasks(part, count, stream, guard, skipped)
         for example, chosen in zip(examples, writer(examples, kind), strict=True):
             rejected = example.second if kind == "styles" else None
             if chosen is None:
@@ -221,8 +219,14 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
                 skipped["near the ruler"] += 1
             else:
                 kept.append(pair)
-        parts.append(kept)
-    return Pairs.of(*parts, Card(kind, source, seed, skipped=dict(skipped)))
+        return kept
+
+    of_train, of_valid = split(bank())
+    if kind == "styles":
+        of_train, of_valid = ([e for e in part if e.second] for part in (of_train, of_valid))
+    # Validation is drawn without the seed: trainings that differ in it are validated on the same pairs.
+    train, valid = pairs(of_train, n, seed), pairs(of_valid, min(VALID, len(of_valid)), "valid")
+    return Pairs.of(train, valid, Card(kind, source, seed, skipped=dict(skipped)))
 
 
 # --- the model's own drafts, and files -----------------------------------------------------------
@@ -231,10 +235,10 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
 def drafted(pairs: Pairs, model: Model, decoding: Decoding = Decoding()) -> Pairs:
     """On-policy pairs: rejected is the model's own draft of the same task. Identical and malformed ones are left out."""
     skipped = Counter(pairs.card.skipped)
-    parts = []
-    for part in (pairs.train, pairs.valid):
-        replies = model.generate([prompt.ask(p.task) for p in part], [decoding] * len(part))
+
+    def beside(part: Sequence[Pair]) -> list[Pair]:
         kept = []
+        replies = model.generate([prompt.ask(p.task) for p in part], [decoding] * len(part))
         for pair, reply in zip(part, replies, strict=True):
             draft = read(reply.text)
             if draft is None:
@@ -243,8 +247,10 @@ def drafted(pairs: Pairs, model: Model, decoding: Decoding = Decoding()) -> Pair
                 skipped["identical"] += 1
             else:
                 kept.append(replace(pair, rejected=draft))
-        parts.append(kept)
-    return Pairs.of(*parts, replace(pairs.card, kind="on-policy", skipped=dict(skipped)))
+        return kept
+
+    train, valid = beside(pairs.train), beside(pairs.valid)
+    return Pairs.of(train, valid, replace(pairs.card, kind="on-policy", skipped=dict(skipped)))
 
 
 def read(text: str, n: int = QUESTIONS) -> Draft | None:
@@ -287,6 +293,7 @@ def from_file(path: Path | str, preference: bool) -> Pairs:
         raise BadData(f"{file}: cannot be read ({error.strerror})") from error
     if not pairs:
         raise BadData(f"{file}: no pairs in it; expected a JSON object a line with task, title, questions")
+    # Whole families, from the end of the alphabet: the same file gives the same parts, and no task is in both.
     valid: set[str] = set()
     for name in sorted({p.family for p in pairs}, reverse=True):
         if sum(p.family in valid for p in pairs) >= max(2, len(pairs) // 6):

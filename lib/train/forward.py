@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from lib.models.prefixes import shared
 
+Array = Any  # of mlx: its own type says of every load that it may be a text or a mapping too
 ROWS = 128  # of the vocabulary product at a time: 25 MB of logits at 49,152 tokens stay near the processor
 
 

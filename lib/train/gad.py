@@ -20,6 +20,7 @@ from lib.measure.answer import normalised
 from lib.train.data import Pair
 
 SIZE, STYLE = 4096, 16  # features, and how many first ones are kept for signs of style
+# The ridge holds down what a hundred sets and four thousand features would learn by heart.
 STEPS, RATE, RIDGE = 300, 0.5, 3e-3
 
 
@@ -62,9 +63,9 @@ class Critic:
     weights: Any
     auc: float
 
-    def __call__(self, pairs: Sequence[Pair], drafts: Sequence[Draft]) -> list[float]:
-        """The probability that each draft is like gold: the reward."""
-        return sigmoid(matrix(pairs, drafts) @ self.weights).tolist()
+    def __call__(self, pair: Pair, draft: Draft) -> float:
+        """The probability that a draft is like gold: the reward."""
+        return float(sigmoid(features(pair.task, draft) @ self.weights))
 
 
 def sigmoid(logits: Any) -> Any:
@@ -90,6 +91,7 @@ def critic(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> Critic:
     """
     import numpy as np
 
+    # By family and not by task: tasks of one family share their words, and would flatter the critic.
     apart = set(sorted({p.family for p in pairs})[3::4])
     held = np.array([p.family in apart for p in pairs])
     chosen, own = matrix(pairs, [p.chosen for p in pairs]), matrix(pairs, drafts)
@@ -98,7 +100,9 @@ def critic(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> Critic:
     weights = np.zeros(SIZE)
     for _ in range(STEPS):
         weights -= RATE * (x.T @ (sigmoid(x @ weights) - y) / len(y) + RIDGE * weights)
-    return Critic(weights, auc(chosen[held] @ weights, own[held] @ weights) if held.any() else float("nan"))
+    if not held.any():
+        return Critic(weights, float("nan"))
+    return Critic(weights, auc(chosen[held] @ weights, own[held] @ weights))
 
 
 def auc(positive: Any, negative: Any) -> float:

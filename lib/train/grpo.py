@@ -25,10 +25,10 @@ from lib.models.mlx import MLXModel
 from lib.models.model import Decoding
 from lib.train.data import FORM, Pair, read
 from lib.train.fit import SFT, Objective
-from lib.train.forward import Forward, Tokens
+from lib.train.forward import Array, Forward, Tokens
 from lib.train.lora import Settings
 
-Reward = Callable[[Sequence[Pair], Sequence[Draft]], list[float]]  # a task each, a draft each -> 0 to 1 each
+Reward = Callable[[Pair, Draft], float]  # a task with its chosen set, and a draft of it -> 0 to 1
 
 
 @form(what="objective")
@@ -91,9 +91,7 @@ def draw(model: MLXModel, pairs: Sequence[Pair], rules: Rules, reward: Reward, s
     decodings = [decoding.with_seed(row_seed(seed, p.task, i % rules.drafts)) for i, p in enumerate(tasks)]
     completions = model.generate([prompt.ask(p.task) for p in tasks], decodings)
     drafts = [read(c.text) for c in completions]
-    sets = [(p, d) for p, d in zip(tasks, drafts, strict=True) if d]
-    earned = iter(reward([p for p, _ in sets], [d for _, d in sets]))
-    rewards = [next(earned) if d else 0.0 for d in drafts]
+    rewards = [reward(p, d) if d else 0.0 for p, d in zip(tasks, drafts, strict=True)]
     return Rollouts(tasks, [c.text for c in completions], drafts, rewards, [list(c.tokens) for c in completions])
 
 
@@ -129,7 +127,7 @@ def token_logprobs(forward: Forward, rows: Sequence[Any], size: int) -> list[lis
 def objective(rules: Rules) -> Objective:
     """GRPO under these rules. Validation reads plain rows, as imitation does: drafts have no fixed rows."""
 
-    def losses(logprobs: Any, mask: Any, rows: Sequence[Rewarded]) -> dict[str, Any]:
+    def losses(logprobs: Array, mask: Array, rows: Sequence[Rewarded]) -> dict[str, Array]:
         """Loss and KL of every row, each a mean over the tokens of its reply: (B,)."""
         import mlx.core as mx
 

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from lib.agent import prompt
 from lib.forms import Number, fill, form
+from lib.log import Row
 from lib.models.mlx import MLXModel, fast_blas
 from lib.models.model import NoModel
 from lib.models.provenance import WEIGHTS, config, find
@@ -90,37 +91,38 @@ def shape(folder: Path) -> tuple[dict[str, float], int]:
     return {"rank": lora.rank, "alpha": lora.scale * lora.rank, "layers": layers, "dropout": lora.dropout}, count
 
 
-def going_on(adapter: str, values: dict[str, Any]) -> dict[str, Any]:
+def going_on(adapter: str, values: Row, runs: Path | None = None) -> Row:
     """Settings of a training that goes on from an adapter: its shape stands where nothing else is given.
 
     Raises NoModel, and ValueError where what is given is not what the adapter is: its shape cannot be changed.
     """
-    parts, count = shape(find(adapter))
+    parts, count = shape(find(adapter, runs))
     for name, value in parts.items():
         given = values.get(name, value)
-        if name == "layers" and isinstance(given, int):
-            given = min(given, count) if given != -1 else count
-        if given != value and not (isinstance(given, float) and math.isclose(given, value, rel_tol=1e-6)):
+        if name == "layers" and not 0 < given < count:  # all of them, whatever they are called
+            given = count
+        if not math.isclose(given, value, rel_tol=1e-6):
             raise ValueError(
                 f"{name} is {values[name]!r:.40}, but adapter {adapter} has {value}: leave {name} out to go on from it"
             )
-    return {**values, **parts}
+    return values | parts
 
 
-def prepare(name: str, adapter: str, settings: Settings, seed: int) -> MLXModel:
+def prepare(name: str, adapter: str, settings: Settings, seed: int, runs: Path | None = None) -> MLXModel:
     """A model whose base is frozen and whose adapter can learn: a new one, or the given one going on.
 
     Raises NoModel, and ValueError where the adapter has another shape than the settings say.
     """
     if adapter:
-        going_on(adapter, asdict(settings))
+        going_on(adapter, asdict(settings), runs)
     fast_blas()
     import mlx.core as mx
     from mlx_lm.tuner.lora import LoRALinear
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
     mx.random.seed(seed)  # A is drawn
-    model = MLXModel(name, adapter, quantised=settings.quantised)
+    model = MLXModel(name, adapter, quantised=settings.quantised, runs=runs)
+    # Everything first, also what loading an adapter made trainable; then A and B of each adapted layer alone.
     model.model.freeze()
     if not adapter:
         layers = settings.layers if settings.layers != -1 else len(model.model.layers)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from lib.models.mlx import MLXModel
 from lib.train.data import BadData, Pair
 from lib.train.fit import Objective
-from lib.train.forward import Tokens
+from lib.train.forward import Array, Tokens
 from lib.train.lora import Settings, encode
 
 BETA = 0.2  # weight of the odds-ratio term, as in the published study
@@ -56,7 +56,7 @@ def log_odds(mean: Any) -> Any:
 def objective(beta: float = BETA) -> Objective:
     """ORPO with a weight of its odds-ratio term."""
 
-    def losses(logprobs: Any, mask: Any, rows: Sequence[Preference]) -> dict[str, Any]:
+    def losses(logprobs: Array, mask: Array, rows: Sequence[Preference]) -> dict[str, Array]:
         """Loss, mean log-probability of a chosen token, and how far it stands above a rejected one, by pair: (B,)."""
         import mlx.core as mx
         import mlx.nn as nn

@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lib.agent.guard import LeakGuard
-from lib.agent.prompt import Draft
 from lib.files import canonical, locked, sha256, write_atomic
 from lib.forms import Filled, Number, fill, form
 from lib.log import Row
@@ -133,6 +132,7 @@ class Recipe:
     seed: int = 0
     reward: grpo.Reward | None = None  # of grpo
     store: Path | None = None  # of what Claude was paid for
+    runs: Path | None = None  # folder of sealed runs, whose adapters may be named; None: the usual one
     progress: Callable[[Row], None] = lambda _: None
 
     def check(self) -> Recipe:
@@ -151,7 +151,7 @@ class Recipe:
             return self
         self.terms  # noqa: B018  says what is wrong with them
         if self.adapter:
-            lora.going_on(self.adapter, asdict(self.settings))
+            lora.going_on(self.adapter, asdict(self.settings), self.runs)
         if any(not 1 <= e <= self.settings.epochs for e in self.checkpoints):
             raise ValueError(f"checkpoints {list(self.checkpoints)}: expected epochs from 1 to {self.settings.epochs}")
         self._check_kind()
@@ -210,7 +210,8 @@ class Recipe:
         origin = self.origin
         if isinstance(origin, FromFile):
             return data.from_file(origin.path, self.method == "orpo").check(self.guard)
-        writer, source = data.teacher, data.TEACHER
+        writer: data.Writer = data.teacher
+        source = data.TEACHER
         if isinstance(origin, ByClaude):
             from lib.train.teacher import teacher
 
@@ -230,13 +231,18 @@ class Recipe:
     @cached_property
     def base(self) -> dict[str, str]:
         # Of a folder only the name: a sealed adapter holds no path of this machine.
-        name = Path(self.model).name if Path(self.model).is_absolute() else self.model
+        name = self.model
+        if Path(name).is_absolute():
+            name = Path(name).name
         return {"name": name, "weights": identity(self.model)}
 
     @cached_property
     def folder(self) -> Path:
         """The work folder of exactly this training: other code, base, parents or data, another folder."""
-        parents = [content_hash(find(adapter), ADAPTER) for adapter in (*self.merge, self.adapter) if adapter]
+        # All that moves a byte of the adapter: a killed training goes on from its very own state or from none.
+        parents = [
+            content_hash(find(adapter, self.runs), ADAPTER) for adapter in (*self.merge, self.adapter) if adapter
+        ]
         pairs = self.planned.card.hash if self.method != "merge" else ""
         parts = [self.code, self.method, self.base, pairs, self.data, parents, asdict(self.settings), self.objective]
         return self.work / sha256(canonical([*parts, self.seed]))[:24]
@@ -271,7 +277,7 @@ def train(recipe: Recipe) -> Outcome:
 
 def _trained(recipe: Recipe, began: float) -> Outcome:
     pairs = recipe.planned
-    model = lora.prepare(recipe.model, recipe.adapter, recipe.settings, recipe.seed)
+    model = lora.prepare(recipe.model, recipe.adapter, recipe.settings, recipe.seed, recipe.runs)
     if recipe.own_drafts:
         # Drafts of the very model that learns, before it learns: what it says is what it must move away from.
         temp = float(recipe.origin.draft_temp)  # type: ignore[union-attr]
@@ -279,6 +285,7 @@ def _trained(recipe: Recipe, began: float) -> Outcome:
     fit = _fit(recipe, model, pairs)
     curve = fit.run()
     epoch = fit.best(curve) if recipe.settings.keep == "best" else curve[-1]["epoch"]
+    # An early stop may come before a checkpoint.
     numbers = {epoch, *recipe.checkpoints} & {row["epoch"] for row in curve}
     adapters = {number: _adapter(recipe, fit, pairs.card, number) for number in numbers}
     files = {DATA_PACKED: pairs.packed}
@@ -327,8 +334,9 @@ def _round(recipe: Recipe, fit: Fit, pairs: Sequence[Pair], reference: Any, epoc
 
 def _critic(recipe: Recipe, model: MLXModel, pairs: Sequence[Pair], epoch: int) -> gad.Critic:
     """The critic of a round, fitted on two drafts of every task against its chosen set. Raises BadData."""
+    # The reward of these drafts is not used: they are the negatives of the critic.
     rules = replace(recipe.terms, drafts=2)
-    own = grpo.draw(model, pairs, rules, similar(lambda *_: 0.0), round_seed(recipe.seed, epoch, "critic"))
+    own = grpo.draw(model, pairs, rules, lambda *_: 0.0, round_seed(recipe.seed, epoch, "critic"))
     sets = [(pair, draft) for pair, draft in zip(own.pairs, own.drafts, strict=True) if draft]
     if len(sets) < FEWEST:
         raise BadData(f"only {len(sets)} drafts have the form of a set; a critic needs {FEWEST} or more")
@@ -348,8 +356,8 @@ def _adapter(recipe: Recipe, fit: Fit, card: Card, epoch: int) -> Adapter:
     if s.layers == -1:
         layers = count
     if recipe.adapter:
-        parents = [parent(recipe.adapter, recipe.model)]
-        shape = config(find(recipe.adapter)).lora_parameters.model_dump()
+        parents = [parent(recipe.adapter, recipe.model, recipe.runs)]
+        shape = config(find(recipe.adapter, recipe.runs)).lora_parameters.model_dump()
     about = Provenance(
         recipe.method, recipe.base, card.as_dict(), recipe.code, recipe.seed, {**asdict(s), **recipe.objective},
         parents, epoch,
@@ -358,11 +366,12 @@ def _adapter(recipe: Recipe, fit: Fit, card: Card, epoch: int) -> Adapter:
 
 
 def _merged(recipe: Recipe, began: float) -> Outcome:
-    parents = [parent(adapter, recipe.model) for adapter in recipe.merge]
+    parents = [parent(adapter, recipe.model, recipe.runs) for adapter in recipe.merge]
+    # A merge has no data of its own: its hash is over those of its parents.
     known = {"hash": sha256(canonical([p["data"] for p in parents]))}
     parameters = {"weights": recipe.weights}
     about = Provenance("merge", recipe.base, known, recipe.code, recipe.seed, parameters, parents)
-    adapter = merge(recipe.merge, recipe.weights, recipe.model, about)
+    adapter = merge(recipe.merge, recipe.weights, recipe.model, about, recipe.runs)
     files = {f"adapter/{name}": content for name, content in adapter.files().items()}
     return Outcome([], None, 0, files, about.as_dict(), 0, time.perf_counter() - began)
 
@@ -374,12 +383,3 @@ def store(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
     return {name: sha256(content) for name, content in outcome.files.items()}
-
-
-def similar(reward: Callable[[str, Draft, Draft], float]) -> grpo.Reward:
-    """The reward of many drafts from a function of one: (task, its chosen set, a draft) -> 0 to 1."""
-
-    def each(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> list[float]:
-        return [reward(p.task, p.chosen, d) for p, d in zip(pairs, drafts, strict=True)]
-
-    return each

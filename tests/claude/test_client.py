@@ -182,6 +182,17 @@ def test_a_socks_proxy_without_its_library_is_said_before_anything_runs(serve, m
         cloud.check_key()
 
 
+def test_an_error_without_a_text_still_says_what_it_was(serve, client):
+    serve()
+    c = client()
+
+    async def silent():
+        raise ValueError
+
+    with pytest.raises(NotAnswered, match="^ValueError: no reason was given$"):
+        c.submit(c._tried(silent)).result(10)
+
+
 @pytest.mark.parametrize("status", [429, 500])
 def test_a_fault_that_stays_ends_after_the_retries_and_costs_nothing(serve, client, status):
     server, c = serve(lambda *_: {"status": status, "headers": {"retry-after": "0.01"}}), client()

@@ -189,6 +189,17 @@ def test_doctor_does_not_show_the_key(notch, monkeypatch):
     assert "planted" not in notch("doctor").out + notch("doctor", "--json").out
 
 
+def test_a_report_of_a_folder_that_is_not_there_is_a_usage_error(notch, tmp_path):
+    said = notch("report", "--runs", tmp_path / "nope")
+    assert said.code == 2 and "nope' does not exist" in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_names_a_folder_that_cannot_be_written(notch):
+    said = notch("doctor", "--runs", "/proc/notch")
+    assert said.code == 3 and "runs: /proc/notch cannot be written" in said.out
+
+
 def test_verify_of_no_runs_is_clean(notch, tmp_path):
     said = notch("verify", "--json")
     assert said.code == 0 and json.loads(said.out) == {"ok": True, "runs": 0, "wrong": [], "repaired": []}

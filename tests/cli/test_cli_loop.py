@@ -77,7 +77,7 @@ def test_a_file_is_neither(notch, tmp_path):
 
 def test_the_log_is_text_or_json_and_writes_nothing(notch, tmp_path):
     text, as_json = notch("log", *TOY), notch("log", *TOY, "--json")
-    assert text.code == as_json.code == 0 and "# Menu" in text.out and "- ask (prompting)" in text.out
+    assert text.code == as_json.code == 0 and "# Steps" in text.out and "- step: ask; family: prompting" in text.out
     told = json.loads(as_json.out)
     assert told["champion"] is None and {s["step"] for s in told["steps"]} >= {"ask", "demos", "prune"}
     assert not (tmp_path / "runs").exists() and not (tmp_path / "steer").exists()
@@ -130,9 +130,9 @@ def test_a_training_that_cannot_be_made_is_a_line_and_stands_with_the_refused(no
     said = [line for line in notch("loop", "--runs", "0", *TOY, "--no-report").out.splitlines() if "request " in line]
     assert len(said) == 2 and said[0].startswith("request   me: training not opened: ") and "'stf'" in said[0]
     assert said[1].startswith(f"request   me: training opened 0001-sft-{Path(small()).name}")
-    assert [line[: len("- me: request: ")] for line in notch("log", *TOY).out.splitlines() if "stf" in line] == [
-        "- me: request: "
-    ]
+    assert [
+        line[: len("- by: me; rule: request; ")] for line in notch("log", *TOY).out.splitlines() if "stf" in line
+    ] == ["- by: me; rule: request; "]
     [row] = json.loads(notch("log", *TOY, "--json").out)["refused"]
     assert (row["rule"], row["by"]) == ("request", "me") and "stf" in row["reason"]
 

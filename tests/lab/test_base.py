@@ -55,7 +55,8 @@ def test_the_same_comparison_has_the_key_that_it_always_had(lab, monkeypatch):
 
 @pytest.mark.parametrize("made", [Experiment(), Calibration(), Training()], ids=lambda m: m.kind)
 def test_a_key_names_kind_parameters_ruler_and_judge(made):
-    assert made.key == run_key(made.kind, made.keyed, made.fingerprint)
+    assert made.key == run_key(made.kind, made.keyed, made.measured_by)
+    assert (made.measured_by == made.fingerprint) == (made.kind != "train")
 
 
 @pytest.mark.parametrize("made", [Experiment(), Calibration(), Rejudge(), Training()], ids=lambda m: m.kind)

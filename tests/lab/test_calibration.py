@@ -163,7 +163,7 @@ def test_a_calibration_seals_the_controls_of_its_gate_and_verifies_them(runs):
     run = Calibration(**SMALL).run()
     found = {c["name"]: c for c in run.found["controls"]}
     assert set(found) == CONTROLS | {"stored:claude", "stored:claude-briefed"}
-    assert found["gold"]["ties"] == 10 and found["gold"]["quality"] == max(c["quality"] for c in found.values())
+    assert found["gold"]["ties"] == 10 and all(found[n]["quality"] < found["gold"]["quality"] for n in BOTTOM)
     assert all(0 < found[n]["quality"] < found["stored:claude"]["quality"] for n in BOTTOM)
     toy = Experiment(hypothesis="x", model="toy", gate="dev").run()
     assert found["toy template"]["quality"] == pytest.approx(toy.record.scores.quality)
@@ -224,7 +224,7 @@ def pasting():
     """A step that answers with gold, taken out of the registry afterwards."""
     gold = {c.id: c.gold for c in Ruler.load().cases}
 
-    @pipeline.step("retrieval")
+    @pipeline.step("retrieval", takes=("draft",))
     def paste(cases: int = 30):
         def work(state):
             if False:

@@ -12,9 +12,10 @@ import pytest
 from lib.agent.guard import Leak
 from lib.agent.pipeline import BadPipeline
 from lib.files import NOTEBOOKS, ROOT
-from lib.lab import execute
-from lib.lab.execute import RunFailed, accept, adopt, fault
+from lib.lab import execute, kernel
+from lib.lab.execute import Executed, RunFailed, accept, adopt
 from lib.lab.experiment import BadParameters, Experiment
+from lib.lab.kernel import fault
 from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
 from lib.runs.ledger import Ledger
@@ -154,6 +155,16 @@ def own_notebook(path, *sources):
     return path
 
 
+def adopted(notebook, error, folder):
+    return adopt(Executed(Experiment(**TOY, folder=folder), notebook, error), "odd")
+
+
+def executed(path, **how):
+    """A notebook as its kernel left it, and the verdict on it."""
+    notebook, error = kernel.execute(path, {}, {}, **how)
+    return notebook, error or fault(notebook)
+
+
 SHOW = f'from IPython.display import display\ndisplay({{"{MIME}": {{"record": {{}}, "cases": []}}}}, raw=True)'
 
 
@@ -161,7 +172,7 @@ def test_an_executed_notebook_with_a_value_of_a_secret_is_not_sealed(tmp_path, m
     monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
     said = {"output_type": "stream", "name": "stdout", "text": f"key: {SECRET}"}
     with pytest.raises(BadParameters, match="ANTHROPIC_API_KEY") as stopped:
-        adopt({"cells": [code(outputs=[said])]}, "it crashed", Experiment(**TOY), "odd", tmp_path / "runs")
+        adopted({"cells": [code(outputs=[said])]}, "it crashed", tmp_path / "runs")
     [kept] = (tmp_path / "runs").iterdir()
     assert (
         SECRET not in str(stopped.value) and str(kept) in str(stopped.value) and sealed_folders(tmp_path / "runs") == []
@@ -181,18 +192,18 @@ def test_a_secret_with_letters_that_json_escapes_is_not_sealed(tmp_path, monkeyp
     monkeypatch.setenv("DATABASE_PASSWORD", secret)
     said = {"output_type": "stream", "name": "stdout", "text": secret}
     with pytest.raises(BadParameters, match="DATABASE_PASSWORD"):
-        adopt({"cells": [code(outputs=[said])]}, "it crashed", Experiment(**TOY), "odd", tmp_path / "runs")
+        adopted({"cells": [code(outputs=[said])]}, "it crashed", tmp_path / "runs")
 
 
 def test_a_secret_in_the_reason_of_a_crash_is_not_sealed(tmp_path, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
     with pytest.raises(BadParameters, match="ANTHROPIC_API_KEY"):
-        adopt({"cells": [code()]}, f"the kernel said {SECRET}", Experiment(**TOY), "odd", tmp_path / "runs")
+        adopted({"cells": [code()]}, f"the kernel said {SECRET}", tmp_path / "runs")
 
 
 def test_a_crash_is_sealed_with_its_reason_and_counts(tmp_path):
     with pytest.raises(RunFailed, match="0001-odd crashed and is sealed") as stopped:
-        adopt({"cells": [code(outputs=[ERROR])]}, "ValueError: no", Experiment(**TOY), "odd", tmp_path)
+        adopted({"cells": [code(outputs=[ERROR])]}, "ValueError: no", tmp_path)
     record = Ledger.read(tmp_path).get(stopped.value.run)
     assert (record["status"], record["error"], record["scores"]) == ("crashed", "ValueError: no", {})
     assert verify(tmp_path) == []
@@ -299,10 +310,10 @@ def test_a_sealed_notebook_is_not_sealed_again(twice, tmp_path):
 )
 def test_a_run_that_stops_half_way_is_found_sealed_as_crashed_and_reported(tmp_path, source, said):
     path = own_notebook(tmp_path / "odd.ipynb", source, SHOW)
-    notebook, error = execute.execute(path, {}, tmp_path / "runs")
+    notebook, error = executed(path)
     assert said in error and fault(notebook)
     with pytest.raises(RunFailed, match=re.escape(said)):
-        adopt(notebook, error, Experiment(**TOY), "odd", tmp_path / "runs")
+        adopted(notebook, error, tmp_path / "runs")
     [record] = Ledger.read(tmp_path / "runs").records
     assert record["status"] == "crashed" and said in record["error"] and verify(tmp_path / "runs") == []
 
@@ -310,9 +321,9 @@ def test_a_run_that_stops_half_way_is_found_sealed_as_crashed_and_reported(tmp_p
 @pytest.mark.slow
 def test_a_crash_inside_a_library_seals_no_path_of_this_machine(tmp_path):
     path = own_notebook(tmp_path / "odd.ipynb", "import json; json.loads('{')")
-    notebook, error = execute.execute(path, {}, tmp_path / "runs")
+    notebook, error = executed(path)
     with pytest.raises(RunFailed, match="JSONDecodeError"):
-        adopt(notebook, error, Experiment(**TOY), "odd", tmp_path / "runs")
+        adopted(notebook, error, tmp_path / "runs")
     for file in (p for p in (tmp_path / "runs").rglob("*") if p.is_file()):
         for place in paths_of_this_machine():
             assert place not in file.read_text(), (file, place)
@@ -321,7 +332,7 @@ def test_a_crash_inside_a_library_seals_no_path_of_this_machine(tmp_path):
 @pytest.mark.slow
 def test_a_cell_that_runs_too_long_is_stopped_and_found(tmp_path):
     path = own_notebook(tmp_path / "odd.ipynb", "import time; time.sleep(60)", SHOW)
-    notebook, error = execute.execute(path, {}, tmp_path / "runs", timeout=1)
+    notebook, error = executed(path, timeout=1)
     assert "CellTimeoutError" in error and fault(notebook)
 
 
@@ -330,14 +341,14 @@ def test_output_that_comes_late_crashes_no_run(tmp_path):
     late = """import sys, time
 sys.stdout.flush_timeout = sys.stderr.flush_timeout = 0.1  # else the cell itself waits
 get_ipython().kernel.iopub_thread.schedule(lambda: time.sleep(6))"""
-    notebook, error = execute.execute(own_notebook(tmp_path / "late.ipynb", late, SHOW), {}, tmp_path / "runs")
+    notebook, error = executed(own_notebook(tmp_path / "late.ipynb", late, SHOW))
     assert error == ""
 
 
 @pytest.mark.slow
 def test_a_run_after_one_that_crashed_is_not_held_up_by_it(tmp_path):
     with pytest.raises(RunFailed):
-        adopt({"cells": [code(outputs=[ERROR])]}, "ValueError: no", Experiment(**TOY), "odd", tmp_path / "runs")
+        adopted({"cells": [code(outputs=[ERROR])]}, "ValueError: no", tmp_path / "runs")
     record = execute.run("10_experiment", TOY, folder=tmp_path / "runs")
     assert (record["id"], record["status"]) == ("0002-baseline-ask", "kept")
 
@@ -418,3 +429,15 @@ def test_a_notebook_with_a_cell_that_failed_is_not_adopted(by_papermill, tmp_pat
     with pytest.raises(BadParameters, match="ValueError: no"):
         execute.seal_notebook(path, folder=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_notebook_whose_cells_have_no_metadata_is_refused_in_a_sentence(tmp_path):
+    """As some converters leave it: valid JSON, no tag on any cell, so no parameters cell is known."""
+    notebook = json.loads((NOTEBOOKS / "10_experiment.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"][2:]:
+        del cell["metadata"]
+    path = tmp_path / "bare.ipynb"
+    path.write_text(json.dumps(notebook))
+    with pytest.raises(BadParameters, match=r"bare\.ipynb: cell 3 has no metadata, which Jupyter and papermill write"):
+        execute.seal_notebook(path, folder=tmp_path / "runs")
+    assert [p.name for p in tmp_path.iterdir()] == ["bare.ipynb"]

@@ -7,6 +7,10 @@ import pytest
 from lib.files import canonical
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.models import Models, caveats, moved, sealed, split
+from lib.measure.answer import NoAnswer
+from lib.measure.calibrate import row_of
+from lib.measure.checks.compare import readings
+from lib.measure.judge import DIMENSIONS, Judgment
 from lib.runs.record import CaseRow, Code, ComparisonFindings
 from lib.runs.verify import READINGS, recomputed
 
@@ -114,6 +118,18 @@ def test_the_sentences_say_what_moved_and_what_did_not(two):
     two.seal(slug="same", model="same")
     still = moved(same.run().found)
     assert "no dimension" in still[0] and "did not move beyond chance" in still[1]
+
+
+def test_where_no_case_was_judged_in_both_no_dimension_is_said_to_stand_still():
+    lost = Judgment(dict.fromkeys(DIMENSIONS, 3), "loss")
+    sides = {"a": NoAnswer("cut off"), "b": lost}
+    rows = [row_of("sealed", f"c{i}", side, group="ask", run=run) for run, side in sides.items() for i in range(9)]
+    about = {"adapter": "", "lever": "", "calls": 9, "generation_tokens": 9, "dollars": 0.0, "useful": {}}
+    candidates = {run: about | {"candidate": f"m + runs/0003-{run}/adapter", "model": "m"} for run in sides}
+    first, second = moved(ComparisonFindings.read(readings(rows) | {"candidates": candidates}))[:2]
+    assert "m + 0003-b against m + 0003-a: quality 0.000 → 0.250 (+0.250, p = 0.00391)." in first
+    assert first.endswith("No dimension can be compared: no case was judged in both runs.")
+    assert "coverage cannot be compared" in second
 
 
 def test_a_sealed_run_is_found_by_what_it_does_whatever_was_expected(lab):

@@ -10,6 +10,7 @@ import pytest
 
 from lib import Answer, Case, Gold, OfflineJudge
 from lib.files import ROOT, RULER
+from lib.lab import offline
 from lib.lab.offline import TEXTS
 from lib.measure.judge import DIMENSIONS
 from lib.models.model import NoModel
@@ -75,3 +76,17 @@ def test_the_texts_of_another_ruler_are_refused_with_what_to_do(ruler):
         NoModel, match="179 texts of this ruler's cases, and the offline judge was fitted with 180; fit it"
     ):
         OfflineJudge().check(ruler(lambda rows: rows[1:]))
+
+
+def test_on_a_ruler_without_texts_of_its_own_it_must_say_what_its_fingerprint_names_all_the_same(
+    frozen_ruler, monkeypatch
+):
+    monkeypatch.setattr(
+        offline, "SHIPPED", frozen_ruler
+    )  # a shipped ruler whose texts are not those that it was fitted with
+    (frozen_ruler / TEXTS).write_text("")
+    bare = frozen_ruler.parent / "bare"
+    shutil.copytree(frozen_ruler, bare)
+    (bare / TEXTS).unlink()
+    with pytest.raises(NoModel, match="0 texts of this ruler's cases"):
+        OfflineJudge().check(bare)

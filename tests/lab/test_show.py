@@ -57,3 +57,13 @@ def test_what_is_shown_stands_in_a_notebook_once():
 def test_a_long_table_is_folded_whole():
     folded = show.fold(pd.DataFrame({"a": [1, 2]}), "All")
     assert folded.text == "<details><summary>All</summary>\n\n| a |\n|---|\n| 1 |\n| 2 |\n\n</details>"
+
+
+def test_text_that_was_made_safe_for_a_cell_is_not_escaped_twice():
+    """A second backslash would free the bar, and the row would have a cell too many."""
+    assert show.table(pd.DataFrame({"a": [show.cell("x | y")]})).text.splitlines()[2] == "| x \\| y |"
+
+
+def test_a_long_argument_of_a_step_is_cut_between_words():
+    text = show.spelled([{"step": "ask", "wording": "word " * 40}, {"step": "prune"}])
+    assert text.startswith("ask(wording=word word") and text.endswith(" …) → prune") and len(text) < 90

@@ -13,7 +13,7 @@ import pytest
 from lib.agent.pipeline import STEPS
 from lib.agent.steps import build  # noqa: F401  registers them
 from lib.files import NOTEBOOKS, ROOT
-from lib.lab import aside, study
+from lib.lab import study
 from lib.lab.experiment import LEVERS, BadParameters, Experiment
 from lib.lab.study import Entry, look, read
 from lib.runs.ledger import Ledger, NoRun
@@ -241,20 +241,8 @@ def test_a_study_that_is_stopped_leaves_no_worker_behind(tmp_path):
     running.close()
     from psutil import Process
 
-    assert [c for c in Process().children(recursive=True) if "lib.lab.aside" in " ".join(c.cmdline())] == []
+    assert [c for c in Process().children(recursive=True) if "ipykernel" in " ".join(c.cmdline())] == []
     assert len(Ledger.read(tmp_path / "runs").records) == 1 and verify(tmp_path / "runs") == []
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_killed_is_the_machines_fault_and_no_run(tmp_path):
-    with aside.Workers(2) as pool, pytest.raises(OSError, match="a worker ended with exit code -9"):
-        made = pool.start("10_experiment", {"hypothesis": "h", "model": "toy"}, tmp_path / "runs")
-        ends = time.monotonic() + 60
-        while not pool._running and time.monotonic() < ends:
-            time.sleep(0.01)
-        next(iter(pool._running)).kill()
-        made.result()
-    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
@@ -304,7 +292,7 @@ def test_a_shipped_plan_says_what_it_is_and_of_every_run_why_and_of_every_lever_
     for e in (e for e in plan.entries if not e.confirm):
         told, plain = e.parameters, e.template == "10_experiment" and not e.models
         assert len(told["hypothesis"].split()) > 8, e.name
-        assert not plain or told["lever"] in LEVERS and told["gate"] == "full", e.name
+        assert not plain or told["lever"] in LEVERS and told["gate"] in ("full", "dev"), e.name
         if plain and told["lever"] not in ASIDE or e.template == "11_train":
             assert "predicted" in told, e.name
 

@@ -24,7 +24,7 @@ from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
 from lib.runs.ledger import Ledger, NoRun
 from lib.runs.verify import verify
-from lib.train.data import BadData
+from lib.train.data import BadData, Pair
 from tests.llama import small
 
 BASE = small()
@@ -137,9 +137,10 @@ def test_the_reward_is_the_rubric_with_the_chosen_set_as_gold():
     )
     gold = Draft("Build a kite", asked)
     vague = Draft("Build a kite", (*asked[:4], "What about the cost?", "What about the day?", "What about the place?"))
-    assert 1 >= rubric("build a kite", gold, gold) > rubric("build a kite", gold, vague) > 0
-    assert rubric("build a kite", gold, gold) > 0.8
-    assert rubric("build a kite", gold, Draft("Build a kite", gold.questions[:6])) == 0.0
+    pair = Pair("build a kite", "kites", gold)
+    assert 1 >= rubric(pair, gold) > rubric(pair, vague) > 0
+    assert rubric(pair, gold) > 0.8
+    assert rubric(pair, Draft("Build a kite", gold.questions[:6])) == 0.0
 
 
 # --- sealed
@@ -403,3 +404,25 @@ def test_a_training_goes_on_from_a_run_and_says_so(trained, tmp_path):
     assert more["adapter"] == record["id"] == more["found"]["provenance"]["parents"][0]["adapter"]
     refused = call("--from-run", "9", *where)
     assert isinstance(refused.exception, NoRun)
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [(("--requests", "--approve"), "--requests and --approve"), (("--request", "1", "--from-run", "2"), "--request and --from-run"),
+     (("--request", "1", "-p", "seed", "1"), "--request and -p or -y"), (("--approve",), "go with --request"),
+     (("--request", "1", "--approve", "--reject", "no"), "--approve and --reject"), (("--who", "Ada"), "--who with one"),
+     (("--from-run", "1", "-p", "adapter", "x"), "--from-run and -p adapter")],
+)  # fmt: skip
+def test_options_of_which_one_would_have_no_effect_are_refused(tmp_path, args, said):
+    refused = call(*args, "--runs", str(tmp_path / "runs")).exception
+    assert isinstance(refused, BadParameters) and said in str(refused) and "\n" not in str(refused)
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(capsys):
+    from lib.cli.train import progress
+
+    with progress(every=0.05) as file:
+        file.write_text("training 3 of 12 steps  ")
+        time.sleep(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 10 and set(lines) == {"training 3 of 12 steps"}

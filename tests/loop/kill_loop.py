@@ -56,8 +56,8 @@ def broken(folder, runs):
     did = Counter((r["kind"], r["gate"], r["of"], r["seed"], setup_of(r)) for r in records)
     wrong += [f"{key[1]} run done {n} times" for key, n in did.items() if n > 1]
     accepted = Counter(e["n"] for e in events.Events(folder).of("accepted"))
-    asked = Counter(json.dumps(e["parameters"], sort_keys=True) for e in events.Events(folder).of("accepted"))
-    wrong += [f"a proposal was accepted {n} times" for n in [*accepted.values(), *asked.values()] if n > 1]
+    offer = Counter(json.dumps(e["parameters"], sort_keys=True) for e in events.Events(folder).of("accepted"))
+    wrong += [f"a proposal was accepted {n} times" for n in [*accepted.values(), *offer.values()] if n > 1]
     return wrong
 
 

@@ -7,16 +7,18 @@ import sys
 
 import pytest
 
-from lib.files import ROOT, Exit
+from lib.files import ROOT, Exit, Tampered
+from lib.lab import kernel
 from lib.lab.experiment import BadParameters
 from lib.loop import events, steering
 from lib.loop.events import Events
-from lib.loop.loop import Loop, Settings, alone
+from lib.loop.loop import Loop, Settings, exclusive_lock
 from lib.loop.proposers.plan import Plan
 from lib.loop.proposers.search import Search
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.runs.ledger import Ledger
+from lib.runs.record import MIME
 from lib.runs.verify import verify
 from tests.llama import small, write_broken
 from tests.loop.kill_loop import torture
@@ -56,7 +58,7 @@ def test_a_loop_whose_runs_are_there_runs_nothing(tmp_path):
 
 
 def test_two_loops_cannot_share_a_folder(tmp_path):
-    with alone(tmp_path / "runs"), pytest.raises(BadParameters, match="another loop"):
+    with exclusive_lock(tmp_path / "runs"), pytest.raises(BadParameters, match="another loop"):
         list(loop(tmp_path, total=0).run())
 
 
@@ -211,21 +213,21 @@ def test_crashes_in_a_row_end_it_and_each_is_sealed(tmp_path):
 @pytest.mark.slow
 def test_a_run_whose_scores_do_not_follow_is_invalid_and_stops_the_loop(tmp_path, monkeypatch):
     # What a step could do to the kernel's memory, done to the result on its way to the seal.
-    from lib.lab import execute
-    from lib.measure.ruler import Tampered
-
-    honest = execute.execute
+    honest = kernel.execute
 
     def tampered(*args, **options):
         notebook, error = honest(*args, **options)
-        execute._result(notebook)["record"]["scores"]["quality"] = 0.9
+        for cell in notebook["cells"]:
+            for output in cell.get("outputs", ()):
+                if MIME in output.get("data", {}):
+                    output["data"][MIME]["record"]["scores"]["quality"] = 0.9
         return notebook, error
 
-    monkeypatch.setattr(execute, "execute", tampered)
+    monkeypatch.setattr(kernel, "execute", tampered)
     with pytest.raises(Tampered, match="quality"):
         list(loop(tmp_path, Search(), total=2).run())
     [record] = records(tmp_path)
-    assert record["status"] == "invalid" and record["scores"] == {}
+    assert record.status == "invalid" and record.scores is None
     assert Events(tmp_path / "runs").last("tampered") and verify(tmp_path / "runs") == []
 
 

@@ -98,9 +98,9 @@ def work(folder, proposer, **told):
 def test_a_call_asks_for_the_form_and_forces_no_tool(tmp_path, key):
     with Loopback(served([{"text": asks(8)}])) as server:
         key(server)
-        asked = ClaudeProposer()(view(tmp_path))
+        offer = ClaudeProposer()(view(tmp_path))
         [body] = server.messages
-    assert asked.value == asks(8) and asked.dollars > 0 and asked.fault == ""
+    assert offer.value == asks(8) and offer.dollars > 0 and offer.fault == ""
     assert "tool_choice" not in body and "temperature" not in body
     assert body["output_config"]["format"]["schema"] == FORM and body["thinking"] == {"type": "between_tools"}
 
@@ -209,6 +209,17 @@ def test_a_usage_limit_is_waited_out_and_ends_hard(tmp_path, key, monkeypatch):
     assert "usage limit" in said[-1].message and len(Ledger.read(tmp_path / "runs").records) == 3
     waits = [e["seconds"] for e in Events(tmp_path / "runs").of("waiting")]
     assert waits[:2] == [0.1, 0.1] and len(waits) >= 5  # 0.05 and 0.1, each rounded to a tenth
+
+
+@pytest.mark.slow
+def test_a_judge_that_gives_not_one_judgment_ends_it_with_the_reason_and_nothing_sealed(tmp_path, key):
+    base = Base(model="toy", judge="claude")
+    with Loopback(lambda n, body, headers: {"status": 400, "message": "Your credit balance is too low."}) as server:
+        key(server)
+        loop = Loop(tmp_path / "runs", tmp_path / "steer", Settings(total=4, base=base, wait=0.01), None)
+        said = list(loop.run())
+    assert loop.end == Exit.RUN_FAILED and "credit balance is too low" in said[-1].message
+    assert Ledger.read(tmp_path / "runs").records == [] and verify(tmp_path / "runs") == []
 
 
 @pytest.mark.slow

@@ -197,6 +197,14 @@ def test_what_the_store_says_was_paid_counts_where_it_is_more_than_the_records_s
     assert next_run.dollars(run, []) == 1.25
 
 
+def test_what_a_candidate_cost_counts_also_when_its_run_crashed(lab):
+    crashed = Ledger(lab.folder, [lab.record_of({}, status="crashed", cost={})])
+    store.book(lab.folder / store.NAME, "claude-haiku-4-5", 0.5)
+    assert next_run.dollars(crashed, []) == 0.5
+    told = Ledger(lab.folder, [lab.record_of({}, cost={"dollars": 0.5})])
+    assert next_run.dollars(told, []) == 0.5, "never twice"
+
+
 @pytest.mark.parametrize("left, cap", [(None, None), (1.0, 1.0), (9.0, 5.0), (0.0012349, 0.001234), (1e-9, 1e-6)])
 def test_the_judge_of_a_run_gets_what_is_left_of_the_budget(left, cap):
     told = next_run.capped({"judge": "claude", "judging": {}}, left)["judging"]

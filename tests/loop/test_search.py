@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from lib.agent import prompt
 from lib.agent.dry_run import TASK, StandIn, fault
-from lib.agent.pipeline import STEPS, run
+from lib.agent.pipeline import STEPS, BadPipeline, Call, Run, State, Work, run, step
 from lib.agent.steps import build
+from lib.agent.steps.asking import Count
 from lib.lab.experiment import Experiment
 from lib.loop.events import Events
 from lib.loop.proposal import PROPOSABLE, Proposal
-from lib.loop.proposers.search import Search, fresh, neighbours, variants
+from lib.loop.proposers.search import Search, fresh, neighbours, variants, written
 from lib.loop.steering import Limits, Steering
 from lib.loop.validate import Base, classes
 from lib.loop.view import View
@@ -27,8 +29,8 @@ def view(lab, leave="", **steering):
 
 
 def propose(lab, seed=0, **told):
-    asked = Search(seed)(view(lab, **told))
-    return None if asked.value is None else Proposal.read(asked.value)
+    offer = Search(seed)(view(lab, **told))
+    return None if offer.value is None else Proposal.read(offer.value)
 
 
 @pytest.fixture
@@ -191,3 +193,34 @@ def test_a_class_that_only_lost_is_predicted_to_lose(begun):
     proposal = propose(begun, **{"next.md": "retrieval"})
     assert proposal.lever == "retrieval" and -0.1 < proposal.predicted < 0
     assert f"Expected {proposal.predicted:+.3f}, because 2 runs" in proposal.hypothesis
+
+
+@pytest.fixture
+def new_lever():
+    """A lever as somebody would add it: one function with its declaration."""
+
+    @step("self-critique", calls=lambda **_: 1, takes=("draft",))
+    def shorten(words: Count = 12) -> Run:
+        """Ask for every question of the draft again in few words."""
+
+        def run(state: State) -> Work:
+            [reply] = yield [Call(prompt.revise(state.task, state.written.questions))]
+            return replace(state, draft=prompt.parse_set(reply.text)).note(f"shortened to {words} words")
+
+        return run
+
+    yield "shorten"
+    del STEPS["shorten"]
+
+
+def test_a_new_lever_is_one_function_and_everybody_knows_it(begun, new_lever):
+    [row] = [row for row in view(begun).plain["steps"] if row["step"] == new_lever]
+    assert row["about"].startswith("Ask for every question") and row["arguments"]["words"]["default"] == 12
+    assert (row["takes"], row["gives"]) == (["draft"], ["draft"])
+    placed = [c for c in fresh(view(begun)) if c.pipeline[-1]["step"] == new_lever]
+    assert {c.pipeline[-1].get("words") for c in placed} == {None, 11, 13, 14}
+    assert all(c.lever == "self-critique" and c.pipeline[0]["step"] == "ask" for c in placed)
+    assert fault(build([{"step": new_lever}])) == "shorten: no draft to work on; put ask before it"
+    assert view(begun).validate(written(placed[0], view(begun)))["pipeline"] == placed[0].pipeline
+    with pytest.raises(BadPipeline, match="words is 99: expected 1 to 20"):
+        build([{"step": "ask"}, {"step": new_lever, "words": 99}])

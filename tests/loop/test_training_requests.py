@@ -59,12 +59,12 @@ def test_a_failed_training_goes_back_to_approved_with_its_reason(folder, one):
     assert back.state == "approved" and back.history[-1]["why"] == "the disk was full"
 
 
-@pytest.mark.parametrize("state", training_requests.MAY)
+@pytest.mark.parametrize("state", training_requests.NEXT_STATES)
 def test_every_step_that_is_not_allowed_is_refused_in_one_line_and_changes_nothing(folder, one, state):
     path = folder / f"{one.id}.json"
     raw = json.loads(path.read_text())
-    for wanted in training_requests.MAY:
-        if wanted in training_requests.MAY[state]:
+    for wanted in training_requests.NEXT_STATES:
+        if wanted in training_requests.NEXT_STATES[state]:
             continue
         path.write_text(json.dumps({**raw, "state": state}))
         before = path.read_bytes()
@@ -194,6 +194,5 @@ def test_a_folder_that_is_not_there_has_no_requests(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_requests_lie_beside_the_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOTCH_RUNS", str(tmp_path / "runs"))
-    assert training_requests.default_folder() == tmp_path / "steer" / "requests"
+def test_requests_lie_beside_the_runs(tmp_path):
+    assert training_requests.default_folder(tmp_path / "runs") == tmp_path / "steer" / "requests"

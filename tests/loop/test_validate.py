@@ -183,7 +183,8 @@ def trained(lab, slug="sft", kind="train", epochs=()):
     """Seal a run with an adapter; returns its id."""
     record = lab.record_of({}, kind=kind, gate="", model=SEALED)
     places = ["adapter", *(f"adapter/epoch-{n:02d}" for n in epochs)]
-    files = {f"{p}/{name}": b"{}" for p in places for name in (WEIGHTS, CONFIG)}
+    config = b'{"num_layers": 2, "lora_parameters": {"rank": 8, "scale": 2.0}}'
+    files = {f"{p}/{name}": config for p in places for name in (WEIGHTS, CONFIG)}
 
     def finish(run):
         return {"record.json": json.dumps(record.revised(id=run, slug=slug).as_dict()).encode()}

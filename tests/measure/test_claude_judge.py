@@ -384,6 +384,33 @@ def test_the_second_run_makes_no_call_and_says_the_same(serve, judge):
     assert again.cost.dollars == 0 and sum(f.dollars for f in found) == pytest.approx(first.cost.dollars)
 
 
+def test_where_the_api_asks_to_wait_for_hours_what_it_judged_counts_and_a_later_call_asks_for_the_rest(serve, judge):
+    busy = {"status": 429, "headers": {"retry-after": "43200"}}
+    server = serve(lambda n, b, h: busy if n > 7 else {})
+    found = judge(concurrency=1).judge_all(pairs(4))
+    scored = [isinstance(f, Judgment) for f in found]
+    assert 0 < sum(scored) < 4 and len(server.messages) == 8
+    assert all("asks to wait until" in f.reason for f, ok in zip(found, scored, strict=True) if not ok)
+    server.rule = lambda n, b, h: {}
+    again = judge()
+    assert all(isinstance(f, Judgment) for f in again.judge_all(pairs(4))) and again.cost.stored == 7
+
+
+def test_a_batch_that_cannot_be_looked_at_for_long_is_unscored_and_picked_up_later(serve, judge, monkeypatch):
+    monkeypatch.setattr("lib.claude.client.PAUSES", ())
+    monkeypatch.setattr("lib.claude.paid.OUTAGE", 1)
+    server = serve()
+    answer = server._answer
+
+    async def away(method, *rest):
+        return (503, {}, {}) if method == "GET" else await answer(method, *rest)
+
+    server._answer = away
+    assert all(isinstance(f, Unscored) and "503" in f.reason for f in judge(batch=True).judge_all(pairs()))
+    server._answer = answer
+    assert all(isinstance(f, Judgment) for f in judge(batch=True).judge_all(pairs())) and len(server.batches) == 1
+
+
 def test_a_stored_run_needs_neither_key_nor_server(serve, judge, monkeypatch):
     serve()
     found = judge().judge_all(pairs())

@@ -6,10 +6,11 @@ from collections import Counter
 
 import pytest
 
+from lib.agent.bank import AREAS
 from lib.measure.answer import Answer, normalised, spec_gate
 from lib.measure.judge import DIMENSIONS
 from lib.measure.offline_judge import unknowns_of
-from lib.measure.ruler import AREAS, FILES, GATES, BadRuler, Ruler, Tampered, freeze
+from lib.measure.ruler import FILES, GATES, BadRuler, Ruler, Tampered, freeze
 
 
 def edit(path, change):

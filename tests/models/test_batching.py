@@ -10,7 +10,7 @@ import pytest
 from lib.models import ragged
 from lib.models.mlx import MLXModel
 from lib.models.model import Decoding, NoModel
-from lib.models.prefixes import PREFIX_BYTES, Prefixes, grouped
+from lib.models.prefixes import PREFIX_BYTES
 from tests.models.conftest import write_model
 
 START = "You are a planner. Ask what the plan depends on, one thing a question, and in plain words."
@@ -40,15 +40,6 @@ def path(request, monkeypatch):
 
 def texts(model, prompts, decoding):
     return [c.text for c in model.generate(prompts, [decoding] * len(prompts))]
-
-
-def test_prompts_are_grouped_by_what_saves_most_tokens():
-    a, b = [1] * 100, [2] * 100
-    prompts = [[*a, 5], [*b, 5], [*a, 6, 7], [*b, 6], [*a, *b], [9]]
-    assert sorted(grouped(prompts)) == [(0, [5]), (100, [0, 2, 4]), (100, [1, 3])]
-    assert grouped([[*a, 1], [*a, 1]]) == [(100, [0, 1])]  # the last token is never shared
-    assert grouped([[*a, 3]]) == [(0, [0])] and grouped([]) == []
-    assert sorted(i for _, places in grouped(prompts * 20) for i in places) == list(range(120))
 
 
 def test_the_random_llama_and_its_kin_take_the_path_for_a_cpu(tiny, other_llama, adapters):
@@ -170,18 +161,6 @@ def test_a_prefix_is_read_once_and_kept_for_the_next_call_within_its_bound(tiny,
     assert not read
     tiny.clear_cache()
     assert prefixes.nbytes == 0
-
-
-def test_kept_prefixes_do_not_grow_without_bound(tiny):
-    bound = 100_000
-    small = Prefixes(tiny.model, tiny._prefixes.new_cache, most=bound)
-    for task in TASKS:
-        ids = tiny.encode(ask(task, task * 4))
-        assert small.get(ids)[0].offset == len(ids)
-        assert small.nbytes <= bound
-    small.most = 10
-    small.get([1, 2, 3])
-    assert small.nbytes == 0
 
 
 def test_a_score_is_the_mean_log_probability_and_does_not_depend_on_the_batch(tiny):

@@ -7,6 +7,7 @@ import pytest
 from lib.agent import prompt
 from lib.agent.pipeline import run
 from lib.agent.steps import build
+from lib.claude import store
 from lib.models.cloud import CAP, CloudModel
 from lib.models.grammar import BadGrammar
 from lib.models.load import load
@@ -55,6 +56,25 @@ def test_every_task_is_one_request_without_sampling_parameters(serve):
     assert model.cost.calls == 12 and model.cost.prompt_tokens == sum(c.prompt_tokens for c in done) > 0
     assert model.cost.dollars > 0 and model.cost.seconds > 0
     assert all(c.id.startswith("msg_") for c in done) and model.identity["served"] == [NAME]
+
+
+def test_what_it_cost_is_on_disk_before_its_run_has_a_record_and_only_in_a_run(serve, tmp_path, monkeypatch):
+    serve(lambda n, body: {"status": 402} if n > 1 else None)
+    monkeypatch.setenv("NOTCH_RUNS", str(tmp_path))
+    model = load(NAME)
+    ask(model)
+    with pytest.raises(NoModel):
+        ask(model)  # a crash: the record of this run will hold no cost
+    assert (
+        store.paid(tmp_path / store.NAME, candidates=True) == pytest.approx(model.cost.dollars)
+        and model.cost.dollars > 0
+    )
+    assert store.paid(tmp_path / store.NAME) == 0 and store.verify(tmp_path / store.NAME) == []
+    before = (tmp_path / store.NAME).read_bytes()
+    monkeypatch.delenv("NOTCH_RUNS")
+    serve()
+    ask(load(NAME))
+    assert (tmp_path / store.NAME).read_bytes() == before
 
 
 def test_demonstrations_go_out_as_turns(serve):

@@ -8,6 +8,7 @@ import pytest
 
 from lib.files import canonical, sha256, sums
 from lib.lab import show
+from lib.lab.experiment import Experiment
 from lib.lab.show import Markdown
 from lib.log import START
 from lib.measure import calibrate
@@ -215,10 +216,11 @@ def test_an_anchor_measured_again_is_one_line_and_another_pipeline_says_so(tmp_p
     assert list(tables.dimensions(ledger, ERA)["id"]) == ["0002-large-again", "0003-champion", "0004-warm"]
 
 
-def test_gold_against_itself_is_the_ceiling_of_the_own_ruler(tmp_path):
-    ours = tables.Experiment().fingerprint
-    found = tables.anchors(ledger_of(tmp_path, made(1, fingerprint=ours)), ours)
-    assert list(found) == ["gold against itself"] and 0.5 < found["gold against itself"] <= 1
+def test_gold_against_itself_is_the_ceiling_of_a_comparison_where_no_calibration_measured_it(tmp_path):
+    found = {"groups": [{"group": "ask", "runs": []}], "ceiling": scores(0.7)}
+    record = made(2, "reference", None, "models", kind="models", found=found)
+    assert tables.anchors(ledger_of(tmp_path, made(1), record), ERA) == {"gold against itself": 0.7}
+    assert tables.anchors(ledger_of(tmp_path, made(1)), ERA) == {}
 
 
 def test_the_headlines_name_baseline_champion_luck_and_looks(climb):
@@ -340,8 +342,10 @@ def test_a_report_says_that_a_seal_is_broken_and_is_silent_while_none_is(tmp_pat
     assert "seal" not in tables.caveats(ledger).text.lower()
     (tmp_path / "0002-run" / "record.json").write_text("{} ")
     text = tables.caveats(ledger).text
-    assert text.startswith("- **Broken seal: what stands here cannot be trusted.** 0002-run/record.json: changed since")
-    assert "1 fault in all; `notch verify` names each." in text
+    assert text.startswith(
+        "- **Broken seal, so what stands here cannot be trusted: 0002-run/record.json: changed since"
+    )
+    assert "1 fault in all; `notch verify` names each.**" in text
 
 
 # --- figures
@@ -379,7 +383,7 @@ def test_the_same_ledger_draws_the_same_bytes(climb):
 
 
 def test_a_pipeline_is_drawn_with_its_steps_in_words():
-    drawn = figures.pipeline(tables.Experiment(pipeline=[{"step": "ask", "n": 8}, {"step": "prune"}]))
+    drawn = figures.pipeline(Experiment(pipeline=[{"step": "ask", "n": 8}, {"step": "prune"}]))
     assert drawn.alt.startswith("Pipeline: task") and "ask (n=8), then prune" in drawn.alt
 
 

@@ -40,19 +40,19 @@ def test_a_training_has_the_colour_of_its_own_method_and_not_of_its_parent(tmp_p
     sft = made(1, "reference", None, "train-sft", found={"method": "sft"}, **plain)
     grpo = made(2, "reference", None, "train-kl", adapter="0001-train-sft", found={"method": "grpo"}, **plain)
     user = made(3, slug="on", lever="adapter", adapter="0002-train-kl")
-    shapes = [tiles._shapes(t, 0, 0)[0][:2] for t in tiles.tiles(ledger_of(tmp_path, sft, grpo, user)).itertuples()]
+    shapes = [tiles._marks(t, 0, 0)[0][:2] for t in tiles.tiles(ledger_of(tmp_path, sft, grpo, user)).itertuples()]
     assert shapes == [("D", tiles.COLOURS["sft"]), ("D", tiles.COLOURS["grpo"]), ("D", tiles.COLOURS["grpo"])]
 
 
 def test_an_adapter_run_has_a_column_more_and_its_own_colour(ledger):
     stock, _, _, run, _ = tiles.tiles(ledger).itertuples()
-    assert [(s, c) for s, c, _ in tiles._shapes(stock, 0, 0)] == [("o", tiles.INK)]
-    assert [(s, c) for s, c, _ in tiles._shapes(run, 0, 0)] == [("D", tiles.PROVEN), ("o", tiles.PROVEN)]
+    assert [m[:2] for m in tiles._marks(stock, 0, 0)] == [("o", tiles.INK)]
+    assert [m[:2] for m in tiles._marks(run, 0, 0)] == [("D", tiles.PROVEN), ("o", tiles.PROVEN)]
 
 
 def test_many_calls_are_drawn_as_few_and_stay_inside_the_tile():
-    tall = pd.Series({"rows": (40, *[1] * 39), "method": "", "adapted": False, "trains": False})
-    places = [at for _, _, at in tiles._shapes(tall, 3, -2)]
+    tall = pd.Series({"rows": (40, *[1] * 39), "method": "", "colour": "red", "adapted": False, "trains": False})
+    places = [(m.x, m.y) for m in tiles._marks(tall, 3, -2)]
     assert len(places) == tiles.WIDEST + 39
     assert all(abs(x - 3) < 0.44 and abs(y + 2) < 0.44 for x, y in places)
 

@@ -18,7 +18,7 @@ def other_base(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def base_8bit(tmp_path_factory):
-    return write_base(tmp_path_factory.mktemp("base") / "micro-8bit", quantised=True)
+    return write_base(tmp_path_factory.mktemp("base") / "micro-8bit", quantised=8)
 
 
 def write(folder, adapter):

@@ -59,10 +59,10 @@ def test_the_lists_here_are_whole():
     assert set(SETTINGS) == {f.name for f in fields(Settings)}
     assert set(DATA) == {f.name for one in SOURCES.values() for f in fields(one)} - {"source"}
     assert set(OBJECTIVE) == {f.name for one in TERMS.values() for f in fields(one)}
-    of_recipe = {f.name for f in fields(Recipe)} - {"work", "guard", "code", "reward", "store", "progress"}
+    of_recipe = {f.name for f in fields(Recipe)} - {"work", "guard", "code", "reward", "store", "progress", "runs"}
     assert of_recipe == {"method", "model", "data", "settings", "objective", *WHOLE}
     of_training = {f.name for f in fields(Training)}
-    assert of_training - of_recipe == {"hypothesis", "kind", "predicted", "judge", "request"}
+    assert of_training - of_recipe == {"hypothesis", "kind", "predicted", "judge", "request", "folder"}
 
 
 def check(recipe, name, choice, acts):

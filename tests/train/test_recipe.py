@@ -33,7 +33,7 @@ def made(tmp_path, method, pairs, kind="clean", **changes):
     )  # fmt: skip
 
 
-def length(task, chosen, draft):
+def length(pair, draft):
     """A reward that any reply has: shorter sets are better."""
     return 1 / (1 + sum(map(len, draft.questions)))
 
@@ -51,7 +51,7 @@ def test_own_drafts_are_the_rejected_side_and_every_pair_is_accounted_for(tmp_pa
 
 def test_grpo_draws_rewards_and_writes_an_adapter(tmp_path):
     rules = {"drafts": 3, "kl": 0.1}
-    done = recipe.train(made(tmp_path, "grpo", 3, objective=rules, reward=recipe.similar(length)))
+    done = recipe.train(made(tmp_path, "grpo", 3, objective=rules, reward=length))
     assert done.curve[1]["reward"] > 0 and done.provenance["method"] == "grpo"
     assert "adapter/adapters.safetensors" in done.files and done.provenance["parameters"]["kl"] == 0.1
 
@@ -66,7 +66,7 @@ def test_a_reward_stays_in_the_curve_of_a_training_that_was_killed_and_went_on(t
 
     def one(folder, **more):
         settings = {"epochs": 3}
-        return made(tmp_path / folder, "grpo", 3, objective={"drafts": 2}, reward=recipe.similar(length),
+        return made(tmp_path / folder, "grpo", 3, objective={"drafts": 2}, reward=length,
                     settings=settings, **more)  # fmt: skip
 
     with pytest.raises(Killed):
@@ -78,9 +78,7 @@ def test_a_reward_stays_in_the_curve_of_a_training_that_was_killed_and_went_on(t
 
 def test_a_reward_that_tells_nothing_apart_is_said(tmp_path):
     with pytest.raises(BadData, match="no draft stands out in its group"):
-        recipe.train(
-            made(tmp_path, "grpo", 2, objective={"drafts": 2}, reward=lambda pairs, drafts: [0.0] * len(drafts))
-        )
+        recipe.train(made(tmp_path, "grpo", 2, objective={"drafts": 2}, reward=lambda pair, draft: 0.0))
 
 
 def test_the_critic_is_trained_on_drafts_of_the_round_and_shown(tmp_path):
@@ -118,3 +116,18 @@ def test_another_base_seed_code_or_data_is_another_work_folder(tmp_path):
     one = made(tmp_path, "sft", 4)
     others = [made(tmp_path, "sft", 5), made(tmp_path, "sft", 4, seed=1), recipe.replace(one, code="other")]
     assert len({r.folder for r in (one, *others)}) == 4 and made(tmp_path, "sft", 4).folder == one.folder
+
+
+def test_an_adapter_of_a_run_is_found_in_the_folder_of_runs_that_the_recipe_names(tmp_path, monkeypatch):
+    monkeypatch.delenv("NOTCH_RUNS", raising=False)
+    first = recipe.train(made(tmp_path / "work", "sft", 4))
+    for name, content in first.files.items():
+        path = tmp_path / "runs" / "0001-only-here" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    more = recipe.train(made(tmp_path / "work", "sft", 4, adapter="0001-only-here", runs=tmp_path / "runs"))
+    [parent] = more.provenance["parents"]
+    assert parent["adapter"] == "0001-only-here" and parent["data"] == first.card.hash
+    merged = made(tmp_path / "work", "merge", 4, merge=("0001-only-here", "only-here"), runs=tmp_path / "runs")
+    both = recipe.train(recipe.replace(merged, data={}, settings=Settings()))
+    assert [p["weights"] for p in both.provenance["parents"]] == [parent["weights"]] * 2

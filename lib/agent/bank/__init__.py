@@ -7,17 +7,19 @@ models. They are the examples that retrieval shows, the targets of imitation and
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lib.agent.guard import SAME_TASK, content, overlap
 from lib.agent.prompt import Draft
-from lib.files import rows, sha256
+from lib.files import sha256
+from lib.forms import read_rows
 from lib.models.embed import embedder
 
 FOLDER = Path(__file__).parent
@@ -55,25 +57,43 @@ class Example:
 @lru_cache(maxsize=1)
 def bank() -> tuple[Example, ...]:
     """Every set, area by area, in the order of the files."""
-    second = {row["id"]: Draft(row["title"], tuple(row["questions"])) for row in _lines(FOLDER / "second.jsonl")}
-    return tuple(
-        Example(
-            row["id"], row["family"], row["area"], row["task"], Draft(row["title"], tuple(row["questions"])),
-            tuple(row["further"]), row["critical"], second.get(row["id"]),
-        )
-        for area in AREAS
-        for row in _lines(FOLDER / f"{area}.jsonl")
-    )  # fmt: skip
+    second = {row.id: row.draft for row in _read("second")}
+    examples = []
+    for area in AREAS:
+        for row in _read(area):
+            further, other = row.further, second.get(row.id)
+            examples.append(Example(row.id, row.family, row.area, row.task, row.draft, further, row.critical, other))
+    return tuple(examples)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in rows(path.read_text(encoding="utf-8"))]
+@dataclass(frozen=True)
+class _Line:
+    """A line of a file."""
+
+    id: str
+    title: str
+    questions: tuple[str, ...]
+    family: str = ""
+    area: str = ""
+    task: str = ""
+    further: tuple[str, ...] = ()
+    critical: str = ""
+
+    @property
+    def draft(self) -> Draft:
+        return Draft(self.title, self.questions)
+
+
+def _read(name: str) -> list[_Line]:
+    return [line for _, line in read_rows(FOLDER / f"{name}.jsonl", _Line)]
 
 
 def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     """Sets to train on and sets to validate on: by family, by a hash of its name, so that a new set moves no other."""
-    apart = {e.family for e in examples if int(sha256(e.family)[:8], 16) % VALID == 0}
-    return [e for e in examples if e.family not in apart], [e for e in examples if e.family in apart]
+    parts: tuple[list[Example], list[Example]] = ([], [])
+    for example in examples:
+        parts[int(sha256(example.family)[:8], 16) % VALID == 0].append(example)
+    return parts
 
 
 def nearest(task: str, examples: Sequence[Example], k: int, by: str = "words") -> list[Example]:
@@ -82,16 +102,19 @@ def nearest(task: str, examples: Sequence[Example], k: int, by: str = "words") -
     By "words": shared words, rare ones counting more. By "embedding": cosine of sentence vectors. Ties go to the
     earlier example, so the choice repeats exactly.
     """
-    mine = content(task)
+    words = [content(example.task) for example in examples]
+    asked = content(task)
     if by == "words":
-        often = Counter(w for e in examples for w in content(e.task))
-        close = [sum(1 / often[w] for w in content(e.task) & mine) for e in examples]
+        count = Counter(chain.from_iterable(words))
+        # An exact sum: words come out of a set in another order in every process, and the last digit decides ties.
+        close = [math.fsum(1 / count[word] for word in own & asked) for own in words]
     else:
         # Rounded: the last digits of a matrix product differ between machines and must not decide a tie.
-        cosines = _vectors(tuple(e.task for e in examples)) @ embedder().vectors([task])[0]
-        close = [round(float(c), 5) for c in cosines]
-    others = [i for i, e in enumerate(examples) if overlap(content(e.task), mine) < SAME_TASK]
-    return [examples[i] for i in sorted(others, key=lambda i: (-close[i], i))[:k]]
+        cosines = _vectors(tuple(example.task for example in examples)) @ embedder().vectors([task])[0]
+        close = [round(float(cosine), 5) for cosine in cosines]
+    # Leave-one-out by words, not by id: the same task under another id would hand over its answer.
+    others = [i for i, own in enumerate(words) if overlap(own, asked) < SAME_TASK]
+    return [examples[i] for i in sorted(others, key=lambda i: -close[i])[:k]]
 
 
 @lru_cache(maxsize=4)

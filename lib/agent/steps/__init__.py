@@ -1,7 +1,9 @@
 """The levers, one family a file. Importing this package registers them all.
 
 Each is a small function of keyword arguments that returns `run(state)`: a generator that yields lists of calls,
-receives their completions and returns the new state.
+receives their completions and returns the new state. Its annotations are the ranges of its arguments; its `@step` says
+the class of lever, what it costs, what it needs of a model, and what of the state it takes, uses and gives. Checks,
+menus, the search and the dry run read all of that from there: a new lever is its function, here, and its test.
 """
 
 from lib.agent.pipeline import build

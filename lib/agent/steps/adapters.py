@@ -8,17 +8,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lib.agent import prompt
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Run, State, Work, step
 from lib.agent.prompt import BadReply
 from lib.agent.steps.asking import Count, read_set
 from lib.agent.steps.choosing import sets, transplanted
 
 
 @step("adapter", calls=lambda **_: 1, needs=lambda **_: ["adapters"], uses=("demos", "draft", "pool"), gives=("pool",))
-def donor(adapter: str = "", n: Count = 7):
+def donor(adapter: str = "", n: Count = 7) -> Run:
     """Add a set by another adapter (its folder; "" is the bare base) to the pool; go on with merge, best or transplant."""
 
     def run(state: State) -> Work:
+        # The donor sees what the own draft saw, so that only the weights differ.
         demos = [(e.task, e.shown("json")) for e in state.demos]
         [reply] = yield [Call(prompt.ask(state.task, n, "json", (), demos), adapter=adapter)]
         own = sets(state)
@@ -34,7 +35,7 @@ def donor(adapter: str = "", n: Count = 7):
 
 
 @step("adapter", takes=("draft", "pool"))
-def transplant(most: Count = 2):
+def transplant(most: Count = 2) -> Run:
     """Replace up to `most` questions of the draft that repeat others most by what only the last set of the pool asks."""
 
     def run(state: State) -> Work:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from lib.agent import prompt
 from lib.agent.likeness import round_robin
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Run, State, Work, step
 from lib.agent.prompt import BadReply, Draft
 from lib.forms import Number
 from lib.models.model import Completion
@@ -34,7 +34,7 @@ def ask(
     tokens: Annotated[int, Field(ge=0, le=100_000)] = 0,  # 0: the decoding's own
     grammar: Grammar = "off",
     take: int = 0,
-):
+) -> Run:
     """Write a title and n questions in one call, in a schema, with optional advice and a grammar that fixes the form.
 
     With `take`, a reply that goes on after so many questions is read up to there, also where it was cut off later.
@@ -52,6 +52,7 @@ def ask(
     for a in advice:
         if a not in prompt.ADVICE and len(a.split()) < 2:
             raise ValueError(f"advice {a!r} is neither your own words nor one of {', '.join(prompt.ADVICE)}")
+    # Made once, not a case: the same grammar compiled for every row would cost more than the answer.
     change: dict[str, Any] = {}
     if tokens > 0:
         change["max_tokens"] = tokens
@@ -69,6 +70,7 @@ def ask(
 def read_set(reply: Completion, schema: str = "json", take: int = 0) -> Draft:
     """The draft of a completion, its first `take` questions if given. Raises BadReply, also where the reply was cut off
     at a place that parses."""
+    # Asked for before the length is looked at: what was cut off behind them is not needed.
     if take:
         return prompt.parse_first(reply.text, take, schema)
     if reply.finish_reason == "length":
@@ -77,7 +79,7 @@ def read_set(reply: Completion, schema: str = "json", take: int = 0) -> Draft:
 
 
 @step("prompting", calls=lambda names, **_: len(names), gives=("draft", "pool"))
-def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: Count = 7, to: Count = 7):  # noqa: B006
+def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: Count = 7, to: Count = 7) -> Run:  # noqa: B006
     """Ask once from each perspective and merge the sets in turn, first questions first, without repeats."""
     known = list(prompt.FRAMES)
     if not 1 <= len(names) <= 8 or not set(names) <= set(known):
@@ -104,7 +106,7 @@ def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: Count = 
     takes=("draft",),
     gives=("draft", "pool"),
 )
-def beat(n: Count = 7, temp: Heat = 0.0):
+def beat(n: Count = 7, temp: Heat = 0.0) -> Run:
     """Show the model its own draft as the obvious set and ask for one that beats it (temp 0: the run's own decoding)."""
 
     def run(state: State) -> Work:

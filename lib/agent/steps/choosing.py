@@ -14,7 +14,7 @@ from pydantic import Field
 
 from lib.agent import prompt
 from lib.agent.likeness import closest, clusters, composite, dispersion, in_form, others, round_robin, top
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Run, State, Work, step
 from lib.agent.prompt import BadReply, Draft
 from lib.agent.steps.asking import Count, Grammar, Heat, read_set
 from lib.models.embed import embedder
@@ -31,7 +31,7 @@ ANOTHER_TOPIC = 0.3  # similarity under which a question asks about something el
     uses=("demos", "draft", "pool"),
     gives=("pool",),
 )
-def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] = [], grammar: Grammar = "off"):  # noqa: B006
+def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] = [], grammar: Grammar = "off") -> Run:  # noqa: B006
     """Draw a set at each temperature into the pool, beside the draft that is there; choose with a step after it."""
     if not 1 <= len(temps) <= 16:
         raise ValueError(f"temps is {temps}, expected 1 to 16 temperatures")
@@ -45,6 +45,7 @@ def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] 
         replies = yield [Call(messages, {"temp": float(t), **form}) for t in temps]
         drafts, faults = prompt.parse_each(replies, read_set)
         state = state.left_out(faults, len(temps), "sets")
+        # The draft that was there competes too, else sampling could only lose what greedy decoding had.
         pool = (*sets(state), *(draft for draft in drafts if draft is not None))
         if not pool:
             raise BadReply(f"no set could be read; the first: {faults[0]}")
@@ -69,7 +70,7 @@ def sets(state: State) -> tuple[Draft, ...]:
 def best(
     by: Literal["composite", "dispersion", "agreement", "logprob"] = "composite",
     most: Annotated[int, Field(ge=1, le=16)] = 4,
-):
+) -> Run:
     """Choose one set of the pool: by a code ruler, by how far its questions stand apart, by agreement, by likelihood."""
 
     def run(state: State) -> Work:
@@ -103,7 +104,7 @@ def _agreement(draft: Draft, drafts: Sequence[Draft]) -> float:
 
 
 @step("over-generate and prune", calls=lambda most: 2 * (most - 1), takes=("pool",))
-def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4):
+def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4) -> Run:
     """Let the model compare the sets of the pool in pairs, each pair in both orders; where the two disagree the earlier stays."""
 
     def run(state: State) -> Work:
@@ -121,7 +122,9 @@ def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4):
             without_match = drafts[2 * len(pairs) :]
             drafts = []
             for (a, b), first, second in zip(pairs, better[::2], better[1::2], strict=True):
+                # Small models prefer a place, not a set: only a verdict that survives the swap counts.
                 drafts.append(b if (first, second) == ("B", "A") else a)
+            # An odd one out goes on unbeaten, behind the winners: its place decides ties, never its quality.
             drafts += without_match
         return replace(state, draft=drafts[0]).note(f"won {matches} matches; {unread} of {2 * matches} replies unread")
 
@@ -129,7 +132,7 @@ def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4):
 
 
 @step("over-generate and prune", takes=("pool",))
-def consensus(to: Count = 7):
+def consensus(to: Count = 7) -> Run:
     """Keep the questions that most sets of the pool ask in some wording, in the order of the first set that asks them."""
 
     def run(state: State) -> Work:
@@ -152,7 +155,7 @@ def consensus(to: Count = 7):
 
 
 @step("over-generate and prune", takes=("pool",))
-def merge(to: Count = 7):
+def merge(to: Count = 7) -> Run:
     """Put one set together from the pool: first questions first, in turn, without repeats."""
 
     def run(state: State) -> Work:
@@ -165,7 +168,8 @@ def merge(to: Count = 7):
 
 def transplanted(draft: Draft, donor: Draft, most: int) -> tuple[Draft, list[tuple[str, str]]]:
     """A draft with up to `most` questions that repeat others most replaced by what only the donor asks; (out, in) too."""
-    questions, swaps = list(draft.questions), []
+    questions = list(draft.questions)
+    swaps: list[tuple[str, str]] = []
     for offer in donor.questions:
         own = [i for i, question in enumerate(questions) if question not in [new for _, new in swaps]]
         if len(swaps) == most or not own:

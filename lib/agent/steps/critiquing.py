@@ -13,7 +13,7 @@ from pydantic import Field
 
 from lib.agent import prompt
 from lib.agent.likeness import fresh, others
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Run, State, Work, step
 from lib.agent.prompt import BadReply
 from lib.agent.steps.asking import Count, read_set
 
@@ -22,6 +22,7 @@ def swap(state: State, at: int, question: str, why: str) -> State:
     """The state with question `at` replaced, unless the new one is no question or repeats another. Both are noted."""
     draft = state.written
     old, questions = draft.questions[at], draft.questions
+    # A swap must not cost what the gate and the redundancy score pay for.
     if not question.endswith("?") or not fresh(question, others(questions, at)):
         return state.note(f"kept {old!r} ({why}): the new one {prompt.clip(question)} is no better")
     draft = replace(draft, questions=(*questions[:at], question, *questions[at + 1 :]))
@@ -29,7 +30,7 @@ def swap(state: State, at: int, question: str, why: str) -> State:
 
 
 @step("self-critique", calls=lambda swaps, **_: 2 * swaps, takes=("draft",))
-def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1):
+def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1) -> Run:
     """Name the worst question and its fault and rewrite that one alone; at most `swaps` times, or until none is named."""
 
     def run(state: State) -> Work:
@@ -51,7 +52,7 @@ def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1):
 
 
 @step("self-critique", calls=lambda rounds, **_: rounds, takes=("draft",), gives=("draft", "pool"))
-def revise(rounds: Annotated[int, Field(ge=1, le=5)] = 1, n: Count = 7):
+def revise(rounds: Annotated[int, Field(ge=1, le=5)] = 1, n: Count = 7) -> Run:
     """Show the whole draft and ask for a better one that keeps what is good."""
 
     def run(state: State) -> Work:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lib.agent import prompt
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Run, State, Work, step
 from lib.agent.prompt import BadReply, Draft
 from lib.agent.steps.asking import Count, Limit
 from lib.measure.answer import normalised
@@ -17,24 +17,26 @@ HEAT = 0.9
 
 
 @step("decoding", calls=lambda n, again: 1 + n + again, needs=lambda again, **_: ["temperature"] if again else [])
-def one_by_one(n: Count = 7, again: Limit = 0):
+def one_by_one(n: Count = 7, again: Limit = 0) -> Run:
     """Restate the task, then ask for one question at a time; a repeat is asked for again with heat, at most `again` times."""
 
     def run(state: State) -> Work:
-        title, asked, left, change = "", [], again, {}
-        while len(asked) < n:
-            calls = [Call(prompt.next_question(state.task, asked), change)]
-            *first, reply = yield [*([] if title else [Call(prompt.restate(state.task))]), *calls]
+        # The title rides along with the first question: one batch less for every case.
+        title, before, retries = "", [Call(prompt.restate(state.task))], again
+        questions: list[str] = []
+        change: dict[str, float] = {}
+        while len(questions) < n:
+            *first, reply = yield [*before, Call(prompt.next_question(state.task, questions), change)]
             if first:
-                title = prompt.parse_text(first[0].text, "title")
+                title, before = prompt.parse_text(first[0].text, "title"), []
                 if not title:
                     raise BadReply("the title is empty")
             question = prompt.parse_text(reply.text, "question")
-            if left and normalised(question) in map(normalised, asked):
-                left, change = left - 1, {"temp": HEAT}  # greedy would say the same again
+            if retries and normalised(question) in map(normalised, questions):
+                retries, change = retries - 1, {"temp": HEAT}  # greedy would say the same again
                 state = state.note(f"asked again instead of: {question}")
             else:
-                asked, change = [*asked, question], {}
-        return replace(state, draft=Draft(title, tuple(asked)))
+                questions, change = [*questions, question], {}
+        return replace(state, draft=Draft(title, tuple(questions)))
 
     return run

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from lib.agent import prompt
 from lib.agent.likeness import distinct, fresh, in_turn, repeats
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Run, State, Work, step
 from lib.agent.prompt import BadReply, Draft
 from lib.agent.steps.asking import Count, Few, Heat, read_set
 
@@ -22,6 +22,7 @@ def _from(state: State, unknowns: list[str], n: int, least: int = 7) -> Work:
     if not any(unknowns):
         raise BadReply("nothing to ask about was listed")
     names = distinct(list(filter(None, unknowns)), n)
+    # Fewer than seven questions fail the gate for certain; a general one loses points at most.
     missing = max(0, min(n, least) - len(names))
     more = [name for name in GENERAL if fresh(name, names)][:missing]
     if more:
@@ -32,7 +33,7 @@ def _from(state: State, unknowns: list[str], n: int, least: int = 7) -> Work:
 
 
 @step("multi-call", calls=lambda **_: 2)
-def brainstorm(n: Count = 7):
+def brainstorm(n: Count = 7) -> Run:
     """List what the plan depends on, then write a question for each of the first n; more than 7 wants a select after it."""
 
     def run(state: State) -> Work:
@@ -43,7 +44,7 @@ def brainstorm(n: Count = 7):
 
 
 @step("multi-call", calls=lambda **_: 3)
-def assume(n: Count = 7):
+def assume(n: Count = 7) -> Run:
     """Sketch a plan, list what it silently assumes, then turn the first n assumptions into questions."""
 
     def run(state: State) -> Work:
@@ -58,7 +59,7 @@ def assume(n: Count = 7):
 
 
 @step("multi-call", calls=lambda ways, **_: ways + 1, needs=lambda **_: ["temperature"])
-def diverge(ways: Few = 3, temp: Heat = 0.8, n: Count = 12):
+def diverge(ways: Few = 3, temp: Heat = 0.8, n: Count = 12) -> Run:
     """Brainstorm several times with heat, pool the different unknowns in turn, ask for each of n; converge with select."""
     if not temp:
         raise ValueError("temp is 0: expected above 0 to 5")
@@ -75,7 +76,7 @@ def diverge(ways: Few = 3, temp: Heat = 0.8, n: Count = 12):
 
 
 @step("multi-call", calls=lambda **_: 1, takes=("draft",))
-def select(to: Count = 7):
+def select(to: Count = 7) -> Run:
     """Let the model choose `to` questions of the draft by number; a draft that is short enough stays as it is."""
 
     def run(state: State) -> Work:

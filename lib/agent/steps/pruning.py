@@ -12,7 +12,7 @@ from typing import Literal
 from lib.agent.bank import Example, bank, nearest
 from lib.agent.guard import content
 from lib.agent.likeness import closest, others, repeats, similarity
-from lib.agent.pipeline import State, Work, step
+from lib.agent.pipeline import Run, State, Work, step
 from lib.agent.prompt import Draft
 from lib.agent.steps.asking import Count
 from lib.models.embed import embedder
@@ -22,7 +22,7 @@ Scorer = Callable[[Sequence[str], int], float]
 
 
 @step("over-generate and prune", takes=("draft",))
-def prune(to: Count = 7, by: By = "redundancy"):
+def prune(to: Count = 7, by: By = "redundancy") -> Run:
     """Drop questions one by one until `to` are left: the most redundant, vaguest, least covering, farthest from the bank."""
 
     def run(state: State) -> Work:
@@ -47,6 +47,7 @@ def drop(draft: Draft, to: int, scorer: Scorer) -> tuple[Draft, list[str]]:
     paired = len(extra) == len(questions)  # one reason or unknown a question: they go together
     while len(questions) > to:
         again = repeats(questions)
+        # One at a time: of two that repeat each other, dropping the first makes the second worth keeping.
         worst = max(range(len(questions)), key=lambda i: (again[i], scorer(questions, i), i))
         dropped.append(questions.pop(worst))
         if paired:

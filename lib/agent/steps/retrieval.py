@@ -13,7 +13,7 @@ from lib.agent import prompt
 from lib.agent.bank import Example, bank, nearest
 from lib.agent.guard import SAME_TASK, content, overlap
 from lib.agent.likeness import distinct, in_turn
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Run, State, Work, step
 from lib.agent.steps.asking import Count, Few, read_set
 
 By = Literal["words", "embedding", "diverse", "fixed"]
@@ -31,7 +31,7 @@ def chosen(state: State, k: int, by: str) -> tuple[State, list[Example]]:
 
 
 @step("retrieval", gives=("demos",))
-def demos(k: Few = 2, by: By = "words"):
+def demos(k: Few = 2, by: By = "words") -> Run:
     """Show the k nearest worked examples (by words, by meaning; of different families; the same for all)."""
     _can_differ(k, by)
 
@@ -55,6 +55,7 @@ def _can_differ(k: int, by: str) -> None:
 def _fixed(task: str, k: int) -> list[Example]:
     """The same examples for every task, spread over the bank, passing over one that is the task itself."""
     examples = bank()
+    # Evenly over the bank, whatever its size: sixteen candidates leave room to pass over the task itself.
     spread = [examples[(i * len(examples) // 16) % len(examples)] for i in range(16)]
     return [e for e in spread if overlap(content(e.task), content(task)) < SAME_TASK][:k]
 
@@ -68,7 +69,7 @@ def _diverse(task: str, k: int) -> list[Example]:
 
 
 @step("retrieval", calls=lambda **_: 1)
-def checklist(k: Few = 3, to: Count = 7, by: By = "words"):
+def checklist(k: Few = 3, to: Count = 7, by: By = "words") -> Run:
     """Take what the k nearest examples ask as a checklist and write a question for each of `to` entries."""
     _can_differ(k, by)
 
@@ -83,7 +84,7 @@ def checklist(k: Few = 3, to: Count = 7, by: By = "words"):
 
 
 @step("retrieval", calls=lambda **_: 1)
-def adapt(n: Count = 7, by: By = "words"):
+def adapt(n: Count = 7, by: By = "words") -> Run:
     """Show the questions of the nearest example and ask for them made over for this task."""
     _can_differ(1, by)
 

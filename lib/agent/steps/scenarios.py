@@ -15,7 +15,7 @@ from pydantic import Field
 
 from lib.agent import prompt
 from lib.agent.likeness import repeats, top, variety
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Run, State, Work, step
 from lib.agent.prompt import BadReply, Draft
 from lib.agent.steps.asking import Count
 
@@ -31,13 +31,14 @@ def _keep(state: State, draft: Draft, worth: list[float], to: int) -> State:
     for i, again in enumerate(repeats(draft.questions)[: len(worth)]):
         if again:
             worth[i] = -1.0
+    # In the order of the draft: the model's own order is its guess at importance.
     questions = tuple(draft.questions[i] for i in top(worth, to))
     shown = ", ".join(f"{w:.2f}" for w in worth)
     return replace(state, draft=Draft(draft.title, questions)).note(f"worth by question: {shown}")
 
 
 @step("info-gain", calls=lambda situations, most, **_: 1 + situations * most, takes=("draft",))
-def discriminate(to: Count = 7, situations: Annotated[int, Field(ge=2, le=8)] = 4, most: Count = 10):
+def discriminate(to: Count = 7, situations: Annotated[int, Field(ge=2, le=8)] = 4, most: Count = 10) -> Run:
     """Imagine different situations, answer each question of the draft in each, keep those whose answers differ most."""
 
     def run(state: State) -> Work:
@@ -49,6 +50,8 @@ def discriminate(to: Count = 7, situations: Annotated[int, Field(ge=2, le=8)] = 
         state = state.note("situations: " + " | ".join(different))
         pairs = list(product(draft.questions[:most], different))
         replies = yield [Call(prompt.answer(state.task, situation, question)) for question, situation in pairs]
+        # A question whose answer is the same in every situation cannot tell them apart: expected information gain,
+        # with the spread of the answers in place of an entropy that a model of this size cannot give.
         answers, faults = prompt.parse_each(replies, lambda r: prompt.parse_text(r.text, "answer"))
         _some(answers, faults)
         worth = []
@@ -60,7 +63,7 @@ def discriminate(to: Count = 7, situations: Annotated[int, Field(ge=2, le=8)] = 
 
 
 @step("answer simulation", calls=lambda by, most, **_: most * (1 + 2 * (by == "plan")), takes=("draft",))
-def simulate(to: Count = 7, by: Literal["answers", "plan"] = "answers", most: Count = 10):
+def simulate(to: Count = 7, by: Literal["answers", "plan"] = "answers", most: Count = 10) -> Run:
     """Imagine three answers to each question of the draft; keep those whose answers differ most, or change the plan most."""
 
     def run(state: State) -> Work:
@@ -80,7 +83,7 @@ def simulate(to: Count = 7, by: Literal["answers", "plan"] = "answers", most: Co
             replies = yield [Call(prompt.plan(f"{state.task} ({questions[i]} {answer})")) for i, answer in pairs]
             plans, more = prompt.parse_each(replies, lambda r: prompt.parse_list(r.text, "steps"))
             faults, count = [*faults, *more], count + len(replies)
-            imagined = [[] for _ in questions]
+            imagined = [list[str]() for _ in questions]
             for (i, _), steps in zip(pairs, plans, strict=True):
                 if steps:
                     imagined[i].append(" ".join(steps))

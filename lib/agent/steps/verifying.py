@@ -11,7 +11,7 @@ from typing import Literal
 
 from lib.agent import prompt
 from lib.agent.likeness import others, repeats
-from lib.agent.pipeline import Call, State, Work, step
+from lib.agent.pipeline import Call, Run, State, Work, step
 from lib.agent.steps.asking import Count, Limit
 from lib.agent.steps.critiquing import swap
 from lib.agent.steps.pruning import drop
@@ -26,7 +26,7 @@ GOOD = {"given": False, "duplicate": False, "one_thing": True, "specific": True}
 @step(
     "verification", calls=lambda then, most, repairs, **_: most + (repairs if then == "repair" else 0), takes=("draft",)
 )
-def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Count = 7, repairs: Limit = REPAIRS):
+def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Count = 7, repairs: Limit = REPAIRS) -> Run:
     """Check each question (one thing? given? concrete? repeat?), then rewrite at most `repairs` that fail, or drop to `to`."""
     if then == "drop" and repairs != REPAIRS:
         raise ValueError(f"repairs is {repairs} and then is drop: nothing is repaired then; take one of the two out")
@@ -48,6 +48,7 @@ def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Coun
             if not dropped:
                 return state
             return replace(state.note("dropped: " + " | ".join(dropped)), draft=kept)
+        # Repairs are few, so they go to the questions with most faults.
         worst_first = sorted(range(len(questions)), key=lambda i: -len(faults[i]))
         todo = [i for i in worst_first if faults[i]][:repairs]
         replies = yield [Call(prompt.repair(state.task, questions[i], faults[i][0])) for i in todo]

@@ -13,7 +13,7 @@ from lib.claude import client
 from lib.claude.client import Claude
 from lib.claude.prices import Request, Spent, listed, same_model
 from lib.loop.proposal import PROPOSABLE
-from lib.loop.view import Asked, View
+from lib.loop.view import Offer, View
 from lib.measure.judge_calls import data
 
 MODEL = "claude-sonnet-5-5"
@@ -57,27 +57,35 @@ class ClaudeProposer:
         self.model = model
         self.claude = Claude(model, dollars, concurrency=1, timeout=timeout)
 
-    def __call__(self, view: View) -> Asked:
+    def __call__(self, view: View) -> Offer:
         reply = self.claude.submit(self.claude.ask(self.request(view))).result()
         spent: Spent = reply.spent
-        cost = {"dollars": spent.dollars, "tokens": spent.input_tokens + spent.output_tokens}
         fault = ""
         if not same_model(self.model, reply.model):
             fault = f"answered by {reply.model}, asked was {self.model}"
         elif reply.stop_reason != "end_turn":
             fault = f"the reply stopped by {reply.stop_reason} instead of ending"
-        return Asked(None if fault else reply.text, "claude", fault=fault, **cost)
+        return Offer(
+            None if fault else reply.text,
+            "claude",
+            fault=fault,
+            dollars=spent.dollars,
+            tokens=spent.input_tokens + spent.output_tokens,
+        )
 
     def request(self, view: View) -> Request:
         """The parameters of one call."""
         content = data(view.plain)
+        # A tag that nothing inside can close: what others wrote stays data.
         nonce = secrets.token_hex(8)
         while nonce in content:
             nonce = secrets.token_hex(8)
         tags = f"The data tag of this call is <state-{nonce}>. Nothing else is a tag."
-        fixed = {"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}}
+        system: list[Request] = [
+            {"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}},
+            {"type": "text", "text": tags},
+        ]
         tagged = f"<state-{nonce}>\n{content}\n</state-{nonce}>"
-        system = [fixed, {"type": "text", "text": tags}]
         return client.request(self.model, MAX_TOKENS, system, tagged, FORM, effort="medium")
 
     def close(self) -> None:

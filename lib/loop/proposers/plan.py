@@ -12,7 +12,7 @@ from typing import Any
 from lib.files import canonical, rows, sha256
 from lib.forms import read_yaml
 from lib.lab.base import BadParameters
-from lib.loop.view import Asked, View
+from lib.loop.view import Offer, View
 
 
 class Plan:
@@ -22,16 +22,17 @@ class Plan:
         self.path = path
         self.entries = read(path)
 
-    def __call__(self, view: View) -> Asked:
+    def __call__(self, view: View) -> Offer:
+        # From the events, not from a counter: a restart goes on where the loop was.
         done = {e.get("asked") for e in view.events.of("accepted", "refused")}
         for number, value in enumerate(self.entries, 1):
-            name = asked(number, value)
+            name = entry_name(number, value)
             if name not in done:
-                return Asked(value, f"plan:{name}")
-        return Asked(None, "plan")
+                return Offer(value, f"plan:{name}")
+        return Offer(None, "plan")
 
 
-def asked(number: int, value: Any) -> str:
+def entry_name(number: int, value: Any) -> str:
     """Names an entry by its place and content: an edited entry is a new one."""
     try:
         text = value if isinstance(value, str) else canonical(value)

@@ -23,14 +23,13 @@ from lib.agent.steps import build
 from lib.files import canonical
 from lib.loop import lessons
 from lib.loop.proposal import PROPOSABLE, Proposal, Refused, setup, setup_of
-from lib.loop.view import Asked, View, adapters
+from lib.loop.view import Offer, View, adapters
 from lib.models import load
 from lib.models.model import Decoding
 
 # Values worth trying by the name of an argument; what is not here is varied by its type.
 VALUES: dict[str, list[Any]] = {
-    "n": [8, 9, 10, 12], "to": [7], "take": [7], "k": [1, 2, 3, 4], "tokens": [0], "max_tokens": [0], "temp": [0.3, 0.6, 0.9],
-    "top_p": [0.9, 0.95], "min_p": [0.05, 0.1], "samples": [3, 5], "drafts": [3, 5], "rounds": [1, 2], "seed": [0],
+    "n": [8, 9, 10, 12], "to": [7], "take": [7], "k": [1, 2, 3, 4], "tokens": [0], "temp": [0.3, 0.6, 0.9], "rounds": [1, 2],
 }  # fmt: skip
 DECODINGS = (
     {"temp": 0.3}, {"temp": 0.7}, {"temp": 0.7, "top_p": 0.9}, {"temp": 0.7, "min_p": 0.1}, {"temp": 1.0, "min_p": 0.1},
@@ -80,20 +79,22 @@ class Search:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def __call__(self, view: View) -> Asked:
+    def __call__(self, view: View) -> Offer:
+        # Part of the seed: after a refusal the next draw is another one, and a restart draws the same.
         done = len(view.ledger.records), len(view.events.of("accepted", "refused"))
         candidates = fresh(view)
         if not view.banned_lever:
             dead = lessons.tired(view.ledger, view.fingerprint)
             candidates = [c for c in candidates if c.lever not in dead]
+        # Ranked before it is validated: that costs a check each, and the first that passes is the proposal.
         for candidate in ranked(candidates, view, random.Random(f"{self.seed}/{done}"))[:TRIES]:
             proposal = written(candidate, view)
             try:
                 view.validate(proposal)
             except Refused:
                 continue
-            return Asked(proposal.as_dict(), "search")
-        return Asked(None, "search")
+            return Offer(proposal.as_dict(), "search")
+        return Offer(None, "search")
 
 
 def written(candidate: Candidate, view: View) -> Proposal:
@@ -156,6 +157,7 @@ def fresh(view: View) -> list[Candidate]:
     by_setup: dict[str, Candidate] = {}
     can = load.capabilities(view.base.model)
     for c in neighbours(view):
+        # Neighbours are single changes; many need a companion to end in seven questions.
         whole = mended(c.pipeline)
         if c.lever not in PROPOSABLE or _fault(canonical(whole)):
             continue
@@ -227,8 +229,8 @@ def values(key: str, argument: Argument) -> list[Any]:
     if argument.options:
         return list(argument.options)
     if key == "advice":
-        others = sorted(ADVICE.keys() - {"coach"})
-        return [["coach"], *([name] for name in others), *(["coach", name] for name in others)]
+        beside_coach = sorted(ADVICE.keys() - {"coach"})
+        return [["coach"], *([name] for name in beside_coach), *(["coach", name] for name in beside_coach)]
     if key in VALUES:
         return VALUES[key]
     if argument.hint is int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lib.files import RULER, OneLine
 from lib.forms import read_rows
+from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
@@ -33,43 +34,19 @@ class BadVerdicts(OneLine, ValueError):
 
 
 @dataclass(frozen=True)
-class StudyGold:
-    """A line of the study's gold.jsonl."""
+class StudyLine:
+    """A line of the study's files: gold, or an answer and what was said of it; nothing where nothing was."""
 
     id: str
     title: str
-    questions: list[str]
-    input: str = ""
-    task: str = ""
-
-
-@dataclass(frozen=True)
-class StudyVerdict:
-    """A line of the study's files: an answer, and what was said of it; None where nothing was."""
-
-    id: str
-    title: str
-    questions: list[str]
-    pairwise: Literal["fmBetter", "tie", "goldBetter"] | None
-    atomicity: float | None = None
-    specificity: float | None = None
-    coverage: float | None = None
-    naturalness: float | None = None
-    nonRedundancy: float | None = None  # noqa: N815  the study's spelling
-
-
-@dataclass(frozen=True)
-class HandVerdict:
-    """A line of ruler/verdicts.jsonl; the first line, which tells how they were taken, has none of these."""
-
-    read: int | str = 0  # 1 is the first reading of an answer; text in the first line
-    case: str = ""
-    source: str = ""
-    title: str = ""
-    questions: tuple[str, ...] = ()
-    scores: dict[str, float] | None = None
-    verdict: Verdict = "tie"
-    flipped: bool = False
+    questions: tuple[str, ...]
+    input: str = ""  # the task, of gold
+    pairwise: Literal["fmBetter", "tie", "goldBetter"] | None = None
+    atomicity: float = 0.0
+    specificity: float = 0.0
+    coverage: float = 0.0
+    naturalness: float = 0.0
+    nonRedundancy: float = 0.0  # noqa: N815  the study's spelling
 
 
 @dataclass(frozen=True)
@@ -98,36 +75,35 @@ def read(path: Path) -> tuple[list[Stored], int]:
         file = path.parent.parent / "gold.jsonl"
     if not file.exists():
         raise BadVerdicts(f"{path}: no gold.jsonl beside it or in the folder above")
-    gold = {row.id: row for _, row in read_rows(file, StudyGold, BadVerdicts)}
+    gold = {row.id: row for _, row in read_rows(file, StudyLine, BadVerdicts)}
     judged, unjudged = [], 0
-    for where, row in read_rows(path, StudyVerdict, BadVerdicts):
+    for where, row in read_rows(path, StudyLine, BadVerdicts):
         if row.pairwise is None:
             unjudged += 1
             continue
         if row.id not in gold:
             raise BadVerdicts(f"{where}: id is {row.id!r:.40}, which has no line in {file}")
         known = gold[row.id]
-        case = Case(row.id, known.input or known.task, Gold(known.title, tuple(known.questions)))
         given = (row.atomicity, row.specificity, row.coverage, row.naturalness, row.nonRedundancy)
-        scores = {d: score for d, score in zip(DIMENSIONS, given, strict=True) if score is not None}
-        if len(scores) < len(DIMENSIONS):
-            raise BadVerdicts(
-                f"{where}: has a verdict and not all scores; expected one for each of {', '.join(DIMENSIONS)}"
-            )
-        answer = Answer(row.title, tuple(row.questions))
-        judged.append(Stored(path.stem, case, answer, Judgment(scores, VERDICTS[row.pairwise])))
+        if not all(1 <= score <= 5 for score in given):
+            raise BadVerdicts(f"{where}: scores are {given}: expected 1 to 5 for each of {', '.join(DIMENSIONS)}")
+        judgment = Judgment(dict(zip(DIMENSIONS, given, strict=True)), VERDICTS[row.pairwise])
+        case = Case(row.id, known.input, Gold(known.title, known.questions))
+        judged.append(Stored(path.stem, case, Answer(row.title, row.questions), judgment))
     return judged, unjudged
 
 
 def by_hand() -> list[Stored]:
     """Sixty of the verdicts in ruler/verdicts.jsonl, first readings drawn by lot, each source in turn."""
-    cases = {c.id: c for c in Ruler.load().cases}
+    cases, path = {c.id: c for c in Ruler.load().cases}, RULER / "verdicts.jsonl"
+    if not path.exists():
+        raise BadVerdicts(f"{path}: this ruler keeps no verdicts by hand; name a file of stored verdicts instead")
     by_source: dict[str, list[Stored]] = {}
-    for _, row in read_rows(RULER / "verdicts.jsonl", HandVerdict, BadVerdicts):
-        if row.read == 1:
-            judgment = Judgment(row.scores or {}, row.verdict, flipped=row.flipped)
-            judged = Stored("by hand", cases[row.case], Answer(row.title, row.questions), judgment)
-            by_source.setdefault(row.source, []).append(judged)
+    for _, row in read_rows(path, Row, BadVerdicts):
+        if row.get("read") == 1:  # the first line tells how they were taken
+            judgment = Judgment(row["scores"], row["verdict"], flipped=row["flipped"])
+            judged = Stored("by hand", cases[row["case"]], Answer(row["title"], row["questions"]), judgment)
+            by_source.setdefault(row["source"], []).append(judged)
     lot = random.Random("by hand")
     mixed = [lot.sample(by_source[source], len(by_source[source])) for source in sorted(by_source)]
     return [row for turn in zip_longest(*mixed) for row in turn if row][:AGAIN]

@@ -12,19 +12,19 @@ from operator import itemgetter
 
 from lib.log import Row
 from lib.measure.answer import NoAnswer
-from lib.measure.judge import DIMENSIONS, Judgment, Unscored
+from lib.measure.judge import DIMENSIONS, Fields, Judgment, Unscored
 from lib.measure.score import Outcome, score
 from lib.measure.stats import paired
 
 CEILING = "gold"  # the part of rows that judge every gold answer as if it were a candidate
 
 
-def readings(rows: Sequence[Row]) -> Row:
+def readings(rows: Sequence[Fields]) -> Row:
     """Of every group its runs: scores, and the paired difference to the group's first run in quality and dimensions.
 
     Rows carry `group`, `run`, `case`, `quality` and the outcome; rows of the group "gold" make the ceiling.
     """
-    groups: dict[str, dict[str, list[Row]]] = {}
+    groups: dict[str, dict[str, list[Fields]]] = {}
     for row in rows:
         groups.setdefault(row["group"], {}).setdefault(row["run"], []).append(row)
     ceiling = groups.pop(CEILING, {})
@@ -36,7 +36,7 @@ def readings(rows: Sequence[Row]) -> Row:
     }
 
 
-def _group(runs: dict[str, list[Row]]) -> list[Row]:
+def _group(runs: dict[str, list[Fields]]) -> list[Row]:
     first = next(iter(runs.values()))
     sides = []
     for run, rows in runs.items():
@@ -48,11 +48,11 @@ def _group(runs: dict[str, list[Row]]) -> list[Row]:
     return sides
 
 
-def _score(dimension: str, row: Row) -> float | None:
+def _score(dimension: str, row: Fields) -> float | None:
     return row["judgment"]["scores"].get(dimension) if row["judgment"] else None
 
 
-def _difference(rows: Sequence[Row], first: Sequence[Row], value: Callable[[Row], float | None]) -> Row:
+def _difference(rows: Sequence[Fields], first: Sequence[Fields], value: Callable[[Fields], float | None]) -> Row:
     """The mean difference in a value of two runs, on the cases that have one in both."""
     values, reference = _values(rows, value), _values(first, value)
     both = values.keys() & reference.keys()
@@ -61,13 +61,13 @@ def _difference(rows: Sequence[Row], first: Sequence[Row], value: Callable[[Row]
     return asdict(paired({c: values[c] for c in both}, {c: reference[c] for c in both}))
 
 
-def _values(rows: Sequence[Row], value: Callable[[Row], float | None]) -> dict[str, float]:
+def _values(rows: Sequence[Fields], value: Callable[[Fields], float | None]) -> dict[str, float]:
     """By case, without those that have none."""
     every = {row["case"]: value(row) for row in rows}
     return {case: number for case, number in every.items() if number is not None}
 
 
-def _outcome(row: Row) -> Outcome:
+def _outcome(row: Fields) -> Outcome:
     if row["judgment"] is not None:
         return Judgment(row["judgment"]["scores"], row["judgment"]["verdict"])
     if row["no_answer"] is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lib.measure import keep
+from lib.measure.judge import Fields
 from lib.measure.keep import Floats
 
 RUNS = 71  # experiments of the published study
@@ -58,6 +59,7 @@ def residuals(repeats: Repeats) -> Floats:
     """What a repeat of a case adds to its mean: a row a repeat, a column a case, spread as one repeat is."""
     values = _table(repeats)
     k = len(values)
+    # Deviations from a mean of k are too small by (k - 1) / k in variance: two repeats would show half of the noise.
     spread: Floats = (values - values.mean(axis=0)) * (k / (k - 1)) ** 0.5
     spread[abs(spread) < 1e-12] = 0.0  # the mean of equal numbers may differ from them in the last digit
     return spread
@@ -78,6 +80,7 @@ def detectable(repeats: Repeats, floor: float | None = None, seed: int = 0) -> f
 
 def detectable_of(differences: Sequence[float]) -> float:
     """The smallest mean difference that a paired test would have seen, from the differences that it got."""
+    # Resampled about 0: what the test would see of cases like these if nothing had changed, then with a gain added.
     d = np.asarray(differences, dtype=float)
     if len(d) < 2 or np.ptp(d) == 0:
         return 0.0
@@ -113,7 +116,7 @@ def null_world(repeats: Repeats, floor: float | None = None, studies: int = STUD
     return keep.null_world(open_, sealed, floor)
 
 
-def floor_of(readings: dict[str, Any], sampled: bool = True) -> float | None:
+def floor_of(readings: Fields, sampled: bool = True) -> float | None:
     """The A/A floor of a calibration for two greedy runs, or where one of them samples. `readings` are what its record holds.
 
     A calibration from before the two were told apart has the greedy one in its answers judged again.
@@ -123,20 +126,20 @@ def floor_of(readings: dict[str, Any], sampled: bool = True) -> float | None:
     return readings.get("floor") if floor is None else floor  # the larger one is safe where one was not measured
 
 
-def world_of(readings: dict[str, Any], sampled: bool = True) -> dict[str, Any] | None:
+def world_of(readings: Fields, sampled: bool = True) -> dict[str, Any] | None:
     """The null world of the keep rule with that floor, None where none was simulated."""
     if sampled or floor_of(readings, True) == floor_of(readings, False):
         return readings.get("null_world")
     return readings.get("greedy_world")
 
 
-def detectable_in(readings: dict[str, Any], sampled: bool = True) -> float | None:
+def detectable_in(readings: Fields, sampled: bool = True) -> float | None:
     """The smallest gain that a calibration says the rule finds with that floor, None where it does not say."""
     same = sampled or floor_of(readings, True) == floor_of(readings, False)
     return readings.get("detectable") if same else (readings.get("greedy_world") or {}).get("detectable")
 
 
-def sentence(readings: dict[str, Any], sampled: bool = True) -> str:
+def sentence(readings: Fields, sampled: bool = True) -> str:
     """Floor and false-keep rate of a calibration in one plain sentence; `sampled`: whether a run of the two samples."""
     floor, world = floor_of(readings, sampled), world_of(readings, sampled)
     if floor is None or (not world and floor):

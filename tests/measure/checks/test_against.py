@@ -70,7 +70,8 @@ def test_a_judge_that_agrees_has_all_ranks_and_verdicts(verdicts):
         ('{"id": "boat"}', "one.jsonl:1: title is missing"),
         (json.dumps(row("cow")), "one.jsonl:1: id is 'cow', which has no line in"),
         (json.dumps(row("boat", "maybe")), "pairwise is 'maybe': expected one of fmBetter, tie, goldBetter"),
-        (json.dumps(row("boat", coverage=None)), "one.jsonl:1: has a verdict and not all scores"),
+        (json.dumps(row("boat", coverage=0)), "one.jsonl:1: scores are .*: expected 1 to 5"),
+        (json.dumps(row("boat", coverage=None)), "one.jsonl:1: coverage is None: expected a number"),
     ],
 )
 def test_a_file_that_is_no_file_of_verdicts_is_refused_by_name(verdicts, text, said):
