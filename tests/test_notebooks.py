@@ -87,7 +87,7 @@ def maker(path):
 def parameters(cls):
     """The fields of a class as their plain types, in the order of its source."""
     own = get_annotations(cls)  # fields() leaves what a class declares anew at its place in the base
-    names = [f.name for f in fields(cls) if f.name != "kind"]
+    names = [f.name for f in fields(cls) if f.name not in ("kind", "folder")]  # what runs it says, not a cell
     hints = get_type_hints(cls)  # without the checks of Annotated
     return {n: plain(hints[n]) for n in [*(n for n in names if n not in own), *own] if n in names}
 

@@ -361,7 +361,8 @@ def draft(tasks: Path, folder: Path, model: str = "", dollars: float = 0.0) -> D
     gold = _fill(folder / GOLD, empty_rows, {id: {"task": case.task} for id, case in cases.items()}, author)
     shown = {}
     for id, row in by_id(folder / GOLD, Gold).items():
-        if id in cases and all(q.strip() for q in row.questions):  # unknowns are about gold as the person left it
+        whole_set = len(row.questions) == questions and all(q.strip() for q in row.questions)
+        if id in cases and whole_set:  # unknowns are about gold as the person left it
             shown[id] = {"task": cases[id].task, "questions": row.questions}
     empty_rows = {id: _line(empty_unknowns(id, questions)) for id in cases}
     unknowns = _fill(folder / UNKNOWNS, empty_rows, shown, author)
@@ -370,9 +371,7 @@ def draft(tasks: Path, folder: Path, model: str = "", dollars: float = 0.0) -> D
 
 def _fill(path: Path, forms: Mapping[str, str], shown: Mapping[str, Row], author: Author | None) -> Filling:
     """Write the form of every row that is missing, and what Claude writes where a row is still the form."""
-    lines = dict(forms) | _lines(path)
-    waiting = [id for id in forms if json.loads(lines[id]) == json.loads(forms[id])]
-    asked = {id: shown[id] for id in waiting if id in shown}
+    asked = {id: shown[id] for id in _empty(_lines(path), forms) if id in shown}
     written: dict[str, str] = {}
     try:
         if author and asked:
@@ -380,5 +379,12 @@ def _fill(path: Path, forms: Mapping[str, str], shown: Mapping[str, Row], author
     finally:  # also what came before the money, the network or a person ended it
         if author:
             written = author.written(path.name, asked)
-        _write(path, lines | written)
-    return Filling(len(written), [id for id in waiting if id not in written])
+        lines = dict(forms) | _lines(path)  # read again: a person may have saved the file while Claude wrote
+        filled = {id: written[id] for id in _empty(lines, forms) if id in written}
+        _write(path, lines | filled)
+    return Filling(len(filled), _empty(lines | filled, forms))
+
+
+def _empty(lines: Mapping[str, str], forms: Mapping[str, str]) -> list[str]:
+    """Ids whose row is missing or still the form."""
+    return [id for id, form in forms.items() if json.loads(lines.get(id, form)) == json.loads(form)]

@@ -154,11 +154,12 @@ def _run(record: Record) -> Plain:
 
 
 def menu() -> list[Plain]:
-    """Every step of the registry with what it does and what it takes."""
+    """Every step of the registry: what it does, what it takes and gives of demos, draft and pool, its arguments."""
     rows = []
     for name, lever in sorted(STEPS.items(), key=lambda item: (item[1].family, item[0])):
         arguments = {k: {"type": a.expected, "default": a.default} for k, a in lever.arguments.items()}
-        rows.append({"step": name, "family": lever.family, "about": lever.about, "arguments": arguments})
+        flow = {"takes": list(lever.takes), "gives": list(lever.gives)}
+        rows.append({"step": name, "family": lever.family, "about": lever.about, **flow, "arguments": arguments})
     return rows
 
 
@@ -177,7 +178,7 @@ def as_text(view: View, waiting: list[str]) -> str:
 
 def _entries(value: Any) -> list[str]:
     if isinstance(value, dict):
-        value = [{name: inner} for name, inner in value.items()]
+        value = list(filter(None, (_words({name: inner}) for name, inner in value.items())))
     if isinstance(value, list):
         return [f"- {_words(row)}" for row in value] or ["none yet"]
     return [value or "none"]

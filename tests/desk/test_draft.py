@@ -224,6 +224,31 @@ def test_a_row_that_a_person_began_is_not_asked_for_and_unknowns_are_about_the_g
     assert any("do you mean by bees-" in text for text in asked)
 
 
+def test_unknowns_are_not_bought_for_gold_that_is_only_half_written(server, made, tmp_path):
+    made()
+    halves = {"bees": ["Which town?", *[""] * 6], "boats": ["Which town?", "Which month?"]}
+    mend(
+        tmp_path / "mine" / GOLD,
+        lambda row: row.update(questions=halves.get(row["id"].split("-")[0], row["questions"])),
+    )
+    done = made(model=MODEL, dollars=2.0)
+    assert done.rows[GOLD].written == done.rows[UNKNOWNS].written == 1 and len(server.messages) == 2
+
+
+def test_what_a_person_saves_while_claude_writes_is_not_written_over(server, made, tmp_path):
+    made()
+
+    def meanwhile(n, body, headers):
+        if n == 1:
+            mend(tmp_path / "mine" / GOLD, lambda row: filled(row) if row["id"].startswith("bees") else None)
+        return honest(n, body, headers)
+
+    server.rule = meanwhile
+    done = made(model=MODEL, dollars=2.0)
+    assert [row["reviewed"] for row in read(tmp_path / "mine" / GOLD)] == [True, False, False]
+    assert done.rows[GOLD].written == 2 and not done.rows[GOLD].empty
+
+
 def test_the_cap_ends_it_and_what_came_until_then_stands_in_the_rows(server, made, tmp_path):
     text = "".join(
         f"full\tbees\t{word} the {word}ing {word}er in {word}ville\n"

@@ -216,6 +216,7 @@ def new_lever():
 def test_a_new_lever_is_one_function_and_everybody_knows_it(begun, new_lever):
     [row] = [row for row in view(begun).plain["steps"] if row["step"] == new_lever]
     assert row["about"].startswith("Ask for every question") and row["arguments"]["words"]["default"] == 12
+    assert (row["takes"], row["gives"]) == (["draft"], ["draft"])
     placed = [c for c in fresh(view(begun)) if c.pipeline[-1]["step"] == new_lever]
     assert {c.pipeline[-1].get("words") for c in placed} == {None, 11, 13, 14}
     assert all(c.lever == "self-critique" and c.pipeline[0]["step"] == "ask" for c in placed)

@@ -47,6 +47,7 @@ def test_no_free_text_begins_a_line_of_its_own(forged):
     text = as_text(view, next_run.waiting(view, Rules(), steering.queued(steer)))
     assert [line for line in text.splitlines() if line.startswith("#")] == HEADINGS
     assert text.count("0099-fake") >= 6 and not any(line.startswith("0099") for line in text.splitlines())
+    assert "-" not in text.splitlines() and "- id: 0001-baseline" in text.splitlines()
     json.dumps(view.plain)
 
 
