@@ -204,7 +204,7 @@ def test_the_adapter_is_an_input_of_an_experiment_and_of_the_next_training(train
     parameters = {"hypothesis": "x", "model": BASE, "adapter": record["id"], "gate": "dev"}
     one = execute.accept("10_experiment", parameters, runs)
     assert one.adapter == record["id"]
-    steps = [{"step": "ask"}, {"step": "donor", "adapter": record["id"]}]
+    steps = [{"step": "ask"}, {"step": "donor", "adapter": record["id"]}, {"step": "best"}]
     lent = Experiment("x", model=BASE, gate="dev", pipeline=steps, folder=runs)
     told = lent.run().record.identity
     worn = replace(lent, pipeline=[{"step": "ask"}], adapter=record["id"]).run().record.identity["model"]["adapter"]
