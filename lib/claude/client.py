@@ -270,9 +270,10 @@ class Claude:
                 return self._reply(result.message, batch=True)
             except NotAnswered as failed:
                 return str(failed)
-        error = getattr(getattr(result, "error", None), "error", None)
-        detail = f": {getattr(error, 'type', '')} {getattr(error, 'message', '')}" if error else ""
-        return scrub(f"its batch entry {result.type}{detail}")[:300]
+        text = f"its batch entry {result.type}"
+        if error := getattr(getattr(result, "error", None), "error", None):
+            text += f": {getattr(error, 'type', '')} {getattr(error, 'message', '')}"
+        return scrub(text)[:300]
 
     def _reply(self, message: Any, batch: bool = False) -> Reply:
         """What is kept of a message. Raises NotAnswered on one of another form: it was paid for, at its worst."""
@@ -297,7 +298,9 @@ def _failure(error: Exception) -> CloudError:
     """An SDK's error as ours, without key, request or headers."""
     name, status = type(error).__name__, getattr(error, "status_code", None)
     message = " ".join(str(getattr(error, "api_message", None) or error).split()) or "no reason was given"
-    text = scrub(f"{name}{f' {status}' if status else ''}: {message}")[:300]
+    if status:
+        name = f"{name} {status}"
+    text = scrub(f"{name}: {message}")[:300]
     if status in (401, 403):
         return NoKey(f"the API refused the key ({text})")
     if status == 404:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,7 @@ def base_of(parameters: tuple[tuple[str, str], ...], runs: Path) -> Any:
     "--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call; kept as an event."
 )
 @click.option("--report/--no-report", default=True, help="Write the report at the end.")
-def loop(runs: tuple[Path, int], steer_folder: Path | None, proposer: str, plan: Path | None, proposer_model: str | None,
-         parameters: Any, seed: int, dollars: float, minutes: float, crashes: int, refusals: int, patience: int,
-         repeats: int, screen: bool, confirm: bool, wait: float, most_wait: float, accept_measure: bool, report: bool) -> int:  # fmt: skip
+def loop(runs: tuple[Path, int], steer_folder: Path | None, parameters: Any, report: bool, **options: Any) -> int:
     """Run experiments unattended: propose, check, screen, decide, confirm, record, until the folder holds N runs.
 
     Calling the same again goes on where it was. The folder `steer` beside the runs steers it: next.md (one wish),
@@ -98,15 +97,22 @@ def loop(runs: tuple[Path, int], steer_folder: Path | None, proposer: str, plan:
 
     folder, total = runs
     settings = Settings(
-        total=total, base=base_of(parameters, folder), rules=Rules(screen, confirm, patience, repeats),
-        limits=Limits(dollars, minutes, crashes, refusals), wait=wait, most_wait=most_wait,
-        accept_measure=accept_measure,
-    )  # fmt: skip
-    ask = _proposer(proposer, plan, proposer_model, seed, dollars)
-    with contextlib.closing(ask) if proposer == "claude" else contextlib.nullcontext():
+        total=total,
+        base=base_of(parameters, folder),
+        rules=Rules(**_those_of(Rules, options)),
+        limits=Limits(**_those_of(Limits, options)),
+        **_those_of(Settings, options),
+    )
+    ask = _proposer(*(options[name] for name in ("proposer", "plan", "proposer_model", "seed", "dollars")))
+    with contextlib.closing(ask) if options["proposer"] == "claude" else contextlib.nullcontext():
         code = _follow(Loop(folder, steer_folder or steering.default_folder(folder), settings, ask))
     _closing(folder, report)
     return code
+
+
+def _those_of(form: type, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that a form has fields for."""
+    return {field.name: options[field.name] for field in fields(form) if field.name in options}
 
 
 def _proposer(name: str, plan: Path | None, model: str | None, seed: int, dollars: float) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def _try(model: str, as_json: bool) -> int:
     figures = []
     for figure in trial(model):
         figures.append(figure)
+        if sys.stderr.isatty():
+            click.echo("\r\x1b[K", err=True, nl=False)  # the bar of the training
         if not as_json:
             click.echo(f"{'ok ' if figure.ok else '-- '} {figure.what}: {figure.value}")
     if as_json:

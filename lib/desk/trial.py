@@ -22,7 +22,7 @@ from lib.files import OneLine, without_paths
 from lib.lab.base import BadParameters, judge_named
 from lib.lab.calibration import TYPICAL
 from lib.lab.experiment import Experiment
-from lib.lab.training import Training
+from lib.lab.training import Training, progress
 from lib.log import Row
 from lib.measure.ruler import Ruler
 from lib.models import load, mlx
@@ -117,9 +117,11 @@ def learnt(training: Training, steps: int) -> Figure:
     """The time of a step, its first one left out, which also reads what the frozen layers make of the prompts."""
     settings = training.recipe().settings
     at: dict[float, float] = {}  # steps done -> when
+    show = progress()  # twenty steps of a large model are minutes
 
     def note(state: Row) -> None:
         at.setdefault(state["done"], time.perf_counter())
+        show(state)
 
     short = replace(training, data={"pairs": steps * settings.batch}, settings={**training.settings, "epochs": 1})
     try:

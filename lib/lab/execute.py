@@ -14,7 +14,19 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lib.files import NOTEBOOKS, Exit, OneLine, canonical, locked, runs_folder, sha256, without_paths, write_atomic
+from lib.claude.client import WrongModel
+from lib.files import (
+    NOTEBOOKS,
+    Exit,
+    OneLine,
+    Tampered,
+    canonical,
+    locked,
+    runs_folder,
+    sha256,
+    without_paths,
+    write_atomic,
+)
 from lib.forms import unknown
 from lib.lab import kernel
 from lib.lab.base import BadParameters, Runnable
@@ -32,6 +44,7 @@ from lib.runs.secrets import held, is_secret
 from lib.runs.verify import recomputed
 
 CONFIRM = "12_confirm"
+INVALID = (WrongModel.__name__, Tampered.__name__)  # errors after which nothing of a run counts
 DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
 TEMPLATES = {
     "10_experiment": "experiment", "11_train": "train", "12_confirm": "confirm", "13_rejudge": "rejudge",
@@ -274,7 +287,7 @@ def _refuse_secrets(notebook: Json, slug: str, folder: Path, *parts: Any) -> Non
 
 def _status(error: str) -> str:
     """Another model judged than was asked, or the measure was touched: nothing of such a run counts."""
-    return "invalid" if "WrongModel: " in error or "Tampered: " in error else "crashed"
+    return "invalid" if error.partition(": ")[0] in INVALID else "crashed"
 
 
 def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Record:

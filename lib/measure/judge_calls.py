@@ -215,7 +215,10 @@ def judgment(values: Mapping[Call, Mapping[str, Any]], dimensions: tuple[str, ..
     verdicts = [_verdict(c, v) for c, v in values.items() if c.kind in VERDICT]
     notes = {}
     for call, value in values.items():
-        notes[call.order if call.kind == "pairwise" else call.kind] = str(value["reason"])
+        name = call.kind
+        if name == "pairwise":
+            name = call.order
+        notes[name] = str(value["reason"])
     scores = {d: float(scored[d]) for d in dimensions}
     flipped = len(set(verdicts)) > 1
     verdict = "tie" if flipped else verdicts[0]

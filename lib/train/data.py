@@ -56,8 +56,10 @@ class Pair:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        sides = [self.chosen, *([self.rejected] if self.rejected else [])]
-        return (self.task, *(t for d in sides for t in (d.title, *d.questions)))
+        chosen = (self.task, self.chosen.title, *self.chosen.questions)
+        if self.rejected is None:
+            return chosen
+        return (*chosen, self.rejected.title, *self.rejected.questions)
 
     def as_dict(self) -> Row:
         row: Row = {"task": self.task, "family": self.family, **_plain(self.chosen)}

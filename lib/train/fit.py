@@ -137,8 +137,9 @@ class Fit:
                 for name, values in self._losses(objective, part).items():
                     sums[name] = sums.get(name, 0.0) + float(values.sum().item())
         row: Json = {"epoch": epoch, "train_loss": loss}
-        row |= {f"valid_{name}": total / len(self.valid) for name, total in sums.items()}
-        return {name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()}
+        if loss is not None:
+            row["train_loss"] = round(loss, 6)
+        return row | {f"valid_{name}": round(total / len(self.valid), 6) for name, total in sums.items()}
 
     def _losses(self, objective: Objective, rows: Sequence[Row]) -> dict[str, Array]:
         logprobs, mask = self._reader()(objective.tokens(rows))

@@ -100,7 +100,9 @@ def critic(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> Critic:
     weights = np.zeros(SIZE)
     for _ in range(STEPS):
         weights -= RATE * (x.T @ (sigmoid(x @ weights) - y) / len(y) + RIDGE * weights)
-    return Critic(weights, auc(chosen[held] @ weights, own[held] @ weights) if held.any() else float("nan"))
+    if not held.any():
+        return Critic(weights, float("nan"))
+    return Critic(weights, auc(chosen[held] @ weights, own[held] @ weights))
 
 
 def auc(positive: Any, negative: Any) -> float:

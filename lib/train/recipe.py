@@ -231,7 +231,9 @@ class Recipe:
     @cached_property
     def base(self) -> dict[str, str]:
         # Of a folder only the name: a sealed adapter holds no path of this machine.
-        name = Path(self.model).name if Path(self.model).is_absolute() else self.model
+        name = self.model
+        if Path(name).is_absolute():
+            name = Path(name).name
         return {"name": name, "weights": identity(self.model)}
 
     @cached_property

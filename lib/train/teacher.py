@@ -53,10 +53,15 @@ def teacher(settings: Mapping[str, Any], path: Path | None, seed: int, poll: flo
     def write(examples: Sequence[Example], kind: str) -> list[Draft | None]:
         asks = [_ask(request(settings["model"], e.task, kind), seed) for e in examples]
         [rows] = paid.collect([paid.submit(paid.answer(asks))])
-        values = [None if isinstance(row, Fault) else row["value"] for row in rows]
-        return [Draft(v["title"], tuple(v["questions"])) if v else None for v in values]
+        return [_draft(row) for row in rows]
 
     return write
+
+
+def _draft(row: Row | Fault) -> Draft | None:
+    if isinstance(row, Fault):
+        return None
+    return Draft(row["value"]["title"], tuple(row["value"]["questions"]))
 
 
 # The seed is part of the key: another one asks for the same task afresh.
@@ -66,7 +71,9 @@ def _ask(parameters: Request, seed: int) -> Ask:
 
 def request(model: str, task: str, kind: str) -> Request:
     """The call that asks for one set. The instructions are the planner's own, so that what is learnt is what is asked."""
-    parts = [prompt.ROLE, prompt.ASK, prompt.COACH, *([COVER] if kind == "coverage" else [])]
+    parts = [prompt.ROLE, prompt.ASK, prompt.COACH]
+    if kind == "coverage":
+        parts.append(COVER)
     system = [{"type": "text", "text": "\n".join(parts)}]
     return client.request(model, MOST, system, prompt.user(task, QUESTIONS)["content"], FORM, effort="low")
 
