@@ -48,14 +48,14 @@ PARAMETERS = click.option(
 )  # fmt: skip
 
 
-def base_of(parameters: tuple[tuple[str, str], ...]) -> Any:
+def base_of(parameters: tuple[tuple[str, str], ...], runs: Path) -> Any:
     """The common parameters. Raises BadParameters on another name or a wrong type."""
     from lib.forms import fill
     from lib.lab.experiment import Experiment
     from lib.loop.validate import Base
 
     base = fill(Base, values(parameters))
-    Experiment(**base.baseline).check()
+    Experiment(**base.baseline, folder=runs).check()
     return base
 
 
@@ -98,7 +98,7 @@ def loop(runs: tuple[Path, int], steer_folder: Path | None, parameters: Any, rep
     folder, total = runs
     settings = Settings(
         total=total,
-        base=base_of(parameters),
+        base=base_of(parameters, folder),
         rules=Rules(**_those_of(Rules, options)),
         limits=Limits(**_those_of(Limits, options)),
         **_those_of(Settings, options),
@@ -192,8 +192,8 @@ def view_of(folder: Path, steer_folder: Path, parameters: Any) -> Any:
     from lib.loop.events import Events
     from lib.loop.steering import Limits
 
-    base = base_of(parameters)
-    fingerprint = Experiment(**base.baseline).fingerprint
+    base = base_of(parameters, folder)
+    fingerprint = Experiment(**base.baseline, folder=folder).fingerprint
     return next_run.view(Events(folder), steer_folder, base, Limits(), fingerprint, next_run.Rules())
 
 
@@ -254,5 +254,5 @@ def next_command(runs: Path, steer_folder: Path | None, parameters: Any, accept_
     from lib.loop import steering
     from lib.loop.loop import Loop, Settings
 
-    settings = Settings(base=base_of(parameters), accept_measure=accept_measure, queue_only=True)
+    settings = Settings(base=base_of(parameters, runs), accept_measure=accept_measure, queue_only=True)
     return _follow(Loop(runs, steer_folder or steering.default_folder(runs), settings))

@@ -122,7 +122,7 @@ def accept(name: str, parameters: Json, folder: Path | None = None) -> Runnable:
 
 
 def known(name: str, parameters: Json) -> Json:
-    """A template's parameters with their defaults, after a look at the names of those told. Raises BadParameters."""
+    """A template's parameters with their defaults, after a look at the names of those given. Raises BadParameters."""
     known = defaults_of(name)
     for key in parameters:
         if not isinstance(key, str):

@@ -96,7 +96,9 @@ def _manager(folder: str, environment: Mapping[str, str], running: set[int] | No
 
 
 def _in_short(failed: Exception) -> str:
-    if hasattr(failed, "ename"):  # papermill's own error is about the notebook's: that is the one to know
+    if hasattr(failed, "ename") and hasattr(
+        failed, "evalue"
+    ):  # papermill's own error is about the notebook's: that is the one to know
         return f"{failed.ename}: {' '.join(str(failed.evalue).split())}"[:400]
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(failed)).splitlines() if line.strip(" -")]
     last = lines[-1] if lines else ""

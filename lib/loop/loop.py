@@ -108,7 +108,7 @@ class Loop:
         if faults:
             raise BadParameters("; ".join(faults))
         self.watch = Watch(self.folder, self.events, self.settings.accept_measure)
-        self.fingerprint = Experiment(**self.settings.base.baseline).fingerprint
+        self.fingerprint = Experiment(**self.settings.base.baseline, folder=self.folder).fingerprint
         # The next call compares its measuring code with what is written here.
         self.events.append("started", total=self.settings.total, measure=self.watch.code)
 
@@ -273,7 +273,7 @@ class Loop:
         proposal, by = Proposal(**event["proposal"]), event.get("by", "loop")
         mark = f"event {event['n']} after {event['prev'][:12]}"
         try:
-            opened, why = open_training(self.steer_folder, proposal, by, mark), ""
+            opened, why = open_training(self.steer_folder, proposal, by, mark, self.folder), ""
         except Leak:
             opened, why = "", "leak: a pair repeats a task or a gold question of the ruler"
         except (OneLine, ValueError, OSError) as error:  # OSError: a name too long to be a file's
@@ -382,14 +382,15 @@ def _queued(path: Path) -> Offer:
         return Offer(None, "queue", fault=f"{path.name} cannot be read ({error})")
 
 
-def open_training(steer_folder: Path, proposal: Proposal, by: str, mark: str) -> str:
+def open_training(steer_folder: Path, proposal: Proposal, by: str, mark: str, runs: Path) -> str:
     """Open a training request in the steering folder, if none has this mark yet; returns its id. Raises what its check raises."""
     folder, wanted = steer_folder / REQUESTS, proposal.request
     for request in training_requests.requests(folder):
         if request.by.endswith(f", {mark}"):  # a kill came between the file and the event about it
             return request.id
     by = f"{by}, {mark}"
-    return training_requests.open_request(folder, wanted["parameters"], wanted["why"], float(wanted["expected"]), by).id
+    expected = float(wanted["expected"])
+    return training_requests.open_request(folder, wanted["parameters"], wanted["why"], expected, by, runs=runs).id
 
 
 @contextlib.contextmanager

@@ -50,10 +50,9 @@ class Request:
     measured: tuple[str, ...] = ()  # runs that used the adapter
     history: tuple[dict[str, str], ...] = field(default_factory=tuple)  # state, who, why, at
 
-    @property
-    def training(self) -> Training:
-        """The training that is asked for. Raises BadParameters."""
-        return fill(Training, {**self.parameters, "request": self.id})
+    def training(self, runs: Path) -> Training:
+        """The training that is asked for, whose adapters lie in that folder of runs. Raises BadParameters."""
+        return fill(Training, {**self.parameters, "request": self.id, "folder": runs})
 
     def _repr_markdown_(self) -> str:
         steps = " → ".join(h["state"] for h in self.history)
@@ -85,7 +84,13 @@ def get(folder: Path, name: str) -> Request:
 
 
 def open_request(
-    folder: Path, parameters: dict[str, Any], why: str, expected: float, by: str = "", name: str = ""
+    folder: Path,
+    parameters: dict[str, Any],
+    why: str,
+    expected: float,
+    by: str = "",
+    name: str = "",
+    runs: Path | None = None,
 ) -> Request:
     """Ask for a training. What can be checked for nothing is checked first: what cannot be trained is not asked for.
 
@@ -93,7 +98,9 @@ def open_request(
     """
     if not why.strip():
         raise BadParameters("a request says why: what the training should teach, and which runs speak for it")
-    training = fill(Training, {"hypothesis": why, "predicted": expected, **parameters}).check_parameters()
+    training = fill(
+        Training, {"hypothesis": why, "predicted": expected, **parameters, "folder": runs}
+    ).check_parameters()
     data, unchecked = _data(training)
     name = name or f"{training.method}-{Path(training.model).name}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -201,15 +201,15 @@ def test_a_changed_adapter_is_found_by_verify(trained, tmp_path):
 @pytest.mark.slow
 def test_the_adapter_is_an_input_of_an_experiment_and_of_the_next_training(trained, monkeypatch):
     runs, record = trained
-    monkeypatch.setenv("NOTCH_RUNS", str(runs))
-    one = execute.accept("10_experiment", {"hypothesis": "x", "model": BASE, "adapter": record["id"], "gate": "dev"})
+    parameters = {"hypothesis": "x", "model": BASE, "adapter": record["id"], "gate": "dev"}
+    one = execute.accept("10_experiment", parameters, runs)
     assert one.adapter == record["id"]
-    lent = Experiment(
-        "x", model=BASE, gate="dev", pipeline=[{"step": "ask"}, {"step": "donor", "adapter": record["id"]}]
-    )
+    steps = [{"step": "ask"}, {"step": "donor", "adapter": record["id"]}, {"step": "best"}]
+    lent = Experiment("x", model=BASE, gate="dev", pipeline=steps, folder=runs)
     told = lent.run().record.identity
     worn = replace(lent, pipeline=[{"step": "ask"}], adapter=record["id"]).run().record.identity["model"]["adapter"]
     assert told["adapters"] == {record["id"]: worn} and len(worn) > 8 and "adapter" not in told["model"]
+    monkeypatch.setenv("NOTCH_RUNS", str(runs))  # as a kernel has it
     more = Training(**{**SMALL, "model": BASE, "adapter": "sft", "settings": {"epochs": 1, "batch": 2}}).run()
     [parent] = more.outcome.provenance["parents"]
     assert parent["weights"] == record["found"]["files"]["adapter/adapters.safetensors"]
@@ -236,12 +236,11 @@ def test_a_training_that_goes_on_takes_the_adapters_shape_and_refuses_another(tr
 
 
 @pytest.mark.slow
-def test_an_adapter_is_refused_on_another_base_before_anything_runs(trained, monkeypatch):
+def test_an_adapter_is_refused_on_another_base_before_anything_runs(trained):
     runs, record = trained
-    monkeypatch.setenv("NOTCH_RUNS", str(runs))
     for template, told in (("10_experiment", {"hypothesis": "x"}), ("11_train", SMALL)):
         with pytest.raises(NoModel, match=f"was trained on {Path(BASE).name}") as stopped:
-            execute.accept(template, told | {"model": small(1), "adapter": record["id"]})
+            execute.accept(template, told | {"model": small(1), "adapter": record["id"]}, runs)
         assert "\n" not in str(stopped.value)
 
 

@@ -36,9 +36,9 @@ def one(folder):
 def test_an_open_request_says_what_is_trained_on_what_and_with_which_command(folder, one):
     assert (one.id, one.state, one.expected, one.by) == (FIRST, "open", 0.05, "a proposer")
     assert one.command == f"notch train --request {FIRST}"
-    assert one.data == one.training.check().data_hash and len(one.data) == 64
+    assert one.data == one.training(folder).check().data_hash and len(one.data) == 64
     assert training_requests.requests(folder) == [one] and training_requests.get(folder, "1") == one
-    assert one.training.hypothesis == one.why and one.training.request == one.id
+    assert one.training(folder).hypothesis == one.why and one.training(folder).request == one.id
 
 
 def test_the_whole_way_of_a_request_is_in_its_history(folder, one):
@@ -146,7 +146,7 @@ def test_pairs_by_claude_are_not_bought_before_the_training(folder, cloud, tmp_p
     assert "bought when it is trained" in made._repr_markdown_() and training_requests.get(folder, "1") == made
     training_requests.approve(folder, made.id, "Ada")
     assert cloud.requests == []
-    assert len(made.training.check().data_hash) == 64 and cloud.replies == 54  # 6 to train on, 48 to validate
+    assert len(made.training(folder).check().data_hash) == 64 and cloud.replies == 54  # 6 to train on, 48 to validate
 
 
 def test_many_pairs_are_not_made_before_the_training(folder):
