@@ -47,9 +47,14 @@ class Call:
     def needs(self, decoding: Decoding) -> list[str]:
         """Capabilities that this call cannot do without."""
         # A reply that is only scored is given: no grammar shapes it.
-        grammar = bool(decoding.grammar) and not self.reply
-        needs = {"logprobs": bool(self.reply), "adapters": self.adapter is not None, "grammar": grammar}
-        return [name for name, needed in needs.items() if needed]
+        needs = []
+        if self.reply:
+            needs.append("logprobs")
+        if self.adapter is not None:
+            needs.append("adapters")
+        if decoding.grammar and not self.reply:
+            needs.append("grammar")
+        return needs
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,7 @@ class Lever:
 
     @cached_property
     def arguments(self) -> dict[str, Argument]:
+        # Resolved: `from __future__ import annotations` leaves them as text in the signature.
         hints = typing.get_type_hints(self.make)
         return {k: Argument(hints[k], p.default) for k, p in inspect.signature(self.make).parameters.items()}
 
@@ -183,6 +189,7 @@ def build(pipeline: Sequence[Row]) -> list[Step]:
     """
     if not isinstance(pipeline, (list, tuple)) or not pipeline:
         raise BadPipeline('a pipeline is a list of steps such as [{"step": "ask"}], got ' + repr(pipeline)[:80])
+    # A proposer is a program: without a bound one proposal could cost a night.
     if len(pipeline) > MOST_STEPS:
         raise BadPipeline(f"a pipeline of {len(pipeline)} steps; at most {MOST_STEPS} are allowed")
     return list(map(_build_one, count(1), pipeline))
@@ -259,6 +266,7 @@ def texts(value: Any) -> list[str]:
 
 def require(steps: Sequence[Step], name: str, can: Capabilities) -> None:
     """Raise BadPipeline naming the first step that needs what a model cannot do."""
+    # Before the run: a lever that a model cannot do would fail on every case and look like a bad lever.
     for place, one in enumerate(steps, 1):
         for need in sorted(one.needs):
             if not getattr(can, need):
@@ -391,6 +399,7 @@ def _asks(case: _Case, steps: Sequence[Step]) -> bool:
 
 def _complete(batch: Sequence[_Sent], model: Model) -> list[Completion]:
     """One batch for each adapter, replies to score apart from replies to write; in the order of the calls."""
+    # Asked of the calls again and not of the steps alone: a call may change the decoding that its step was checked with.
     groups: dict[tuple[str | None, bool], list[int]] = {}
     for i, sent in enumerate(batch):
         for need in sent.call.needs(sent.decoding):

@@ -180,6 +180,7 @@ def _beside(f: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
 def _change(f: pd.DataFrame, gold: pd.DataFrame) -> dict[str, float]:
     """Mean change of each dimension against gold."""
+    # Case by case: a damage that fits only some of the cases must not be read against the gold of others.
     both = _beside(f, gold)
     if both.empty:
         return {}

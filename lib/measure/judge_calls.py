@@ -66,6 +66,7 @@ PROTOCOLS = {
 
 def system(call: Call, ruler: Ruler) -> str:
     """The instructions of a call: the same for every case, so that they can be cached."""
+    # The critical question is pointed at and not quoted: with it the text would differ by case and cache nothing.
     filled = {"{rubric}": _rubric(ruler), "{critical}": "the question in the critical data tag."}
     if call.kind == USEFUL and USEFUL not in ruler.prompts:
         raise ValueError(f"{ruler.folder}: no judge_useful.md, so this ruler cannot ask for usefulness")
@@ -180,6 +181,7 @@ def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> Row | Fault:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return Fault("the reply is not one JSON object and nothing else")
+    # Whatever the API promises: what is let through here is read by name later, and must be there.
     wanted = form(kind, dimensions)
     try:
         wanted.model_validate(value)

@@ -26,7 +26,7 @@ from lib.files import canonical, sha256
 from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS, Judgment, Verdict
-from lib.measure.ruler import Case, Gold, Unknown
+from lib.measure.ruler import Case, Unknown
 
 if TYPE_CHECKING:
     import numpy as np

@@ -112,6 +112,7 @@ class Ruler:
         if not frozen.exists():
             raise BadRuler(f"{frozen}: missing, so this ruler is not frozen; `notch freeze` writes it once")
         text = frozen.read_text(encoding="utf-8", errors="replace")
+        # Before a row is read: a changed file is Tampered, also where it would parse.
         if differences := check_sums(folder, text, SEAL):
             raise Tampered("; ".join(differences))
         return read(folder, sha256(text))

@@ -50,7 +50,7 @@ def paired(a: Qualities, b: Qualities) -> Paired:
     return Paired(float(d.mean()), sign_flip(d), low, high, len(d))
 
 
-def _aligned(a: Qualities, b: Qualities) -> tuple[Sequence[float], Sequence[float]]:
+def _aligned(a: Qualities, b: Qualities) -> tuple[Qualities, Qualities]:
     if isinstance(a, Mapping) != isinstance(b, Mapping):
         raise ValueError("one run has case ids and the other has none; give both as mappings or both as sequences")
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -66,7 +66,7 @@ def _aligned(a: Qualities, b: Qualities) -> tuple[Sequence[float], Sequence[floa
         raise ValueError(f"{len(a)} against {len(b)} cases; a paired comparison needs the same cases")
     if not len(a):
         raise ValueError("no cases to compare")
-    return list(a), list(b)
+    return a, b
 
 
 def sign_flip(differences: Sequence[float]) -> float:

@@ -171,6 +171,7 @@ def spanning(example: Example) -> Draft:
     vectors = embedder().vectors(questions)
     # Rounded: the last digits of a matrix product differ between machines and must not decide a tie.
     close = (vectors @ vectors.T).round(5)
+    # From the critical one: a set that spans much and misses it would be a bad example.
     chosen = [questions.index(example.critical)]
     while len(chosen) < QUESTIONS:
         rest = [i for i in range(len(questions)) if i not in chosen]

@@ -164,6 +164,7 @@ def agreement(pairs: Sequence[Pair]) -> Agreement:
     by_run["spearman"] = [_rho(part.ours, part.stored) for _, part in runs]
     if not pairs:
         return Agreement(0, 0.0, dict.fromkeys(DIMENSIONS, 0.0), 0.0, 0.0, by_run)
+    # The bar for `same`: where nearly all are losses, always saying "loss" agrees well and knows nothing.
     commonest = float(table.verdict.value_counts(normalize=True).max())
     dims = {d: _rho(ours[d], stored[d]) for d in DIMENSIONS}
     return Agreement(len(pairs), _rho(table.ours, table.stored), dims, float(table.same.mean()), commonest, by_run)

@@ -69,6 +69,7 @@ class Rating:
 
 def standing(rows: Iterable[Mapping[str, Any]], who: str) -> list[Rating]:
     """The ratings of a person that nobody took back, oldest first; of two of one item the later counts."""
+    # In the order of the log, which only grows: an undo takes back what stands before it, a later rating counts anew.
     kept: dict[str, Rating] = {}
     for row in rows:
         if row["who"] == who:

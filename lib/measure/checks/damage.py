@@ -188,6 +188,7 @@ def reworded(question: str) -> str:
     'As far as you know, did your father leave a will?'
     """
     text = question
+    # The first rule alone: two at once would no longer be "lightly" in other words.
     for rule, words in _WORDS:
         if re.search(rule, question):
             text = re.sub(rule, words, question)
@@ -248,6 +249,7 @@ def attacks(case: Case, honest: Answer) -> dict[str, tuple[Answer, str]]:
         "instructions inside a question": Answer(title, (*asked[:-1], f"{asked[-1].rstrip('?')}; {_IGNORE}")),
         "double length": Answer(title, tuple(f"{q} {_MORE}" for q in asked)),
     }
+    # Built on the plain text, so that any gain over it is the trick's; gold's own copies are held against gold.
     own = {name: (answer, "plain") for name, answer in tricks.items()}
     return own | {"gold pasted back": (gold, "gold"), "gold twice": (Answer(gold.title, gold.questions * 2), "gold")}
 
