@@ -113,7 +113,9 @@ above it, and tests/test_order.py holds that.
     report.trained              what training gave, beside the base, imitation and prompting -> tables
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.answer               the question answered in sentences, and the figures that they stand on
+    report.drawing              the canvas of a figure, and the figure as SVG with links
     report.figures              a table -> a figure
+    report.effects              what each change did, at what cost, on which tasks -> figures
     report.tiles                every run as a small diagram
     report.run_page             what stands around a run's notebook on its page
     report.run_table            every run searched and sorted, two case by case

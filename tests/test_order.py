@@ -31,7 +31,7 @@ OWNERS = {
     "mlx_lm": {"models.batching", "models.mlx", "train.lora"},
     "llguidance": {"models.grammar"},
     "apple_fm_sdk": {"models.apple"},
-    "matplotlib": {"report.figures"},
+    "matplotlib": {"report.drawing"},
     "ipywidgets": {"desk.panel", "desk.rate", "desk.supervise"},
     "papermill": {"lab.kernel"},
     "anthropic": {"claude.client"},
