@@ -1,11 +1,11 @@
-# make study · make test · make check · make lab · make bench · make report
+# make study · make test · make check · make lab · make bench · make faults · make report
 # Each sets up what it needs in .venv. Only a Python of 3.10 or newer and make are required.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 # One process a core, at most four (each may hold a model and a kernel); a file stays whole, since its fixtures are costly.
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
-.PHONY: setup weights study study-full site test check house lab bench report demo-cloud help
+.PHONY: setup weights study study-full site test check house lab bench faults report demo-cloud help
 help:
 	@echo "make study   a short study on the embedded default, into study/"
 	@echo "make study-full  the whole study into runs/, hours; a second call goes on where the first ended"
@@ -15,6 +15,7 @@ help:
 	@echo "make house   how large and how readable lib is"
 	@echo "make lab     JupyterLab on notebooks/"
 	@echo "make bench   speed, as ratios measured in one run"
+	@echo "make faults  some 500 faults: cuts, flips, kills, full disks; a table of what was lost (nothing)"
 	@echo "make report  the index notebooks of runs/ again"
 	@echo "make demo-cloud  the judge by Claude against a loopback server: no key, no network"
 
@@ -63,6 +64,10 @@ lab: weights
 bench: weights
 	@$(BIN)/python -m tests.bench
 	@$(BIN)/python -m tests.bench_judge
+
+# SEED=7 draws others.
+faults: weights
+	@$(BIN)/python -W ignore -m tests.faults --seed $${SEED:-0}
 
 report: weights
 	@$(BIN)/notch report

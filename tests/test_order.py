@@ -31,10 +31,11 @@ OWNERS = {
     "mlx_lm": {"models.batching", "models.mlx", "train.lora"},
     "llguidance": {"models.grammar"},
     "apple_fm_sdk": {"models.apple"},
-    "matplotlib": {"report.figures"},
+    "matplotlib": {"report.drawing"},
     "ipywidgets": {"desk.panel", "desk.rate", "desk.supervise"},
     "papermill": {"lab.kernel"},
     "anthropic": {"claude.client"},
+    "distributed": {"lab.orders", "lab.workers"},
 }
 
 

@@ -15,6 +15,22 @@ from lib.log import Hashed, Log, Row
 
 NAME = "judgments.jsonl"  # beside the ledger: what was paid for once serves every run of the folder
 REPLY, BATCH, ENDED, CANDIDATE = "reply", "batch", "batch ended", "candidate"  # the types of line
+# What a line of each type cannot be without; a type that a later version adds is read and counts for nothing here.
+NEEDS = {REPLY: "key", BATCH: "batch", ENDED: "batch"}
+
+
+class Line(Hashed):
+    """A line of the store: it proves itself, and holds what its type needs."""
+
+    def row(self, line: bytes, number: int, before: str) -> Row:
+        row = super().row(line, number, before)
+        name = NEEDS.get(str(row.get("type")), "type")
+        if not isinstance(row.get(name), str):
+            raise ValueError(f"no line of this store: its {name} is {row.get(name)!r:.40}, expected a text")
+        for name in ("dollars", "worst"):
+            if not isinstance(row.get(name, 0.0), int | float):
+                raise ValueError(f"no line of this store: its {name} is {row[name]!r:.40}, expected a number")
+        return row
 
 
 class Store(Log):
@@ -26,7 +42,7 @@ class Store(Log):
     def __init__(self, path: Path | str) -> None:
         self._values: dict[str, Row] = {}
         self._batches: dict[str, Row] = {}
-        super().__init__(Path(path), Hashed())
+        super().__init__(Path(path), Line())
 
     def reply(self, key: str) -> Row | None:
         """The newest reply under a key that holds a value; a faulty reply was paid for but answers nothing."""
@@ -97,4 +113,4 @@ def _paid(path: Path, candidates: bool, size: int, changed: int) -> float:
 
 def verify(path: Path) -> list[str]:
     """What is wrong with a store, one sentence, or nothing."""
-    return log.verify(path, Hashed())
+    return log.verify(path, Line())

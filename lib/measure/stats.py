@@ -63,7 +63,7 @@ def _aligned(a: Qualities, b: Qualities) -> tuple[Sequence[float], Sequence[floa
         raise ValueError(f"{len(a)} against {len(b)} cases; a paired comparison needs the same cases")
     if not len(a):
         raise ValueError("no cases to compare")
-    return list(map(float, a)), list(map(float, b))
+    return list(a), list(b)
 
 
 def sign_flip(differences: Sequence[float]) -> float:

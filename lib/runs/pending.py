@@ -38,7 +38,7 @@ def read(runs: Path, key: str) -> tuple[Record, list[CaseRow]] | None:
     folder = place(runs, key)
     try:
         return read_record(folder), read_cases(folder)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last of brackets without end
         return None
 
 

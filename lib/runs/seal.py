@@ -63,7 +63,7 @@ def rebuilt(folder: Path) -> list[bytes]:
         try:
             record = json.loads(path.read_bytes())
             line = LINES.line({"id": run.name, "seal": sha256_file(run / SEAL), "record": record}, number, before)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise Tampered(f"{path}: cannot be read as a record ({error})") from error
         lines.append(line)
         before = sha256(line)
