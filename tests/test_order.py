@@ -35,6 +35,7 @@ OWNERS = {
     "ipywidgets": {"desk.panel", "desk.rate", "desk.supervise"},
     "papermill": {"lab.kernel"},
     "anthropic": {"claude.client"},
+    "distributed": {"lab.orders", "lab.workers"},
 }
 
 

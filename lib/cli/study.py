@@ -28,22 +28,31 @@ if TYPE_CHECKING:
     show_default=True,
     help="Notebooks executed at a time; they are sealed in the order of the plan all the same.",
 )
-def study(plan: str, runs: Path, report: bool, workers: int) -> int:
+@click.option(
+    "--scheduler",
+    default="",
+    metavar="ADDRESS",
+    help="Execute them on the workers of a Dask cluster instead (tcp://...).",
+)
+def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str) -> int:
     """Run a plan (a file, or a name in notebooks/plans). A second call runs only what is missing."""
     from tqdm import tqdm
 
     from lib.lab import study as studies
+    from lib.lab.base import BadParameters
     from lib.report import site, tables
     from lib.report.live import Live
     from lib.runs.ledger import Ledger
 
+    if scheduler and workers > 1:
+        raise BadParameters("--workers is for this machine and --scheduler for a cluster; give one of them")
     the_plan = studies.read(plan)
     began, ran, crashed, unfinished = time.time(), 0, 0, 0
     live = Live(runs, site.page_path(runs, "live"), the_plan.name, len(the_plan.entries))
     live.show(0, the_plan.entries[0].name)
     entries: set[str] = set()  # a look at the sealed gate can report twice
     with tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
-        for progress in studies.run(the_plan, runs, workers):
+        for progress in studies.run(the_plan, runs, workers, scheduler):
             ran += progress.state == "ran"
             crashed += progress.state == "crashed"
             unfinished += progress.state == "unfinished"

@@ -147,6 +147,7 @@ class Executed:
     error: str
     record: Record | None = None  # None where it stopped
     cases: list[CaseRow] = field(default_factory=list)
+    files: dict[str, bytes] | None = None  # for the seal, of a run on another machine; None: they are here
 
 
 def run(
@@ -191,12 +192,16 @@ def carry_out(
     variables = {"NOTCH_RUNS": str(runnable.runs_folder.resolve()), **(environment or {})}
     if name == CONFIRM:
         variables[LOOK] = "1"  # what a look at the sealed gate sees is sealed, and so counted
-    notebook, error = kernel.execute(template(name), parameters, variables, running=running)
+    return concluded(runnable, *kernel.execute(template(name), parameters, variables, running=running))
+
+
+def concluded(runnable: Runnable, notebook: Json, error: str, files: dict[str, bytes] | None = None) -> Executed:
+    """A notebook as it came out of a kernel, with the result that it holds."""
     error = error or kernel.fault(notebook)
     if error:
         return Executed(runnable, notebook, error)
     try:
-        return Executed(runnable, notebook, "", *_result(notebook))
+        return Executed(runnable, notebook, "", *_result(notebook), files)
     except BadRecord as wrong:
         return Executed(runnable, notebook, f"BadRecord: {wrong}")
 
@@ -235,7 +240,9 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
         sealed_notebook = tidy(notebook, cases, model).encode()
         return {"record.json": (without_paths(text, model) + "\n").encode(), "experiment.ipynb": sealed_notebook}
 
-    own = {} if error else runnable.files(record)
+    own = done.files
+    if own is None:
+        own = {} if error else runnable.files(record)
     try:
         run = seal(folder, slug, {"cases.jsonl": cases, **own, **(beside or {})}, finish)
     except Sealed as other:

@@ -419,6 +419,12 @@ def test_a_file_that_is_no_file_of_verdicts_fails_the_check(notch, tmp_path):
     assert said.code == 1 and one_line(said.err) and "odd.jsonl" in said.err
 
 
+def test_a_study_is_executed_here_or_on_a_cluster_and_not_on_both(notch, tmp_path):
+    refusal = notch("study", "quick", "--workers", "2", "--scheduler", "tcp://127.0.0.1:9")
+    assert refusal.code == Exit.USAGE and one_line(refusal.err) and "give one of them" in refusal.err
+    assert not (tmp_path / "runs").exists()
+
+
 # --- confirm: three questions
 
 
