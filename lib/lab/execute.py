@@ -10,7 +10,7 @@ import ast
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from lib.lab import kernel
 from lib.lab.base import BadParameters, Runnable
 from lib.lab.calibration import Calibration
 from lib.lab.experiment import LOOK, Experiment
+from lib.lab.kernel import Fault
 from lib.lab.models import Models
 from lib.lab.rejudge import Rejudge
 from lib.lab.show import folder_name
@@ -44,14 +45,15 @@ from lib.runs.secrets import held, is_secret
 from lib.runs.verify import recomputed
 
 CONFIRM = "12_confirm"
-INVALID = (WrongModel.__name__, Tampered.__name__)  # errors after which nothing of a run counts
+# Another model judged than was asked, or the measure was touched: nothing of such a run counts.
+INVALID = (WrongModel.__name__, Tampered.__name__)
 DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
 TEMPLATES = {
     "10_experiment": "experiment", "11_train": "train", "12_confirm": "confirm", "13_rejudge": "rejudge",
     "14_calibrate": "calibrate", "15_models": "models",
 }  # fmt: skip
-# Record (None where the notebook has none) and rows of cases -> what is wrong, "" if nothing.
-Check = Callable[[Record | None, list[CaseRow]], str]
+# Record (None where the notebook has none) and rows of cases -> what is wrong, None if nothing is.
+Check = Callable[[Record | None, list[CaseRow]], Exception | None]
 MAKERS: dict[str, type[Runnable]] = {
     "experiment": Experiment, "confirm": Experiment, "calibrate": Calibration, "rejudge": Rejudge,
     "train": Training, "models": Models,
@@ -140,11 +142,11 @@ def known(name: str, parameters: Json) -> Json:
 
 @dataclass(frozen=True)
 class Executed:
-    """A notebook as a kernel left it. `error` is what stopped it, "" where nothing did."""
+    """A notebook as a kernel left it."""
 
     runnable: Runnable
     notebook: Json
-    error: str
+    error: Fault | None = None  # what stopped it
     record: Record | None = None  # None where it stopped
     cases: list[CaseRow] = field(default_factory=list)
     files: dict[str, bytes] | None = None  # for the seal, of a run on another machine; None: they are here
@@ -169,8 +171,9 @@ def run(
     prepare(folder)
     done = carry_out(name, parameters, runnable, environment)
     if check:
-        error = check(done.record, done.cases) or done.error
-        done = Executed(runnable, done.notebook, error, done.record, done.cases)
+        wrong = check(done.record, done.cases)
+        if wrong:
+            done = replace(done, error=Fault(type(wrong).__name__, str(wrong)))
     return adopt(done, slug or runnable.slug, beside)
 
 
@@ -195,15 +198,17 @@ def carry_out(
     return concluded(runnable, *kernel.execute(template(name), parameters, variables, running=running))
 
 
-def concluded(runnable: Runnable, notebook: Json, error: str, files: dict[str, bytes] | None = None) -> Executed:
+def concluded(
+    runnable: Runnable, notebook: Json, error: Fault | None, files: dict[str, bytes] | None = None
+) -> Executed:
     """A notebook as it came out of a kernel, with the result that it holds."""
     error = error or kernel.fault(notebook)
     if error:
         return Executed(runnable, notebook, error)
     try:
-        return Executed(runnable, notebook, "", *_result(notebook), files)
+        return Executed(runnable, notebook, None, *_result(notebook), files)
     except BadRecord as wrong:
-        return Executed(runnable, notebook, f"BadRecord: {wrong}")
+        return Executed(runnable, notebook, Fault(type(wrong).__name__, str(wrong)))
 
 
 def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, once: bool = False) -> Record:
@@ -216,8 +221,10 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
     folder, model = runnable.runs_folder, runnable.model
     record = done.record
     if error or record is None:
-        status = _status(error)
-        record = runnable.record(status=status, error=without_paths(error, model), decision=Decision(status, status))
+        # No error and no record either is a notebook that stopped without saying why.
+        status = "invalid" if error and error.name in INVALID else "crashed"
+        reason = without_paths(str(error or ""), model)
+        record = runnable.record(status=status, error=reason, decision=Decision(status, status))
         rows = []
     elif lacks_judgments(record, rows):
         pending.keep(folder, record, rows)
@@ -248,7 +255,7 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
     except Sealed as other:
         return other.record
     if error:
-        raise RunFailed(f"run {run} crashed and is sealed as it is: {without_paths(error, model)}", run)
+        raise RunFailed(f"run {run} crashed and is sealed as it is: {without_paths(str(error), model)}", run)
     pending.clear(folder, record.key)
     runnable.clear()
     return final[0]
@@ -292,11 +299,6 @@ def _refuse_secrets(notebook: Json, slug: str, folder: Path, *parts: Any) -> Non
     )
 
 
-def _status(error: str) -> str:
-    """Another model judged than was asked, or the measure was touched: nothing of such a run counts."""
-    return "invalid" if error.partition(": ")[0] in INVALID else "crashed"
-
-
 def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Record:
     """Adopt a notebook that papermill itself executed. Raises BadParameters when it holds no whole, sound result."""
     try:
@@ -325,7 +327,7 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         raise BadParameters(f"{path}: {unsound[0]} does not follow from its judgments; not sealed")
     if experiment.fingerprint != record.fingerprint:
         raise BadParameters(f"{path}: made with another ruler or judge ({record.fingerprint[:12]}), not sealed here")
-    return adopt(Executed(experiment, notebook, "", record, rows), slug or path.stem)
+    return adopt(Executed(experiment, notebook, None, record, rows), slug or path.stem)
 
 
 def _result(notebook: Json) -> tuple[Record, list[CaseRow]]:
@@ -359,5 +361,5 @@ def render(path: Path, out: Path, folder: Path, cwd: Path | None = None) -> None
     notebook, error = kernel.execute(path, {}, {"NOTCH_RUNS": str(folder.resolve())}, cwd=cwd)
     error = error or kernel.fault(notebook, results=0)
     if error:
-        raise RunFailed(f"{path.name}: {without_paths(error)}")
+        raise RunFailed(f"{path.name}: {without_paths(str(error))}")
     write_atomic(out, tidy(notebook, b""))

@@ -14,7 +14,7 @@ import os
 import re
 import signal
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from lib.files import NOTEBOOKS, ROOT, RULER, OneLine, hidden, sha256_file, with
 from lib.lab import execute
 from lib.lab.base import Runnable
 from lib.lab.execute import Executed
+from lib.lab.kernel import Fault
 from lib.measure.ruler import Ruler
 from lib.models import load, provenance
 from lib.runs.ledger import Ledger
@@ -75,7 +76,7 @@ class Reply:
     lacks: tuple[str, ...] = ()  # sha256
     refusal: str = ""
     notebook: str = ""  # JSON
-    error: str = ""
+    error: Fault | None = None
     files: dict[str, bytes] | None = None  # what a training made
 
 
@@ -222,5 +223,8 @@ def _executed(order: Order, worker: str, folder: Path) -> Reply:
     if secret := held([text]):
         return Reply(worker, refusal=f"the notebook holds the value of its {secret}")
     files = None if done.record is None else runnable.files(done.record)
-    error = without_paths(done.error.replace(str(folder), "runs"), runnable.model)
+    error = done.error
+    if error:
+        message = without_paths(error.message.replace(str(folder), "runs"), runnable.model)
+        error = replace(error, message=message)
     return Reply(worker, (), "", without_paths(text, runnable.model), error, files)

@@ -61,11 +61,23 @@ class Written(BaseModel):
 
     def revised(self, **changes: Any) -> Self:
         """The same with other values of some fields."""
-        copy = self.model_copy(update=changes)
-        copy.__dict__.pop("_plain", None)
-        return copy
+        return self.model_copy(update=changes)
 
-    # Until every page reads attributes, a record can also be read as the mapping that its file holds.
+
+class Partial(Written):
+    """What is not known is absent, in the file too."""
+
+    @model_serializer(mode="wrap")
+    def _given(self, serialize: Any) -> Json:
+        return {name: value for name, value in serialize(self).items() if name in self.model_fields_set}
+
+    def __bool__(self) -> bool:
+        return bool(self.model_fields_set)
+
+
+class Readings(Partial):
+    """What the measure reads by name. It imports nothing of the runs, so its functions take rows and findings as the
+    mappings that it made itself; sealed ones can be read like that too, and are the same to it."""
 
     @cached_property
     def _plain(self) -> Json:
@@ -83,16 +95,11 @@ class Written(BaseModel):
     def keys(self) -> Any:
         return self._plain.keys()
 
-
-class Partial(Written):
-    """What is not known is absent, in the file too."""
-
-    @model_serializer(mode="wrap")
-    def _given(self, serialize: Any) -> Json:
-        return {name: value for name, value in serialize(self).items() if name in self.model_fields_set}
-
-    def __bool__(self) -> bool:
-        return bool(self.model_fields_set)
+    def revised(self, **changes: Any) -> Self:
+        """The same with other values of some fields, and nothing of how it was read before."""
+        copy = super().revised(**changes)
+        copy.__dict__.pop("_plain", None)
+        return copy
 
 
 def _instance(make: Any) -> BeforeValidator:
@@ -221,7 +228,7 @@ class Usefulness(Partial):
     unscored: int = 0
 
 
-class Findings(Partial):
+class Findings(Readings):
     """What was measured beside scores, or instead of them."""
 
     useful: Usefulness = Usefulness()
@@ -366,6 +373,12 @@ class Record(Written):
         return self.scores
 
     @property
+    def error_name(self) -> str:
+        """The class of the error that ended it, "" where none did: `error` holds it in front of the message."""
+        name, colon, _ = self.error.partition(": ")
+        return name if colon and name.isidentifier() else ""
+
+    @property
     def whole(self) -> bool:
         """Whether every case has a quality."""
         return self.scores is not None and not self.scores.unscored
@@ -465,7 +478,7 @@ def _plain_answer(answer: Answer | None) -> Json | None:
 Answered = Annotated[InstanceOf[Answer] | None, _instance(Answer), PlainSerializer(_plain_answer)]
 
 
-class CaseRow(Partial):
+class CaseRow(Readings):
     """A line of cases.jsonl: exactly one of judgment, no_answer and unscored is there.
 
     The rows of a calibration, a re-judge or a comparison are readings: judgments with fields of their own beside these,

@@ -347,7 +347,7 @@ def test_a_ledger_line_that_a_full_disk_cut_off_is_made_whole_by_the_next_seal(t
     path = tmp_path / "runs" / "ledger.jsonl"
     path.write_bytes(path.read_bytes()[:cut])
     assert sealed(tmp_path / "runs") == "0002-odd"
-    assert [r["id"] for r in Ledger.read(tmp_path / "runs").records] == [first, "0002-odd"]
+    assert [r.id for r in Ledger.read(tmp_path / "runs").records] == [first, "0002-odd"]
     assert verify(tmp_path / "runs") == []
 
 
@@ -457,7 +457,7 @@ def test_models_are_compared_by_one_command_and_the_second_time_from_the_seal(no
     assert again.out.count("(sealed already)") == 3
     assert notch("verify").code == Exit.OK
     record = Ledger.read(tmp_path / "runs").get("sizes")
-    assert [c["useful"] for c in record["found"]["candidates"].values()] == [{}, {}]
+    assert [c.useful.as_dict() for c in record.found.candidates.values()] == [{}, {}]
 
 
 # --- compare
