@@ -12,6 +12,7 @@ import click
 
 from lib.cli import loop, ruler, runs, study, train
 from lib.files import RULER, Exit, OneLine
+from lib.lab.show import visible
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         code = exit_code(error)
         if code is None:
             raise
-        click.echo(f"notch: {error}", err=True)
+        click.echo(f"notch: {visible(str(error))}", err=True)
         sys.exit(code)
 
 
