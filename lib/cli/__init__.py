@@ -63,4 +63,6 @@ def exit_code(error: Exception) -> Exit | None:
     """The exit code of an expected error; None for one that is a defect of notch."""
     if isinstance(error, OneLine):
         return error.exit
-    return Exit.RUN_FAILED if isinstance(error, OSError) else None
+    if isinstance(error, OSError):
+        return Exit.RUN_FAILED
+    return None

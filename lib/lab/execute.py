@@ -223,7 +223,9 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
     record = done.record
     if error or record is None:
         # No error and no record either is a notebook that stopped without saying why.
-        status = "invalid" if error and error.name in INVALID else "crashed"
+        status = "crashed"
+        if error and error.name in INVALID:
+            status = "invalid"
         reason = without_paths(str(error or ""), model)
         record = runnable.record(status=status, error=reason, decision=Decision(status, status))
         rows = []

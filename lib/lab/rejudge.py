@@ -165,7 +165,9 @@ class Rejudged(Finding):
                 lines.append(f"- **{run}**: nothing was scored.")
                 continue
             judged = v["judged"]
-            least = f"{judged['detectable']:.3f}" if judged["detectable"] else "any difference"
+            least = "any difference"
+            if judged["detectable"]:
+                least = f"{judged['detectable']:.3f}"
             lines.append(
                 f"- **{run}**: {v['delta']:+.4f} (95 % {v['low']:+.3f} to {v['high']:+.3f}, p = {v['p']:.3g}). Arithmetic: "
                 f"{v['from_dropping']:+.4f} from one score fewer in the mean. Judgment: {judged['delta']:+.4f} "

@@ -65,7 +65,9 @@ class Plan:
     def after(self, entry: Entry) -> str:
         """Name of the entry that comes next, "" after the last."""
         following = self.entries[self.entries.index(entry) + 1 :]
-        return following[0].name if following else ""
+        if following:
+            return following[0].name
+        return ""
 
 
 @form(BadParameters, "plan")
@@ -142,7 +144,9 @@ def resolve(value: Any, adapter: Callable[[str, int | None], str]) -> Any:
         return adapter(value["run"], value.get("epoch"))
     if isinstance(value, dict):
         return {k: resolve(v, adapter) for k, v in value.items()}
-    return [resolve(v, adapter) for v in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [resolve(v, adapter) for v in value]
+    return value
 
 
 def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:

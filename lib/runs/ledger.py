@@ -146,7 +146,9 @@ class Ledger:
         same = [r for r in there if champion and r.attempt == champion.attempt]
         if same:
             return same[-1]
-        return there[-1] if there else None
+        if there:
+            return there[-1]
+        return None
 
     def looks(self, fingerprint: str | None = None) -> list[Record]:
         """Every look at the sealed gate, oldest first."""
@@ -175,7 +177,9 @@ class Ledger:
     def sees(self, fingerprint: str, sampled: bool = True) -> str:
         """The smallest gain that the keep rule finds in four of five runs, in one sentence: read it before you spend."""
         calibration = self.calibration(fingerprint)
-        gain = noise.detectable_in(calibration.found.as_dict(), sampled) if calibration else None
+        gain = None
+        if calibration:
+            gain = noise.detectable_in(calibration.found.as_dict(), sampled)
         if calibration is None or gain is None:
             return "Which gain this comparison can see is not measured yet: `notch calibrate`."
         if not gain:

@@ -366,7 +366,9 @@ class Record(Written):
     @property
     def drawn(self) -> bool:
         """Whether it drew its answers: what its calls did, or in older records what its decoding says."""
-        return bool(self.decoding.get("temp")) if self.sampled is None else self.sampled
+        if self.sampled is None:
+            return bool(self.decoding.get("temp"))
+        return self.sampled
 
     @property
     def scored(self) -> Scores:
@@ -378,7 +380,9 @@ class Record(Written):
     def error_name(self) -> str:
         """The class of the error that ended it, "" where none did: `error` holds it in front of the message."""
         name, colon, _ = self.error.partition(": ")
-        return name if colon and name.isidentifier() else ""
+        if colon and name.isidentifier():
+            return name
+        return ""
 
     @property
     def whole(self) -> bool:
@@ -427,12 +431,16 @@ KINDS: dict[str, type[Record]] = {
 
 def candidate_of(model: str, adapter: str) -> str:
     """A model as comparisons and charts name it."""
-    return f"{model} + {adapter}" if adapter else model
+    if adapter:
+        return f"{model} + {adapter}"
+    return model
 
 
 def record_of(plain: Any) -> Record:
     """A record of any kind from plain data. Raises BadRecord."""
-    kind = plain.get("kind") if isinstance(plain, dict) else None
+    kind = None
+    if isinstance(plain, dict):
+        kind = plain.get("kind")
     return KINDS.get(str(kind), Record).read(plain)
 
 
@@ -474,7 +482,9 @@ def setup_of(run: Any) -> Setup:
 
 
 def _plain_answer(answer: Answer | None) -> Json | None:
-    return {"title": answer.title, "questions": list(answer.questions)} if answer else None
+    if answer:
+        return {"title": answer.title, "questions": list(answer.questions)}
+    return None
 
 
 Answered = Annotated[InstanceOf[Answer] | None, _instance(Answer), PlainSerializer(_plain_answer)]
@@ -513,7 +523,9 @@ class CaseRow(Readings):
     def outcome(self) -> Outcome:
         if self.judgment is not None:
             return self.judgment
-        return NoAnswer(self.no_answer) if self.no_answer is not None else Unscored(self.unscored or "")
+        if self.no_answer is not None:
+            return NoAnswer(self.no_answer)
+        return Unscored(self.unscored or "")
 
 
 def qualities(rows: Iterable[CaseRow]) -> dict[str, float]:
@@ -530,6 +542,8 @@ class Result:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Json:
         data = {"schema": SCHEMA, "record": self.record.as_dict(), "cases": [dict(row) for row in self.cases]}
-        rows = "cases" if self.record.scores else "judgments"
+        rows = "judgments"
+        if self.record.scores:
+            rows = "cases"
         text = f"{len(self.cases)} {rows}, status {self.record.status}, fingerprint {self.record.fingerprint[:12]}"
         return {MIME: data, "text/plain": text, "text/markdown": f"Result record: {text}."}

@@ -82,7 +82,9 @@ def _judged_otherwise(
     if record.fingerprint != ruler.fingerprint(judge.identity):
         return ["the fingerprint is not that of this ruler and judge"]
     # Claude's replies are stored text and repeat exactly; the offline judge adds floats, in another order elsewhere.
-    within = NEAR if record.judge == "offline" else 0.0
+    within = 0.0
+    if record.judge == "offline":
+        within = NEAR
     wrong = []
     for row in cases:
         if row.judgment is None or row.answer is None:
