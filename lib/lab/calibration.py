@@ -144,6 +144,7 @@ class Calibration(Runnable):
             rows += calibrate.again(judges.of(repeat), pairs, repeat)
         rows += calibrate.placed(judges.of(0), self.cases)
         rows += calibrate.control(judges.of(0), self.base.ruler.gate(self.gate), self._others())
+        # Before the readings: what the last judge cost is known only when it has ended.
         judges._settle()
         findings = calibrate.readings(rows)
         findings |= calibrate.worlds(rows, findings["floors"], self.seed)

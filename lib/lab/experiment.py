@@ -113,6 +113,7 @@ class Experiment(Runnable):
         super().check()
         if self.useful and self.judge == "offline":
             raise BadParameters("useful is asked of judge 'claude' alone: offline it measured nothing")
+        # From cheap to dear: names and ranges first, weights and bank last.
         self.steps  # noqa: B018  builds, or says what is wrong
         self._decoding()
         load.check(self.model, self.adapter, self.folder)
@@ -200,6 +201,7 @@ class Experiment(Runnable):
         model = load.load(self.model, self.adapter, self.folder)
         loaded = clock.seconds
         cases = self.ruler.gate(self.gate)
+        # One judge serves every `run()` of this object, so what this one cost is a difference.
         before = self._paid()
         stages: dict[str, Cost] = {}
         states, answers, judging = self._answer_all(model, cases, stages)
@@ -225,6 +227,7 @@ class Experiment(Runnable):
         """What waited, with the missing judgments. Its answers are as they were, made by the code that the record names."""
         clock, before = Clock(), self._paid()
         case_by_id = {c.id: c for c in self.ruler.gate(self.gate)}
+        # Only these: what was judged was paid for, and a second opinion on it would be another measurement.
         missing = [row for row in rows if row.unscored is not None]
         pairs = [(case_by_id[row.case], row.answer) for row in missing if row.answer is not None]
         outcomes = self.the_judge.judge_all(pairs)
@@ -277,6 +280,7 @@ class Experiment(Runnable):
         states: list[State] = []
         answers: list[Answer | NoAnswer] = []
         judging: list[Any] = []
+        # In groups only beside a judge that waits for a network: one batch of all cases is fastest for the model alone.
         for at in range(0, len(cases), size):
             group = cases[at : at + size]
             group_states = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages)

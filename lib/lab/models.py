@@ -132,6 +132,7 @@ class Models(Runnable):
 
     def _ceiling(self) -> list[Row]:
         """Every gold answer judged as a candidate, where the judge costs nothing and is the one of the runs."""
+        # Of another era today's judge would set a ceiling that those runs were never measured against.
         if super().fingerprint != self.fingerprint:
             return []
         pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in self.ruler.gate("full") if c.gold]

@@ -108,6 +108,7 @@ class Rejudge(Runnable):
         rows = []
         if ledger.get(run).fingerprint == self.fingerprint:
             rows = [row_of("stored", r.case, r.outcome, run=run) for r in old]
+        # Both judge afresh: compared with what is stored, a second judging alone would look like the dimension.
         for part, judge in (("placebo", self.the_judge), ("blind", self.blind_judge)):
             judged = dict(zip((c.id for c, _ in pairs), judge.judge_all(pairs), strict=True))
             rows += [row_of(part, r.case, judged.get(r.case, r.outcome), run=run) for r in old]

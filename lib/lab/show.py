@@ -18,6 +18,8 @@ NOTHING = "Nothing here yet."
 LONGEST = 60  # letters of one argument of a step: a whole wording would hide the other columns
 # Columns whose heading is not their name.
 HEADS = {"id": "run", "wtl": "W/T/L", "interval": "95 %", "non_redundancy": "non-redundancy"}
+# All but tab and line feed; and those that turn the direction of what follows.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # By a column's first word; other fractions have three decimals.
 FORMATS = {"delta": "+.3f", "predicted": "+.3f", "to": "+.3f", "seconds": ".1f", "calls": ".1f", "new": ".0f",
            "loss": ".4f", "dim": ".2f"}  # fmt: skip
@@ -47,6 +49,15 @@ def cell(text: str) -> str:
     for a, b in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("[", "\\["), ("`", "'"), ("$", "\\$")):
         flat = flat.replace(a, b)
     return flat
+
+
+def visible(text: str) -> str:
+    """Text whose control characters, which a terminal would obey, are written out; as JSON spells them.
+
+    >>> visible("a\\x1b[2J" + chr(0x202E) + " é\\n")
+    'a\\\\u001b[2J\\\\u202e é\\n'
+    """
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def folder_name(text: str, letters: int = 40) -> str:

@@ -201,6 +201,7 @@ def run(plan: Plan, folder: Path, workers: int = 1, scheduler: str = "") -> Iter
     they are sealed, and decided on, here and in the order of the plan all the same. Raises Unfinished where the judge gave
     not one judgment: the next rows would fare no better. Raises NoWorker.
     """
+    # All of it before any of it: a typing error in the last row shows now and not after hours.
     check(plan, folder)
     execute.prepare(folder)
     with workers_of(workers, scheduler) as pool:

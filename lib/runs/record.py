@@ -67,6 +67,7 @@ class Written(BaseModel):
 class Partial(Written):
     """What is not known is absent, in the file too."""
 
+    # A default that nobody measured must not look like a measurement in the file.
     @model_serializer(mode="wrap")
     def _given(self, serialize: Any) -> Json:
         return {name: value for name, value in serialize(self).items() if name in self.model_fields_set}
@@ -106,6 +107,7 @@ def _instance(make: Any) -> BeforeValidator:
     """Plain data into a dataclass of the measure, its numbers as they are: 1 and 1.0 are two texts of JSON."""
     known = {f.name for f in fields(make)}
 
+    # Not by pydantic, which would make 1.0 of 1 and so another text: seals are over bytes.
     def build(value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
