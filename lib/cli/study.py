@@ -11,6 +11,7 @@ import click
 
 from lib.cli.options import PARAMETERS, RUNS, SEALED_RUNS, line, say_report, values
 from lib.files import ROOT, Exit
+from lib.lab.show import visible
 
 if TYPE_CHECKING:
     from lib.runs.record import Record
@@ -58,7 +59,8 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str) -> 
             if progress.state == "ran" and progress.record:
                 bar.write(line(progress.record))
             else:
-                bar.write(f"{progress.entry.name}: {progress.message or 'is sealed already'}")
+                name = " ".join(progress.entry.name.split())  # a line break in it would pose as another line
+                bar.write(visible(f"{name}: {progress.message or 'is sealed already'}"))
             if progress.entry.name not in entries:
                 bar.update()
             entries.add(progress.entry.name)
@@ -77,7 +79,9 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str) -> 
         click.echo(tables.reproduction(here, there) or "no run of runs/ to compare with")
     if report:
         say_report(runs)
-    return Exit.RUN_FAILED if crashed or unfinished else Exit.OK
+    if crashed or unfinished:
+        return Exit.RUN_FAILED
+    return Exit.OK
 
 
 @click.command()

@@ -170,10 +170,10 @@ def limits(ledger: Ledger) -> Markdown:
     models = sorted({*ran.model} - {""})
     if not models:
         return bullets([], "Nothing was measured, so nothing is claimed.")
-    small = "one small model" if len(models) == 1 else f"{len(models)} models"
-    lines = [
-        f"{small[0].upper()}{small[1:]} ({', '.join(models)}), one job, thirty tasks; nothing here says how another job would go."
-    ]
+    small = f"{len(models)} models"
+    if len(models) == 1:
+        small = "One small model"
+    lines = [f"{small} ({', '.join(models)}), one job, thirty tasks; nothing here says how another job would go."]
     if "smollm2" in models:
         lines.append(
             "The question was asked about a model of 3 billion parameters; it stays open until somebody runs one."
@@ -188,8 +188,10 @@ def limits(ledger: Ledger) -> Markdown:
 def climb(ledger: Ledger) -> Markdown:
     """The climb in words: what moved the champion and by how much, and what a rule of luck would have called the best."""
     era = Era.latest(ledger)
-    if len(era.climb) < 2:
-        return Markdown("One run is no climb." if len(era.climb) else "There is no run on the full gate yet.")
+    if era.climb.empty:
+        return Markdown("There is no run on the full gate yet.")
+    if len(era.climb) == 1:
+        return Markdown("One run is no climb.")
     if era.kept.empty:
         return Markdown(f"None of {plural(len(era.climb), 'run')} was kept.")
     first = era.climb.iloc[0]
