@@ -89,6 +89,8 @@ above it, and tests/test_order.py holds that.
     lab.kernel                  papermill: a notebook executed in a kernel of this Python
     lab.execute                 papermill: notebook + parameters -> a sealed run
     lab.bases                   the runs that a comparison of models needs, and a new base beside the old
+    lab.orders                  a row that another machine executes
+    lab.workers                 rows in kernels here, or on the workers of a Dask cluster
     lab.study                   a plan of experiments, resumable
     loop.events                 the loop's own log
     loop.guard                  the measure out of reach
@@ -111,7 +113,10 @@ above it, and tests/test_order.py holds that.
     report.trained              what training gave, beside the base, imitation and prompting -> tables
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.answer               the question answered in sentences, and the figures that they stand on
+    report.paths                what follows: three paths, a recommendation, how to do it all again
+    report.drawing              the canvas of a figure, and the figure as SVG with links
     report.figures              a table -> a figure
+    report.effects              what each change did, at what cost, on which tasks -> figures
     report.tiles                every run as a small diagram
     report.run_page             what stands around a run's notebook on its page
     report.run_table            every run searched and sorted, two case by case
@@ -167,7 +172,9 @@ _HOME = {
     "explore": "lib.desk",
     "figures": "lib.report",
     "levers": "lib.report",
+    "effects": "lib.report",
     "measured": "lib.report",
+    "paths": "lib.report",
     "panel": "lib.desk",
     "tables": "lib.report",
     "tiles": "lib.report",

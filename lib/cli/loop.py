@@ -17,6 +17,7 @@ import click
 
 from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, folder_of, line, say_report, values
 from lib.files import Exit
+from lib.lab.show import visible
 
 shown = partial(click.option, show_default=True)
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
@@ -158,7 +159,7 @@ def _follow(work: Any) -> int:
             ran += 1
             click.echo(f"{progress.message:9} {line(progress.record)}")
         elif progress.what != "idle":
-            click.echo(f"{progress.what:9} {progress.message}")
+            click.echo(visible(f"{progress.what:9} {progress.message}"))
         live.show(len(sealed_folders(work.folder)), f"{progress.what} {progress.message}", bool(progress.record))
     live.end(f"{ran} runs")
     click.echo(f"{ran} runs in {time.time() - began:.0f} s")
@@ -211,9 +212,10 @@ def log(runs: Path, steer_folder: Path | None, parameters: Any, as_json: bool) -
     view = view_of(runs, where, parameters)
     waiting = shown(next_run.waiting(view, next_run.Rules(), steering.queued(where)))
     if as_json:
-        click.echo(json.dumps({**view.plain, "waiting": waiting}, indent=1, ensure_ascii=False))
+        text = json.dumps({**view.plain, "waiting": waiting}, indent=1, ensure_ascii=False) + "\n"
     else:
-        click.echo(as_text(view, waiting), nl=False)
+        text = as_text(view, waiting)
+    click.echo(visible(text), nl=False)
     return Exit.OK
 
 

@@ -11,6 +11,7 @@ import click
 
 from lib.cli.options import PARAMETERS, RUNS, SEALED_RUNS, line, say_report, values
 from lib.files import ROOT, Exit
+from lib.lab.show import visible
 
 if TYPE_CHECKING:
     from lib.runs.record import Record
@@ -27,29 +28,39 @@ if TYPE_CHECKING:
     show_default=True,
     help="Notebooks executed at a time; they are sealed in the order of the plan all the same.",
 )
-def study(plan: str, runs: Path, report: bool, workers: int) -> int:
+@click.option(
+    "--scheduler",
+    default="",
+    metavar="ADDRESS",
+    help="Execute them on the workers of a Dask cluster instead (tcp://...).",
+)
+def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str) -> int:
     """Run a plan (a file, or a name in notebooks/plans). A second call runs only what is missing."""
     from tqdm import tqdm
 
     from lib.lab import study as studies
+    from lib.lab.base import BadParameters
     from lib.report import site, tables
     from lib.report.live import Live
     from lib.runs.ledger import Ledger
 
+    if scheduler and workers > 1:
+        raise BadParameters("--workers is for this machine and --scheduler for a cluster; give one of them")
     the_plan = studies.read(plan)
     began, ran, crashed, unfinished = time.time(), 0, 0, 0
     live = Live(runs, site.page_path(runs, "live"), the_plan.name, len(the_plan.entries))
     live.show(0, the_plan.entries[0].name)
     entries: set[str] = set()  # a look at the sealed gate can report twice
     with tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
-        for progress in studies.run(the_plan, runs, workers):
+        for progress in studies.run(the_plan, runs, workers, scheduler):
             ran += progress.state == "ran"
             crashed += progress.state == "crashed"
             unfinished += progress.state == "unfinished"
             if progress.state == "ran" and progress.record:
                 bar.write(line(progress.record))
             else:
-                bar.write(f"{progress.entry.name}: {progress.message or 'is sealed already'}")
+                name = " ".join(progress.entry.name.split())  # a line break in it would pose as another line
+                bar.write(visible(f"{name}: {progress.message or 'is sealed already'}"))
             if progress.entry.name not in entries:
                 bar.update()
             entries.add(progress.entry.name)
@@ -68,7 +79,9 @@ def study(plan: str, runs: Path, report: bool, workers: int) -> int:
         click.echo(tables.reproduction(here, there) or "no run of runs/ to compare with")
     if report:
         say_report(runs)
-    return Exit.RUN_FAILED if crashed or unfinished else Exit.OK
+    if crashed or unfinished:
+        return Exit.RUN_FAILED
+    return Exit.OK
 
 
 @click.command()

@@ -25,7 +25,7 @@ from lib.loop import training_requests as requests
 from lib.loop.events import Event, Events
 from lib.loop.loop import REQUESTS
 from lib.report import figures, levers, tables
-from lib.report.figures import Picture
+from lib.report.drawing import Picture
 from lib.runs.ledger import Ledger
 
 SHOWN = 12  # events in the list

@@ -10,7 +10,7 @@ import ast
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from lib.lab import kernel
 from lib.lab.base import BadParameters, Runnable
 from lib.lab.calibration import Calibration
 from lib.lab.experiment import LOOK, Experiment
+from lib.lab.kernel import Fault
 from lib.lab.models import Models
 from lib.lab.rejudge import Rejudge
 from lib.lab.show import folder_name
@@ -44,14 +45,15 @@ from lib.runs.secrets import held, is_secret
 from lib.runs.verify import recomputed
 
 CONFIRM = "12_confirm"
-INVALID = (WrongModel.__name__, Tampered.__name__)  # errors after which nothing of a run counts
+# Another model judged than was asked, or the measure was touched: nothing of such a run counts.
+INVALID = (WrongModel.__name__, Tampered.__name__)
 DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
 TEMPLATES = {
     "10_experiment": "experiment", "11_train": "train", "12_confirm": "confirm", "13_rejudge": "rejudge",
     "14_calibrate": "calibrate", "15_models": "models",
 }  # fmt: skip
-# Record (None where the notebook has none) and rows of cases -> what is wrong, "" if nothing.
-Check = Callable[[Record | None, list[CaseRow]], str]
+# Record (None where the notebook has none) and rows of cases -> what is wrong, None if nothing is.
+Check = Callable[[Record | None, list[CaseRow]], Exception | None]
 MAKERS: dict[str, type[Runnable]] = {
     "experiment": Experiment, "confirm": Experiment, "calibrate": Calibration, "rejudge": Rejudge,
     "train": Training, "models": Models,
@@ -117,6 +119,7 @@ def accept(name: str, parameters: Json, folder: Path | None = None) -> Runnable:
 
     Raises BadParameters, BadPipeline, NoModel, Leak, BadRuler or Tampered; nothing is written.
     """
+    # The same object that the notebook will make: what it would refuse is refused before a kernel costs anything.
     values = {**known(name, parameters), **parameters}
     return MAKERS[TEMPLATES[name]](**values, kind=TEMPLATES[name], folder=folder).check()
 
@@ -140,13 +143,14 @@ def known(name: str, parameters: Json) -> Json:
 
 @dataclass(frozen=True)
 class Executed:
-    """A notebook as a kernel left it. `error` is what stopped it, "" where nothing did."""
+    """A notebook as a kernel left it."""
 
     runnable: Runnable
     notebook: Json
-    error: str
+    error: Fault | None = None  # what stopped it
     record: Record | None = None  # None where it stopped
     cases: list[CaseRow] = field(default_factory=list)
+    files: dict[str, bytes] | None = None  # for the seal, of a run on another machine; None: they are here
 
 
 def run(
@@ -168,8 +172,9 @@ def run(
     prepare(folder)
     done = carry_out(name, parameters, runnable, environment)
     if check:
-        error = check(done.record, done.cases) or done.error
-        done = Executed(runnable, done.notebook, error, done.record, done.cases)
+        wrong = check(done.record, done.cases)
+        if wrong:
+            done = replace(done, error=Fault(type(wrong).__name__, str(wrong)))
     return adopt(done, slug or runnable.slug, beside)
 
 
@@ -191,14 +196,20 @@ def carry_out(
     variables = {"NOTCH_RUNS": str(runnable.runs_folder.resolve()), **(environment or {})}
     if name == CONFIRM:
         variables[LOOK] = "1"  # what a look at the sealed gate sees is sealed, and so counted
-    notebook, error = kernel.execute(template(name), parameters, variables, running=running)
+    return concluded(runnable, *kernel.execute(template(name), parameters, variables, running=running))
+
+
+def concluded(
+    runnable: Runnable, notebook: Json, error: Fault | None, files: dict[str, bytes] | None = None
+) -> Executed:
+    """A notebook as it came out of a kernel, with the result that it holds."""
     error = error or kernel.fault(notebook)
     if error:
         return Executed(runnable, notebook, error)
     try:
-        return Executed(runnable, notebook, "", *_result(notebook))
+        return Executed(runnable, notebook, None, *_result(notebook), files)
     except BadRecord as wrong:
-        return Executed(runnable, notebook, f"BadRecord: {wrong}")
+        return Executed(runnable, notebook, Fault(type(wrong).__name__, str(wrong)))
 
 
 def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, once: bool = False) -> Record:
@@ -211,8 +222,12 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
     folder, model = runnable.runs_folder, runnable.model
     record = done.record
     if error or record is None:
-        status = _status(error)
-        record = runnable.record(status=status, error=without_paths(error, model), decision=Decision(status, status))
+        # No error and no record either is a notebook that stopped without saying why.
+        status = "crashed"
+        if error and error.name in INVALID:
+            status = "invalid"
+        reason = without_paths(str(error or ""), model)
+        record = runnable.record(status=status, error=reason, decision=Decision(status, status))
         rows = []
     elif lacks_judgments(record, rows):
         pending.keep(folder, record, rows)
@@ -228,6 +243,7 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
         if once and (same := ledger.by_key(record.key)):
             raise Sealed(same)
         named = record.revised(id=run, slug=slug)
+        # With the lock held no other run can come between: the decision that is sealed is the one that holds.
         if not error and record.kind in DECIDED:
             named = _decide_again(notebook, named, rows, ledger)
         final.append(named)
@@ -235,13 +251,16 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
         sealed_notebook = tidy(notebook, cases, model).encode()
         return {"record.json": (without_paths(text, model) + "\n").encode(), "experiment.ipynb": sealed_notebook}
 
-    own = {} if error else runnable.files(record)
+    own = done.files
+    if own is None:
+        own = {} if error else runnable.files(record)
     try:
         run = seal(folder, slug, {"cases.jsonl": cases, **own, **(beside or {})}, finish)
     except Sealed as other:
         return other.record
     if error:
-        raise RunFailed(f"run {run} crashed and is sealed as it is: {without_paths(error, model)}", run)
+        raise RunFailed(f"run {run} crashed and is sealed as it is: {without_paths(str(error), model)}", run)
+    # Only now that it is sealed: a kill before this line leaves what waits, and no answer is ever lost.
     pending.clear(folder, record.key)
     runnable.clear()
     return final[0]
@@ -278,16 +297,12 @@ def _refuse_secrets(notebook: Json, slug: str, folder: Path, *parts: Any) -> Non
     kept = folder / f".refused-{slug}.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(kept, json.dumps(notebook, indent=1, ensure_ascii=False))
+    # It holds a secret, and it was paid for: whoever ran it can mend it, and nobody else can read it.
     kept.chmod(0o600)
     raise BadParameters(
         f"what ran holds the value of {name}, so nothing was sealed. The notebook is kept: take it out of {kept} and "
         "call `notch seal` on that file"
     )
-
-
-def _status(error: str) -> str:
-    """Another model judged than was asked, or the measure was touched: nothing of such a run counts."""
-    return "invalid" if error.partition(": ")[0] in INVALID else "crashed"
 
 
 def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Record:
@@ -318,7 +333,7 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         raise BadParameters(f"{path}: {unsound[0]} does not follow from its judgments; not sealed")
     if experiment.fingerprint != record.fingerprint:
         raise BadParameters(f"{path}: made with another ruler or judge ({record.fingerprint[:12]}), not sealed here")
-    return adopt(Executed(experiment, notebook, "", record, rows), slug or path.stem)
+    return adopt(Executed(experiment, notebook, None, record, rows), slug or path.stem)
 
 
 def _result(notebook: Json) -> tuple[Record, list[CaseRow]]:
@@ -332,6 +347,7 @@ def _result(notebook: Json) -> tuple[Record, list[CaseRow]]:
 
 def tidy(notebook: Json, cases: bytes, model: str = "") -> str:
     """The notebook as it is sealed: no timings, no random ids, no paths of this machine; cases by their hash."""
+    # Two runs that did the same are the same bytes, so that a diff of two notebooks shows what they found.
     for number, cell in enumerate(notebook["cells"]):
         cell["id"] = f"cell-{number:02d}"
         cell["metadata"] = {"tags": cell["metadata"]["tags"]} if cell["metadata"].get("tags") else {}
@@ -352,5 +368,5 @@ def render(path: Path, out: Path, folder: Path, cwd: Path | None = None) -> None
     notebook, error = kernel.execute(path, {}, {"NOTCH_RUNS": str(folder.resolve())}, cwd=cwd)
     error = error or kernel.fault(notebook, results=0)
     if error:
-        raise RunFailed(f"{path.name}: {without_paths(error)}")
+        raise RunFailed(f"{path.name}: {without_paths(str(error))}")
     write_atomic(out, tidy(notebook, b""))

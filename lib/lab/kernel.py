@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,20 @@ from lib.runs.record import MIME, Json
 
 # s for a finished cell's last output; papermill's 4 s crashed a training while the machine stood still
 PATIENCE = 120
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What stopped a notebook. The kernel sends the name of an error's class apart from its message, so what becomes of
+    a run is decided by the one and people read the other."""
+
+    name: str  # of the error's class; "" where nothing was raised
+    message: str
+
+    def __str__(self) -> str:
+        if not self.name:
+            return self.message
+        return f"{self.name}: {self.message}"[:400]
 
 
 class NoKernel(OneLine):
@@ -36,8 +51,8 @@ def execute(
     timeout: float | None = None,
     cwd: Path | None = None,
     running: set[int] | None = None,
-) -> tuple[Json, str]:
-    """Run a notebook, in `cwd` or here. Returns it as it came out, and what stopped it ("" if nothing).
+) -> tuple[Json, Fault | None]:
+    """Run a notebook, in `cwd` or here. Returns it as it came out, and what stopped it, None if nothing did.
 
     `environment` is for the kernel alone, beside that of this process. The kernel's process id is put into `running`.
     Raises NoKernel, and OSError where the machine is at fault (a full disk, say).
@@ -49,7 +64,8 @@ def execute(
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    error, begun = "", []
+    error: Fault | None = None
+    begun: list[Any] = []
     # Sockets live under /tmp: macOS temp paths are longer than a socket name may be.
     with tempfile.TemporaryDirectory(prefix="notch-", dir="/tmp") as temp:
         out = Path(temp) / "out.ipynb"
@@ -95,26 +111,27 @@ def _manager(folder: str, environment: Mapping[str, str], running: set[int] | No
     return type("KernelOverIPC", (Manager,), {"transport": "ipc", "ip": os.path.join(folder, "k")})
 
 
-def _in_short(failed: Exception) -> str:
-    if hasattr(failed, "ename") and hasattr(
-        failed, "evalue"
-    ):  # papermill's own error is about the notebook's: that is the one to know
-        return f"{failed.ename}: {' '.join(str(failed.evalue).split())}"[:400]
+def _in_short(failed: Exception) -> Fault:
+    # papermill's own error is about the notebook's: that is the one to know.
+    if hasattr(failed, "ename") and hasattr(failed, "evalue"):
+        return Fault(failed.ename, " ".join(str(failed.evalue).split()))
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(failed)).splitlines() if line.strip(" -")]
-    last = lines[-1] if lines else ""
-    return f"{type(failed).__name__}: {last}"[:400]
+    # Of what is drawn around a traceback the last line is the one that says something.
+    return Fault(type(failed).__name__, lines[-1] if lines else "")
 
 
-def fault(notebook: Json, results: int = 1) -> str:
-    """What is wrong with an executed notebook, "" if nothing: errors, cells that never ran, another number of results."""
+def fault(notebook: Json, results: int = 1) -> Fault | None:
+    """What is wrong with an executed notebook, None if nothing: an error, a cell that never ran, another number of results."""
     count = 0
     for cell in notebook["cells"]:
         if cell["cell_type"] != "code":
             continue
         for output in cell["outputs"]:
             if output["output_type"] == "error":
-                return f"{output['ename']}: {output['evalue']}"[:400]
+                return Fault(output["ename"], output["evalue"])
             count += MIME in output.get("data", {})
         if "".join(cell["source"]).strip() and cell["execution_count"] is None:
-            return "a cell never ran: the kernel died or was stopped"
-    return "" if count == results else f"{count} result records instead of {results or 'none'}"
+            return Fault("", "a cell never ran: the kernel died or was stopped")
+    if count == results:
+        return None
+    return Fault("", f"{count} result records instead of {results or 'none'}")

@@ -18,6 +18,8 @@ NOTHING = "Nothing here yet."
 LONGEST = 60  # letters of one argument of a step: a whole wording would hide the other columns
 # Columns whose heading is not their name.
 HEADS = {"id": "run", "wtl": "W/T/L", "interval": "95 %", "non_redundancy": "non-redundancy"}
+# All but tab and line feed; and those that turn the direction of what follows.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # By a column's first word; other fractions have three decimals.
 FORMATS = {"delta": "+.3f", "predicted": "+.3f", "to": "+.3f", "seconds": ".1f", "calls": ".1f", "new": ".0f",
            "loss": ".4f", "dim": ".2f"}  # fmt: skip
@@ -47,6 +49,15 @@ def cell(text: str) -> str:
     for a, b in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("[", "\\["), ("`", "'"), ("$", "\\$")):
         flat = flat.replace(a, b)
     return flat
+
+
+def visible(text: str) -> str:
+    """Text whose control characters, which a terminal would obey, are written out; as JSON spells them.
+
+    >>> visible("a\\x1b[2J" + chr(0x202E) + " é\\n")
+    'a\\\\u001b[2J\\\\u202e é\\n'
+    """
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def folder_name(text: str, letters: int = 40) -> str:
@@ -80,7 +91,9 @@ def spelled(plain: Any) -> str:
         return " → ".join(map(spelled, plain))
     arguments = [f"{k}={textwrap.shorten(str(v), LONGEST, placeholder=' …')}" for k, v in plain.items() if k != "step"]
     head, rest = str(plain.get("step", "")), ", ".join(arguments)
-    return f"{head}({rest})" if head and rest else head or rest
+    if head and rest:
+        return f"{head}({rest})"
+    return head or rest
 
 
 def candidate_name(candidate: str) -> str:
@@ -111,7 +124,9 @@ def interval(low: float | None, high: float | None, sign: str = "+") -> str:
     >>> interval(-0.01, 0.25), interval(0.1, 0.2, "")
     ('-0.010\\xa0to\\xa0+0.250', '0.100\\xa0to\\xa00.200')
     """
-    return f"{low:{sign}.3f}\u00a0to\u00a0{high:{sign}.3f}" if low is not None and low == low else ""
+    if low is not None and low == low:
+        return f"{low:{sign}.3f}\u00a0to\u00a0{high:{sign}.3f}"
+    return ""
 
 
 def number(value: Any, column: str = "") -> str:
@@ -124,7 +139,9 @@ def number(value: Any, column: str = "") -> str:
     if value is None or value != value:
         return ""
     if kind == "p" and not isinstance(value, str):
-        return f"{value:.3g}" if value >= 1e-4 else "<0.0001"
+        if value >= 1e-4:
+            return f"{value:.3g}"
+        return "<0.0001"
     if isinstance(value, float) or (kind in ("delta", "predicted", "to") and not isinstance(value, str)):
         return f"{value:{FORMATS.get(kind, '.3f')}}"
     return re.sub(r"(?<!\\)\|", r"\\|", str(value))  # `cell` may have escaped it already
@@ -137,7 +154,9 @@ def chance(p: float | None) -> str:
     ('p = 0.0208', 'p <0.0001')
     """
     text = number(p, "p")
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
+    if text.startswith("<"):
+        return f"p {text}"
+    return f"p = {text}"
 
 
 def grid(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

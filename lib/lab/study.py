@@ -6,13 +6,8 @@ is no other state than the runs. Does not know what a run does.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +20,8 @@ from lib.lab import bases, execute
 from lib.lab.base import BadParameters, Runnable
 from lib.lab.execute import Executed, RunFailed, Unfinished
 from lib.lab.rejudge import Rejudge
+from lib.lab.workers import Cluster, Local, Row
+from lib.lab.workers import pool as workers_of
 from lib.runs.ledger import Ledger
 from lib.runs.record import Json, Record
 
@@ -68,7 +65,9 @@ class Plan:
     def after(self, entry: Entry) -> str:
         """Name of the entry that comes next, "" after the last."""
         following = self.entries[self.entries.index(entry) + 1 :]
-        return following[0].name if following else ""
+        if following:
+            return following[0].name
+        return ""
 
 
 @form(BadParameters, "plan")
@@ -145,7 +144,9 @@ def resolve(value: Any, adapter: Callable[[str, int | None], str]) -> Any:
         return adapter(value["run"], value.get("epoch"))
     if isinstance(value, dict):
         return {k: resolve(v, adapter) for k, v in value.items()}
-    return [resolve(v, adapter) for v in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [resolve(v, adapter) for v in value]
+    return value
 
 
 def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:
@@ -197,67 +198,33 @@ class Progress:
     message: str = ""
 
 
-class Workers:
-    """Up to `count` notebooks executed at a time, each in a kernel of its own. Leaving the block ends what still runs."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._threads = ThreadPoolExecutor(count)
-        self._kernels: dict[Future[Executed], set[int]] = {}  # process ids of the kernels that run
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        # A thread may be about to start its kernel, so one round is not enough.
-        while any(not future.done() for future in self._kernels):
-            for kernel in [pid for future, pids in self._kernels.items() if not future.done() for pid in pids]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(kernel, signal.SIGKILL)
-            time.sleep(0.05)
-
-    def start(self, template: str, parameters: Json, runnable: Runnable) -> Future[Executed]:
-        """Begin to execute a template; the future gives, or raises, what `execute.carry_out` does."""
-        kernels: set[int] = set()
-        future = self._threads.submit(self._one, template, parameters, runnable, kernels)
-        self._kernels[future] = kernels
-        return future
-
-    def _one(self, template: str, parameters: Json, runnable: Runnable, kernels: set[int]) -> Executed:
-        try:
-            return execute.carry_out(template, parameters, runnable, running=kernels)
-        finally:
-            kernels.clear()
-            asyncio.get_event_loop().close()  # that the kernel's client left to this thread
-
-
-def run(plan: Plan, folder: Path, workers: int = 1) -> Iterator[Progress]:
+def run(plan: Plan, folder: Path, workers: int = 1, scheduler: str = "") -> Iterator[Progress]:
     """Run what is missing of a plan, yielding after each entry. A crashed run is reported and the plan goes on.
 
-    With several workers the notebooks of coming entries are executed ahead; they are sealed, and decided on, in the order
-    of the plan all the same. Raises Unfinished where the judge gave not one judgment: the next rows would fare no better.
+    With several workers, here or on the Dask cluster of `scheduler`, the notebooks of coming entries are executed ahead;
+    they are sealed, and decided on, here and in the order of the plan all the same. Raises Unfinished where the judge gave
+    not one judgment: the next rows would fare no better. Raises NoWorker.
     """
+    # All of it before any of it: a typing error in the last row shows now and not after hours.
     check(plan, folder)
     execute.prepare(folder)
-    with Workers(workers) as pool:
+    with workers_of(workers, scheduler) as pool:
         yield from _Course(plan, folder, pool).entries()
 
 
 class _Course:
     """A plan on its way: the ids of the rows that are sealed, and what is executed ahead of its place."""
 
-    def __init__(self, plan: Plan, folder: Path, pool: Workers) -> None:
+    def __init__(self, plan: Plan, folder: Path, pool: Local | Cluster) -> None:
         self.plan, self.folder, self.pool = plan, folder, pool
         self.ids: dict[str, str] = {}
-        self.ahead: dict[str, Future[Executed]] = {}
+        self.ahead: dict[str, Future[Executed] | Row | None] = {}  # None: for this process, at its turn
         self._keys: set[str] = set()  # of what is executed ahead
 
     def entries(self) -> Iterator[Progress]:
         for place, entry in enumerate(self.plan.entries):
             ledger = Ledger.read(self.folder)
-            if self.pool.count > 1:
-                self._look_ahead(self.plan.entries[place : place + 2 * self.pool.count], ledger)
+            self._look_ahead(self.plan.entries[place : place + self.pool.ahead], ledger)
             try:
                 if entry.confirm:
                     yield from confirm(ledger, entry)

@@ -90,8 +90,8 @@ class Watch:
             faults += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
         return faults or (verify_ledger(self.folder) if self.folder.exists() else [])
 
-    def run_check(self, record: Record | None, cases: list[CaseRow]) -> str:
-        """What is wrong with a run that was executed and is not sealed yet, "" if nothing."""
+    def run_check(self, record: Record | None, cases: list[CaseRow]) -> Tampered | None:
+        """What is wrong with a run that was executed and is not sealed yet, None if nothing is."""
         try:
             self.check()
             # In a process of its own: a step could have reached into this one's memory.
@@ -99,8 +99,8 @@ class Watch:
                 _raise(rescore.check(record, cases, self.folder)[:3])
         except Tampered as error:
             self.tampered = error
-            return f"{type(error).__name__}: {error}"
-        return ""
+            return error
+        return None
 
     def final(self) -> None:
         """Everything, scores too. Raises Tampered."""

@@ -316,7 +316,7 @@ class Loop:
         if record.status not in ("crashed", "invalid"):
             self._crashes = 0
         lowered = next_run.cap(parameters) < next_run.cap(action.parameters)
-        if lowered and next_run.error_kind(record) == BudgetSpent.__name__:
+        if lowered and record.error_name == BudgetSpent.__name__:
             # Less is left than one more call may cost: another run would end the same way.
             yield self._nothing(f"what is left of ${view.limits.dollars:.2f} pays no further call of the judge")
         learnt = lessons.sections(Ledger.read(self.folder), self.fingerprint)

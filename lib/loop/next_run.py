@@ -148,12 +148,7 @@ def spoilt(record: Record) -> bool:
 
 def limited(record: Record) -> bool:
     """Whether a run stopped because the API would not answer now: somebody's usage limit or outage, not a defect."""
-    return error_kind(record) == NotAnswered.__name__
-
-
-def error_kind(record: Record) -> str:
-    """The class of the error that ended a run, "" where none did."""
-    return record.error.partition(": ")[0]
+    return record.error_name == NotAnswered.__name__
 
 
 def _reference(view: View, champion: Record) -> Action | None:

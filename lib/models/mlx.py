@@ -33,6 +33,8 @@ from lib.models.prefixes import Prefixes
 
 DEFAULT = "smollm2"  # the subject that needs no hub, no key and no GPU
 CAN = Capabilities(logprobs=True, grammar=True, adapters=True)
+# A tokenizer that brings code of its own is refused; left open, transformers would ask whoever sits at the terminal.
+NO_CODE = {"trust_remote_code": False}
 MOST_ADAPTERS = 8  # kept on one base; an adapter that is asked for again is read again
 NAMES = (
     f"{DEFAULT}, toy, apple, stored:NAME, a claude-* id, an MLX folder, a GGUF file, or a hub id such as "
@@ -145,7 +147,7 @@ def check(name: str) -> None:
     from mlx_lm.utils import load_tokenizer
 
     try:
-        tokenizer = load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder, NO_CODE)
     except Exception as error:  # of transformers, which reads what anybody wrote
         raise NoModel(f"model {name!r}: its tokenizer cannot be loaded from {folder} ({one_line(error)})") from error
     Chat.of(tokenizer, name)
@@ -183,7 +185,7 @@ class MLXModel(Model):
         where = folder_of(name)
         adapter, self._runs = adapter_folder(adapter, name, runs) if adapter else "", runs
         try:
-            base, self.tokenizer, config = load(str(where), return_config=True)
+            base, self.tokenizer, config = load(str(where), tokenizer_config=NO_CODE, return_config=True)
         except Exception as error:
             raise NoModel(f"model {name!r} cannot be loaded from {where}: {one_line(error)}") from error
         # On a CPU kernels for 4 and 8 bit lose to float32 by a factor of 5; on a GPU the memory they save is speed.

@@ -1,108 +1,29 @@
-"""A table in, a figure out. The one owner of `matplotlib`.
+"""A table in, a figure out: one run, the climb, dimensions, models, training.
 
 Knows how runs are drawn: discards faint, keeps labelled, both curves, anchors as lines, alt text on every figure.
-Does not know where the numbers come from. Only the index notebooks save.
+Does not know where the numbers come from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from lib.files import NOTEBOOKS, ROOT, runs_folder, write_atomic
 from lib.lab.experiment import Experiment, Run
 from lib.lab.show import plural
 from lib.lab.training import Trained
 from lib.measure import calibrate
 from lib.measure.judge import Fields
 from lib.report import compared, tables, trained
+from lib.report.drawing import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, captions, dots, empty, picture
 from lib.report.era import Era, eras
 from lib.runs.ledger import Ledger
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-INK, FAINT, KEPT, PROVEN, ANCHOR = "#1a1a1a", "#b9b4ab", "#b5482a", "#2a6f5e", "#6b6b6b"
-
-
-def report_folder(runs: Path) -> Path:
-    """Where the report of a folder of runs is written.
-
-    `notebooks` for the project's own runs. Another `runs` has it beside itself, in the folder that it is the runs of; a
-    folder of any other name in one named after it: two folders side by side must not replace each other's report.
-    """
-    runs = runs.resolve()
-    if runs == ROOT / "runs":
-        return NOTEBOOKS
-    if runs.name == "runs":
-        return runs.parent
-    return runs.parent / f"{runs.name}-report"
-
-
-def figures_folder(runs: Path) -> Path:
-    """`figures` of the project for its own runs, else beside their report."""
-    folder = report_folder(runs)
-    if folder == NOTEBOOKS:
-        folder = ROOT
-    return folder / "figures"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure with its alt text; displays itself on a white ground."""
-
-    png: bytes
-    alt: str
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        import base64
-
-        data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}
-        return data, {"image/png": {"alt": self.alt}}
-
-    def save(self, name: str) -> Picture:
-        """Write the picture into the figures folder and return it."""
-        path = figures_folder(runs_folder()) / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, self.png)
-        return self
-
-
-def canvas(width: float = 8.0, height: float = 4.2, **grid: Any) -> tuple[Any, Any]:
-    """An empty figure in the house style and its axes, without pyplot (which costs half a second to import).
-
-    `grid` goes to matplotlib's `subplots`, where a figure has several axes.
-    """
-    from matplotlib import rcParams
-    from matplotlib.figure import Figure
-
-    rcParams.update({"font.size": 9, "legend.fontsize": 7, "legend.frameon": False})
-    rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
-    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
-    return figure, figure.subplots(**grid)
-
-
-def picture(figure: Any, alt: str) -> Picture:
-    """The figure as PNG: same drawing, same bytes."""
-    import io
-
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110, metadata={"Software": None})
-    return Picture(out.getvalue(), alt)
-
-
-def empty(what: str) -> Picture:
-    """A figure that says why nothing is drawn."""
-    figure, ax = canvas(8, 1)
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, what, ha="center", transform=ax.transAxes)
-    return picture(figure, f"An empty chart: {what}.")
-
+    from lib.report.drawing import Axes
 
 # --- one run -------------------------------------------------------------------------------------
 
@@ -184,8 +105,8 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes, bottom:
     table = table.assign(x=range(1, len(table) + 1))
     won, count = table.status == "kept", len(table)
     kept, others = table[won], table[~won]
-    ax.scatter(others.x, others.quality, s=18, color=FAINT, zorder=3, label="not kept")
-    ax.scatter(kept.x, kept.quality, s=34, color=KEPT, zorder=4, label="kept")
+    dots(ax, others.x, others.quality, list(others.id), FAINT, s=22, zorder=3, label="not kept")
+    dots(ax, kept.x, kept.quality, list(kept.id), KEPT, s=40, zorder=4, label="kept")
     ax.step(table.x, table.running, "--", where="post", color=FAINT, linewidth=1.2, label="running best, luck included")
     if table.champion.notna().any():
         ax.step(table.x, table.champion.astype(float), where="post", color=KEPT, linewidth=1.2,
@@ -251,6 +172,7 @@ def climb(ledger: Ledger) -> Picture:
         figure,
         f"Running-best chart over {plural(len(table), 'run')}: from {table.quality.iloc[0]:.3f}, the running best reaches "
         f"{last.running:.3f}, {held}{confirmed}. To read it against: {beside}.",
+        captions(ledger),
     )
 
 
@@ -292,7 +214,7 @@ def candidates(readings: Fields) -> Picture:
     for y, (run, base) in enumerate(zip(f.itertuples(), first, strict=True)):
         colour = INK if base else KEPT
         ax.plot([run.low, run.high], [y, y], color=colour, linewidth=2.4, alpha=0.4, solid_capstyle="butt")
-        ax.plot([run.quality], [y], "o", color=colour, markersize=6)
+        dots(ax, [run.quality], [y], [run.run], colour, s=36, zorder=3)
         ax.text(run.high + 0.01, y, f"{run.quality:.3f}", va="center", fontsize=8, color=colour)
         if base and y:
             ax.axhline(y - 0.5, color=FAINT, linewidth=0.6)
@@ -334,7 +256,7 @@ def training(ledger: Ledger) -> Picture:
     counts = [f", {n} pairs" if n else "" for n in f.pairs.fillna(0)]
     lines = [f"{m.label}{n}, epoch {m.epoch}: {m.quality:.3f}" for m, n in zip(f.itertuples(), counts, strict=True)]
     beside = f"beside the bare base at {base.quality:.3f}"
-    return picture(figure, f"Quality of {plural(len(f), 'adapter')} {beside}. {'; '.join(lines)}.")
+    return picture(figure, f"Quality of {plural(len(f), 'adapter')} {beside}. {'; '.join(lines)}.", captions(ledger))
 
 
 def draw_pairs(f: pd.DataFrame, ax: Axes) -> None:
@@ -345,8 +267,9 @@ def draw_pairs(f: pd.DataFrame, ax: Axes) -> None:
     palette = [KEPT, PROVEN, "#4a6fa5", "#8a6d3b", "#7a4a7d", INK]
     for i, (name, mine) in enumerate(f.sort_values("size", kind="stable").groupby("label", sort=False)):
         x = mine["size"].astype(float) * 1.03**i  # a little aside, so that intervals at one size stay apart
-        around, look = [mine.quality - mine.low, mine.high - mine.quality], {"color": palette[i % 6], "label": name}
-        ax.errorbar(x, mine.quality, yerr=around, fmt="osD^vP"[i % 6], markersize=5, linewidth=0.8, **look)
+        colour = palette[i % 6]
+        ax.vlines(x, mine.low, mine.high, color=colour, linewidth=0.8)
+        dots(ax, x, mine.quality, list(mine.id), colour, marker="osD^vP"[i % 6], s=25, zorder=3, label=name)
     sft = f[f.label == "SFT"]
     sft = sft[sft.epoch == sft.epoch.mode().max()]  # others of that size had another schedule
     line = sft.sort_values("size", kind="stable").drop_duplicates("size", keep="last")
@@ -367,7 +290,8 @@ def draw_epochs(f: pd.DataFrame, ax: Axes) -> None:
     for (_, mine), colour in zip(several.groupby("training", sort=False), palette, strict=False):
         mine = mine.sort_values("epoch", kind="stable")
         name = f"{mine.label.iloc[0]}, {mine.pairs.iloc[0]} pairs"
-        ax.plot(mine.epoch, mine.quality, "o-", color=colour, markersize=5, linewidth=1.2, label=name)
+        ax.plot(mine.epoch, mine.quality, color=colour, linewidth=1.2, label=name)
+        dots(ax, mine.epoch, mine.quality, list(mine.id), colour, s=25, zorder=3)
     ax.set(xticks=sorted({*several.epoch}) or [1], xlabel="epoch of the adapter")
     if len(several):
         ax.legend(loc="upper left")

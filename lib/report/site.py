@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import html as escape
+import os
+import re
 import sys
 from base64 import b64encode
 from functools import partial
@@ -19,7 +21,8 @@ from lib.lab.base import BadParameters
 from lib.lab.execute import render
 from lib.measure.ruler import Ruler
 from lib.report import run_page, run_table
-from lib.report.figures import figures_folder, report_folder
+from lib.report.drawing import ATTRIBUTES as DRAWN
+from lib.report.drawing import ELEMENTS, figures_folder, report_folder
 from lib.report.run_table import SCRIPT
 from lib.runs.ledger import Ledger
 
@@ -40,6 +43,8 @@ TAGS = frozenset(
     "h1 h2 h3 h4 h5 h6 p br hr div span em strong b i code pre blockquote ul ol li a table thead tbody tr th td "
     "details summary figure figcaption sub sup del".split()
 )
+# A link of a figure, which names the page of a run in the site.
+RUN_LINK = re.compile(r'href="(\d{4,}-[a-z0-9-]+)\.html"')
 ATTRIBUTES = {
     "*": ["id", "class", "title"],
     "a": ["href"],
@@ -76,7 +81,9 @@ def write(runs: Path, html: Path | None = None) -> None:
         else:
             # As in JupyterLab: a page in a folder of its own imports the code beside it.
             render(out, out, runs, out.parent)
-        write_atomic(target, page(out, links))
+        # No page of a run stands beside it here; the sealed notebook does.
+        sealed = os.path.relpath(runs, target.parent)
+        write_atomic(target, RUN_LINK.sub(rf'href="{sealed}/\1/experiment.ipynb"', page(out, links)))
     if html is not None:
         write_site(runs, html, names)
 
@@ -146,10 +153,11 @@ def _body(path: Path) -> str:
 
     # Sanitising keeps a model's text, or a hypothesis, from becoming a script of the page.
     exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=True)
-    exporter.register_filter("clean_html", partial(bleach.clean, tags=TAGS, attributes=ATTRIBUTES))
+    tags, attributes = TAGS | ELEMENTS, {**ATTRIBUTES, **{name: [*DRAWN] for name in ELEMENTS}}
+    exporter.register_filter("clean_html", partial(bleach.clean, tags=tags, attributes=attributes))
     notebook = nbformat.read(path, 4)
     for cell in notebook.cells:
-        cell.outputs = bounded(cell.get("outputs", []), path.name)
+        cell.outputs = [_inline(output, path) for output in bounded(cell.get("outputs", []), path.name)]
     return exporter.from_notebook_node(notebook)[0]
 
 
@@ -168,6 +176,16 @@ def bounded(outputs: list[Any], name: str) -> list[Any]:
         half = CELL_OUTPUTS // 2
         shown[half:-half] = [_note(f"{len(shown) - 2 * half} more outputs of this cell stand in {name}.")]
     return shown
+
+
+def _inline(output: Any, path: Path) -> Any:
+    """An output whose SVG stands in the page itself, sanitised as any text: the links inside an image cannot be followed."""
+    svg = output.get("data", {}).pop("image/svg+xml", "")
+    if svg:
+        if 'aria-label="' not in svg:
+            raise ValueError(f"{path}: a picture has no alt text")
+        output["data"]["text/html"] = f"<figure>{svg}</figure>"
+    return output
 
 
 def _note(text: str) -> Any:

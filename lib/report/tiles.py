@@ -1,7 +1,7 @@
-"""Every experiment at a glance: a tile a run, its pipeline stripped to bare structure.
+"""Every experiment at a glance: a tile for each run, its pipeline as a small process diagram, a link to the run.
 
-Knows how a pipeline becomes shapes: a row a step, a dot a model call, a square where no model is asked, a column of
-its own for the training of an adapter. Draws on the canvas of `lib.report.figures`.
+Knows how a pipeline becomes shapes: a row for each step, a dot for each model call, a square where no model is asked, a
+column of its own for the training of an adapter; the frame says what became of the run.
 """
 
 from __future__ import annotations
@@ -14,16 +14,22 @@ import pandas as pd
 from lib.agent.pipeline import BadPipeline
 from lib.agent.steps import build
 from lib.lab.show import plural
-from lib.report.figures import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, picture
+from lib.report.drawing import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, captions, picture, url
 from lib.report.levers import methods
 from lib.runs.ledger import Ledger
 
-ACROSS = 12  # tiles in a row: readable at the width of a page, and 80 runs are seven rows
+ACROSS = 10  # tiles in a row: a name of 16 letters is as wide as a tile
+LETTERS = 16
+TOP = 0.34  # of the first row, above the middle of a tile
 WIDEST = 5  # dots side by side; more calls are drawn as this many and counted in the table
 COLOURS = {"": "#4a6fa5", "sft": KEPT, "orpo": PROVEN, "grpo": "#8a6d3b", "gad": "#7a4a7d", "merge": "#5b8a8a"}
 NAMES = {"": "an unknown", "merge": "merged"}  # of methods that are no abbreviation
 SIZES = {"o": 14, "s": 14, "D": 20}
 KINDS = ("experiment", "train")
+# Colour, width and dashes of a frame by status: the difference must survive a print in grey.
+FRAMES = {"kept": (KEPT, 1.8, "-"), "indecisive": (ANCHOR, 0.8, "--"), "discarded": (FAINT, 0.8, "-"),
+          "reference": (FAINT, 0.4, "-")}  # fmt: skip
+BROKEN = (INK, 0.9, ":")
 
 
 class Mark(NamedTuple):
@@ -77,21 +83,33 @@ def _steps(run: Any) -> str:
 
 
 def draw(f: pd.DataFrame, ax: Any) -> None:
-    """A tile a run from left to right and top to bottom; kept runs have a red frame, others a faint one."""
+    """A tile for each run from left to right and top to bottom, each with its number and its name."""
     place = np.arange(len(f))
     f = f.assign(x=place % ACROSS, y=-(place // ACROSS))
-    for won, colour, width in ((True, KEPT, 1.4), (False, FAINT, 0.6)):
-        some = f[(f.status == "kept") == won]
-        ax.bar(some.x, 0.88, 0.88, some.y - 0.44, fill=False, edgecolor=colour, linewidth=width)
     marks: list[Mark] = []
     for tile in f.itertuples():
-        ax.text(tile.x - 0.39, tile.y - 0.40, tile.id.partition("-")[0].lstrip("0"), fontsize=6, color=ANCHOR)
+        colour, width, dashes = FRAMES.get(tile.status, BROKEN)
+        frame = ax.bar(tile.x, 0.88, 0.92, tile.y - 0.44, facecolor="white", edgecolor=colour, linewidth=width)
+        frame[0].set(url=url(tile.id), linestyle=dashes)
+        number, _, name = tile.id.partition("-")
+        name = name.removeprefix("train-")[:LETTERS].rstrip("-")
+        ax.text(tile.x - 0.42, tile.y - 0.25, number.lstrip("0"), fontsize=6, color=ANCHOR)
+        ax.text(tile.x - 0.42, tile.y - 0.38, name, fontsize=5.5, color=INK, url=url(tile.id))
         marks += _marks(tile, tile.x, tile.y)
+        if len(tile.rows) > 1:
+            lane = tile.x + (0.12 if tile.adapted else 0)
+            ax.plot([lane, lane], [tile.y + TOP, tile.y + TOP - _gap(tile) * (len(tile.rows) - 1)],
+                    color=FAINT, linewidth=0.7, zorder=2)  # fmt: skip
     # One call for all marks of a look: a call a mark takes minutes for a thousand runs.
     for (shape, colour), alike in pd.DataFrame(marks, columns=Mark._fields).groupby(["shape", "colour"], sort=False):
         ax.scatter(alike.x, alike.y, marker=shape, s=SIZES[shape], zorder=3, **_look(shape, colour))
     ax.set_axis_off()
     ax.set(xlim=(-0.55, ACROSS - 0.45), ylim=(-((len(f) - 1) // ACROSS) - 0.5, 0.5))
+
+
+def _gap(tile: Any) -> float:
+    """How far apart the rows of a tile are: many steps move closer, so that the number below stays free."""
+    return min(0.16, 0.5 / max(len(tile.rows), 1))
 
 
 def _look(shape: str, colour: str) -> dict[str, Any]:
@@ -101,12 +119,12 @@ def _look(shape: str, colour: str) -> dict[str, Any]:
 def _marks(tile: Any, x: float, y: float) -> list[Mark]:
     """Everything in a tile whose middle is at x, y: its training in a column of its own, then a row a step."""
     if tile.trains:
-        return [Mark("D", tile.colour, x, y + 0.05)]
-    marks, top = [], y + 0.33
+        return [Mark("D", tile.colour, x, y + 0.15)]
+    marks, top = [], y + TOP
     if tile.adapted:
         marks.append(Mark("D", tile.colour, x - 0.26, top))
         x += 0.12
-    gap = min(0.17, 0.68 / max(len(tile.rows), 1))
+    gap = _gap(tile)
     for step, calls in enumerate(tile.rows):
         if calls < 1:
             marks.append(Mark("s", ANCHOR, x, top - step * gap))
@@ -119,7 +137,7 @@ def _marks(tile: Any, x: float, y: float) -> list[Mark]:
 def at_a_glance(ledger: Ledger) -> Picture:
     """The grid of tiles with its legend."""
     f = tiles(ledger)
-    figure, ax = canvas(8.8, 0.75 * max(-(-len(f) // ACROSS), 1) + 0.5)
+    figure, ax = canvas(8.8, 0.85 * max(-(-len(f) // ACROSS), 1) + 0.5)
     if f.empty:
         return picture(figure, "An empty grid: there are no runs yet.")
     draw(f, ax)
@@ -129,9 +147,10 @@ def at_a_glance(ledger: Ledger) -> Picture:
     keys += [("D", COLOURS[m], f"{NAMES.get(m, m.upper())} training") for m in used]
     for shape, colour, name in keys:
         ax.scatter([], [], marker=shape, s=18, label=name, **_look(shape, colour))
-    ax.plot([], [], color=KEPT, linewidth=1.4, label="kept")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 0.0), ncols=4)
-    return picture(figure, _alt(f))
+    for name, (colour, width, dashes) in (FRAMES | {"broke off": BROKEN}).items():
+        ax.plot([], [], color=colour, linewidth=width, linestyle=dashes, label=name)
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0.0), ncols=5)
+    return picture(figure, _alt(f), captions(ledger))
 
 
 def _alt(f: pd.DataFrame) -> str:

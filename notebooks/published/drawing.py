@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lib.report.figures import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, picture
+from lib.report.drawing import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, picture
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -347,7 +347,7 @@ def test_a_ledger_line_that_a_full_disk_cut_off_is_made_whole_by_the_next_seal(t
     path = tmp_path / "runs" / "ledger.jsonl"
     path.write_bytes(path.read_bytes()[:cut])
     assert sealed(tmp_path / "runs") == "0002-odd"
-    assert [r["id"] for r in Ledger.read(tmp_path / "runs").records] == [first, "0002-odd"]
+    assert [r.id for r in Ledger.read(tmp_path / "runs").records] == [first, "0002-odd"]
     assert verify(tmp_path / "runs") == []
 
 
@@ -419,6 +419,12 @@ def test_a_file_that_is_no_file_of_verdicts_fails_the_check(notch, tmp_path):
     assert said.code == 1 and one_line(said.err) and "odd.jsonl" in said.err
 
 
+def test_a_study_is_executed_here_or_on_a_cluster_and_not_on_both(notch, tmp_path):
+    refusal = notch("study", "quick", "--workers", "2", "--scheduler", "tcp://127.0.0.1:9")
+    assert refusal.code == Exit.USAGE and one_line(refusal.err) and "give one of them" in refusal.err
+    assert not (tmp_path / "runs").exists()
+
+
 # --- confirm: three questions
 
 
@@ -451,7 +457,7 @@ def test_models_are_compared_by_one_command_and_the_second_time_from_the_seal(no
     assert again.out.count("(sealed already)") == 3
     assert notch("verify").code == Exit.OK
     record = Ledger.read(tmp_path / "runs").get("sizes")
-    assert [c["useful"] for c in record["found"]["candidates"].values()] == [{}, {}]
+    assert [c.useful.as_dict() for c in record.found.candidates.values()] == [{}, {}]
 
 
 # --- compare

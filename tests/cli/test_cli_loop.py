@@ -162,7 +162,7 @@ def test_next_runs_what_is_queued_and_no_more(notch, tmp_path):
     notch("propose", proposal(tmp_path, pipeline=better), *TOY)
     said = notch("next", *TOY)
     assert said.code == 0 and "the queue is empty" in said.out
-    assert [r["gate"] for r in Ledger.read(tmp_path / "runs").records] == [
+    assert [r.gate for r in Ledger.read(tmp_path / "runs").records] == [
         "full",
         "dev",
         "dev",

@@ -206,7 +206,7 @@ def test_the_agreement_waits_for_enough_ratings(toys):
 def test_a_judgment_counts_only_beside_its_own_fingerprint(busy):
     session = busy.session()
     type_in(session, whole("t") * 7)
-    [fingerprint] = {r["fingerprint"] for r in session.records}
+    [fingerprint] = {r.fingerprint for r in session.records}
     assert len(session.pairs(fingerprint)) == 7 and session.pairs("e" * 64) == []
     assert {(p.person, p.judge) for p in session.pairs(fingerprint)} == {("tie", "loss")}
 

@@ -176,7 +176,7 @@ def test_the_notebook_runs_where_nothing_ran_and_writes_nothing(tmp_path):
     from lib.lab import kernel
 
     notebook, error = kernel.execute(PAGE, {}, {"NOTCH_RUNS": str(tmp_path / "runs")})
-    assert error == "" and kernel.fault(notebook, results=0) == ""
+    assert error is None and kernel.fault(notebook, results=0) is None
     assert [c for c in notebook["cells"] if c["cell_type"] == "code" and not c["outputs"]] == []
     assert files(tmp_path) == {}
 

@@ -144,7 +144,7 @@ def full_memory_disk(ground, at, rng, count):
             used = (about.f_blocks - about.f_bfree) * about.f_frsize
             size = used + PAGE * (number % 40)
             subprocess.run(["mount", "-o", f"remount,size={size}", str(at)], check=True)
-            lines = finish(*fork(write_rows(folder, 100, 8)))
+            lines = finish(*fork(write_rows(folder, 100, 40)))
             subprocess.run(["mount", "-o", "remount,size=8m", str(at)], check=True)
             wrong = [] if any(word == "error" for word, _ in lines) else [Wrong(UNCLEAR, f"{size}: no word")]
             yield wrong + after(folder, before, lines, 900)

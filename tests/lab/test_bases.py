@@ -87,8 +87,8 @@ def test_a_plan_can_compare_models_and_hands_on_what_they_share(tmp_path):
 def test_models_are_run_once_compared_once_and_verified(tmp_path):
     runs, models = tmp_path / "runs", ["toy", small()]
     first = list(bases.compare(runs, models, {}))
-    assert [(state, r["lever"], r["status"]) for state, r in first[:2]] == [("ran", "anchor", "reference")] * 2
-    assert first[2][1]["kind"] == "models" and first[2][1]["status"] == "reference"
+    assert [(state, r.lever, r.status) for state, r in first[:2]] == [("ran", "anchor", "reference")] * 2
+    assert first[2][1].kind == "models" and first[2][1].status == "reference"
     assert [state for state, _ in bases.compare(runs, models, {})] == ["there"] * 3
     third = list(bases.base(runs, small(), "toy", {}))
     assert [state for state, _ in third] == ["there", "there", "ran"]  # the same two runs, another question

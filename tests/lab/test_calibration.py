@@ -298,7 +298,7 @@ def test_what_measures_the_measure_is_no_part_of_the_climb_and_begins_no_era(lab
     lab.seal({}, kind="calibrate", lever="calibration", status="reference", found=found(0.03), fingerprint="e" * 64)
     lab.seal({}, kind="rejudge", lever="re-judge", status="reference", found={}, model="", pipeline=[])
     read = lab.read()
-    assert [r["id"] for r in read.climb("f" * 64)] == [first] and read.champion("f" * 64)["id"] == first
+    assert [r.id for r in read.climb("f" * 64)] == [first] and read.champion("f" * 64).id == first
     assert eras(read) == ["f" * 64]
     assert len(tables.runs(read)) == 3 and len(tables.parameters(read)) == 3
     assert "0001-run" in tables.verdict(read).text and tables.headlines(read)
@@ -318,9 +318,9 @@ def test_both_notebooks_run_are_sealed_and_hold_no_row_of_judgments(runs):
     execute.run("10_experiment", {"model": "toy", "hypothesis": "x", "gate": "dev"}, "base", runs)
     calibrated = execute.run("14_calibrate", SMALL, "", runs)
     again = execute.run("13_rejudge", {"runs": ["base"], "without": "atomicity"}, "", runs)
-    assert (calibrated["id"], again["id"]) == ("0002-calibrate", "0003-rejudge-without-atomicity")
-    assert calibrated["kind"] == "calibrate" and calibrated["found"]["floor"] == 0
-    assert again["found"]["runs"]["0001-base"]["cases"] == 10
+    assert (calibrated.id, again.id) == ("0002-calibrate", "0003-rejudge-without-atomicity")
+    assert calibrated.kind == "calibrate" and calibrated.found.floor == 0
+    assert again.found.runs["0001-base"]["cases"] == 10
     assert verify(runs) == []
     for run in (calibrated, again):
-        assert (runs / run["id"] / "experiment.ipynb").stat().st_size < 60_000
+        assert (runs / run.id / "experiment.ipynb").stat().st_size < 60_000

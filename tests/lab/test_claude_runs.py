@@ -71,7 +71,7 @@ def study(tmp_path_factory):
 @pytest.mark.slow
 def test_run_calibration_and_rejudge_by_claude_are_sealed_and_verify_clean(study):
     assert [(s.returncode, "Traceback" in s.stderr) for s in study.said] == [(0, False)] * 3
-    assert [r["kind"] for r in Ledger.read(study.folder).records] == ["experiment", "calibrate", "rejudge"]
+    assert [r.kind for r in Ledger.read(study.folder).records] == ["experiment", "calibrate", "rejudge"]
     assert verify(study.folder) == []
     done = study.notch("verify")
     assert done.returncode == 0 and "3 sealed runs" in done.stdout
@@ -81,18 +81,18 @@ def test_run_calibration_and_rejudge_by_claude_are_sealed_and_verify_clean(study
 def test_what_the_records_say_was_paid_is_what_the_store_holds_and_nothing_is_paid_twice(study):
     replies = list(Store(study.folder / "judgments.jsonl"))
     assert study.server.replies == len(replies) == len({r["key"] for r in replies})
-    paid = sum(r["cost"]["judge_dollars"] for r in Ledger.read(study.folder).records)
+    paid = sum(r.cost.judge_dollars for r in Ledger.read(study.folder).records)
     assert paid == pytest.approx(sum(r["dollars"] for r in replies), abs=1e-3)
-    assert {r["model"] for r in replies} == {study.record("base")["identity"]["judge"]["model"]}
+    assert {r["model"] for r in replies} == {study.record("base").identity.judge["model"]}
 
 
 @pytest.mark.slow
 def test_an_unsteady_judge_gets_a_floor_that_later_decisions_use(study):
-    base, found = study.record("base"), study.record("calibrate")["found"]
+    base, found = study.record("base"), study.record("calibrate").found.as_dict()
     assert found["same"]["repeats"] == 3 and found["same"]["sd"] > 0 and found["unscored"] == 0
     assert found["floors"]["greedy"] > 0 and found["floor"] >= found["floors"]["greedy"]
     assert found["identity"]["ties"] == 1 and found["null_world"]["studies"] == 1000
-    assert Ledger.read(study.folder).floor(base["fingerprint"], sampled=False) == found["floors"]["greedy"]
+    assert Ledger.read(study.folder).floor(base.fingerprint, sampled=False) == found["floors"]["greedy"]
     assert "about $" in study.said[1].stderr and "not measured yet" in study.said[1].stderr
     assert "The smallest gain" in study.said[2].stderr  # the calibration was read before the re-judge spent
 
@@ -100,12 +100,12 @@ def test_an_unsteady_judge_gets_a_floor_that_later_decisions_use(study):
 @pytest.mark.slow
 def test_a_blind_judge_by_claude_gives_four_scores_and_the_placebo_five(study):
     record = study.record("rejudge-without-coverage")
-    rows = [json.loads(line) for line in (study.folder / record["id"] / "cases.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (study.folder / record.id / "cases.jsonl").read_text().splitlines()]
     by = {p: [r["judgment"]["scores"] for r in rows if r["part"] == p] for p in ("stored", "placebo", "blind")}
     assert [len(v) for v in by.values()] == [10, 10, 10]
     assert all(set(s) == set(DIMENSIONS) for s in by["placebo"])
     assert all(set(s) == set(DIMENSIONS) - {"coverage"} for s in by["blind"])
-    [v] = record["found"]["runs"].values()
+    [v] = record.found.runs.values()
     assert v["cases"] == 10 and v["moved"] > 0 and v["detectable"] > 0  # a second judging alone moves numbers
     blind = [b for b in study.server.messages if "coverage" not in json.dumps(b["output_config"])]
     assert any("Leave one thing out" in json.dumps(b["system"]) for b in blind)

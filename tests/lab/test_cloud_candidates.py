@@ -31,11 +31,11 @@ def test_a_cloud_candidate_runs_in_the_same_harness_and_the_seal_holds_no_key(tm
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         made = [r for _, r in bases.compare(runs, [small(), "claude-haiku-4-5"], told)]
         asked = {b["model"] for b in server.messages}
-    told = [r["model"] for r in Ledger.read(runs).records[:2]]
+    told = [r.model for r in Ledger.read(runs).records[:2]]
     assert told == [f"…/{Path(small()).name}", "claude-haiku-4-5"] and "claude-haiku-4-5" in asked
-    first, other = made[2]["found"]["groups"][0]["runs"]
-    assert other["difference"]["n"] == 30 and "difference" not in first
-    notebook = (runs / made[2]["id"] / "experiment.ipynb").read_text()
+    first, other = made[2].found.groups[0].runs
+    assert other.difference.n == 30 and first.difference is None
+    notebook = (runs / made[2].id / "experiment.ipynb").read_text()
     assert "claude-haiku-4-5 cannot decode greedily" in notebook
     assert not any(KEY in p.read_text() for p in runs.rglob("*") if p.is_file())
-    assert verify(runs) == [] and Ledger.read(runs).champion(made[0]["fingerprint"]) is None
+    assert verify(runs) == [] and Ledger.read(runs).champion(made[0].fingerprint) is None

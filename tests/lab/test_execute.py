@@ -15,7 +15,7 @@ from lib.files import NOTEBOOKS, ROOT
 from lib.lab import execute, kernel
 from lib.lab.execute import Executed, RunFailed, accept, adopt
 from lib.lab.experiment import BadParameters, Experiment
-from lib.lab.kernel import fault
+from lib.lab.kernel import Fault, fault
 from lib.measure.ruler import Ruler
 from lib.models.model import NoModel
 from lib.runs.ledger import Ledger
@@ -141,7 +141,7 @@ ERROR = {"output_type": "error", "ename": "ValueError", "evalue": "no", "traceba
 )
 def test_the_verdict_comes_from_errors_counts_and_one_result(cells, said):
     found = fault({"cells": [{"cell_type": "markdown", "source": "text", "metadata": {}}, *cells]})
-    assert (said in found) if said else found == ""
+    assert (said in str(found)) if said else found is None
 
 
 def own_notebook(path, *sources):
@@ -172,7 +172,7 @@ def test_an_executed_notebook_with_a_value_of_a_secret_is_not_sealed(tmp_path, m
     monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
     said = {"output_type": "stream", "name": "stdout", "text": f"key: {SECRET}"}
     with pytest.raises(BadParameters, match="ANTHROPIC_API_KEY") as stopped:
-        adopted({"cells": [code(outputs=[said])]}, "it crashed", tmp_path / "runs")
+        adopted({"cells": [code(outputs=[said])]}, Fault("", "it crashed"), tmp_path / "runs")
     [kept] = (tmp_path / "runs").iterdir()
     assert (
         SECRET not in str(stopped.value) and str(kept) in str(stopped.value) and sealed_folders(tmp_path / "runs") == []
@@ -192,20 +192,36 @@ def test_a_secret_with_letters_that_json_escapes_is_not_sealed(tmp_path, monkeyp
     monkeypatch.setenv("DATABASE_PASSWORD", secret)
     said = {"output_type": "stream", "name": "stdout", "text": secret}
     with pytest.raises(BadParameters, match="DATABASE_PASSWORD"):
-        adopted({"cells": [code(outputs=[said])]}, "it crashed", tmp_path / "runs")
+        adopted({"cells": [code(outputs=[said])]}, Fault("", "it crashed"), tmp_path / "runs")
 
 
 def test_a_secret_in_the_reason_of_a_crash_is_not_sealed(tmp_path, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
     with pytest.raises(BadParameters, match="ANTHROPIC_API_KEY"):
-        adopted({"cells": [code()]}, f"the kernel said {SECRET}", tmp_path / "runs")
+        adopted({"cells": [code()]}, Fault("", f"the kernel said {SECRET}"), tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    "stopped, status",
+    [
+        (Fault("Tampered", "the ruler changed"), "invalid"),
+        (Fault("WrongModel", "answered by another"), "invalid"),
+        (Fault("ValueError", "Tampered: so a text says"), "crashed"),
+        (Fault("", "Tampered: so a text says"), "crashed"),
+    ],
+)
+def test_what_becomes_of_a_run_is_decided_by_the_class_of_its_error_and_not_by_words(tmp_path, stopped, status):
+    with pytest.raises(RunFailed):
+        adopted({"cells": [code()]}, stopped, tmp_path)
+    [record] = Ledger.read(tmp_path).records
+    assert record.status == status and record.error == str(stopped)
 
 
 def test_a_crash_is_sealed_with_its_reason_and_counts(tmp_path):
     with pytest.raises(RunFailed, match="0001-odd crashed and is sealed") as stopped:
-        adopted({"cells": [code(outputs=[ERROR])]}, "ValueError: no", tmp_path)
+        adopted({"cells": [code(outputs=[ERROR])]}, Fault("ValueError", "no"), tmp_path)
     record = Ledger.read(tmp_path).get(stopped.value.run)
-    assert (record["status"], record["error"], record["scores"]) == ("crashed", "ValueError: no", {})
+    assert (record.status, record.error, record.scores) == ("crashed", "ValueError: no", None)
     assert verify(tmp_path) == []
 
 
@@ -259,7 +275,7 @@ def test_a_toy_run_end_to_end_is_sealed_with_one_result(twice):
     run = twice / "0001-baseline-ask"
     assert sorted(p.name for p in run.iterdir()) == [SEAL, "cases.jsonl", "experiment.ipynb", "record.json"]
     notebook = json.loads((run / "experiment.ipynb").read_text())
-    assert fault(notebook) == ""
+    assert fault(notebook) is None
     record = json.loads((run / "record.json").read_text())
     assert (record["id"], record["status"], record["model"]) == (run.name, "kept", "toy")
     assert len(Ledger.read(twice).cases(run.name)) == len(Ruler.load().gate("full"))
@@ -268,8 +284,8 @@ def test_a_toy_run_end_to_end_is_sealed_with_one_result(twice):
 
 @pytest.mark.slow
 def test_the_second_run_is_compared_with_the_first(twice):
-    decision = Ledger.read(twice).get("2")["decision"]
-    assert (decision["against"], decision["delta"]) == ("0001-baseline-ask", 0.0)
+    decision = Ledger.read(twice).get("2").decision
+    assert (decision.against, decision.delta) == ("0001-baseline-ask", 0.0)
 
 
 @pytest.mark.slow
@@ -311,11 +327,11 @@ def test_a_sealed_notebook_is_not_sealed_again(twice, tmp_path):
 def test_a_run_that_stops_half_way_is_found_sealed_as_crashed_and_reported(tmp_path, source, said):
     path = own_notebook(tmp_path / "odd.ipynb", source, SHOW)
     notebook, error = executed(path)
-    assert said in error and fault(notebook)
+    assert said in str(error) and fault(notebook)
     with pytest.raises(RunFailed, match=re.escape(said)):
         adopted(notebook, error, tmp_path / "runs")
     [record] = Ledger.read(tmp_path / "runs").records
-    assert record["status"] == "crashed" and said in record["error"] and verify(tmp_path / "runs") == []
+    assert record.status == "crashed" and said in record.error and verify(tmp_path / "runs") == []
 
 
 @pytest.mark.slow
@@ -333,7 +349,7 @@ def test_a_crash_inside_a_library_seals_no_path_of_this_machine(tmp_path):
 def test_a_cell_that_runs_too_long_is_stopped_and_found(tmp_path):
     path = own_notebook(tmp_path / "odd.ipynb", "import time; time.sleep(60)", SHOW)
     notebook, error = executed(path, timeout=1)
-    assert "CellTimeoutError" in error and fault(notebook)
+    assert "CellTimeoutError" in str(error) and fault(notebook)
 
 
 @pytest.mark.slow
@@ -342,15 +358,15 @@ def test_output_that_comes_late_crashes_no_run(tmp_path):
 sys.stdout.flush_timeout = sys.stderr.flush_timeout = 0.1  # else the cell itself waits
 get_ipython().kernel.iopub_thread.schedule(lambda: time.sleep(6))"""
     notebook, error = executed(own_notebook(tmp_path / "late.ipynb", late, SHOW))
-    assert error == ""
+    assert error is None
 
 
 @pytest.mark.slow
 def test_a_run_after_one_that_crashed_is_not_held_up_by_it(tmp_path):
     with pytest.raises(RunFailed):
-        adopted({"cells": [code(outputs=[ERROR])]}, "ValueError: no", tmp_path / "runs")
+        adopted({"cells": [code(outputs=[ERROR])]}, Fault("ValueError", "no"), tmp_path / "runs")
     record = execute.run("10_experiment", TOY, folder=tmp_path / "runs")
-    assert (record["id"], record["status"]) == ("0002-baseline-ask", "kept")
+    assert (record.id, record.status) == ("0002-baseline-ask", "kept")
 
 
 @pytest.mark.slow
@@ -363,7 +379,7 @@ def test_a_run_after_an_interrupted_seal_is_compared_with_the_run_that_was_seale
     first = (twice / "ledger.jsonl").read_bytes().splitlines(keepends=True)[0]
     (folder / "ledger.jsonl").write_bytes(first[: -(cut or len(first))])
     record = execute.run("10_experiment", TOY, folder=folder)
-    assert record["decision"]["against"] == "0001-baseline-ask" and verify(folder) == []
+    assert record.decision.against == "0001-baseline-ask" and verify(folder) == []
 
 
 @pytest.mark.slow
@@ -374,7 +390,7 @@ def test_of_two_first_runs_at_once_only_one_is_the_baseline(tmp_path):
         subprocess.Popen([*command, "-p", "hypothesis", h], cwd=ROOT, env=env, stdout=subprocess.PIPE) for h in "ab"
     ]
     assert [(child.communicate(timeout=120), child.returncode)[1] for child in both] == [0, 0]
-    assert [r["status"] for r in Ledger.read(tmp_path / "runs").records].count("kept") == 1
+    assert [r.status for r in Ledger.read(tmp_path / "runs").records].count("kept") == 1
 
 
 @pytest.fixture(scope="module")
@@ -392,7 +408,7 @@ def by_papermill(tmp_path_factory):
 @pytest.mark.slow
 def test_a_notebook_that_papermill_executed_is_adopted(by_papermill, tmp_path):
     record = execute.seal_notebook(by_papermill, folder=tmp_path / "runs")
-    assert (record["id"], record["status"], record["hypothesis"]) == ("0001-out", "kept", "papermill runs it")
+    assert (record.id, record.status, record.hypothesis) == ("0001-out", "kept", "papermill runs it")
     assert verify(tmp_path / "runs") == []
     for file in (p for p in (tmp_path / "runs").rglob("*") if p.is_file()):
         assert not [p for p in paths_of_this_machine() if p in file.read_text()], file
@@ -405,7 +421,7 @@ def test_a_notebook_that_papermill_executed_is_decided_by_the_ledger_it_is_seale
     folder = tmp_path / "runs"
     shutil.copytree(twice, folder)
     record = execute.seal_notebook(by_papermill, folder=folder)
-    assert record["decision"]["against"] == "0001-baseline-ask" and record["status"] != "kept"
+    assert record.decision.against == "0001-baseline-ask" and record.status != "kept"
 
 
 @pytest.mark.slow

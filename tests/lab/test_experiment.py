@@ -76,13 +76,13 @@ def test_a_parameter_at_its_later_default_leaves_old_keys_as_they_were():
 
 
 def test_the_sealed_runs_of_the_project_have_the_key_that_this_code_gives_them():
-    made = [r for r in Ledger.read(ROOT / "runs").records if r["kind"] == "experiment"]
+    made = [r for r in Ledger.read(ROOT / "runs").records if r.kind == "experiment"]
     names = [k for k in Experiment().parameters if k not in ("kind", *LATER)]
     if not made:
         pytest.skip("no experiment is sealed here yet")
     for r in made:
-        told = {k: r[k] for k in names} | {k: r[k] for k, v in LATER.items() if r.get(k, v) != v}
-        assert r["key"] == run_key("experiment", told, r["fingerprint"]), r["id"]
+        told = {k: getattr(r, k) for k in names} | {k: getattr(r, k) for k, v in LATER.items() if getattr(r, k) != v}
+        assert r.key == run_key("experiment", told, r.fingerprint), r.id
 
 
 def test_useful_is_true_or_false():

@@ -62,7 +62,7 @@ def test_a_new_judge_trains_nothing_again_unless_its_rubric_is_the_reward():
 
 def test_of_two_calls_that_ran_the_same_row_one_is_sealed(tmp_path):
     runnable = Experiment(hypothesis="h", model="toy", gate="dev", folder=tmp_path)
-    done = [Executed(runnable, {"cells": []}, "", r.record, list(r.cases)) for r in (runnable.run().result,) * 2]
+    done = [Executed(runnable, {"cells": []}, None, r.record, list(r.cases)) for r in (runnable.run().result,) * 2]
     first, second = (adopt(each, "row", once=True) for each in done)
     assert first.id == second.id == "0001-row" and len(Ledger.read(tmp_path).records) == 1
     assert adopt(done[0], "by-hand").id == "0002-by-hand"  # whoever asks for a repeat gets one

@@ -22,7 +22,7 @@ def test_the_kernel_is_this_pythons_whatever_a_kernelspec_of_that_name_says(tmp_
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     path = own_notebook(tmp_path / "who.ipynb", SHOW)
     notebook, error = kernel.execute(path, {}, {"ONLY_FOR_THE_KERNEL": "yes"})
-    assert error == ""
+    assert error is None
     assert str((sys.executable, "yes")) in json.dumps(notebook["cells"][-1]["outputs"])
 
 

@@ -106,8 +106,8 @@ def test_the_first_candidate_stays_the_first_through_the_seal(two):
 
 
 def test_a_comparison_begins_no_era_and_is_no_run_of_the_climb(two):
-    record = groups("1", "2").run().result.record.as_dict()
-    assert record["scores"] == {} and record["kind"] in READINGS
+    record = groups("1", "2").run().result.record
+    assert record.scores is None and record.kind in READINGS
 
 
 def test_the_sentences_say_what_moved_and_what_did_not(two):
@@ -135,7 +135,7 @@ def test_where_no_case_was_judged_in_both_no_dimension_is_said_to_stand_still():
 def test_a_sealed_run_is_found_by_what_it_does_whatever_was_expected(lab):
     wanted = Experiment(hypothesis="new words", lever="anchor", model="toy")
     lab.seal(slug="there", model="toy", fingerprint=wanted.fingerprint, hypothesis="old words", predicted=0.3)
-    assert sealed(lab.read(), wanted)["slug"] == "there"
+    assert sealed(lab.read(), wanted).slug == "there"
     other = Experiment(hypothesis="x", model="toy", seed=1)
     assert sealed(lab.read(), other) is None
     asked = Experiment(hypothesis="x", model="toy", useful=True)

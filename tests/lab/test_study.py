@@ -142,7 +142,7 @@ def test_a_bad_entry_is_named_before_anything_runs(tmp_path, entry, said):
 def test_a_look_repeats_the_run_with_a_fresh_seed_on_the_sealed_gate(lab):
     lab.seal(slug="first", seed=3, decoding={"temp": 0.7})
     again = look(lab.read().get("first"))
-    assert (again["gate"], again["of"], again["seed"], again["decoding"]) == (
+    assert (again.gate, again.of, again.seed, again.decoding) == (
         "confirm",
         "0001-first",
         1003,
@@ -169,7 +169,7 @@ def test_a_run_that_was_looked_at_is_not_looked_at_again(lab):
     first = lab.seal(slug="first", fingerprint=ours)
     seen = lab.seal(slug="look", fingerprint=ours, kind="confirm", gate="confirm", of=first)
     [progress] = study.confirm(lab.read(), Entry("confirm", confirm=True))
-    assert progress.state == "there" and progress.record["id"] == seen
+    assert progress.state == "there" and progress.record.id == seen
 
 
 def test_an_unknown_run_to_confirm_is_refused_even_when_nothing_was_kept(lab):
@@ -227,9 +227,7 @@ def test_several_workers_seal_what_one_seals_in_the_order_of_the_plan(tmp_path):
         told[workers] = [(p.entry.name, p.state) for p in study.run(plan, folder, workers)]
         assert verify(folder) == []
         ledger = Ledger.read(folder)
-        told[workers] += [
-            (r["id"], r["key"], r["status"], r["scores"], r["decision"], ledger.cases(r["id"])) for r in ledger.records
-        ]
+        told[workers] += [(r.id, r.key, r.status, r.scores, r.decision, ledger.cases(r.id)) for r in ledger.records]
         assert [p.state for p in study.run(plan, folder, workers)] == ["there"] * 6
     assert told[1] == told[3] and [state for _, state in told[1][:6]] == ["ran"] * 4 + ["there", "ran"]
 
@@ -253,7 +251,7 @@ def test_a_second_call_of_a_study_runs_nothing(tmp_path):
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert "nothing to run" in finish(path, folder)
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
-    assert [r["slug"] for r in Ledger.read(folder).records] == ["first", "eight", "blind"]
+    assert [r.slug for r in Ledger.read(folder).records] == ["first", "eight", "blind"]
     assert verify(folder) == []
 
 
@@ -275,8 +273,8 @@ def test_a_study_that_was_killed_ends_with_the_right_runs_when_it_is_called_agai
     assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["0001-first", "0002-eight"]
     assert all((run / SEAL).exists() for run in folder.iterdir() if run.is_dir())
     records = Ledger.read(folder).records
-    assert [r["slug"] for r in records] == ["first", "eight"] and all(r["scores"] for r in records)
-    assert records[1]["decision"]["against"] == "0001-first" and verify(folder) == []
+    assert [r.slug for r in records] == ["first", "eight"] and all(r.scores for r in records)
+    assert records[1].decision.against == "0001-first" and verify(folder) == []
 
 
 # --- the plans that come with the project

@@ -162,16 +162,16 @@ def trained(tmp_path_factory):
 @pytest.mark.slow
 def test_a_training_is_sealed_with_hypothesis_data_curve_and_adapter(trained):
     runs, record = trained
-    run = runs / record["id"]
+    run = runs / record.id
     names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
-    kept = record["found"]["epoch"]
+    kept = record.found.epoch
     beside = f"adapter/epoch-{3 - kept:02d}"
     assert {"data.jsonl.xz", "SEALED", "experiment.ipynb", "record.json"} <= names
     for folder in ("adapter", beside):
         assert {f"{folder}/{n}" for n in ("adapters.safetensors", "adapter_config.json", "provenance.json")} <= names
-    assert (record["kind"], record["status"], record["scores"]) == ("train", "reference", {})
-    assert [r["epoch"] for r in record["found"]["curve"]] == [0, 1, 2] and record["found"]["data"]["train"] == 6
-    assert "compared with the ruler" in record["found"]["data"]["guard"]
+    assert (record.kind, record.status, record.scores) == ("train", "reference", None)
+    assert [r["epoch"] for r in record.found.curve] == [0, 1, 2] and record.found.data["train"] == 6
+    assert "compared with the ruler" in record.found.data["guard"]
     assert verify(runs) == [] and not any((runs.parent / "work").iterdir())
     page = json.loads((run / "experiment.ipynb").read_text(encoding="utf-8"))
     [cell] = [c for c in page["cells"] if "training.run()" in "".join(c["source"])]
@@ -181,7 +181,7 @@ def test_a_training_is_sealed_with_hypothesis_data_curve_and_adapter(trained):
 @pytest.mark.slow
 def test_no_path_of_this_machine_is_sealed(trained):
     runs, record = trained
-    for path in (runs / record["id"]).rglob("*"):
+    for path in (runs / record.id).rglob("*"):
         if path.suffix in (".json", ".ipynb"):
             assert BASE not in path.read_text() and str(ROOT) not in path.read_text()
 
@@ -192,7 +192,7 @@ def test_a_changed_adapter_is_found_by_verify(trained, tmp_path):
 
     runs, record = trained
     shutil.copytree(runs, tmp_path / "runs")
-    path = tmp_path / "runs" / record["id"] / "adapter" / "adapters.safetensors"
+    path = tmp_path / "runs" / record.id / "adapter" / "adapters.safetensors"
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     assert "adapters.safetensors: changed" in " ".join(verify(tmp_path / "runs"))
@@ -201,20 +201,20 @@ def test_a_changed_adapter_is_found_by_verify(trained, tmp_path):
 @pytest.mark.slow
 def test_the_adapter_is_an_input_of_an_experiment_and_of_the_next_training(trained, monkeypatch):
     runs, record = trained
-    parameters = {"hypothesis": "x", "model": BASE, "adapter": record["id"], "gate": "dev"}
+    parameters = {"hypothesis": "x", "model": BASE, "adapter": record.id, "gate": "dev"}
     one = execute.accept("10_experiment", parameters, runs)
-    assert one.adapter == record["id"]
-    steps = [{"step": "ask"}, {"step": "donor", "adapter": record["id"]}, {"step": "best"}]
+    assert one.adapter == record.id
+    steps = [{"step": "ask"}, {"step": "donor", "adapter": record.id}, {"step": "best"}]
     lent = Experiment("x", model=BASE, gate="dev", pipeline=steps, folder=runs)
     told = lent.run().record.identity
-    worn = replace(lent, pipeline=[{"step": "ask"}], adapter=record["id"]).run().record.identity["model"]["adapter"]
-    assert told["adapters"] == {record["id"]: worn} and len(worn) > 8 and "adapter" not in told["model"]
+    worn = replace(lent, pipeline=[{"step": "ask"}], adapter=record.id).run().record.identity.model["adapter"]
+    assert told.adapters == {record.id: worn} and len(worn) > 8 and "adapter" not in told.model
     monkeypatch.setenv("NOTCH_RUNS", str(runs))  # as a kernel has it
     more = Training(**{**SMALL, "model": BASE, "adapter": "sft", "settings": {"epochs": 1, "batch": 2}}).run()
     [parent] = more.outcome.provenance["parents"]
-    assert parent["weights"] == record["found"]["files"]["adapter/adapters.safetensors"]
+    assert parent["weights"] == record.found.files["adapter/adapters.safetensors"]
     # It goes on where the parent stopped: its start is the parent's end, but for the rounding to float16.
-    first, last = more.outcome.curve[0], record["found"]["curve"][record["found"]["epoch"]]
+    first, last = more.outcome.curve[0], record.found.curve[record.found.epoch]
     assert first["valid_loss"] == pytest.approx(last["valid_loss"], abs=2e-3)
 
 
@@ -240,7 +240,7 @@ def test_an_adapter_is_refused_on_another_base_before_anything_runs(trained):
     runs, record = trained
     for template, told in (("10_experiment", {"hypothesis": "x"}), ("11_train", SMALL)):
         with pytest.raises(NoModel, match=f"was trained on {Path(BASE).name}") as stopped:
-            execute.accept(template, told | {"model": small(1), "adapter": record["id"]}, runs)
+            execute.accept(template, told | {"model": small(1), "adapter": record.id}, runs)
         assert "\n" not in str(stopped.value)
 
 
@@ -329,10 +329,10 @@ def test_a_plan_trains_merges_and_measures_and_is_resumed_by_its_keys(tmp_path):
     rows = ("one", "two", "both", "greedy", "merged", *["the-model-alone"] * 3)  # two candidates and their comparison
     assert told == [(n, "ran", "") for n in rows]
     ledger = Ledger.read(runs)
-    assert [r["adapter"] for r in ledger.records[3:]] == ["0001-one/epoch-01", "0003-both", "", "0001-one", ""]
-    pair = ledger.records[-1]["found"]["candidates"]
-    assert [c["adapter"] for c in pair.values()] == ["", "0001-one"]
-    assert [p["adapter"] for p in ledger.records[2]["found"]["provenance"]["parents"]] == ["0001-one", "0002-two"]
+    assert [r.adapter for r in ledger.records[3:]] == ["0001-one/epoch-01", "0003-both", "", "0001-one", ""]
+    pair = ledger.records[-1].found.candidates
+    assert [c.adapter for c in pair.values()] == ["", "0001-one"]
+    assert [p["adapter"] for p in ledger.records[2].found.provenance["parents"]] == ["0001-one", "0002-two"]
     assert [p.state for p in study.run(plan, runs)] == ["there"] * 6 and len(Ledger.read(runs).records) == 8
     assert verify(runs) == []
 
@@ -373,8 +373,8 @@ def test_an_approved_request_is_trained_once_and_delivered(tmp_path):
     done = call("--request", one.id, *where)
     assert done.exit_code == 0 and "valid loss" in done.output, done.exception
     now = requests.get(steer, one.id)
-    assert (now.state, now.run) == ("delivered", Ledger.read(runs).records[0]["id"])
-    assert Ledger.read(runs).records[0]["of"] == one.id
+    assert (now.state, now.run) == ("delivered", Ledger.read(runs).records[0].id)
+    assert Ledger.read(runs).records[0].of == one.id
     assert isinstance(call("--request", one.id, *where).exception, BadParameters)
 
 
@@ -400,7 +400,7 @@ def test_a_training_goes_on_from_a_run_and_says_so(trained, tmp_path):
     done = call("--from-run", "sft", "-p", "model", BASE, "-y", small, *where)
     assert done.exit_code == 0, done.exception
     more = Ledger.read(tmp_path / "runs").records[1]
-    assert more["adapter"] == record["id"] == more["found"]["provenance"]["parents"][0]["adapter"]
+    assert more.adapter == record.id == more.found.provenance["parents"][0]["adapter"]
     refused = call("--from-run", "9", *where)
     assert isinstance(refused.exception, NoRun)
 

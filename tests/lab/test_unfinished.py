@@ -58,7 +58,7 @@ def carried_out(runnable):
     """What a kernel would have handed back."""
     result = runnable.run().result
     rows = [CaseRow.read(dict(row)) for row in result.cases]
-    return Executed(runnable, {"cells": []}, "", result.record, rows)
+    return Executed(runnable, {"cells": []}, None, result.record, rows)
 
 
 def task_of(folder):

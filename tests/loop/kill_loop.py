@@ -53,7 +53,7 @@ def broken(folder, runs):
     if len(records) != runs:
         wrong.append(f"{len(records)} runs instead of {runs}")
     wrong += [f"{p.name}: torn" for p in folder.iterdir() if p.is_dir() and not (p / SEAL).exists()]
-    did = Counter((r["kind"], r["gate"], r["of"], r["seed"], setup_of(r)) for r in records)
+    did = Counter((r.kind, r.gate, r.of, r.seed, setup_of(r)) for r in records)
     wrong += [f"{key[1]} run done {n} times" for key, n in did.items() if n > 1]
     accepted = Counter(e["n"] for e in events.Events(folder).of("accepted"))
     offer = Counter(json.dumps(e["parameters"], sort_keys=True) for e in events.Events(folder).of("accepted"))

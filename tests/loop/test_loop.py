@@ -139,8 +139,8 @@ def test_a_plan_is_worked_off_in_order_and_bad_entries_are_refused_by_name(finis
     folder, said, _ = finished
     assert [p.message.split(": ")[1] for p in said if p.what == "refused"] == ["duplicate", "malformed"]
     assert said[-1].message.startswith("the proposer 'plan' has nothing left")
-    assert [r["slug"].split("-")[0] for r in records(folder)][:3] == ["baseline", "reference", "screen"]
-    assert {r["pipeline"][0].get("n") for r in records(folder)} == {None, 8, 9}
+    assert [r.slug.split("-")[0] for r in records(folder)][:3] == ["baseline", "reference", "screen"]
+    assert {r.pipeline[0].get("n") for r in records(folder)} == {None, 8, 9}
 
 
 @pytest.mark.slow
@@ -152,7 +152,7 @@ def test_everything_that_it_left_is_sound(finished):
 @pytest.mark.slow
 def test_a_wish_steers_one_proposal_and_is_archived_in_its_run(finished):
     folder, _, _ = finished
-    told = {r["id"]: json.loads((folder / "runs" / r["id"] / "proposal.json").read_text()) for r in records(folder)}
+    told = {r.id: json.loads((folder / "runs" / r.id / "proposal.json").read_text()) for r in records(folder)}
     steered = {name for name, t in told.items() if t["wish"] == "look at pruning"}
     assert steered and all(told[name]["proposal"]["pipeline"][0]["n"] == 8 for name in steered)
     assert not (folder / "steer" / "next.md").exists() and len(list((folder / "steer" / "archive").iterdir())) == 1
@@ -177,7 +177,7 @@ def test_a_queued_proposal_comes_before_the_proposers(tmp_path):
     said = list(loop(tmp_path, Search(), total=3).run())
     assert [p.message.split(":")[0] for p in said if p.what == "accepted"] == ["a person"]
     assert steering.queued(tmp_path / "steer") == []
-    told = json.loads((tmp_path / "runs" / records(tmp_path)[2]["id"] / "proposal.json").read_text())
+    told = json.loads((tmp_path / "runs" / records(tmp_path)[2].id / "proposal.json").read_text())
     assert told["by"] == "a person"
 
 
@@ -202,12 +202,12 @@ def test_crashes_in_a_row_end_it_and_each_is_sealed(tmp_path):
     work = Loop(tmp_path / "runs", tmp_path / "steer", Settings(base=base, limits=Limits(crashes=2)), Search())
     said = list(work.run())
     assert work.end == Exit.RUN_FAILED and "2 runs in a row crashed" in said[-1].message
-    assert [r["status"] for r in records(tmp_path)] == ["crashed", "crashed"]
+    assert [r.status for r in records(tmp_path)] == ["crashed", "crashed"]
     # Zero is no limit: it goes on until the folder holds as many runs as were asked for.
     settings = Settings(total=4, base=base, limits=Limits(crashes=0))
     *_, last = Loop(tmp_path / "runs", tmp_path / "steer", settings, Search()).run()
     assert last.message == "4 runs are sealed"
-    assert [r["status"] for r in records(tmp_path)] == ["crashed"] * 4
+    assert [r.status for r in records(tmp_path)] == ["crashed"] * 4
 
 
 @pytest.mark.slow

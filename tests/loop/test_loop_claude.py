@@ -238,7 +238,7 @@ def test_a_cloud_judge_is_scored_again_from_its_paid_replies(tmp_path, key):
         key(server)
         loop = Loop(tmp_path / "runs", tmp_path / "steer", Settings(total=1, base=base), None)
         said = list(loop.run())
-    assert [p.record["status"] for p in said if p.record] == ["kept"] and verify(tmp_path / "runs") == []
+    assert [p.record.status for p in said if p.record] == ["kept"] and verify(tmp_path / "runs") == []
 
 
 @pytest.mark.slow
@@ -250,6 +250,6 @@ def test_what_a_crashed_run_paid_counts_and_no_run_is_made_that_cannot_be_judged
         loop = Loop(tmp_path / "runs", tmp_path / "steer", settings, None)
         said = list(loop.run())
     stored = sum(row["dollars"] for row in Store(tmp_path / "runs" / "judgments.jsonl"))
-    assert [p.record["status"] for p in said if p.record] == ["crashed"] and loop.end == Exit.OK
+    assert [p.record.status for p in said if p.record] == ["crashed"] and loop.end == Exit.OK
     assert 0 < stored <= 0.1 and next_run.dollars(Ledger.read(tmp_path / "runs"), []) == stored
     assert said[-1].message == "what is left of $0.10 pays no further call of the judge"

@@ -118,4 +118,4 @@ def test_a_ruler_edited_under_a_running_kernel_leaves_an_invalid_run_without_sco
         out, err = child.communicate(timeout=TIMEOUT)
     assert child.returncode == 5, out + err
     [later] = Ledger.read(checkout / "work" / "runs").records[1:]
-    assert later["status"] == "invalid" and later["scores"] == {}
+    assert later.status == "invalid" and later.scores is None

@@ -104,7 +104,7 @@ def test_the_screen_never_keeps(begun, status):
     n = begun.accept()
     begun.seal(gate="dev", slug="reference", lever="baseline", purpose="reference")
     begun.seal(up(begun.lab.full, 0.3), gate="dev", status=status, event=n, purpose="screen")
-    assert begun.due() == "decide" and begun.view.champion["slug"] == "baseline"
+    assert begun.due() == "decide" and begun.view.champion.slug == "baseline"
 
 
 def test_a_new_champion_is_looked_at_after_the_first_one(begun):
@@ -144,8 +144,8 @@ def test_a_repeat_is_decided_on_the_mean_of_all_looks_with_a_stricter_p(begun):
     first = begun.seal(low, status="indecisive", slug="first", event=1, decoding={"temp": 0.7})
     again = begun.seal(high, slug="again", of=first, decoding={"temp": 0.7}, purpose="repeat", event=1)
     record = begun.lab.read().get(again)
-    assert record["status"] == "kept" and record["decision"]["delta"] == pytest.approx(0.03)
-    assert "below 0.025" in record["decision"]["reason"]
+    assert record.status == "kept" and record.decision.delta == pytest.approx(0.03)
+    assert "below 0.025" in record.decision.reason
 
 
 def test_a_run_without_judgments_is_tried_again_three_times_at_most(begun):
@@ -176,7 +176,7 @@ def test_patience_counts_attempts_since_the_last_keep_and_asks_once_to_leave(beg
     for number in range(1, 5):
         begun.seal(mixed(up(begun.lab.full, 0.3), 0.1), status=None, slug=f"r{number}", hypothesis=str(number))
         ledger = begun.lab.read()
-        assert ledger.champion(ERA)["id"] == better and next_run.runs_since_keep(ledger, ERA) == number
+        assert ledger.champion(ERA).id == better and next_run.runs_since_keep(ledger, ERA) == number
         assert next_run.banned_lever(ledger, ERA, Rules(patience=2)) == ("schema" if number % 2 == 0 else "")
 
 

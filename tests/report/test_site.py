@@ -138,3 +138,46 @@ def test_of_a_flood_of_outputs_the_first_and_the_last_are_shown_and_the_rest_is_
     text = page_of(tmp_path / "a.ipynb", *(text_output(f"step {n}.") for n in range(5_000)))
     assert "step 0." in text and "step 4999." in text and "step 2500." not in text
     assert "4980 more outputs of this cell stand in a.ipynb" in text and len(text) < 50_000
+
+
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" role="group" aria-label="a dot">'
+    '<a href="0001-a.html"><title>0001-a</title><path d="M 0 0 L 9 9" stroke="#1a1a1a" stroke-width="0.8"/></a>{more}</svg>'
+)
+
+
+def test_a_figure_stands_in_the_page_itself_so_that_its_marks_can_be_followed(tmp_path):
+    text = page(notebook(tmp_path / "a.ipynb", {"image/svg+xml": SVG.format(more="")}), [])
+    # In small letters, as HTML reads them; a browser's parser gives an SVG its capital again.
+    assert 'viewbox="0 0 9 9"' in text and '<a href="0001-a.html"><title>0001-a</title>' in text
+    assert 'stroke-width="0.8"' in text and "data:image/svg" not in text
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "<script>alert(1)</script>",
+        '<path d="M0 0" onclick="alert(1)"/>',
+        '<a href="javascript:alert(1)"><path d="M0 0"/></a>',
+        '<image href="http://evil.example/x.png"/>',
+        "<style>body{display:none}</style>",
+        "<foreignObject><iframe src='http://evil.example'></iframe></foreignObject>",
+    ],
+)
+def test_nothing_in_the_svg_of_a_sealed_notebook_runs_or_reaches_out(tmp_path, more):
+    text = page(notebook(tmp_path / "a.ipynb", {"image/svg+xml": SVG.format(more=more)}), [])
+    body = text[text.index("<body>") :]
+    figure = body[body.index("<figure>") : body.index("</figure>")]
+    for word in ("<script", "onclick=", 'href="javascript', "<image", "<style", "<iframe", 'src="http'):
+        assert word not in figure.lower()
+
+
+def test_an_svg_without_alt_text_is_refused(tmp_path):
+    bare = SVG.format(more="").replace(' aria-label="a dot"', "")
+    with pytest.raises(ValueError, match=r"a\.ipynb: a picture has no alt text"):
+        page(notebook(tmp_path / "a.ipynb", {"image/svg+xml": bare}), [])
+
+
+def test_outside_the_site_the_marks_of_a_figure_lead_to_the_sealed_notebooks():
+    text = site.RUN_LINK.sub(r'href="../runs/\1/experiment.ipynb"', SVG.format(more='<a href="21_runs.html"/>'))
+    assert 'href="../runs/0001-a/experiment.ipynb"' in text and 'href="21_runs.html"' in text

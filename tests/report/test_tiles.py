@@ -1,5 +1,7 @@
 """A tile a run: shapes follow from the pipeline, and the words beside them say the same."""
 
+from xml.etree import ElementTree
+
 import pandas as pd
 import pytest
 
@@ -70,9 +72,22 @@ def test_the_words_count_the_calls_and_name_the_steps(ledger):
 @pytest.mark.parametrize("count", [0, 1, 80])
 def test_the_grid_is_drawn_for_any_number_of_runs_and_says_how_many(tmp_path, count):
     picture = tiles.at_a_glance(ledger_of(tmp_path, *[made(i, slug="r") for i in range(1, count + 1)]))
-    assert picture.png.startswith(b"\x89PNG")
+    assert picture.svg.startswith("<svg")
     assert picture.alt.startswith({0: "An empty grid", 1: "1 tile, ", 80: "80 tiles, "}[count])
 
 
 def test_every_way_of_training_has_a_colour():
     assert set(levers.METHODS) <= set(tiles.COLOURS) and len(set(tiles.COLOURS.values())) == len(tiles.COLOURS)
+
+
+def test_every_tile_is_a_named_link_to_its_run_and_its_frame_says_what_became_of_it(ledger):
+    """Links are what the tiles are for; the frame must tell a kept run from a broken one without colour."""
+    root = ElementTree.fromstring(tiles.at_a_glance(ledger).svg)
+    links = [a for a in root.iter() if a.tag.endswith("}a")]
+    assert {a.get("href") for a in links} == {f"{run}.html" for run in tiles.tiles(ledger).id}
+    assert all(next(t for t in a if t.tag.endswith("}title")).text.startswith(a.get("href")[:-5]) for a in links)
+    assert {"0004-on-orpo: kept, quality 0.300", "0005-gone: crashed"} <= {
+        t.text for t in root.iter() if t.tag.endswith("}title")
+    }
+    dashed = {(a.get("href"), p.get("stroke-dasharray")) for a in links for p in a if p.tag.endswith("}path")}
+    assert ("0004-on-orpo.html", None) in dashed and ("0005-gone.html", None) not in dashed

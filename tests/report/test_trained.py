@@ -158,7 +158,7 @@ def test_the_sentences_name_what_is_beyond_chance(ledger):
 
 def test_the_figure_says_in_words_what_it_draws(ledger):
     drawn = figures.training(ledger)
-    assert drawn.png.startswith(b"\x89PNG") and "bare base at 0.300" in drawn.alt
+    assert drawn.svg.startswith("<svg") and "bare base at 0.300" in drawn.alt
     assert "SFT, 288 pairs, epoch 1: 0.350" in drawn.alt and "ORPO styles, 287 pairs, epoch 2: 0.200" in drawn.alt
 
 

@@ -110,7 +110,7 @@ def test_a_half_made_run_is_never_read_and_is_cleared(lab):
     half = lab.folder / ".tmp-0002-half"
     half.mkdir()
     (half / "record.json").write_text("{")
-    assert [r["id"] for r in lab.read().records] == ["0001-run"] and len(sealed_folders(lab.folder)) == 1
+    assert [r.id for r in lab.read().records] == ["0001-run"] and len(sealed_folders(lab.folder)) == 1
     assert repair(lab.folder) == ["cleared .tmp-0002-half, left by an interrupted run"]
     assert not half.exists() and lab.seal(slug="second") == "0002-second"
 
@@ -163,7 +163,7 @@ def test_numbers_go_on_past_9999(lab):
     assert lab.seal(slug="next", status="kept") == "10000-next"
     assert [p.name for p in sealed_folders(lab.folder)[-2:]] == ["9999-run", "10000-next"]
     found = lab.read()
-    assert found.get("10000")["id"] == "10000-next" and len(found.records) == 10_000
+    assert found.get("10000").id == "10000-next" and len(found.records) == 10_000
 
 
 @pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85"], ids=["line", "paragraph", "next-line"])
@@ -293,7 +293,7 @@ def test_verify_is_clean_where_scores_are_stored_in_another_order_than_they_were
 
 
 def test_verify_computes_runs_of_an_earlier_judge_from_their_stored_judgments_alone():
-    judges = {canonical(r["identity"].get("judge")) for r in Ledger.read(ROOT / "runs").records}
+    judges = {canonical(r.identity.judge) for r in Ledger.read(ROOT / "runs").records}
     assert len(judges) > 1 and verify(ROOT / "runs") == []
 
 
@@ -456,8 +456,8 @@ def test_a_lost_look_leaves_the_confirmed_run_and_is_counted(lab):
     better = lab.seal(up(lab.full, 0.1), slug="better")
     lab.seal(kind="confirm", gate="confirm", of=better, slug="look")
     found = lab.read()
-    assert [r["of"] for r in found.looks(f)] == [first, better]
-    assert found.confirmed(f)["id"] == look and found.champion(f)["id"] == better
+    assert [r.of for r in found.looks(f)] == [first, better]
+    assert found.confirmed(f).id == look and found.champion(f).id == better
     assert found.looks("e" * 64) == [] and found.confirmed("e" * 64) is None
 
 
@@ -471,15 +471,15 @@ def test_the_champion_is_the_last_kept_run_of_the_full_gate(lab):
     lab.seal(up(lab.full, 0.2), slug="anchor", lever="anchor")
     lab.seal({}, slug="crashed", status="crashed")
     found = lab.read()
-    assert found.champion(f)["id"] == better
-    assert [r["slug"] for r in found.climb(f)] == ["first", "better", "worse", "crashed"]
+    assert found.champion(f).id == better
+    assert [r.slug for r in found.climb(f)] == ["first", "better", "worse", "crashed"]
 
 
 def test_a_run_is_found_by_id_number_and_newest_slug(lab):
     lab.seal(slug="same")
     second = lab.seal(slug="same")
     found = lab.read()
-    assert found.get("0001-same")["id"] == found.get("1")["id"] == "0001-same" and found.get("same")["id"] == second
+    assert found.get("0001-same").id == found.get("1").id == "0001-same" and found.get("same").id == second
     with pytest.raises(NoRun, match="no run '7'"):
         found.get("7")
 
@@ -488,7 +488,7 @@ def test_an_experiment_that_crashed_counts_as_not_done(lab):
     lab.seal({}, status="crashed", key="k")
     assert lab.read().by_key("k") is None
     second = lab.seal(key="k", slug="again")
-    assert lab.read().by_key("k")["id"] == second
+    assert lab.read().by_key("k").id == second
 
 
 def test_a_folder_that_does_not_exist_is_an_empty_ledger(tmp_path):
@@ -506,8 +506,8 @@ def test_a_run_with_gold_in_its_answers_is_invalid_names_its_cases_and_is_no_riv
     assert found.status == "invalid" and "2 cases (case-01, case-07)" in found.reason
     run = lab.seal(better, leaks=["case-01"])
     read = lab.read()
-    assert read.get(run)["status"] == "invalid" and read.champion("f" * 64)["id"] == first
-    assert [r["id"] for r in read.climb("f" * 64)] == [first]
+    assert read.get(run).status == "invalid" and read.champion("f" * 64).id == first
+    assert [r.id for r in read.climb("f" * 64)] == [first]
     assert lab.decide(better).against == first
 
 
@@ -518,7 +518,7 @@ def test_a_leak_of_the_sealed_gate_names_no_case(lab):
 
 def test_a_run_that_leaked_is_not_run_again_by_its_plan(lab):
     run = lab.seal(leaks=["case-01"], key="k")
-    assert lab.read().by_key("k")["id"] == run
+    assert lab.read().by_key("k").id == run
 
 
 # --- a floor for each decoding

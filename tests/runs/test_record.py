@@ -82,9 +82,11 @@ def test_what_is_no_record_is_said_in_one_line(change, said):
 
 def test_a_revised_record_is_read_as_the_new_one_everywhere():
     record = record_of(MINIMAL)
-    assert record["status"] == ""
     kept = record.revised(status="kept", scores=Scores(0.5, 0.4, 0.6, {}, 1, 0, 1, 0, 0))
-    assert kept["status"] == kept.status == "kept" and kept["scores"]["quality"] == kept.scores.quality == 0.5
+    assert (
+        kept.as_dict()["status"] == kept.status == "kept"
+        and kept.as_dict()["scores"]["quality"] == kept.scores.quality == 0.5
+    )
     assert record.status == ""
 
 
