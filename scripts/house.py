@@ -140,7 +140,8 @@ def main(commit: str = FIRST) -> None:
         print(f"{name:46s}{goal:>16s}{old:>10s}{figure.format(now):>10s}")
     print(f"{'files of lab':46s}{'12 or fewer':>16s}{'':10s}{here(ROOT / 'lib' / 'lab').files:10d}")
     if before:
-        print(f"{100 * (1 - now.tokens / before.tokens):.1f} % fewer tokens of code than in {commit}")
+        change = 100 * (now.tokens / before.tokens - 1)
+        print(f"{abs(change):.1f} % {'more' if change > 0 else 'fewer'} tokens of code than in {commit}")
     else:
         print(f"no commit {commit} in this copy, so nothing to compare with")
 
