@@ -20,6 +20,7 @@ from lib.runs.verify import verify
 from tests.lab.conftest import seal_run
 
 LOST, TORN, TWICE, UNCLEAR = "lost", "torn", "twice", "unclear"
+NOTEBOOK = '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'  # of a run: a page can be made of it
 LOGS = (LEDGER, "events.jsonl", NAME)
 
 
@@ -37,9 +38,9 @@ def reply(key, dollars=0.01):
 
 def build(folder):
     """A folder of three sealed runs, four events and five paid replies, one of them in a batch. Returns it."""
-    seal_run(folder, slug="baseline")
-    seal_run(folder, {f"case-{i:02d}": 0.3 + 0.02 * i for i in range(12)}, slug="better")
-    seal_run(folder, slug="again", seed=1)
+    seal_run(folder, slug="baseline", text=NOTEBOOK)
+    seal_run(folder, {f"case-{i:02d}": 0.3 + 0.02 * i for i in range(12)}, slug="better", text=NOTEBOOK)
+    seal_run(folder, slug="again", seed=1, text=NOTEBOOK)
     events = Events(folder)
     for number in range(4):
         events.append("word", said=f"word {number}")
@@ -54,7 +55,7 @@ def build(folder):
 def seal_next(folder, **changes):
     """Seal one more run as `notch run` does: the folder is made ready first. Returns its id."""
     prepare(folder)
-    return seal_run(folder, **changes)
+    return seal_run(folder, text=NOTEBOOK, **changes)
 
 
 def copy(ground, to):
