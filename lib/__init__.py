@@ -113,6 +113,7 @@ above it, and tests/test_order.py holds that.
     report.trained              what training gave, beside the base, imitation and prompting -> tables
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.answer               the question answered in sentences, and the figures that they stand on
+    report.paths                what follows: three paths, a recommendation, how to do it all again
     report.drawing              the canvas of a figure, and the figure as SVG with links
     report.figures              a table -> a figure
     report.effects              what each change did, at what cost, on which tasks -> figures
@@ -171,7 +172,9 @@ _HOME = {
     "explore": "lib.desk",
     "figures": "lib.report",
     "levers": "lib.report",
+    "effects": "lib.report",
     "measured": "lib.report",
+    "paths": "lib.report",
     "panel": "lib.desk",
     "tables": "lib.report",
     "tiles": "lib.report",

@@ -126,7 +126,9 @@ def _complete(folder: Path, data: bytes | str, mode: int) -> Iterator[str]:
 
 def rows(text: str) -> list[str]:
     """The lines of a JSONL text. Only a line feed ends one: a text inside may hold any other separator."""
-    return text.removesuffix("\n").split("\n") if text else []
+    if text:
+        return text.removesuffix("\n").split("\n")
+    return []
 
 
 def sync_folder(path: Path) -> None:
@@ -187,7 +189,9 @@ def check_sums(folder: Path, text: str, seal: str) -> list[str]:
     for name in sorted(present - sealed.keys()):
         differences.append(f"{folder / name}: not part of the seal (added later)")
     for name in sorted(sealed.keys() & present):
-        data = (folder / name).read_bytes() if (folder / name).is_file() else b""
+        data = b""
+        if (folder / name).is_file():
+            data = (folder / name).read_bytes()
         if sha256(data) == sealed[name]:
             continue
         if sha256(data.replace(b"\r\n", b"\n")) == sealed[name]:

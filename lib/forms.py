@@ -164,7 +164,9 @@ def fault(
         return error(unknown(f"{what} has no" if what else "no parameter", path[-1], fields))
     if kind == "value_error":
         own = context["error"]
-        return own if isinstance(own, OneLine) else error(f"{where} {own}")
+        if isinstance(own, OneLine):
+            return own
+        return error(f"{where} {own}")
     if kind == "json_invalid":
         return error(f"{where} not a JSON object ({context['error']})")
     if kind in ("dict_type", "dataclass_type") and not path:
@@ -210,4 +212,6 @@ def unknown(start: str, name: Any, choices: Iterable[str]) -> str:
 
 def _near(name: Any, choices: list[str]) -> str:
     near = difflib.get_close_matches(str(name), choices, 1)
-    return f", did you mean {near[0]!r}?" if near else ""
+    if near:
+        return f", did you mean {near[0]!r}?"
+    return ""

@@ -50,6 +50,7 @@ def fluent(messages: Sequence[Message]) -> str:
     """A well-formed reply to every call of `prompt`, by its name and what it shows. Raises KeyError on others."""
     paragraph, shown = messages[0]["content"].split("\n")[-1], messages[-1]["content"].split("\n")
     n = int(next((line[11:] for line in shown if line.startswith("Questions: ")), "7"))
+    # What the message lists by number: the draft, the unknowns, or the questions asked so far.
     rows = [line.split(". ", 1)[1] for line in shown if re.match(r"\d+\. ", line)]
     questions = [
         f"Which {t} do you have in mind?" for t in (rows if prompt.FROM_UNKNOWNS in messages[0]["content"] else THINGS)

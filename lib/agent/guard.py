@@ -8,7 +8,7 @@ they repeat: no cosine tells those from another question on the same thing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from lib.files import Exit, OneLine
 from lib.measure.answer import normalised
@@ -57,7 +57,17 @@ def content(text: str) -> frozenset[str]:
     >>> sorted(content("Plan a trip to Paris"))
     ['paris', 'trip']
     """
-    return frozenset(normalised(text).split()) - EVERYDAY
+    return words(text) - EVERYDAY
+
+
+def words(text: str) -> frozenset[str]:
+    """All words of a text."""
+    return frozenset(normalised(text).split())
+
+
+def _spaced(texts: Iterable[str]) -> list[tuple[str, str]]:
+    """Texts with their words between spaces, so that none is found in the middle of a word; and as they are."""
+    return [(f" {normalised(text)} ", text) for text in texts]
 
 
 def overlap(a: frozenset[str], b: frozenset[str]) -> float:
@@ -68,11 +78,11 @@ def overlap(a: frozenset[str], b: frozenset[str]) -> float:
 class _Index:
     """Texts by their words, so that a look-up touches only those that share one."""
 
-    def __init__(self, texts: Iterable[tuple[str, frozenset[str]]]) -> None:
-        self.texts = list(texts)
+    def __init__(self, texts: Iterable[str], words: Callable[[str], frozenset[str]]) -> None:
+        self.texts = [(text, words(text)) for text in texts]
         self.by_word: dict[str, list[int]] = {}
-        for i, (_, words) in enumerate(self.texts):
-            for word in words:
+        for i, (_, own) in enumerate(self.texts):
+            for word in own:
                 self.by_word.setdefault(word, []).append(i)
 
     def near(self, words: frozenset[str], jaccard: float, least: int) -> str | None:
@@ -93,30 +103,30 @@ class LeakGuard:
 
     def __init__(self, tasks: Iterable[str], questions: Iterable[str] = ()) -> None:
         tasks, questions = list(tasks), list(questions)
-        self._content = [(t, content(t)) for t in [*tasks, *questions]]
-        self._exact = {normalised(t): t for t, _ in self._content}
+        both = [*tasks, *questions]
+        self._content = _Index(both, content).texts
+        self._exact = dict(zip(map(normalised, both), both, strict=True))
         # A short stock question may stand inside a longer one by chance; a task of four words hardly does.
-        long = [t for t in tasks if len(t.split()) >= 4] + [q for q in questions if len(q.split()) >= 8]
-        self._whole = [(f" {normalised(t)} ", t) for t in long]
+        self._whole = _spaced([t for t in tasks if len(t.split()) >= 4] + [q for q in questions if len(q.split()) >= 8])
         # Behind other words every gold question counts: a lead-in changes nothing. At the start a short one may go on
         # honestly: "How much do you still owe on the loan?"
-        self._behind = [(f" {normalised(q)} ", q) for q in questions if 5 <= len(normalised(q).split())]
+        self._behind = _spaced([q for q in questions if len(normalised(q).split()) >= 5])
         # In a prompt that a person typed, three words of a task in a row are enough, and a gold question at the start;
         # among thousands of sets they are chance.
-        self._typed = self._whole + self._behind + [(f" {normalised(t)} ", t) for t in tasks if len(t.split()) == 3]
-        self._tasks = _Index((t, content(t)) for t in tasks)
-        self._questions = _Index((q, frozenset(normalised(q).split())) for q in questions)
-        self._letters = _Index((t, letters(t)) for t, _ in self._content)
+        self._typed = self._whole + self._behind + _spaced([t for t in tasks if len(t.split()) == 3])
+        self._tasks = _Index(tasks, content)
+        self._questions = _Index(questions, words)
+        self._letters = _Index(both, letters)
 
     def find(self, text: str) -> str | None:
         """The text of the ruler that `text` repeats in its words or letters, or None."""
         flat = normalised(text)
         if flat in self._exact:
             return self._exact[flat]
-        words = frozenset(flat.split())
+        own = frozenset(flat.split())
         return (
-            self._tasks.near(words - EVERYDAY, SAME_TASK, 2)
-            or self._questions.near(words, SAME_QUESTION, 5)
+            self._tasks.near(own - EVERYDAY, SAME_TASK, 2)
+            or self._questions.near(own, SAME_QUESTION, 5)
             or self._letters.near(letters(flat), SAME_LETTERS, 12)
         )
 
@@ -124,7 +134,7 @@ class LeakGuard:
         """The text of the ruler that comes nearest to `text` in meaning, where it is near enough and shares words."""
         own = content(text)
         # Only what shares words can be refused, so only that is turned into vectors.
-        near = [other for other, words in self._content if overlap(own, words) >= SHARED]
+        near = [other for other, its in self._content if overlap(own, its) >= SHARED]
         if not near or len(text.split()) < 4:
             return None
         here, *there = embedder().vectors([text, *near])

@@ -45,6 +45,7 @@ def top(worth: Sequence[float], k: int) -> list[int]:
     >>> top([0.1, 0.3, 0.3, 0.2], 2), top([1, 1], 1)
     ([1, 2], [0])
     """
+    # By minus and not reversed: sorting is stable, so of equals the earlier comes first.
     ranked = sorted(range(len(worth)), key=lambda i: -worth[i])
     return sorted(ranked[:k])
 

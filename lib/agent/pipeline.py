@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain, count
 from typing import Any, Literal
 
 from lib.agent import prompt
@@ -19,13 +20,13 @@ from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
 from lib.files import Exit, OneLine, sha256
 from lib.forms import checked, fill
+from lib.log import Row
 from lib.measure.answer import NoAnswer
 from lib.models.model import FAILED, Capabilities, Completion, Cost, Decoding, Model
 
 MOST_STEPS = 20
 LONGEST = 1500  # letters of a wording
-Row = dict[str, Any]  # one step as plain data: {"step": NAME, ...its arguments}
-Trace = dict[str, Any]  # one call as cases.jsonl holds it
+Trace = Row  # one call as cases.jsonl holds it
 
 
 class BadPipeline(OneLine, ValueError):
@@ -39,16 +40,21 @@ class Call:
     """One completion that a step asks for. `change` overrides decoding values for this call alone."""
 
     messages: list[Message]
-    change: dict[str, Any] = field(default_factory=dict)
+    change: Row = field(default_factory=dict)
     reply: str = ""  # a reply to score (its mean log-probability comes back) instead of one to generate
     adapter: str | None = None  # another adapter than the run's for this call; "" is the bare base
 
     def needs(self, decoding: Decoding) -> list[str]:
         """Capabilities that this call cannot do without."""
         # A reply that is only scored is given: no grammar shapes it.
-        grammar = bool(decoding.grammar) and not self.reply
-        needs = {"logprobs": bool(self.reply), "adapters": self.adapter is not None, "grammar": grammar}
-        return [name for name, needed in needs.items() if needed]
+        needs = []
+        if self.reply:
+            needs.append("logprobs")
+        if self.adapter is not None:
+            needs.append("adapters")
+        if decoding.grammar and not self.reply:
+            needs.append("grammar")
+        return needs
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class Step:
 
     name: str
     family: str
-    args: dict[str, Any]
+    args: Row
     run: Run
     calls: float  # completions per case, for the method table
     about: str  # first line of its docstring
@@ -142,11 +148,12 @@ class Lever:
 
     @cached_property
     def arguments(self) -> dict[str, Argument]:
+        # Resolved: `from __future__ import annotations` leaves them as text in the signature.
         hints = typing.get_type_hints(self.make)
         return {k: Argument(hints[k], p.default) for k, p in inspect.signature(self.make).parameters.items()}
 
     @property
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> Row:
         return {name: argument.default for name, argument in self.arguments.items()}
 
 
@@ -182,9 +189,10 @@ def build(pipeline: Sequence[Row]) -> list[Step]:
     """
     if not isinstance(pipeline, (list, tuple)) or not pipeline:
         raise BadPipeline('a pipeline is a list of steps such as [{"step": "ask"}], got ' + repr(pipeline)[:80])
+    # A proposer is a program: without a bound one proposal could cost a night.
     if len(pipeline) > MOST_STEPS:
         raise BadPipeline(f"a pipeline of {len(pipeline)} steps; at most {MOST_STEPS} are allowed")
-    return [_build_one(i, row) for i, row in enumerate(pipeline, 1)]
+    return list(map(_build_one, count(1), pipeline))
 
 
 def _build_one(place: int, row: Any) -> Step:
@@ -253,11 +261,12 @@ def texts(value: Any) -> list[str]:
         value = list(value.values())
     if not isinstance(value, list):
         return []
-    return [text for inner in value for text in texts(inner)]
+    return list(chain.from_iterable(map(texts, value)))
 
 
 def require(steps: Sequence[Step], name: str, can: Capabilities) -> None:
     """Raise BadPipeline naming the first step that needs what a model cannot do."""
+    # Before the run: a lever that a model cannot do would fail on every case and look like a bad lever.
     for place, one in enumerate(steps, 1):
         for need in sorted(one.needs):
             if not getattr(can, need):
@@ -311,17 +320,19 @@ def run(
     when a step asks for what the model cannot do.
     """
     # Every step has a line of its own from the start: one that calls nothing took nothing, which is worth seeing.
-    stages = {} if stages is None else stages
+    if stages is None:
+        stages = {}
     for place, one in enumerate(steps, 1):
         stages.setdefault(f"{place} {one.name}", Cost())
     cases = [_Case(State(case, task)) for case, task in tasks]
     # The longest pipeline sets the number of rounds, not the sum of them: cases do not wait for each other.
     while waiting := [case for case in cases if _asks(case, steps)]:
-        batch = [sent for case in waiting for sent in _sent(case, steps, decoding)]
+        batch: list[_Sent] = []
+        for case in waiting:
+            batch += _sent(case, steps, decoding)
+            case.replies = []
         before = model.cost
         completions = _complete(batch, model)
-        for case in waiting:
-            case.replies = []
         for sent, completion in zip(batch, completions, strict=True):
             sent.case.replies.append(completion)  # type: ignore[union-attr]
             sent.case.trace.append(_traced(sent, completion))
@@ -369,9 +380,9 @@ def _asks(case: _Case, steps: Sequence[Step]) -> bool:
                 case.place += 1
                 case.replies, case.work = None, steps[case.place].run(case.state)
             replies, case.replies = case.replies, []  # a step that asks for nothing gets an empty list
-            lost = next((r for r in replies or () if r.finish_reason in FAILED), None)
-            if lost:
-                raise BadReply(f"{lost.finish_reason} of the model: {lost.text or 'it gave no reason'}"[:300])
+            for reply in replies or ():
+                if reply.finish_reason in FAILED:
+                    raise BadReply(f"{reply.finish_reason} of the model: {reply.text or 'it gave no reason'}"[:300])
             # A generator that has not begun takes no value: the first calls come from `next`.
             case.waits_for = next(case.work) if replies is None else case.work.send(replies)
             if wording := steps[case.place].wording:
@@ -388,6 +399,7 @@ def _asks(case: _Case, steps: Sequence[Step]) -> bool:
 
 def _complete(batch: Sequence[_Sent], model: Model) -> list[Completion]:
     """One batch for each adapter, replies to score apart from replies to write; in the order of the calls."""
+    # Asked of the calls again and not of the steps alone: a call may change the decoding that its step was checked with.
     groups: dict[tuple[str | None, bool], list[int]] = {}
     for i, sent in enumerate(batch):
         for need in sent.call.needs(sent.decoding):
@@ -420,11 +432,10 @@ def _book(
     for sent, c in zip(batch, completions, strict=True):
         one = Cost(calls=1, prompt_tokens=c.prompt_tokens, generation_tokens=c.generation_tokens)
         counted[sent.stage] = counted.get(sent.stage, Cost()) + one
-    tokens = {stage: cost.prompt_tokens + cost.generation_tokens for stage, cost in counted.items()}
     # Steps share the batch, so nobody can time one alone; tokens are what time and price go by.
-    whole = sum(tokens.values()) or 1
+    whole = sum(cost.prompt_tokens + cost.generation_tokens for cost in counted.values()) or 1
     for stage, cost in counted.items():
-        share = tokens[stage] / whole
+        share = (cost.prompt_tokens + cost.generation_tokens) / whole
         stages[stage] += replace(
             cost,
             seconds=share * (after.seconds - before.seconds),

@@ -173,6 +173,7 @@ def ask(
 
     Reply: `parse_set(text, schema)`.
     """
+    # The form last, so that it stands nearest to the reply.
     turns = [system(ASK, *(ADVICE.get(a, a) for a in advice), SCHEMAS[schema])]
     for other, draft in demos:
         turns += [user(other, len(draft.questions)), {"role": "assistant", "content": write_set(draft, schema)}]
@@ -343,6 +344,7 @@ def parse_first(text: str, n: int, schema: str = "json") -> Draft:
 
 def _string(text: str, at: int) -> tuple[str, int]:
     """The JSON text that begins after spaces and a comma at `at`, and where it ends. Raises BadReply."""
+    # `raw_decode` takes no spaces before a value, and the comma belongs to the list.
     begin = len(text) - len(text[at:].lstrip(" \t\r\n,"))
     try:
         value, end = json.JSONDecoder().raw_decode(text, begin)
@@ -430,6 +432,7 @@ def parse_list(text: str, key: str) -> tuple[str, ...]:
 
 def parse_keep(text: str, size: int, n: int) -> tuple[int, ...]:
     """Indices (from 0) of n different choices among `size`. Raises BadReply."""
+    # Never filled up or cut to n here: whether a model can choose seven is part of what is measured.
     keep = _field(parse_json(text), "keep", NUMBERS)
     if not len(set(keep)) == len(keep) == n or not set(keep) <= {*range(1, size + 1)}:
         raise BadReply(f'"keep" should hold {n} different numbers from 1 to {size}, got {clip(str(keep))}')
@@ -442,6 +445,7 @@ def parse_critique(text: str, size: int) -> tuple[int, str] | None:
     fault = _field(body, "fault", TEXT)
     if fault not in FAULTS:
         raise BadReply(f'"fault" is {clip(fault)}, not one of {", ".join(FAULTS)}')
+    # Before the number is read: without a fault there is no worst question, whatever number stands there.
     if fault == "none":
         return None
     worst = _field(body, "worst", NUMBER)

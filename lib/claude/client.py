@@ -127,6 +127,7 @@ def request(
 ) -> Request:
     """The parameters of a call that answers in JSON of a form. Settings that the model does not take are not sent."""
     takes = listed(model)
+    # No temperature and no forced tool: the form alone holds the reply, and every listed model takes that.
     messages = [{"role": "user", "content": content}]
     parameters: Request = {"model": model, "max_tokens": max_tokens, "system": system, "messages": messages}
     if thinking and takes.thinking:
@@ -148,6 +149,7 @@ def scrub(text: str) -> str:
     """Text without the values of the key variables: a server may send back what it was sent."""
     for name in SECRETS:
         value = os.environ.get(name, "")
+        # A shorter one is no key, and would stand in ordinary words.
         if len(value) >= 8:
             text = text.replace(value, f"[{name}]")
     return text
@@ -219,6 +221,7 @@ class Claude:
                 break
             if failed.paid and not may_be_taken_twice:
                 break
+            # An hour's limit is no pause but an answer: whoever called decides whether to come back.
             if waited + asked > WAIT:
                 until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(time.time() + asked))
                 failed = MustWait(f"the API asks to wait until {until} ({failed}): nothing more is sent; what was "
@@ -278,6 +281,7 @@ class Claude:
     def _reply(self, message: Any, batch: bool = False) -> Reply:
         """What is kept of a message. Raises NotAnswered on one of another form: it was paid for, at its worst."""
         try:
+            # As JSON and not by attribute: a count that a later API adds is kept too, and may be billed.
             usage = json.loads(scrub(message.usage.to_json(indent=None)))
             usage = {k: v for k, v in usage.items() if v is not None}
             return Reply(
@@ -301,6 +305,7 @@ def _failure(error: Exception) -> CloudError:
     if status:
         name = f"{name} {status}"
     text = scrub(f"{name}: {message}")[:300]
+    # By status and never by wording, which is the server's to change.
     if status in (401, 403):
         return NoKey(f"the API refused the key ({text})")
     if status == 404:
@@ -331,6 +336,7 @@ def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, opened: li
 
     async def end() -> None:
         try:
+            # All but this one, which would wait for itself.
             others = asyncio.all_tasks() - {asyncio.current_task()}
             if others:
                 _, late = await asyncio.wait(others, timeout=10)

@@ -64,6 +64,7 @@ class Paid:
     @property
     def client(self) -> Claude:
         """The client; it spends from the one cap, also when it is opened again."""
+        # What an earlier client spent is booked first: a cap that reopening resets would be none.
         if self._client is None or not self._client.close.alive:
             spent = self._client.budget.spent if self._client else 0.0
             self._client = Claude(self.model, self.dollars, self.concurrency)
@@ -81,6 +82,7 @@ class Paid:
             wait(futures)
         except KeyboardInterrupt:
             self.client.stop = CloudError("stopped")
+            # A batch may run for a day; it is picked up by its id, so nobody need wait for it now.
             for future in futures if self.batch else ():
                 future.cancel()
             wait(futures, timeout=10)  # what is in flight is paid for, so it may still arrive
@@ -121,6 +123,7 @@ class Paid:
         if row := self.store.reply(ask.key):
             self.cost += Spent(stored=1)
             return row
+        # Each try is stored under the same key with its number: a faulty one was paid for too.
         outcome: Row | Fault = Fault("never asked")
         for attempt in range(self.asks):
             try:
@@ -181,6 +184,7 @@ class Paid:
         batch = sent["batch"]
         results = await self._results(batch)
         if results is None:
+            # At the most that it can have cost: a sum too high stops early, one too low would overspend the cap.
             lost = sent.get("worst", 0.0)
             self.cost += Spent(dollars=lost)
             await self._write({"type": ENDED, "batch": batch, "dollars": lost})
@@ -220,6 +224,7 @@ class Paid:
                 if not error.passing or outage > OUTAGE:
                     raise NotAnswered(f"{why}; it is not lost: a later call reads it") from None
                 say(f"{why}: trying again, {outage} of {OUTAGE}")
+            # From a second up to `poll`: a small batch is done at once, a large one takes hours.
             await asyncio.sleep(pause)
             pause = min(self.poll, pause * 2)
 
@@ -269,5 +274,8 @@ def say(text: str) -> None:
 
 def _abouts(sent: Row) -> dict[str, Row]:
     """What is known of each call of a sent batch, by key; a call of which nothing is known is its key alone."""
-    calls = [{"key": call} if isinstance(call, str) else call for call in sent["calls"]]
-    return {call["key"]: {k: v for k, v in call.items() if k != "key"} for call in calls}
+    abouts = {}
+    for call in sent["calls"]:
+        about = {"key": call} if isinstance(call, str) else dict(call)
+        abouts[about.pop("key")] = about
+    return abouts

@@ -67,6 +67,7 @@ class Store(Log):
 
     def catch_up(self) -> list[Row]:
         """Read what was written since the last look, by this process or another. Raises Tampered."""
+        # Under the lock to the end: between reading and sorting in, another thread would miss a reply and buy it again.
         with self._lock:
             rows = super().catch_up()
             for row in rows:
@@ -99,6 +100,7 @@ def paid(path: Path, candidates: bool = False) -> float:
     """
     if not path.exists():
         return 0.0
+    # Read again only when the file has changed: whoever shows many runs asks for this at each of them.
     about = path.stat()
     return _paid(path, candidates, about.st_size, about.st_mtime_ns)
 

@@ -30,6 +30,7 @@ for command in (
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point: every expected error is one line on stderr and an exit code."""
+    # No window may open: studies run over ssh and at night.
     os.environ.setdefault("MPLBACKEND", "Agg")
     if os.environ.get("NOTCH_RULER"):
         os.environ["NOTCH_RULER"] = str(RULER)  # a kernel may start in another folder
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         sys.exit(Exit.STOPPED)
     except Exception as error:
+        # What nobody expected keeps its traceback: it is a defect of notch, and one line would hide where.
         code = exit_code(error)
         if code is None:
             raise
@@ -61,4 +63,6 @@ def exit_code(error: Exception) -> Exit | None:
     """The exit code of an expected error; None for one that is a defect of notch."""
     if isinstance(error, OneLine):
         return error.exit
-    return Exit.RUN_FAILED if isinstance(error, OSError) else None
+    if isinstance(error, OSError):
+        return Exit.RUN_FAILED
+    return None

@@ -31,7 +31,9 @@ def doctor(model: str | None, runs: Path, as_json: bool) -> int:
     else:
         for row in machine["checks"]:
             click.echo(f"{'ok ' if row['ok'] else '-- '} {row['what']}: {row['found']}")
-    return Exit.OK if machine["ok"] else Exit.MISSING
+    if machine["ok"]:
+        return Exit.OK
+    return Exit.MISSING
 
 
 def _try(model: str, as_json: bool) -> int:
@@ -47,7 +49,9 @@ def _try(model: str, as_json: bool) -> int:
             click.echo(f"{'ok ' if figure.ok else '-- '} {figure.what}: {figure.value}")
     if as_json:
         click.echo(json.dumps([asdict(figure) for figure in figures], indent=1))
-    return Exit.OK if all(figure.ok for figure in figures) else Exit.FAILED
+    if all(figure.ok for figure in figures):
+        return Exit.OK
+    return Exit.FAILED
 
 
 @click.command()
@@ -200,10 +204,14 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
         with locked(runs / ".lock"):
             repaired = sync(runs)
     faults += [*verify_runs(runs), *store.verify(runs / store.NAME), *events.verify(runs)]
-    count = len(sealed_folders(runs)) if runs.exists() else 0
+    count = 0
+    if runs.exists():
+        count = len(sealed_folders(runs))
     if as_json:
         click.echo(json.dumps({"ok": not faults, "runs": count, "wrong": faults, "repaired": repaired}, indent=1))
-        return Exit.TAMPERED if faults else Exit.OK
+        if faults:
+            return Exit.TAMPERED
+        return Exit.OK
     for text in repaired:
         click.echo(text.replace(f"{ROOT}/", ""))
     for text in faults:

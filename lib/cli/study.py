@@ -79,7 +79,9 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str) -> 
         click.echo(tables.reproduction(here, there) or "no run of runs/ to compare with")
     if report:
         say_report(runs)
-    return Exit.RUN_FAILED if crashed or unfinished else Exit.OK
+    if crashed or unfinished:
+        return Exit.RUN_FAILED
+    return Exit.OK
 
 
 @click.command()

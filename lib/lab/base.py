@@ -145,6 +145,7 @@ class Runnable:
     @property
     def key(self) -> str:
         """Same key, same run. A path says only where weights lie, so what lies there is part of it too."""
+        # A name that is pinned or sealed never changes its meaning; hashing it here would only end every older key.
         contents = {}
         if load.placed(self.model) and self.model:
             contents[self.model] = load.identity(self.model)

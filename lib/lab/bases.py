@@ -76,7 +76,9 @@ def _steps(record: Record) -> str:
     """A pipeline as the names of its steps, with its decoding where that is not greedy."""
     drawn = ", ".join(f"{k} {v}" for k, v in record.decoding.items() if k != "grammar")
     steps = " ".join(str(s["step"]) for s in record.pipeline)
-    return f"{steps}, {drawn}" if drawn else steps
+    if drawn:
+        return f"{steps}, {drawn}"
+    return steps
 
 
 def _harness(parameters: Json) -> Json:

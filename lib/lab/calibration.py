@@ -124,7 +124,9 @@ class Calibration(Runnable):
     def cases(self) -> tuple[Case, ...]:
         """The cases whose gold is damaged."""
         gate = self.base.ruler.gate(self.gate)
-        return gate[: self.damaged] if self.damaged else gate
+        if self.damaged:
+            return gate[: self.damaged]
+        return gate
 
     @property
     def judgments(self) -> int:
@@ -144,6 +146,7 @@ class Calibration(Runnable):
             rows += calibrate.again(judges.of(repeat), pairs, repeat)
         rows += calibrate.placed(judges.of(0), self.cases)
         rows += calibrate.control(judges.of(0), self.base.ruler.gate(self.gate), self._others())
+        # Before the readings: what the last judge cost is known only when it has ended.
         judges._settle()
         findings = calibrate.readings(rows)
         findings |= calibrate.worlds(rows, findings["floors"], self.seed)
@@ -169,7 +172,9 @@ class Calibration(Runnable):
             cost["generation_tokens"] += run.record.cost.generation_tokens
             if greedy and run.record.sampled:
                 break  # this pipeline has no greedy answers
-            part = "fresh" if run.record.sampled else "greedy"
+            part = "greedy"
+            if run.record.sampled:
+                part = "fresh"
             for r in run.cases:
                 rows.append(calibrate.row_of(part, r.case, r.outcome, repeat=repeat, answer=r["answer"]))
         return rows, cost
@@ -177,7 +182,9 @@ class Calibration(Runnable):
     def _answers(self, rows: Sequence[calibrate.Row]) -> list[tuple[Case, Answer]]:
         case = {c.id: c for c in self.base.ruler.gate(self.gate)}
         # Greedy ones where there are any: their repeats cost no second call, the store knows them already.
-        part = "greedy" if any(r["part"] == "greedy" for r in rows) else "fresh"
+        part = "fresh"
+        if any(r["part"] == "greedy" for r in rows):
+            part = "greedy"
         first = [r for r in rows if r["part"] == part and r["repeat"] == 0 and r["answer"]]
         answers = [(case[r["case"]], CaseRow.read(r).answer) for r in first]
         return [(one, answer) for one, answer in answers if answer is not None]
@@ -210,7 +217,9 @@ class Calibration(Runnable):
         return f"{self.judgments} judgments at most{cost}. {self.ledger.sees(self.fingerprint)}"
 
     def _repr_markdown_(self) -> str:
-        source = f"run {self.of}" if self.of else "the first of these (a greedy one, where there is one)"
+        source = "the first of these (a greedy one, where there is one)"
+        if self.of:
+            source = f"run {self.of}"
         return (
             f"Judge **{self.judge}**, gate **{self.gate}**. Gold of {len(self.cases)} cases is damaged, reworded and "
             f"attacked; the controls are judged on the whole gate. **{self.model}** answers the gate {self.repeats} "

@@ -119,6 +119,7 @@ def accept(name: str, parameters: Json, folder: Path | None = None) -> Runnable:
 
     Raises BadParameters, BadPipeline, NoModel, Leak, BadRuler or Tampered; nothing is written.
     """
+    # The same object that the notebook will make: what it would refuse is refused before a kernel costs anything.
     values = {**known(name, parameters), **parameters}
     return MAKERS[TEMPLATES[name]](**values, kind=TEMPLATES[name], folder=folder).check()
 
@@ -222,7 +223,9 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
     record = done.record
     if error or record is None:
         # No error and no record either is a notebook that stopped without saying why.
-        status = "invalid" if error and error.name in INVALID else "crashed"
+        status = "crashed"
+        if error and error.name in INVALID:
+            status = "invalid"
         reason = without_paths(str(error or ""), model)
         record = runnable.record(status=status, error=reason, decision=Decision(status, status))
         rows = []
@@ -240,6 +243,7 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
         if once and (same := ledger.by_key(record.key)):
             raise Sealed(same)
         named = record.revised(id=run, slug=slug)
+        # With the lock held no other run can come between: the decision that is sealed is the one that holds.
         if not error and record.kind in DECIDED:
             named = _decide_again(notebook, named, rows, ledger)
         final.append(named)
@@ -256,6 +260,7 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
         return other.record
     if error:
         raise RunFailed(f"run {run} crashed and is sealed as it is: {without_paths(str(error), model)}", run)
+    # Only now that it is sealed: a kill before this line leaves what waits, and no answer is ever lost.
     pending.clear(folder, record.key)
     runnable.clear()
     return final[0]
@@ -292,6 +297,7 @@ def _refuse_secrets(notebook: Json, slug: str, folder: Path, *parts: Any) -> Non
     kept = folder / f".refused-{slug}.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(kept, json.dumps(notebook, indent=1, ensure_ascii=False))
+    # It holds a secret, and it was paid for: whoever ran it can mend it, and nobody else can read it.
     kept.chmod(0o600)
     raise BadParameters(
         f"what ran holds the value of {name}, so nothing was sealed. The notebook is kept: take it out of {kept} and "
@@ -341,6 +347,7 @@ def _result(notebook: Json) -> tuple[Record, list[CaseRow]]:
 
 def tidy(notebook: Json, cases: bytes, model: str = "") -> str:
     """The notebook as it is sealed: no timings, no random ids, no paths of this machine; cases by their hash."""
+    # Two runs that did the same are the same bytes, so that a diff of two notebooks shows what they found.
     for number, cell in enumerate(notebook["cells"]):
         cell["id"] = f"cell-{number:02d}"
         cell["metadata"] = {"tags": cell["metadata"]["tags"]} if cell["metadata"].get("tags") else {}

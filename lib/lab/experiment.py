@@ -101,7 +101,9 @@ class Experiment(Runnable):
 
     @property
     def slug(self) -> str:
-        return f"{self.lever}-{'-'.join(s.name for s in self.steps)}" if self.kind == "experiment" else self.kind
+        if self.kind == "experiment":
+            return f"{self.lever}-{'-'.join(s.name for s in self.steps)}"
+        return self.kind
 
     @property
     def keyed(self) -> Json:
@@ -113,6 +115,7 @@ class Experiment(Runnable):
         super().check()
         if self.useful and self.judge == "offline":
             raise BadParameters("useful is asked of judge 'claude' alone: offline it measured nothing")
+        # From cheap to dear: names and ranges first, weights and bank last.
         self.steps  # noqa: B018  builds, or says what is wrong
         self._decoding()
         load.check(self.model, self.adapter, self.folder)
@@ -192,7 +195,9 @@ class Experiment(Runnable):
                 "gate 'confirm' is sealed: `notch confirm RUN` looks at it, seals what it sees and counts it"
             )
         waiting = pending.read(self.runs_folder, self.key)
-        return self._finished(*waiting) if waiting else self._begun()
+        if waiting:
+            return self._finished(*waiting)
+        return self._begun()
 
     def _begun(self) -> Run:
         """All cases answered and judged."""
@@ -200,6 +205,7 @@ class Experiment(Runnable):
         model = load.load(self.model, self.adapter, self.folder)
         loaded = clock.seconds
         cases = self.ruler.gate(self.gate)
+        # One judge serves every `run()` of this object, so what this one cost is a difference.
         before = self._paid()
         stages: dict[str, Cost] = {}
         states, answers, judging = self._answer_all(model, cases, stages)
@@ -225,6 +231,7 @@ class Experiment(Runnable):
         """What waited, with the missing judgments. Its answers are as they were, made by the code that the record names."""
         clock, before = Clock(), self._paid()
         case_by_id = {c.id: c for c in self.ruler.gate(self.gate)}
+        # Only these: what was judged was paid for, and a second opinion on it would be another measurement.
         missing = [row for row in rows if row.unscored is not None]
         pairs = [(case_by_id[row.case], row.answer) for row in missing if row.answer is not None]
         outcomes = self.the_judge.judge_all(pairs)
@@ -277,6 +284,7 @@ class Experiment(Runnable):
         states: list[State] = []
         answers: list[Answer | NoAnswer] = []
         judging: list[Any] = []
+        # In groups only beside a judge that waits for a network: one batch of all cases is fastest for the model alone.
         for at in range(0, len(cases), size):
             group = cases[at : at + size]
             group_states = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages)
@@ -372,7 +380,9 @@ class Run(Finding):
 def _strings(schema: str) -> list[str]:
     """The texts within a JSON schema, its names among them: all of them can reach a reply."""
 
-    return [node for node in _nodes(json.loads(schema)) if isinstance(node, str)] if schema else []
+    if schema:
+        return [node for node in _nodes(json.loads(schema)) if isinstance(node, str)]
+    return []
 
 
 def _nodes(value: Any) -> Iterator[Any]:
@@ -431,7 +441,9 @@ def _speed(cost: RunCost) -> str:
         (name, str(s.calls), str(s.prompt_tokens), str(s.generation_tokens), f"{s.seconds:.2f}")
         for name, s in cost.stages.items() if s.calls
     ]  # fmt: skip
-    table = "\n\n" + grid(("stage", "calls", "prompt tokens", "new tokens", "seconds"), rows) if rows else ""
+    table = ""
+    if rows:
+        table = "\n\n" + grid(("stage", "calls", "prompt tokens", "new tokens", "seconds"), rows)
     return (f" {'; '.join(tps)}." if tps else "") + table
 
 
@@ -494,16 +506,22 @@ def side_by_side(row: CaseRow, case: Case) -> str:
     quality = "unscored" if row.quality is None else f"{row.quality!s:.6}"
     head = f"**{case.task}**: quality {quality}"
     if row.answer is None:
-        reply = row.calls[-1]["text"] if row.calls else ""
+        reply = ""
+        if row.calls:
+            reply = row.calls[-1]["text"]
         missing = f"{head}. No answer: {cell(row.no_answer or '')}\n\n> {cell(reply[:300])}"
         return f"{missing}\n\nGold: {' · '.join(gold.questions)}"
     lines = []
     for place, (question, of_gold) in enumerate(zip(row.answer.questions, gold.questions, strict=False), 1):
-        critical = " **(critical)**" if of_gold == gold.critical else ""
+        critical = ""
+        if of_gold == gold.critical:
+            critical = " **(critical)**"
         lines.append((str(place), cell(question), cell(of_gold) + critical))
     table = grid(("", cell(row.answer.title), f"gold: {cell(gold.title)}"), lines)
     if row.judgment is None:
         return f"{head}, unscored against gold.\n\n{table}"
     notes = "; ".join(f"{d.replace('_', '-')}: {n}" for d, n in row.judgment.notes.items() if n)
-    below = f"\n\n*{cell(notes)}*" if notes else ""
+    below = ""
+    if notes:
+        below = f"\n\n*{cell(notes)}*"
     return f"{head}, {row.judgment.verdict} against gold.\n\n{table}{below}"

@@ -96,7 +96,9 @@ class Models(Runnable):
 
     @property
     def fingerprint(self) -> str:
-        return self.records[0].fingerprint if self.records else super().fingerprint
+        if self.records:
+            return self.records[0].fingerprint
+        return super().fingerprint
 
     @property
     def keyed(self) -> Json:
@@ -132,6 +134,7 @@ class Models(Runnable):
 
     def _ceiling(self) -> list[Row]:
         """Every gold answer judged as a candidate, where the judge costs nothing and is the one of the runs."""
+        # Of another era today's judge would set a ceiling that those runs were never measured against.
         if super().fingerprint != self.fingerprint:
             return []
         pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in self.ruler.gate("full") if c.gold]
@@ -156,7 +159,9 @@ class Models(Runnable):
         for name, records in self.members.items():
             r = records[0]
             who = ", ".join(f"{x.candidate} ({x.id})" for x in records)
-            decoding = canonical(r.decoding) if r.decoding else "greedy"
+            decoding = "greedy"
+            if r.decoding:
+                decoding = canonical(r.decoding)
             lines.append(
                 f"- **{name}**: {who}. The same in all: pipeline `{canonical(r.pipeline)}`, decoding `{decoding}`, judge "
                 f"{r.judge}, gate {r.gate}, seed {r.seed}, ruler and judge `{r.fingerprint[:12]}`."
@@ -228,7 +233,9 @@ class Compared(Finding):
             first, *others = group.runs
             changed = [r for r in others if _beyond_chance(r.difference)]
             deltas = ", ".join(f"{candidates[r.run].candidate} {r.difference.delta:+.3f}" for r in changed)
-            which = f" ({deltas})" if changed else ""
+            which = ""
+            if changed:
+                which = f" ({deltas})"
             base = candidates[first.run].candidate
             sentences.append(
                 f"{group.group}: against {base} quality moves beyond chance for {len(changed)} of {len(others)}{which}"

@@ -108,6 +108,7 @@ class Rejudge(Runnable):
         rows = []
         if ledger.get(run).fingerprint == self.fingerprint:
             rows = [row_of("stored", r.case, r.outcome, run=run) for r in old]
+        # Both judge afresh: compared with what is stored, a second judging alone would look like the dimension.
         for part, judge in (("placebo", self.the_judge), ("blind", self.blind_judge)):
             judged = dict(zip((c.id for c, _ in pairs), judge.judge_all(pairs), strict=True))
             rows += [row_of(part, r.case, judged.get(r.case, r.outcome), run=run) for r in old]
@@ -164,7 +165,9 @@ class Rejudged(Finding):
                 lines.append(f"- **{run}**: nothing was scored.")
                 continue
             judged = v["judged"]
-            least = f"{judged['detectable']:.3f}" if judged["detectable"] else "any difference"
+            least = "any difference"
+            if judged["detectable"]:
+                least = f"{judged['detectable']:.3f}"
             lines.append(
                 f"- **{run}**: {v['delta']:+.4f} (95 % {v['low']:+.3f} to {v['high']:+.3f}, p = {v['p']:.3g}). Arithmetic: "
                 f"{v['from_dropping']:+.4f} from one score fewer in the mean. Judgment: {judged['delta']:+.4f} "

@@ -91,7 +91,9 @@ def spelled(plain: Any) -> str:
         return " → ".join(map(spelled, plain))
     arguments = [f"{k}={textwrap.shorten(str(v), LONGEST, placeholder=' …')}" for k, v in plain.items() if k != "step"]
     head, rest = str(plain.get("step", "")), ", ".join(arguments)
-    return f"{head}({rest})" if head and rest else head or rest
+    if head and rest:
+        return f"{head}({rest})"
+    return head or rest
 
 
 def candidate_name(candidate: str) -> str:
@@ -122,7 +124,9 @@ def interval(low: float | None, high: float | None, sign: str = "+") -> str:
     >>> interval(-0.01, 0.25), interval(0.1, 0.2, "")
     ('-0.010\\xa0to\\xa0+0.250', '0.100\\xa0to\\xa00.200')
     """
-    return f"{low:{sign}.3f}\u00a0to\u00a0{high:{sign}.3f}" if low is not None and low == low else ""
+    if low is not None and low == low:
+        return f"{low:{sign}.3f}\u00a0to\u00a0{high:{sign}.3f}"
+    return ""
 
 
 def number(value: Any, column: str = "") -> str:
@@ -135,7 +139,9 @@ def number(value: Any, column: str = "") -> str:
     if value is None or value != value:
         return ""
     if kind == "p" and not isinstance(value, str):
-        return f"{value:.3g}" if value >= 1e-4 else "<0.0001"
+        if value >= 1e-4:
+            return f"{value:.3g}"
+        return "<0.0001"
     if isinstance(value, float) or (kind in ("delta", "predicted", "to") and not isinstance(value, str)):
         return f"{value:{FORMATS.get(kind, '.3f')}}"
     return re.sub(r"(?<!\\)\|", r"\\|", str(value))  # `cell` may have escaped it already
@@ -148,7 +154,9 @@ def chance(p: float | None) -> str:
     ('p = 0.0208', 'p <0.0001')
     """
     text = number(p, "p")
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
+    if text.startswith("<"):
+        return f"p {text}"
+    return f"p = {text}"
 
 
 def grid(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -65,7 +65,9 @@ class Plan:
     def after(self, entry: Entry) -> str:
         """Name of the entry that comes next, "" after the last."""
         following = self.entries[self.entries.index(entry) + 1 :]
-        return following[0].name if following else ""
+        if following:
+            return following[0].name
+        return ""
 
 
 @form(BadParameters, "plan")
@@ -142,7 +144,9 @@ def resolve(value: Any, adapter: Callable[[str, int | None], str]) -> Any:
         return adapter(value["run"], value.get("epoch"))
     if isinstance(value, dict):
         return {k: resolve(v, adapter) for k, v in value.items()}
-    return [resolve(v, adapter) for v in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [resolve(v, adapter) for v in value]
+    return value
 
 
 def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:
@@ -201,6 +205,7 @@ def run(plan: Plan, folder: Path, workers: int = 1, scheduler: str = "") -> Iter
     they are sealed, and decided on, here and in the order of the plan all the same. Raises Unfinished where the judge gave
     not one judgment: the next rows would fare no better. Raises NoWorker.
     """
+    # All of it before any of it: a typing error in the last row shows now and not after hours.
     check(plan, folder)
     execute.prepare(folder)
     with workers_of(workers, scheduler) as pool:

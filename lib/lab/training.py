@@ -138,7 +138,9 @@ class Training(Runnable):
     @property
     def data_hash(self) -> str:
         """The hash of the pairs as planned; own drafts come in when the model is loaded. A merge has none."""
-        return self.planned.planned.card.hash if self.method != "merge" else ""
+        if self.method != "merge":
+            return self.planned.planned.card.hash
+        return ""
 
     def run(self) -> Trained:
         """Train, from what an earlier, killed call saved. Raises what `lib.train.recipe.train` raises."""
@@ -185,14 +187,20 @@ class Training(Runnable):
     @property
     def pairs(self) -> Any:
         """The card of the data as planned."""
-        return Markdown("A merge learns from no data.") if self.method == "merge" else self.planned.planned.card
+        if self.method == "merge":
+            return Markdown("A merge learns from no data.")
+        return self.planned.planned.card
 
     def _repr_markdown_(self) -> str:
         s = vars(self.planned.settings)
-        start = f", going on from adapter **{self.adapter}**" if self.adapter else ""
+        start = ""
+        if self.adapter:
+            start = f", going on from adapter **{self.adapter}**"
         what = f"merge of {', '.join(self.merge)}" if self.method == "merge" else f"method **{self.method}**"
         table = "" if self.method == "merge" else f"\n\n{grid(s, [map(str, s.values())])}"
-        terms = f" Objective: {json.dumps(self.objective)}." if self.objective else ""
+        terms = ""
+        if self.objective:
+            terms = f" Objective: {json.dumps(self.objective)}."
         return f"Base **{self.model}**{start}, {what}, seed {self.seed}.{terms}{table}"
 
 
@@ -243,7 +251,9 @@ class Trained(Finding):
         heads = [n.replace("_", " ") for n in names]
         table = grid(heads, ([number(row.get(k), "loss") for k in names] for row in curve))
         stopped = curve[-1]["epoch"] < self.runnable.planned.settings.epochs
-        early = ", training stopped early" if stopped else ""
+        early = ""
+        if stopped:
+            early = ", training stopped early"
         return f"{table}\n\nEpoch {self.outcome.epoch} is the adapter of this run{early}."
 
 

@@ -57,20 +57,24 @@ def spec_gate(title: str, questions: Sequence[str], n: int = 7, generic: Sequenc
     NoAnswer(reason='questions 1 and 2 are the same')
     """
     reason = _fault(title, questions, n, generic)
-    return NoAnswer(reason) if reason else Answer(title.strip(), tuple(q.strip() for q in questions))
+    if reason:
+        return NoAnswer(reason)
+    return Answer(title.strip(), tuple(map(str.strip, questions)))
 
 
 def _fault(title: str, questions: Sequence[str], n: int, generic: Sequence[str]) -> str:
     if not normalised(title):
         return "title is empty"
-    if normalised(title) in {normalised(g) for g in generic}:
+    if normalised(title) in map(normalised, generic):
         return f"title {title.strip()!r} is a generic label"
     if len(questions) != n:
         return f"{len(questions)} questions instead of {n}"
-    for name, text in [("title", title), *((f"question {i}", q) for i, q in enumerate(questions, 1))]:
+    for i, text in enumerate([title, *questions]):
+        name = f"question {i}" if i else "title"
         if len(text) > LONGEST:
             return f"{name} has {len(text)} characters, at most {LONGEST} are allowed"
-        if any(unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn") for c in text.strip()):
+        # Control, half of a character, private, unassigned: nothing that a product could show.
+        if not {"Cc", "Cs", "Co", "Cn"}.isdisjoint(map(unicodedata.category, text.strip())):
             return f"{name} has control or invalid characters"
         if EMOJI.search(text):
             return f"{name} has an emoji"
@@ -79,6 +83,7 @@ def _fault(title: str, questions: Sequence[str], n: int, generic: Sequence[str])
             return f"question {i} is empty"
         if not question.strip().endswith(("?", "？", "؟", "\u037e")):
             return f"question {i} is not a question"
+    # Capitals and punctuation aside: else a comma would make two questions of one.
     first: dict[str, int] = {}
     for i, question in enumerate(questions, 1):
         if first.setdefault(normalised(question), i) != i:

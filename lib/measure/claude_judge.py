@@ -73,7 +73,7 @@ class ClaudeJudge:
     ) -> None:
         how = fill(Judging, judging)
         self.ruler = ruler or Ruler.load()
-        ruled = {"max_tokens": 2000} | self.ruler.protocol.judge
+        ruled: Row = {"max_tokens": 2000} | self.ruler.protocol.judge
         self.model: str = how.model or ruled.get("model", "")
         self.max_tokens: int = how.max_tokens or ruled["max_tokens"]
         self.effort = self._setting("effort", how.effort, ruled)
@@ -120,7 +120,7 @@ class ClaudeJudge:
 
     def submit(self, case: Case, answer: Answer) -> Future[Outcome]:
         """Begin to judge and return at once; in batch mode nothing is sent before `collect`."""
-        calls.gold_of(case)
+        case.reference  # noqa: B018  without gold nothing may be sent, so it is asked for before anything is queued
         # All cases go out together when they are collected: a batch a case would take a day each.
         if self.batch:
             future: Future[Outcome] = Future()
@@ -170,7 +170,7 @@ class ClaudeJudge:
             name += "@" + sha256(calls.data(case.task))[:16]  # gold is not shown, so it may change
             kind += "@" + sha256(canonical(calls.wording(self.ruler, [call])))[:16]
         elif self._own.get(case.id) != case:
-            gold = calls.gold_of(case)
+            gold = case.reference
             content = [case.task, gold.title, list(gold.questions), gold.critical]
             name += "@" + sha256(calls.data(content))[:16]
         return key_of(self.fingerprint, name, answer.text, kind, call.order, self.replicate)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.ruler import Case
 
@@ -48,7 +49,7 @@ class Judge(Protocol):
     """Anything that can judge. `identity` goes into the fingerprint."""
 
     @property
-    def identity(self) -> dict[str, Any]: ...
+    def identity(self) -> Row: ...
 
     def judge(self, case: Case, answer: Answer) -> Judgment | Unscored: ...
 

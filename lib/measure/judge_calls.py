@@ -66,6 +66,7 @@ PROTOCOLS = {
 
 def system(call: Call, ruler: Ruler) -> str:
     """The instructions of a call: the same for every case, so that they can be cached."""
+    # The critical question is pointed at and not quoted: with it the text would differ by case and cache nothing.
     filled = {"{rubric}": _rubric(ruler), "{critical}": "the question in the critical data tag."}
     if call.kind == USEFUL and USEFUL not in ruler.prompts:
         raise ValueError(f"{ruler.folder}: no judge_useful.md, so this ruler cannot ask for usefulness")
@@ -88,7 +89,7 @@ def user(call: Call, case: Case, answer: Answer, nonce: str) -> str:
     """The data of a call, and nothing but data: JSON in tags. Raises ValueError without gold where gold is shown."""
     parts: Row = {"task": case.task, "A": _set(answer)}
     if call.kind != USEFUL:
-        gold = gold_of(case)
+        gold = case.reference
         first, second = (gold, answer) if call.gold_first else (answer, gold)
         parts |= {"A": _set(first), "B": _set(second)}
         if call.kind == "rubric":
@@ -111,13 +112,6 @@ def fresh(call: Call, case: Case, answer: Answer) -> tuple[str, str]:
     while nonce in texts:
         nonce = secrets.token_hex(8)
     return nonce, user(call, case, answer, nonce)
-
-
-def gold_of(case: Case) -> Gold:
-    """The gold answer of a case. Raises ValueError."""
-    if case.gold is None:
-        raise ValueError(f"case {case.id!r} has no gold answer, and this judge compares with gold")
-    return case.gold
 
 
 def _set(it: Gold | Answer) -> Row:
@@ -187,6 +181,7 @@ def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> Row | Fault:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return Fault("the reply is not one JSON object and nothing else")
+    # Whatever the API promises: what is let through here is read by name later, and must be there.
     wanted = form(kind, dimensions)
     try:
         wanted.model_validate(value)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.log import Row
 from lib.measure.stats import Paired
 
 Floats = NDArray[np.float64]
@@ -37,10 +38,15 @@ def decide(test: Paired, floor: float | None, least: float, looks: int = 1) -> t
     # Bonferroni: with two looks at one hypothesis, each may err half as often, so that both together err no more.
     alpha = ALPHA / looks
     if passes(test.delta, test.p, floor, looks):
-        above = "no A/A floor is measured yet" if floor is None else f"the difference is above the floor {floor:.4f}"
+        above = "no A/A floor is measured yet"
+        if floor is not None:
+            above = f"the difference is above the floor {floor:.4f}"
         return "kept", f"better, p = {test.p:.3g} below {alpha:.3g}, and {above}"
+    # By the interval's end and not by p: that a gain was not shown does not say that there is none.
     if test.high >= least:
-        why = "the difference is within the A/A floor" if test.p < alpha and test.delta > 0 else f"p = {test.p:.3g}"
+        why = f"p = {test.p:.3g}"
+        if test.p < alpha and test.delta > 0:
+            why = "the difference is within the A/A floor"
         return "indecisive", f"{why}; the interval still admits a gain of {least:+.3f}, so it is not ruled out"
     return "discarded", f"the interval rules out a gain of {least:+.3f}"
 
@@ -133,7 +139,7 @@ class NullWorld:
     false_keep: float  # share of studies that keep anything by it
     confirmed: float  # share of studies that keep anything which the sealed gate does not take back
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Row:
         return asdict(self)
 
 

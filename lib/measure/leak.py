@@ -59,10 +59,15 @@ def leaks(rows: Sequence[Fields]) -> list[str]:
     ['a']
     """
     count = {row["case"]: row.get("copies") or 0 for row in rows}
-    flagged = [case for case, n in count.items() if n >= COPIES]
+    flagged = _with(count, COPIES)
+    # One flagged answer may be chance; two, or one with more copies still, are not.
     if len(flagged) > 1 or max(count.values(), default=0) >= CERTAIN:
         return flagged
     # Gold that leaks in drops flags no answer, and still lifts the mean above what chance gives.
     if sum(count.values()) > SHARE * len(count):
-        return [case for case, n in count.items() if n >= 2]
+        return _with(count, 2)
     return []
+
+
+def _with(count: dict[str, int], least: int) -> list[str]:
+    return [case for case, n in count.items() if n >= least]

@@ -15,16 +15,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lib.files import canonical, sha256
+from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS, Judgment, Verdict
-from lib.measure.ruler import Case, Gold, Unknown
+from lib.measure.ruler import Case, Unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,12 +108,15 @@ def form_of(question: str) -> str:
     ('preface', '')
     """
     pieces = [WORD.findall(p.lower()) for p in JOINED.split(question.rstrip(" ?"))]
-    asks = [headed(words) for words in pieces if words]
+    asks = list(map(headed, filter(None, pieces)))
     if len(asks) < 2:
         return ""
     if sum(asks) > 1:
         return "joined"
-    return "listed" if asks[0] or not any(asks) else "preface"
+    # Where the only ask stands first, things to choose from follow it; where it stands later, words lead up to it.
+    if asks[0] or not any(asks):
+        return "listed"
+    return "preface"
 
 
 def headed(words: Sequence[str]) -> bool:
@@ -127,9 +132,13 @@ def parts(question: str) -> tuple[str, ...]:
     >>> parts("How much can you spend, and why?")
     ()
     """
-    pieces = (p.strip() for p in JOINED.split(question.rstrip(" ?")))
-    asks = [f"{p}?" for p in pieces if len(WORD.findall(p)) >= LEAST_ASK]
-    return tuple(asks[:MOST_ASKS]) if len(asks) > 1 else ()
+    asks = []
+    for piece in JOINED.split(question.rstrip(" ?")):
+        if len(WORD.findall(piece)) >= LEAST_ASK:
+            asks.append(f"{piece.strip()}?")
+    if len(asks) < 2:
+        return ()
+    return tuple(asks[:MOST_ASKS])
 
 
 def ramp(values: Any, between: tuple[float, float]) -> Any:
@@ -142,14 +151,13 @@ def ramp(values: Any, between: tuple[float, float]) -> Any:
 def texts_of(answer: Answer) -> list[str]:
     """Every text of an answer whose vector is needed: its questions and what they join."""
     asked = read(answer)
-    return list(dict.fromkeys([*asked, *(part for q in asked for part in parts(q))]))
+    return list(dict.fromkeys([*asked, *chain.from_iterable(map(parts, asked))]))
 
 
 def amounts(case: Case, answer: Answer, vectors: Vectors, rows: Rows | None = None) -> Amounts:
     """The faults of an answer to a case; `rows` holds a vector for each of `texts_of(answer)` where they are known.
     Raises ValueError without gold."""
-    if case.gold is None:
-        raise ValueError(f"case {case.id!r} has no gold answer, and the offline judge compares with gold")
+    gold = fixed(case.reference.questions, vectors)
     if rows is None:
         texts = texts_of(answer)
         rows = dict(zip(texts, vectors(texts), strict=True))
@@ -157,17 +165,21 @@ def amounts(case: Case, answer: Answer, vectors: Vectors, rows: Rows | None = No
 
     asked = read(answer)
     words = [WORD.findall(q.lower().replace("’", "'")) for q in asked]
-    asks = [np.stack([rows[text] for text in (q, *parts(q))]) for q in asked]
-    here = np.stack([ask[0] for ask in asks])
-    found, notes = _of_words(case.task, asked, words)
-    for part in (_of_reach(case, asks, vectors), _of_repetition(here), _of_stance(asked, here, vectors)):
-        found |= {name: round(value, 6) for name, value in part[0].items()}
-        notes |= {name: note for name, note in part[1].items() if note}
-    gold = fixed(case.gold.questions, vectors)
+    here = np.stack([rows[q] for q in asked])
+    asks = []
+    for question in asked:
+        asks.append(np.stack([rows[text] for text in (question, *parts(question))]))
+    of, notes = _of_words(case.task, asked, words)
+    for more, about in (_of_reach(case, here, asks, vectors), _of_repetition(here), _of_stance(asked, here, vectors)):
+        for fault, amount in more.items():
+            # Rounded: the last digits of a matrix product differ between machines, and scores must not.
+            of[fault] = round(amount, 6)
+            if about.get(fault):
+                notes[fault] = about[fault]
     # A tail behind a question makes no other question of it, so its first part counts as well as the whole.
     copied = float(np.mean([ramp((ask[:2] @ gold.T).max(), COPIED) for ask in asks]))
-    void = sum(_void(q, w) for q, w in zip(asked, words, strict=True))
-    return Amounts(found, copied, void / len(asked), notes, len(asked))
+    void = sum(map(_void, asked, words))
+    return Amounts(of, copied, void / len(asked), notes, len(asked))
 
 
 def _void(question: str, words: Sequence[str]) -> bool:
@@ -178,44 +190,61 @@ def _void(question: str, words: Sequence[str]) -> bool:
 def _of_words(task: str, asked: Sequence[str], words: Sequence[list[str]]) -> Faults:
     """Faults that the words alone show."""
     of_task = set(WORD.findall(task.lower()))
-    forms = [form_of(q) for q in asked]
-    marks = {form: [f == form for f in forms] for form in ("joined", "listed", "preface")}
-    marks["unformed"] = [not w or w[0] not in WH | VERBS | FRONT for w in words]
-    marks["short"] = [len(w) < 5 for w in words]
-    # "What about it?" names nothing; "What is that bolt made of?" names a bolt and what it is made of.
-    marks["vague"] = [bool(VAGUE & set(w)) and len(set(w) - PLAIN) < 3 for w in words]
+    marks = list(map(_marks, asked, words))
     n = len(asked)
-    found = {name: sum(row) / n for name, row in marks.items()}
-    found["long"] = sum(max(0, len(w) - 14) for w in words) / (10 * n)
-    found["pasted"] = sum(len([x for x in w if x in of_task]) / max(1, len(w)) for w in words) / n
-    found["openings"] = 1 - len({tuple(w[:2]) for w in words}) / n
-    return found, {name: _numbers(row) for name, row in marks.items() if any(row)}
+    of, notes = {}, {}
+    for fault in marks[0]:
+        row = [own[fault] for own in marks]
+        of[fault] = sum(row) / n
+        if any(row):
+            notes[fault] = _numbers(row)
+    of["long"] = sum(max(0, len(w) - 14) for w in words) / (10 * n)
+    of["pasted"] = sum(sum(map(of_task.__contains__, w)) / max(1, len(w)) for w in words) / n
+    of["openings"] = 1 - len({tuple(w[:2]) for w in words}) / n
+    return of, notes
 
 
-def _of_reach(case: Case, asks: Sequence[Any], vectors: Vectors) -> Faults:
-    """How much of what a plan depends on is asked for. `asks`: by question (1 + parts, width), the whole of it first."""
+def _marks(question: str, words: Sequence[str]) -> dict[str, bool]:
+    """Which faults one question has that are there or not."""
+    form, distinct = form_of(question), set(words)
+    return {
+        "joined": form == "joined",
+        "listed": form == "listed",
+        "preface": form == "preface",
+        "unformed": not words or words[0] not in WH | VERBS | FRONT,
+        "short": len(words) < 5,
+        # "What about it?" names nothing; "What is that bolt made of?" names a bolt and what it is made of.
+        "vague": bool(VAGUE & distinct) and len(distinct - PLAIN) < 3,
+    }
+
+
+def _of_reach(case: Case, here: Any, asks: Sequence[Any], vectors: Vectors) -> Faults:
+    """How much of what a plan depends on is asked for. `here` is (questions, width), `asks` by question
+    (1 + parts, width), the whole of it first."""
     import numpy as np
     from scipy.optimize import linear_sum_assignment
 
     unknowns = unknowns_of(case)
     weight = np.array([u.weight for u in unknowns], dtype=float)
-    ways = [closeness(ask, unknowns, vectors) for ask in asks]  # by question (1 + parts, unknowns)
-    near = np.stack([way.max(0) for way in ways])  # (questions, unknowns)
-    slots = []
-    for i, (ask, way) in enumerate(zip(asks, ways, strict=True)):
+    nearest, slots = [], []
+    for i, ask in enumerate(asks):
+        way = closeness(ask, unknowns, vectors)  # (1 + parts, unknowns)
+        nearest.append(way.max(0))
         # One question answers for one unknown, and what it joins for one more each, unless that was asked before:
         # else the same question twice would cover two things.
-        if not repeats(np.stack([a[0] for a in asks]), i):
-            slots.append(near[i])
+        if not repeats(here, i):
+            slots.append(nearest[i])
         slots += [way[k] for k in range(2, len(ask)) if not repeats(ask[1:], k - 1)]
+    near = np.stack(nearest)  # (questions, unknowns)
+    # All at once: greedily, the first question would take the unknown that a later one alone can meet.
     taken, columns = linear_sum_assignment(-np.stack(slots))
     met = np.zeros(len(unknowns))
     met[columns] = ramp(np.stack(slots)[taken, columns], MEETS)
     # Nobody can ask for ten things in seven questions: the heaviest that gold's number allows are all that can be had.
-    reach = np.sort(weight)[::-1][: len(case.gold.questions)].sum()  # type: ignore[union-attr]
+    reach = np.sort(weight)[::-1][: len(case.reference.questions)].sum()
     best = near.max(1)
     critical = max(range(len(unknowns)), key=lambda i: (unknowns[i].critical, weight[i]))
-    found = {
+    of = {
         "missing": 1 - min(1.0, float((met * weight).sum() / reach)),
         "uncritical": 1 - float(ramp(near[:, critical].max(), MEETS)),
         "far": 1 - float(ramp(best, (0.3, 0.7)).mean()),
@@ -223,7 +252,7 @@ def _of_reach(case: Case, asks: Sequence[Any], vectors: Vectors) -> Faults:
     }
     unmet = sorted(np.flatnonzero(met < 0.5), key=lambda i: -weight[i])[:3]
     notes = {"missing": ", ".join(unknowns[i].name for i in unmet), "uncritical": unknowns[critical].name}
-    return found, notes | {"off": _numbers(best < OFF)}
+    return of, notes | {"off": _numbers(best < OFF)}
 
 
 def _of_repetition(here: Any) -> Faults:
@@ -231,21 +260,22 @@ def _of_repetition(here: Any) -> Faults:
     import numpy as np
 
     same = here @ here.T
-    np.fill_diagonal(same, 0)
+    np.fill_diagonal(same, 0)  # every question is nearest to itself
     nearest = np.sort(same.max(1))[::-1]
-    found = {
+    of = {
         "pairs": float(ramp(same, SAME).sum() / 2 / len(here)),  # every pair stands in the table twice
         "nearest": float(ramp(nearest[0], (0.6, 1.0))),
         "crowd": float(ramp(nearest[:4].mean(), (0.5, 0.9))),
     }
     twins = np.argwhere(np.tril(same) > 0.8)[:3] + 1
-    return found, {"pairs": ", ".join(f"{first} and {second}" for second, first in twins)}
+    return of, {"pairs": ", ".join(f"{first} and {second}" for second, first in twins)}
 
 
 def _of_stance(asked: Sequence[str], here: Any, vectors: Vectors) -> Faults:
     """Whether the person is asked: the other questions are for a search engine, or for somebody else about the person."""
     import numpy as np
 
+    # What counts is which of the two it is nearer to, not how near.
     searching = (here @ fixed(SEARCHED, vectors).T).max(1) - (here @ fixed(ASKED, vectors).T).max(1)
     own = np.array([bool(SELF & set(WORD.findall(q.lower()))) for q in asked])
     return {"searched": float(np.maximum(ramp(searching, (0.0, 0.2)), own).mean())}, {}
@@ -260,17 +290,22 @@ def closeness(here: Any, unknowns: Sequence[Unknown], vectors: Vectors) -> Any:
     """How near each question comes to each unknown, in its nearest phrasing: (questions, unknowns)."""
     import numpy as np
 
-    ends = np.cumsum([len(u.asked) for u in unknowns])
-    every = here @ fixed([text for u in unknowns for text in u.asked], vectors).T
+    ways = [u.asked for u in unknowns]
+    ends = np.cumsum(list(map(len, ways)))
+    # All phrasings in one product, (questions, phrasings), then cut at the unknowns.
+    every = here @ fixed(list(chain.from_iterable(ways)), vectors).T
     return np.stack([part.max(1) for part in np.split(every, ends[:-1], axis=1)], axis=1)
 
 
 def unknowns_of(case: Case) -> tuple[Unknown, ...]:
     """What a plan of the task depends on: the ruler's unknowns, or else gold's questions, the critical one heaviest."""
-    gold: Gold = case.gold  # type: ignore[assignment]
     if case.unknowns:
         return case.unknowns
-    return tuple(Unknown(q, 5 if q == gold.critical else 3, (q,), q == gold.critical) for q in gold.questions)
+    unknowns = []
+    for question in case.reference.questions:
+        critical = question == case.reference.critical
+        unknowns.append(Unknown(question, 3 + 2 * critical, (question,), critical))
+    return tuple(unknowns)
 
 
 _kept: dict[tuple[Vectors, tuple[str, ...]], Any] = {}
@@ -287,9 +322,11 @@ def fixed(texts: Sequence[str], vectors: Vectors) -> Any:
 def _numbers(marks: Sequence[bool]) -> str:
     """The numbers of the questions that are marked."""
     places = [str(i) for i, marked in enumerate(marks, 1) if marked]
+    if len(places) == 1:
+        return f"question {places[0]}"
     if not places:
         return ""
-    return f"question{'s' if len(places) > 1 else ''} {', '.join(places)}"
+    return f"questions {', '.join(places)}"
 
 
 # --- from faults to scores -------------------------------------------------------------------------
@@ -308,7 +345,7 @@ class Constants:
 
 
 @cache
-def _raw() -> dict[str, Any]:
+def _raw() -> Row:
     return json.loads(CONSTANTS.read_text(encoding="utf-8"))
 
 
@@ -319,59 +356,58 @@ def constants() -> Constants:
     return Constants(**{**raw["constants"], "cuts": tuple(raw["constants"]["cuts"])})
 
 
-def points(amount: dict[str, float], dimension: str, made: Constants) -> float:
-    """Points of a dimension before they are read as a score."""
-    return made.best[dimension] - sum(price * amount[fault] for fault, price in made.prices[dimension].items())
+def points(amount: dict[str, float], dimension: str, fit: Constants) -> float:
+    """Points of a dimension before they are read as a score: best - sum of price x amount."""
+    return fit.best[dimension] - sum(price * amount[fault] for fault, price in fit.prices[dimension].items())
 
 
-def scores_of(found: Amounts, made: Constants) -> dict[str, float]:
+def scores_of(answer: Amounts, fit: Constants) -> dict[str, float]:
     """Scores by dimension, 1 to 5. A set that asks the person nothing gets nothing."""
     import numpy as np
 
-    read = {}
+    scores = {}
     for dimension in DIMENSIONS:
         # Points are read as a score through a rising line that was fitted, so that a fault never raises a score.
-        at, score = zip(*made.levels[dimension], strict=True)
-        value = float(np.interp(points(found.of, dimension, made), at, score))
-        read[dimension] = round(1 + (min(5.0, max(1.0, value)) - 1) * (1 - found.void), 4)
-    return read
+        at, score = zip(*fit.levels[dimension], strict=True)
+        value = float(np.interp(points(answer.of, dimension, fit), at, score))
+        scores[dimension] = round(1 + (min(5.0, max(1.0, value)) - 1) * (1 - answer.void), 4)
+    return scores
 
 
-def lead(found: Amounts, gold: Amounts, made: Constants) -> float:
+def lead(answer: Amounts, gold: Amounts, fit: Constants) -> float:
     """How far a set stands ahead of gold: less of gold's faults is ahead, more is behind."""
-    ahead = sum(worth * (gold.of[fault] - found.of[fault]) for fault, worth in made.lead.items())
-    return ahead - made.copies * found.copied
+    ahead = sum(worth * (gold.of[fault] - answer.of[fault]) for fault, worth in fit.lead.items())
+    # Gold's own questions have none of its faults, so without a price a copy would win for nothing.
+    return ahead - fit.copies * answer.copied
 
 
-def _seen_scores(found: Amounts, gold: Amounts, made: Constants, without: str) -> tuple[list[float], list[float]]:
-    """Scores of gold and of a set, in the same order, without a dimension that is not seen."""
-    both = scores_of(gold, made), scores_of(found, made)
-    ours, theirs = ([score for name, score in scores.items() if name != without] for scores in both)
-    return ours, theirs
+def _behind(answer: Amounts, gold: Amounts, fit: Constants, without: str) -> float:
+    """Points by which the scores of a set lie under gold's, in the mean of the dimensions that are seen."""
+    scores, best = scores_of(answer, fit), scores_of(gold, fit)
+    return fmean(best[d] - scores[d] for d in DIMENSIONS if d != without)
 
 
-def verdict_of(found: Amounts, gold: Amounts, made: Constants, without: str = "") -> Verdict:
+def verdict_of(answer: Amounts, gold: Amounts, fit: Constants, without: str = "") -> Verdict:
     """The verdict against gold; `without` a dimension, the faults that only that one prices are not seen."""
-    seen = made
+    if answer.void:
+        return "loss"
+    if answer.copied >= GOLD and answer.asked == gold.asked:  # gold in whatever words cannot stand ahead of itself
+        if _behind(answer, gold, fit, without) <= TIES:
+            return "tie"
+        return "loss"
+    worth = dict(fit.lead)
     if without:
-        own = {f for f in made.prices[without] if not any(f in made.prices[d] for d in DIMENSIONS if d != without)}
-        seen = Constants(
-            made.best,
-            made.prices,
-            made.levels,
-            {f: w for f, w in made.lead.items() if f not in own},
-            made.copies,
-            made.cuts,
-        )
-    if found.void:
-        return "loss"
-    if found.copied >= GOLD and found.asked == gold.asked:  # gold in whatever words cannot stand ahead of itself
-        lost = [gold_score - score for gold_score, score in zip(*_seen_scores(found, gold, made, without), strict=True)]
-        return "tie" if fmean(lost) <= TIES else "loss"
-    ahead = lead(found, gold, seen)
-    if ahead < seen.cuts[1]:
-        return "loss"
-    return "win" if ahead >= seen.cuts[0] else "tie"
+        # A fault that another dimension prices too is still seen there.
+        others = chain.from_iterable(fit.prices[d] for d in DIMENSIONS if d != without)
+        for fault in fit.prices[without].keys() - set(others):
+            worth.pop(fault, None)
+    ahead = lead(answer, gold, replace(fit, lead=worth))
+    win, tie = fit.cuts
+    if ahead >= win:
+        return "win"
+    if ahead >= tie:
+        return "tie"
+    return "loss"
 
 
 class OfflineJudge:
@@ -381,48 +417,50 @@ class OfflineJudge:
         self.vectors = vectors
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Row:
         """What goes into the fingerprint: version, constants, embedder, and what it says of the ruler's calibration texts
         to two decimals. A comment or a moved import makes no other judge."""
         raw = _raw()
-        told = {k: sha256(canonical(raw[k]))[:16] for k in ("constants", "calibration")}
-        return {"kind": "offline", "version": VERSION, "embedder": raw["embedder"], **told}
+        hashes = {name: sha256(canonical(raw[name]))[:16] for name in ("constants", "calibration")}
+        return {"kind": "offline", "version": VERSION, "embedder": raw["embedder"], **hashes}
 
     def judge(self, case: Case, answer: Answer, without: str = "") -> Judgment:
         """Scores from 1 to 5, a verdict against gold, and what lowered each score. Raises ValueError without gold."""
-        [done] = self.judge_all([(case, answer)], without)
-        return done
+        return self.judge_all([(case, answer)], without)[0]
 
     def judge_all(self, pairs: Iterable[tuple[Case, Answer]], without: str = "") -> list[Judgment]:
         """Judgments in the order of the pairs; all their texts are embedded at once."""
-        pairs, made, done = list(pairs), constants(), []
-        texts = list(dict.fromkeys(text for _, answer in pairs for text in texts_of(answer)))
-        rows = dict(zip(texts, self.vectors(texts), strict=True)) if texts else {}
+        pairs, fit, judgments = list(pairs), constants(), []
+        if not pairs:
+            return []
+        # One call for all: a text that several answers share is read once.
+        texts = list(dict.fromkeys(chain.from_iterable(texts_of(answer) for _, answer in pairs)))
+        rows = dict(zip(texts, self.vectors(texts), strict=True))
         for case, answer in pairs:
-            gold = _gold_amounts(case, self.vectors)
-            found = amounts(case, answer, self.vectors, rows)
-            done.append(
-                Judgment(scores_of(found, made), verdict_of(found, gold, made, without), _notes(found, gold, made))
-            )
-        return done
+            gold, own = _gold_amounts(case, self.vectors), amounts(case, answer, self.vectors, rows)
+            verdict = verdict_of(own, gold, fit, without)
+            judgments.append(Judgment(scores_of(own, fit), verdict, _notes(own, gold, fit)))
+        return judgments
 
 
 @lru_cache(maxsize=256)
 def _gold_amounts(case: Case, vectors: Vectors) -> Amounts:
-    if case.gold is None:
-        raise ValueError(f"case {case.id!r} has no gold answer, and the offline judge compares with gold")
-    return amounts(case, Answer(case.gold.title, case.gold.questions), vectors)
+    return amounts(case, Answer(case.reference.title, case.reference.questions), vectors)
 
 
-def _notes(found: Amounts, gold: Amounts, made: Constants) -> dict[str, str]:
+def _notes(answer: Amounts, gold: Amounts, fit: Constants) -> dict[str, str]:
     """By dimension: the two faults that cost most beyond what gold loses, with what they were found in."""
     notes = {}
     for dimension in DIMENSIONS:
-        lost = {f: p * (found.of[f] - gold.of[f]) for f, p in made.prices[dimension].items()}
-        top = [f for f in sorted(lost, key=lambda f: -lost[f]) if lost[f] >= 0.1][:2]
-        texts = [f"{FAULTS[f]} ({found.notes[f]})" if f in found.notes else FAULTS[f] for f in top]
-        if found.void:
-            texts.insert(0, "questions that ask the person nothing")
+        lost = {f: p * (answer.of[f] - gold.of[f]) for f, p in fit.prices[dimension].items()}
+        texts = []
+        if answer.void:
+            texts.append("questions that ask the person nothing")
+        for fault in sorted(lost, key=lambda f: -lost[f])[:2]:
+            where = answer.notes.get(fault)
+            # Less than a tenth of a point would not show in a score, and a note would blame it.
+            if lost[fault] >= 0.1:
+                texts.append(f"{FAULTS[fault]} ({where})" if where else FAULTS[fault])
         if texts:
             notes[dimension] = "; ".join(texts)
     return notes

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from lib.files import RULER, OneLine, Tampered, canonical, check_sums, hidden, sha256, sums, write_new
 from lib.forms import STRICT, Filled, fault, read_rows
+from lib.log import Row
 
 Gate = Literal["full", "dev", "confirm"]
 GATES: tuple[str, ...] = get_args(Gate)
@@ -62,6 +63,13 @@ class Case:
     area: str = ""
     unknowns: tuple[Unknown, ...] = ()  # none where the ruler has none: gold's questions stand for them then
 
+    @property
+    def reference(self) -> Gold:
+        """The gold answer, for whoever compares with it. Raises ValueError where the case has none."""
+        if self.gold is None:
+            raise ValueError(f"case {self.id!r} has no gold answer to compare with; take a case of a ruler")
+        return self.gold
+
 
 @dataclass(frozen=True)
 class Dimension:
@@ -80,7 +88,7 @@ class Protocol:
     questions: int = 7
     blend: tuple[float, float] = (0.5, 0.5)  # weight of the rubric, weight of the verdict
     orders: int = 2  # pairwise calls, gold first and candidate first
-    judge: dict[str, Any] = field(default_factory=dict)  # model, effort, thinking
+    judge: Row = field(default_factory=dict)  # model, effort, thinking
     refusal: str = "scores 0"
     generic_titles: tuple[str, ...] = ()
 
@@ -104,6 +112,7 @@ class Ruler:
         if not frozen.exists():
             raise BadRuler(f"{frozen}: missing, so this ruler is not frozen; `notch freeze` writes it once")
         text = frozen.read_text(encoding="utf-8", errors="replace")
+        # Before a row is read: a changed file is Tampered, also where it would parse.
         if differences := check_sums(folder, text, SEAL):
             raise Tampered("; ".join(differences))
         return read(folder, sha256(text))
@@ -122,14 +131,14 @@ class Ruler:
         """How many cases each gate has, in words; a ruler of one's own may leave a gate empty."""
         return ", ".join(f"{name} {sum(c.gate == name for c in self.cases)}" for name in GATES)
 
-    def fingerprint(self, judge: dict[str, Any]) -> str:
+    def fingerprint(self, judge: Row) -> str:
         """sha256 over the seal and the judge's identity: results that differ in it are never compared."""
         return sha256(canonical({"seal": self.seal, "judge": judge}))
 
     def _repr_markdown_(self) -> str:
-        table = [f"| {c.area} | {c.task} | {c.gold.critical if c.gold else ''} |" for c in self.gate("full")]
-        head = f"Ruler `{self.seal[:12]}`: {self.counts}.\n\n| area | task (full gate) | what decides the plan |\n|---|---|---|\n"
-        return head + "\n".join(table)
+        lines = [f"Ruler `{self.seal[:12]}`: {self.counts}.\n", "| area | task (full gate) | what decides the plan |"]
+        rows = [f"| {c.area} | {c.task} | {c.gold.critical if c.gold else ''} |" for c in self.gate("full")]
+        return "\n".join([*lines, "|---|---|---|", *rows])
 
 
 def read(folder: Path, seal: str = "") -> Ruler:
@@ -151,13 +160,16 @@ def read(folder: Path, seal: str = "") -> Ruler:
         raise BadRuler(f"{folder / 'gold.jsonl'}: no gold answer for case {min(tasks.keys() - gold.keys())!r}")
     cases = []
     for id, row in tasks.items():
-        more = _unknowns(unknowns[id].unknowns, gold[id]) if id in unknowns else ()
-        cases.append(Case(id, row.task, gold[id], row.gate, row.area, more))
+        listed = unknowns.get(id, _Unknowns(())).unknowns
+        cases.append(Case(id, row.task, gold[id], row.gate, row.area, _unknowns(listed, gold[id])))
     rubric = whole(folder / "rubric.json", _Rubric)
     protocol = whole(folder / "protocol.json", Protocol)
     # Rulers frozen before usefulness was asked for have no prompt for it and stay readable.
-    texts = {kind: folder / f"judge_{kind}.md" for kind in ("rubric", "pairwise", "useful")}
-    prompts = {kind: path.read_text(encoding="utf-8") for kind, path in texts.items() if path.exists()}
+    prompts = {}
+    for kind in ("rubric", "pairwise", "useful"):
+        path = folder / f"judge_{kind}.md"
+        if path.exists():
+            prompts[kind] = path.read_text(encoding="utf-8")
     return Ruler(tuple(cases), rubric.dimensions, protocol, prompts, seal, folder)
 
 
@@ -221,6 +233,7 @@ def _unknowns(rows: Iterable[_Unknown], gold: Gold) -> tuple[Unknown, ...]:
 def by_id(path: Path, row: type[Kind]) -> dict[str, Kind]:
     """The rows of a file by their `id`. Raises BadRuler naming file and line."""
     values: dict[str, Kind] = {}
+    # Read twice, once for the ids alone: the forms say what a row means, and its name is no part of that.
     for (where, named), (_, value) in zip(
         read_rows(path, _Named, BadRuler), read_rows(path, row, BadRuler), strict=True
     ):
@@ -245,10 +258,12 @@ def freeze(folder: Path = RULER) -> str:
     for case in ruler.cases:
         questions = case.gold.questions if case.gold else ()
         where = f"{folder / 'gold.jsonl'}: gold of {case.id!r}"
+        # Gold must pass the gate that answers must pass.
         if len(questions) != ruler.protocol.questions or len(set(questions)) != len(questions):
             raise BadRuler(f"{where}: {len(set(questions))} different questions, expected {ruler.protocol.questions}")
         if case.gold and case.gold.critical not in questions:
             raise BadRuler(f"{where}: critical is not one of its questions")
+    # Every file, also one that nobody reads: what lies in a frozen folder is part of the ruler, or is Tampered with.
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != SEAL]
     text = sums(folder, [n for n in names if not hidden(n)])
     write_new(folder / SEAL, text)
@@ -257,18 +272,22 @@ def freeze(folder: Path = RULER) -> str:
 
 def _refuse_draft(folder: Path) -> None:
     """Raise BadRuler naming every row that is not filled in, or that was drafted and that no person has reviewed."""
-    texts: dict[str, dict[str, list[str]]] = {}
+    texts: dict[str, dict[str, list[str]]] = {"gold.jsonl": {}, "unknowns.jsonl": {}}
     for id, row in by_id(folder / "gold.jsonl", Gold).items():
-        texts.setdefault("gold.jsonl", {})[id] = [row.title, row.critical, *row.questions]
+        texts["gold.jsonl"][id] = [row.title, row.critical, *row.questions]
     if (folder / "unknowns.jsonl").exists():
-        for id, known in by_id(folder / "unknowns.jsonl", _Unknowns).items():
-            listed = [text for unknown in known.unknowns for text in (unknown.name, *unknown.asked)]
-            texts.setdefault("unknowns.jsonl", {})[id] = listed
+        for id, listed in by_id(folder / "unknowns.jsonl", _Unknowns).items():
+            texts["unknowns.jsonl"][id] = []
+            for unknown in listed.unknowns:
+                texts["unknowns.jsonl"][id] += [unknown.name, *unknown.asked]
     faults = []
     for file, by_case in texts.items():
-        empty = [id for id, parts in by_case.items() if not all(text.strip() for text in parts)]
-        drafted = by_id(folder / file, _Drafted)
-        unread = [id for id in by_case if not drafted[id].reviewed and id not in empty]
+        empty, unread = [], []
+        for id, drafted in by_id(folder / file, _Drafted).items() if by_case else ():
+            if not all(map(str.strip, by_case[id])):
+                empty.append(id)
+            elif not drafted.reviewed:
+                unread.append(id)
         if empty:
             faults.append(f"{file} has empty texts in {', '.join(empty)}")
         if unread:

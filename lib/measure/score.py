@@ -6,14 +6,15 @@ Unscored is left out, counted and shown. Does not know who judged.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
 
+from lib.log import Row
 from lib.measure.answer import NoAnswer
 from lib.measure.judge import DIMENSIONS, Fields, Judgment, Unscored
-from lib.measure.stats import bca
+from lib.measure.stats import interval
 
 VALUE = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 Outcome = Judgment | NoAnswer | Unscored
@@ -43,7 +44,10 @@ def case_quality(outcome: Outcome, blend: tuple[float, float] = (0.5, 0.5)) -> f
     """Quality of one outcome: 0 for NoAnswer, None for Unscored."""
     if isinstance(outcome, Judgment):
         return quality(outcome.scores, outcome.verdict, blend)
-    return 0.0 if isinstance(outcome, NoAnswer) else None
+    # The model's failure and the judge's: else a lever would win by falling silent, or a judge decide by failing.
+    if isinstance(outcome, NoAnswer):
+        return 0.0
+    return None
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Scores:
         """All cases of the gate."""
         return self.wins + self.ties + self.losses + self.no_answer + self.unscored
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Row:
         return asdict(self)
 
     def _repr_markdown_(self) -> str:
@@ -82,20 +86,27 @@ def score(outcomes: Sequence[Outcome], blend: tuple[float, float] = (0.5, 0.5)) 
         raise ValueError("no cases to score")
     values = [q for q in (case_quality(o, blend) for o in outcomes) if q is not None]
     judged = [o for o in outcomes if isinstance(o, Judgment)]
-    low, high = bca(values) if values else (0.0, 0.0)
-    seen = [d for d in DIMENSIONS if judged and all(d in j.scores for j in judged)]  # a re-judge may leave one out
-    dims = {d: sum(j.scores[d] for j in judged) / len(judged) for d in seen}
-    verdicts = {"wins": "win", "ties": "tie", "losses": "loss"}
-    count = {name: sum(j.verdict == verdict for j in judged) for name, verdict in verdicts.items()}
-    count |= {"no_answer": sum(isinstance(o, NoAnswer) for o in outcomes)}
-    count |= {"unscored": sum(isinstance(o, Unscored) for o in outcomes)}
-    return Scores(sum(values) / len(values) if values else 0.0, low, high, dims, **count)
+    count = Counter(o.verdict if isinstance(o, Judgment) else type(o).__name__ for o in outcomes)
+    dims = {}
+    for dimension in DIMENSIONS:
+        every = [j.scores[dimension] for j in judged if dimension in j.scores]
+        # A re-judge leaves one out. A mean over fewer answers than the others have would not stand beside them.
+        if judged and len(every) == len(judged):
+            dims[dimension] = sum(every) / len(every)
+    return Scores(
+        _mean(values) or 0.0, *interval(values), dims, count["win"], count["tie"], count["loss"],
+        count[NoAnswer.__name__], count[Unscored.__name__],
+    )  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 # --- absolute usefulness, beside quality and never in it ------------------------------------------
 
 
-def usefulness(rows: Sequence[Fields]) -> dict[str, Any]:
+def usefulness(rows: Sequence[Fields]) -> Row:
     """How useful the sets of a run are in absolute terms, 1 to 5: mean and interval over all cases.
 
     Rows as cases.jsonl holds them, `useful` being {"score", "reason"}, {"unscored"} or None for a case without an
@@ -110,8 +121,8 @@ def usefulness(rows: Sequence[Fields]) -> dict[str, Any]:
             rated.append(1.0)
         elif "score" in (row.get("useful") or {}):
             rated.append(float(row["useful"]["score"]))
-    low, high = bca(rated) if rated else (0.0, 0.0)
+    low, high = interval(rated)
     return {
-        "mean": sum(rated) / len(rated) if rated else None, "low": low, "high": high, "cases": len(rated),
+        "mean": _mean(rated), "low": low, "high": high, "cases": len(rated),
         "no_answer": missing, "unscored": len(rows) - len(rated),
     }  # fmt: skip

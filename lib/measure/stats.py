@@ -42,28 +42,31 @@ def paired(a: Qualities, b: Qualities) -> Paired:
     >>> paired([1.0, 1.0, 1.0], [0.0, 0.0, 0.0]).p
     0.25
     """
-    first, second = (np.asarray(side, dtype=float) for side in _aligned(a, b))
-    if not np.isfinite([first, second]).all():
+    sides = np.asarray(_aligned(a, b), dtype=float)  # (2, cases)
+    if not np.isfinite(sides).all():
         raise ValueError("a quality is not a finite number; leave unscored cases out of both runs before pairing")
-    d = first - second
+    d = sides[0] - sides[1]
     low, high = bca(d)
     return Paired(float(d.mean()), sign_flip(d), low, high, len(d))
 
 
-def _aligned(a: Qualities, b: Qualities) -> tuple[Sequence[float], Sequence[float]]:
+def _aligned(a: Qualities, b: Qualities) -> tuple[Qualities, Qualities]:
     if isinstance(a, Mapping) != isinstance(b, Mapping):
         raise ValueError("one run has case ids and the other has none; give both as mappings or both as sequences")
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         if a.keys() != b.keys():
-            odd = sorted(a.keys() ^ b.keys(), key=str)
-            raise ValueError(f"{len(odd)} cases stand in one run only, first {odd[0]!r}; compare runs on the same gate")
+            alone = sorted(a.keys() ^ b.keys(), key=str)
+            raise ValueError(
+                f"{len(alone)} cases stand in one run only, first {alone[0]!r}; compare runs on the same gate"
+            )
+        # By id and not as they come: the seeded draws go by place, so the order of a file would show in p.
         keys = sorted(a)
-        a, b = [a[k] for k in keys], [b[k] for k in keys]
+        a, b = list(map(a.__getitem__, keys)), list(map(b.__getitem__, keys))
     if len(a) != len(b):
         raise ValueError(f"{len(a)} against {len(b)} cases; a paired comparison needs the same cases")
     if not len(a):
         raise ValueError("no cases to compare")
-    return list(a), list(b)
+    return a, b
 
 
 def sign_flip(differences: Sequence[float]) -> float:
@@ -78,11 +81,14 @@ def sign_flip(differences: Sequence[float]) -> float:
         return 1.0  # one sign alone is as far from 0 either way
     from scipy.stats import permutation_test
 
-    draws = 2 ** len(d) if len(d) <= EXACT else DRAWS - 1
-    found = permutation_test(
+    # scipy counts every pattern where as many draws are asked for as there are patterns, or more.
+    draws = DRAWS - 1
+    if len(d) <= EXACT:
+        draws = 2 ** len(d)
+    test = permutation_test(
         (d,), _total, permutation_type="samples", n_resamples=draws, vectorized=True, rng=np.random.default_rng(0)
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def _total(x: Any, axis: int) -> Any:
@@ -90,12 +96,18 @@ def _total(x: Any, axis: int) -> Any:
     return x.sum(axis=axis).round(9)
 
 
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """`bca`, and (0, 0) where there is nothing to draw from: a run whose cases are all unscored still has a record."""
+    return bca(values) if values else (0.0, 0.0)
+
+
 def bca(values: Sequence[float]) -> tuple[float, float]:
     """Bias-corrected and accelerated 95 % bootstrap interval of the mean (Efron 1987)."""
     x = np.asarray(values, dtype=float)
+    # The acceleration divides by the spread, so values that are all the same have no interval but themselves.
     if len(x) < 2 or np.ptp(x) == 0:
         return float(x.mean()), float(x.mean())
     from scipy.stats import bootstrap
 
-    found = bootstrap((x,), np.mean, method="BCa", n_resamples=RESAMPLES, rng=np.random.default_rng(0))
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    draws = bootstrap((x,), np.mean, method="BCa", n_resamples=RESAMPLES, rng=np.random.default_rng(0))
+    return float(draws.confidence_interval.low), float(draws.confidence_interval.high)

@@ -53,22 +53,31 @@ def _distance(era: Era, champion: Record) -> str:
     if era.frontier is None:
         return f"Not compared with a frontier model yet: {name} gets {champion.scored.quality:.3f} of 1."
     quality, (frontier, best) = champion.scored.quality, era.frontier
-    test, verb, sure = gap(era), "gets", ""
+    test, verb, sure = gap(era), "At its best the small model gets", ""
     if test is not None:
-        sure = f", a difference of {test.delta:+.3f} (95 % {interval(test.low, test.high)}, {chance(test.p)})"
-        verb = "cannot be told from the frontier: it gets"
+        sure = f"; the difference is {test.delta:+.3f} (95 % {interval(test.low, test.high)}, {chance(test.p)})"
+        verb = "It cannot be told apart here: at its best the small model gets"
         if test.p < ALPHA:
-            verb = "beats the frontier: it gets" if test.delta > 0 else "does not reach the frontier: it gets"
-    return f"{name} {verb} {quality:.3f}, {frontier} {best:.3f}{sure}: {quality / best:.2f} of it."
+            verb = (
+                "Yes, on these tasks: the small model gets"
+                if test.delta > 0
+                else "No: at its best the small model gets"
+            )
+    share = f", {quality / best:.2f} of it" if best else ""
+    return f"{verb} {quality:.3f} ({name}), the frontier's own answers {best:.3f} ({frontier}){share}{sure}."
 
 
 def _against_gold(era: Era, champion: Record) -> str:
-    """The champion case by case against gold, and what its quality is to be read between."""
+    """The champion task by task against gold, and what its quality is to be read between."""
     s = champion.scored
-    counts = f"{plural(s.wins, 'win')}, {plural(s.ties, 'tie')} and {plural(s.losses, 'loss', 'losses')}"
-    text = f"Against gold, case by case, it has {counts}, and {plural(s.no_answer, 'case')} without a valid answer."
+    count = s.wins + s.ties + s.losses + s.no_answer
+    text = f"Against gold it wins {s.wins}, ties {s.ties} and loses {s.losses} of {plural(count, 'task')}"
+    text += f"; {s.no_answer} had no valid answer." if s.no_answer else "."
     if era.share is not None:
-        text += f" Seven questions that fit any task get {era.plain:.3f}: it has come {100 * era.share:.0f} % of the way from there."
+        text += (
+            f" Seven questions that fit any task get {era.plain:.3f}, so it has come {100 * era.share:.0f} % of the way from "
+            "there to the frontier."
+        )
     return text
 
 
@@ -77,10 +86,12 @@ def _climb(era: Era) -> str:
     kept = era.kept.id[era.kept.id != era.climb.id.iloc[0]]
     looks = era.ledger.looks(era.fingerprint)
     won = {era.ledger.of(look) for look in looks if look.status == "kept" and look.decision.against}
-    sealed = "none was tried on sealed tasks yet"
-    if looks:
-        sealed = f"{len(won & {*kept})} of these won on thirty sealed tasks as well"
-    return f"Tried since: {plural(era.changes, 'change')}; kept by a paired test on the same thirty tasks: {len(kept)}; {sealed}."
+    if not era.changes:
+        return "Nothing was tried after the first run yet."
+    text = f"Of {plural(era.changes, 'change')} tried, {len(kept)} held up under a paired test on the same thirty tasks"
+    if not looks:
+        return f"{text}; none has been tried on the sealed tasks yet."
+    return f"{text}, and {len(won & {*kept})} of these on thirty sealed tasks as well."
 
 
 # --- the figures ----------------------------------------------------------------------------------

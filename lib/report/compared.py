@@ -106,10 +106,18 @@ def section(ledger: Ledger, fingerprint: str) -> Markdown:
         beside = sorted(era.calibration.found.controls, key=lambda c: -c["quality"])
     parts = [
         f"From {record.id}; every candidate is a sealed run of its own, and none of this is part of the climb.",
-        table(models(record.found, beside)).text, bullets(moved(record.found)).text, "The dimensions, unrounded:",
+        table(models(record.found, beside)).text, "The dimensions, unrounded:",
         table(dimensions(record.found, beside)).text,
     ]  # fmt: skip
     return Markdown("\n\n".join(parts))
+
+
+def sentences(ledger: Ledger, fingerprint: str) -> Markdown:
+    """What changing only the model moved, in sentences."""
+    record = Era(ledger, fingerprint).comparison()
+    if record is None:
+        return Markdown("Not run yet: `notch confirm --models smollm2,stored:claude`.")
+    return bullets(moved(record.found))
 
 
 def regression(ledger: Ledger, fingerprint: str) -> Markdown:

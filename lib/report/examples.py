@@ -38,6 +38,26 @@ def answers(ledger: Ledger, fingerprint: str, ruler: Ruler | None = None) -> Mar
     return Markdown("\n\n".join(parts) or "No run on the full gate yet, so there is no example.")
 
 
+def one(ledger: Ledger, fingerprint: str, ruler: Ruler | None = None) -> Markdown:
+    """The champion's middle case by quality: the stock model, the champion, the frontier and gold beside each other."""
+    era = Era(ledger, fingerprint)
+    if era.champion is None:
+        return Markdown("No run was kept yet, so there is no answer of a champion to show.")
+    cases = _open(era.champion, ruler or Ruler.load(RULER))
+    rows = [row for row in ledger.cases(era.champion.id) if row.quality is not None and row.case in cases]
+    if not rows:
+        return Markdown("No case of the champion is on this ruler, so there is none to show.")
+    # Neither the best nor the worst: one that shows what to expect.
+    middle = sorted(rows, key=lambda r: (r.quality or 0.0, r.case))[len(rows) // 2]
+    sources = {}
+    for run in filter(None, [trained.stock(ledger, fingerprint), era.champion.id, era.frontier_run]):
+        row = next((row for row in ledger.cases(run) if row.case == middle.case), None)
+        if row is not None:
+            sources[run] = row
+    case = cases[middle.case]
+    return Markdown(f"**{cell(case.task)}** ({cell(case.id)})\n\n{_beside(sources, case)}")
+
+
 def _open(record: Record, ruler: Ruler) -> dict[str, Case]:
     """The cases of the full gate by id; without gold where the run was judged on another ruler."""
     cases = ruler.gate("full")
@@ -67,7 +87,14 @@ def _section(ledger: Ledger, name: str, run: str, frontier: str, cases: dict[str
 
 
 def _case(end: str, row: CaseRow, sources: dict[str, CaseRow], case: Case) -> str:
-    """One task as a fold: a column a source, title and questions down, above them what came where no answer did."""
+    """One task as a fold."""
+    score = f"{end}, {row.quality:.3f}" if row.answer else "no answer"
+    summary = html.escape(f"{score}: {case.task} ({case.id})", quote=False)
+    return fold(Markdown(_beside(sources, case)), summary).text
+
+
+def _beside(sources: dict[str, CaseRow], case: Case) -> str:
+    """A column for each source and gold, title and questions down; above them what came where no answer did."""
     parts, columns = [], {}
     for run, source in sources.items():
         if source.answer:
@@ -80,9 +107,7 @@ def _case(end: str, row: CaseRow, sources: dict[str, CaseRow], case: Case) -> st
     table = pd.DataFrame({cell(run): pd.Series(map(cell, texts)) for run, texts in columns.items()}).fillna("")
     labels = ["quality", "title", *map(str, range(1, len(table) - 1))]
     parts.append(grid(["", *table], zip(labels, *(table[run] for run in table), strict=False)))
-    score = f"{end}, {row.quality:.3f}" if row.answer else "no answer"
-    summary = html.escape(f"{score}: {case.task} ({case.id})", quote=False)
-    return fold(Markdown("\n\n".join(parts)), summary).text
+    return "\n\n".join(parts)
 
 
 def _failure(run: str, row: CaseRow) -> str:

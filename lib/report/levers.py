@@ -9,7 +9,7 @@ import re
 
 import pandas as pd
 
-from lib.lab.show import Markdown, bullets, interval, plural, table
+from lib.lab.show import Markdown, bullets, chance, interval, plural, table
 from lib.loop import lessons as remembered
 from lib.measure.keep import ALPHA
 from lib.report.era import latest
@@ -89,21 +89,29 @@ def negatives(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
 
 def failed(ledger: Ledger, fingerprint: str) -> Markdown:
-    """The classes in which nothing was kept, and what was clearly worse, in sentences."""
-    f, lost = experiments(ledger, fingerprint), negatives(ledger, fingerprint)
+    """A line for each class with runs that were not kept, then how the hypotheses did."""
+    f = experiments(ledger, fingerprint)
     f = f[f.gate == "full"]
-    some = (f.status == "kept").groupby(f.lever, sort=False).any()
+    lines = [_line(lever, runs) for lever, runs in f.groupby("lever", sort=False) if (runs.status != "kept").any()]
     hoped = f[f.delta.notna() & (f.predicted > 0)]
-    empty = "; ".join(some.index[~some])  # names of classes have commas
-    lines = [f"Nothing was kept in: {empty}."]
-    if not empty:
-        lines = ["In every class something was kept."]
-    lines.append(f"Not kept: {plural(len(lost), 'run')}, of which {sum(lost.reading == 'worse beyond chance')} fell behind "
-                 "the champion of the moment beyond chance.")  # fmt: skip
     if len(hoped):
         lines.append(f"Of {plural(len(hoped), 'hypothesis', 'hypotheses')} that promised a gain, "
                      f"{sum(hoped.predicted > hoped.delta)} promised more than came.")  # fmt: skip
-    return bullets(lines)
+    return bullets(lines, "Every run on the full gate was kept, so nothing failed.")
+
+
+def _line(lever: object, runs: pd.DataFrame) -> str:
+    """One class: how many of its runs were kept, and the best and the worst of the others."""
+    lost = runs[runs.status != "kept"]
+    text = f"**{lever}**: {sum(runs.status == 'kept')} of {plural(len(runs), 'run')} kept."
+    compared = lost[lost.delta.notna()]
+    if compared.empty:
+        return text
+    best, worst = compared.loc[compared.delta.idxmax()], compared.loc[compared.delta.idxmin()]
+    text += f" The best of the others moved quality by {best.delta:+.3f} ({best.id}, {chance(best.p)})"
+    if worst.id != best.id:
+        text += f", the worst by {worst.delta:+.3f} ({worst.id}, {chance(worst.p)})"
+    return text + "."
 
 
 # --- what the loop remembers ----------------------------------------------------------------------

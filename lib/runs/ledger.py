@@ -100,6 +100,7 @@ class Ledger:
 
     def of(self, record: Record) -> str:
         """Id of the run that a record's `of` names, among those sealed before it; `of` itself where it names none."""
+        # A slug may be given again later, so it means the run that bore it when this one was sealed.
         before = self.records
         if record.id:
             before = list(takewhile(lambda r: r.id != record.id, self.records))
@@ -145,7 +146,9 @@ class Ledger:
         same = [r for r in there if champion and r.attempt == champion.attempt]
         if same:
             return same[-1]
-        return there[-1] if there else None
+        if there:
+            return there[-1]
+        return None
 
     def looks(self, fingerprint: str | None = None) -> list[Record]:
         """Every look at the sealed gate, oldest first."""
@@ -174,7 +177,9 @@ class Ledger:
     def sees(self, fingerprint: str, sampled: bool = True) -> str:
         """The smallest gain that the keep rule finds in four of five runs, in one sentence: read it before you spend."""
         calibration = self.calibration(fingerprint)
-        gain = noise.detectable_in(calibration.found.as_dict(), sampled) if calibration else None
+        gain = None
+        if calibration:
+            gain = noise.detectable_in(calibration.found.as_dict(), sampled)
         if calibration is None or gain is None:
             return "Which gain this comparison can see is not measured yet: `notch calibrate`."
         if not gain:
@@ -191,6 +196,7 @@ class Ledger:
         `sampled`: whether one of the two runs that are compared draws its answers; two greedy ones have a floor of
         their own. None if unmeasured.
         """
+        # A calibration repeats on purpose and often; single repeats only say the largest difference that was seen.
         calibration = self.calibration(fingerprint)
         if calibration:
             return noise.floor_of(calibration.found.as_dict(), sampled)
@@ -232,20 +238,25 @@ class Ledger:
         discarded. A repeat (`of` names a run of the full gate) is decided on the mean of all looks,
         with a stricter p.
         """
+        # First of all: a quality that gold has helped to is no quality, however large the gain.
         if record.leaks:
             return Decision("invalid", _leak(record))
         if record.scores and record.scores.unscored:
             return Decision("incomplete", f"{record.scores.unscored} cases are unscored; judge them again first")
         climbs = record.gate == "full" and record.lever not in REFERENCE
         rival, first = self.rival(record)
+        # Nothing to beat: somebody has to be first, and is what later runs are compared with.
         if rival is None:
             return Decision("kept" if climbs or record.kind == "confirm" else "reference", first)
         other = self.qualities(rival.id)
+        # Paired by case, so both need the same cases, scored by the same judge against the same gold.
         if rival.fingerprint != record.fingerprint or other.keys() != qualities.keys():
             return Decision("reference", f"not comparable with {rival.id}: another ruler, judge or gate")
         looks, sampled = 1, record.drawn or rival.drawn
+        # A repeat alone would be a second ticket in the lottery: all looks count together, and alpha is shared among them.
         if record.of and record.kind == "experiment" and climbs:
             qualities, looks = self.pooled(record, qualities)
+        # A greedy pair has a floor of its own, often 0; where one of the two draws, chance moves the difference.
         test, floor = paired(qualities, other), self.floor(record.fingerprint, sampled)
         status, reason = keep.decide(test, floor, record.min_effect, looks)
         if record.lever in REFERENCE:

@@ -29,6 +29,7 @@ def keep(runs: Path, record: Record, cases: Sequence[CaseRow]) -> None:
     """Write what is there so far, over what was there before."""
     folder = place(runs, record.key)
     folder.mkdir(parents=True, exist_ok=True)
+    # The record last: a first write that is cut off leaves nothing that `read` takes for a run.
     write_atomic(folder / "cases.jsonl", "".join(f"{canonical(row.as_dict())}\n" for row in cases))
     write_atomic(folder / "record.json", json.dumps(record.as_dict(), indent=1, sort_keys=True, ensure_ascii=False))
 

@@ -21,6 +21,7 @@ def run_key(kind: str, parameters: dict[str, Any], fingerprint: str) -> str:
 @lru_cache(maxsize=1)
 def code_state() -> dict[str, Any]:
     """Which code is running: commit, whether it differs from the commit, and the hash of `lib`'s sources."""
+    # Sources and not the commit: two checkouts with the same code are the same code, dirty or not.
     files = sorted(p for p in (ROOT / "lib").rglob("*.py"))
     digest = sha256("".join(f"{p.relative_to(ROOT).as_posix()} {sha256_file(p)}\n" for p in files))
     commit = _git("rev-parse", "HEAD")

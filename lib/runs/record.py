@@ -67,6 +67,7 @@ class Written(BaseModel):
 class Partial(Written):
     """What is not known is absent, in the file too."""
 
+    # A default that nobody measured must not look like a measurement in the file.
     @model_serializer(mode="wrap")
     def _given(self, serialize: Any) -> Json:
         return {name: value for name, value in serialize(self).items() if name in self.model_fields_set}
@@ -106,6 +107,7 @@ def _instance(make: Any) -> BeforeValidator:
     """Plain data into a dataclass of the measure, its numbers as they are: 1 and 1.0 are two texts of JSON."""
     known = {f.name for f in fields(make)}
 
+    # Not by pydantic, which would make 1.0 of 1 and so another text: seals are over bytes.
     def build(value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
@@ -364,7 +366,9 @@ class Record(Written):
     @property
     def drawn(self) -> bool:
         """Whether it drew its answers: what its calls did, or in older records what its decoding says."""
-        return bool(self.decoding.get("temp")) if self.sampled is None else self.sampled
+        if self.sampled is None:
+            return bool(self.decoding.get("temp"))
+        return self.sampled
 
     @property
     def scored(self) -> Scores:
@@ -376,7 +380,9 @@ class Record(Written):
     def error_name(self) -> str:
         """The class of the error that ended it, "" where none did: `error` holds it in front of the message."""
         name, colon, _ = self.error.partition(": ")
-        return name if colon and name.isidentifier() else ""
+        if colon and name.isidentifier():
+            return name
+        return ""
 
     @property
     def whole(self) -> bool:
@@ -425,12 +431,16 @@ KINDS: dict[str, type[Record]] = {
 
 def candidate_of(model: str, adapter: str) -> str:
     """A model as comparisons and charts name it."""
-    return f"{model} + {adapter}" if adapter else model
+    if adapter:
+        return f"{model} + {adapter}"
+    return model
 
 
 def record_of(plain: Any) -> Record:
     """A record of any kind from plain data. Raises BadRecord."""
-    kind = plain.get("kind") if isinstance(plain, dict) else None
+    kind = None
+    if isinstance(plain, dict):
+        kind = plain.get("kind")
     return KINDS.get(str(kind), Record).read(plain)
 
 
@@ -472,7 +482,9 @@ def setup_of(run: Any) -> Setup:
 
 
 def _plain_answer(answer: Answer | None) -> Json | None:
-    return {"title": answer.title, "questions": list(answer.questions)} if answer else None
+    if answer:
+        return {"title": answer.title, "questions": list(answer.questions)}
+    return None
 
 
 Answered = Annotated[InstanceOf[Answer] | None, _instance(Answer), PlainSerializer(_plain_answer)]
@@ -511,7 +523,9 @@ class CaseRow(Readings):
     def outcome(self) -> Outcome:
         if self.judgment is not None:
             return self.judgment
-        return NoAnswer(self.no_answer) if self.no_answer is not None else Unscored(self.unscored or "")
+        if self.no_answer is not None:
+            return NoAnswer(self.no_answer)
+        return Unscored(self.unscored or "")
 
 
 def qualities(rows: Iterable[CaseRow]) -> dict[str, float]:
@@ -528,6 +542,8 @@ class Result:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Json:
         data = {"schema": SCHEMA, "record": self.record.as_dict(), "cases": [dict(row) for row in self.cases]}
-        rows = "cases" if self.record.scores else "judgments"
+        rows = "judgments"
+        if self.record.scores:
+            rows = "cases"
         text = f"{len(self.cases)} {rows}, status {self.record.status}, fingerprint {self.record.fingerprint[:12]}"
         return {MIME: data, "text/plain": text, "text/markdown": f"Result record: {text}."}

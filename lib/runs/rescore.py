@@ -29,6 +29,7 @@ from lib.runs.verify import recomputed
 def check(record: Record, cases: Sequence[CaseRow], folder: Path) -> list[str]:
     """What does not follow, as a fresh process sees it; empty when all does."""
     run = json.dumps({"record": record.as_dict(), "cases": [row.as_dict() for row in cases]})
+    # A step of the run may have reached into this process; a fresh one has only what the files hold.
     command = [sys.executable, "-m", "lib.runs.rescore", str(folder.resolve())]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, input=run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
@@ -80,7 +81,10 @@ def _judged_otherwise(
     judge: Any = OfflineJudge() if record.judge == "offline" else _stored(record, ruler, folder)
     if record.fingerprint != ruler.fingerprint(judge.identity):
         return ["the fingerprint is not that of this ruler and judge"]
-    within = NEAR if record.judge == "offline" else 0.0
+    # Claude's replies are stored text and repeat exactly; the offline judge adds floats, in another order elsewhere.
+    within = 0.0
+    if record.judge == "offline":
+        within = NEAR
     wrong = []
     for row in cases:
         if row.judgment is None or row.answer is None:

@@ -51,7 +51,9 @@ def read_cases(run: Path) -> list[CaseRow]:
 def number_of(run: Path) -> int | None:
     """The number of a run's folder, or None where the name is not one that notch gives."""
     match = re.fullmatch(r"(\d{4,})-.+", run.name)
-    return int(match[1]) if match else None
+    if match:
+        return int(match[1])
+    return None
 
 
 def rebuilt(folder: Path) -> list[bytes]:
@@ -83,6 +85,7 @@ def sync(folder: Path) -> list[str]:
     path = folder / LEDGER
     want = rebuilt(folder)
     *have, torn = (path.read_bytes() if path.exists() else b"").split(b"\n")
+    # Lines that are there must be what the folders say; only then may those that are missing be added.
     if have != want[: len(have)]:
         number = next((i for i, (a, b) in enumerate(zip(have, want, strict=False)) if a != b), len(want)) + 1
         raise Tampered(f"{path}:{number}: differs from the sealed run; nothing was written")
@@ -105,16 +108,19 @@ def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str
         number = len(sealed_folders(folder)) + 1
         run = f"{number:04d}-{slug}"
         temp = folder / f".tmp-{run}"
+        # Beside its place, not in /tmp: a rename is atomic only within one file system.
         temp.mkdir()
         try:
             for name, data in {**files, **finish(run)}.items():
                 (temp / name).parent.mkdir(parents=True, exist_ok=True)
                 write_new(temp / name, data)
             names = [p.relative_to(temp).as_posix() for p in temp.rglob("*") if p.is_file()]
+            # Last of all: a folder without it is no run, so a kill before this line leaves none.
             write_new(temp / SEAL, sums(temp, names))
             sync_folder(temp)
             os.rename(temp, folder / run)
             sync_folder(folder)
+        # Also where a person stops it: the number is free again for the next run.
         except BaseException:
             shutil.rmtree(temp, ignore_errors=True)
             raise

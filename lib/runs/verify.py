@@ -145,7 +145,9 @@ def wrong_cases(cases: Sequence[CaseRow]) -> list[str]:
 def wrong_scores(record: Record, cases: Sequence[CaseRow]) -> list[str]:
     """Names of scores and readings of a record that do not follow from its cases."""
     if not cases:
-        return ["scores without a case"] if record.scores else []
+        if record.scores:
+            return ["scores without a case"]
+        return []
     wrong = []
     if record.kind in READINGS:
         stored = record.found.as_dict()

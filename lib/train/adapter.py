@@ -58,7 +58,7 @@ class Adapter:
         config = {"fine_tune_type": "lora", "num_layers": self.layers, "lora_parameters": dict(self.lora)}
         files = {WEIGHTS: self.weights, CONFIG: _json(config)}
         # Over the config too: the same weights with another scale say something else.
-        hashes = {name: sha256(content) for name, content in files.items()}
+        hashes = {WEIGHTS: sha256(files[WEIGHTS]), CONFIG: sha256(files[CONFIG])}
         return {**files, NAME: _json({"format": FORMAT, **self.provenance.as_dict(), "files": hashes})}
 
 
@@ -72,7 +72,9 @@ def parent(adapter: str, name: str, runs: Path | None = None) -> Row:
     about = read(folder) or {}
     weights = about.get("files", {}).get(WEIGHTS) or sha256((folder / WEIGHTS).read_bytes())
     kept: Row = {"adapter": adapter, "weights": weights, "data": about.get("data", {}).get("hash", "unknown")}
-    return kept | {k: about[k] for k in ("method", "seed") if k in about}
+    for field in about.keys() & {"method", "seed"}:
+        kept[field] = about[field]
+    return kept
 
 
 def merge(
@@ -93,6 +95,7 @@ def merge(
     shapes = [shape(folder)[0] for folder in folders]
     parts: list[Any] = [mx.load(str(folder / WEIGHTS)) for folder in folders]
     merged: dict[str, Array] = {}
+    # By name and not by place: adapters of other layers have other modules.
     for module in sorted({key.rpartition(".")[0] for part in parts for key in part}):
         key_a, key_b = f"{module}.lora_a", f"{module}.lora_b"
         like = next(part for part in parts if key_a in part)

@@ -151,7 +151,7 @@ def _jsonl(part: Iterable[Pair]) -> str:
 
 def same(a: Draft, b: Draft) -> bool:
     """Whether two drafts say the same, capitals and punctuation aside."""
-    return [normalised(t) for t in (a.title, *a.questions)] == [normalised(t) for t in (b.title, *b.questions)]
+    return [*map(normalised, (a.title, *a.questions))] == [*map(normalised, (b.title, *b.questions))]
 
 
 # --- what the teacher's sets give ----------------------------------------------------------------
@@ -162,7 +162,7 @@ Writer = Callable[[Sequence[Example], str], list[Draft | None]]  # tasks, kind -
 
 def teacher(examples: Sequence[Example], kind: str) -> list[Draft | None]:
     """The teacher's own set of each task; of kind coverage the seven of its twelve questions that lie farthest apart."""
-    return [spanning(e) if kind == "coverage" else e.draft for e in examples]
+    return list(map(spanning, examples)) if kind == "coverage" else [e.draft for e in examples]
 
 
 def spanning(example: Example) -> Draft:
@@ -171,6 +171,7 @@ def spanning(example: Example) -> Draft:
     vectors = embedder().vectors(questions)
     # Rounded: the last digits of a matrix product differ between machines and must not decide a tie.
     close = (vectors @ vectors.T).round(5)
+    # From the critical one: a set that spans much and misses it would be a bad example.
     chosen = [questions.index(example.critical)]
     while len(chosen) < QUESTIONS:
         rest = [i for i in range(len(questions)) if i not in chosen]
@@ -188,7 +189,7 @@ def tasks(part: Sequence[Example], n: int, seed: int | str, guard: LeakGuard, sk
     for example in random.Random(f"tasks/{seed}").sample(part, len(part)):
         if len(examples) == n:
             break
-        if any(guard.find(t) for t in (example.task, example.draft.title)):
+        if any(map(guard.find, (example.task, example.draft.title))):
             skipped["near the ruler"] += 1
         else:
             examples.append(example)
@@ -207,6 +208,7 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
     def pairs(part: Sequence[Example], count: int, stream: int | str) -> list[Pair]:
         kept = []
         examples = tasks(part, count, stream, guard, skipped)
+        # All sets in one call: a writer that is paid sends them as one batch.
         for example, chosen in zip(examples, writer(examples, kind), strict=True):
             rejected = example.second if kind == "styles" else None
             if chosen is None:
@@ -215,7 +217,7 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
             pair = Pair(example.task, example.family, chosen, rejected)
             if rejected and same(chosen, rejected):
                 skipped["identical"] += 1
-            elif any(guard.find(t) for t in pair.texts):
+            elif any(map(guard.find, pair.texts)):
                 skipped["near the ruler"] += 1
             else:
                 kept.append(pair)
@@ -223,7 +225,7 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
 
     of_train, of_valid = split(bank())
     if kind == "styles":
-        of_train, of_valid = ([e for e in part if e.second] for part in (of_train, of_valid))
+        of_train, of_valid = [e for e in of_train if e.second], [e for e in of_valid if e.second]
     # Validation is drawn without the seed: trainings that differ in it are validated on the same pairs.
     train, valid = pairs(of_train, n, seed), pairs(of_valid, min(VALID, len(of_valid)), "valid")
     return Pairs.of(train, valid, Card(kind, source, seed, skipped=dict(skipped)))
@@ -259,7 +261,9 @@ def read(text: str, n: int = QUESTIONS) -> Draft | None:
         draft = prompt.parse_set(text)
     except BadReply:
         return None
-    return draft if len(draft.questions) == n and draft.title and all(draft.questions) else None
+    if len(draft.questions) != n or not draft.title or not all(draft.questions):
+        return None
+    return draft
 
 
 @dataclass(frozen=True)
@@ -300,10 +304,13 @@ def from_file(path: Path | str, preference: bool) -> Pairs:
             break
         valid.add(name)
     parts: dict[str, list[Pair]] = {"train": [], "valid": []}
+    families: dict[str, set[str]] = {"train": set(), "valid": set()}
     for own, pair in zip(splits, pairs, strict=True):
-        by_family = "valid" if pair.family in valid else "train"
-        parts[own or by_family].append(pair)
-    both = {p.family for p in parts["train"]} & {p.family for p in parts["valid"]}
+        # What the file says of a pair goes before the rule: somebody split it with a reason.
+        part = own or ("valid" if pair.family in valid else "train")
+        parts[part].append(pair)
+        families[part].add(pair.family)
+    both = families["train"] & families["valid"]
     if both:
         raise BadData(f"{file}: family {min(both)!r} is in train and in valid; give each family one split")
     if len(pairs) < 4 or min(map(len, parts.values())) < 2:

@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ class Fit:
         for epoch in range(len(curve), self.settings.epochs + 1):
             if self._should_stop(curve):
                 break
+            # Those of the first epoch were drawn to count the steps; drafts are dear, so they are not drawn twice.
             rows = self.first if epoch == 1 else self._draw(epoch)
             loss = self._epoch(epoch, rows, optimiser)
             curve.append({**self.read(epoch, loss), **self.extra.get(epoch, {})})
@@ -187,7 +189,7 @@ class Fit:
             mx.random.seed((self.seed * 1000 + epoch) * 100_003 + step)
             losses.append(self._step(epoch, cut[step], optimiser))
             done = (epoch - 1 + (step + 1) / len(cut)) * self.steps
-            self._report(epoch, done, losses[-1], [row for part in cut[step + 1 :] for row in part])
+            self._report(epoch, done, losses[-1], list(chain.from_iterable(cut[step + 1 :])))
             if time.perf_counter() - saved > SAVE:
                 self._save(STEP, optimiser, epoch=epoch, losses=losses)
                 saved = time.perf_counter()

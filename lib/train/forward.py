@@ -42,10 +42,13 @@ class Forward:
     def __post_init__(self) -> None:
         from mlx.utils import tree_flatten
 
-        layers = list(getattr(self.model, "layers", ()))
-        trainable = [bool(tree_flatten(layer.trainable_parameters())) for layer in layers]
-        count = trainable.index(True) if any(trainable) else 0
-        self.frozen, self.tuned = layers[:count], layers[count:]
+        self.tuned = list(getattr(self.model, "layers", ()))
+        self.frozen: list[Any] = []
+        # From below, up to the first layer with an adapter: above it every state moves with each step. A model that
+        # learns nothing keeps all its layers above.
+        if tree_flatten([layer.trainable_parameters() for layer in self.tuned]):
+            while not tree_flatten(self.tuned[0].trainable_parameters()):
+                self.frozen.append(self.tuned.pop(0))
         self.prefix_read: tuple[Any, list[_Keys]] | None = None
         self.plain = False
 
@@ -95,7 +98,7 @@ class Forward:
         if any(tuple(row.ids[:n]) != self.prefix or row.start <= n for row in batch):
             return Forward(self.model, max_bytes=0)._logprobs(batch)  # begins otherwise: nothing is shared or kept
         rows = [self._after_frozen(row.ids) for row in batch]
-        width = max(len(r) for r in rows)
+        width = max(map(len, rows))
         # (B, T, D), padded at the end, where causal attention lets nothing look back at it.
         state = mx.stack([mx.pad(r, ((0, width - len(r)), (0, 0))) for r in rows])
         prefix, _ = self._prefix()  # (1, P, D)
@@ -106,9 +109,10 @@ class Forward:
                 prefix = layer(prefix, "causal", keys)
             state = layer(state, "causal", keys)
         # The state at t - 1 predicts token t; only those are multiplied with the vocabulary: (N, D).
-        at = [i * width + t - 1 - n for i, row in enumerate(batch) for t in range(row.start, len(row.ids))]
-        predicting = self.model.model.norm(state.reshape(-1, state.shape[-1])[mx.array(at)])
-        targets = [token for row in batch for token in row.ids[row.start :]]
+        predicting = self.model.model.norm(state.reshape(-1, state.shape[-1])[mx.array(_places(batch, width, n))])
+        targets: list[int] = []
+        for row in batch:
+            targets += row.ids[row.start :]
         return by_row(logprobs(self._head, predicting, targets), batch)
 
     def _head(self, state: Any) -> Any:
@@ -209,8 +213,16 @@ def plain_logprobs(model: Any, batch: Sequence[Tokens]) -> tuple[Any, Any]:
         ids[i, : len(row.ids)] = row.ids
     logits = model(mx.array(ids[:, :-1])).astype(mx.float32)  # (B, T - 1, V)
     every = -nn.losses.cross_entropy(logits, mx.array(ids[:, 1:]))  # (B, T - 1)
-    at = [i * every.shape[1] + t - 1 for i, row in enumerate(batch) for t in range(row.start, len(row.ids))]
-    return by_row(every.reshape(-1)[mx.array(at)], batch)
+    return by_row(every.reshape(-1)[mx.array(_places(batch, every.shape[1]))], batch)
+
+
+def _places(batch: Sequence[Tokens], width: int, prefix: int = 0) -> list[int]:
+    """Where the predictions of the learnt tokens stand, (N,), in rows of a width laid end to end behind the prefix."""
+    at: list[int] = []
+    for i, row in enumerate(batch):
+        first = i * width - 1 - prefix  # -1: a token is predicted where the one before it stands
+        at += range(first + row.start, first + len(row.ids))
+    return at
 
 
 def by_row(values: Any, batch: Sequence[Tokens]) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations, starmap
 from typing import Any
 
 from lib.agent.guard import content, overlap
@@ -43,15 +44,14 @@ def features(task: str, draft: Draft) -> Any:
 
 def style(task: str, draft: Draft) -> list[float]:
     """Signs of style: length, how often the topic is named, how much the questions repeat each other, joined ones."""
-    sets = [content(q) for q in draft.questions]
+    sets = list(map(content, draft.questions))
     n = len(sets) or 1
     topic = content(task)
-    near = [overlap(a, b) for i, a in enumerate(sets) for b in sets[:i]]
     return [
-        1.0,
-        sum(len(q.split()) for q in draft.questions) / (10 * n),
-        sum(bool(s & topic) for s in sets) / n,
-        max(near, default=0.0),
+        1.0,  # the bias: it stands among the features, so that one product is the whole model
+        len(" ".join(draft.questions).split()) / (10 * n),
+        sum(not topic.isdisjoint(words) for words in sets) / n,
+        max(starmap(overlap, combinations(sets, 2)), default=0.0),
         sum(" and " in q for q in draft.questions) / n,
     ]
 
@@ -79,8 +79,7 @@ def matrix(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> Any:
     """Features of N drafts: (N, SIZE)."""
     import numpy as np
 
-    rows = [features(pair.task, draft) for pair, draft in zip(pairs, drafts, strict=True)]
-    return np.array(rows).reshape(-1, SIZE)
+    return np.array(list(map(features, [p.task for p in pairs], drafts))).reshape(-1, SIZE)
 
 
 def critic(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> Critic:
@@ -100,6 +99,7 @@ def critic(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> Critic:
     weights = np.zeros(SIZE)
     for _ in range(STEPS):
         weights -= RATE * (x.T @ (sigmoid(x @ weights) - y) / len(y) + RIDGE * weights)
+    # Fewer than four families leave none to measure with; on those it was fitted to an AUC would flatter it.
     if not held.any():
         return Critic(weights, float("nan"))
     return Critic(weights, auc(chosen[held] @ weights, own[held] @ weights))

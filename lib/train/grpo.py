@@ -12,7 +12,6 @@ Knows drafts, rewards as a function, and groups. Does not know judges: the rewar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
@@ -52,23 +51,21 @@ class Rewarded(NamedTuple):
     ref_logprobs: list[float]  # (N,), of the policy at the start
 
 
-@dataclass(frozen=True)
-class Rollouts:
-    """The drafts of a round as the model wrote them, with their rewards. A reply without the form earns 0."""
+class Rollout(NamedTuple):
+    """One reply of a round, with its reward: one without the form of a set earns 0."""
 
-    pairs: list[Pair]  # the task of each reply
-    replies: list[str]
-    drafts: list[Draft | None]
-    rewards: list[float]
-    tokens: list[list[int]]  # as they were drawn: one that was cut off has no end
+    pair: Pair  # its task
+    draft: Draft | None
+    reward: float
+    tokens: Sequence[int]  # as they were drawn: one that was cut off has no end
 
-    @property
-    def advantages(self) -> list[float]:
-        """Of each reply within the group of its task."""
-        groups: dict[str, list[float]] = {}
-        for pair, reward in zip(self.pairs, self.rewards, strict=True):
-            groups.setdefault(pair.task, []).append(reward)
-        return [advantage(r, groups[p.task]) for p, r in zip(self.pairs, self.rewards, strict=True)]
+
+def advantages(rollouts: Sequence[Rollout]) -> list[float]:
+    """Of each reply within the group of its task."""
+    groups: dict[str, list[float]] = {}
+    for rollout in rollouts:
+        groups.setdefault(rollout.pair.task, []).append(rollout.reward)
+    return [advantage(rollout.reward, groups[rollout.pair.task]) for rollout in rollouts]
 
 
 def advantage(reward: float, group: Sequence[float]) -> float:
@@ -79,38 +76,50 @@ def advantage(reward: float, group: Sequence[float]) -> float:
     """
     mean = sum(group) / len(group)
     spread = (sum((g - mean) ** 2 for g in group) / len(group)) ** 0.5
+    # The small constant keeps a group that hardly differs from counting for much: noise over no spread is a large step.
     return (reward - mean) / (spread + 1e-4)
 
 
-def draw(model: MLXModel, pairs: Sequence[Pair], rules: Rules, reward: Reward, seed: int) -> Rollouts:
+def draw(model: MLXModel, pairs: Sequence[Pair], rules: Rules, reward: Reward, seed: int) -> list[Rollout]:
     """Several sampled drafts of each task, rewarded. Same seed, same weights, same drafts."""
     model.model.eval()
     model.clear_cache()  # the weights may have moved in place since a prefix was read
-    tasks = [p for p in pairs for _ in range(rules.drafts)]
     decoding = Decoding(temp=rules.temp, top_p=rules.top_p, grammar=FORM)
-    decodings = [decoding.with_seed(row_seed(seed, p.task, i % rules.drafts)) for i, p in enumerate(tasks)]
-    completions = model.generate([prompt.ask(p.task) for p in tasks], decodings)
-    drafts = [read(c.text) for c in completions]
-    rewards = [reward(p, d) if d else 0.0 for p, d in zip(tasks, drafts, strict=True)]
-    return Rollouts(tasks, [c.text for c in completions], drafts, rewards, [list(c.tokens) for c in completions])
+    tasks, decodings = [], []
+    for pair in pairs:
+        for number in range(rules.drafts):
+            tasks.append(pair)
+            # By task and number alone: other tasks of the round, and their order, change no draft.
+            decodings.append(decoding.with_seed(row_seed(seed, pair.task, number)))
+    rollouts = []
+    for pair, reply in zip(tasks, model.generate([prompt.ask(p.task) for p in tasks], decodings), strict=True):
+        draft = read(reply.text)
+        rollouts.append(Rollout(pair, draft, reward(pair, draft) if draft else 0.0, reply.tokens))
+    return rollouts
 
 
 def grpo_rows(
-    model: MLXModel, rollouts: Rollouts, settings: Settings, forward: Forward, reference: Callable[[list[Tokens]], list]
+    model: MLXModel,
+    rollouts: Sequence[Rollout],
+    settings: Settings,
+    forward: Forward,
+    reference: Callable[[list[Tokens]], list],
 ) -> list[Rewarded]:
     """Every reply that has an advantage, ready to learn from.
 
     The tokens are those that were drawn, not those of its text: only for them is the ratio of the formula 1 at first.
     A draft that was cut off learns no end, which it never chose; over `settings.longest` a draft is left out.
     """
-    rows, advantages = [], []
-    for pair, tokens, value in zip(rollouts.pairs, rollouts.tokens, rollouts.advantages, strict=True):
-        asked = model.encode(prompt.ask(pair.task))
-        if abs(value) > 1e-6 and len(asked) + len(tokens) <= settings.longest:
-            rows.append(Tokens([*asked, *tokens], len(asked)))
-            advantages.append(value)
+    rows, values = [], []
+    for rollout, value in zip(rollouts, advantages(rollouts), strict=True):
+        asked = model.encode(prompt.ask(rollout.pair.task))
+        # Without an advantage a row has no gradient but the anchor's, and would only thin out the batch.
+        if abs(value) > 1e-6 and len(asked) + len(rollout.tokens) <= settings.longest:
+            rows.append(Tokens([*asked, *rollout.tokens], len(asked)))
+            values.append(value)
+    # Before the first step of the round, while the weights are still those that drew the tokens.
     old, ref = token_logprobs(forward, rows, settings.batch), reference(rows)
-    return [Rewarded(*row, *rest) for row, *rest in zip(rows, advantages, old, ref, strict=True)]
+    return [Rewarded(*row, *rest) for row, *rest in zip(rows, values, old, ref, strict=True)]
 
 
 def token_logprobs(forward: Forward, rows: Sequence[Any], size: int) -> list[list[float]]:
@@ -133,11 +142,11 @@ def objective(rules: Rules) -> Objective:
 
         old_logprobs = padded([row.logprobs for row in rows], logprobs.shape)
         ref_logprobs = padded([row.ref_logprobs for row in rows], logprobs.shape)
-        advantages = mx.array([[row.advantage] for row in rows])  # (B, 1)
+        by_row = mx.array([[row.advantage] for row in rows])  # (B, 1)
         ratio = mx.exp(logprobs - old_logprobs)  # (B, T)
         clipped = mx.clip(ratio, 1 - rules.clip, 1 + rules.clip)
         # The smaller of the two: a step that has gone far enough earns no more, one that went wrong still costs.
-        gain = mx.minimum(ratio * advantages, clipped * advantages)
+        gain = mx.minimum(ratio * by_row, clipped * by_row)
         away = ref_logprobs - logprobs  # 0 where nothing is learnt, like the log-probabilities themselves
         kl = mx.exp(away) - away - 1  # k3: never negative, unlike -away, and of less variance
         count = mask.sum(1)

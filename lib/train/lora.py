@@ -135,6 +135,7 @@ def prepare(name: str, adapter: str, settings: Settings, seed: int, runs: Path |
 
 def encode(model: MLXModel, task: str, draft: prompt.Draft, longest: int) -> Tokens:
     """The plain call with a reply and its end; the reply is learnt. Raises BadData over `longest` tokens."""
+    # Tokens of prompt and reply apart: read together, a token could span the border and be half learnt.
     asked = model.encode(prompt.ask(task, len(draft.questions)))
     reply = model.tokenizer.encode(prompt.write_set(draft), add_special_tokens=False)
     ids = [*asked, *reply, model.tokenizer.eos_token_id]

@@ -32,6 +32,7 @@ class Preference(NamedTuple):
 
 def orpo_rows(model: MLXModel, pairs: Sequence[Pair], settings: Settings) -> list[Preference]:
     """Both sides of every pair as tokens. Raises BadData without a rejected side."""
+    # Both under the same prompt: what differs between the sides is the set alone.
     rows = []
     for number, pair in enumerate(pairs, 1):
         if pair.rejected is None:

@@ -152,7 +152,7 @@ class Recipe:
         self.terms  # noqa: B018  says what is wrong with them
         if self.adapter:
             lora.going_on(self.adapter, asdict(self.settings), self.runs)
-        if any(not 1 <= e <= self.settings.epochs for e in self.checkpoints):
+        if not {*self.checkpoints} <= {*range(1, self.settings.epochs + 1)}:
             raise ValueError(f"checkpoints {list(self.checkpoints)}: expected epochs from 1 to {self.settings.epochs}")
         self._check_kind()
         return self
@@ -324,7 +324,7 @@ def _round(recipe: Recipe, fit: Fit, pairs: Sequence[Pair], reference: Any, epoc
         shown["auc"] = reward.auc
     assert reward is not None, "grpo is given a reward"
     rollouts = grpo.draw(fit.model, pairs, recipe.terms, reward, round_seed(recipe.seed, epoch, "policy"))
-    shown["reward"] = sum(rollouts.rewards) / len(rollouts.rewards)
+    shown["reward"] = sum(rollout.reward for rollout in rollouts) / len(rollouts)
     fit.extra[epoch] = {name: round(float(value), 6) for name, value in shown.items()}
     rows = grpo.grpo_rows(fit.model, rollouts, recipe.settings, fit.forward, reference)
     if not rows:
@@ -336,11 +336,15 @@ def _critic(recipe: Recipe, model: MLXModel, pairs: Sequence[Pair], epoch: int) 
     """The critic of a round, fitted on two drafts of every task against its chosen set. Raises BadData."""
     # The reward of these drafts is not used: they are the negatives of the critic.
     rules = replace(recipe.terms, drafts=2)
-    own = grpo.draw(model, pairs, rules, lambda *_: 0.0, round_seed(recipe.seed, epoch, "critic"))
-    sets = [(pair, draft) for pair, draft in zip(own.pairs, own.drafts, strict=True) if draft]
-    if len(sets) < FEWEST:
-        raise BadData(f"only {len(sets)} drafts have the form of a set; a critic needs {FEWEST} or more")
-    return gad.critic([pair for pair, _ in sets], [draft for _, draft in sets])
+    of, drafts = [], []
+    for rollout in grpo.draw(model, pairs, rules, lambda *_: 0.0, round_seed(recipe.seed, epoch, "critic")):
+        # What has not the form of a set is told from gold without a critic, and would teach it only that.
+        if rollout.draft:
+            of.append(rollout.pair)
+            drafts.append(rollout.draft)
+    if len(drafts) < FEWEST:
+        raise BadData(f"only {len(drafts)} drafts have the form of a set; a critic needs {FEWEST} or more")
+    return gad.critic(of, drafts)
 
 
 def round_seed(seed: int, epoch: int, use: str) -> int:
@@ -368,9 +372,8 @@ def _adapter(recipe: Recipe, fit: Fit, card: Card, epoch: int) -> Adapter:
 def _merged(recipe: Recipe, began: float) -> Outcome:
     parents = [parent(adapter, recipe.model, recipe.runs) for adapter in recipe.merge]
     # A merge has no data of its own: its hash is over those of its parents.
-    known = {"hash": sha256(canonical([p["data"] for p in parents]))}
-    parameters = {"weights": recipe.weights}
-    about = Provenance("merge", recipe.base, known, recipe.code, recipe.seed, parameters, parents)
+    pairs = {"hash": sha256(canonical([p["data"] for p in parents]))}
+    about = Provenance("merge", recipe.base, pairs, recipe.code, recipe.seed, {"weights": recipe.weights}, parents)
     adapter = merge(recipe.merge, recipe.weights, recipe.model, about, recipe.runs)
     files = {f"adapter/{name}": content for name, content in adapter.files().items()}
     return Outcome([], None, 0, files, about.as_dict(), 0, time.perf_counter() - began)
@@ -378,8 +381,10 @@ def _merged(recipe: Recipe, began: float) -> Outcome:
 
 def store(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
     """Write the files into the work folder, from where the seal takes them; returns their hashes. Raises OSError."""
+    hashes = {}
     for name, content in outcome.files.items():
         path = recipe.folder / "out" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
-    return {name: sha256(content) for name, content in outcome.files.items()}
+        hashes[name] = sha256(content)
+    return hashes

@@ -51,6 +51,7 @@ def teacher(settings: Mapping[str, Any], path: Path | None, seed: int, poll: flo
     )
 
     def write(examples: Sequence[Example], kind: str) -> list[Draft | None]:
+        # All at once: as a batch they cost half, and one batch a task would take a day each.
         asks = [_ask(request(settings["model"], e.task, kind), seed) for e in examples]
         [rows] = paid.collect([paid.submit(paid.answer(asks))])
         return [_draft(row) for row in rows]

@@ -142,7 +142,7 @@ def test_a_bad_entry_is_named_before_anything_runs(tmp_path, entry, said):
 def test_a_look_repeats_the_run_with_a_fresh_seed_on_the_sealed_gate(lab):
     lab.seal(slug="first", seed=3, decoding={"temp": 0.7})
     again = look(lab.read().get("first"))
-    assert (again.gate, again.of, again.seed, again.decoding) == (
+    assert (again["gate"], again["of"], again["seed"], again["decoding"]) == (
         "confirm",
         "0001-first",
         1003,

@@ -37,27 +37,36 @@ BETTER = made(
 @pytest.mark.parametrize(
     "best, said",
     [
-        (0.6, "toy does not reach the frontier: it gets 0.300, stored:claude 0.600, a difference of -0.300"),
-        (0.3, "toy cannot be told from the frontier: it gets 0.300, stored:claude 0.300"),
-        (0.2, "toy beats the frontier: it gets 0.300, stored:claude 0.200, a difference of +0.100"),
+        (
+            0.6,
+            "No: at its best the small model gets 0.300 (toy), the frontier's own answers 0.600 (stored:claude), 0.50 of it; the difference is -0.300",
+        ),
+        (
+            0.3,
+            "It cannot be told apart here: at its best the small model gets 0.300 (toy), the frontier's own answers 0.300",
+        ),
+        (
+            0.2,
+            "Yes, on these tasks: the small model gets 0.300 (toy), the frontier's own answers 0.200 (stored:claude), 1.50 of it; the difference is +0.100",
+        ),
     ],
 )
 def test_the_answer_follows_from_the_paired_difference_to_the_frontier(tmp_path, best, said):
     text = answer.opening(sealed(tmp_path, stock(), frontier(best), BETTER)).text
     assert said in text and f"{0.3 / best:.2f} of it" in text
-    assert "10 wins, 5 ties and 14 losses, and 1 case without a valid answer" in text
+    assert "it wins 10, ties 5 and loses 14 of 30 tasks; 1 had no valid answer." in text
 
 
 def test_what_holds_up_is_counted_by_the_paired_test_and_on_sealed_tasks(tmp_path):
     ledger = sealed(tmp_path, stock(), frontier(0.6), BETTER)
     assert (
-        "Tried since: 1 change; kept by a paired test on the same thirty tasks: 1; none was tried on sealed"
+        "Of 1 change tried, 1 held up under a paired test on the same thirty tasks; none has been tried on the sealed"
         in answer.opening(ledger).text
     )
     look = made(4, "kept", 0.3, "look", kind="confirm", gate="confirm", of="0003-better",
                 decision={"reason": "r", "delta": 0.1, "against": "0000-look"})  # fmt: skip
     ledger = ledger_of(tmp_path, *ledger.records, look)
-    assert "1 of these won on thirty sealed tasks as well" in answer.opening(ledger).text
+    assert "and 1 of these on thirty sealed tasks as well" in answer.opening(ledger).text
 
 
 @pytest.mark.parametrize(
@@ -78,7 +87,10 @@ def test_without_a_champion_the_question_stays_open_and_the_page_says_why(tmp_pa
 def test_one_run_is_a_start_and_no_gain(tmp_path):
     ledger = sealed(tmp_path, stock())
     text = answer.opening(ledger).text
-    assert "Not compared with a frontier model yet: toy gets 0.100 of 1." in text and "Tried since: 0 changes" in text
+    assert (
+        "Not compared with a frontier model yet: toy gets 0.100 of 1." in text
+        and "Nothing was tried after the first run yet." in text
+    )
     assert "no gain to split" in answer.form(ledger).text and list(answer.four(ledger).what) == [
         "stock",
         "best prompting",

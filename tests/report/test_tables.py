@@ -139,7 +139,7 @@ def test_runs_of_another_era_are_in_no_table_of_this_one(tmp_path, climb):
 
 def test_the_table_of_runs_hides_nothing(climb):
     found = tables.runs(climb)
-    assert list(found["id"]) == [r["id"] for r in climb.records]
+    assert list(found["id"]) == [r.id for r in climb.records]
     assert found.set_index("id").loc["0001-baseline", "wtl"] == "10/5/14"
 
 
@@ -338,7 +338,7 @@ def seal_of(tmp_path, name):
 def test_a_report_says_that_a_seal_is_broken_and_is_silent_while_none_is(tmp_path):
     ledger = ledger_of(tmp_path, made(1), made(2))
     for record in ledger.records:
-        seal_of(tmp_path, record["id"])
+        seal_of(tmp_path, record.id)
     assert "seal" not in tables.caveats(ledger).text.lower()
     (tmp_path / "0002-run" / "record.json").write_text("{} ")
     text = tables.caveats(ledger).text

@@ -97,12 +97,13 @@ def test_the_committed_constants_are_what_the_fit_finds_without_held_out_tasks_a
     about, *lines = (json.loads(line) for line in rows((RULER / "verdicts.jsonl").read_text(encoding="utf-8")))
     cases = {c.id: c for c in ruler.cases if c.gate != "confirm" and c.id not in about["held_out"]}
     mine = [r for r in lines if r["case"] in cases and r["read"] == 1]
-    texts = list(dict.fromkeys(q for r in mine for q in r["questions"]))
+    answers = [Answer(r["title"], tuple(r["questions"])) for r in mine]
+    texts = list(dict.fromkeys(text for answer in answers for text in offline_judge.texts_of(answer)))
     here = dict(zip(texts, vectors(texts), strict=True))
     train = []
-    for r in mine:
-        case, answer = cases[r["case"]], Answer(r["title"], tuple(r["questions"]))
-        found = offline_judge.amounts(case, answer, vectors, np.stack([here[q] for q in answer.questions]))
+    for r, answer in zip(mine, answers, strict=True):
+        case = cases[r["case"]]
+        found = offline_judge.amounts(case, answer, vectors, here)
         gold = offline_judge._gold_amounts(case, vectors)
         train.append(
             fit.Row(case.id, r["source"], found, gold, tuple(r["scores"][d] for d in DIMENSIONS), r["verdict"], 1)

@@ -1,7 +1,6 @@
 """GRPO and the critic: advantages within a group, the value of the loss, a gradient, an anchor that holds."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from lib.models.model import Decoding
 from lib.train import data, gad, grpo, lora
 from lib.train.fit import SFT, Fit
 from lib.train.forward import Forward, plain_logprobs
-from lib.train.grpo import Rewarded, Rollouts, Rules
+from lib.train.grpo import Rewarded, Rollout, Rules
 from lib.train.lora import Settings
 from tests.llama import small
 
@@ -34,7 +33,7 @@ def drawn(model, pairs, rewards=(1.0, 0.0)):
     sets = [d for p in pairs for d in (p.chosen, Draft(p.chosen.title, p.chosen.questions[:3]))]
     texts = [write_set(d) for d in sets]
     ids = [[*model.tokenizer.encode(t, add_special_tokens=False), model.tokenizer.eos_token_id] for t in texts]
-    return Rollouts(tasks, texts, list(sets), [r for _ in pairs for r in rewards], ids)
+    return list(map(Rollout, tasks, sets, [r for _ in pairs for r in rewards], ids))
 
 
 def rows_of(model, settings, pairs):
@@ -50,8 +49,8 @@ def made(model, rollouts, settings):
 def test_advantages_are_taken_within_the_group_of_a_task(ready):
     _, _, pairs = ready
     tasks, rewards = list(pairs[:1]) * 2 + list(pairs[1:2]) * 2, [0.9, 0.7, 0.1, 0.3]
-    advantages = Rollouts(tasks, [""] * 4, [None] * 4, rewards, [[]] * 4).advantages
-    assert advantages == pytest.approx([1, -1, -1, 1], abs=2e-3)
+    rollouts = [Rollout(task, None, reward, []) for task, reward in zip(tasks, rewards, strict=True)]
+    assert grpo.advantages(rollouts) == pytest.approx([1, -1, -1, 1], abs=2e-3)
 
 
 def test_a_group_of_equals_teaches_nothing_and_is_left_out(ready):
@@ -165,11 +164,11 @@ def shaken(model):
 @pytest.mark.slow
 def test_drafts_after_the_weights_moved_are_those_of_the_moved_weights(planner):
     model, _, pairs = planner
-    before = grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies
+    before = grpo.draw(model, pairs, Rules(drafts=2), flat, 5)
     shaken(model)
-    after = grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies
+    after = grpo.draw(model, pairs, Rules(drafts=2), flat, 5)
     model.clear_cache()
-    assert after == grpo.draw(model, pairs, Rules(drafts=2), flat, 5).replies != before
+    assert after == grpo.draw(model, pairs, Rules(drafts=2), flat, 5) != before
 
 
 @pytest.mark.slow
@@ -177,10 +176,10 @@ def test_a_draft_is_learnt_token_by_token_as_it_was_drawn_and_one_cut_off_has_no
     model, settings, pairs = planner
     rules = Rules(drafts=4, temp=3.0, top_p=1.0)  # so hot that some never end
     drawn = grpo.draw(model, pairs, rules, flat, 3)
-    drawn = replace(drawn, rewards=[float(i % 4) for i in range(len(drawn.pairs))])
+    drawn = [rollout._replace(reward=float(i % 4)) for i, rollout in enumerate(drawn)]
     rows = made(model, drawn, settings)
     ends, most = set(model.tokenizer.eos_token_ids), Decoding().max_tokens
-    tokens = [t for t, g in zip(drawn.tokens, drawn.advantages, strict=True) if abs(g) > 1e-6]
+    tokens = [list(r.tokens) for r, g in zip(drawn, grpo.advantages(drawn), strict=True) if abs(g) > 1e-6]
     assert [ids[start:] for ids, start, *_ in rows] == tokens
     cut = [ids for ids, start, *_ in rows if len(ids) - start == most and ids[-1] not in ends]
     assert 0 < len(cut) < len(rows)

@@ -90,6 +90,7 @@ def _read(name: str) -> list[_Line]:
 
 def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     """Sets to train on and sets to validate on: by family, by a hash of its name, so that a new set moves no other."""
+    # By family, so that a set to validate on is not a near copy of one that was learnt.
     parts: tuple[list[Example], list[Example]] = ([], [])
     for example in examples:
         parts[int(sha256(example.family)[:8], 16) % VALID == 0].append(example)

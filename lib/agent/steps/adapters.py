@@ -39,6 +39,7 @@ def transplant(most: Count = 2) -> Run:
     """Replace up to `most` questions of the draft that repeat others most by what only the last set of the pool asks."""
 
     def run(state: State) -> Work:
+        # The last set is the donor's: `donor` adds at the end.
         draft, swaps = transplanted(state.written, state.pool[-1], most)
         for out, new in swaps:
             state = state.note(f"transplanted: {out} > {new}")

@@ -110,6 +110,7 @@ def beat(n: Count = 7, temp: Heat = 0.0) -> Run:
     """Show the model its own draft as the obvious set and ask for one that beats it (temp 0: the run's own decoding)."""
 
     def run(state: State) -> Work:
+        # Without a temperature of its own the run's decoding holds: 0 would force greedy on a run that samples.
         first, change = state.written, {}
         if temp:
             change["temp"] = temp

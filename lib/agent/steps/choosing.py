@@ -170,8 +170,8 @@ def transplanted(draft: Draft, donor: Draft, most: int) -> tuple[Draft, list[tup
     """A draft with up to `most` questions that repeat others most replaced by what only the donor asks; (out, in) too."""
     questions = list(draft.questions)
     swaps: list[tuple[str, str]] = []
+    own = list(range(len(questions)))
     for offer in donor.questions:
-        own = [i for i, question in enumerate(questions) if question not in [new for _, new in swaps]]
         if len(swaps) == most or not own:
             break
         if closest(offer, questions) < ANOTHER_TOPIC:
@@ -179,4 +179,6 @@ def transplanted(draft: Draft, donor: Draft, most: int) -> tuple[Draft, list[tup
             at = max(own, key=lambda i: (repeated[i], i))
             swaps.append((questions[at], offer))
             questions[at] = offer
+            # What was just put in stays: nothing here is like it, so it is the last that a later offer should replace.
+            own.remove(at)
     return Draft(draft.title, tuple(questions)), swaps

@@ -36,6 +36,7 @@ def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1) -> Run:
     def run(state: State) -> Work:
         for _ in range(swaps):
             questions = state.written.questions
+            # Again over the whole draft: what was mended in the round before may be the worst one now.
             [reply] = yield [Call(prompt.critique(state.task, questions))]
             try:
                 worst = prompt.parse_critique(reply.text, len(questions))

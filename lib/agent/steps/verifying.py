@@ -43,8 +43,8 @@ def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Coun
         state = state.left_out(unread, len(questions), "checks")
         faults = [_faults(*pair) for pair in zip(checks, repeats(questions), strict=True)]
         if then == "drop":
-            count = {question: float(len(own)) for question, own in zip(questions, faults, strict=True)}
-            kept, dropped = drop(draft, to, lambda now, i: count.get(now[i], 0.0))
+            count = dict(zip(questions, map(len, faults), strict=True))
+            kept, dropped = drop(draft, to, lambda now, i: count.get(now[i], 0))
             if not dropped:
                 return state
             return replace(state.note("dropped: " + " | ".join(dropped)), draft=kept)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -85,7 +85,7 @@ def read(path: Path) -> tuple[list[Stored], int]:
             raise BadVerdicts(f"{where}: id is {row.id!r:.40}, which has no line in {file}")
         known = gold[row.id]
         given = (row.atomicity, row.specificity, row.coverage, row.naturalness, row.nonRedundancy)
-        if not all(1 <= score <= 5 for score in given):
+        if min(given) < 1 or max(given) > 5:
             raise BadVerdicts(f"{where}: scores are {given}: expected 1 to 5 for each of {', '.join(DIMENSIONS)}")
         judgment = Judgment(dict(zip(DIMENSIONS, given, strict=True)), VERDICTS[row.pairwise])
         case = Case(row.id, known.input, Gold(known.title, known.questions))
@@ -105,8 +105,9 @@ def by_hand() -> list[Stored]:
             judged = Stored("by hand", cases[row["case"]], Answer(row["title"], row["questions"]), judgment)
             by_source.setdefault(row["source"], []).append(judged)
     lot = random.Random("by hand")
+    # In turn, or the source with most verdicts would fill the sixty; sorted, so that the lot repeats.
     mixed = [lot.sample(by_source[source], len(by_source[source])) for source in sorted(by_source)]
-    return [row for turn in zip_longest(*mixed) for row in turn if row][:AGAIN]
+    return list(filter(None, chain.from_iterable(zip_longest(*mixed))))[:AGAIN]
 
 
 def compare(judge: Judge, rows: Sequence[Stored]) -> tuple[list[Pair], int]:
@@ -124,7 +125,9 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """
     from scipy.stats import spearmanr
 
-    return float(spearmanr(a, b).statistic) if min(len(set(a)), len(set(b))) > 1 else 0.0
+    if min(len(set(a)), len(set(b))) < 2:
+        return 0.0
+    return float(spearmanr(a, b).statistic)
 
 
 @dataclass(frozen=True)
@@ -154,14 +157,14 @@ def agreement(pairs: Sequence[Pair]) -> Agreement:
         for p in pairs
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
-    ours, stored = (
-        pd.DataFrame([getattr(p, side).scores for p in pairs], columns=DIMENSIONS) for side in ("ours", "stored")
-    )
+    ours = pd.DataFrame([p.ours.scores for p in pairs], columns=DIMENSIONS)
+    stored = pd.DataFrame([p.stored.scores for p in pairs], columns=DIMENSIONS)
     runs = table.groupby("run", sort=False)
     by_run = runs.agg(cases=("ours", "size"), ours=("ours", "mean"), stored=("stored", "mean"), same=("same", "mean"))
     by_run["spearman"] = [_rho(part.ours, part.stored) for _, part in runs]
     if not pairs:
         return Agreement(0, 0.0, dict.fromkeys(DIMENSIONS, 0.0), 0.0, 0.0, by_run)
+    # The bar for `same`: where nearly all are losses, always saying "loss" agrees well and knows nothing.
     commonest = float(table.verdict.value_counts(normalize=True).max())
     dims = {d: _rho(ours[d], stored[d]) for d in DIMENSIONS}
     return Agreement(len(pairs), _rho(table.ours, table.stored), dims, float(table.same.mean()), commonest, by_run)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import eq
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -68,6 +69,7 @@ class Rating:
 
 def standing(rows: Iterable[Mapping[str, Any]], who: str) -> list[Rating]:
     """The ratings of a person that nobody took back, oldest first; of two of one item the later counts."""
+    # In the order of the log, which only grows: an undo takes back what stands before it, a later rating counts anew.
     kept: dict[str, Rating] = {}
     for row in rows:
         if row["who"] == who:
@@ -101,10 +103,12 @@ class Agreement:
     spearman: float  # of case quality
 
     def __str__(self) -> str:
-        kappa = "undefined (one verdict throughout)" if self.kappa is None else f"{self.kappa:.2f}"
-        share, low, high = (f"{100 * v:.0f}" for v in (self.same / self.n, self.low, self.high))
+        kappa = "undefined (one verdict throughout)"
+        if self.kappa is not None:
+            kappa = f"{self.kappa:.2f}"
         return (
-            f"{self.same} of {self.n} verdicts ({share} %, 95 % interval {low} to {high} % over {self.cases} cases); "
+            f"{self.same} of {self.n} verdicts ({100 * self.same / self.n:.0f} %, 95 % interval {100 * self.low:.0f} to "
+            f"{100 * self.high:.0f} % over {self.cases} cases); "
             f"Cohen's kappa {kappa}, Spearman of case quality {self.spearman:.2f}"
         )
 
@@ -113,15 +117,19 @@ def agreement(pairs: Sequence[Pair]) -> Agreement:
     """Agreement of a judge with a person. Raises ValueError on no pairs. Sources: Cohen 1960; Efron 1979."""
     if not pairs:
         raise ValueError("no answer that both have judged")
-    low, high = interval([(p.case, p.person == p.judge) for p in pairs])
+    import pandas as pd
+
+    table = pd.DataFrame(pairs)
+    hits = table.person == table.judge
+    low, high = interval(list(zip(table.case, hits, strict=True)))
     return Agreement(
         n=len(pairs),
-        cases=len({p.case for p in pairs}),
-        same=sum(p.person == p.judge for p in pairs),
+        cases=table.case.nunique(),
+        same=int(hits.sum()),
         low=low,
         high=high,
-        kappa=kappa([(p.person, p.judge) for p in pairs]),
-        spearman=spearman([p.person_quality for p in pairs], [p.judge_quality for p in pairs]),
+        kappa=kappa(list(zip(table.person, table.judge, strict=True))),
+        spearman=spearman(table.person_quality.tolist(), table.judge_quality.tolist()),
     )
 
 
@@ -133,10 +141,12 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     """
     n = len(pairs)
     first, second = zip(*pairs, strict=True)
-    observed = sum(a == b for a, b in pairs) / n
+    observed = sum(map(eq, first, second)) / n
     # Two that know nothing of each other meet as often as their own habits make them.
     chance = sum(first.count(v) * second.count(v) for v in set(first)) / n**2
-    return None if chance == 1 else (observed - chance) / (1 - chance)
+    if chance == 1:
+        return None
+    return (observed - chance) / (1 - chance)
 
 
 def interval(hits: Sequence[tuple[str, bool]]) -> tuple[float, float]:

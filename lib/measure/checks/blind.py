@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lib.log import Row
 from lib.measure.answer import Answer
@@ -20,6 +20,9 @@ from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Case, Ruler
 from lib.measure.score import VALUE, quality
 from lib.measure.stats import paired
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
 
 # What this project's two prompts say about a dimension beside its anchors: taken out where it stands.
 CLAUSES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -42,6 +45,7 @@ def without(ruler: Ruler, dimension: str) -> Ruler:
     The cases and the seal stay, so judgments of both can be paired; the wording is part of a judge's identity, so
     their fingerprints differ. Raises ValueError on an unknown dimension.
     """
+    # Taken out of the rubric and named in the order below: silence alone would leave it in the verdict.
     rubric = {d.name: d for d in ruler.rubric}
     if dimension not in rubric:
         raise ValueError(f"no dimension {dimension!r}: expected one of {', '.join(rubric)}")
@@ -67,7 +71,7 @@ class BlindOfflineJudge:
         self.without, self._full = dimension, full
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Row:
         return {**self._full.identity, "without": self.without}
 
     def judge(self, case: Case, answer: Answer) -> Judgment:
@@ -99,12 +103,17 @@ class _Judged:
     @property
     def won(self) -> float:
         """What the verdict counts, 0 to 1."""
-        return VALUE[self.judgment.verdict] if self.judgment else 0.0
+        if self.judgment is None:
+            return VALUE["loss"]
+        return VALUE[self.judgment.verdict]
 
     @property
     def rubric(self) -> float:
         """What the scores alone make of the quality."""
-        return quality(self.judgment.scores, "loss") if self.judgment else 0.0
+        if self.judgment is None:
+            return 0.0
+        # A loss counts 0, so what is left of the quality is the rubric's half.
+        return quality(self.judgment.scores, "loss")
 
     def with_scores_of(self, other: _Judged) -> _Judged:
         """The same judgment with those scores alone that the other has too."""
@@ -127,59 +136,78 @@ def readings(rows: Sequence[Fields]) -> Row:
     """
     runs: dict[str, dict[str, Part]] = {}
     for row in rows:
-        verdict = row["judgment"]
-        judgment = Judgment(verdict["scores"], verdict["verdict"]) if verdict else None
+        judgment = None
+        if row["judgment"]:
+            judgment = Judgment(row["judgment"]["scores"], row["judgment"]["verdict"])
         parts = runs.setdefault(row["run"], {"stored": {}, "placebo": {}, "blind": {}})
         parts[row["part"]][row["case"]] = _Judged(row["quality"], judgment, row["no_answer"] is not None)
     return {"runs": {run: _run(**parts) for run, parts in runs.items()}}
 
 
+def _beside(stored: Part, placebo: Part, blind: Part) -> DataFrame:
+    """A row a case that both judgings scored, in the order of the placebo."""
+    import pandas as pd
+
+    cases = {}
+    for case, five in placebo.items():
+        four = blind.get(case, _Judged(None))
+        if five.quality is None or four.quality is None:
+            continue
+        dropped = five.with_scores_of(four)
+        cases[case] = {
+            "before": five.quality, "after": four.quality, "fewer": dropped.quality,
+            "won_before": five.won, "won_after": four.won,
+            "rubric_fewer": dropped.rubric, "rubric_after": four.rubric,
+            "no_answer": five.no_answer, "stored": stored.get(case, _Judged(None)).quality,
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(cases, orient="index")
+
+
 def _run(stored: Part, placebo: Part, blind: Part) -> Row:
-    after, before = _qualities(blind), _qualities(placebo)
-    both = [case for case in before if case in after]
-    if not both:
+    f = _beside(stored, placebo, blind)
+    if f.empty:
         return {"cases": 0, "unscored": len(placebo)}
-    after, before = {c: after[c] for c in both}, {c: before[c] for c in both}
-    dropped = {c: placebo[c].with_scores_of(blind[c]) for c in both}
-    fewer, again = _qualities(dropped), {c: q for c, q in _qualities(stored).items() if c in before}
-    test = _tested(after, before)
+    test, again = _tested(f.after, f.before), f.stored.dropna()
     # The verdict is half of the quality. A sum is halved before it is divided: sealed readings hold the last digit too.
-    from_verdicts = math.fsum(blind[c].won - placebo[c].won for c in both) / (2 * len(both))
-    scores = [judgment.scores for c in both if (judgment := placebo[c].judgment)]
+    from_verdicts = math.fsum(f.won_after - f.won_before) / (2 * len(f))
+    before = None
+    # Of some of the cases alone it would be the mean of another gate.
+    if len(again) == len(f):
+        before = _mean(again)
     return {
-        "cases": len(both),
-        "unscored": len(placebo) - len(both),
-        "no_answer": sum(placebo[c].no_answer for c in both),
-        "stored": _mean(again.values()) if len(again) == len(both) else None,
-        "placebo": _mean(before.values()),
-        "blind": _mean(after.values()),
+        "cases": len(f),
+        "unscored": len(placebo) - len(f),
+        "no_answer": int(f.no_answer.sum()),
+        "stored": before,
+        "placebo": _mean(f.before),
+        "blind": _mean(f.after),
         **test,
         "from_verdicts": from_verdicts,
         "from_rubric": test["delta"] - from_verdicts,
-        "from_dropping": _mean(fewer[c] - before[c] for c in both),
-        "from_scores": _mean(blind[c].rubric - dropped[c].rubric for c in both),
-        "judged": _tested(after, fewer),
-        "verdicts_changed": sum(blind[c].won != placebo[c].won for c in both),
-        "losses": [_losses(placebo, both), _losses(blind, both)],
-        "moved": sum(before[c] != quality for c, quality in again.items()),
-        "dims": {d: _mean(s[d] for s in scores) for d in DIMENSIONS} if scores else {},
+        "from_dropping": _mean(f.fewer - f.before),
+        "from_scores": _mean(f.rubric_after - f.rubric_fewer),
+        "judged": _tested(f.after, f.fewer),
+        "verdicts_changed": int((f.won_after != f.won_before).sum()),
+        # No answer has lost too.
+        "losses": [int((f.won_before == VALUE["loss"]).sum()), int((f.won_after == VALUE["loss"]).sum())],
+        "moved": int((again != f.before[again.index]).sum()),
+        "dims": _dims(placebo[case].judgment for case in f.index),
     }
 
 
-def _tested(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-    """The paired difference, and the smallest that this test could have seen."""
-    test = paired(a, b)
-    detectable = detectable_of([a[c] - b[c] for c in a])
+def _dims(judgments: Iterable[Judgment | None]) -> dict[str, float]:
+    """The mean of each dimension over what was judged."""
+    scores = [judgment.scores for judgment in judgments if judgment]
+    if not scores:
+        return {}
+    return {d: _mean(own[d] for own in scores) for d in DIMENSIONS}
+
+
+def _tested(a: Series, b: Series) -> dict[str, float]:
+    """The paired difference of two columns by case, and the smallest that this test could have seen."""
+    test = paired(a.to_dict(), b.to_dict())
+    detectable = detectable_of((a - b).tolist())
     return {"delta": test.delta, "p": test.p, "low": test.low, "high": test.high, "detectable": detectable}
-
-
-def _losses(part: Part, cases: Sequence[str]) -> int:
-    """Losses to gold; no answer has lost too."""
-    return sum(part[c].won == VALUE["loss"] for c in cases)
-
-
-def _qualities(part: Part) -> dict[str, float]:
-    return {case: judged.quality for case, judged in part.items() if judged.quality is not None}
 
 
 def _mean(values: Iterable[float]) -> float:

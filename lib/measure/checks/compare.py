@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from operator import itemgetter
 
 from lib.log import Row
@@ -27,20 +28,20 @@ def readings(rows: Sequence[Fields]) -> Row:
     groups: dict[str, dict[str, list[Fields]]] = {}
     for row in rows:
         groups.setdefault(row["group"], {}).setdefault(row["run"], []).append(row)
-    ceiling = groups.pop(CEILING, {})
-    gold = [_outcome(r) for some in ceiling.values() for r in some]
-    return {
-        # Lists, not mappings: which run stands first has a meaning, and canonical JSON sorts keys.
-        "groups": [{"group": name, "runs": _group(runs)} for name, runs in groups.items()],
-        "ceiling": score(gold).as_dict() if gold else {},
-    }
+    gold = list(chain.from_iterable(groups.pop(CEILING, {}).values()))
+    ceiling = {}
+    if gold:
+        ceiling = score(list(map(_outcome, gold))).as_dict()
+    # Lists, not mappings: which run stands first has a meaning, and canonical JSON sorts keys.
+    return {"groups": [{"group": name, "runs": _group(runs)} for name, runs in groups.items()], "ceiling": ceiling}
 
 
 def _group(runs: dict[str, list[Fields]]) -> list[Row]:
     first = next(iter(runs.values()))
     sides = []
     for run, rows in runs.items():
-        side: Row = {"run": run, "scores": score([_outcome(r) for r in rows]).as_dict()}
+        side: Row = {"run": run, "scores": score(list(map(_outcome, rows))).as_dict()}
+        # A run beside itself would show a difference of 0 with p = 1, which reads like a finding.
         if rows is not first:
             dims = {d: _difference(rows, first, partial(_score, d)) for d in DIMENSIONS}
             side |= {"difference": _difference(rows, first, itemgetter("quality")), "dims": dims}
@@ -56,6 +57,7 @@ def _difference(rows: Sequence[Fields], first: Sequence[Fields], value: Callable
     """The mean difference in a value of two runs, on the cases that have one in both."""
     values, reference = _values(rows, value), _values(first, value)
     both = values.keys() & reference.keys()
+    # Nothing to compare is said as such: 0 would read like two runs that are equal.
     if not both:
         return {"delta": None, "p": None, "low": None, "high": None, "n": 0}
     return asdict(paired({c: values[c] for c in both}, {c: reference[c] for c in both}))
@@ -63,8 +65,12 @@ def _difference(rows: Sequence[Fields], first: Sequence[Fields], value: Callable
 
 def _values(rows: Sequence[Fields], value: Callable[[Fields], float | None]) -> dict[str, float]:
     """By case, without those that have none."""
-    every = {row["case"]: value(row) for row in rows}
-    return {case: number for case, number in every.items() if number is not None}
+    values = {}
+    for row in rows:
+        number = value(row)
+        if number is not None:
+            values[row["case"]] = number
+    return values
 
 
 def _outcome(row: Fields) -> Outcome:

@@ -58,18 +58,27 @@ def blur(gold: Gold, n: int) -> tuple[str, ...]:
     marked = [(size, i, text) for i, (size, text) in enumerate(map(_blurred, gold.questions)) if text]
     # What is blurred is what the plan depends on least, so that coverage keeps the critical question.
     marked.sort(key=lambda m: (gold.questions[m[1]] == gold.critical, m[0], m[1]))
-    return _swapped(gold.questions, {i: text for _, i, text in marked[:n]})
+    questions = list(gold.questions)
+    for _, i, text in marked[:n]:
+        questions[i] = text
+    return tuple(questions)
 
 
 def drop(gold: Gold, n: int) -> tuple[str, ...]:
     """Gold without its critical question, and without n - 1 of the others."""
-    gone = _plain(gold)[::-1][:n]
-    return tuple(q for i, q in enumerate(gold.questions) if i not in gone)
+    questions = list(gold.questions)
+    # From the last place on, so that those before it keep their numbers.
+    for i in sorted(_plain(gold)[::-1][:n], reverse=True):
+        del questions[i]
+    return tuple(questions)
 
 
 def telegraph(gold: Gold, n: int) -> tuple[str, ...]:
     """Gold with n questions as telegrams: small words gone, the order turned round."""
-    return _swapped(gold.questions, {i: telegram(gold.questions[i]) for i in _plain(gold)[:n]})
+    questions = list(gold.questions)
+    for i in _plain(gold)[:n]:
+        questions[i] = telegram(questions[i])
+    return tuple(questions)
 
 
 def repeat(gold: Gold, n: int) -> tuple[str, ...]:
@@ -79,6 +88,7 @@ def repeat(gold: Gold, n: int) -> tuple[str, ...]:
 
 def echo(gold: Gold, n: int) -> tuple[str, ...]:
     """Gold with n of its questions asked a second time in other words."""
+    # First those that a rule can put into other words: a repeat word for word is `repeat`'s damage.
     own = sorted(_plain(gold), key=lambda i: reworded(gold.questions[i]) == gold.questions[i])
     return gold.questions + tuple(reworded(gold.questions[i]) for i in own[:n])
 
@@ -101,6 +111,7 @@ def telegram(question: str) -> str:
     """
     words = question.rstrip(" ?").split()
     head = next((i for i, w in enumerate(words) if w.lower() not in _HEADS), len(words))
+    # A question of small words alone keeps them: turned round it is unnatural enough, and still a question.
     body = [w for w in words[head:] if w.lower() not in _STOPS] or words[head:]
     text = " ".join([*reversed(body), *words[:head]]).lower()
     return f"{text[:1].upper()}{text[1:]}?"
@@ -136,16 +147,14 @@ def _blurred(question: str) -> tuple[int, str]:
             i += 1
             continue
         longest, i = max(longest, run + (not asked and run > 0)), end
-    return (longest, " ".join(out) + "?") if longest else (0, "")
+    if not longest:
+        return 0, ""
+    return longest, " ".join(out) + "?"
 
 
 def _plain(gold: Gold) -> list[int]:
-    """Questions in order, the critical one last."""
+    """Questions in order, the critical one last: a damage of another dimension must not cost coverage too."""
     return sorted(range(len(gold.questions)), key=lambda i: gold.questions[i] == gold.critical)
-
-
-def _swapped(questions: Sequence[str], new: dict[int, str]) -> tuple[str, ...]:
-    return tuple(new.get(i, q) for i, q in enumerate(questions))
 
 
 # --- the same in other words ---------------------------------------------------------------------
@@ -179,6 +188,7 @@ def reworded(question: str) -> str:
     'As far as you know, did your father leave a will?'
     """
     text = question
+    # The first rule alone: two at once would no longer be "lightly" in other words.
     for rule, words in _WORDS:
         if re.search(rule, question):
             text = re.sub(rule, words, question)
@@ -195,6 +205,11 @@ def paraphrase(gold: Gold) -> Answer:
 
 
 # --- attacks -------------------------------------------------------------------------------------
+
+
+def as_gold(case: Case) -> Answer:
+    """Gold as if somebody had answered with it. Raises ValueError without gold."""
+    return Answer(case.reference.title, case.reference.questions)
 
 
 def plain(case: Case) -> Answer:
@@ -224,9 +239,7 @@ def attacks(case: Case, honest: Answer) -> dict[str, tuple[Answer, str]]:
 
     `honest` is the plain text that the tricks are built on. Raises ValueError without gold.
     """
-    if case.gold is None:
-        raise ValueError(f"case {case.id!r} has no gold answer to paste back")
-    title, asked, gold = honest.title, honest.questions, case.gold
+    title, asked, gold = honest.title, honest.questions, as_gold(case)
     tricks = {
         "null answer": Answer("?", ("?",) * 7),
         "Thought process:": Answer("Thought process:", ("Thought process:",) * 7),
@@ -236,9 +249,9 @@ def attacks(case: Case, honest: Answer) -> dict[str, tuple[Answer, str]]:
         "instructions inside a question": Answer(title, (*asked[:-1], f"{asked[-1].rstrip('?')}; {_IGNORE}")),
         "double length": Answer(title, tuple(f"{q} {_MORE}" for q in asked)),
     }
+    # Built on the plain text, so that any gain over it is the trick's; gold's own copies are held against gold.
     own = {name: (answer, "plain") for name, answer in tricks.items()}
-    back = Answer(gold.title, gold.questions)
-    return own | {"gold pasted back": (back, "gold"), "gold twice": (Answer(gold.title, gold.questions * 2), "gold")}
+    return own | {"gold pasted back": (gold, "gold"), "gold twice": (Answer(gold.title, gold.questions * 2), "gold")}
 
 
 # --- all of them ---------------------------------------------------------------------------------
@@ -248,11 +261,8 @@ def texts(cases: Sequence[Case]) -> list[Text]:
     """Every text of a calibration on these cases, in order. Raises ValueError on a case without gold."""
     every = []
     for case in cases:
-        gold = case.gold
-        if gold is None:
-            raise ValueError(f"case {case.id!r} has no gold answer, and a calibration starts from gold")
-        honest = plain(case)
-        every.append(Text("gold", "gold", case, Answer(gold.title, gold.questions)))
+        gold, honest = case.reference, plain(case)
+        every.append(Text("gold", "gold", case, as_gold(case)))
         every.append(Text("paraphrase", "paraphrase", case, paraphrase(gold)))
         for kind, (dimension, damage) in DAMAGES.items():
             for n in STRENGTHS:

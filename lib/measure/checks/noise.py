@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
+from lib.log import Row
 from lib.measure import keep
 from lib.measure.judge import Fields
 from lib.measure.keep import Floats
@@ -34,7 +34,7 @@ class Noise:
     floor: float  # 95 % of differences between two such means are smaller
     moved: float  # share of cases that ever changed
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Row:
         return asdict(self)
 
 
@@ -112,8 +112,10 @@ def null_world(repeats: Repeats, floor: float | None = None, studies: int = STUD
     as in life.
     """
     spread, random = residuals(repeats), np.random.default_rng(seed)
-    open_, sealed = (keep.alike(spread, (studies, RUNS, spread.shape[1]), random) for _ in range(2))
-    return keep.null_world(open_, sealed, floor)
+    shape = (studies, RUNS, spread.shape[1])
+    # Open before sealed: both draw from one generator, and recorded figures hold that order.
+    open_ = keep.alike(spread, shape, random)
+    return keep.null_world(open_, keep.alike(spread, shape, random), floor)
 
 
 def floor_of(readings: Fields, sampled: bool = True) -> float | None:
@@ -123,20 +125,27 @@ def floor_of(readings: Fields, sampled: bool = True) -> float | None:
     """
     early = {"sampled": readings.get("floor"), "greedy": (readings.get("same") or {}).get("floor")}
     floor = (readings.get("floors") or early)["sampled" if sampled else "greedy"]
-    return readings.get("floor") if floor is None else floor  # the larger one is safe where one was not measured
+    # The larger one is safe where one was not measured.
+    return readings.get("floor") if floor is None else floor
 
 
-def world_of(readings: Fields, sampled: bool = True) -> dict[str, Any] | None:
+def _one_floor(readings: Fields, sampled: bool) -> bool:
+    # Where both floors are the same number, one world was simulated for both.
+    return sampled or floor_of(readings, True) == floor_of(readings, False)
+
+
+def world_of(readings: Fields, sampled: bool = True) -> Row | None:
     """The null world of the keep rule with that floor, None where none was simulated."""
-    if sampled or floor_of(readings, True) == floor_of(readings, False):
+    if _one_floor(readings, sampled):
         return readings.get("null_world")
     return readings.get("greedy_world")
 
 
 def detectable_in(readings: Fields, sampled: bool = True) -> float | None:
     """The smallest gain that a calibration says the rule finds with that floor, None where it does not say."""
-    same = sampled or floor_of(readings, True) == floor_of(readings, False)
-    return readings.get("detectable") if same else (readings.get("greedy_world") or {}).get("detectable")
+    if _one_floor(readings, sampled):
+        return readings.get("detectable")
+    return (readings.get("greedy_world") or {}).get("detectable")
 
 
 def sentence(readings: Fields, sampled: bool = True) -> str:
@@ -144,18 +153,16 @@ def sentence(readings: Fields, sampled: bool = True) -> str:
     floor, world = floor_of(readings, sampled), world_of(readings, sampled)
     if floor is None or (not world and floor):
         return "How often this rule keeps a change that changes nothing is not measured here yet: `notch calibrate`."
-    what = "where one of them samples" if sampled else "both greedy"
     if not floor and (not world or not (world["lucky_climb"] or world["keeps"])):
         return (
             "A repeat differed in nothing (A/A floor 0), so nothing is kept by the noise of a repeat; what a change that "
             "merely reshuffles answers would do, only repeats with sampled decoding can show."
         )
     assert world is not None
-    moved = (
-        f"Two measurements of the same thing, {what}, differ by up to {floor:.4f} (95 %)"
-        if floor
-        else "Greedy runs repeat exactly (A/A floor 0), but a change that does no good still reshuffles answers"
-    )
+    moved = "Greedy runs repeat exactly (A/A floor 0), but a change that does no good still reshuffles answers"
+    if floor:
+        what = "where one of them samples" if sampled else "both greedy"
+        moved = f"Two measurements of the same thing, {what}, differ by up to {floor:.4f} (95 %)"
     return (
         f"{moved}; in a world where nothing ever changes, this rule keeps something in {100 * world['false_keep']:.0f} % of "
         f"studies of {world['runs']} runs, and in {100 * world['confirmed']:.1f} % something that the sealed gate does not "
