@@ -13,7 +13,12 @@ from lib.measure.ruler import Ruler
 from lib.models.model import Capabilities, Completion, Decoding, ToyModel
 from lib.runs.ledger import Ledger
 
-SEALED = [r for r in Ledger.read(ROOT / "runs").records if r.kind in ("experiment", "confirm") and r.scores]
+# What a set's likelihood was stands in no trace, so a choice by it cannot be played back.
+SEALED = [
+    r
+    for r in Ledger.read(ROOT / "runs").records
+    if r.kind in ("experiment", "confirm") and r.scores and all(s.get("by") != "logprob" for s in r.pipeline)
+]
 
 
 class Replay(ToyModel):

@@ -13,10 +13,10 @@ def test_a_run_records_what_each_stage_took():
     ask, prune = cost.stages.values()
     assert (ask.calls, prune.calls) == (n, 0) and ask.calls == cost.calls
     for name in ("prompt_tokens", "generation_tokens"):
-        assert ask[name] == cost[name] > 0
+        assert getattr(ask, name) == getattr(cost, name) > 0
     assert all(isinstance(v, (int, float)) for k, v in cost.as_dict().items() if k != "stages")
     table = run._repr_markdown_()
-    assert f"| 1 ask | {n} | {ask['prompt_tokens']} | {ask['generation_tokens']} |" in table and "prune" not in table
+    assert f"| 1 ask | {n} | {ask.prompt_tokens} | {ask.generation_tokens} |" in table and "prune" not in table
 
 
 def test_tokens_a_second_are_those_of_reading_and_of_writing():

@@ -667,16 +667,14 @@ def test_an_experiment_judged_by_claude_keeps_what_the_judge_cost(serve, runs):
     server = serve()
     run = Experiment(**TOY).run()
     cost, scores = run.record.cost, run.scores
-    assert scores.wins + scores.ties + scores.losses == len(CASES) and cost["judge_calls"] == server.replies == 3 * len(
+    assert scores.wins + scores.ties + scores.losses == len(CASES) and cost.judge_calls == server.replies == 3 * len(
         CASES
     )
-    assert (
-        cost["judge_dollars"] > 0 and cost["dollars"] == 0 and cost["judge_input_tokens"] > cost["judge_output_tokens"]
-    )
-    assert run.record.identity["judge"]["model"] == "claude-sonnet-5-5" and "to judge" in run._repr_markdown_()
+    assert cost.judge_dollars > 0 and cost.dollars == 0 and cost.judge_input_tokens > cost.judge_output_tokens
+    assert run.record.identity.judge["model"] == "claude-sonnet-5-5" and "to judge" in run._repr_markdown_()
     assert (runs / "judgments.jsonl").exists()
     again = Experiment(**TOY).run()
-    assert again.scores == scores and again.record.cost["judge_calls"] == 0 and server.replies == 3 * len(CASES)
+    assert again.scores == scores and again.record.cost.judge_calls == 0 and server.replies == 3 * len(CASES)
 
 
 def test_answers_are_made_while_earlier_ones_are_judged(serve, runs):
