@@ -299,7 +299,7 @@ def nothing_half(folder):
 def test_a_full_disk_is_one_line_exit_code_4_and_the_next_call_works(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode == 0:
         try:
             done = child("run", "--runs", folder / "runs", *TOY)
