@@ -154,14 +154,15 @@ def _follow(work: Any) -> int:
 
     began, ran = time.time(), 0
     live = Live(work.folder, site.page_path(work.folder, "live"), "loop", work.settings.total)
-    for progress in work.run():
-        if progress.record:
-            ran += 1
-            click.echo(f"{progress.message:9} {line(progress.record)}")
-        elif progress.what != "idle":
-            click.echo(visible(f"{progress.what:9} {progress.message}"))
-        live.show(len(sealed_folders(work.folder)), f"{progress.what} {progress.message}", bool(progress.record))
-    live.end(f"{ran} runs")
+    with live:
+        for progress in work.run():
+            if progress.record:
+                ran += 1
+                click.echo(f"{progress.message:9} {line(progress.record)}")
+            elif progress.what != "idle":
+                click.echo(visible(f"{progress.what:9} {progress.message}"))
+            live.show(len(sealed_folders(work.folder)), f"{progress.what} {progress.message}", bool(progress.record))
+        live.end(f"{ran} runs")
     click.echo(f"{ran} runs in {time.time() - began:.0f} s")
     here, total = len(sealed_folders(work.folder)), work.settings.total
     stopped = (work.steer_folder / steering.STOP).exists()  # more runs asked for would end there too

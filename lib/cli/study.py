@@ -49,9 +49,10 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str) -> 
     the_plan = studies.read(plan)
     began, ran, crashed, unfinished = time.time(), 0, 0, 0
     live = Live(runs, site.page_path(runs, "live"), the_plan.name, len(the_plan.entries))
-    live.show(0, the_plan.entries[0].name)
     entries: set[str] = set()  # a look at the sealed gate can report twice
-    with tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
+    with live, tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
+        if runs.is_dir():  # a plan that is refused must not begin a folder of pages
+            live.show(0, the_plan.entries[0].name)
         for progress in studies.run(the_plan, runs, workers, scheduler):
             ran += progress.state == "ran"
             crashed += progress.state == "crashed"
@@ -65,7 +66,7 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str) -> 
                 bar.update()
             entries.add(progress.entry.name)
             live.show(len(entries), the_plan.after(progress.entry), progress.state == "ran")
-    live.end(f"{ran} runs, {crashed} crashed, {len(entries)} of {len(the_plan.entries)} rows of the plan done")
+        live.end(f"{ran} runs, {crashed} crashed, {len(entries)} of {len(the_plan.entries)} rows of the plan done")
     if not ran and not crashed and not unfinished:
         click.echo("nothing to run: every run of this plan is sealed")
     else:

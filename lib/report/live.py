@@ -21,7 +21,6 @@ from lib.report.run_page import text
 from lib.report.site import shell
 from lib.runs.ledger import Ledger
 
-NAME = "live.html"
 AGAIN = '<meta http-equiv="refresh" content="5">'
 LAST = 12  # runs in the table
 WIDTH, HEIGHT, EDGE = 640, 200, 30  # of the chart, in pixels
@@ -29,7 +28,10 @@ WIDTH, HEIGHT, EDGE = 640, 200, 30  # of the chart, in pixels
 
 @dataclass
 class Live:
-    """The page of one piece of work. Make it, call `show` after each step and `end` once."""
+    """The page of one piece of work, for a `with` block: call `show` after each step and `end` at the end.
+
+    Work that breaks off is said to have ended too: else the page would load itself again for ever.
+    """
 
     runs: Path
     path: Path
@@ -37,6 +39,14 @@ class Live:
     total: int  # steps planned
     began: float = field(default_factory=time.monotonic)
     _ran: int = 0
+    _ended: bool = False
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._ended and self.path.exists():
+            self.end(f"broken off ({kind.__name__})" if kind else "broken off")
 
     def show(self, done: int, current: str = "", ran: bool = False) -> None:
         """Write the page: `done` of all steps, what runs now, and whether the last step took its time."""
@@ -52,6 +62,7 @@ class Live:
 
     def end(self, said: str) -> None:
         """Write the page for the last time."""
+        self._ended = True
         self._write(f"Ended: {said}", "")
 
     def _write(self, said: str, again: str) -> None:

@@ -54,6 +54,19 @@ def test_it_loads_itself_again_until_the_end(live):
     assert AGAIN not in live.path.read_text() and said(live) == "Ended: 3 runs"
 
 
+def test_work_that_breaks_off_has_ended_and_says_by_what(live):
+    with pytest.raises(KeyboardInterrupt), live:
+        live.show(1)
+        raise KeyboardInterrupt
+    assert AGAIN not in live.path.read_text() and said(live) == "Ended: broken off (KeyboardInterrupt)"
+
+
+def test_work_that_ended_is_not_said_to_have_broken_off(live):
+    with live:
+        live.end("3 runs")
+    assert said(live) == "Ended: 3 runs"
+
+
 def test_the_newest_run_comes_first_and_text_stays_text(live):
     live.show(1)
     page = live.path.read_text()
