@@ -80,10 +80,12 @@ class Session:
 
     @cached_property
     def records(self) -> list[Record]:
-        """Sealed experiments of this very ruler, on the gates that a person may see, without leaks."""
+        """Sealed experiments of this very ruler and of each judge's newest version, on open gates, without leaks."""
         experiments = (r for r in Ledger.read(self.runs).records if r.kind == "experiment" and r.status != "invalid")
         ratable = (r for r in experiments if r.gate in RATABLE)
-        return [r for r in ratable if self.frozen.fingerprint(r.identity.judge) == r.fingerprint]
+        current = [r for r in ratable if self.frozen.fingerprint(r.identity.judge) == r.fingerprint]
+        newest = {r.judge: r.fingerprint for r in current}  # the last one in the ledger stands
+        return [r for r in current if newest[r.judge] == r.fingerprint]
 
     @cached_property
     def answers(self) -> list[tuple[Record, CaseRow]]:
@@ -208,12 +210,9 @@ class Session:
     def agreement(self) -> Markdown:
         """How far each judge agrees with this person, or how many ratings that still takes."""
         self.log.catch_up()
-        judges = {r.fingerprint: r.judge for r in self.records}
         lines = []
-        for fingerprint, judge in judges.items():
+        for judge, fingerprint in {r.judge: r.fingerprint for r in self.records}.items():
             name, pairs = f"{judge} judge", self.pairs(fingerprint)
-            if list(judges.values()).count(judge) > 1:
-                name += f" `{fingerprint[:12]}`"
             if len(pairs) < ENOUGH:
                 count, missing = plural(len(pairs), "rating"), ENOUGH - len(pairs)
                 lines.append(f"{count} beside the {name}; {missing} more until its agreement is shown.")

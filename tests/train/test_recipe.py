@@ -104,7 +104,7 @@ def test_rewarded_drafts_are_not_those_that_the_critic_learnt_from_and_both_foll
     monkeypatch.setattr(grpo, "draw", seen)
     for seed in (0, 1):
         recipe.train(made(tmp_path, "gad", 8, objective={"drafts": 2}, seed=seed))
-    critic, policy, other, last = (r.replies for r in rounds)
+    critic, policy, other, last = ([tuple(r.tokens) for r in rollouts] for rollouts in rounds)
 
     def same(a, b):
         return sum(x == y for x, y in zip(a, b, strict=True)) / len(a)
