@@ -17,7 +17,7 @@ import click
 
 from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, folder_of, line, say_report, values
 from lib.files import Exit
-from lib.lab.show import visible
+from lib.show import visible
 
 shown = partial(click.option, show_default=True)
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")

@@ -11,7 +11,7 @@ import click
 
 from lib.cli.options import PARAMETERS, RUNS, SEALED_RUNS, line, say_report, values
 from lib.files import ROOT, Exit
-from lib.lab.show import visible
+from lib.show import visible
 
 if TYPE_CHECKING:
     from lib.runs.record import Record

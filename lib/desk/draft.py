@@ -308,9 +308,7 @@ class Author:
             return Fault("the reference questions do not stand among the unknowns once each")
         unknowns = []
         for unknown in written.unknowns:
-            place = None
-            if unknown.gold:
-                place = unknown.gold - 1
+            place = unknown.gold - 1 if unknown.gold else None
             unknowns.append(asdict(UnknownRow(unknown.name, unknown.weight, tuple(unknown.asked), place)))
         return {"unknowns": unknowns}
 

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 from lib.desk.panel import shown
 from lib.files import RULER, runs_folder, sha256
-from lib.lab.show import Markdown, bullets, plural
 from lib.log import Log, now
 from lib.measure.answer import Answer
 from lib.measure.checks.agreement import ENOUGH, Pair, Rating, agreement, standing
@@ -28,6 +27,7 @@ from lib.measure.ruler import Case, Gold, Ruler
 from lib.runs.ledger import Ledger
 from lib.runs.record import CaseRow, Record
 from lib.runs.verify import RATABLE, RATED, RATINGS, item_of
+from lib.show import Markdown, bullets, plural
 
 Side = Literal["A", "B"]
 SIDES: tuple[Side, ...] = ("A", "B")

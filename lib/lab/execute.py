@@ -35,7 +35,6 @@ from lib.lab.experiment import LOOK, Experiment
 from lib.lab.kernel import Fault
 from lib.lab.models import Models
 from lib.lab.rejudge import Rejudge
-from lib.lab.show import folder_name
 from lib.lab.training import Training
 from lib.runs import pending
 from lib.runs.ledger import Ledger
@@ -43,6 +42,7 @@ from lib.runs.record import MIME, BadRecord, CaseRow, Decision, Json, Record, qu
 from lib.runs.seal import seal, sync
 from lib.runs.secrets import held, is_secret
 from lib.runs.verify import recomputed
+from lib.show import folder_name
 
 CONFIRM = "12_confirm"
 # Another model judged than was asked, or the measure was touched: nothing of such a run counts.
@@ -223,9 +223,7 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
     record = done.record
     if error or record is None:
         # No error and no record either is a notebook that stopped without saying why.
-        status = "crashed"
-        if error and error.name in INVALID:
-            status = "invalid"
+        status = "invalid" if error and error.name in INVALID else "crashed"
         reason = without_paths(str(error or ""), model)
         record = runnable.record(status=status, error=reason, decision=Decision(status, status))
         rows = []

@@ -25,8 +25,8 @@ from lib.agent.steps import build
 from lib.files import RULER, Tampered
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
-from lib.lab.show import Markdown, cell, grid, interval, number
 from lib.measure.answer import Answer, NoAnswer, spec_gate
+from lib.measure.checks.damage import as_gold
 from lib.measure.judge import DIMENSIONS, Unscored
 from lib.measure.leak import copies, leaked, leaks
 from lib.measure.ruler import GATES, Case, Ruler
@@ -37,6 +37,7 @@ from lib.models.model import Cost, Decoding, Model
 from lib.runs import pending
 from lib.runs.provenance import code_state
 from lib.runs.record import CaseRow, Decision, Findings, Json, Record, RunCost, Usefulness, qualities, setup_of
+from lib.show import Markdown, cell, grid, interval, number
 
 LEVERS = (
     "baseline", "prompting", "schema", "decoding", "retrieval", "multi-call", "self-critique",
@@ -167,8 +168,7 @@ class Experiment(Runnable):
 
     def guard(self) -> None:
         """Raise Leak where a text that the model can see repeats the ruler."""
-        golds = (q for c in self.ruler.cases if c.gold for q in c.gold.questions)
-        guard = _guard_of(tuple(c.task for c in self.ruler.cases), tuple(golds))
+        guard = _guard_of(*self.ruler.held_out)
         for step in self.steps:
             guard.check(step.texts, f"step {step.name}", meaning=True)
             order = next((t for t in step.texts if ORDERS.search(t) or JUDGED.search(t)), "")
@@ -230,10 +230,9 @@ class Experiment(Runnable):
     def _finished(self, record: Record, rows: list[CaseRow]) -> Run:
         """What waited, with the missing judgments. Its answers are as they were, made by the code that the record names."""
         clock, before = Clock(), self._paid()
-        case_by_id = {c.id: c for c in self.ruler.gate(self.gate)}
         # Only these: what was judged was paid for, and a second opinion on it would be another measurement.
         missing = [row for row in rows if row.unscored is not None]
-        pairs = [(case_by_id[row.case], row.answer) for row in missing if row.answer is not None]
+        pairs = [(self.ruler.by_id[row.case], row.answer) for row in missing if row.answer is not None]
         outcomes = self.the_judge.judge_all(pairs)
         judged = {row.case: row.judged(o, self.ruler.protocol.blend) for row, o in zip(missing, outcomes, strict=True)}
         rows = self._with_usefulness([judged.get(row.case, row) for row in rows])
@@ -264,8 +263,7 @@ class Experiment(Runnable):
         """The rows with what the judge says of each set when it sees no gold, where that is asked."""
         if not self.useful:
             return rows
-        case_by_id = {c.id: c for c in self.ruler.gate(self.gate)}
-        pairs = [(case_by_id[row.case], row.answer) for row in rows if row.answer is not None]
+        pairs = [(self.ruler.by_id[row.case], row.answer) for row in rows if row.answer is not None]
         by_case: dict[str, Json] = {}
         for (case, _), rating in zip(pairs, useful_all(self.the_judge, pairs), strict=True):
             if isinstance(rating, Unscored):
@@ -346,8 +344,8 @@ class Run(Finding):
         if first and first.id != rival:
             rows.append((f"{first.id} (first run)", first.scored))
         cases = self.runnable.ruler.gate(self.runnable.gate)
-        golds = [(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold]
         if self.runnable.judge == "offline":  # a paid judge would charge for this line
+            golds = [(c, as_gold(c)) for c in cases if c.gold]
             rows.append(("gold against itself", score(self.runnable.the_judge.judge_all(golds))))
         return Markdown(_beside(rows))
 
@@ -355,9 +353,8 @@ class Run(Finding):
         """The k cases with the lowest quality, their texts beside gold. On the sealed gate: only how many there are."""
         if self.runnable.gate == "confirm":
             return Markdown("The texts of the sealed gate are not shown.")
-        gold = {c.id: c for c in self.runnable.ruler.cases}
         rows = sorted(self.cases, key=lambda r: (r.quality is not None, r.quality or 0.0, r.case))[:k]
-        return Markdown("\n\n".join(side_by_side(r, gold[r.case]) for r in rows))
+        return Markdown("\n\n".join(side_by_side(r, self.runnable.ruler.by_id[r.case]) for r in rows))
 
     def __repr__(self) -> str:
         # Short: the long form would put every case into the notebook a second time.
@@ -441,9 +438,7 @@ def _speed(cost: RunCost) -> str:
         (name, str(s.calls), str(s.prompt_tokens), str(s.generation_tokens), f"{s.seconds:.2f}")
         for name, s in cost.stages.items() if s.calls
     ]  # fmt: skip
-    table = ""
-    if rows:
-        table = "\n\n" + grid(("stage", "calls", "prompt tokens", "new tokens", "seconds"), rows)
+    table = "\n\n" + grid(("stage", "calls", "prompt tokens", "new tokens", "seconds"), rows) if rows else ""
     return (f" {'; '.join(tps)}." if tps else "") + table
 
 
@@ -506,22 +501,16 @@ def side_by_side(row: CaseRow, case: Case) -> str:
     quality = "unscored" if row.quality is None else f"{row.quality!s:.6}"
     head = f"**{case.task}**: quality {quality}"
     if row.answer is None:
-        reply = ""
-        if row.calls:
-            reply = row.calls[-1]["text"]
+        reply = row.calls[-1]["text"] if row.calls else ""
         missing = f"{head}. No answer: {cell(row.no_answer or '')}\n\n> {cell(reply[:300])}"
         return f"{missing}\n\nGold: {' · '.join(gold.questions)}"
     lines = []
     for place, (question, of_gold) in enumerate(zip(row.answer.questions, gold.questions, strict=False), 1):
-        critical = ""
-        if of_gold == gold.critical:
-            critical = " **(critical)**"
+        critical = " **(critical)**" if of_gold == gold.critical else ""
         lines.append((str(place), cell(question), cell(of_gold) + critical))
     table = grid(("", cell(row.answer.title), f"gold: {cell(gold.title)}"), lines)
     if row.judgment is None:
         return f"{head}, unscored against gold.\n\n{table}"
     notes = "; ".join(f"{d.replace('_', '-')}: {n}" for d, n in row.judgment.notes.items() if n)
-    below = ""
-    if notes:
-        below = f"\n\n*{cell(notes)}*"
+    below = f"\n\n*{cell(notes)}*" if notes else ""
     return f"{head}, {row.judgment.verdict} against gold.\n\n{table}{below}"

@@ -15,11 +15,10 @@ from lib.files import canonical, without_paths
 from lib.forms import Text, form
 from lib.lab.base import SEALED_ADAPTER, BadParameters, Clock, Finding, Runnable, sealed_run
 from lib.lab.experiment import Experiment
-from lib.lab.show import candidate_name, chance
 from lib.log import Row
-from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.checks import compare
+from lib.measure.checks.damage import as_gold
 from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import ALPHA
 from lib.models import load
@@ -36,6 +35,7 @@ from lib.runs.record import (
     Usefulness,
     setup_of,
 )
+from lib.show import candidate_name, chance
 
 CLOUD = "claude-"  # models whose service takes no temperature
 FREE = ("model", "adapter")  # of a setup: what may differ between the runs of a comparison
@@ -137,7 +137,7 @@ class Models(Runnable):
         # Of another era today's judge would set a ceiling that those runs were never measured against.
         if super().fingerprint != self.fingerprint:
             return []
-        pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in self.ruler.gate("full") if c.gold]
+        pairs = [(c, as_gold(c)) for c in self.ruler.gate("full") if c.gold]
         judged = zip(pairs, self.the_judge.judge_all(pairs), strict=True)
         return [row_of("gold", c.id, o, group=compare.CEILING, run=compare.CEILING) for (c, _), o in judged]
 
@@ -159,9 +159,7 @@ class Models(Runnable):
         for name, records in self.members.items():
             r = records[0]
             who = ", ".join(f"{x.candidate} ({x.id})" for x in records)
-            decoding = "greedy"
-            if r.decoding:
-                decoding = canonical(r.decoding)
+            decoding = canonical(r.decoding) if r.decoding else "greedy"
             lines.append(
                 f"- **{name}**: {who}. The same in all: pipeline `{canonical(r.pipeline)}`, decoding `{decoding}`, judge "
                 f"{r.judge}, gate {r.gate}, seed {r.seed}, ruler and judge `{r.fingerprint[:12]}`."
@@ -233,9 +231,7 @@ class Compared(Finding):
             first, *others = group.runs
             changed = [r for r in others if _beyond_chance(r.difference)]
             deltas = ", ".join(f"{candidates[r.run].candidate} {r.difference.delta:+.3f}" for r in changed)
-            which = ""
-            if changed:
-                which = f" ({deltas})"
+            which = f" ({deltas})" if changed else ""
             base = candidates[first.run].candidate
             sentences.append(
                 f"{group.group}: against {base} quality moves beyond chance for {len(changed)} of {len(others)}{which}"

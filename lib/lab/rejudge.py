@@ -13,8 +13,6 @@ from typing import Any, ClassVar, Literal
 from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named
 from lib.lab.calibration import CAP, price, stored
-from lib.lab.offline import OfflineJudge
-from lib.lab.show import Markdown, chance, plural
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.checks import blind
@@ -22,7 +20,9 @@ from lib.measure.judge import DIMENSIONS, Judge
 from lib.measure.keep import ALPHA
 from lib.measure.ruler import Case
 from lib.runs.ledger import Ledger
+from lib.runs.offline import OfflineJudge
 from lib.runs.record import Decision, Json, Record
+from lib.show import Markdown, chance, plural
 
 
 @form(BadParameters)
@@ -86,7 +86,7 @@ class Rejudge(Runnable):
         return list(dict.fromkeys(ledger.get(r).id for r in self.runs))
 
     def _pairs(self, run: str) -> list[tuple[Case, Answer]]:
-        return stored(self.ledger, run, self.ruler.cases)
+        return stored(self.ledger, run, self.ruler)
 
     def run(self) -> Rejudged:
         """Judge the stored answers of every run twice. Raises what the judges raise."""
@@ -165,9 +165,7 @@ class Rejudged(Finding):
                 lines.append(f"- **{run}**: nothing was scored.")
                 continue
             judged = v["judged"]
-            least = "any difference"
-            if judged["detectable"]:
-                least = f"{judged['detectable']:.3f}"
+            least = f"{judged['detectable']:.3f}" if judged["detectable"] else "any difference"
             lines.append(
                 f"- **{run}**: {v['delta']:+.4f} (95 % {v['low']:+.3f} to {v['high']:+.3f}, p = {v['p']:.3g}). Arithmetic: "
                 f"{v['from_dropping']:+.4f} from one score fewer in the mean. Judgment: {judged['delta']:+.4f} "

@@ -22,13 +22,13 @@ from lib.agent.prompt import Draft
 from lib.files import ROOT, OneLine, canonical, sha256, write_atomic
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
-from lib.lab.offline import OfflineJudge
-from lib.lab.show import Markdown, grid, number
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.ruler import Case, Gold
 from lib.models import load
+from lib.runs.offline import OfflineJudge
 from lib.runs.provenance import code_state
 from lib.runs.record import Decision, Json, Record, TrainingRecord
+from lib.show import Markdown, grid, number
 from lib.train import recipe as recipes
 from lib.train.data import Pair
 from lib.train.lora import Settings, going_on
@@ -64,8 +64,7 @@ class Training(Runnable):
     @cached_property
     def guard(self) -> LeakGuard:
         """The texts that no training may see: tasks and gold questions of every gate."""
-        golds = [q for c in self.ruler.cases if c.gold for q in c.gold.questions]
-        return LeakGuard([c.task for c in self.ruler.cases], golds)
+        return LeakGuard(*self.ruler.held_out)
 
     @property
     def slug(self) -> str:
@@ -89,7 +88,7 @@ class Training(Runnable):
         """The texts that are kept out; and the judge only where its rubric is the reward: else a new one trains nothing again."""
         if self.method == "grpo":
             return self.fingerprint
-        return sha256(canonical([[c.task, c.gold.questions if c.gold else ()] for c in self.ruler.cases]))
+        return sha256(canonical([[c.task, c.golden] for c in self.ruler.cases]))
 
     def recipe(self, progress: Callable[[Json], None] = lambda _: None) -> Recipe:
         """The same for the training room. Raises BadParameters."""
@@ -193,14 +192,10 @@ class Training(Runnable):
 
     def _repr_markdown_(self) -> str:
         s = vars(self.planned.settings)
-        start = ""
-        if self.adapter:
-            start = f", going on from adapter **{self.adapter}**"
+        start = f", going on from adapter **{self.adapter}**" if self.adapter else ""
         what = f"merge of {', '.join(self.merge)}" if self.method == "merge" else f"method **{self.method}**"
         table = "" if self.method == "merge" else f"\n\n{grid(s, [map(str, s.values())])}"
-        terms = ""
-        if self.objective:
-            terms = f" Objective: {json.dumps(self.objective)}."
+        terms = f" Objective: {json.dumps(self.objective)}." if self.objective else ""
         return f"Base **{self.model}**{start}, {what}, seed {self.seed}.{terms}{table}"
 
 
@@ -250,10 +245,8 @@ class Trained(Finding):
         names = list(dict.fromkeys(k for row in curve for k in row))
         heads = [n.replace("_", " ") for n in names]
         table = grid(heads, ([number(row.get(k), "loss") for k in names] for row in curve))
-        stopped = curve[-1]["epoch"] < self.runnable.planned.settings.epochs
-        early = ""
-        if stopped:
-            early = ", training stopped early"
+        whole = curve[-1]["epoch"] == self.runnable.planned.settings.epochs
+        early = "" if whole else ", training stopped early"
         return f"{table}\n\nEpoch {self.outcome.epoch} is the adapter of this run{early}."
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from lib.agent.prompt import one_line
 from lib.claude import store
 from lib.claude.client import NotAnswered
-from lib.lab.show import folder_name
 from lib.lab.study import look
 from lib.loop import steering
 from lib.loop.events import Event, Events, origin
@@ -25,6 +24,7 @@ from lib.loop.validate import Base
 from lib.loop.view import View
 from lib.runs.ledger import Ledger
 from lib.runs.record import Record
+from lib.show import folder_name
 
 ATTEMPTS = 3  # sealed tries of one action that a usage limit or a missing judgment left without a result
 CAP = 5.0  # dollars of a judge where `judging` names none

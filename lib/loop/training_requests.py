@@ -19,9 +19,9 @@ from typing import Any
 from lib.files import locked, write_atomic, write_new
 from lib.forms import fill
 from lib.lab.base import BadParameters
-from lib.lab.show import folder_name
 from lib.lab.training import Training
 from lib.log import now
+from lib.show import folder_name
 from lib.train.data import BadData
 from lib.train.recipe import ByClaude, FromFile
 

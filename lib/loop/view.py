@@ -112,7 +112,7 @@ def _hidden() -> re.Pattern[str]:
     for case in Ruler.load(RULER).cases:
         if case.gate != "dev":
             texts.add(case.task)
-            texts.update(case.gold.questions if case.gold else ())
+            texts.update(case.golden)
     # The longest first: a task within a question must not leave the rest of it readable.
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.IGNORECASE)
 

@@ -82,9 +82,7 @@ def sign_flip(differences: Sequence[float]) -> float:
     from scipy.stats import permutation_test
 
     # scipy counts every pattern where as many draws are asked for as there are patterns, or more.
-    draws = DRAWS - 1
-    if len(d) <= EXACT:
-        draws = 2 ** len(d)
+    draws = 2 ** len(d) if len(d) <= EXACT else DRAWS - 1
     test = permutation_test(
         (d,), _total, permutation_type="samples", n_resamples=draws, vectorized=True, rng=np.random.default_rng(0)
     )

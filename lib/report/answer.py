@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.lab.show import Markdown, bullets, candidate_name, chance, interval, plural
 from lib.measure.keep import ALPHA
 from lib.measure.stats import Paired, paired
 from lib.report import trained
 from lib.report.era import Era
 from lib.runs.ledger import Ledger
 from lib.runs.record import Record
+from lib.show import Markdown, bullets, candidate_name, chance, interval, plural
 
 
 def opening(ledger: Ledger) -> Markdown:

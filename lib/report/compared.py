@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 
 from lib.lab.models import moved
-from lib.lab.show import Markdown, bullets, candidate_name, interval, table
 from lib.measure import calibrate
 from lib.measure.judge import DIMENSIONS, Fields
 from lib.report.era import Era, scored
 from lib.report.tables import DIMS
 from lib.runs.ledger import Ledger
+from lib.show import Markdown, bullets, candidate_name, interval, table
 
 Readings = Fields
 Beside = Iterable[Mapping[str, Any]]  # controls of a calibration of the same gate, to stand below the candidates

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lib.lab.show import Markdown, bullets, plural
 from lib.measure import calibrate
 from lib.measure.offline_judge import FAULTS
 from lib.report import levers
@@ -31,6 +30,7 @@ from lib.report.drawing import (
 )
 from lib.report.era import Era, latest
 from lib.runs.ledger import Ledger
+from lib.show import Markdown, bullets, plural
 
 if TYPE_CHECKING:
     from lib.report.drawing import Axes

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from lib.lab.show import interval
 from lib.measure import calibrate, keep
 from lib.measure.judge import DIMENSIONS
 from lib.measure.stats import paired
@@ -20,6 +19,7 @@ from lib.models.stored import named as is_stored
 from lib.runs.ledger import COUNTS, Ledger
 from lib.runs.record import CalibrationRecord, ComparisonRecord, Record
 from lib.runs.verify import READINGS
+from lib.show import interval
 
 
 def eras(ledger: Ledger) -> list[str]:

@@ -11,12 +11,12 @@ import html
 import pandas as pd
 
 from lib.files import RULER
-from lib.lab.show import Markdown, cell, fold, grid, number, plural
 from lib.measure.ruler import Case, Ruler
 from lib.report import trained
 from lib.report.era import Era
 from lib.runs.ledger import Ledger
 from lib.runs.record import CaseRow, Record
+from lib.show import Markdown, cell, fold, grid, number, plural
 
 EACH = 3  # cases at either end
 LINE = 140  # characters of a raw reply
@@ -68,9 +68,7 @@ def _open(record: Record, ruler: Ruler) -> dict[str, Case]:
 
 def _section(ledger: Ledger, name: str, run: str, frontier: str, cases: dict[str, Case]) -> str:
     rows = [row for row in ledger.cases(run) if row.quality is not None and row.case in cases]
-    beside = {}
-    if frontier:
-        beside = {row.case: row for row in ledger.cases(frontier)}
+    beside = {row.case: row for row in ledger.cases(frontier)} if frontier else {}
     worst = sorted(rows, key=lambda r: (r.quality or 0.0, r.case))[:EACH]
     rest = [row for row in rows if row not in worst]  # where all score the same, six cases and not three twice
     best = sorted(rest, key=lambda r: (-(r.quality or 0.0), r.case))[:EACH]

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from lib.files import write_atomic
-from lib.lab.show import number
 from lib.log import now
 from lib.report.era import Era
 from lib.report.run_page import text
 from lib.report.site import shell
 from lib.runs.ledger import Ledger
+from lib.show import number
 
 AGAIN = '<meta http-equiv="refresh" content="5">'
 LAST = 12  # runs in the table

@@ -9,10 +9,10 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from lib.lab.show import attempt, chance, interval
 from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.ruler import Case
 from lib.runs.record import CaseRow, Json, Record
+from lib.show import attempt, chance, interval
 
 SEALED_GATE = "confirm"
 
@@ -69,9 +69,7 @@ def fold(row: CaseRow, case: Case | None) -> str:
     outcome, quality = row.outcome, "unscored"
     if row.quality is not None:
         quality = f"{row.quality:.3f}"
-    ended = f"no verdict: {row.no_answer or row.unscored}"
-    if isinstance(outcome, Judgment):
-        ended = outcome.verdict
+    ended = outcome.verdict if isinstance(outcome, Judgment) else f"no verdict: {row.no_answer or row.unscored}"
     sides = _answer(row)
     if case is not None and case.gold is not None:
         sides += _questions("gold", case.gold.title, case.gold.questions)

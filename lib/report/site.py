@@ -107,11 +107,10 @@ def write_site(runs: Path, html: Path, names: list[str]) -> None:
         write_atomic(html / f"{title}.html", shell(f"notch: {title}", make(ledger), links, SCRIPT.read_text()))
     write_atomic(html / "runs.csv", run_table.frame(ledger).to_csv(index=False))
     ruler = Ruler.load(RULER)
-    known = {c.id: c for c in ruler.cases}
     ids = ["", *(r.id for r in ledger.records), ""]
     for r, before, after in zip(ledger.records, ids, ids[2:], strict=False):
         same = r.fingerprint == ruler.fingerprint(r.identity.judge)
-        folds = run_page.cases(r, ledger.cases(r.id) if r.scores else (), known if same else {})
+        folds = run_page.cases(r, ledger.cases(r.id) if r.scores else (), ruler.by_id if same else {})
         lead = run_page.head(r, before, after)
         write_atomic(html / f"{r.id}.html", page(runs / r.id / "experiment.ipynb", links, folds, lead))
 
@@ -127,9 +126,7 @@ def page(path: Path, links: list[tuple[str, str]], tail: str = "", lead: str = "
     body = _body(path)
     if "No description has been provided for this image" in body:
         raise ValueError(f"{path}: a picture has no alt text")
-    title = path.stem
-    if title == "experiment":
-        title = path.parent.name
+    title = path.parent.name if path.stem == "experiment" else path.stem
     return shell(title, lead + body + tail, links)
 
 

@@ -10,8 +10,6 @@ import re
 import pandas as pd
 
 from lib.files import check_sums
-from lib.lab.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
-from lib.lab.show import fold as fold
 from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import RULER, Ruler
 from lib.report.era import Era, eras
@@ -19,6 +17,8 @@ from lib.report.era import latest as latest
 from lib.runs.ledger import Ledger
 from lib.runs.record import candidate_of
 from lib.runs.seal import SEAL, sealed_folders
+from lib.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
+from lib.show import fold as fold
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."

@@ -177,9 +177,7 @@ class Ledger:
     def sees(self, fingerprint: str, sampled: bool = True) -> str:
         """The smallest gain that the keep rule finds in four of five runs, in one sentence: read it before you spend."""
         calibration = self.calibration(fingerprint)
-        gain = None
-        if calibration:
-            gain = noise.detectable_in(calibration.found.as_dict(), sampled)
+        gain = noise.detectable_in(calibration.found.as_dict(), sampled) if calibration else None
         if calibration is None or gain is None:
             return "Which gain this comparison can see is not measured yet: `notch calibrate`."
         if not gain:

@@ -24,9 +24,9 @@ from pydantic import (
 )
 from typing_extensions import Self
 
+from lib import show
 from lib.files import OneLine, canonical
 from lib.forms import Number, fault
-from lib.lab import show
 from lib.measure.answer import Answer, NoAnswer
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.score import Outcome, Scores, case_quality
@@ -438,9 +438,7 @@ def candidate_of(model: str, adapter: str) -> str:
 
 def record_of(plain: Any) -> Record:
     """A record of any kind from plain data. Raises BadRecord."""
-    kind = None
-    if isinstance(plain, dict):
-        kind = plain.get("kind")
+    kind = plain.get("kind") if isinstance(plain, dict) else None
     return KINDS.get(str(kind), Record).read(plain)
 
 
@@ -542,8 +540,6 @@ class Result:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Json:
         data = {"schema": SCHEMA, "record": self.record.as_dict(), "cases": [dict(row) for row in self.cases]}
-        rows = "judgments"
-        if self.record.scores:
-            rows = "cases"
+        rows = "cases" if self.record.scores else "judgments"
         text = f"{len(self.cases)} {rows}, status {self.record.status}, fingerprint {self.record.fingerprint[:12]}"
         return {MIME: data, "text/plain": text, "text/markdown": f"Result record: {text}."}

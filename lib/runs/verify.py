@@ -186,12 +186,11 @@ def _wrong_copies(record: Record, cases: Sequence[CaseRow]) -> list[str]:
         return []  # is said elsewhere; a seal needs no ruler
     if record.kind in READINGS or ruler.fingerprint(record.identity.judge) != record.fingerprint:
         return []
-    case_by_id = {c.id: c for c in ruler.cases}
     wrong = []
     for row in cases:
-        if row.answer is None or row.case not in case_by_id:
+        if row.answer is None or row.case not in ruler.by_id:
             continue
-        count = copies(case_by_id[row.case], row.answer)
+        count = copies(ruler.by_id[row.case], row.answer)
         uncounted = row.copies is None and count < 2  # rows from before copies were counted hold one at most by chance
         if count != row.copies and not uncounted:
             wrong.append(f"copies of {row.case}")

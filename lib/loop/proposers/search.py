@@ -179,9 +179,7 @@ def fresh(view: View) -> list[Candidate]:
 
 def neighbours(view: View) -> Iterator[Candidate]:
     """What lies one change from the champion: a step put in or exchanged, a setting changed, another decoding."""
-    pipeline, decoding = PLAIN, {}
-    if view.champion:
-        pipeline, decoding = view.champion.pipeline, view.champion.decoding
+    pipeline, decoding = (view.champion.pipeline, view.champion.decoding) if view.champion else (PLAIN, {})
     bases = [pipeline]
     if pipeline != PLAIN:
         bases.append(PLAIN)

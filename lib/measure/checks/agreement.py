@@ -103,9 +103,7 @@ class Agreement:
     spearman: float  # of case quality
 
     def __str__(self) -> str:
-        kappa = "undefined (one verdict throughout)"
-        if self.kappa is not None:
-            kappa = f"{self.kappa:.2f}"
+        kappa = f"{self.kappa:.2f}" if self.kappa is not None else "undefined (one verdict throughout)"
         return (
             f"{self.same} of {self.n} verdicts ({100 * self.same / self.n:.0f} %, 95 % interval {100 * self.low:.0f} to "
             f"{100 * self.high:.0f} % over {self.cases} cases); "

@@ -29,9 +29,7 @@ def readings(rows: Sequence[Fields]) -> Row:
     for row in rows:
         groups.setdefault(row["group"], {}).setdefault(row["run"], []).append(row)
     gold = list(chain.from_iterable(groups.pop(CEILING, {}).values()))
-    ceiling = {}
-    if gold:
-        ceiling = score(list(map(_outcome, gold))).as_dict()
+    ceiling = score(list(map(_outcome, gold))).as_dict() if gold else {}
     # Lists, not mappings: which run stands first has a meaning, and canonical JSON sorts keys.
     return {"groups": [{"group": name, "runs": _group(runs)} for name, runs in groups.items()], "ceiling": ceiling}
 
