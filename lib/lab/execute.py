@@ -203,6 +203,7 @@ def concluded(
     runnable: Runnable, notebook: Json, error: Fault | None, files: dict[str, bytes] | None = None
 ) -> Executed:
     """A notebook as it came out of a kernel, with the result that it holds."""
+    # Both are asked: papermill reports success of a notebook whose kernel was killed.
     error = error or kernel.fault(notebook)
     if error:
         return Executed(runnable, notebook, error)
@@ -316,6 +317,7 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         if wrong:
             raise BadParameters(f"{path}: {wrong}; execute it with papermill first, or use `notch run`")
         record, rows = _result(notebook)
+        # notch writes every field. A missing one would be read as its default, and stand for something measured.
         missing = sorted(Record.model_fields.keys() - record.model_fields_set)
         if missing:
             raise BadParameters(f"{path}: its record has no {missing[0]!r}")

@@ -243,6 +243,7 @@ class Experiment(Runnable):
         return self._scored(record.revised(cost=RunCost.read(cost), seconds=seconds), rows)
 
     def _scored(self, record: Record, rows: list[CaseRow]) -> Run:
+        # From disk again: what one ruler has judged must not be sealed under the name of another.
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
         scores = score([row.outcome for row in rows], self.ruler.protocol.blend)
@@ -376,7 +377,6 @@ class Run(Finding):
 
 def _strings(schema: str) -> list[str]:
     """The texts within a JSON schema, its names among them: all of them can reach a reply."""
-
     if schema:
         return [node for node in _nodes(json.loads(schema)) if isinstance(node, str)]
     return []

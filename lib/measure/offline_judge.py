@@ -138,6 +138,7 @@ def parts(question: str) -> tuple[str, ...]:
             asks.append(f"{piece.strip()}?")
     if len(asks) < 2:
         return ()
+    # Cut off: else a question with ten commas in it would cover ten unknowns.
     return tuple(asks[:MOST_ASKS])
 
 

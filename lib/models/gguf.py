@@ -103,6 +103,7 @@ class _Reader:
             return self.one(SCALARS[kind])
         if kind == STRING:
             return self.text()
+        # A bound, because each array within an array is a call within a call: a forged header could end the process.
         if kind != ARRAY or depth > 2:
             raise ValueError(f"its header holds a value of an unknown kind ({kind})")
         inner = self.one("<I")
@@ -129,6 +130,7 @@ def _header(data: memoryview) -> Header:
     version = read.one("<I")
     if version not in (2, 3):
         raise ValueError(f"its version is {version}, expected 2 or 3")
+    # The least that one can take: of a tensor the length of its name, sides, type and offset; of a value name and kind.
     tensors, values = read.count(24), {}
     for _ in range(read.count(12)):
         name = read.text()
@@ -224,7 +226,7 @@ def _make(path: Path, head: Header, target: Path) -> None:
         for part in temp.iterdir():
             with open(part, "rb") as file:
                 os.fsync(file.fileno())  # before the name: else a power cut leaves a whole folder of empty files
-        os.chmod(temp, 0o755)
+        os.chmod(temp, 0o755)  # a temporary folder is its owner's alone, and a cache may be shared
         shutil.rmtree(target, ignore_errors=True)  # one that was altered
         os.rename(temp, target)
         sync_folder(target.parent)
@@ -347,7 +349,8 @@ def _quantisation(weights: Mapping[str, Any]) -> Json:
     bits: dict[str, int] = {}
     for name in weights:
         module, _, part = name.rpartition(".")
-        if part == "scales":  # (rows, groups of 32 numbers); the weights are packed into words of 32 bits
+        # n numbers of a row are n * bits / 32 words and n / 32 groups with a scale each, so the ratio is the bits.
+        if part == "scales":
             bits[module] = weights[f"{module}.weight"].shape[1] // weights[name].shape[1]
     if not bits:
         return {}

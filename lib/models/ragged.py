@@ -182,6 +182,7 @@ class Rows:
         self.next = np.full(count, length)  # a row's next position
         self.used = 0  # slots, the same in all rows
         self.filled = np.zeros((count, ROOM), dtype=bool)  # (B, S): which slots of a row hold a token of it
+        # (layers, 2, key heads, B, S, W): one array, so that rows of all layers stay, go or join in one indexing.
         self.kv = self._empty(count, ROOM)
 
     def _empty(self, count: int, slots: int) -> Array:
@@ -191,6 +192,7 @@ class Rows:
     def _grow(self, slots: int) -> None:
         if slots <= self.filled.shape[1]:
             return
+        # Some slots ahead of the need: each growth copies what every row holds in every layer.
         count, slots, used = len(self.next), slots + ROOM, slice(self.used)
         kv, filled = self._empty(count, slots), np.zeros((count, slots), dtype=bool)
         kv[..., used, :], filled[:, used] = self.kv[..., used, :], self.filled[:, used]
@@ -236,6 +238,7 @@ class Rows:
         step = Step(row, turn, wide, *self.llama.angles(self.next[row] + turn), self._mask(wide))
         hidden = np.zeros((_whole(len(row)), self.llama.embedding.shape[1]), dtype=np.float32)  # (N and filling, D)
         hidden[: len(row)] = self.llama.embedding[np.concatenate([np.asarray(feed, dtype=int) for feed in feeds])]
+        # Norm first: both halves of a layer read a normed copy and add to one stream (LLaMA, arXiv 2302.13971).
         for i, layer in enumerate(self.llama.layers):
             hidden = hidden + layer.o(self._attended(i, layer, hidden, step))
             hidden += layer.mlp(hidden)
@@ -264,11 +267,13 @@ class Rows:
         query, key, value = (m(x)[:count].reshape(count, -1, llama.width) for m in (layer.q, layer.k, layer.v))
         keys, values = self.kv[i]  # (key heads, B, S, W)
         at = self.used + step.turn
+        # Turned before they are kept: a key's position never changes, so later steps need not turn it again.
         keys[:, row, at] = _turned(key, step.cos, step.sin).swapaxes(0, 1)
         values[:, row, at] = value.swapaxes(0, 1)
         # Key head, row, query head of that key head, token: so rows and heads before one prefix are one matrix.
         shape = llama.kv_heads, len(self.next), llama.heads // llama.kv_heads, step.wide, llama.width
         queries = np.zeros(shape, dtype=np.float32)
+        # Scaled here and not at the scores: W numbers a query head instead of one for every slot.
         query = _turned(query, step.cos, step.sin) * llama.scale
         queries[:, row, :, step.turn] = query.reshape(count, llama.kv_heads, -1, llama.width)
         # A group at a time: its rows share the product with the prefix.

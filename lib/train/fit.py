@@ -63,6 +63,7 @@ def batches(rows: Sequence[Row], size: int, seed: int, length: Callable[[Row], i
     Every row is used once an epoch, so `size` is the least and not the most that a batch holds.
     """
     rng = random.Random(seed)
+    # Equals by lot, or the same rows would meet in the same batch in every epoch.
     order = sorted(rows, key=lambda row: (length(row), rng.random()))
     cut = [order[i : i + size] for i in range(0, len(order), size)]
     if len(cut) > 1 and len(cut[-1]) < size:
@@ -112,6 +113,7 @@ class Fit:
             curve = [self.read(0, None)]
             self._save_epoch(0, optimiser, curve)
             self._report(0, 0, curve[0]["valid_loss"], [], reads_valid=False)
+        # A curve has a row an epoch, the start included: its length is the epoch that comes next, also after a kill.
         for epoch in range(len(curve), self.settings.epochs + 1):
             if self._should_stop(curve):
                 break
@@ -282,6 +284,7 @@ class Fit:
         numbers = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
         state = tree_unflatten(list(flat.items()))
         adapter = tree_flatten(state["adapter"])
+        # A state of other settings or of another epoch belongs to another training: none is better than that one.
         same_shapes = {k: v.shape for k, v in adapter} == {k: v.shape for k, v in self.weights().items()}
         if not same_shapes or numbers.get("epoch", epoch) != epoch:
             return {}
@@ -305,5 +308,6 @@ def tensors(named: dict[str, Array], half: bool = False, metadata: dict[str, str
     for name, value in named.items():
         if half:
             value = value.astype(mx.float16)
+        # An array of mlx may be a view with strides; a file holds memory as it lies.
         arrays[name] = np.ascontiguousarray(np.array(value))
     return save(arrays, metadata={"format": "mlx"} | (metadata or {}))

@@ -58,6 +58,7 @@ class Forward:
         first = min(batch, key=lambda row: row.start)
         length = min(min(shared(first.ids, row.ids) for row in batch), first.start - 1)
         forward = cls(model, tuple(first.ids[:length]))
+        # On the shortest row, which costs least: the layers one by one, beside the model as a whole.
         forward.plain = not forward._faithful(min(batch, key=lambda row: len(row.ids)))
         return forward
 
@@ -170,6 +171,7 @@ class _Keys:
         if self.prefix is None:
             self.prefix, self.offset = (keys, values), keys.shape[2]
             return keys, values
+        # One prefix for all rows of a batch: it is laid out once a row only here, where attention reads the two as one.
         before = [mx.broadcast_to(t, (keys.shape[0], *t.shape[1:])) for t in self.prefix]
         return mx.concatenate([before[0], keys], 2), mx.concatenate([before[1], values], 2)
 
