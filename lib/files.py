@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,20 @@ def _home() -> str:
         return str(Path.home())
     except RuntimeError:
         return ""
+
+
+def attributes(source: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Some fields of an object by their names."""
+    return {name: getattr(source, name) for name in names}
+
+
+def leave_out(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A row without some of its fields.
+
+    >>> leave_out({"step": "ask", "n": 8}, "step")
+    {'n': 8}
+    """
+    return {name: value for name, value in row.items() if name not in names}
 
 
 def canonical(value: Any) -> str:

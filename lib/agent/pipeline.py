@@ -18,7 +18,7 @@ from typing import Any, Literal
 from lib.agent import prompt
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
-from lib.files import Exit, OneLine, sha256
+from lib.files import Exit, OneLine, leave_out, sha256
 from lib.forms import checked, fill
 from lib.log import Row
 from lib.measure.answer import NoAnswer
@@ -202,7 +202,7 @@ def _build_one(place: int, row: Any) -> Step:
     if name not in STEPS:
         raise BadPipeline(f"step {place}: no step {name!r}; there are {', '.join(sorted(STEPS))}")
     lever = STEPS[name]
-    args = {k: v for k, v in row.items() if k not in ("step", "wording")}
+    args = leave_out(row, "step", "wording")
     try:
         run = fill(lever.make, args)
         wording = _wording(row.get("wording", {}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lib.files import canonical
+from lib.files import canonical, leave_out
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.experiment import Experiment
@@ -88,7 +88,7 @@ def _harness(parameters: Json) -> Json:
         raise BadParameters(
             f"{fixed[0]!r} cannot be set in a comparison of models; it takes hypothesis, {', '.join(FREE)}"
         )
-    return {k: v for k, v in parameters.items() if k != "hypothesis"}
+    return leave_out(parameters, "hypothesis")
 
 
 def _anchor(candidate: str, harness: Json, label: str) -> tuple[str, Json]:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from lib.agent.prompt import BadReply, ask, parse_set
 from lib.claude.prices import BudgetSpent, dollars
-from lib.files import RULER
+from lib.files import RULER, attributes
 from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named, sealed_run
 from lib.lab.experiment import Experiment
@@ -98,7 +98,7 @@ class Calibration(Runnable):
 
     def experiment(self, repeat: int, judging: Json | None = None, greedy: bool = False) -> Experiment:
         """The pipeline of this calibration with the seed of one repeat, or greedy whatever its decoding says."""
-        same = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "judge", "batch", "gate", "of")}
+        same = attributes(self, ("pipeline", "model", "adapter", "judge", "batch", "gate", "of"))
         plain = {k: v for k, v in self.decoding.items() if k == "max_tokens"}
         return Experiment(
             hypothesis=self.hypothesis, lever="decoding", decoding=plain if greedy else self.decoding,
@@ -180,9 +180,8 @@ class Calibration(Runnable):
     def _answers(self, rows: Sequence[calibrate.Row]) -> list[tuple[Case, Answer]]:
         # Greedy ones where there are any: their repeats cost no second call, the store knows them already.
         part = "greedy" if any(r["part"] == "greedy" for r in rows) else "fresh"
-        first = [r for r in rows if r["part"] == part and r["repeat"] == 0 and r["answer"]]
-        answers = [(self.base.ruler.by_id[r["case"]], CaseRow.read(r).answer) for r in first]
-        return [(one, answer) for one, answer in answers if answer is not None]
+        first = (CaseRow.read(r) for r in rows if r["part"] == part and r["repeat"] == 0)
+        return [(self.base.ruler.by_id[r.case], r.answer) for r in first if r.answer is not None]
 
     def _others(self) -> dict[str, list[Answer | NoAnswer]]:
         """An answer a case of the gate from every frontier that the ruler stores answers of, and from the toy."""
@@ -277,7 +276,7 @@ def stored(ledger: Ledger, run: str, ruler: Ruler) -> list[tuple[Case, Answer]]:
 
 def _judgments(ledger: Ledger, fingerprint: str, rows: Sequence[calibrate.Row]) -> list[Json]:
     """Stored judgments of every open run of this ruler and judge, and of the answers made here."""
-    runs = [r for r in ledger.records if r.fingerprint == fingerprint and r.kind == "experiment" and r.scores]
+    runs = [r for r in ledger.experiments(fingerprint) if r.scores]
     judgments = [row["judgment"] for r in runs for row in ledger.cases(r.id) if row.judgment]
     part = next((p for p in ("fresh", "greedy") if any(r["part"] == p for r in rows)), "")
     return judgments + [r["judgment"] for r in rows if r["part"] == part and r["judgment"]]

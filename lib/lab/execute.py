@@ -21,6 +21,7 @@ from lib.files import (
     OneLine,
     Tampered,
     canonical,
+    leave_out,
     locked,
     runs_folder,
     sha256,
@@ -354,7 +355,7 @@ def tidy(notebook: Json, cases: bytes, model: str = "") -> str:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if MIME in data:
-                record = {k: v for k, v in data[MIME]["record"].items() if k not in ("cost", "started", "seconds")}
+                record = leave_out(data[MIME]["record"], "cost", "started", "seconds")
                 data[MIME] |= {"record": record, "cases": f"cases.jsonl sha256 {sha256(cases)}"}
             if output["output_type"] == "stream":
                 output.pop("metadata", None)

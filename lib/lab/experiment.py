@@ -22,12 +22,12 @@ from lib.agent.pipeline import BadPipeline, State, Step, require
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.prompt import PATTERNS
 from lib.agent.steps import build
-from lib.files import RULER, Tampered
+from lib.files import RULER, Tampered, attributes
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.checks.damage import as_gold
-from lib.measure.judge import DIMENSIONS, Unscored
+from lib.measure.judge import DIMENSIONS, DIMS, Unscored
 from lib.measure.leak import copies, leaked, leaks
 from lib.measure.ruler import GATES, Case, Ruler
 from lib.measure.score import Outcome, Scores, score, usefulness
@@ -155,7 +155,7 @@ class Experiment(Runnable):
 
     def _looks_at(self) -> None:
         """The sealed gate is for a kept run, as it is."""
-        kept = next((r for r in reversed(self.ledger.records) if r.named(self.of)), None)
+        kept = self.ledger.newest(lambda r: r.named(self.of))
         if kept is None or kept.kind != "experiment" or kept.status != "kept":
             raise BadParameters(f"gate 'confirm' is sealed and of is {self.of!r:.60}: expected a kept run of this folder; "
                                 "`notch confirm RUN` looks at it and counts the look")  # fmt: skip
@@ -216,8 +216,8 @@ class Experiment(Runnable):
         rows = self._with_usefulness(rows)
         cost = _rounded(vars(model.cost)) | _rounded(_speeds(model.cost))
         # Judging counts beyond the answering, which it may overlap.
-        spans = {"load": loaded, "answer": answered - loaded, "judge": clock.seconds - answered}
-        cost |= _rounded({f"{name}_seconds": span for name, span in spans.items()}) | self._bill(before)
+        spans = {"load_seconds": loaded, "answer_seconds": answered - loaded, "judge_seconds": clock.seconds - answered}
+        cost |= _rounded(spans) | self._bill(before)
         identity = {"model": model.identity, "judge": self.the_judge.identity}
         if self.borrowed:
             identity["adapters"] = {a: model.with_adapter(a).identity["adapter"] for a in self.borrowed}
@@ -424,7 +424,7 @@ def _speeds(cost: Cost) -> dict[str, float]:
 
 
 def _stage(cost: Cost) -> dict[str, float]:
-    parts = {k: getattr(cost, k) for k in ("calls", "prompt_tokens", "generation_tokens", "seconds")}
+    parts = attributes(cost, ("calls", "prompt_tokens", "generation_tokens", "seconds"))
     if cost.generation_tps is not None:
         parts["generation_tps"] = cost.generation_tps
     return _rounded(parts)
@@ -448,8 +448,7 @@ def _beside(rows: list[tuple[str, Scores]]) -> str:
         dims = [number(s.dims.get(d), "dim") for d in DIMENSIONS]
         wtl = f"{s.wins}/{s.ties}/{s.losses}"
         lines.append((name, f"{s.quality:.3f}", interval(s.low, s.high, ""), wtl, str(s.no_answer), *dims))
-    heads = (d.replace("_", "-") for d in DIMENSIONS)
-    return grid(("", "quality", "95 % interval", "W/T/L", "no answer", *heads), lines)
+    return grid(("", "quality", "95 % interval", "W/T/L", "no answer", *DIMS.values()), lines)
 
 
 def _args(args: Json) -> str:
@@ -511,6 +510,6 @@ def side_by_side(row: CaseRow, case: Case) -> str:
     table = grid(("", cell(row.answer.title), f"gold: {cell(gold.title)}"), lines)
     if row.judgment is None:
         return f"{head}, unscored against gold.\n\n{table}"
-    notes = "; ".join(f"{d.replace('_', '-')}: {n}" for d, n in row.judgment.notes.items() if n)
+    notes = "; ".join(f"{DIMS[d]}: {n}" for d, n in row.judgment.notes.items() if n)
     below = f"\n\n*{cell(notes)}*" if notes else ""
     return f"{head}, {row.judgment.verdict} against gold.\n\n{table}{below}"

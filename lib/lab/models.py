@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from lib.files import canonical, without_paths
+from lib.files import attributes, canonical, leave_out, without_paths
 from lib.forms import Text, form
 from lib.lab.base import SEALED_ADAPTER, BadParameters, Clock, Finding, Runnable, sealed_run
 from lib.lab.experiment import Experiment
@@ -35,7 +35,7 @@ from lib.runs.record import (
     Usefulness,
     setup_of,
 )
-from lib.show import candidate_name, chance
+from lib.show import bullets, candidate_name, chance
 
 CLOUD = "claude-"  # models whose service takes no temperature
 FREE = ("model", "adapter")  # of a setup: what may differ between the runs of a comparison
@@ -144,7 +144,7 @@ class Models(Runnable):
     def record(self, **findings: Any) -> Record:
         """The record of this comparison with what came out; what was the same in all runs is said as theirs."""
         first = self.records[0]
-        same = {name: getattr(first, name) for name in Setup.model_fields if name not in (*FREE, "fingerprint")}
+        same = leave_out(attributes(first, Setup.model_fields), *FREE, "fingerprint")
         return super().record(of=", ".join(r.id for r in self.records), **same, **findings)
 
     # --- what the notebook shows
@@ -239,7 +239,7 @@ class Compared(Finding):
         return Decision("reference", "; ".join(sentences))
 
     def _repr_markdown_(self) -> str:
-        return "\n".join(f"- {text}" for text in moved(self.found))
+        return bullets(moved(self.found)).text
 
 
 def _beyond_chance(test: Difference | None) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import ROOT, OneLine, canonical, sha256, write_atomic
+from lib.files import ROOT, OneLine, canonical, leave_out, sha256, write_atomic
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.measure.answer import Answer, spec_gate
@@ -73,7 +73,7 @@ class Training(Runnable):
     @property
     def keyed(self) -> Json:
         """The parameters without the request that asked for it, and the bytes of a file of pairs."""
-        parameters = {k: v for k, v in self.parameters.items() if k != "request"}
+        parameters = leave_out(self.parameters, "request")
         path = Path(str(self.data.get("path") or ""))
         if path.is_file():
             parameters["file"] = sha256(path.read_bytes())

@@ -14,6 +14,7 @@ from pathlib import Path
 from lib.agent.prompt import one_line
 from lib.claude import store
 from lib.claude.client import NotAnswered
+from lib.files import attributes
 from lib.lab.study import look
 from lib.loop import steering
 from lib.loop.events import Event, Events, origin
@@ -157,7 +158,7 @@ def _reference(view: View, champion: Record) -> Action | None:
     there = [r for r in view.ledger.climb(view.fingerprint, "dev") if r.attempt == champion.attempt]
     if any(r.whole for r in there) or len(there) >= ATTEMPTS:
         return None
-    same = champion.attempt | {k: getattr(champion, k) for k in ("lever", "judge", "batch", "judging", "min_effect")}
+    same = champion.attempt | attributes(champion, ("lever", "judge", "batch", "judging", "min_effect"))
     why = f"The champion {champion.id} on the dev gate, for screens to be compared with."
     return Action("reference", same | {"gate": "dev", "hypothesis": why}, _slug(same, "reference"))
 

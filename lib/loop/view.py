@@ -16,7 +16,7 @@ from typing import Any
 
 from lib.agent.pipeline import STEPS
 from lib.agent.prompt import ADVICE
-from lib.files import RULER
+from lib.files import RULER, leave_out
 from lib.loop import lessons
 from lib.loop.events import Events
 from lib.loop.lessons import markdown
@@ -61,7 +61,7 @@ class View:
         return shown(self._all())
 
     def _all(self) -> Plain:
-        recent = [r for r in self.ledger.records if r.kind == "experiment" and r.fingerprint == self.fingerprint]
+        recent = self.ledger.experiments(self.fingerprint)
         return {
             "champion": self.champion and _run(self.champion),
             "last_runs": [_run(r) for r in recent[-LAST:]],
@@ -76,7 +76,7 @@ class View:
             "levers": list(PROPOSABLE),
             "steps": menu(),
             "advice": sorted(ADVICE),
-            "decoding": {k: v for k, v in Decoding().__dict__.items() if k != "grammar"},
+            "decoding": leave_out(vars(Decoding()), "grammar"),
             "adapters": adapters(self.ledger),
         }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lib.files import attributes
 from lib.log import Row
 from lib.measure import keep
 from lib.measure.answer import Answer, NoAnswer, spec_gate
@@ -42,7 +43,7 @@ def row_of(part: str, case: str, outcome: Outcome, **more: Any) -> Row:
     """One judgment as a row of cases.jsonl. Notes stay out: they quote texts that follow from gold and code."""
     judgment = no_answer = unscored = None
     if isinstance(outcome, Judgment):
-        judgment = {k: getattr(outcome, k) for k in ("scores", "verdict", "flipped", "dollars")}
+        judgment = attributes(outcome, ("scores", "verdict", "flipped", "dollars"))
     elif isinstance(outcome, NoAnswer):
         no_answer = outcome.reason
     else:

@@ -50,6 +50,12 @@ def paired(a: Qualities, b: Qualities) -> Paired:
     return Paired(float(d.mean()), sign_flip(d), low, high, len(d))
 
 
+def on_both(a: Mapping[str, float], b: Mapping[str, float]) -> Paired | None:
+    """`paired` on the cases that stand in both runs, None where there is no such case."""
+    both = a.keys() & b.keys()
+    return paired({case: a[case] for case in both}, {case: b[case] for case in both}) if both else None
+
+
 def _aligned(a: Qualities, b: Qualities) -> tuple[Qualities, Qualities]:
     if isinstance(a, Mapping) != isinstance(b, Mapping):
         raise ValueError("one run has case ids and the other has none; give both as mappings or both as sequences")

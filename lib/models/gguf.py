@@ -376,10 +376,12 @@ def tokenizer(head: Header, out: Path, path: Path) -> None:
                       "take an MLX model")  # fmt: skip
     # Roles and ends of turns are control tokens: they are never cut, and a reply is shown without them.
     kinds = values.get("tokenizer.ggml.token_type") or []
-    control = [token for token, kind in zip(tokens, kinds, strict=False) if kind == CONTROL]
-    own = [token for token, kind in zip(tokens, kinds, strict=False) if kind == USER_DEFINED]
-    pieces.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
-    pieces.add_tokens([AddedToken(token, normalized=False) for token in own])
+    added: dict[int, list[AddedToken]] = {CONTROL: [], USER_DEFINED: []}
+    for token, kind in zip(tokens, kinds, strict=False):
+        if kind in added:
+            added[kind].append(AddedToken(token, special=kind == CONTROL, normalized=False))
+    pieces.add_special_tokens(added[CONTROL])
+    pieces.add_tokens(added[USER_DEFINED])
     pieces.save(str(out / "tokenizer.json"))
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
              "model_max_length": head.get("context_length", 2048)}  # fmt: skip
@@ -394,7 +396,7 @@ def _byte_pairs(tokens: list[str], merges: list[str], cut: str) -> Any:
     """Byte-level BPE, as GPT-2, Llama 3 and SmolLM have it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    pairs = [merge.partition(" ")[::2] for merge in merges]
     vocab = {token: i for i, token in enumerate(tokens)}
     # Llama 3 takes a word that is a token as it is, also where no merge leads there.
     pieces = Tokenizer(models.BPE(vocab=vocab, merges=pairs, ignore_merges=CUTS.get(cut) == LLAMA3))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import weights
-from lib.files import ROOT
+from lib.files import ROOT, leave_out
 from lib.models import gguf, provenance
 from lib.models.batching import PROBED, SCORE_TOKENS, Row, agrees, batch, mean_logprobs
 from lib.models.chat import CUT, PROBE, Chat
@@ -228,7 +228,7 @@ class MLXModel(Model):
         self.adapter = adapter
         model = self._base
         # A copy: what is said of one adapter holds for no other.
-        self.identity = {key: value for key, value in self.identity.items() if key != "adapter"}
+        self.identity = leave_out(self.identity, "adapter")
         if adapter:
             model = adapted(self._base, adapter, self.on_gpu)
             self.identity["adapter"] = provenance.content_hash(Path(adapter), provenance.ADAPTER)

@@ -12,9 +12,8 @@ import pandas as pd
 
 from lib.lab.models import moved
 from lib.measure import calibrate
-from lib.measure.judge import DIMENSIONS, Fields
+from lib.measure.judge import DIMENSIONS, DIMS, Fields
 from lib.report.era import Era, scored
-from lib.report.tables import DIMS
 from lib.runs.ledger import Ledger
 from lib.show import Markdown, bullets, candidate_name, interval, table
 

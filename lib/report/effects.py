@@ -151,10 +151,8 @@ def untouched(ledger: Ledger) -> list[str]:
     if len(f.columns) < 2:
         return []
     bar = f.iloc[:, 0]
-    if era.calibration is not None:
-        rows = [r for r in ledger.cases(era.calibration.id) if r["part"] == "control" and r["kind"] == calibrate.PLAIN]
-        bar = pd.Series(calibrate.qualities(rows), dtype="float64").reindex(f.index).fillna(bar)
-    return list(f.index[f.max(axis=1) <= bar])
+    plain = pd.Series(era.control(calibrate.PLAIN), dtype="float64").reindex(f.index).fillna(bar)
+    return list(f.index[f.max(axis=1) <= plain])
 
 
 def heatmap(ledger: Ledger) -> Picture:

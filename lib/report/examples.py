@@ -44,7 +44,7 @@ def one(ledger: Ledger, fingerprint: str, ruler: Ruler | None = None) -> Markdow
     if era.champion is None:
         return Markdown("No run was kept yet, so there is no answer of a champion to show.")
     cases = _open(era.champion, ruler or Ruler.load(RULER))
-    rows = [row for row in ledger.cases(era.champion.id) if row.quality is not None and row.case in cases]
+    rows = _scored(ledger, era.champion.id, cases)
     if not rows:
         return Markdown("No case of the champion is on this ruler, so there is none to show.")
     # Neither the best nor the worst: one that shows what to expect.
@@ -66,8 +66,13 @@ def _open(record: Record, ruler: Ruler) -> dict[str, Case]:
     return {c.id: c for c in cases}
 
 
+def _scored(ledger: Ledger, run: str, cases: dict[str, Case]) -> list[CaseRow]:
+    """The rows of a run that have a quality and a case here."""
+    return [row for row in ledger.cases(run) if row.quality is not None and row.case in cases]
+
+
 def _section(ledger: Ledger, name: str, run: str, frontier: str, cases: dict[str, Case]) -> str:
-    rows = [row for row in ledger.cases(run) if row.quality is not None and row.case in cases]
+    rows = _scored(ledger, run, cases)
     beside = {row.case: row for row in ledger.cases(frontier)} if frontier else {}
     worst = sorted(rows, key=lambda r: (r.quality or 0.0, r.case))[:EACH]
     rest = [row for row in rows if row not in worst]  # where all score the same, six cases and not three twice

@@ -6,11 +6,12 @@ Knows records. Does not know how a run is executed or drawn. Every function is a
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pandas as pd
 
 from lib.files import check_sums
-from lib.measure.judge import DIMENSIONS
+from lib.measure.judge import DIMENSIONS, DIMS
 from lib.measure.ruler import RULER, Ruler
 from lib.report.era import Era, eras
 from lib.report.era import latest as latest
@@ -26,7 +27,6 @@ OFFLINE = (
     "The offline judge is a stand-in that was fitted to verdicts of Claude: on tasks of the shipped ruler that shaped "
     "nothing its rank correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among the answers of small models; with people, unknown."
 )
-DIMS = {d: d.replace("_", "-") for d in DIMENSIONS}
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
 
 
@@ -70,7 +70,7 @@ def broken(ledger: Ledger) -> list[str]:
 def runs(ledger: Ledger) -> pd.DataFrame:
     """A row a run, oldest first, discards and crashes included."""
     f = ledger.frame()
-    around = [interval(low, high, "") for low, high in zip(f.low, f.high, strict=True)]
+    around = list(map(partial(interval, sign=""), f.low, f.high))
     f = f.assign(interval=around, against=[run.partition("-")[0] for run in f.against])
     names = "id lever gate status quality interval wtl no_answer useful predicted delta p against calls seconds"
     return f[[n for n in names.split() if n != "useful" or f.useful.notna().any()]]

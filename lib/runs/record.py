@@ -25,7 +25,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from lib import show
-from lib.files import OneLine, canonical
+from lib.files import OneLine, attributes, canonical, leave_out
 from lib.forms import Number, fault
 from lib.measure.answer import Answer, NoAnswer
 from lib.measure.judge import Judgment, Unscored
@@ -196,7 +196,7 @@ class Decision:
     def as_dict(self) -> Json:
         if not self.reason:
             return {}
-        return {k: v for k, v in vars(self).items() if k != "status"}
+        return leave_out(vars(self), "status")
 
     def _repr_markdown_(self) -> str:
         if self.delta is None:
@@ -361,7 +361,7 @@ class Record(Written):
     @property
     def attempt(self) -> Json:
         """What was tried, whatever measured it."""
-        return {name: getattr(self, name) for name in ATTEMPT}
+        return attributes(self, ATTEMPT)
 
     @property
     def drawn(self) -> bool:
@@ -471,9 +471,7 @@ class Setup(Written):
 
 def setup_of(run: Any) -> Setup:
     """The setup of a record, or of an experiment that did not run yet."""
-    judging = {k: v for k, v in run.judging.items() if k not in PURSE}
-    same = {name: getattr(run, name) for name in Setup.model_fields if name != "judging"}
-    return Setup(**same, judging=judging)
+    return Setup(**attributes(run, Setup.model_fields) | {"judging": leave_out(run.judging, *PURSE)})
 
 
 # --- cases ----------------------------------------------------------------------------------------

@@ -53,10 +53,12 @@ def verify(folder: Path) -> list[str]:
             wrong.append(f"{run}: no sealed run; a run is a folder such as 0001-name with a {SEAL}")
             continue
         wrong += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
-        hidden = (p for p in run.rglob(".*") if not litter(p.relative_to(run).as_posix()))
-        wrong += [f"{p}: a hidden file, added later" for p in hidden]
-    stray = [p for p in folder.iterdir() if p.is_file() and p.name not in BESIDE and not p.name.startswith(".")]
-    wrong += [f"{p}: does not belong to a folder of runs" for p in stray]
+        for path in run.rglob(".*"):
+            if not litter(path.relative_to(run).as_posix()):
+                wrong.append(f"{path}: a hidden file, added later")
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in BESIDE and not path.name.startswith("."):
+            wrong.append(f"{path}: does not belong to a folder of runs")
     wrong += verify_ledger(folder) + verify_ratings(folder) + by_hand.verify(folder)
     if not wrong:
         for run in sealed_folders(folder):

@@ -20,7 +20,7 @@ from lib.agent import dry_run
 from lib.agent.pipeline import STEPS, Argument, BadPipeline, Row, require
 from lib.agent.prompt import ADVICE
 from lib.agent.steps import build
-from lib.files import canonical
+from lib.files import canonical, leave_out
 from lib.loop import lessons
 from lib.loop.proposal import PROPOSABLE, Proposal, Refused, setup, setup_of
 from lib.loop.view import Offer, View, adapters
@@ -294,7 +294,7 @@ def _parts(pipeline: list[Row], decoding: dict[str, Any]) -> list[str]:
 
 
 def _spelled(row: Row) -> str:
-    rest = _args({k: v for k, v in row.items() if k != "step"})
+    rest = _args(leave_out(row, "step"))
     return f"{row['step']}({rest})" if rest else row["step"]
 
 

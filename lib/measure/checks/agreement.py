@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lib.files import canonical, sha256
+from lib.files import canonical, leave_out, sha256
 from lib.forms import Filled, Number, fill, form
 from lib.measure.checks.against import spearman
 from lib.measure.judge import DIMENSIONS, Verdict
@@ -60,7 +60,7 @@ class Rating:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Rating:
         """The rating of one line of the log. Raises ValueError naming the field."""
-        return fill(cls, {name: value for name, value in row.items() if name not in NUMBERING})
+        return fill(cls, leave_out(row, *NUMBERING))
 
     def quality(self, blend: tuple[float, float] = (0.5, 0.5)) -> float:
         """Quality of the case by this person, as a judge's is counted."""

@@ -15,7 +15,7 @@ from lib.log import Row
 from lib.measure.answer import NoAnswer
 from lib.measure.judge import DIMENSIONS, Fields, Judgment, Unscored
 from lib.measure.score import Outcome, score
-from lib.measure.stats import paired
+from lib.measure.stats import on_both
 
 CEILING = "gold"  # the part of rows that judge every gold answer as if it were a candidate
 
@@ -53,12 +53,11 @@ def _score(dimension: str, row: Fields) -> float | None:
 
 def _difference(rows: Sequence[Fields], first: Sequence[Fields], value: Callable[[Fields], float | None]) -> Row:
     """The mean difference in a value of two runs, on the cases that have one in both."""
-    values, reference = _values(rows, value), _values(first, value)
-    both = values.keys() & reference.keys()
+    test = on_both(_values(rows, value), _values(first, value))
     # Nothing to compare is said as such: 0 would read like two runs that are equal.
-    if not both:
+    if test is None:
         return {"delta": None, "p": None, "low": None, "high": None, "n": 0}
-    return asdict(paired({c: values[c] for c in both}, {c: reference[c] for c in both}))
+    return asdict(test)
 
 
 def _values(rows: Sequence[Fields], value: Callable[[Fields], float | None]) -> dict[str, float]:
