@@ -199,7 +199,7 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
     try:
         Ruler.load(RULER)
     except Tampered as error:
-        faults += str(error).split("; ")
+        faults += str(error).split("; ")  # one error names every file
     if repair and runs.exists():
         with locked(runs / ".lock"):
             repaired = sync(runs)

@@ -145,6 +145,7 @@ def summary(record: TrainingRecord, runs: Path) -> str:
 @contextlib.contextmanager
 def progress(every: float = MINUTE) -> Iterator[Path]:
     """What the kernel says of its progress, through a file: a bar on a terminal, a line a minute elsewhere."""
+    # A file, because what a kernel prints goes into its notebook and is seen when the run is over.
     done, terminal = threading.Event(), sys.stderr.isatty()
     with tempfile.TemporaryDirectory(prefix="notch-") as temp:
         path = Path(temp) / "progress"

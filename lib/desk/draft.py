@@ -299,7 +299,7 @@ class Author:
             return Fault(answer.reason)
         if written.critical > rules.questions:
             return Fault(f"critical is {written.critical}: expected 1 to {rules.questions}")
-        critical = answer.questions[written.critical - 1]
+        critical = answer.questions[written.critical - 1]  # asked for by a number from 1, as a reader counts
         return {"title": answer.title, "questions": answer.questions, "critical": critical, "why": written.why}
 
     def _unknowns(self, written: UnknownsReply) -> Row | Fault:

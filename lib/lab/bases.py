@@ -68,6 +68,7 @@ def harnesses(ledger: Ledger, fingerprint: str, plain: Json) -> dict[str, Json]:
         taken = {name for name, _ in by_setup.values()}
         if label in taken:
             label = f"{label} ({attempt['run']})"
+        # Stock, champion and an anchor may be one and the same: it runs once, by the first of its names.
         by_setup.setdefault(canonical(same), (label, same))
     return dict(by_setup.values())
 

@@ -99,6 +99,7 @@ class Calibration(Runnable):
     def experiment(self, repeat: int, judging: Json | None = None, greedy: bool = False) -> Experiment:
         """The pipeline of this calibration with the seed of one repeat, or greedy whatever its decoding says."""
         same = attributes(self, ("pipeline", "model", "adapter", "judge", "batch", "gate", "of"))
+        # Greedy in how it draws and in nothing else: a shorter reply would be another measurement.
         plain = {k: v for k, v in self.decoding.items() if k == "max_tokens"}
         return Experiment(
             hypothesis=self.hypothesis, lever="decoding", decoding=plain if greedy else self.decoding,

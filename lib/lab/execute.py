@@ -185,6 +185,7 @@ def prepare(folder: Path) -> None:
     A run that was sealed just before a crash is a rival too, so the ledger is brought up to date.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # A file is tried too: a disk that takes none is better known before a model has answered.
     with locked(folder / ".lock"), tempfile.TemporaryFile(dir=folder):
         sync(folder)
 

@@ -466,6 +466,7 @@ def answer_of(state: State, protocol: Any) -> Answer | NoAnswer:
 def _judge(
     judge: Any, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], begun: list[Any] | None = None
 ) -> list[Outcome]:
+    # A case without an answer costs no judgment, and keeps its place.
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
     judged = iter(judge.judge_all(pairs) if begun is None else judge.collect(begun))
     return [next(judged) if isinstance(a, Answer) else a for a in answers]

@@ -166,6 +166,7 @@ class Training(Runnable):
         """What the seal keeps beside the notebook: the adapter and its data, checked against the record. Raises OSError."""
         out, contents = self.planned.folder / "out", {}
         for name, digest in record.found.files.items():
+            # A work folder is open until the seal; the record holds the hashes of what was trained.
             contents[name] = (out / name).read_bytes()
             if sha256(contents[name]) != digest:
                 raise OSError(f"{out / name}: not the file that was trained; train again")
@@ -205,6 +206,7 @@ def rubric(pair: Pair, draft: Draft) -> float:
     if not isinstance(answer, Answer):
         return 0.0
     gold = pair.chosen
+    # Nobody said which question of a chosen set decides most; its first stands for that.
     case = Case("training", pair.task, Gold(gold.title, gold.questions, gold.questions[0]))
     scores = OfflineJudge().judge(case, answer).scores
     return (sum(scores.values()) / len(scores) - 1) / 4

@@ -319,6 +319,7 @@ class MLXModel(Model):
             raise ValueError(
                 f"a reply to score ends at token {max(lengths)}, and the context of the model is {self.context}"
             )
+        # Where rows cannot share a forward to be written, they cannot share one to be scored.
         positions = 1 if self.batch == 1 else SCORE_TOKENS
         with wired_limit(self.model):
             logprobs = mean_logprobs(self.model, self._prefixes, starts, ends, positions)

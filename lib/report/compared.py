@@ -38,6 +38,7 @@ def _beside(readings: Readings, beside: Beside) -> pd.DataFrame:
     below = []
     if readings["ceiling"]:
         below.append({"candidate": "gold against itself", **readings["ceiling"]})
+    # What is a candidate and a control at once, as a frontier may be, stands once, as the candidate.
     here = {*f.model, calibrate.GOLD} if below else {*f.model}
     below += [{"candidate": c["name"], **c} for c in beside if c["name"] not in here]
     return scored(pd.concat([f, pd.json_normalize(below)], ignore_index=True)).rename(columns={"group": "pipeline"})

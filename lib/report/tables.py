@@ -156,6 +156,7 @@ def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 def parameters(ledger: Ledger) -> pd.DataFrame:
     """Every run with only those parameters that differ between runs."""
     f = ledger.frame()
+    # Of a single run all are shown: nothing can differ yet.
     table = f.assign(pipeline=f.pipeline.map(spelled), decoding=f.decoding.map(spelled))
     return table[["id", "status", *(n for n in DIFFER if len(f) < 2 or table[n].nunique() != 1)]]
 

@@ -69,6 +69,7 @@ class Ledger:
         run does not have is missing. `competes` are the scored experiments of the climb; a run whose pipeline never came
         to ask the model is `idle`, says nothing about its lever and is not among them.
         """
+        # A copy: a table that adds a column must not add it for all others.
         return self._frame.copy()
 
     @cached_property
@@ -214,6 +215,7 @@ class Ledger:
         first = self.first(record)  # by id, however each of them names it
         climb = [r for r in self.climb(record.fingerprint) if r.scores]
         repeats = [r for r in climb if r.id == first or (r.of and self.first(r) == first)]
+        # Of the same cases alone: a look with a hole in it would move the mean by which case is missing.
         looks = [q for r in repeats if (q := self.qualities(r.id)).keys() == qualities.keys()] + [qualities]
         return {case: sum(q[case] for q in looks) / len(looks) for case in qualities}, len(looks)
 

@@ -68,7 +68,7 @@ def _row_fault(row: CaseRow, case: Case, ruler: Ruler) -> str:
     if isinstance(gated, NoAnswer):
         return f"its answer does not pass the spec gate ({gated.reason})"
     for name, again in (("copies", copies(case, row.answer)), ("leak", leaked(case, row.answer))):
-        if name in row and row[name] != again:
+        if name in row and row[name] != again:  # rows from before they were counted have neither
             return f"its {name} is {row[name]!r}, and {again!r} when gold is compared again"
     return ""
 

@@ -60,6 +60,7 @@ def verify(folder: Path) -> list[str]:
         if path.is_file() and path.name not in BESIDE and not path.name.startswith("."):
             wrong.append(f"{path}: does not belong to a folder of runs")
     wrong += verify_ledger(folder) + verify_ratings(folder) + by_hand.verify(folder)
+    # Scores last, and of files that are as they were sealed: from others nothing follows.
     if not wrong:
         for run in sealed_folders(folder):
             wrong += _verify_scores(run)
@@ -114,6 +115,7 @@ def _check_rating(folder: Path, row: Json, answers: dict[str, dict[str, str]]) -
         )
     rating = Rating.of(row)
     run = folder / rating.run
+    # A name and no path: a line of this file must not lead out of the folder.
     if Path(rating.run).name != rating.run or not (run / SEAL).exists():
         raise ValueError(f"{rating.run!r} is no sealed run here")
     record = read_record(run)
