@@ -140,9 +140,7 @@ def _complete(folder: Path, data: bytes | str, mode: int) -> Iterator[str]:
 
 def rows(text: str) -> list[str]:
     """The lines of a JSONL text. Only a line feed ends one: a text inside may hold any other separator."""
-    if text:
-        return text.removesuffix("\n").split("\n")
-    return []
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def sync_folder(path: Path) -> None:

@@ -31,13 +31,8 @@ from lib.files import Exit, OneLine, canonical, locked, sha256, write_atomic
 
 CHUNK = 1 << 16
 WORTH_KEEPING = 1 << 20  # bytes from which the sum of a file is kept on disk
-NETWORK = (
-    URLError,
-    HTTPException,
-    ConnectionError,
-    TimeoutError,
-    ssl.SSLError,
-)  # not the disk, whose errors are OSError too
+# Not the disk, whose errors are OSError too.
+NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 PATIENCE = 60  # seconds without a byte, or for pip's answer where nothing is downloaded
 
 

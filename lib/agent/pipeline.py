@@ -76,6 +76,10 @@ class State:
         assert self.draft is not None
         return self.draft
 
+    def shown_demos(self, schema: str = "json") -> list[tuple[str, Draft]]:
+        """The examples as earlier turns: each task and its set in a form that the schema can write."""
+        return [(example.task, example.shown(schema)) for example in self.demos]
+
     def note(self, text: str) -> State:
         return replace(self, notes=(*self.notes, text))
 

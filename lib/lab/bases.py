@@ -16,6 +16,7 @@ from lib.lab.experiment import Experiment
 from lib.lab.models import sealed, split
 from lib.runs.ledger import Ledger
 from lib.runs.record import Json, Record
+from lib.show import words
 
 FREE = ("pipeline", "decoding", "judge", "batch", "judging", "seed", "useful")  # what the caller may set, for all alike
 WHY = "In the same harness, decoded the same way, {model} shows what the model alone changes."
@@ -75,11 +76,9 @@ def harnesses(ledger: Ledger, fingerprint: str, plain: Json) -> dict[str, Json]:
 
 def _steps(record: Record) -> str:
     """A pipeline as the names of its steps, with its decoding where that is not greedy."""
-    drawn = ", ".join(f"{k} {v}" for k, v in record.decoding.items() if k != "grammar")
+    drawn = words(leave_out(record.decoding, "grammar"))
     steps = " ".join(str(s["step"]) for s in record.pipeline)
-    if drawn:
-        return f"{steps}, {drawn}"
-    return steps
+    return f"{steps}, {drawn}" if drawn else steps
 
 
 def _harness(parameters: Json) -> Json:

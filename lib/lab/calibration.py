@@ -125,9 +125,7 @@ class Calibration(Runnable):
     def cases(self) -> tuple[Case, ...]:
         """The cases whose gold is damaged."""
         gate = self.base.ruler.gate(self.gate)
-        if self.damaged:
-            return gate[: self.damaged]
-        return gate
+        return gate[: self.damaged] if self.damaged else gate
 
     @property
     def judgments(self) -> int:

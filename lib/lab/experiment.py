@@ -37,7 +37,7 @@ from lib.models.model import Cost, Decoding, Model
 from lib.runs import pending
 from lib.runs.provenance import code_state
 from lib.runs.record import CaseRow, Decision, Findings, Json, Record, RunCost, Usefulness, qualities, setup_of
-from lib.show import Markdown, cell, grid, interval, number
+from lib.show import Markdown, cell, grid, interval, number, words
 
 LEVERS = (
     "baseline", "prompting", "schema", "decoding", "retrieval", "multi-call", "self-critique",
@@ -195,9 +195,7 @@ class Experiment(Runnable):
                 "gate 'confirm' is sealed: `notch confirm RUN` looks at it, seals what it sees and counts it"
             )
         waiting = pending.read(self.runs_folder, self.key)
-        if waiting:
-            return self._finished(*waiting)
-        return self._begun()
+        return self._finished(*waiting) if waiting else self._begun()
 
     def _begun(self) -> Run:
         """All cases answered and judged."""
@@ -299,11 +297,11 @@ class Experiment(Runnable):
 
     def _repr_markdown_(self) -> str:
         calls = sum(s.calls for s in self.steps)
-        rows = [(str(i), s.name, s.about, _args(s.args), f"{s.calls:g}") for i, s in enumerate(self.steps, 1)]
+        rows = [(str(i), s.name, s.about, words(s.args), f"{s.calls:g}") for i, s in enumerate(self.steps, 1)]
         table = grid(("", "step", "what it does", "arguments", "calls a case"), rows)
         return (
             f"Model **{self.model}**{' + adapter ' + self.adapter if self.adapter else ''}, gate **{self.gate}** "
-            f"({len(self.ruler.gate(self.gate))} cases), judge **{self.judge}**, decoding {_args(self.decoding) or 'greedy'}, "
+            f"({len(self.ruler.gate(self.gate))} cases), judge **{self.judge}**, decoding {words(self.decoding) or 'greedy'}, "
             f"seed {self.seed}.\n\n{table}\n\n"
             f"{calls:g} model call{'s' * (calls != 1)} a case. Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`. "
             f"{self.ledger.sees(self.fingerprint, bool(self._decoding().temp))}"
@@ -449,10 +447,6 @@ def _beside(rows: list[tuple[str, Scores]]) -> str:
         wtl = f"{s.wins}/{s.ties}/{s.losses}"
         lines.append((name, f"{s.quality:.3f}", interval(s.low, s.high, ""), wtl, str(s.no_answer), *dims))
     return grid(("", "quality", "95 % interval", "W/T/L", "no answer", *DIMS.values()), lines)
-
-
-def _args(args: Json) -> str:
-    return ", ".join(f"{k} {v}" for k, v in args.items())
 
 
 def answer_of(state: State, protocol: Any) -> Answer | NoAnswer:

@@ -96,9 +96,7 @@ class Models(Runnable):
 
     @property
     def fingerprint(self) -> str:
-        if self.records:
-            return self.records[0].fingerprint
-        return super().fingerprint
+        return self.records[0].fingerprint if self.records else super().fingerprint
 
     @property
     def keyed(self) -> Json:

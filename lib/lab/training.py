@@ -137,9 +137,7 @@ class Training(Runnable):
     @property
     def data_hash(self) -> str:
         """The hash of the pairs as planned; own drafts come in when the model is loaded. A merge has none."""
-        if self.method != "merge":
-            return self.planned.planned.card.hash
-        return ""
+        return self.planned.planned.card.hash if self.method != "merge" else ""
 
     def run(self) -> Trained:
         """Train, from what an earlier, killed call saved. Raises what `lib.train.recipe.train` raises."""

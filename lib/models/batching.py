@@ -293,9 +293,7 @@ def batch(model: Any, *arguments: Any) -> Batch:
     """The fastest batch that this model can have here; arguments as of `Batch`."""
     from lib.models import ragged
 
-    if ragged.fits(model):
-        return RaggedBatch(model, *arguments)
-    return Batch(model, *arguments)
+    return RaggedBatch(model, *arguments) if ragged.fits(model) else Batch(model, *arguments)
 
 
 def agrees(model: Any, prefixes: Prefixes, prompts: Sequence[list[int]], width: int) -> bool:

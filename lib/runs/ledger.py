@@ -285,11 +285,8 @@ def _flat(record: Record) -> Json:
     if scores := record.scores:
         row |= scores.dims | attributes(scores, ("quality", "low", "high", *COUNTS))
         row["wtl"] = f"{scores.wins}/{scores.ties}/{scores.losses}"
-    row |= {
-        "calls": cost.get("calls"),
-        "new_tokens": cost.get("generation_tokens"),
-        "dollars": record.cost.total_dollars,
-    }
+    row |= {"calls": cost.get("calls"), "new_tokens": cost.get("generation_tokens")}
+    row["dollars"] = record.cost.total_dollars
     # Without a real judge usefulness measures nothing: the offline one rates gold of another task above gold.
     row["useful"] = record.found.useful.mean if record.judge == "claude" else None
     row["method"] = getattr(record.found, "method", "")

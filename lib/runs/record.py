@@ -366,9 +366,7 @@ class Record(Written):
     @property
     def drawn(self) -> bool:
         """Whether it drew its answers: what its calls did, or in older records what its decoding says."""
-        if self.sampled is None:
-            return bool(self.decoding.get("temp"))
-        return self.sampled
+        return bool(self.decoding.get("temp")) if self.sampled is None else self.sampled
 
     @property
     def scored(self) -> Scores:
@@ -380,9 +378,7 @@ class Record(Written):
     def error_name(self) -> str:
         """The class of the error that ended it, "" where none did: `error` holds it in front of the message."""
         name, colon, _ = self.error.partition(": ")
-        if colon and name.isidentifier():
-            return name
-        return ""
+        return name if colon and name.isidentifier() else ""
 
     @property
     def whole(self) -> bool:
@@ -431,9 +427,7 @@ KINDS: dict[str, type[Record]] = {
 
 def candidate_of(model: str, adapter: str) -> str:
     """A model as comparisons and charts name it."""
-    if adapter:
-        return f"{model} + {adapter}"
-    return model
+    return f"{model} + {adapter}" if adapter else model
 
 
 def record_of(plain: Any) -> Record:
@@ -478,9 +472,7 @@ def setup_of(run: Any) -> Setup:
 
 
 def _plain_answer(answer: Answer | None) -> Json | None:
-    if answer:
-        return {"title": answer.title, "questions": list(answer.questions)}
-    return None
+    return {"title": answer.title, "questions": list(answer.questions)} if answer else None
 
 
 Answered = Annotated[InstanceOf[Answer] | None, _instance(Answer), PlainSerializer(_plain_answer)]

@@ -51,9 +51,7 @@ def read_cases(run: Path) -> list[CaseRow]:
 def number_of(run: Path) -> int | None:
     """The number of a run's folder, or None where the name is not one that notch gives."""
     match = re.fullmatch(r"(\d{4,})-.+", run.name)
-    if match:
-        return int(match[1])
-    return None
+    return int(match[1]) if match else None
 
 
 def rebuilt(folder: Path) -> list[bytes]:

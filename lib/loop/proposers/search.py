@@ -26,6 +26,7 @@ from lib.loop.proposal import PROPOSABLE, Proposal, Refused, setup, setup_of
 from lib.loop.view import Offer, View, adapters
 from lib.models import load
 from lib.models.model import Decoding
+from lib.show import words
 
 # Values worth trying by the name of an argument; what is not here is varied by its type.
 VALUES: dict[str, list[Any]] = {
@@ -190,7 +191,7 @@ def neighbours(view: View) -> Iterator[Candidate]:
                 for placed in places(row, base):
                     yield Candidate(lever_of(row), placed, decoding, f"{_spelled(row)} {_company(placed, row)}")
         for other in DECODINGS:
-            change = f"draws with {_args(other)} instead of {_args(decoding) or 'greedily'}"
+            change = f"draws with {words(other)} instead of {words(decoding) or 'greedily'}"
             yield Candidate("decoding", base, other, change)
     for i, row in enumerate(pipeline):
         for args in variants(row["step"]):
@@ -294,12 +295,8 @@ def _parts(pipeline: list[Row], decoding: dict[str, Any]) -> list[str]:
 
 
 def _spelled(row: Row) -> str:
-    rest = _args(leave_out(row, "step"))
+    rest = words(leave_out(row, "step"))
     return f"{row['step']}({rest})" if rest else row["step"]
-
-
-def _args(args: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in args.items())
 
 
 def _company(pipeline: list[Row], row: Row) -> str:

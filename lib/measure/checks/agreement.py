@@ -142,9 +142,7 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     observed = sum(map(eq, first, second)) / n
     # Two that know nothing of each other meet as often as their own habits make them.
     chance = sum(first.count(v) * second.count(v) for v in set(first)) / n**2
-    if chance == 1:
-        return None
-    return (observed - chance) / (1 - chance)
+    return None if chance == 1 else (observed - chance) / (1 - chance)
 
 
 def interval(hits: Sequence[tuple[str, bool]]) -> tuple[float, float]:
