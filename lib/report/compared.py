@@ -80,14 +80,8 @@ def differences(readings: Readings) -> pd.DataFrame:
     parts = []
     for name, test in {"quality": "difference", **{DIMS[d]: f"dims.{d}" for d in DIMS}}.items():
         around = list(map(interval, f[f"{test}.low"], f[f"{test}.high"]))
-        part = {
-            "of": name,
-            "delta": f[f"{test}.delta"],
-            "p": f[f"{test}.p"],
-            "interval": around,
-            "cases": f[f"{test}.n"],
-        }
-        parts.append(f.assign(**part))
+        part = f.assign(of=name, delta=f[f"{test}.delta"], p=f[f"{test}.p"], interval=around, cases=f[f"{test}.n"])
+        parts.append(part)
     by_run = pd.concat(parts).sort_index(kind="stable").astype({"cases": "Int64"})
     return _shown(by_run, ["candidate", "of", "delta", "p", "interval", "cases"])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from lib.measure.judge import DIMENSIONS, Judgment
+from lib.measure.judge import DIMS, Judgment
 from lib.measure.ruler import Case
 from lib.runs.record import CaseRow, Json, Record
 from lib.show import attempt, chance, interval
@@ -94,10 +94,10 @@ def _judgment(outcome: object) -> str:
     if not isinstance(outcome, Judgment):
         return ""
     rows = ""
-    for name in DIMENSIONS:
+    for name, shown in DIMS.items():
         if name in outcome.scores:
             note = text(outcome.notes.get(name, ""))
-            rows += f"<tr><th scope=row>{name.replace('_', '-')}</th><td>{outcome.scores[name]:.2f}</td><td>{note}</td></tr>"
+            rows += f"<tr><th scope=row>{shown}</th><td>{outcome.scores[name]:.2f}</td><td>{note}</td></tr>"
     return f"<table><tr><th>dimension</th><th>score</th><th>what lowered it</th></tr>{rows}</table>"
 
 

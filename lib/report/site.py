@@ -46,12 +46,8 @@ TAGS = frozenset(
 # A link of a figure, which names the page of a run in the site.
 RUN_LINK = re.compile(r'href="(\d{4,}-[a-z0-9-]+)\.html"')
 ATTRIBUTES = {
-    "*": ["id", "class", "title"],
-    "a": ["href"],
-    "img": ["src", "alt"],
-    "td": ["align"],
-    "th": ["align", "scope"],
-}
+    "*": ["id", "class", "title"], "a": ["href"], "img": ["src", "alt"], "td": ["align"], "th": ["align", "scope"],
+}  # fmt: skip
 
 
 def notebook_path(runs: Path, name: str) -> Path:
@@ -93,12 +89,8 @@ def write_site(runs: Path, html: Path, names: list[str]) -> None:
     report is its index page."""
     html.mkdir(parents=True, exist_ok=True)
     files = {INDEXES[0]: "index.html", **{name: f"{name}.html" for name in names[1:]}}
-    links = [
-        ("report", "index.html"),
-        ("runs", "runs.html"),
-        ("compare", "compare.html"),
-        ("tables", f"{INDEXES[1]}.html"),
-    ]
+    links = [("report", "index.html"), ("runs", "runs.html"), ("compare", "compare.html")]
+    links.append(("tables", f"{INDEXES[1]}.html"))
     links += [(name, files[name]) for name in names[len(INDEXES) :]]
     ledger = Ledger.read(runs)
     for name, file in files.items():

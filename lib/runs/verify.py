@@ -33,10 +33,8 @@ RATED = Chain("item")
 RATABLE = ("full", "dev")  # gates whose answers a person may rate; the sealed gate is not among them
 # Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
 READINGS: dict[str, Callable[[Sequence[Any]], Any]] = {
-    "calibrate": calibrate.readings,
-    "rejudge": blind.readings,
-    "models": compare.readings,
-}
+    "calibrate": calibrate.readings, "rejudge": blind.readings, "models": compare.readings,
+}  # fmt: skip
 
 
 def verify(folder: Path) -> list[str]:
