@@ -127,6 +127,7 @@ def sum_of(path: Path) -> str:
 
 @functools.cache  # hundreds of runs of one process ask for the same 98 MB
 def _sum(path: Path, state: str, keep: bool) -> str:
+    """The sum of a file in this state; of a large one it is kept on disk for other processes."""
     kept = cache() / "sums" / sha256(state)[:32]
     if keep and kept.exists():
         return kept.read_text(encoding="ascii")

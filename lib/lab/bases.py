@@ -99,6 +99,7 @@ def _anchor(candidate: str, harness: Json, label: str) -> tuple[str, Json]:
 
 
 def _run(folder: Path, wanted: dict[str, list[tuple[str, Json]]], hypothesis: str | None, name: str) -> Iterator[Made]:
+    """Run what is not sealed yet of a comparison, then the comparison itself, each named as it ends."""
     # Everything is refused before anything runs: weights that the last candidate lacks cost nothing.
     accepted = {}
     for label, anchors in wanted.items():

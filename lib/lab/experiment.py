@@ -93,6 +93,7 @@ class Experiment(Runnable):
 
     @property
     def adapters(self) -> tuple[str, ...]:
+        """The run's own and those that a step names."""
         return (self.adapter, *self.borrowed)
 
     @property
@@ -102,6 +103,7 @@ class Experiment(Runnable):
 
     @property
     def slug(self) -> str:
+        """Lever and steps, so that a folder says what ran in it."""
         if self.kind == "experiment":
             return f"{self.lever}-{'-'.join(s.name for s in self.steps)}"
         return self.kind
@@ -450,6 +452,7 @@ def _beside(rows: list[tuple[str, Scores]]) -> str:
 
 
 def answer_of(state: State, protocol: Any) -> Answer | NoAnswer:
+    """What a pipeline left of a case: an answer that passed the spec gate, or why there is none."""
     if state.failed is not None:
         return state.failed
     if state.draft is None:

@@ -92,10 +92,12 @@ class Models(Runnable):
 
     @property
     def records(self) -> list[Record]:
+        """The runs of all groups, each once."""
         return list({r.id: r for group in self.members.values() for r in group}.values())
 
     @property
     def fingerprint(self) -> str:
+        """That of the runs: what they were judged by, whatever the judge is today."""
         return self.records[0].fingerprint if self.records else super().fingerprint
 
     @property

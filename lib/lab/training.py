@@ -116,6 +116,7 @@ class Training(Runnable):
         return self._checked(lambda: self.recipe().check_parameters())
 
     def _checked(self, recipe: Callable[[], Recipe]) -> Training:
+        """The checks that need no data, and what `recipe` refuses. Raises BadParameters, BadData, Leak, NoModel."""
         super().check()
         if not load.capabilities(self.model).adapters:
             raise BadParameters(f"model {self.model!r:.60} has no weights to train; use smollm2 or another MLX model")

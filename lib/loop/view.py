@@ -61,6 +61,7 @@ class View:
         return shown(self._all())
 
     def _all(self) -> Plain:
+        """Everything, with the texts that must not be shown."""
         recent = self.ledger.experiments(self.fingerprint)
         return {
             "champion": self.champion and _run(self.champion),

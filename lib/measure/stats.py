@@ -57,6 +57,7 @@ def on_both(a: Mapping[str, float], b: Mapping[str, float]) -> Paired | None:
 
 
 def _aligned(a: Qualities, b: Qualities) -> tuple[Qualities, Qualities]:
+    """Both sides in one order of cases. Raises ValueError where they do not pair up."""
     if isinstance(a, Mapping) != isinstance(b, Mapping):
         raise ValueError("one run has case ids and the other has none; give both as mappings or both as sequences")
     if isinstance(a, Mapping) and isinstance(b, Mapping):

@@ -113,6 +113,7 @@ class Batch:
                 self._leave()
 
     def _step(self) -> None:
+        """Draw the next token of every live row, one forward of width 1. A row that has ended still takes part."""
         import mlx.core as mx
 
         # The tokens were drawn a step ago and may still be under way: nothing here waits for them but masks and windows.
@@ -145,6 +146,7 @@ class Batch:
         return windows
 
     def _masked(self, logits: Any) -> Any:
+        """Logits (B, V) with -inf where a row's grammar allows no token."""
         import mlx.core as mx
 
         mx.async_eval(logits)  # the forward runs while the masks are worked out
@@ -163,6 +165,7 @@ class Batch:
         return places, [self.live[i] for i in places]
 
     def _leave(self) -> None:
+        """Let rows that have ended go, with their keys, values and random keys."""
         places, self.live = self._going()
         if not places:
             self.states = self.random_keys = None
@@ -173,6 +176,7 @@ class Batch:
     # --- reading prompts
 
     def _admit(self, rows: list[Row]) -> None:
+        """Read the prompts of new rows, those that begin alike together, and let them join."""
         for length, places in self.prefixes.groups([row.prompt for row in rows]):
             # By length, so that a padded forward pads little.
             alike = sorted((rows[i] for i in places), key=lambda row: len(row.prompt))
@@ -181,6 +185,7 @@ class Batch:
                 self._join(some, self._read(some, length, prefix))
 
     def _join(self, rows: list[Row], states: Any) -> None:
+        """Put rows whose prompts are read behind those in flight."""
         import mlx.core as mx
 
         # From the row's own seed, so a reply is the same whatever else is in flight and whenever it joins.
@@ -231,6 +236,7 @@ class RaggedBatch(Batch):
         self.llama: Llama = Llama(self.model)
 
     def _step(self) -> None:
+        """Draw the next token of every row that goes on, then take what its grammar forces; (rows, V) at a time."""
         import mlx.core as mx
         import numpy as np
 
@@ -277,6 +283,7 @@ class RaggedBatch(Batch):
         return tokens
 
     def _read(self, rows: list[Row], length: int, prefix: list[Any]) -> Any:
+        """Read prompts behind their shared prefix, up to each one's last token; returns their keys and values."""
         from lib.models.ragged import Rows
 
         states = Rows(self.llama, len(rows), prefix, length)

@@ -99,6 +99,7 @@ class _Reader:
         return str(self.data[self.at - n : self.at], "utf-8", "replace")
 
     def value(self, kind: int, depth: int = 0) -> Any:
+        """A value of a kind by its number in the format; an array is a list. Raises ValueError."""
         if kind in SCALARS:
             return self.one(SCALARS[kind])
         if kind == STRING:
@@ -124,6 +125,7 @@ def header(path: Path) -> Header:
 
 
 def _header(data: memoryview) -> Header:
+    """Metadata and tensors out of a file's bytes, every place checked. Raises ValueError."""
     read = _Reader(data)
     if read.one("<I") != 0x46554747:
         raise ValueError("it does not begin with GGUF")
@@ -150,6 +152,7 @@ def _header(data: memoryview) -> Header:
 
 
 def _tensor(read: _Reader) -> tuple[Tensor, int]:
+    """One tensor of the header, and how far behind the header its data begins, in bytes."""
     name, sides = read.text(), read.one("<I")
     if not 1 <= sides <= 4:
         raise ValueError(f"tensor {name[:60]!r} has {sides} dimensions")
@@ -168,6 +171,7 @@ def check(path: Path) -> Header:
 
 
 def _fault(head: Header) -> str:
+    """Why a file cannot be converted, "" where it can."""
     kind = head.values.get("general.architecture")
     if kind != "llama":
         return f"its architecture is {str(kind)[:40]!r}; GGUF files are read for 'llama' alone, others as MLX models"
@@ -269,6 +273,7 @@ def _write(path: Path, values: Json) -> None:
 
 
 def _renamed(path: Path, tensors: Mapping[str, Any], head: Header) -> Iterator[tuple[str, Any]]:
+    """Tensors under mlx-lm's names, rows of q and k put in order. Raises NoModel on a tensor of another architecture."""
     # Only q and k are turned by the rotary embedding, so only their rows were reordered.
     heads = head.get("attention.head_count")
     groups = {"attn_q": heads, "attn_k": head.get("attention.head_count_kv") or heads}

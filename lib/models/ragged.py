@@ -49,6 +49,7 @@ def fits(model: Any) -> bool:
 
 
 def _covered(layer: Any) -> bool:
+    """Whether a linear layer is one that is computed here: bare or with LoRA, in float32."""
     import mlx.core as mx
 
     if type(layer).__name__ == "LoRALinear":
@@ -59,6 +60,7 @@ def _covered(layer: Any) -> bool:
 
 
 def _linear(layer: Any) -> Map:
+    """x (N, D) -> x W^T + b (N, out), with scale * (x A) B on top where the layer has an adapter."""
     if type(layer).__name__ == "LoRALinear":
         inner, scale = _linear(layer.linear), np.float32(layer.scale)
         a, b = np.asarray(layer.lora_a), np.asarray(layer.lora_b)  # (D, rank), (rank, out)
@@ -71,10 +73,11 @@ def _linear(layer: Any) -> Map:
 
 
 def _norm(layer: Any) -> Map:
+    """RMSNorm over the last axis (arXiv 1910.07467)."""
     weight, eps = np.asarray(layer.weight), np.float32(layer.eps)
 
     def normed(x: Array) -> Array:
-        # RMSNorm (arXiv 1910.07467). einsum sums the squares without an array of them.
+        # einsum sums the squares without an array of them.
         mean = np.einsum("ij,ij->i", x, x) / np.float32(x.shape[-1])
         return x * (1 / np.sqrt(mean + eps))[:, None] * weight
 
@@ -82,6 +85,8 @@ def _norm(layer: Any) -> Map:
 
 
 class _Layer:
+    """One layer: norms, attention maps and MLP as functions over numpy arrays."""
+
     def __init__(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.before, self.between = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
@@ -91,7 +96,7 @@ class _Layer:
         self.gate, self.up, self.down = (_linear(m) for m in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
 
     def mlp(self, x: Array) -> Array:
-        # SwiGLU (arXiv 2002.05202): silu(gate) * up.
+        """SwiGLU behind its norm, silu(gate) * up (arXiv 2002.05202): (N, D) -> (N, D)."""
         x = self.between(x)
         gate = self.gate(x)
         # SiLU in place: exp of a large negative gate overflows to inf, and gate / inf is the right -0.
@@ -135,6 +140,7 @@ class Llama:
 
 
 def _turned(x: Array, cos: Array, sin: Array) -> Array:
+    """Heads (N, heads, W) turned by their positions' angles, (N, 1, W / 2) each."""
     # RoFormer (arXiv 2104.09864) with the halves of a head as pairs, as Hugging Face lays them out.
     half = x.shape[-1] // 2
     turned = np.empty_like(x)
@@ -186,10 +192,12 @@ class Rows:
         self.kv = self._empty(count, ROOM)
 
     def _empty(self, count: int, slots: int) -> Array:
+        """Keys and values of so many rows and slots, all zero: (layers, 2, key heads, rows, slots, W)."""
         shape = (len(self.llama.layers), 2, self.llama.kv_heads, count, slots, self.llama.width)
         return np.zeros(shape, dtype=np.float32)
 
     def _grow(self, slots: int) -> None:
+        """Make room for so many slots in every row."""
         if slots <= self.filled.shape[1]:
             return
         # Some slots ahead of the need: each growth copies what every row holds in every layer.

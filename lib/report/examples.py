@@ -72,6 +72,7 @@ def _scored(ledger: Ledger, run: str, cases: dict[str, Case]) -> list[CaseRow]:
 
 
 def _section(ledger: Ledger, name: str, run: str, frontier: str, cases: dict[str, Case]) -> str:
+    """The worst and the best cases of one run under its name."""
     rows = _scored(ledger, run, cases)
     beside = {row.case: row for row in ledger.cases(frontier)} if frontier else {}
     worst = sorted(rows, key=lambda r: (r.quality or 0.0, r.case))[:EACH]

@@ -91,6 +91,7 @@ def _questions(name: str, title: str, questions: Sequence[str]) -> str:
 
 
 def _judgment(outcome: object) -> str:
+    """Scores by dimension with what lowered each, "" of a case without a judgment."""
     if not isinstance(outcome, Judgment):
         return ""
     rows = ""

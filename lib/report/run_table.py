@@ -57,6 +57,7 @@ def _head(name: str) -> str:
 
 
 def _row(row: dict[str, object]) -> str:
+    """A run as a row; a long cell says all of itself where the pointer rests."""
     cells = ""
     for name, value in row.items():
         shown = text(number(value, name))

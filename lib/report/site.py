@@ -51,10 +51,12 @@ ATTRIBUTES = {
 
 
 def notebook_path(runs: Path, name: str) -> Path:
+    """Where an index notebook is written; the published study's own stays where it is."""
     return PUBLISHED if name == PUBLISHED.stem else report_folder(runs) / f"{name}.ipynb"
 
 
 def page_path(runs: Path, name: str) -> Path:
+    """Where the page of an index is written."""
     return figures_folder(runs) / f"{name}.html"
 
 
@@ -135,6 +137,7 @@ def shell(title: str, body: str, links: list[tuple[str, str]], script: str = "")
 
 
 def _body(path: Path) -> str:
+    """A notebook's outputs and Markdown as sanitised HTML. Raises ValueError on a picture without alt text."""
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # 1.3 s at import, unused here
     import bleach
     import nbformat

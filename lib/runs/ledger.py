@@ -273,6 +273,7 @@ class Ledger:
 
 
 def is_kept(record: Record) -> bool:
+    """Whether a run was kept, or a look at the sealed gate confirmed one."""
     return record.status == "kept"
 
 

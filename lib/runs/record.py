@@ -194,6 +194,7 @@ class Decision:
     noise: str = ""  # how often luck alone passes this rule, in a sentence
 
     def as_dict(self) -> Json:
+        """Plain data for the record, which keeps the status itself; nothing where nothing was decided."""
         if not self.reason:
             return {}
         return leave_out(vars(self), "status")
@@ -509,6 +510,7 @@ class CaseRow(Readings):
 
     @property
     def outcome(self) -> Outcome:
+        """The judgment, or why there is none and whose failure that is."""
         if self.judgment is not None:
             return self.judgment
         if self.no_answer is not None:

@@ -201,6 +201,7 @@ def _wrong_copies(record: Record, cases: Sequence[CaseRow]) -> list[str]:
 
 
 def _verify_scores(run: Path) -> list[str]:
+    """What is wrong with the scores of one sealed run: the first thing, by file."""
     try:
         record, cases = read_record(run), read_cases(run)
         wrong = {"cases.jsonl": wrong_cases(cases), "record.json": wrong_scores(record, cases)}

@@ -104,6 +104,7 @@ class Fit:
             return self._run()
 
     def _run(self) -> Curve:
+        """All epochs that are still to come, from what a killed call saved or from the start."""
         self.first = self._draw(1)
         self.steps = len(batches(self.first, self.settings.batch, 0, self.objective.length))
         optimiser = self._optimiser(self.steps * self.settings.epochs)
@@ -126,6 +127,7 @@ class Fit:
         return curve
 
     def _draw(self, epoch: int) -> Sequence[Row]:
+        """The rows of an epoch; how long they took to draw is kept for the time that is left."""
         began = time.perf_counter()
         rows = self.rows(epoch)
         self.drawing = time.perf_counter() - began
@@ -146,10 +148,12 @@ class Fit:
         return row | {f"valid_{name}": round(total / len(self.valid), 6) for name, total in sums.items()}
 
     def _losses(self, objective: Objective, rows: Sequence[Row]) -> dict[str, Array]:
+        """Losses of rows under an objective, (B,) each."""
         logprobs, mask = self._reader()(objective.tokens(rows))
         return objective.losses(logprobs, mask, rows)
 
     def _reader(self) -> Forward:
+        """What reads rows; made of the validation rows where nobody handed one in."""
         if self.forward is None:
             self.forward = Forward.of(self.model.model, (self.objective.valid or self.objective).tokens(self.valid))
         return self.forward
@@ -159,6 +163,7 @@ class Fit:
         return min(curve[1:], key=lambda row: (row["valid_loss"], row["epoch"]))["epoch"]
 
     def _should_stop(self, curve: Curve) -> bool:
+        """Whether validation has not become better for `patience` epochs."""
         if self.settings.patience == 0 or len(curve) == 1:
             return False
         return curve[-1]["epoch"] - self.best(curve) >= self.settings.patience
@@ -236,6 +241,7 @@ class Fit:
 
     @contextlib.contextmanager
     def _timed(self, tokens: Sequence[Tokens], learns: bool) -> Iterator[None]:
+        """Book the time of a pass, and its work, for the time that is left."""
         began, work = time.perf_counter(), self._reader().work(tokens, learns)
         yield
         self.spent += time.perf_counter() - began
@@ -267,6 +273,7 @@ class Fit:
         (self.folder / STEP).unlink(missing_ok=True)
 
     def _save(self, name: str, optimiser: Any, **numbers: Any) -> None:
+        """One file with the adapter, the optimiser and numbers: all of it or the one before it."""
         from mlx.utils import tree_flatten
 
         state = tree_flatten({"adapter": self.weights(), "optimiser": optimiser.state})

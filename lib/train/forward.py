@@ -93,6 +93,7 @@ class Forward:
             self.model.train(training)
 
     def _logprobs(self, batch: Sequence[Tokens]) -> tuple[Any, Any]:
+        """The call itself, layer by layer: values and mask, both (B, most learnt tokens)."""
         import mlx.core as mx
 
         n = len(self.prefix)
@@ -117,10 +118,12 @@ class Forward:
         return by_row(logprobs(self._head, predicting, targets), batch)
 
     def _head(self, state: Any) -> Any:
+        """Logits (N, V) of hidden states (N, D), by a head of its own or by the embeddings."""
         head = getattr(self.model, "lm_head", None)
         return head(state) if head is not None else self.model.model.embed_tokens.as_linear(state)
 
     def _key(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """What names a row among those that are kept: its tokens behind the prefix, but for the last."""
         return tuple(ids[len(self.prefix) : -1])  # the last token predicts nothing, so nothing reads it
 
     def _prefix(self) -> tuple[Any, list[_Keys]]:
@@ -166,6 +169,7 @@ class _Keys:
         self.offset = 0  # of the positions of what comes next
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
+        """mlx-lm's own call of a cache: keys and values of the prefix before the new ones, (B, H, P + T, D / H)."""
         import mlx.core as mx
 
         if self.prefix is None:

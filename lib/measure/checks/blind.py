@@ -161,6 +161,7 @@ def _beside(stored: Part, placebo: Part, blind: Part) -> DataFrame:
 
 
 def _run(stored: Part, placebo: Part, blind: Part) -> Row:
+    """The readings of one run; `readings` says what each of them is."""
     f = _beside(stored, placebo, blind)
     if f.empty:
         return {"cases": 0, "unscored": len(placebo)}

@@ -90,6 +90,8 @@ def detectable_of(differences: Sequence[float]) -> float:
 
 
 def _smallest(nothing: Floats, floor: float | None) -> float:
+    """The smallest gain on top of differences that are noise which the rule sees with POWER, to 0.0005."""
+
     def passes(gain: float) -> bool:
         return bool(keep.accepts(nothing + gain, floor).mean() >= POWER)
 
