@@ -143,6 +143,12 @@ def rows(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
+def next_number(folder: Path, pattern: str) -> str:
+    """The number after the largest that a name of this pattern begins with, in four digits."""
+    numbers = (int(path.name.split("-")[0]) for path in folder.glob(pattern))
+    return f"{max(numbers, default=0) + 1:04d}"
+
+
 def sync_folder(path: Path) -> None:
     """Wait until the folder's own entries (new names, renames) are on disk."""
     handle = os.open(path, os.O_RDONLY)

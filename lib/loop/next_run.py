@@ -23,7 +23,7 @@ from lib.loop.proposal import Parameters, bound
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.loop.view import View
-from lib.runs.ledger import Ledger
+from lib.runs.ledger import Ledger, is_kept
 from lib.runs.record import Record
 from lib.show import folder_name
 
@@ -87,7 +87,7 @@ def _first(parameters: Parameters) -> str:
 def _look(view: View, rules: Rules) -> Action | None:
     """A look at the sealed gate that a new champion still needs; the first champion's comes before, to compare with."""
     ledger = view.ledger
-    kept = [r for r in ledger.climb(view.fingerprint) if r.status == "kept"]
+    kept = list(filter(is_kept, ledger.climb(view.fingerprint)))
     if not rules.confirm or len(kept) < 2:
         return None
     looks = ledger.looks(view.fingerprint)

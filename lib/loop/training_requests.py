@@ -16,7 +16,7 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-from lib.files import leave_out, locked, write_atomic, write_new
+from lib.files import leave_out, locked, next_number, write_atomic, write_new
 from lib.forms import fill
 from lib.lab.base import BadParameters
 from lib.lab.training import Training
@@ -106,8 +106,7 @@ def open_request(
     folder.mkdir(parents=True, exist_ok=True)
     # Two proposals may ask at once, and a number is given once.
     with locked(folder / ".lock"):
-        numbers = [int(p.name.split("-")[0]) for p in folder.glob("[0-9]*-*.json")]
-        run = f"{max(numbers, default=0) + 1:04d}-{folder_name(name)}"
+        run = f"{next_number(folder, '[0-9]*-*.json')}-{folder_name(name)}"
         parameters = leave_out(training.parameters, "request")
         command = shlex.join(["notch", "train", "--request", run])
         history = (_step("open", by, why),)
