@@ -508,6 +508,7 @@ def side_by_side(row: CaseRow, case: Case) -> str:
     table = grid(("", cell(row.answer.title), f"gold: {cell(gold.title)}"), lines)
     if row.judgment is None:
         return f"{head}, unscored against gold.\n\n{table}"
-    notes = "; ".join(f"{DIMS[d]}: {n}" for d, n in row.judgment.notes.items() if n)
+    # By dimension of the offline judge, by call of Claude.
+    notes = "; ".join(f"{name.replace('_', '-')}: {note}" for name, note in row.judgment.notes.items() if note)
     below = f"\n\n*{cell(notes)}*" if notes else ""
     return f"{head}, {row.judgment.verdict} against gold.\n\n{table}{below}"
