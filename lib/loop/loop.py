@@ -375,15 +375,11 @@ class Loop:
     def _note_unrepeated(self, view: View) -> None:
         """Say once that an indecisive run is not repeated because a repeat brings the same digits."""
         noted = {event["run"] for event in self.events.of("no repeat")}
-        for runs in [next_run.runs_of(view, event, "decide") for event in view.open]:
-            if (
-                runs
-                and runs[-1].status == "indecisive"
-                and not next_run.repeatable(runs[-1])
-                and runs[-1].id not in noted
-            ):
+        for event in view.open:
+            run = next(reversed(next_run.runs_of(view, event, "decide")), None)
+            if run and run.status == "indecisive" and not next_run.repeatable(run) and run.id not in noted:
                 why = "greedy decoding and a deterministic judge repeat to the digit, so a repeat would bring nothing"
-                self.events.append("no repeat", run=runs[-1].id, why=why)
+                self.events.append("no repeat", run=run.id, why=why)
 
     def _live(self, phase: str, count: int | None = None, **more: Any) -> None:
         with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it

@@ -203,9 +203,10 @@ def runs_since_keep(ledger: Ledger, fingerprint: str) -> int:
 
 def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
     """The lever class that the next proposal must leave, "" for none."""
-    # Once in so many attempts, not from then on: one proposal must leave, the next may come back.
+    # Once in so many attempts, not from then on: what is proposed then must leave, the next may come back. Attempts made
+    # at a time can step over that number.
     champion, count = ledger.champion(fingerprint), runs_since_keep(ledger, fingerprint)
-    if not champion or not count or not rules.patience or count % rules.patience:
+    if not champion or not count or not rules.patience or count % rules.patience >= rules.at_once:
         return ""
     return champion.lever
 

@@ -56,8 +56,9 @@ class View:
         """The newest accepted proposals of this ruler, judge and model, decided or not: all that one state of the ledger
         led to."""
         events = self.events.of("accepted")
-        newest = [(e["fingerprint"], e["runs"]) for e in events[-1:]]
-        return [e for e in events if [(e["fingerprint"], e["runs"])] == newest and e["fingerprint"] == self.fingerprint]
+        if not events or events[-1].get("fingerprint") != self.fingerprint:
+            return []
+        return [e for e in events if all(e.get(k) == events[-1][k] for k in ("fingerprint", "runs"))]
 
     @property
     def untested(self) -> list[Event]:

