@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, folder_of, line, say_report, values
+from lib.cli.options import AS_JSON, SEALED_RUNS, folder_of, line, say_report, values
 from lib.files import Exit
 from lib.lab.show import visible
 
@@ -154,6 +154,7 @@ def _follow(work: Any) -> int:
 
     began, ran = time.time(), 0
     live = Live(work.folder, site.page_path(work.folder, "live"), "loop", work.settings.total)
+    work.tell = lambda what: live.show(len(sealed_folders(work.folder)), what)
     with live:
         for progress in work.run():
             if progress.record:
@@ -223,7 +224,7 @@ def log(runs: Path, steer_folder: Path | None, parameters: Any, as_json: bool) -
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--by", default="agent", show_default=True, help="Who proposes; stands in the record.")
-@RUNS
+@SEALED_RUNS
 @STEER
 @PARAMETERS
 def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, parameters: Any) -> int:
@@ -248,7 +249,7 @@ def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, paramete
 
 
 @click.command(name="next")
-@RUNS
+@SEALED_RUNS
 @STEER
 @PARAMETERS
 @click.option("--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call.")

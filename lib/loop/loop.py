@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.execute import RunFailed, Unfinished
 from lib.lab.experiment import Experiment
-from lib.log import now
 from lib.loop import lessons, next_run, steering, training_requests
 from lib.loop.events import PROPOSAL, Event, Events, origin
 from lib.loop.guard import Watch
@@ -69,6 +68,7 @@ class Loop:
 
     def __init__(self, folder: Path, steer_folder: Path, settings: Settings, ask: Ask | None = None) -> None:
         self.folder, self.steer_folder, self.settings, self.ask = folder, steer_folder, settings, ask
+        self.tell: Callable[[str], None] = lambda what: None  # hears what the loop is at, for whoever watches
         self.end: Exit | None = None
         self._began = time.monotonic()
         self._waited, self._waits, self._refusals = 0.0, 0, 0
@@ -98,8 +98,6 @@ class Loop:
                 with contextlib.suppress(Tampered):  # the events may be what was changed
                     self.events.append("tampered", what=str(error)[:2000])
                 raise
-            finally:
-                self._live("stopped")
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -210,7 +208,7 @@ class Loop:
             yield from self._ask(view)
 
     def _ask(self, view: View) -> Iterator[Progress]:
-        self._live("proposing", len(view.ledger.records))
+        self._live("proposing")
         try:
             offer = self.ask(view)  # type: ignore[misc]
         except BudgetSpent as error:
@@ -285,7 +283,7 @@ class Loop:
 
     def _run(self, action: Action, view: View) -> Iterator[Progress]:
         """Make one run and seal it. The measure is looked at before, after, and before the ledger line."""
-        self._live(action.purpose, len(view.ledger.records), slug=action.slug)
+        self._live(f"{action.purpose} {action.slug}")
         self.watch.check()
         parameters = action.parameters
         if view.limits.dollars:
@@ -356,9 +354,9 @@ class Loop:
             why = "greedy decoding and a deterministic judge repeat to the digit, so a repeat would bring nothing"
             self.events.append("no repeat", run=runs[-1].id, why=why)
 
-    def _live(self, phase: str, count: int | None = None, **more: Any) -> None:
+    def _live(self, what: str) -> None:
         with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it
-            steering.live(self.steer_folder, phase=phase, since=now(), runs=count, of=self.settings.total, **more)
+            self.tell(what)
 
 
 def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:

@@ -14,6 +14,9 @@ from typing import NamedTuple
 import pytest
 
 from lib.files import NOTEBOOKS, ROOT
+from lib.models import provenance
+from lib.report.era import latest
+from lib.runs.ledger import Ledger
 
 TOKEN = "notch-test"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -65,6 +68,12 @@ def lab(tmp_path_factory, browser):
     page = folder / "notebooks" / "03_rate.ipynb"
     copy = f"runs=__import__('pathlib').Path('{folder}/rated')"
     page.write_text(page.read_text(encoding="utf-8").replace('who=\\"me\\"', f'who=\\"me\\", {copy}'))
+    # So does the page that takes choices, where the champion finds its adapter.
+    page = folder / "notebooks" / "01_explore.ipynb"
+    page.write_text(page.read_text(encoding="utf-8").replace('trip to Paris\\")"', f'trip to Paris\\", {copy})"'))
+    ledger = Ledger.read(ROOT / "runs")
+    adapter = provenance.find(ledger.champion(latest(ledger)).adapter, ROOT / "runs")
+    shutil.copytree(adapter, folder / "rated" / adapter.relative_to(ROOT / "runs"))
     port = _free_port()
     settings = {f"JUPYTER{name}": str(folder / name.lower()) for name in
                 ("_CONFIG_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR", "_RUNTIME_DIR")}  # fmt: skip
