@@ -43,9 +43,10 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
     )
     if (approve or reject) and not request or who and not (approve or reject):
         raise BadParameters("--approve and --reject go with --request ID, and --who with one of the two")
+    if listed and not steer:
+        must_exist(runs)
     steer, who = steer or requests.default_folder(runs), who or getpass.getuser()
     if listed:
-        must_exist(runs)
         for one in requests.requests(steer):
             why = " ".join(one.why.split())
             click.echo(f"{one.id}: {one.state}, expected {one.expected:+.3f}, {why} {one.unchecked}".rstrip())

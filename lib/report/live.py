@@ -24,7 +24,7 @@ from lib.report.run_page import text
 from lib.report.site import page_path, shell
 from lib.runs.ledger import Ledger
 
-AGAIN = "setTimeout(() => location.reload(), 5000)"  # by script: a refresh in the head is a fault to axe
+AGAIN = "setTimeout(() => location.reload(), 5000)"  # axe calls a refresh in the head critical
 LAST = 12  # runs in the table
 WIDTH, HEIGHT, EDGE = 640, 200, 30  # of the chart, in pixels
 
@@ -58,7 +58,11 @@ class Live:
         said = f"{done} of {self.total} done"
         if self._ran and left > 0:
             minutes = (time.monotonic() - self.began) / self._ran * left / 60
-            said += f", about {minutes:.0f} minutes left at the pace so far" if minutes >= 1 else ", nearly there"
+            said += (
+                f", about {minutes:.0f} minutes left at the pace so far"
+                if minutes >= 1
+                else ", less than a minute left"
+            )
         if current:
             said += f"; now: {current}"
         self._write(said, AGAIN)
@@ -137,6 +141,6 @@ def chart(ledger: Ledger) -> str:
         dots += f'<circle cx="{r.x:.1f}" cy="{r.y:.1f}" r="{r.radius}" opacity="{r.opacity}">{label}</circle>'
     said = f"Quality of {len(f)} runs in order on the full gate; the best kept has {best.iloc[-1]:.3f}, the axis ends at {top:.3f}"
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" style="max-width:{WIDTH}px;width:100%">'
-        f'<path d="{line}" fill="none" stroke="#b5482a" stroke-width="1.5"/><g fill="#b5482a">{dots}</g></svg><p>{said}.</p>'
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" style="max-width:{WIDTH}px;width:100%">'
+        f'<path d="{line}" fill="none" stroke="#b5482a" stroke-width="1.5"/><g fill="#b5482a">{dots}</g></svg></figure><p>{said}.</p>'
     )
