@@ -76,6 +76,7 @@ above it, and tests/test_order.py holds that.
     runs.secrets                secrets of this machine, and whether a text holds one
     runs.seal                   all files of a run at once, and its line
     runs.pending                what waits for its judge
+    runs.by_hand                verdicts given by hand on the sealed gate
     runs.ledger                 sealed runs, the champion, what becomes of a new one
     runs.verify                 what is wrong with a folder of runs
     lab.offline                 the offline judge with the embedded embedder
@@ -113,6 +114,7 @@ above it, and tests/test_order.py holds that.
     report.trained              what training gave, beside the base, imitation and prompting -> tables
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.answer               the question answered in sentences, and the figures that they stand on
+    report.by_hand              a blind reading of the sealed gate beside the offline judge
     report.paths                what follows: three paths, a recommendation, how to do it all again
     report.drawing              the canvas of a figure, and the figure as SVG with links
     report.figures              a table -> a figure
@@ -168,6 +170,7 @@ _HOME = {
     "Desk": "lib.desk.supervise",
     "Session": "lib.desk.rate",
     "answer": "lib.report",
+    "by_hand": "lib.report",
     "choose": "lib.desk",
     "compared": "lib.report",
     "examples": "lib.report",

@@ -85,8 +85,8 @@ def run(
     from lib.lab.base import PROGRESS
 
     with progress() as file:
-        told = {PROGRESS: str(file)}
-        record = execute.run("10_experiment", values(parameters, as_yaml), name, runs, environment=told)
+        heard = {PROGRESS: str(file)}
+        record = execute.run("10_experiment", values(parameters, as_yaml), name, runs, environment=heard)
     click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record))
 
 

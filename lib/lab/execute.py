@@ -320,8 +320,10 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         if wrong:
             raise BadParameters(f"{path}: {wrong}; execute it with papermill first, or use `notch run`")
         record, rows = _result(notebook)
-        told = "\n".join("".join(cell["source"]) for cell in tagged(notebook, "injected-parameters"))
-        names = {n.id for n in ast.walk(ast.parse(told)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        injected = "\n".join("".join(cell["source"]) for cell in tagged(notebook, "injected-parameters"))
+        names = {
+            n.id for n in ast.walk(ast.parse(injected)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
         known(next(name for name, kind in TEMPLATES.items() if kind == record.kind), dict.fromkeys(names))
         missing = sorted(Record.model_fields.keys() - record.model_fields_set)
         if missing:
