@@ -14,9 +14,6 @@ from typing import NamedTuple
 import pytest
 
 from lib.files import NOTEBOOKS, ROOT
-from lib.models import provenance
-from lib.report.era import latest
-from lib.runs.ledger import Ledger
 
 TOKEN = "notch-test"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -68,12 +65,9 @@ def lab(tmp_path_factory, browser):
     page = folder / "notebooks" / "03_rate.ipynb"
     copy = f"runs=__import__('pathlib').Path('{folder}/rated')"
     page.write_text(page.read_text(encoding="utf-8").replace('who=\\"me\\"', f'who=\\"me\\", {copy}'))
-    # So does the page that takes choices, where the champion finds its adapter.
+    # So does the page that takes choices.
     page = folder / "notebooks" / "01_explore.ipynb"
     page.write_text(page.read_text(encoding="utf-8").replace('trip to Paris\\")"', f'trip to Paris\\", {copy})"'))
-    ledger = Ledger.read(ROOT / "runs")
-    adapter = provenance.find(ledger.champion(latest(ledger)).adapter, ROOT / "runs")
-    shutil.copytree(adapter, folder / "rated" / adapter.relative_to(ROOT / "runs"))
     port = _free_port()
     settings = {f"JUPYTER{name}": str(folder / name.lower()) for name in
                 ("_CONFIG_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR", "_RUNTIME_DIR")}  # fmt: skip
@@ -94,7 +88,7 @@ def lab(tmp_path_factory, browser):
 
 
 def _wait(address, server, log):
-    for _ in range(240):
+    for _ in range(900):
         if server.poll() is not None:
             raise RuntimeError(f"JupyterLab stopped: {log.read_text()[-500:]}")
         try:
@@ -110,7 +104,7 @@ class Notebook:
 
     def __init__(self, page, lab, name):
         self.page, self.wrong, self.foreign = page, [], []
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(580_000)
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on("request", lambda r: None if r.url.startswith((lab, lab.replace("http", "ws"), "data:", "blob:"))
                 else self.foreign.append(r.url))  # fmt: skip
