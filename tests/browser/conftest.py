@@ -88,7 +88,7 @@ def lab(tmp_path_factory, browser):
 
 
 def _wait(address, server, log):
-    for _ in range(900):
+    for _ in range(240):
         if server.poll() is not None:
             raise RuntimeError(f"JupyterLab stopped: {log.read_text()[-500:]}")
         try:
@@ -104,7 +104,7 @@ class Notebook:
 
     def __init__(self, page, lab, name):
         self.page, self.wrong, self.foreign = page, [], []
-        page.set_default_timeout(580_000)
+        page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on("request", lambda r: None if r.url.startswith((lab, lab.replace("http", "ws"), "data:", "blob:"))
                 else self.foreign.append(r.url))  # fmt: skip
