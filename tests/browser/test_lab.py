@@ -62,7 +62,7 @@ def test_a_typed_task_is_answered_side_by_side_blind_until_one_is_chosen(opened,
     page.page.get_by_role("textbox", name="your task").first.press("Tab")
     page.page.get_by_role("button", name="Answer side by side").click()
     page.says("Who wrote it is said afterwards")
-    columns = page.page.locator(".jp-OutputArea-output h4")
+    columns = page.page.locator(".widget-html h4")
     assert columns.all_inner_texts() == ["A", "B"]
     free = page.page.get_by_role("button", name=re.compile("^Choose [AB]$")).locator("visible=true")
     enabled = [b for b in free.all() if b.is_enabled()]
