@@ -92,6 +92,7 @@ above it, and tests/test_order.py holds that.
     lab.bases                   the runs that a comparison of models needs, and a new base beside the old
     lab.orders                  a row that another machine executes
     lab.workers                 rows in kernels here, or on the workers of a Dask cluster
+    lab.batches                 many runs judged in one message batch
     lab.study                   a plan of experiments, resumable
     loop.events                 the loop's own log
     loop.guard                  the measure out of reach

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def run(
     from lib.lab.base import PROGRESS
 
     with progress() as file:
-        heard = {PROGRESS: str(file)}
-        record = execute.run("10_experiment", values(parameters, as_yaml), name, runs, environment=heard)
+        carry = partial(execute.carry_out, environment={PROGRESS: str(file)})
+        record = execute.run("10_experiment", values(parameters, as_yaml), name, runs, carry=carry)
     click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record))
 
 

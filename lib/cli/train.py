@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,8 @@ def _train(parameters: dict[str, Any], name: str, runs: Path) -> TrainingRecord:
     from lib.lab.base import PROGRESS
 
     with progress() as file:
-        return execute.run("11_train", parameters, name, runs, environment={PROGRESS: str(file)})  # type: ignore[return-value]
+        carry = partial(execute.carry_out, environment={PROGRESS: str(file)})
+        return execute.run("11_train", parameters, name, runs, carry=carry)  # type: ignore[return-value]
 
 
 def summary(record: TrainingRecord, runs: Path) -> str:
