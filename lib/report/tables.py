@@ -24,8 +24,8 @@ from lib.show import fold as fold
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
 OFFLINE = (
-    "The offline judge is a stand-in that was fitted to verdicts of Claude: on tasks of the shipped ruler that shaped "
-    "nothing its rank correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among the answers of small models; with people, unknown."
+    "The offline judge is a stand-in, fitted to verdicts of Claude: on tasks of the shipped ruler that shaped nothing its "
+    "rank correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among answers of small models; with people, unknown."
 )
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
 
