@@ -130,6 +130,7 @@ above it, and tests/test_order.py holds that.
     desk.draft                  a ruler of one's own, from a list of tasks to rows that a person reviews
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
+    desk.choose                 one task answered by several models side by side, blind until one is chosen
     desk.supervise              a loop watched and steered from a notebook
     desk.rate                   stored answers rated by a person, blind
     cli.options                 exit codes, options, the line about a run
@@ -171,6 +172,7 @@ _HOME = {
     "Session": "lib.desk.rate",
     "answer": "lib.report",
     "by_hand": "lib.report",
+    "choose": "lib.desk",
     "compared": "lib.report",
     "examples": "lib.report",
     "explore": "lib.desk",

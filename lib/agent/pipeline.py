@@ -312,12 +312,13 @@ def run(
     model: Model,
     decoding: Decoding,
     stages: dict[str, Cost] | None = None,
+    tell: Callable[[str, int], None] = lambda stage, replies: None,
 ) -> list[State]:
     """Run every case, given as (id, task), through the steps. A bad reply ends its own case, never the run.
 
     A case goes on as soon as it has its replies; whatever all cases ask for at a time goes out as one batch, so calls
-    of different steps share it. What each step took is added to `stages`, by its number and name. Raises BadPipeline
-    when a step asks for what the model cannot do.
+    of different steps share it. What each step took is added to `stages`, by its number and name; `tell` hears the
+    stage under way and how many replies there are so far. Raises BadPipeline when a step asks for what the model cannot do.
     """
     # Every step has a line of its own from the start: one that calls nothing took nothing, which is worth seeing.
     if stages is None:
@@ -325,6 +326,7 @@ def run(
     for place, one in enumerate(steps, 1):
         stages.setdefault(f"{place} {one.name}", Cost())
     cases = [_Case(State(case, task)) for case, task in tasks]
+    replies = 0
     # The longest pipeline sets the number of rounds, not the sum of them: cases do not wait for each other.
     while waiting := [case for case in cases if _asks(case, steps)]:
         batch: list[_Sent] = []
@@ -332,7 +334,9 @@ def run(
             batch += _sent(case, steps, decoding)
             case.replies = []
         before = model.cost
-        completions = _complete(batch, model)
+        completions = _complete(batch, model, lambda ended: tell(batch[0].stage, replies + ended))  # noqa: B023
+        replies += len(batch)
+        tell(batch[0].stage, replies)
         for sent, completion in zip(batch, completions, strict=True):
             sent.case.replies.append(completion)  # type: ignore[union-attr]
             sent.case.trace.append(_traced(sent, completion))
@@ -397,7 +401,7 @@ def _asks(case: _Case, steps: Sequence[Step]) -> bool:
     return False
 
 
-def _complete(batch: Sequence[_Sent], model: Model) -> list[Completion]:
+def _complete(batch: Sequence[_Sent], model: Model, heard: Callable[[int], None]) -> list[Completion]:
     """One batch for each adapter, replies to score apart from replies to write; in the order of the calls."""
     # Asked of the calls again and not of the steps alone: a call may change the decoding that its step was checked with.
     groups: dict[tuple[str | None, bool], list[int]] = {}
@@ -410,6 +414,7 @@ def _complete(batch: Sequence[_Sent], model: Model) -> list[Completion]:
     done: dict[int, Completion] = {}
     for (adapter, scores), places in groups.items():
         answering = model if adapter is None else model.with_adapter(adapter)
+        answering.heard = lambda ended, before=len(done): heard(before + ended)
         messages = [batch[i].call.messages for i in places]
         if scores:
             completions = answering.score(messages, [batch[i].call.reply for i in places])

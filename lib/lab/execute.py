@@ -44,7 +44,7 @@ from lib.runs.seal import seal, sync
 from lib.runs.secrets import held, is_secret
 from lib.runs.verify import recomputed
 
-CONFIRM = "12_confirm"
+EXPERIMENT, CONFIRM = "10_experiment", "12_confirm"
 # Another model judged than was asked, or the measure was touched: nothing of such a run counts.
 INVALID = (WrongModel.__name__, Tampered.__name__)
 DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
@@ -121,6 +121,8 @@ def accept(name: str, parameters: Json, folder: Path | None = None) -> Runnable:
     """
     # The same object that the notebook will make: what it would refuse is refused before a kernel costs anything.
     values = {**known(name, parameters), **parameters}
+    if name == EXPERIMENT:  # the template's own hypothesis is for a first look by hand
+        values["hypothesis"] = parameters.get("hypothesis", "")
     return MAKERS[TEMPLATES[name]](**values, kind=TEMPLATES[name], folder=folder).check()
 
 
@@ -318,6 +320,11 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         if wrong:
             raise BadParameters(f"{path}: {wrong}; execute it with papermill first, or use `notch run`")
         record, rows = _result(notebook)
+        injected = "\n".join("".join(cell["source"]) for cell in tagged(notebook, "injected-parameters"))
+        names = {
+            n.id for n in ast.walk(ast.parse(injected)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
+        known(next(name for name, kind in TEMPLATES.items() if kind == record.kind), dict.fromkeys(names))
         missing = sorted(Record.model_fields.keys() - record.model_fields_set)
         if missing:
             raise BadParameters(f"{path}: its record has no {missing[0]!r}")
@@ -325,7 +332,7 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         parameters = {f.name: values[f.name] for f in fields(maker) if f.name in values}
         experiment = maker(**parameters, folder=folder or runs_folder()).check()
         unsound = recomputed(record, rows)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
         if isinstance(error, BadParameters):
             raise
         raise BadParameters(f"{path}: not an executed notebook ({type(error).__name__}: {error})") from error
@@ -333,6 +340,9 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         raise BadParameters(f"{path}: {unsound[0]} does not follow from its judgments; not sealed")
     if experiment.fingerprint != record.fingerprint:
         raise BadParameters(f"{path}: made with another ruler or judge ({record.fingerprint[:12]}), not sealed here")
+    for other in experiment.ledger.records:
+        if (other.key, other.started) == (experiment.key, record.started):
+            raise BadParameters(f"{path}: sealed already as {other.id}")
     return adopt(Executed(experiment, notebook, None, record, rows), slug or path.stem)
 
 

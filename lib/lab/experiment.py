@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -24,8 +25,8 @@ from lib.agent.prompt import PATTERNS
 from lib.agent.steps import build
 from lib.files import RULER, Tampered
 from lib.forms import Number, form
-from lib.lab.base import BadParameters, Clock, Finding, Runnable
-from lib.lab.show import Markdown, cell, grid, interval, number
+from lib.lab.base import BadParameters, Clock, Finding, Runnable, Telling
+from lib.lab.show import Markdown, cell, fenced, grid, interval, number
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import DIMENSIONS, Unscored
 from lib.measure.leak import copies, leaked, leaks
@@ -203,16 +204,19 @@ class Experiment(Runnable):
     def _begun(self) -> Run:
         """All cases answered and judged."""
         clock = Clock()
+        cases = self.ruler.gate(self.gate)
+        tell = Telling(len(cases), sum(step.calls for step in self.steps))
+        tell.say(f"loading {self.model}")
         model = load.load(self.model, self.adapter, self.folder)
         loaded = clock.seconds
-        cases = self.ruler.gate(self.gate)
         # One judge serves every `run()` of this object, so what this one cost is a difference.
         before = self._paid()
         stages: dict[str, Cost] = {}
         later = bool(os.environ.get(UNJUDGED))
         judge = _Later() if later else self.the_judge
-        states, answers, judging = self._answer_all(model, cases, judge, stages)
+        states, answers, judging = self._answer_all(model, cases, judge, stages, tell)
         answered = clock.seconds
+        tell.say(f"judging {len(cases)} answers")
         outcomes = _judge(judge, cases, answers, judging)
         blend = self.ruler.protocol.blend
         rows = [case_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
@@ -279,18 +283,29 @@ class Experiment(Runnable):
         return [row.revised(useful=by_case.get(row.case)) for row in rows]
 
     def _answer_all(
-        self, model: Model, cases: Sequence[Case], judge: Any, stages: dict[str, Cost] | None = None
+        self,
+        model: Model,
+        cases: Sequence[Case],
+        judge: Any,
+        stages: dict[str, Cost] | None = None,
+        tell: Telling | None = None,
     ) -> tuple[list[State], list[Answer | NoAnswer], list[Any] | None]:
         """States and answers of all cases; with a judge that works beside the model, its judgments as they begin."""
         submit = getattr(judge, "submit", None)  # of a judge that works beside the model: it takes answers as they come
         size = GROUP if submit and not self.batch else len(cases)
+        tell = tell or Telling(len(cases), sum(step.calls for step in self.steps))
         states: list[State] = []
         answers: list[Answer | NoAnswer] = []
         judging: list[Any] = []
         # In groups only beside a judge that waits for a network: one batch of all cases is fastest for the model alone.
         for at in range(0, len(cases), size):
             group = cases[at : at + size]
-            group_states = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages)
+            before = at / len(cases) * tell.calls
+            tell(f"1 {self.steps[0].name}", before)
+            group_states = run_pipeline(
+                self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages,
+                lambda stage, replies, before=before: tell(stage, before + replies),  # type: ignore[misc]
+            )  # fmt: skip
             group_answers = [answer_of(s, self.ruler.protocol) for s in group_states]
             states, answers = states + group_states, answers + group_answers
             if submit:
@@ -319,6 +334,17 @@ class Experiment(Runnable):
         return Markdown(
             f"{super().card.text}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
             f"A run that is not kept counts as indecisive while its interval admits a gain of {self.min_effect:.3f}."
+        )
+
+    @property
+    def command(self) -> Markdown:
+        """The line for a terminal that seals this very run."""
+        usual, words = Experiment().parameters, [".venv/bin/notch", "run"]
+        for name, value in self.parameters.items():
+            if name == "hypothesis" or value != usual[name]:
+                words += ["-p", name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)]
+        return Markdown(
+            f"The same run, sealed, from a terminal in the folder of the project:\n\n{fenced(shlex.join(words), 'sh')}"
         )
 
 

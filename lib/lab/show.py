@@ -60,6 +60,26 @@ def visible(text: str) -> str:
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def fenced(text: str, kind: str = "text") -> str:
+    """Text as a block that it cannot break out of, whatever it holds."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{kind}\n{text}\n{fence}"
+
+
+def bar(what: str, done: float, total: float, unit: str, seconds_left: float | None) -> str:
+    """How far something is, in one line.
+
+    >>> bar("training", 3, 12, "steps", 130.0), bar("1 ask", 0, 30, "cases", None)
+    ('training ███░░░░░░░░░ 3 of 12 steps, 2 min 10 s left', '1 ask ░░░░░░░░░░░░ 0 of 30 cases')
+    """
+    full, left = round(12 * done / total), ""
+    if seconds_left is not None:
+        minutes, seconds = divmod(round(seconds_left), 60)
+        left = f", {minutes} min {seconds} s left" if minutes else f", {seconds} s left"
+    return f"{what} {'█' * full}{'░' * (12 - full)} {done:.0f} of {total:.0f} {unit}{left}"
+
+
 def folder_name(text: str, letters: int = 40) -> str:
     """A text as the name of a folder: small letters, digits and hyphens, cut between words where it is long.
 

@@ -21,9 +21,9 @@ from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
 from lib.files import ROOT, OneLine, canonical, sha256, write_atomic
 from lib.forms import Number, form
-from lib.lab.base import BadParameters, Clock, Finding, Runnable
+from lib.lab.base import PROGRESS, BadParameters, Clock, Finding, Runnable
 from lib.lab.offline import OfflineJudge
-from lib.lab.show import Markdown, grid, number
+from lib.lab.show import Markdown, bar, grid, number
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.ruler import Case, Gold
 from lib.models import load
@@ -33,8 +33,6 @@ from lib.train import recipe as recipes
 from lib.train.data import Pair
 from lib.train.lora import Settings, going_on
 from lib.train.recipe import Recipe
-
-PROGRESS = "NOTCH_PROGRESS"  # file that a training in a kernel writes its progress to, for `notch train`
 
 
 def work_folder() -> Path:
@@ -275,8 +273,6 @@ def line(state: Mapping[str, Any]) -> str:
     >>> line({"done": 3, "total": 12, "epoch": 1, "loss": 2.5, "seconds_left": 130.0})
     'training ███░░░░░░░░░ 3 of 12 steps, 2 min 10 s left, loss 2.500, epoch 1  '
     """
-    full, (minutes, seconds) = round(12 * state["done"] / state["total"]), divmod(round(state["seconds_left"]), 60)
-    left = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    steps = f"{state['done']:.0f} of {state['total']} steps, {left} left"
+    steps = bar("training", state["done"], state["total"], "steps", state["seconds_left"])
     # Two spaces at the end cover what a longer line left when it is written over.
-    return f"training {'█' * full}{'░' * (12 - full)} {steps}, loss {state['loss']:.3f}, epoch {state['epoch']}  "
+    return f"{steps}, loss {state['loss']:.3f}, epoch {state['epoch']}  "

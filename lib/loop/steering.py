@@ -23,7 +23,7 @@ from lib.loop.events import Event, Events
 NEXT, STANDING, BANS, BUDGET = "next.md", "standing.md", "bans.txt", "budget.yaml"
 STOP, PAUSE = "STOP", "PAUSE"
 FILES = (NEXT, STANDING, BANS, BUDGET, STOP, PAUSE)
-QUEUE, ARCHIVE, LIVE, LESSONS = "queue", "archive", "live.json", "lessons.md"
+QUEUE, ARCHIVE, LESSONS = "queue", "archive", "lessons.md"
 MOST = 8000  # characters of a steering file that are read
 
 
@@ -167,11 +167,6 @@ def enqueue(folder: Path, proposal: dict[str, Any], by: str) -> Path:
 def queued(folder: Path) -> list[Path]:
     """The files of the proposals that wait, oldest first."""
     return sorted((folder / QUEUE).glob("*.json"))
-
-
-def live(folder: Path, **state: Any) -> None:
-    """Say what the loop is doing, for whoever watches."""
-    note(folder, LIVE, json.dumps({"pid": os.getpid(), **state}, ensure_ascii=False) + "\n")
 
 
 def note(folder: Path, name: str, text: str) -> None:

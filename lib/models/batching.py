@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,7 @@ class Batch:
         self.random_keys: Any = None  # (B, 2): a row's draws do not depend on its neighbours
         self.finite: Any = None  # whether the logits of the last step were numbers, worked out beside its tokens
         self.prompt_seconds = 0.0
+        self.heard: Callable[[int], None] | None = None  # told after each step how many rows have ended
 
     def run(self, rows: Sequence[Row]) -> None:
         """Complete all rows, `width` of them at a time. Raises NoModel where the logits are no numbers."""
@@ -108,6 +109,8 @@ class Batch:
                 self.prompt_seconds += time.perf_counter() - began
             self._step()
             ended = sum(bool(row.reason) for row in self.live)
+            if self.heard:
+                self.heard(len(rows) - len(waiting) - len(self.live) + ended)
             # To let a row go copies the cache of all others, so rows leave by the quarter too.
             if ended * 4 >= len(self.live):
                 self._leave()

@@ -274,6 +274,7 @@ class MLXModel(Model):
         rows = [self._row(self.encode(p), d) for p, d in zip(prompts, decodings, strict=True)]
         grammars = self._grammars[0] if self._grammars else None
         running = batch(self.model, self._prefixes, self.tokenizer.eos_token_ids, grammars, self.batch)
+        running.heard = self.heard
         with wired_limit(self.model):  # keeps the weights in place while a GPU works; nothing on a CPU
             running.run([row for row in rows if not row.reason])
         done = [self._completion(row) for row in rows]

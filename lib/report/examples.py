@@ -94,27 +94,24 @@ def _case(end: str, row: CaseRow, sources: dict[str, CaseRow], case: Case) -> st
 
 
 def _beside(sources: dict[str, CaseRow], case: Case) -> str:
-    """A column for each source and gold, title and questions down; above them what came where no answer did."""
-    parts, columns = [], {}
+    """A column for each source and gold, title and questions down; where no answer came, why, and what was written."""
+    columns = {}
     for run, source in sources.items():
-        if source.answer:
-            columns[run] = [number(source.quality), source.answer.title, *source.answer.questions]
-        else:
-            parts.append(_failure(run, source))
+        rest = [source.answer.title, *source.answer.questions] if source.answer else _failure(source)
+        columns[run] = [number(source.quality), *rest]
     if case.gold:
         columns["gold"] = ["", case.gold.title, *case.gold.questions]
     # Of unequal length where somebody asked more than seven; the gaps of a shorter column stay empty.
     table = pd.DataFrame({cell(run): pd.Series(map(cell, texts)) for run, texts in columns.items()}).fillna("")
     labels = ["quality", "title", *map(str, range(1, len(table) - 1))]
-    parts.append(grid(["", *table], zip(labels, *(table[run] for run in table), strict=False)))
-    return "\n\n".join(parts)
+    return grid(["", *table], zip(labels, *(table[run] for run in table), strict=False))
 
 
-def _failure(run: str, row: CaseRow) -> str:
+def _failure(row: CaseRow) -> list[str]:
     """Why a case has no answer, and the last that the model wrote, cut to a line."""
     replies = [" ".join(call["text"].split()) for call in row.calls if call.get("text")]
     wrote = "It wrote nothing."
     if replies:
         more = "…" if len(replies[-1]) > LINE else ""
-        wrote = f"It wrote: “{cell(replies[-1][:LINE])}{more}”"
-    return f"{cell(run)} has **no answer** ({cell(row.no_answer or '')}), so it scores 0. {wrote}"
+        wrote = f"It wrote: “{replies[-1][:LINE]}{more}”"
+    return [f"no answer: {row.no_answer or ''}", wrote]

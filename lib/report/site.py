@@ -33,7 +33,7 @@ STYLE = Path(__file__).with_name("page.css")
 SHELL = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}"><title>{title}</title><style>
-{style}</style></head><body><nav>{nav}</nav>{body}{script}</body></html>"""
+{style}</style></head><body><nav>{nav}</nav><main>{body}</main>{script}</body></html>"""
 # What a page shows of one cell; a sealed notebook may hold any number of outputs, of any length.
 CELL_OUTPUTS = 20
 OUTPUT_LETTERS = 2_000_000  # the tables of 2,000 runs fit
@@ -142,6 +142,8 @@ def shell(title: str, body: str, links: list[tuple[str, str]], script: str = "")
         script = f"<script>{script}</script>"
     policy = f"default-src 'none'; img-src data: 'self'; style-src 'unsafe-inline'; script-src {allowed}"
     style = STYLE.read_text(encoding="utf-8")
+    # Whatever may scroll is reached by keyboard.
+    body = re.sub(r"<(table|figure|pre)(?=[ >])", r'<\1 tabindex="0"', body)
     return SHELL.format(title=escape.escape(title), style=style, nav=nav, body=body, script=script, policy=policy)
 
 

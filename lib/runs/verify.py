@@ -18,7 +18,7 @@ from lib.log import Chain, Log
 from lib.measure import calibrate
 from lib.measure.answer import Answer
 from lib.measure.checks import blind, compare
-from lib.measure.checks.agreement import Rating, item_id
+from lib.measure.checks.agreement import Chosen, Rating, item_id
 from lib.measure.leak import copies, leaks
 from lib.measure.ruler import RULER, BadRuler, Ruler
 from lib.measure.score import case_quality, score, usefulness
@@ -106,9 +106,12 @@ def _check_rating(folder: Path, row: Json, answers: dict[str, dict[str, str]]) -
     """Raise ValueError where a line of ratings.jsonl does not fit its sealed run; `answers` keeps what was read."""
     if row.get("kind") == "undo" and isinstance(row["item"], str) and isinstance(row.get("who"), str):
         return
+    if row.get("kind") == "choice":
+        Chosen.of(row)  # of a task typed by hand: it rates no sealed run
+        return
     if row.get("kind") != "rating":
         raise ValueError(
-            f"kind is {row.get('kind')!r}, who {row.get('who')!r}: expected a rating, or an undo with both"
+            f"kind is {row.get('kind')!r}, who {row.get('who')!r}: expected a rating, a choice, or an undo with both"
         )
     rating = Rating.of(row)
     run = folder / rating.run

@@ -82,6 +82,7 @@ def test_wrong_usage_is_exit_code_2(notch, args):
         (("run", *TOY, "-p", "gate", "confirm"), "notch confirm"),
         (("study", "nosuch"), "no plan 'nosuch'"),
         (("confirm", "nosuch"), "nosuch"),
+        (("run", "-p", "model", "toy"), "hypothesis is empty: say what you expect"),
     ],
 )
 def test_bad_input_is_one_line_exit_code_2_and_nothing_written(notch, tmp_path, args, said):
@@ -121,9 +122,13 @@ def test_a_file_in_place_of_the_folder_of_runs_is_wrong_usage(notch, tmp_path):
     assert notch("verify", "--runs", tmp_path / "file").code == 2
 
 
-@pytest.mark.parametrize("command", ["verify", "report", "log"])
+READERS = ["verify", "report", "log", "compare a b", "rejudge a --without coverage", "confirm", "train --requests", "next",
+           "propose pyproject.toml"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", READERS)
 def test_a_folder_of_runs_that_is_not_there_is_wrong_usage_for_what_only_reads(notch, tmp_path, command):
-    said = notch(command, "--runs", tmp_path / "rnus")
+    said = notch(*command.split(), "--runs", tmp_path / "rnus")
     assert said.code == 2 and "rnus" in said.err and "does not exist" in said.err
     assert not (tmp_path / "rnus").exists()
 

@@ -67,12 +67,46 @@ class Rating:
         return quality(self.scores, self.verdict, blend)
 
 
+@form()
+class Chosen:
+    """Which of several answers to a task typed by hand a person took, blind to where each came from. Raises ValueError."""
+
+    item: Filled  # `item_id` of the answer that was taken
+    task: Filled
+    letters: dict[str, str]  # source by the letter that it was shown under
+    chosen: Filled  # letter
+    answers: dict[str, list[str]]  # title and questions by source, empty where none came
+    who: Filled
+    at: Filled
+
+    def __post_init__(self) -> None:
+        title, *questions = self.answers.get(self.source) or [""]
+        if self.answers.keys() != {*self.letters.values()} or self.item != item_id("typed", title, questions):
+            raise ValueError("the item is not the answer under the letter that was chosen")
+
+    @property
+    def source(self) -> str:
+        return self.letters.get(self.chosen, "")
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Chosen:
+        """The choice of one line of the log. Raises ValueError naming the field."""
+        return fill(cls, {name: value for name, value in row.items() if name not in NUMBERING})
+
+
+def taken(rows: Iterable[Mapping[str, Any]], who: str) -> dict[str, tuple[int, int]]:
+    """By source how often a person chose it, and how often it was there to be chosen."""
+    choices = [Chosen.of(row) for row in rows if row["kind"] == "choice" and row["who"] == who]
+    names = sorted({name for choice in choices for name in choice.answers})
+    return {name: (sum(c.source == name for c in choices), sum(name in c.answers for c in choices)) for name in names}
+
+
 def standing(rows: Iterable[Mapping[str, Any]], who: str) -> list[Rating]:
     """The ratings of a person that nobody took back, oldest first; of two of one item the later counts."""
     # In the order of the log, which only grows: an undo takes back what stands before it, a later rating counts anew.
     kept: dict[str, Rating] = {}
     for row in rows:
-        if row["who"] == who:
+        if row["who"] == who and row["kind"] != "choice":
             kept.pop(row["item"], None)
             if row["kind"] == "rating":
                 kept[row["item"]] = Rating.of(row)
