@@ -207,7 +207,9 @@ def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
     # Once in so many attempts, not from then on: what is proposed then must leave, the next may come back. Attempts made
     # at a time can step over that number.
     champion, count = ledger.champion(fingerprint), runs_since_keep(ledger, fingerprint)
-    if not champion or not count or not rules.patience or count % rules.patience >= rules.at_once:
+    if not champion or not rules.patience:
+        return ""
+    if count // rules.patience == max(0, count - rules.at_once) // rules.patience:
         return ""
     return champion.lever
 

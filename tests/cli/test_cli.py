@@ -430,6 +430,12 @@ def test_a_study_is_executed_here_or_on_a_cluster_and_not_on_both(notch, tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_cap_without_a_batch_is_refused_and_says_where_a_runs_own_is(notch, tmp_path):
+    refusal = notch("study", "quick", "--dollars", "2")
+    assert refusal.code == Exit.USAGE and one_line(refusal.err) and "is the cap of --batch" in refusal.err
+    assert not (tmp_path / "runs").exists()
+
+
 # --- confirm: three questions
 
 

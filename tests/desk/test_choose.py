@@ -1,6 +1,7 @@
 """Answers side by side: hidden until one is chosen, on disk as one line, faults marked, counts by source."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -121,3 +122,23 @@ def test_an_empty_task_asks_nobody(panel):
     panel.task.value = "  "
     panel.go.click()
     assert "The task is empty" in panel.message.value and panel.columns.children == ()
+
+
+def test_with_a_key_claude_answers_as_blind_as_the_others(tmp_path, monkeypatch):
+    from tests.claude.loopback import Loopback
+    from tests.lab.test_cloud_candidates import planner
+
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "loopback-key-0123456789")
+    claude = choose.sources(tmp_path)["claude"]
+    blind = Blind(
+        runs=tmp_path, sources={"stock": Choice("", model="toy"), "claude": replace(claude, model="claude-haiku-4-5")}
+    )
+    with Loopback(planner) as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        panel = Panel(blind, "teach my parrot to whistle")
+        panel.go.click()
+        assert len(server.messages) == 1
+    assert heads(panel) == ["A", "B"] and all(len(blind.set_of(letter)) == 8 for letter in "AB")
+    panel.choose(letter_of(blind, "claude"))
+    assert "claude 1 of 1 time" in panel.message.value
+    assert "loopback-key" not in (tmp_path / RATINGS).read_text()
