@@ -128,10 +128,12 @@ def read_yaml(text: str, where: str, error: Callable[[str], Exception] = ValueEr
         raise error(f"{where}: not YAML ({' '.join(str(fault).split())[:200]})") from fault
 
 
-def read_rows(path: Path, row: type[T], error: Callable[[str], Exception] = ValueError) -> Iterator[tuple[str, T]]:
+def read_rows(
+    path: Path, row: type[T], error: Callable[[str], Exception] = ValueError, skip: int = 0
+) -> Iterator[tuple[str, T]]:
     """Place ("file:line") and row of every line of a JSONL file that is not blank; what a row does not name is left out.
 
-    Raises `error` naming file, line and field; OSError.
+    `skip`: lines at the head that are of another form. Raises `error` naming file, line and field; OSError.
     """
     adapter = TypeAdapter(row)
     fields = getattr(row, "__dataclass_fields__", {})
@@ -140,7 +142,7 @@ def read_rows(path: Path, row: type[T], error: Callable[[str], Exception] = Valu
     except UnicodeDecodeError as failure:
         raise error(f"{path}: not UTF-8 ({failure})") from failure
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if number <= skip or not line.strip():
             continue
         where = f"{path}:{number}"
         try:
@@ -212,6 +214,4 @@ def unknown(start: str, name: Any, choices: Iterable[str]) -> str:
 
 def _near(name: Any, choices: list[str]) -> str:
     near = difflib.get_close_matches(str(name), choices, 1)
-    if near:
-        return f", did you mean {near[0]!r}?"
-    return ""
+    return f", did you mean {near[0]!r}?" if near else ""

@@ -15,11 +15,22 @@ from typing import Any
 
 import click
 
-from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, folder_of, line, say_report, values
+from lib.cli.options import (
+    AS_JSON,
+    SCHEDULER,
+    SEALED_RUNS,
+    WORKERS,
+    check_workers,
+    folder_of,
+    line,
+    say_report,
+    values,
+)
 from lib.files import Exit
-from lib.lab.show import visible
+from lib.show import visible
 
 shown = partial(click.option, show_default=True)
+AT_ONCE = 4  # on a cluster, where nobody says
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
 
 
@@ -79,6 +90,11 @@ def base_of(parameters: tuple[tuple[str, str], ...], runs: Path) -> Any:
 @shown("--repeats", default=2, help="Further looks at an indecisive run, where they can differ.")
 @click.option("--screen/--no-screen", default=True, help="Reject early on the dev gate (it never keeps).")
 @click.option("--confirm/--no-confirm", default=True, help="Look at the sealed gate for each new champion.")
+@WORKERS
+@SCHEDULER
+@click.option("--at-once", type=click.IntRange(1, 64), default=None,
+              help="Proposals made from one state of the ledger, screened at a time and decided at a time (default: as "
+              "many as --workers, 4 with --scheduler). What comes out depends on it, and not on who executes.")  # fmt: skip
 @shown("--wait", default=60.0, help="Seconds of the first wait at a usage limit; it doubles.")
 @shown("--most-wait", default=7200.0, help="Seconds of waiting in a row after which it ends.")
 @click.option(
@@ -96,6 +112,8 @@ def loop(runs: tuple[Path, int], steer_folder: Path | None, parameters: Any, rep
     from lib.loop.next_run import Rules
     from lib.loop.steering import Limits
 
+    check_workers(options["workers"], options["scheduler"])
+    options["at_once"] = options["at_once"] or (AT_ONCE if options["scheduler"] else options["workers"])
     folder, total = runs
     settings = Settings(
         total=total,
@@ -154,6 +172,7 @@ def _follow(work: Any) -> int:
 
     began, ran = time.time(), 0
     live = Live(work.folder, site.page_path(work.folder, "live"), "loop", work.settings.total)
+    work.tell = lambda what: live.show(len(sealed_folders(work.folder)), what)
     with live:
         for progress in work.run():
             if progress.record:
@@ -223,7 +242,7 @@ def log(runs: Path, steer_folder: Path | None, parameters: Any, as_json: bool) -
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--by", default="agent", show_default=True, help="Who proposes; stands in the record.")
-@RUNS
+@SEALED_RUNS
 @STEER
 @PARAMETERS
 def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, parameters: Any) -> int:
@@ -248,7 +267,7 @@ def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, paramete
 
 
 @click.command(name="next")
-@RUNS
+@SEALED_RUNS
 @STEER
 @PARAMETERS
 @click.option("--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call.")

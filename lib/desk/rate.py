@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 from lib.desk.panel import shown
 from lib.files import RULER, runs_folder, sha256
-from lib.lab.show import Markdown, bullets, plural
 from lib.log import Log, now
 from lib.measure.answer import Answer
 from lib.measure.checks.agreement import ENOUGH, Pair, Rating, agreement, standing
@@ -28,6 +27,7 @@ from lib.measure.ruler import Case, Gold, Ruler
 from lib.runs.ledger import Ledger
 from lib.runs.record import CaseRow, Record
 from lib.runs.verify import RATABLE, RATED, RATINGS, item_of
+from lib.show import Markdown, bullets, plural
 
 Side = Literal["A", "B"]
 SIDES: tuple[Side, ...] = ("A", "B")
@@ -80,10 +80,12 @@ class Session:
 
     @cached_property
     def records(self) -> list[Record]:
-        """Sealed experiments of this very ruler, on the gates that a person may see, without leaks."""
+        """Sealed experiments of this very ruler and of each judge's newest version, on open gates, without leaks."""
         experiments = (r for r in Ledger.read(self.runs).records if r.kind == "experiment" and r.status != "invalid")
         ratable = (r for r in experiments if r.gate in RATABLE)
-        return [r for r in ratable if self.frozen.fingerprint(r.identity.judge) == r.fingerprint]
+        current = [r for r in ratable if self.frozen.fingerprint(r.identity.judge) == r.fingerprint]
+        newest = {r.judge: r.fingerprint for r in current}  # the last one in the ledger stands
+        return [r for r in current if newest[r.judge] == r.fingerprint]
 
     @cached_property
     def answers(self) -> list[tuple[Record, CaseRow]]:
@@ -176,6 +178,7 @@ class Session:
         return True
 
     def _save(self, item: Item) -> None:
+        """Put a whole rating on disk, its marks sorted by side."""
         by_side = {side: dict(zip(DIMENSIONS, self.marks[place::2], strict=True)) for place, side in enumerate(SIDES)}
         [candidate] = set(SIDES) - {item.gold}
         rating = Rating(
@@ -208,12 +211,9 @@ class Session:
     def agreement(self) -> Markdown:
         """How far each judge agrees with this person, or how many ratings that still takes."""
         self.log.catch_up()
-        judges = {r.fingerprint: r.judge for r in self.records}
         lines = []
-        for fingerprint, judge in judges.items():
+        for judge, fingerprint in {r.judge: r.fingerprint for r in self.records}.items():
             name, pairs = f"{judge} judge", self.pairs(fingerprint)
-            if list(judges.values()).count(judge) > 1:
-                name += f" `{fingerprint[:12]}`"
             if len(pairs) < ENOUGH:
                 count, missing = plural(len(pairs), "rating"), ENOUGH - len(pairs)
                 lines.append(f"{count} beside the {name}; {missing} more until its agreement is shown.")
@@ -271,6 +271,7 @@ class Panel:
     # --- what is done
 
     def start(self) -> None:
+        """Show the first item; its time runs from here."""
         self.started = True
         self.session.start()
         self.draw()
@@ -284,9 +285,11 @@ class Panel:
         self.keys.focus()
 
     def agree(self) -> None:
+        """Show how far the judges agree, because somebody asked."""
         self.out.outputs = shown(self.session.agreement.text)
 
     def _typed(self, change: Any) -> None:
+        """Take the letters that came since the last look."""
         before, self.read = self.read, change["new"]
         added = self.read  # what was pasted over the text counts as typed
         if self.read.startswith(before):
@@ -301,6 +304,7 @@ class Panel:
     # --- what is shown
 
     def draw(self) -> None:
+        """Show the item, what is due of it and how many are left."""
         session = self.session
         item, asked = session.item, session.asked
         showing = self.started and item is not None

@@ -21,6 +21,7 @@ from lib.files import (
     OneLine,
     Tampered,
     canonical,
+    leave_out,
     locked,
     runs_folder,
     sha256,
@@ -35,7 +36,6 @@ from lib.lab.experiment import LOOK, Experiment
 from lib.lab.kernel import Fault
 from lib.lab.models import Models
 from lib.lab.rejudge import Rejudge
-from lib.lab.show import folder_name
 from lib.lab.training import Training
 from lib.runs import pending
 from lib.runs.ledger import Ledger
@@ -43,8 +43,9 @@ from lib.runs.record import MIME, BadRecord, CaseRow, Decision, Json, Record, qu
 from lib.runs.seal import seal, sync
 from lib.runs.secrets import held, is_secret
 from lib.runs.verify import recomputed
+from lib.show import folder_name
 
-CONFIRM = "12_confirm"
+EXPERIMENT, CONFIRM = "10_experiment", "12_confirm"
 # Another model judged than was asked, or the measure was touched: nothing of such a run counts.
 INVALID = (WrongModel.__name__, Tampered.__name__)
 DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
@@ -121,6 +122,8 @@ def accept(name: str, parameters: Json, folder: Path | None = None) -> Runnable:
     """
     # The same object that the notebook will make: what it would refuse is refused before a kernel costs anything.
     values = {**known(name, parameters), **parameters}
+    if name == EXPERIMENT:  # the template's own hypothesis is for a first look by hand
+        values["hypothesis"] = parameters.get("hypothesis", "")
     return MAKERS[TEMPLATES[name]](**values, kind=TEMPLATES[name], folder=folder).check()
 
 
@@ -160,17 +163,17 @@ def run(
     folder: Path | None = None,
     beside: dict[str, bytes] | None = None,
     check: Check | None = None,
-    environment: Mapping[str, str] | None = None,
+    carry: Callable[[str, Json, Runnable], Executed] | None = None,
 ) -> Record:
     """Execute a template and seal the run; returns its record. Raises what `accept` raises, NoKernel, RunFailed, Unfinished.
 
     `beside` are more files for the seal. `check(record, cases)` says what is wrong with what came out, before anything
-    is sealed: such a run is sealed as it failed, without its scores. `environment` is for the kernel alone.
+    is sealed: such a run is sealed as it failed, without its scores. `carry` executes it, `carry_out` where none is given.
     """
     folder = folder or runs_folder()
     runnable = accept(name, parameters, folder)
     prepare(folder)
-    done = carry_out(name, parameters, runnable, environment)
+    done = (carry or carry_out)(name, parameters, runnable)
     if check:
         wrong = check(done.record, done.cases)
         if wrong:
@@ -184,6 +187,7 @@ def prepare(folder: Path) -> None:
     A run that was sealed just before a crash is a rival too, so the ledger is brought up to date.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # A file is tried too: a disk that takes none is better known before a model has answered.
     with locked(folder / ".lock"), tempfile.TemporaryFile(dir=folder):
         sync(folder)
 
@@ -203,6 +207,7 @@ def concluded(
     runnable: Runnable, notebook: Json, error: Fault | None, files: dict[str, bytes] | None = None
 ) -> Executed:
     """A notebook as it came out of a kernel, with the result that it holds."""
+    # Both are asked: papermill reports success of a notebook whose kernel was killed.
     error = error or kernel.fault(notebook)
     if error:
         return Executed(runnable, notebook, error)
@@ -223,9 +228,7 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
     record = done.record
     if error or record is None:
         # No error and no record either is a notebook that stopped without saying why.
-        status = "crashed"
-        if error and error.name in INVALID:
-            status = "invalid"
+        status = "invalid" if error and error.name in INVALID else "crashed"
         reason = without_paths(str(error or ""), model)
         record = runnable.record(status=status, error=reason, decision=Decision(status, status))
         rows = []
@@ -318,6 +321,12 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         if wrong:
             raise BadParameters(f"{path}: {wrong}; execute it with papermill first, or use `notch run`")
         record, rows = _result(notebook)
+        injected = "\n".join("".join(cell["source"]) for cell in tagged(notebook, "injected-parameters"))
+        names = {
+            n.id for n in ast.walk(ast.parse(injected)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
+        known(next(name for name, kind in TEMPLATES.items() if kind == record.kind), dict.fromkeys(names))
+        # notch writes every field. A missing one would be read as its default, and stand for something measured.
         missing = sorted(Record.model_fields.keys() - record.model_fields_set)
         if missing:
             raise BadParameters(f"{path}: its record has no {missing[0]!r}")
@@ -325,7 +334,7 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         parameters = {f.name: values[f.name] for f in fields(maker) if f.name in values}
         experiment = maker(**parameters, folder=folder or runs_folder()).check()
         unsound = recomputed(record, rows)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
         if isinstance(error, BadParameters):
             raise
         raise BadParameters(f"{path}: not an executed notebook ({type(error).__name__}: {error})") from error
@@ -333,6 +342,9 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         raise BadParameters(f"{path}: {unsound[0]} does not follow from its judgments; not sealed")
     if experiment.fingerprint != record.fingerprint:
         raise BadParameters(f"{path}: made with another ruler or judge ({record.fingerprint[:12]}), not sealed here")
+    for other in experiment.ledger.records:
+        if (other.key, other.started) == (experiment.key, record.started):
+            raise BadParameters(f"{path}: sealed already as {other.id}")
     return adopt(Executed(experiment, notebook, None, record, rows), slug or path.stem)
 
 
@@ -354,7 +366,7 @@ def tidy(notebook: Json, cases: bytes, model: str = "") -> str:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if MIME in data:
-                record = {k: v for k, v in data[MIME]["record"].items() if k not in ("cost", "started", "seconds")}
+                record = leave_out(data[MIME]["record"], "cost", "started", "seconds")
                 data[MIME] |= {"record": record, "cases": f"cases.jsonl sha256 {sha256(cases)}"}
             if output["output_type"] == "stream":
                 output.pop("metadata", None)

@@ -16,9 +16,9 @@ from typing import Any
 
 from lib.agent.pipeline import STEPS
 from lib.agent.prompt import ADVICE
-from lib.files import RULER
+from lib.files import RULER, leave_out
 from lib.loop import lessons
-from lib.loop.events import Events
+from lib.loop.events import Event, Events
 from lib.loop.lessons import markdown
 from lib.loop.proposal import PROPOSABLE, Parameters, Proposal
 from lib.loop.steering import Limits, Steering
@@ -49,7 +49,21 @@ class View:
 
     def validate(self, proposal: Proposal) -> Parameters:
         """Parameters of a proposal that may run. Raises Refused."""
-        return validate(proposal, self.base, self.ledger, self.steering, self.limits, self.banned_lever)
+        return validate(proposal, self.base, self.ledger, self.steering, self.limits, self.banned_lever, self.untested)
+
+    @cached_property
+    def open(self) -> list[Event]:
+        """The newest accepted proposals of this ruler, judge and model, decided or not: all that one state of the ledger
+        led to."""
+        events = self.events.of("accepted")
+        if not events or events[-1].get("fingerprint") != self.fingerprint:
+            return []
+        return [e for e in events if all(e.get(k) == events[-1][k] for k in ("fingerprint", "runs"))]
+
+    @property
+    def untested(self) -> list[Event]:
+        """Those, while nothing was sealed since."""
+        return [e for e in self.open if e["runs"] == len(self.ledger.records)]
 
     @cached_property
     def champion(self) -> Record | None:
@@ -61,13 +75,15 @@ class View:
         return shown(self._all())
 
     def _all(self) -> Plain:
-        recent = [r for r in self.ledger.records if r.kind == "experiment" and r.fingerprint == self.fingerprint]
+        """Everything, with the texts that must not be shown."""
+        recent = self.ledger.experiments(self.fingerprint)
         return {
             "champion": self.champion and _run(self.champion),
             "last_runs": [_run(r) for r in recent[-LAST:]],
             **lessons.as_data(self.ledger, self.fingerprint),
             "worst_dev_cases": self._worst(),
             "refused": self._refused(),
+            **({"open": [e["proposal"] for e in self.untested]} if self.untested else {}),
             "next": self.steering.wish,
             "standing": self.steering.standing,
             "bans": sorted(self.steering.bans),
@@ -76,7 +92,7 @@ class View:
             "levers": list(PROPOSABLE),
             "steps": menu(),
             "advice": sorted(ADVICE),
-            "decoding": {k: v for k, v in Decoding().__dict__.items() if k != "grammar"},
+            "decoding": leave_out(vars(Decoding()), "grammar"),
             "adapters": adapters(self.ledger),
         }
 
@@ -112,7 +128,7 @@ def _hidden() -> re.Pattern[str]:
     for case in Ruler.load(RULER).cases:
         if case.gate != "dev":
             texts.add(case.task)
-            texts.update(case.gold.questions if case.gold else ())
+            texts.update(case.golden)
     # The longest first: a task within a question must not leave the rest of it readable.
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.IGNORECASE)
 

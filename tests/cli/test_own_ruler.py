@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from lib.files import ROOT, Exit, rows
-from lib.lab.offline import OfflineJudge
 from lib.measure.ruler import Ruler, freeze
+from lib.runs.offline import OfflineJudge
 from tests.conftest import write_ruler
 
 TASKS = (
@@ -57,7 +57,7 @@ def test_a_whole_study_goes_through_on_it(notch, tmp_path):
     cases = [rows((folder / "cases.jsonl").read_text(encoding="utf-8")) for folder in folders]
     answered = [[json.loads(row)["case"] for row in run] for run in cases]
     assert answered[:2] == [["coast"], ["bees", "hull", "honey"]] and answered[3] == ["swarm", "rowing"]
-    assert {r.fingerprint for r in records} == {Ruler.load(tmp_path / "mine").fingerprint(OfflineJudge().identity)}
+    assert {r["fingerprint"] for r in records} == {Ruler.load(tmp_path / "mine").fingerprint(OfflineJudge().identity)}
     assert "start a beehive on our roof" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
 
 

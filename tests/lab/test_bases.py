@@ -92,5 +92,5 @@ def test_models_are_run_once_compared_once_and_verified(tmp_path):
     assert [state for state, _ in bases.compare(runs, models, {})] == ["there"] * 3
     third = list(bases.base(runs, small(), "toy", {}))
     assert [state for state, _ in third] == ["there", "there", "ran"]  # the same two runs, another question
-    assert Ledger.read(runs).champion(first[0][1]["fingerprint"]) is None
+    assert Ledger.read(runs).champion(first[0][1].fingerprint) is None
     assert verify(runs) == []

@@ -42,7 +42,7 @@ def test_own_drafts_are_the_rejected_side_and_every_pair_is_accounted_for(tmp_pa
     done = recipe.train(made(tmp_path, "orpo", 6, "on-policy"))
     card, model = done.card, MLXModel(small())
     assert card.train + card.valid + sum(card.skipped.values()) == 10 and card.kind == "on-policy"
-    pairs = data.drafted(data.build("on-policy", 6, 0, LeakGuard([])), model, Decoding(grammar=SHORT))
+    pairs = data.drafted(data.build("on-policy", 6, 0, LeakGuard([])), model, LeakGuard([]), Decoding(grammar=SHORT))
     for pair in pairs.train:
         [reply] = model.generate([prompt.ask(pair.task)], [Decoding(grammar=SHORT)])
         assert pair.rejected == prompt.parse_set(reply.text)
@@ -104,7 +104,7 @@ def test_rewarded_drafts_are_not_those_that_the_critic_learnt_from_and_both_foll
     monkeypatch.setattr(grpo, "draw", seen)
     for seed in (0, 1):
         recipe.train(made(tmp_path, "gad", 8, objective={"drafts": 2}, seed=seed))
-    critic, policy, other, last = (r.replies for r in rounds)
+    critic, policy, other, last = ([tuple(r.tokens) for r in rollouts] for rollouts in rounds)
 
     def same(a, b):
         return sum(x == y for x, y in zip(a, b, strict=True)) / len(a)

@@ -20,12 +20,13 @@ from lib.agent import dry_run
 from lib.agent.pipeline import STEPS, Argument, BadPipeline, Row, require
 from lib.agent.prompt import ADVICE
 from lib.agent.steps import build
-from lib.files import canonical
+from lib.files import canonical, leave_out
 from lib.loop import lessons
-from lib.loop.proposal import PROPOSABLE, Proposal, Refused, setup, setup_of
+from lib.loop.proposal import PROPOSABLE, Proposal, Refused, setup, setup_asked, setup_of
 from lib.loop.view import Offer, View, adapters
 from lib.models import load
 from lib.models.model import Decoding
+from lib.show import words
 
 # Values worth trying by the name of an argument; what is not here is varied by its type.
 VALUES: dict[str, list[Any]] = {
@@ -132,6 +133,7 @@ def ranked(candidates: list[Candidate], view: View, rng: random.Random) -> list[
     known = experience(view)
     runs = sum(known.get(lever, UNTRIED).count for lever in PROPOSABLE)
     order = {lever: rng.random() for lever in sorted({c.lever for c in candidates})}
+    asked = {e["parameters"]["lever"] for e in view.untested}  # of proposals made at a time, each another class
     text = f"{view.steering.wish} {view.steering.standing}".lower()
     names = set(re.findall(r"[a-z][a-z_-]+", text))
 
@@ -143,7 +145,7 @@ def ranked(candidates: list[Candidate], view: View, rng: random.Random) -> list[
             # An upper confidence bound: what the class brought, and a bonus that shrinks as it is tried.
             place -= 1000 * (own.expected + CURIOUS * math.sqrt(math.log(runs + 2) / (own.count + 1)))
         parts = [known.get(part, UNTRIED).shrunk for part in _parts(c.pipeline, c.decoding)]
-        return not wished, own.count > 0, place, -sum(parts) / len(parts)
+        return not wished, own.count > 0 or c.lever in asked, place, -sum(parts) / len(parts)
 
     # Sorted before it is drawn: the order in which candidates were found must not decide.
     shuffled = sorted(candidates, key=lambda c: (c.lever, str(c.pipeline), str(c.decoding)))
@@ -153,7 +155,7 @@ def ranked(candidates: list[Candidate], view: View, rng: random.Random) -> list[
 
 def fresh(view: View) -> list[Candidate]:
     """Every candidate that builds, can end in a set, has not been run and differs from the others."""
-    done = {setup_of(r) for r in view.ledger.records if r.kind == "experiment"}
+    done = {setup_of(r) for r in view.ledger.records if r.kind == "experiment"} | set(map(setup_asked, view.untested))
     by_setup: dict[str, Candidate] = {}
     can = load.capabilities(view.base.model)
     for c in neighbours(view):
@@ -179,9 +181,7 @@ def fresh(view: View) -> list[Candidate]:
 
 def neighbours(view: View) -> Iterator[Candidate]:
     """What lies one change from the champion: a step put in or exchanged, a setting changed, another decoding."""
-    pipeline, decoding = PLAIN, {}
-    if view.champion:
-        pipeline, decoding = view.champion.pipeline, view.champion.decoding
+    pipeline, decoding = (view.champion.pipeline, view.champion.decoding) if view.champion else (PLAIN, {})
     bases = [pipeline]
     if pipeline != PLAIN:
         bases.append(PLAIN)
@@ -192,7 +192,7 @@ def neighbours(view: View) -> Iterator[Candidate]:
                 for placed in places(row, base):
                     yield Candidate(lever_of(row), placed, decoding, f"{_spelled(row)} {_company(placed, row)}")
         for other in DECODINGS:
-            change = f"draws with {_args(other)} instead of {_args(decoding) or 'greedily'}"
+            change = f"draws with {words(other)} instead of {words(decoding) or 'greedily'}"
             yield Candidate("decoding", base, other, change)
     for i, row in enumerate(pipeline):
         for args in variants(row["step"]):
@@ -296,12 +296,8 @@ def _parts(pipeline: list[Row], decoding: dict[str, Any]) -> list[str]:
 
 
 def _spelled(row: Row) -> str:
-    rest = _args({k: v for k, v in row.items() if k != "step"})
+    rest = words(leave_out(row, "step"))
     return f"{row['step']}({rest})" if rest else row["step"]
-
-
-def _args(args: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in args.items())
 
 
 def _company(pipeline: list[Row], row: Row) -> str:

@@ -35,18 +35,27 @@ class BadVerdicts(OneLine, ValueError):
 
 @dataclass(frozen=True)
 class StudyLine:
-    """A line of the study's files: gold, or an answer and what was said of it; nothing where nothing was."""
+    """An answer of the study and what was said of it; nothing where nothing was answered or said."""
 
     id: str
+    title: str | None
+    questions: tuple[str, ...] | None
+    pairwise: Literal["fmBetter", "tie", "goldBetter"] | None = None
+    atomicity: float | None = None
+    specificity: float | None = None
+    coverage: float | None = None
+    naturalness: float | None = None
+    nonRedundancy: float | None = None  # noqa: N815  the study's spelling
+
+
+@dataclass(frozen=True)
+class GoldLine:
+    """A task of the study and what an expert answered."""
+
+    id: str
+    input: str
     title: str
     questions: tuple[str, ...]
-    input: str = ""  # the task, of gold
-    pairwise: Literal["fmBetter", "tie", "goldBetter"] | None = None
-    atomicity: float = 0.0
-    specificity: float = 0.0
-    coverage: float = 0.0
-    naturalness: float = 0.0
-    nonRedundancy: float = 0.0  # noqa: N815  the study's spelling
 
 
 @dataclass(frozen=True)
@@ -75,18 +84,19 @@ def read(path: Path) -> tuple[list[Stored], int]:
         file = path.parent.parent / "gold.jsonl"
     if not file.exists():
         raise BadVerdicts(f"{path}: no gold.jsonl beside it or in the folder above")
-    gold = {row.id: row for _, row in read_rows(file, StudyLine, BadVerdicts)}
+    gold = {row.id: row for _, row in read_rows(file, GoldLine, BadVerdicts)}
     judged, unjudged = [], 0
     for where, row in read_rows(path, StudyLine, BadVerdicts):
-        if row.pairwise is None:
+        if row.pairwise is None or row.title is None or row.questions is None:
             unjudged += 1
             continue
         if row.id not in gold:
             raise BadVerdicts(f"{where}: id is {row.id!r:.40}, which has no line in {file}")
         known = gold[row.id]
-        given = (row.atomicity, row.specificity, row.coverage, row.naturalness, row.nonRedundancy)
+        scores = (row.atomicity, row.specificity, row.coverage, row.naturalness, row.nonRedundancy)
+        given = tuple(score or 0.0 for score in scores)
         if min(given) < 1 or max(given) > 5:
-            raise BadVerdicts(f"{where}: scores are {given}: expected 1 to 5 for each of {', '.join(DIMENSIONS)}")
+            raise BadVerdicts(f"{where}: scores are {scores}: expected 1 to 5 for each of {', '.join(DIMENSIONS)}")
         judgment = Judgment(dict(zip(DIMENSIONS, given, strict=True)), VERDICTS[row.pairwise])
         case = Case(row.id, known.input, Gold(known.title, known.questions))
         judged.append(Stored(path.stem, case, Answer(row.title, row.questions), judgment))
@@ -95,7 +105,7 @@ def read(path: Path) -> tuple[list[Stored], int]:
 
 def by_hand() -> list[Stored]:
     """Sixty of the verdicts in ruler/verdicts.jsonl, first readings drawn by lot, each source in turn."""
-    cases, path = {c.id: c for c in Ruler.load().cases}, RULER / "verdicts.jsonl"
+    cases, path = Ruler.load().by_id, RULER / "verdicts.jsonl"
     if not path.exists():
         raise BadVerdicts(f"{path}: this ruler keeps no verdicts by hand; name a file of stored verdicts instead")
     by_source: dict[str, list[Stored]] = {}

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from lib.files import ROOT, RULER
-from lib.lab.offline import OfflineJudge
 from lib.measure.checks import against
 from lib.measure.judge import Judgment
+from lib.runs.offline import OfflineJudge
 
 REAL = ROOT.parent / "shared" / "reference" / "fmdiscovery" / "verdicts"
 ASKED = ("How soon", "How often", "How big", "How far", "How old", "How cheap", "How heavy")
@@ -27,7 +27,8 @@ def verdicts(tmp_path):
     (tmp_path / "gold.jsonl").write_text("".join(json.dumps(g) + "\n" for g in gold))
     folder = tmp_path / "verdicts"
     folder.mkdir()
-    rows = [row("boat"), row("kite", "tie", coverage=5), row("goat", "fmBetter", coverage=4), row("drum", None)]
+    rows = [row("boat"), row("kite", "tie", coverage=5), row("goat", "fmBetter", coverage=4)]
+    rows.append({"id": "drum", "title": None, "questions": None, "pairwise": None, "atomicity": None})
     for name in ("one", "two"):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return folder
@@ -71,7 +72,7 @@ def test_a_judge_that_agrees_has_all_ranks_and_verdicts(verdicts):
         (json.dumps(row("cow")), "one.jsonl:1: id is 'cow', which has no line in"),
         (json.dumps(row("boat", "maybe")), "pairwise is 'maybe': expected one of fmBetter, tie, goldBetter"),
         (json.dumps(row("boat", coverage=0)), "one.jsonl:1: scores are .*: expected 1 to 5"),
-        (json.dumps(row("boat", coverage=None)), "one.jsonl:1: coverage is None: expected a number"),
+        (json.dumps(row("boat", coverage=None)), "one.jsonl:1: scores are .*None.*: expected 1 to 5"),
     ],
 )
 def test_a_file_that_is_no_file_of_verdicts_is_refused_by_name(verdicts, text, said):
