@@ -18,7 +18,7 @@ from typing import Any, Literal
 from lib.agent import prompt
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
-from lib.files import Exit, OneLine, sha256
+from lib.files import Exit, OneLine, leave_out, sha256
 from lib.forms import checked, fill
 from lib.log import Row
 from lib.measure.answer import NoAnswer
@@ -76,7 +76,12 @@ class State:
         assert self.draft is not None
         return self.draft
 
+    def shown_demos(self, schema: str = "json") -> list[tuple[str, Draft]]:
+        """The examples as earlier turns: each task and its set in a form that the schema can write."""
+        return [(example.task, example.shown(schema)) for example in self.demos]
+
     def note(self, text: str) -> State:
+        """The state with one more note."""
         return replace(self, notes=(*self.notes, text))
 
     def left_out(self, faults: Sequence[str], of: int, what: str) -> State:
@@ -86,6 +91,7 @@ class State:
         return self.note(f"{len(faults)} of {of} {what} left out: {faults[0]}")
 
     def fail(self, reason: str) -> State:
+        """The state of a case that ends here without an answer."""
         return replace(self, failed=NoAnswer(reason))
 
 
@@ -123,6 +129,7 @@ class Argument:
 
     @property
     def expected(self) -> str:
+        """What it takes, in words."""
         if self.options:
             return "one of " + ", ".join(map(repr, self.options))
         kinds = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -148,6 +155,7 @@ class Lever:
 
     @cached_property
     def arguments(self) -> dict[str, Argument]:
+        """Its arguments by name, with their types."""
         # Resolved: `from __future__ import annotations` leaves them as text in the signature.
         hints = typing.get_type_hints(self.make)
         return {k: Argument(hints[k], p.default) for k, p in inspect.signature(self.make).parameters.items()}
@@ -196,13 +204,14 @@ def build(pipeline: Sequence[Row]) -> list[Step]:
 
 
 def _build_one(place: int, row: Any) -> Step:
+    """The step of one row. Raises BadPipeline with its place."""
     if not isinstance(row, dict) or not isinstance(row.get("step"), str):
         raise BadPipeline(f'step {place} is {row!r:.80}: expected {{"step": NAME, ...}}')
     name = row["step"]
     if name not in STEPS:
         raise BadPipeline(f"step {place}: no step {name!r}; there are {', '.join(sorted(STEPS))}")
     lever = STEPS[name]
-    args = {k: v for k, v in row.items() if k not in ("step", "wording")}
+    args = leave_out(row, "step", "wording")
     try:
         run = fill(lever.make, args)
         wording = _wording(row.get("wording", {}))

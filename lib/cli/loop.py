@@ -27,7 +27,7 @@ from lib.cli.options import (
     values,
 )
 from lib.files import Exit
-from lib.lab.show import visible
+from lib.show import visible
 
 shown = partial(click.option, show_default=True)
 AT_ONCE = 4  # on a cluster, where nobody says

@@ -25,9 +25,7 @@ TEXTS = ("hypothesis", "of", "adapter", "model", "method", "request")  # paramet
 
 def folder_of(_: Any, __: Any, value: Path | None) -> Path:
     """The folder of runs."""
-    if value:
-        return value.resolve()
-    return runs_folder()
+    return value.resolve() if value else runs_folder()
 
 
 def _runs(must_exist: bool) -> Any:

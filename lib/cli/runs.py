@@ -203,14 +203,12 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
     try:
         Ruler.load(RULER)
     except Tampered as error:
-        faults += str(error).split("; ")
+        faults += str(error).split("; ")  # one error names every file
     if repair and runs.exists():
         with locked(runs / ".lock"):
             repaired = sync(runs)
     faults += [*verify_runs(runs), *store.verify(runs / store.NAME), *events.verify(runs)]
-    count = 0
-    if runs.exists():
-        count = len(sealed_folders(runs))
+    count = len(sealed_folders(runs)) if runs.exists() else 0
     if as_json:
         click.echo(json.dumps({"ok": not faults, "runs": count, "wrong": faults, "repaired": repaired}, indent=1))
         if faults:

@@ -22,7 +22,7 @@ from lib.cli.options import (
     values,
 )
 from lib.files import ROOT, Exit
-from lib.lab.show import visible
+from lib.show import visible
 
 if TYPE_CHECKING:
     from lib.runs.record import Record

@@ -101,9 +101,7 @@ def _train_request(steer: Path, request: str, name: str, runs: Path) -> Training
             f"request {one.id} is {one.state}; only an approved one is trained (--approve, by a person)"
         )
     # Without a hash the pairs are made, guarded and paid for by the training itself, as the request says.
-    now = ""
-    if one.data:
-        now = one.training(runs).check().data_hash
+    now = one.training(runs).check().data_hash if one.data else ""
     if now != one.data:
         raise BadParameters(
             f"request {one.id}: its data is {now[:12]} now, {one.data[:12]} was approved; open a new request"

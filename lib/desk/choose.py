@@ -16,7 +16,6 @@ from typing import Any
 
 from lib.desk.explore import Choice, Tried
 from lib.files import RULER, OneLine, runs_folder
-from lib.lab.show import plural
 from lib.log import Log, now
 from lib.measure.answer import Answer
 from lib.measure.checks.agreement import Chosen, item_id, taken
@@ -25,6 +24,7 @@ from lib.models import provenance
 from lib.report.era import latest
 from lib.runs.ledger import Ledger
 from lib.runs.verify import RATED, RATINGS
+from lib.show import plural
 
 LETTERS = "ABCDEFG"
 Side = Tried | str  # a try, or why there is none

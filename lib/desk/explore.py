@@ -17,8 +17,6 @@ from lib.agent.pipeline import run as run_pipeline
 from lib.files import RULER
 from lib.forms import read_yaml
 from lib.lab.experiment import BadParameters, Experiment, answer_of, case_row, side_by_side
-from lib.lab.offline import OfflineJudge
-from lib.lab.show import Markdown, cell, fenced, grid, plural
 from lib.measure.answer import Answer, NoAnswer, normalised
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.ruler import Case, Ruler
@@ -26,6 +24,8 @@ from lib.measure.score import case_quality
 from lib.models import load
 from lib.models.model import Decoding
 from lib.runs.ledger import Ledger
+from lib.runs.offline import OfflineJudge
+from lib.show import Markdown, cell, fenced, grid, plural
 
 SHOWN = ("dev", "full")  # gates whose texts a person may read; the sealed gate is not among them
 BUILT_IN = ("smollm2", "toy")

@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 from lib.desk.panel import shown
 from lib.files import Tampered, runs_folder
-from lib.lab.show import Markdown, bullets, cell, plural, table
 from lib.loop import next_run as state
 from lib.loop import steering as steer
 from lib.loop import training_requests as requests
@@ -26,6 +25,7 @@ from lib.loop.loop import REQUESTS
 from lib.report import figures, levers, live, tables
 from lib.report.drawing import Picture
 from lib.runs.ledger import Ledger
+from lib.show import Markdown, bullets, cell, plural, table
 
 SHOWN = 12  # events in the list
 LETTERS = 160  # of a text of others in a list

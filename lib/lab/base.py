@@ -17,15 +17,15 @@ from typing_extensions import Self
 
 from lib.files import RULER, Exit, OneLine, runs_folder, write_atomic
 from lib.forms import Text, form
-from lib.lab.offline import OfflineJudge
-from lib.lab.show import Markdown, bar, cell
 from lib.log import now
 from lib.measure.judge import Judge
 from lib.measure.ruler import Ruler
 from lib.models import load
 from lib.runs.ledger import Ledger, NoRun
+from lib.runs.offline import OfflineJudge
 from lib.runs.provenance import code_state, machine, run_key
 from lib.runs.record import Decision, Json, Record, Result, record_of
+from lib.show import Markdown, bar, cell
 
 DECLARED = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge",
          "gate", "seed", "batch", "judging", "of", "useful")  # of a record, as the parameters say it  # fmt: skip

@@ -21,6 +21,7 @@ from lib.files import (
     OneLine,
     Tampered,
     canonical,
+    leave_out,
     locked,
     runs_folder,
     sha256,
@@ -35,7 +36,6 @@ from lib.lab.experiment import LOOK, Experiment
 from lib.lab.kernel import Fault
 from lib.lab.models import Models
 from lib.lab.rejudge import Rejudge
-from lib.lab.show import folder_name
 from lib.lab.training import Training
 from lib.runs import pending
 from lib.runs.ledger import Ledger
@@ -43,6 +43,7 @@ from lib.runs.record import MIME, BadRecord, CaseRow, Decision, Json, Record, qu
 from lib.runs.seal import seal, sync
 from lib.runs.secrets import held, is_secret
 from lib.runs.verify import recomputed
+from lib.show import folder_name
 
 EXPERIMENT, CONFIRM = "10_experiment", "12_confirm"
 # Another model judged than was asked, or the measure was touched: nothing of such a run counts.
@@ -186,6 +187,7 @@ def prepare(folder: Path) -> None:
     A run that was sealed just before a crash is a rival too, so the ledger is brought up to date.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # A file is tried too: a disk that takes none is better known before a model has answered.
     with locked(folder / ".lock"), tempfile.TemporaryFile(dir=folder):
         sync(folder)
 
@@ -205,6 +207,7 @@ def concluded(
     runnable: Runnable, notebook: Json, error: Fault | None, files: dict[str, bytes] | None = None
 ) -> Executed:
     """A notebook as it came out of a kernel, with the result that it holds."""
+    # Both are asked: papermill reports success of a notebook whose kernel was killed.
     error = error or kernel.fault(notebook)
     if error:
         return Executed(runnable, notebook, error)
@@ -225,9 +228,7 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
     record = done.record
     if error or record is None:
         # No error and no record either is a notebook that stopped without saying why.
-        status = "crashed"
-        if error and error.name in INVALID:
-            status = "invalid"
+        status = "invalid" if error and error.name in INVALID else "crashed"
         reason = without_paths(str(error or ""), model)
         record = runnable.record(status=status, error=reason, decision=Decision(status, status))
         rows = []
@@ -325,6 +326,7 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
             n.id for n in ast.walk(ast.parse(injected)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
         }
         known(next(name for name, kind in TEMPLATES.items() if kind == record.kind), dict.fromkeys(names))
+        # notch writes every field. A missing one would be read as its default, and stand for something measured.
         missing = sorted(Record.model_fields.keys() - record.model_fields_set)
         if missing:
             raise BadParameters(f"{path}: its record has no {missing[0]!r}")
@@ -364,7 +366,7 @@ def tidy(notebook: Json, cases: bytes, model: str = "") -> str:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if MIME in data:
-                record = {k: v for k, v in data[MIME]["record"].items() if k not in ("cost", "started", "seconds")}
+                record = leave_out(data[MIME]["record"], "cost", "started", "seconds")
                 data[MIME] |= {"record": record, "cases": f"cases.jsonl sha256 {sha256(cases)}"}
             if output["output_type"] == "stream":
                 output.pop("metadata", None)

@@ -21,7 +21,7 @@ from lib.runs.verify import verify, verify_ledger
 ROOMS = ("claude", "measure", "runs")  # all that is in them measures, decides or seals
 FILES = (  # and these of other rooms
     "files.py", "forms.py", "log.py", "loop/guard.py",
-    *(f"lab/{name}.py" for name in ("base", "offline", "experiment", "execute")),
+    *(f"lab/{name}.py" for name in ("base", "experiment", "execute")),
 )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from lib.lab.experiment import Experiment, Run
-from lib.lab.show import plural
 from lib.lab.training import Trained
 from lib.measure import calibrate
 from lib.measure.judge import Fields
@@ -21,6 +20,7 @@ from lib.report import compared, tables, trained
 from lib.report.drawing import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, captions, dots, empty, picture
 from lib.report.era import Era, eras
 from lib.runs.ledger import Ledger
+from lib.show import plural
 
 if TYPE_CHECKING:
     from lib.report.drawing import Axes

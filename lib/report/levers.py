@@ -9,11 +9,11 @@ import re
 
 import pandas as pd
 
-from lib.lab.show import Markdown, chance, grid, interval, plural, table
 from lib.loop import lessons as remembered
 from lib.measure.keep import ALPHA
 from lib.report.era import latest
 from lib.runs.ledger import Ledger
+from lib.show import Markdown, chance, grid, interval, plural, table
 
 METHODS = ("grpo", "orpo", "sft", "gad", "merge")  # how an adapter was trained, as its training run says
 

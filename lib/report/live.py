@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from lib.files import write_atomic
-from lib.lab.show import number
 from lib.log import now
 from lib.report.era import Era
 from lib.report.run_page import text
 from lib.report.site import page_path, shell
 from lib.runs.ledger import Ledger
+from lib.show import number
 
 AGAIN = "setTimeout(() => location.reload(), 5000)"  # axe calls a refresh in the head critical
 LAST = 12  # runs in the table

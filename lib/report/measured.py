@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.lab.show import Markdown, bullets, grid, interval, plural, table
 from lib.measure.checks import noise as measure
 from lib.measure.checks.blind import readings as read_blind
-from lib.measure.judge import DIMENSIONS, Fields
+from lib.measure.judge import DIMENSIONS, DIMS, Fields
 from lib.measure.keep import ALPHA
 from lib.report import tables
 from lib.report.era import Era, latest
 from lib.report.era import controls as known_controls
-from lib.report.tables import DIMS
 from lib.runs.ledger import Ledger
 from lib.runs.record import RejudgeRecord
+from lib.show import Markdown, bullets, grid, interval, plural, table
 
 Readings = Fields
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from lib.lab.show import Markdown, bullets, candidate_name, chance, grid, plural
 from lib.measure.keep import ALPHA
 from lib.report import answer, tables
 from lib.report.era import Era, eras
 from lib.runs.ledger import Ledger
 from lib.runs.record import Record
+from lib.show import Markdown, bullets, candidate_name, chance, grid, plural
 
 PATIENCE = 10  # changes in a row without a keep, after which a climb is called stalled
 HALF_WAY = 0.5  # of the distance from a set that fits any task to the frontier

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.lab.show import Markdown, attempt, bullets, chance, interval, plural
 from lib.measure.keep import ALPHA
 from lib.measure.stats import paired
 from lib.report.era import Era
 from lib.runs.ledger import REFERENCE, Ledger
 from lib.runs.record import TrainingRecord
+from lib.show import Markdown, attempt, bullets, chance, interval, plural
 
 # What a run is compared with, by its name in a heading: the column that holds the other run's id.
 OTHERS = {"base": "base", "it": "beside", "prompting": "prompting"}

@@ -48,11 +48,7 @@ def machine() -> dict[str, str]:
     """The kind of machine, without its name: what decides whether scores repeat to the last digit."""
     from importlib.metadata import PackageNotFoundError, version
 
-    kind = {
-        "platform": platform.system().lower(),
-        "processor": platform.machine(),
-        "python": platform.python_version(),
-    }
+    kind = {"platform": platform.system().lower(), "processor": platform.machine(), "python": platform.python_version()}
     for package in ("mlx", "mlx-lm", "anthropic"):
         try:
             kind[package] = version(package)

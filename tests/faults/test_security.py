@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from lib.files import ROOT
-from lib.lab.show import CONTROLS
 from lib.loop.events import Events
 from lib.models import load
 from lib.models.model import NoModel
 from lib.runs.verify import verify
+from lib.show import CONTROLS
 from tests.cli.conftest import notch, one_line
 from tests.llama import small
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from lib.lab import show
+from lib import show
 from lib.report import figures, trained
 from tests.report.test_tables import ERA, ledger_of, made, scores
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lib.files import canonical, sha256
+from lib.files import canonical, leave_out, sha256
 from lib.forms import Filled, Number, fill, form
 from lib.measure.checks.against import spearman
 from lib.measure.judge import DIMENSIONS, Verdict
@@ -60,7 +60,7 @@ class Rating:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Rating:
         """The rating of one line of the log. Raises ValueError naming the field."""
-        return fill(cls, {name: value for name, value in row.items() if name not in NUMBERING})
+        return fill(cls, leave_out(row, *NUMBERING))
 
     def quality(self, blend: tuple[float, float] = (0.5, 0.5)) -> float:
         """Quality of the case by this person, as a judge's is counted."""
@@ -137,9 +137,7 @@ class Agreement:
     spearman: float  # of case quality
 
     def __str__(self) -> str:
-        kappa = "undefined (one verdict throughout)"
-        if self.kappa is not None:
-            kappa = f"{self.kappa:.2f}"
+        kappa = f"{self.kappa:.2f}" if self.kappa is not None else "undefined (one verdict throughout)"
         return (
             f"{self.same} of {self.n} verdicts ({100 * self.same / self.n:.0f} %, 95 % interval {100 * self.low:.0f} to "
             f"{100 * self.high:.0f} % over {self.cases} cases); "
@@ -178,9 +176,7 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     observed = sum(map(eq, first, second)) / n
     # Two that know nothing of each other meet as often as their own habits make them.
     chance = sum(first.count(v) * second.count(v) for v in set(first)) / n**2
-    if chance == 1:
-        return None
-    return (observed - chance) / (1 - chance)
+    return None if chance == 1 else (observed - chance) / (1 - chance)
 
 
 def interval(hits: Sequence[tuple[str, bool]]) -> tuple[float, float]:

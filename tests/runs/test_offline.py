@@ -10,10 +10,10 @@ import pytest
 
 from lib import Answer, Case, Gold, OfflineJudge
 from lib.files import ROOT, RULER
-from lib.lab import offline
-from lib.lab.offline import TEXTS
 from lib.measure.judge import DIMENSIONS
 from lib.models.model import NoModel
+from lib.runs import offline
+from lib.runs.offline import TEXTS
 
 GOLD = Gold("Build a kite", ("How big must it be?", "Who will fly it?", "Where will you fly it?", "When is it for?"))
 OWN = Case("kite", "build a kite", GOLD)

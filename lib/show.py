@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,15 @@ def spelled(plain: Any) -> str:
     return head or rest
 
 
+def words(arguments: Mapping[str, Any]) -> str:
+    """Names and values in a line.
+
+    >>> words({"temp": 0.7, "top_p": 0.9})
+    'temp 0.7, top_p 0.9'
+    """
+    return ", ".join(f"{name} {value}" for name, value in arguments.items())
+
+
 def candidate_name(candidate: str) -> str:
     """A candidate whose adapter is named by its training, wherever that lies.
 
@@ -174,9 +183,7 @@ def chance(p: float | None) -> str:
     ('p = 0.0208', 'p <0.0001')
     """
     text = number(p, "p")
-    if text.startswith("<"):
-        return f"p {text}"
-    return f"p = {text}"
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def grid(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
