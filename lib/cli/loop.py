@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, folder_of, line, say_report, values
-from lib.files import Exit
+from lib.files import Exit, writable
 from lib.lab.show import visible
 
 shown = partial(click.option, show_default=True)
@@ -234,6 +234,8 @@ def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, paramete
     from lib.loop.proposal import Proposal, Refused
 
     where = steer_folder or steering.default_folder(runs)
+    for folder in (runs, where):
+        writable(folder, "choose others with --runs and --steer")
     view, text = view_of(runs, where, parameters), file.read_text(encoding="utf-8", errors="replace")
     try:
         proposal = Proposal.read(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from lib.files import (
     runs_folder,
     sha256,
     without_paths,
+    writable,
     write_atomic,
 )
 from lib.forms import unknown
@@ -179,12 +179,12 @@ def run(
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder ready for a run, before the run costs anything. Raises OSError where it cannot be written.
+    """Make the folder ready for a run, before the run costs anything. Raises NoFolder where it cannot be written.
 
     A run that was sealed just before a crash is a rival too, so the ledger is brought up to date.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock"), tempfile.TemporaryFile(dir=folder):
+    writable(folder)
+    with locked(folder / ".lock"):
         sync(folder)
 
 
@@ -295,7 +295,6 @@ def _refuse_secrets(notebook: Json, slug: str, folder: Path, *parts: Any) -> Non
     if not name:
         return
     kept = folder / f".refused-{slug}.ipynb"
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(kept, json.dumps(notebook, indent=1, ensure_ascii=False))
     # It holds a secret, and it was paid for: whoever ran it can mend it, and nobody else can read it.
     kept.chmod(0o600)
@@ -333,6 +332,7 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         raise BadParameters(f"{path}: {unsound[0]} does not follow from its judgments; not sealed")
     if experiment.fingerprint != record.fingerprint:
         raise BadParameters(f"{path}: made with another ruler or judge ({record.fingerprint[:12]}), not sealed here")
+    prepare(experiment.runs_folder)
     return adopt(Executed(experiment, notebook, None, record, rows), slug or path.stem)
 
 

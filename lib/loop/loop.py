@@ -18,7 +18,7 @@ from lib.agent.guard import Leak
 from lib.agent.prompt import one_line
 from lib.claude.client import MustWait, NotAnswered
 from lib.claude.prices import BudgetSpent
-from lib.files import Exit, OneLine, Tampered, sha256
+from lib.files import Exit, OneLine, Tampered, sha256, writable
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.execute import RunFailed, Unfinished
@@ -102,7 +102,7 @@ class Loop:
                 self._live("stopped")
 
     def _start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        writable(self.steer_folder, "choose another with --steer")
         self.events = Events(self.folder)
         faults = steering.read(self.steer_folder).faults
         if faults:
@@ -395,10 +395,10 @@ def open_training(steer_folder: Path, proposal: Proposal, by: str, mark: str, ru
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's loop lock. Raises BadParameters when another loop holds it; the lock dies with the process."""
+    """Hold the folder's loop lock. Raises NoFolder, and BadParameters when another loop holds it; the lock dies with the process."""
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
+    writable(folder)
     with open(folder / ".loop", "a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

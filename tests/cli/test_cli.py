@@ -200,6 +200,30 @@ def test_doctor_names_a_folder_that_cannot_be_written(notch):
     assert said.code == 3 and "runs: /proc/notch cannot be written" in said.out
 
 
+GIVEN = {  # a command whose folder is the last word; what it needs before it would write there
+    "run": ("run", *TOY, "--runs"),
+    "study": ("study", "quick", "--no-report", "--runs"),
+    "confirm": ("confirm", "--models", "toy,stored:claude", "--runs"),
+    "calibrate": ("calibrate", "--runs"),
+    "loop": ("loop", "--runs", 1, "-p", "model", "toy", "--no-report", "--runs"),
+    "steer": ("loop", "--runs", 1, "-p", "model", "toy", "--no-report", "--steer"),
+    "next": ("next", "-p", "model", "toy", "--runs"),
+    "propose": ("propose", ROOT / "program.md", "-p", "model", "toy", "--runs"),
+    "draft": ("ruler", "draft", ROOT / ".gitignore", "--ruler"),
+    "report": ("report", "--html"),
+}
+
+
+@pytest.mark.parametrize("args", GIVEN.values(), ids=GIVEN)
+def test_a_folder_that_cannot_be_written_is_a_missing_prerequisite_and_nothing_runs(notch, tmp_path, args):
+    (tmp_path / "file").write_text("a file stands where the folder would begin")
+    sealed(tmp_path / "runs")
+    said = notch(*args, tmp_path / "file" / "there")
+    assert said.code == 3 and one_line(said.err.splitlines()[-1] + "\n"), said.err
+    assert f"{tmp_path / 'file' / 'there'} cannot be written" in said.err and args[-1] in said.err
+    assert len(sealed_folders(tmp_path / "runs")) == 1
+
+
 def test_verify_of_no_runs_is_clean(notch, tmp_path):
     said = notch("verify", "--json")
     assert said.code == 0 and json.loads(said.out) == {"ok": True, "runs": 0, "wrong": [], "repaired": []}
