@@ -158,7 +158,7 @@ def _follow(work: Any) -> int:
         for progress in work.run():
             if progress.record:
                 ran += 1
-                click.echo(f"{progress.message:9} {line(progress.record)}")
+                click.echo(f"{progress.message:9} {line(progress.record, work.folder)}")
             elif progress.what != "idle":
                 click.echo(visible(f"{progress.what:9} {progress.message}"))
             live.show(len(sealed_folders(work.folder)), f"{progress.what} {progress.message}", bool(progress.record))

@@ -84,7 +84,7 @@ def run(
     from lib.lab import execute
 
     record = execute.run("10_experiment", values(parameters, as_yaml), name, runs)
-    click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record))
+    click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record, runs))
 
 
 @click.command(name="seal")

@@ -37,7 +37,7 @@ from lib.lab.models import Models
 from lib.lab.rejudge import Rejudge
 from lib.lab.show import folder_name
 from lib.lab.training import Training
-from lib.runs import pending
+from lib.runs import pending, rescore
 from lib.runs.ledger import Ledger
 from lib.runs.record import MIME, BadRecord, CaseRow, Decision, Json, Record, qualities, record_of
 from lib.runs.seal import seal, sync
@@ -330,6 +330,10 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         raise BadParameters(f"{path}: not an executed notebook ({type(error).__name__}: {error})") from error
     if unsound:
         raise BadParameters(f"{path}: {unsound[0]} does not follow from its judgments; not sealed")
+    # Judgments and scores that fit each other may both have been typed in.
+    forged = rescore.check(record, rows, experiment.runs_folder) if record.kind in DECIDED else []
+    if forged:
+        raise BadParameters(f"{path}: {forged[0]}; not sealed")
     if experiment.fingerprint != record.fingerprint:
         raise BadParameters(f"{path}: made with another ruler or judge ({record.fingerprint[:12]}), not sealed here")
     prepare(experiment.runs_folder)

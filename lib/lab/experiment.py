@@ -17,7 +17,7 @@ from pydantic import Field
 
 from lib.agent import dry_run
 from lib.agent.bank import Example, bank
-from lib.agent.guard import JUDGED, ORDERS, LeakGuard
+from lib.agent.guard import JUDGED, ORDERS, SPELT, LeakGuard
 from lib.agent.pipeline import BadPipeline, State, Step, require
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.prompt import PATTERNS
@@ -165,16 +165,25 @@ class Experiment(Runnable):
                 f"gate 'confirm': {another[0]} is not that of {kept.id}; a look repeats the kept run as it is"
             )
 
+    def leak_guard(self, unseen: Sequence[str] = GATES) -> LeakGuard:
+        """Against all gold, and the tasks of the gates that are `unseen`."""
+        golds = (q for c in self.ruler.cases if c.gold for q in c.gold.questions)
+        return _guard_of(tuple(c.task for c in self.ruler.cases if c.gate in unseen), tuple(golds))
+
     def guard(self) -> None:
         """Raise Leak where a text that the model can see repeats the ruler."""
-        golds = (q for c in self.ruler.cases if c.gold for q in c.gold.questions)
-        guard = _guard_of(tuple(c.task for c in self.ruler.cases), tuple(golds))
+        guard = self.leak_guard()
         for step in self.steps:
             guard.check(step.texts, f"step {step.name}", meaning=True)
-            order = next((t for t in step.texts if ORDERS.search(t) or JUDGED.search(t)), "")
-            if order:
-                raise BadPipeline(f"step {step.name}: {order[:80]!r} gives orders to a later reader or speaks of the judge; "
-                                  "a wording is for the planner")  # fmt: skip
+            for text in step.texts:
+                if ORDERS.search(text) or JUDGED.search(text):
+                    raise BadPipeline(f"step {step.name}: {text[:80]!r} gives orders to a later reader or speaks of the "
+                                      "judge; a wording is for the planner")  # fmt: skip
+                if SPELT.search(text):
+                    raise BadPipeline(f"step {step.name}: {text[:80]!r} is spelt so that no filter reads it (two "
+                                      "alphabets in a word, single letters, no spaces, codes); write plain words")  # fmt: skip
+        # A question that is cut in two stands in neither half.
+        guard.check([" ".join(text for step in self.steps for text in step.texts)], "steps read as one", typed=True)
         guard.check(_strings(self.decoding.get("grammar", "")), "decoding grammar")
         _spelled(self.decoding.get("grammar", ""))
         if any(s.family == "retrieval" or s.args.get("by") in ("neighbours", "corpus") for s in self.steps):

@@ -217,7 +217,7 @@ class Loop:
             yield self._nothing(str(error))
             return
         except (NotAnswered, MustWait) as error:
-            yield self._wait(str(error))
+            yield from self._wait(str(error))
             return
         self._waited, self._waits = 0.0, 0
         if offer.value is None and not offer.fault:
@@ -303,13 +303,13 @@ class Loop:
         except Unfinished as error:
             # Nothing is sealed; the next call of the same run judges what is missing.
             self._unjudged = error.reason if error.nothing else ""
-            yield self._wait(str(error))
+            yield from self._wait(str(error))
             return
         if self.watch.tampered:
             raise self.watch.tampered
         yield Progress("run", action.purpose, record)
         if next_run.spoilt(record):
-            yield self._wait(record.error or "the judge did not answer")
+            yield from self._wait(record.error or "the judge did not answer")
             return
         self._waited, self._waits, self._unjudged = 0.0, 0, ""
         self._crashes += 1
@@ -332,18 +332,18 @@ class Loop:
         }  # fmt: skip
         return (json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
-    def _wait(self, why: str) -> Progress:
+    def _wait(self, why: str) -> Iterator[Progress]:
         """Wait at a usage limit, each time twice as long; a stop file ends the wait."""
         pause = min(self.settings.wait * 2**self._waits, max(0.0, self.settings.most_wait - self._waited) + 0.1)
         self._waits += 1
         self.events.append("waiting", seconds=round(pause, 1), why=why[:300])
         self._live("waiting")
+        yield Progress("waiting", f"waits {pause:.0f} s: {why[:200]}")  # said before it begins, not after hours
         # In short naps, so that a stop file does not wait for hours.
         ends = time.monotonic() + pause
         while time.monotonic() < ends and not (self.steer_folder / steering.STOP).exists():
             time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
         self._waited += pause
-        return Progress("waiting", f"waited {pause:.0f} s: {why[:200]}")
 
     def _note_unrepeated(self, view: View) -> None:
         """Say once that an indecisive run is not repeated because a repeat brings the same digits."""
