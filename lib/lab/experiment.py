@@ -85,6 +85,8 @@ class Experiment(Runnable):
     def __post_init__(self) -> None:
         if self.gate == "confirm" and self.kind != "confirm":
             raise BadParameters("gate 'confirm' is sealed: `notch confirm RUN` looks at it, and every look is counted")
+        if self.kind == "confirm" and self.gate != "confirm":  # a kept run on the tasks that it was kept on would win
+            raise BadParameters(f"gate is {self.gate!r}: a look is at gate 'confirm' and no other")
 
     @cached_property
     def steps(self) -> list[Step]:
