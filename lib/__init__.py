@@ -76,6 +76,7 @@ above it, and tests/test_order.py holds that.
     runs.secrets                secrets of this machine, and whether a text holds one
     runs.seal                   all files of a run at once, and its line
     runs.pending                what waits for its judge
+    runs.by_hand                verdicts given by hand on the sealed gate
     runs.ledger                 sealed runs, the champion, what becomes of a new one
     runs.verify                 what is wrong with a folder of runs
     lab.offline                 the offline judge with the embedded embedder
@@ -91,6 +92,7 @@ above it, and tests/test_order.py holds that.
     lab.bases                   the runs that a comparison of models needs, and a new base beside the old
     lab.orders                  a row that another machine executes
     lab.workers                 rows in kernels here, or on the workers of a Dask cluster
+    lab.batches                 many runs judged in one message batch
     lab.study                   a plan of experiments, resumable
     loop.events                 the loop's own log
     loop.guard                  the measure out of reach
@@ -113,6 +115,7 @@ above it, and tests/test_order.py holds that.
     report.trained              what training gave, beside the base, imitation and prompting -> tables
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
     report.answer               the question answered in sentences, and the figures that they stand on
+    report.by_hand              a blind reading of the sealed gate beside the offline judge
     report.paths                what follows: three paths, a recommendation, how to do it all again
     report.drawing              the canvas of a figure, and the figure as SVG with links
     report.figures              a table -> a figure
@@ -167,6 +170,7 @@ _HOME = {
     "Desk": "lib.desk.supervise",
     "Session": "lib.desk.rate",
     "answer": "lib.report",
+    "by_hand": "lib.report",
     "compared": "lib.report",
     "examples": "lib.report",
     "explore": "lib.desk",

@@ -145,10 +145,12 @@ def _size(value: Any, known: dict[int, int]) -> int:
     return known[id(value)]
 
 
-def read_rows(path: Path, row: type[T], error: Callable[[str], Exception] = ValueError) -> Iterator[tuple[str, T]]:
+def read_rows(
+    path: Path, row: type[T], error: Callable[[str], Exception] = ValueError, skip: int = 0
+) -> Iterator[tuple[str, T]]:
     """Place ("file:line") and row of every line of a JSONL file that is not blank; what a row does not name is left out.
 
-    Raises `error` naming file, line and field; OSError.
+    `skip`: lines at the head that are of another form. Raises `error` naming file, line and field; OSError.
     """
     adapter = TypeAdapter(row)
     fields = getattr(row, "__dataclass_fields__", {})
@@ -157,7 +159,7 @@ def read_rows(path: Path, row: type[T], error: Callable[[str], Exception] = Valu
     except UnicodeDecodeError as failure:
         raise error(f"{path}: not UTF-8 ({failure})") from failure
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if number <= skip or not line.strip():
             continue
         where = f"{path}:{number}"
         try:

@@ -6,6 +6,8 @@ those of an API. Knows the prompts of the cloud judge. Does not know who reads.
 
 usage: python -m scripts.verdicts pages ITEMS.jsonl FOLDER SEED     ITEMS: {"item", "case", "source", "title", "questions"}
        python -m scripts.verdicts gather ITEMS.jsonl FOLDER OUT.jsonl
+       python -m scripts.verdicts sealed ITEMS.jsonl RUNS LOOK=SOURCE ...   items of the sealed gate, once the climb is closed
+       python -m scripts.verdicts keep ITEMS.jsonl FOLDER RUNS              what was read of them, into RUNS/verdicts.jsonl
 """
 
 from __future__ import annotations
@@ -15,14 +17,21 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from lib.files import canonical, rows, sha256
+from lib.lab.offline import OfflineJudge
 from lib.measure import judge_calls
-from lib.measure.answer import Answer
+from lib.measure.answer import Answer, spec_gate
+from lib.measure.checks import damage
 from lib.measure.judge_calls import PROTOCOLS, Call, Fault
 from lib.measure.ruler import Ruler
+from lib.measure.score import quality
+from lib.models import stored
+from lib.runs.by_hand import VERDICTS
+from lib.runs.seal import read_cases, read_record
 
 PAGE = 30  # prompts a page
 CALLS = PROTOCOLS["balanced"]
@@ -32,7 +41,8 @@ def pages(items: Sequence[dict[str, Any]], folder: Path, seed: str) -> int:
     """Write the pages and the key of which prompt is whose; returns how many pages there are."""
     ruler = Ruler.load()
     cases = {c.id: c for c in ruler.cases}
-    asked = [(item, call) for item in items for call in CALLS]
+    # What gave no valid answer has lost without a reading.
+    asked = [(item, call) for item in items if item["questions"] for call in CALLS]
     shared = share(asked, seed)
     folder.mkdir(parents=True, exist_ok=True)
     key = []
@@ -110,15 +120,71 @@ def gather(items: Sequence[dict[str, Any]], folder: Path) -> tuple[list[dict[str
     return made, wrong
 
 
+STORED = {"the frontier": "stored:claude", "the frontier with the teacher's brief": "stored:claude-briefed"}
+ABOUT = {
+    "model": "Claude; which version is not stated",
+    "how": "Taken by hand from the frozen prompts judge_rubric.md and judge_pairwise.md, through no API, after the climb was "
+    "closed: three filled prompts an answer, shared out by lot into pages of 30 over all sources; a page was read by a "
+    "session that saw the page and nothing else. No reply was repaired. What gave no valid answer has lost and was not read. "
+    "Pages: scripts/verdicts.py.",
+}  # fmt: skip
+
+
+def sealed(runs: Path, looks: Sequence[str]) -> list[dict[str, Any]]:
+    """An item a case of the sealed gate and a source: the looks that are named, both frontiers, the any-task set."""
+    cases, judge = [c for c in Ruler.load().cases if c.gate == "confirm"], OfflineJudge()
+    items = []
+    for pair in looks:
+        run, source = pair.split("=", 1)
+        era = {"run": run, "fingerprint": read_record(runs / run).fingerprint}
+        for row in read_cases(runs / run):
+            verdict = row.judgment.verdict if row.judgment else "loss"
+            items.append(_item(source, row.case, row.answer, row.quality or 0.0, verdict) | era)
+    written = {"any-task set": {c.id: damage.plain(c) for c in cases}}
+    for source, name in STORED.items():
+        replies = stored.read(name).replies
+        written[source] = {c.id: spec_gate(**json.loads(replies[c.task])) for c in cases}
+    for source, answers in written.items():
+        judged = judge.judge_all([(c, answers[c.id]) for c in cases])
+        for case, judgment in zip(cases, judged, strict=True):
+            value = quality(judgment.scores, judgment.verdict)
+            items.append(_item(source, case.id, answers[case.id], value, judgment.verdict))
+    return items
+
+
+def _item(source: str, case: str, answer: Answer | None, value: float, verdict: str) -> dict[str, Any]:
+    title, questions = (answer.title, list(answer.questions)) if answer else ("", [])
+    return {
+        "item": f"{source}/{case}", "source": source, "case": case, "run": "", "title": title, "questions": questions,
+        "offline": value, "offline_verdict": verdict,
+    }  # fmt: skip
+
+
 def main(arguments: Sequence[str]) -> int:
     """Make pages or gather replies. Exit code 1 where replies are missing or malformed."""
-    verb, path, folder, last = arguments
+    verb, path, folder, *others = arguments
+    if verb == "sealed":
+        items = sealed(Path(folder), others)
+        Path(path).write_text("".join(canonical(item) + "\n" for item in items), encoding="utf-8")
+        return 0
+    [last] = others
     items = [json.loads(line) for line in rows(Path(path).read_text(encoding="utf-8"))]
     if verb == "pages":
         print(f"{pages(items, Path(folder), last)} pages of {len(items)} items in {folder}")
         return 0
     made, wrong = gather(items, Path(folder))
-    Path(last).write_text("".join(canonical(row) + "\n" for row in made), encoding="utf-8")
+    out, head = Path(last), []
+    if verb == "keep":
+        by_item = {row["item"]: row for row in made}
+        lost = {"scores": {}, "verdict": "loss", "flipped": False, "calls": []}
+        made = [by_item.get(item["item"], {**item, **lost}) for item in items]
+        [fingerprint] = {item["fingerprint"] for item in items if item["run"]}  # looks of one era
+        head = [{"about": {**ABOUT, "date": date.today().isoformat(), "fingerprint": fingerprint}}]
+        out = out / VERDICTS
+        if wrong:  # an answer that was not read would count as lost
+            made = []
+    if made:
+        out.write_text("".join(canonical(row) + "\n" for row in head + made), encoding="utf-8")
     for text in wrong[:20]:
         print(text)
     print(f"{len(made)} of {len(items)} items judged, {len(wrong)} replies missing or malformed; "

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.request import getproxies
 
-from lib.claude.prices import Budget, CloudError, Request, Spent, dollars, input_tokens, listed, worst
+from lib.claude.prices import Budget, CloudError, Request, Spent, dollars, listed, spent, worst
 from lib.files import Exit
 
 API_VERSION = "2026-10-21"  # sent by name, so that another SDK cannot change what a judge is
@@ -93,7 +93,7 @@ class Reply:
 
     @property
     def spent(self) -> Spent:
-        return Spent(1, 0, input_tokens(self.usage), int(self.usage.get("output_tokens") or 0), self.dollars)
+        return spent(self.usage, self.dollars)
 
 
 def check_key() -> None:

@@ -115,6 +115,11 @@ def dollars(model: str, usage: Mapping[str, Any], batch: bool = False) -> float:
     return round(paid * (BATCH_SHARE if batch else 1.0), 9)
 
 
+def spent(usage: Mapping[str, Any], dollars: float) -> Spent:
+    """What one reply took."""
+    return Spent(1, 0, input_tokens(usage), int(usage.get("output_tokens") or 0), dollars)
+
+
 def worst(request: Request, batch: bool = False) -> float:
     """The most that a request can cost: a token is at least a byte, all of them written to the cache, all room used."""
     price = listed(request["model"])

@@ -15,11 +15,23 @@ from typing import Any
 
 import click
 
-from lib.cli.options import AS_JSON, RUNS, SEALED_RUNS, folder_of, line, say_report, values
+from lib.cli.options import (
+    AS_JSON,
+    RUNS,
+    SCHEDULER,
+    SEALED_RUNS,
+    WORKERS,
+    check_workers,
+    folder_of,
+    line,
+    say_report,
+    values,
+)
 from lib.files import Exit, writable
 from lib.lab.show import visible
 
 shown = partial(click.option, show_default=True)
+AT_ONCE = 4  # on a cluster, where nobody says
 BASE = ("model", "judge", "batch", "judging", "min_effect", "seed")
 
 
@@ -79,6 +91,11 @@ def base_of(parameters: tuple[tuple[str, str], ...], runs: Path) -> Any:
 @shown("--repeats", default=2, help="Further looks at an indecisive run, where they can differ.")
 @click.option("--screen/--no-screen", default=True, help="Reject early on the dev gate (it never keeps).")
 @click.option("--confirm/--no-confirm", default=True, help="Look at the sealed gate for each new champion.")
+@WORKERS
+@SCHEDULER
+@click.option("--at-once", type=click.IntRange(1, 64), default=None,
+              help="Proposals made from one state of the ledger, screened at a time and decided at a time (default: as "
+              "many as --workers, 4 with --scheduler). What comes out depends on it, and not on who executes.")  # fmt: skip
 @shown("--wait", default=60.0, help="Seconds of the first wait at a usage limit; it doubles.")
 @shown("--most-wait", default=7200.0, help="Seconds of waiting in a row after which it ends.")
 @click.option(
@@ -96,6 +113,8 @@ def loop(runs: tuple[Path, int], steer_folder: Path | None, parameters: Any, rep
     from lib.loop.next_run import Rules
     from lib.loop.steering import Limits
 
+    check_workers(options["workers"], options["scheduler"])
+    options["at_once"] = options["at_once"] or (AT_ONCE if options["scheduler"] else options["workers"])
     folder, total = runs
     settings = Settings(
         total=total,

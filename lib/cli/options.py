@@ -41,6 +41,23 @@ PARAMETERS = click.option(
 YAML = click.option("-y", "--yaml", "as_yaml", multiple=True, metavar="YAML", help="Parameters as a YAML mapping.")
 
 
+WORKERS = click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True,
+    help="Notebooks executed at a time; they are sealed in their order all the same.",
+)  # fmt: skip
+SCHEDULER = click.option(
+    "--scheduler", default="", metavar="ADDRESS", help="Execute them on the workers of a Dask cluster instead (tcp://...).",
+)  # fmt: skip
+
+
+def check_workers(workers: int, scheduler: str) -> None:
+    """Raise BadParameters where both are asked for."""
+    from lib.lab.base import BadParameters
+
+    if scheduler and workers > 1:
+        raise BadParameters("--workers is for this machine and --scheduler for a cluster; give one of them")
+
+
 def values(parameters: Iterable[tuple[str, str]], as_yaml: Iterable[str] = ()) -> dict[str, Any]:
     """Parameters by name, those of -p over those of -y. Raises BadParameters."""
     from lib.lab.base import BadParameters

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lib.cli.options import PARAMETERS, RUNS, SEALED_RUNS, line, say_report, values
+from lib.cli.options import (
+    PARAMETERS,
+    RUNS,
+    SCHEDULER,
+    SEALED_RUNS,
+    WORKERS,
+    check_workers,
+    line,
+    say_report,
+    values,
+)
 from lib.files import ROOT, Exit
 from lib.lab.show import visible
 
@@ -17,24 +27,20 @@ if TYPE_CHECKING:
     from lib.runs.record import Record
 
 
+DOLLARS = 5.0  # of a batch, where nobody says
+
+
 @click.command()
 @click.argument("plan")
 @RUNS
 @click.option("--report/--no-report", default=True, help="Write the report at the end.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Notebooks executed at a time; they are sealed in the order of the plan all the same.",
-)
-@click.option(
-    "--scheduler",
-    default="",
-    metavar="ADDRESS",
-    help="Execute them on the workers of a Dask cluster instead (tcp://...).",
-)
-def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str) -> int:
+@WORKERS
+@SCHEDULER
+@click.option("--batch", is_flag=True, help="Have Claude judge the runs of the plan in one message batch: half the price, "
+              "up to a day. Cut off while it waits, the same call picks it up.")  # fmt: skip
+@click.option("--dollars", type=click.FloatRange(min=0, min_open=True), default=None,
+              help="With --batch: the most that it may cost, checked before it is sent (default: 5).")  # fmt: skip
+def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, batch: bool, dollars: float | None) -> int:
     """Run a plan (a file, or a name in notebooks/plans). A second call runs only what is missing."""
     from tqdm import tqdm
 
@@ -44,8 +50,9 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str) -> 
     from lib.report.live import Live
     from lib.runs.ledger import Ledger
 
-    if scheduler and workers > 1:
-        raise BadParameters("--workers is for this machine and --scheduler for a cluster; give one of them")
+    check_workers(workers, scheduler)
+    if dollars and not batch:
+        raise BadParameters("--dollars is the cap of --batch; without it each run has its own (judging: {dollars: 2})")
     the_plan = studies.read(plan)
     began, ran, crashed, unfinished = time.time(), 0, 0, 0
     live = Live(runs, site.page_path(runs, "live"), the_plan.name, len(the_plan.entries))
@@ -53,7 +60,7 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str) -> 
     with live, tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
         if runs.is_dir():  # a plan that is refused must not begin a folder of pages
             live.show(0, the_plan.entries[0].name)
-        for progress in studies.run(the_plan, runs, workers, scheduler):
+        for progress in studies.run(the_plan, runs, workers, scheduler, (dollars or DOLLARS) if batch else None):
             ran += progress.state == "ran"
             crashed += progress.state == "crashed"
             unfinished += progress.state == "unfinished"

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,8 @@ def _train(parameters: dict[str, Any], name: str, runs: Path) -> TrainingRecord:
     from lib.lab.training import PROGRESS
 
     with progress() as file:
-        return execute.run("11_train", parameters, name, runs, environment={PROGRESS: str(file)})  # type: ignore[return-value]
+        carry = partial(execute.carry_out, environment={PROGRESS: str(file)})
+        return execute.run("11_train", parameters, name, runs, carry=carry)  # type: ignore[return-value]
 
 
 def summary(record: TrainingRecord, runs: Path) -> str:

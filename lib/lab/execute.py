@@ -160,17 +160,17 @@ def run(
     folder: Path | None = None,
     beside: dict[str, bytes] | None = None,
     check: Check | None = None,
-    environment: Mapping[str, str] | None = None,
+    carry: Callable[[str, Json, Runnable], Executed] | None = None,
 ) -> Record:
     """Execute a template and seal the run; returns its record. Raises what `accept` raises, NoKernel, RunFailed, Unfinished.
 
     `beside` are more files for the seal. `check(record, cases)` says what is wrong with what came out, before anything
-    is sealed: such a run is sealed as it failed, without its scores. `environment` is for the kernel alone.
+    is sealed: such a run is sealed as it failed, without its scores. `carry` executes it, `carry_out` where none is given.
     """
     folder = folder or runs_folder()
     runnable = accept(name, parameters, folder)
     prepare(folder)
-    done = carry_out(name, parameters, runnable, environment)
+    done = (carry or carry_out)(name, parameters, runnable)
     if check:
         wrong = check(done.record, done.cases)
         if wrong:

@@ -44,6 +44,7 @@ LEVERS = (
 )  # fmt: skip
 
 LOOK = "NOTCH_LOOK"  # set where `notch confirm` executes a look at the sealed gate, which it then seals and counts
+UNJUDGED = "NOTCH_UNJUDGED"  # set where a study executes a run that is judged later, together with others
 SPELLED = 24  # letters that patterns of a grammar of one's own may hold
 LATER: Json = {"useful": False}  # parameters added after runs were sealed, with their defaults
 LOOKS = ("model", "gate", "seed", "judging", "fingerprint")  # what a look at the sealed gate may have of its own
@@ -219,12 +220,15 @@ class Experiment(Runnable):
         # One judge serves every `run()` of this object, so what this one cost is a difference.
         before = self._paid()
         stages: dict[str, Cost] = {}
-        states, answers, judging = self._answer_all(model, cases, stages)
+        later = bool(os.environ.get(UNJUDGED))
+        judge = _Later() if later else self.the_judge
+        states, answers, judging = self._answer_all(model, cases, judge, stages)
         answered = clock.seconds
-        outcomes = _judge(self.the_judge, cases, answers, judging)
+        outcomes = _judge(judge, cases, answers, judging)
         blend = self.ruler.protocol.blend
         rows = [case_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
-        rows = self._with_usefulness(rows)
+        if not later:
+            rows = self._with_usefulness(rows)
         cost = _rounded(vars(model.cost)) | _rounded(_speeds(model.cost))
         # Judging counts beyond the answering, which it may overlap.
         spans = {"load": loaded, "answer": answered - loaded, "judge": clock.seconds - answered}
@@ -286,11 +290,10 @@ class Experiment(Runnable):
         return [row.revised(useful=by_case.get(row.case)) for row in rows]
 
     def _answer_all(
-        self, model: Model, cases: Sequence[Case], stages: dict[str, Cost] | None = None
+        self, model: Model, cases: Sequence[Case], judge: Any, stages: dict[str, Cost] | None = None
     ) -> tuple[list[State], list[Answer | NoAnswer], list[Any] | None]:
         """States and answers of all cases; with a judge that works beside the model, its judgments as they begin."""
-        judge: Any = self.the_judge  # one that works beside the model takes answers as they come
-        submit = getattr(judge, "submit", None)
+        submit = getattr(judge, "submit", None)  # of a judge that works beside the model: it takes answers as they come
         size = GROUP if submit and not self.batch else len(cases)
         states: list[State] = []
         answers: list[Answer | NoAnswer] = []
@@ -478,6 +481,13 @@ def answer_of(state: State, protocol: Any) -> Answer | NoAnswer:
     if state.draft is None:
         return NoAnswer("the pipeline wrote no questions")
     return spec_gate(state.draft.title, state.draft.questions, protocol.questions, protocol.generic_titles)
+
+
+class _Later:
+    """Stands for a judge that is asked later."""
+
+    def judge_all(self, pairs: Sequence[tuple[Case, Answer]]) -> list[Unscored]:
+        return [Unscored("it waits to be judged together with other runs") for _ in pairs]
 
 
 def _judge(

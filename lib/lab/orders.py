@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,12 @@ TRAVEL = ("10_experiment", "11_train")  # what else a plan has takes seconds, or
 BY_RUN = re.compile(r"[a-z0-9-]+(/epoch-\d\d)?")
 
 
-def carried_out(template: str, parameters: Json, runnable: Runnable, kernels: set[int]) -> Executed:
+def carried_out(
+    template: str, parameters: Json, runnable: Runnable, kernels: set[int], environment: Mapping[str, str] | None = None
+) -> Executed:
     """What `execute.carry_out` gives or raises, in a thread that other rows use too."""
     try:
-        return execute.carry_out(template, parameters, runnable, running=kernels)
+        return execute.carry_out(template, parameters, runnable, environment, kernels)
     finally:
         kernels.clear()
         asyncio.get_event_loop().close()  # that the kernel's client left to this thread
@@ -101,13 +104,18 @@ def difference(wanted: dict[str, str]) -> str:
     return f"it has another {', '.join(others[:3])}{' ...' if others[3:] else ''}; bring it to this version and start it again"
 
 
+def free(runnable: Runnable) -> bool:
+    """Whether judge and model cost nothing but time."""
+    return runnable.judge == "offline" and load.backend(runnable.model) is not load.CLOUD
+
+
 def travels(template: str, runnable: Runnable) -> bool:
     """Whether another machine may execute it.
 
     What is paid for stays with the key and the store of paid replies, what reads a file of this machine with the file.
     """
     data: Json = getattr(runnable, "data", {})
-    if template not in TRAVEL or runnable.judge != "offline" or load.backend(runnable.model) is load.CLOUD:
+    if template not in TRAVEL or not free(runnable):
         return False
     if data.get("path") or data.get("source") == "claude":
         return False

@@ -16,12 +16,13 @@ from pydantic import AfterValidator, Field
 
 from lib.files import NOTEBOOKS
 from lib.forms import Filled, fill, form, read_yaml
-from lib.lab import bases, execute
+from lib.lab import bases, batches, execute
 from lib.lab.base import BadParameters, Runnable
 from lib.lab.execute import Executed, RunFailed, Unfinished
 from lib.lab.rejudge import Rejudge
 from lib.lab.workers import Cluster, Local, Row
 from lib.lab.workers import pool as workers_of
+from lib.runs import pending
 from lib.runs.ledger import Ledger
 from lib.runs.record import Json, Record
 
@@ -198,28 +199,35 @@ class Progress:
     message: str = ""
 
 
-def run(plan: Plan, folder: Path, workers: int = 1, scheduler: str = "") -> Iterator[Progress]:
+def run(
+    plan: Plan, folder: Path, workers: int = 1, scheduler: str = "", batch: float | None = None
+) -> Iterator[Progress]:
     """Run what is missing of a plan, yielding after each entry. A crashed run is reported and the plan goes on.
 
     With several workers, here or on the Dask cluster of `scheduler`, the notebooks of coming entries are executed ahead;
     they are sealed, and decided on, here and in the order of the plan all the same. Raises Unfinished where the judge gave
     not one judgment: the next rows would fare no better. Raises NoWorker.
+
+    `batch`: what Claude judges goes out in one message batch for so many dollars at most, as soon as the first such row
+    comes; rows that need what others are yet to make follow in another. Then also raises what `batches.judge` raises.
     """
     # All of it before any of it: a typing error in the last row shows now and not after hours.
     check(plan, folder)
     execute.prepare(folder)
     with workers_of(workers, scheduler) as pool:
-        yield from _Course(plan, folder, pool).entries()
+        yield from _Course(plan, folder, pool, batch).entries()
 
 
 class _Course:
     """A plan on its way: the ids of the rows that are sealed, and what is executed ahead of its place."""
 
-    def __init__(self, plan: Plan, folder: Path, pool: Local | Cluster) -> None:
+    def __init__(self, plan: Plan, folder: Path, pool: Local | Cluster, batch: float | None) -> None:
         self.plan, self.folder, self.pool = plan, folder, pool
+        self.batch, self.dollars = batch is not None, batch or 0.0
         self.ids: dict[str, str] = {}
         self.ahead: dict[str, Future[Executed] | Row | None] = {}  # None: for this process, at its turn
         self._keys: set[str] = set()  # of what is executed ahead
+        self._asked: set[str] = set()  # and of what Claude was asked about in a batch
 
     def entries(self) -> Iterator[Progress]:
         for place, entry in enumerate(self.plan.entries):
@@ -238,7 +246,7 @@ class _Course:
             except RunFailed as error:
                 yield Progress(entry, "crashed", None, str(error))
             except Unfinished as error:
-                if error.nothing:
+                if error.nothing and not self.batch:  # in a batch the others have theirs already
                     raise
                 yield Progress(entry, "unfinished", None, str(error))
 
@@ -246,15 +254,53 @@ class _Course:
         """One run of a plan: sealed already, executed ahead, or executed now. Raises RunFailed, Unfinished."""
         parameters = _resolved(entry.parameters, self.ids)
         runnable = execute.accept(entry.template, parameters, self.folder)
-        begun = self.ahead.pop(entry.name, None)
         have = ledger.by_key(runnable.key)
+        if not have and self._waits(runnable):
+            self._judge_ahead(self.plan.entries[self.plan.entries.index(entry) :], ledger)
+            waiting = pending.read(self.folder, runnable.key)
+            if entry.name not in self.ahead and waiting and batches.lacks(runnable):
+                raise Unfinished(waiting[1], pending.place(self.folder, runnable.key))
+        begun = self.ahead.pop(entry.name, None)
         if have:
             return Progress(entry, "there", have)
         done = begun.result() if begun else execute.carry_out(entry.template, parameters, runnable)
         return Progress(entry, "ran", execute.adopt(done, entry.name, once=True))
 
+    def _waits(self, runnable: Runnable) -> bool:
+        """Whether it cannot be executed to its end before a batch is judged."""
+        return self.batch and batches.batched(runnable) and batches.lacks(runnable)
+
+    def _judge_ahead(self, entries: Sequence[Entry], ledger: Ledger) -> None:
+        """Answer those of the coming entries that Claude judges, and have all of them judged at once."""
+        coming = {row[2].key: row for row in self._coming(entries, ledger) if self._waits(row[2])}
+        coming = {key: row for key, row in coming.items() if key not in self._asked}
+        unanswered = {key: row for key, row in coming.items() if not pending.read(self.folder, key)}
+        begun = {
+            key: self.pool.start(entry.template, parameters, runnable, batches.LATER)
+            for key, (entry, parameters, runnable) in unanswered.items()
+        }
+        for key, (entry, parameters, runnable) in unanswered.items():
+            row = begun[key]
+            done = row.result() if row else execute.carry_out(entry.template, parameters, runnable, batches.LATER)
+            if done.record:
+                pending.keep(self.folder, done.record, done.cases)
+            else:  # it crashed, which is sealed at its turn
+                crashed: Future[Executed] = Future()
+                crashed.set_result(done)
+                self.ahead[entry.name] = crashed
+                del coming[key]
+        self._asked |= coming.keys()
+        self.dollars -= batches.judge([runnable for _, _, runnable in coming.values()], self.dollars)
+
     def _look_ahead(self, entries: Sequence[Entry], ledger: Ledger) -> None:
-        """Begin to execute those of the coming entries that are not sealed and need nothing that is yet to be made."""
+        """Begin to execute those of the coming entries that can be."""
+        for entry, parameters, runnable in self._coming(entries, ledger):
+            if runnable.key not in self._keys and not self._waits(runnable):
+                self._keys.add(runnable.key)
+                self.ahead[entry.name] = self.pool.start(entry.template, parameters, runnable)
+
+    def _coming(self, entries: Sequence[Entry], ledger: Ledger) -> Iterator[tuple[Entry, Json, Runnable]]:
+        """Those of the coming entries that are not sealed and need nothing that is yet to be made."""
         for entry in entries:
             if entry.confirm or entry.models or entry.name in self.ahead or entry.name in self.ids:
                 continue
@@ -263,9 +309,8 @@ class _Course:
             except RunFailed:  # what it needs is not there yet
                 continue
             runnable = execute.accept(entry.template, parameters, self.folder)
-            if ledger.by_key(runnable.key) is None and runnable.key not in self._keys:
-                self._keys.add(runnable.key)
-                self.ahead[entry.name] = self.pool.start(entry.template, parameters, runnable)
+            if ledger.by_key(runnable.key) is None:
+                yield entry, parameters, runnable
 
 
 def _earlier(run: str, runnables: dict[str, Runnable]) -> str:

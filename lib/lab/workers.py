@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,11 @@ class Local:
                 orders.kill(kernels)
             time.sleep(0.05)
 
-    def start(self, template: str, parameters: Json, runnable: Runnable) -> Future[Executed]:
+    def start(
+        self, template: str, parameters: Json, runnable: Runnable, environment: Mapping[str, str] | None = None
+    ) -> Future[Executed]:
         kernels: set[int] = set()
-        future = self._threads.submit(orders.carried_out, template, parameters, runnable, kernels)
+        future = self._threads.submit(orders.carried_out, template, parameters, runnable, kernels, environment)
         self._kernels[future] = kernels
         return future
 
@@ -106,8 +109,10 @@ class Cluster:
     def ahead(self) -> int:
         return 2 * sum(self._threads.values())
 
-    def start(self, template: str, parameters: Json, runnable: Runnable) -> Row | None:
-        if not orders.travels(template, runnable):
+    def start(
+        self, template: str, parameters: Json, runnable: Runnable, environment: Mapping[str, str] | None = None
+    ) -> Row | None:
+        if environment or not orders.travels(template, runnable):
             return None
         paths = orders.sealed_files(runnable, template)
         places = {name: weights.sum_of(path) for name, path in paths.items()}

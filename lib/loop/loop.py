@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from lib.agent.prompt import one_line
 from lib.claude.client import MustWait, NotAnswered
 from lib.claude.prices import BudgetSpent
 from lib.files import Exit, OneLine, Tampered, sha256, writable
-from lib.lab import execute
-from lib.lab.base import BadParameters
-from lib.lab.execute import RunFailed, Unfinished
+from lib.lab import execute, orders
+from lib.lab.base import BadParameters, Runnable
+from lib.lab.execute import Executed, RunFailed, Unfinished
 from lib.lab.experiment import Experiment
+from lib.lab.workers import Row
+from lib.lab.workers import pool as workers_of
 from lib.log import now
 from lib.loop import lessons, next_run, steering, training_requests
 from lib.loop.events import PROPOSAL, Event, Events, origin
@@ -50,6 +53,8 @@ class Settings:
     most_wait: float = 7200.0  # seconds of waiting in a row after which the loop ends
     accept_measure: bool = False
     queue_only: bool = False  # `notch next`: no proposer is asked, and an empty queue is the end
+    workers: int = 1  # notebooks executed at a time here
+    scheduler: str = ""  # of the Dask cluster that executes them instead
 
 
 @dataclass(frozen=True)
@@ -76,30 +81,36 @@ class Loop:
         self._unjudged = ""  # why the judge gave the last run not one judgment
         self._idle = ""  # why there is nothing left to do
         self._faults: tuple[str, ...] = ()  # faults of steering files that were said
+        self._dry = False  # the proposer gave no more beside what is open
+        self._ahead: dict[str, Future[Executed] | Row | None] = {}  # by key: what is executed before its turn
 
     def run(self) -> Iterator[Progress]:
-        """Work until the end. Raises Tampered, BadParameters, NoKey and what the machine itself cannot do."""
+        """Work until the end. Raises Tampered, BadParameters, NoKey, NoWorker and what the machine itself cannot do."""
         with exclusive_lock(self.folder):
             self._start()
             # A kill may have come between an accepted proposal and its request.
             yield from self._open_requests()
             try:
-                while True:
-                    view = yield from self._pause(self._look())
-                    self.end, why = self._ends(view)
-                    # The scores too, once: between runs only bytes were compared.
-                    if self.end is not None:
-                        self.watch.final()
-                        self.events.append("stopped", why=why)
-                        yield Progress("ended", why)
-                        return
-                    yield from self._once(view)
+                with workers_of(self.settings.workers, self.settings.scheduler) as self._pool:
+                    yield from self._on()
             except Tampered as error:
                 with contextlib.suppress(Tampered):  # the events may be what was changed
                     self.events.append("tampered", what=str(error)[:2000])
                 raise
             finally:
                 self._live("stopped")
+
+    def _on(self) -> Iterator[Progress]:
+        while True:
+            view = yield from self._pause(self._look())
+            self.end, why = self._ends(view)
+            # The scores too, once: between runs only bytes were compared.
+            if self.end is not None:
+                self.watch.final()
+                self.events.append("stopped", why=why)
+                yield Progress("ended", why)
+                return
+            yield from self._once(view)
 
     def _start(self) -> None:
         writable(self.steer_folder, "choose another with --steer")
@@ -194,36 +205,52 @@ class Loop:
     # --- one thing
 
     def _once(self, view: View) -> Iterator[Progress]:
-        action = next_run.next_action(view, self.settings.rules)
-        if action is not None:
-            yield from self._run(action, view)
+        rules, ask = self.settings.rules, None if self.settings.queue_only else self.ask
+        due, path = next_run.due(view, rules), next(iter(steering.queued(self.steer_folder)), None)
+        if due and not (next_run.room(view, rules) and (path or (ask and not self._dry))):
+            self._look_ahead(due[: max(0, self.settings.total - len(view.ledger.records))])
+            yield from self._run(due[0], view)
             return
         self._note_unrepeated(view)
         # What a person queued goes before what the proposer would say; the file goes last, so a kill judges it again.
-        path = next(iter(steering.queued(self.steer_folder)), None)
         if path is not None:
             yield from self._judge(_queued(path), view)
             path.unlink(missing_ok=True)
-        elif self.settings.queue_only or self.ask is None:
+        elif ask is None:
             yield self._nothing("the queue is empty: `notch propose FILE` fills it")
         else:
-            yield from self._ask(view)
+            yield from self._offered(ask, view, bool(due))
 
-    def _ask(self, view: View) -> Iterator[Progress]:
+    def _offered(self, ask: Ask, view: View, due: bool) -> Iterator[Progress]:
         self._live("proposing", len(view.ledger.records))
+        offer, fault = None, None
         try:
-            offer = self.ask(view)  # type: ignore[misc]
-        except BudgetSpent as error:
-            yield self._nothing(str(error))
-            return
-        except (NotAnswered, MustWait) as error:
-            yield from self._wait(str(error))
-            return
-        self._waited, self._waits = 0.0, 0
-        if offer.value is None and not offer.fault:
-            yield self._nothing(f"the proposer {offer.by!r} has nothing left to propose")
-        else:
+            offer = ask(view)
+        except (BudgetSpent, NotAnswered, MustWait) as error:
+            fault = error
+        if offer and (offer.value is not None or offer.fault):
+            self._waited, self._waits, self._dry = 0.0, 0, False
             yield from self._judge(offer, view)
+        elif due:  # what is open can run meanwhile
+            self._dry = True
+        elif offer:
+            yield self._nothing(f"the proposer {offer.by!r} has nothing left to propose")
+        elif isinstance(fault, BudgetSpent):
+            yield self._nothing(str(fault))
+        else:
+            yield from self._wait(str(fault))
+
+    def _look_ahead(self, due: Sequence[Action]) -> None:
+        """Begin to execute what is due, where it costs nothing but time: a budget is looked at before each run."""
+        for action in due[: self._pool.ahead]:
+            runnable = execute.accept(action.template, action.parameters, self.folder)
+            if action.purpose != "confirm" and orders.free(runnable) and runnable.key not in self._ahead:
+                self._ahead[runnable.key] = self._pool.start(action.template, action.parameters, runnable)
+
+    def _carried(self, template: str, parameters: Parameters, runnable: Runnable) -> Executed:
+        """What was executed ahead, else executed now."""
+        begun = self._ahead.pop(runnable.key, None)
+        return begun.result() if begun else execute.carry_out(template, parameters, runnable)
 
     def _nothing(self, why: str) -> Progress:
         """Nothing is left to do; the loop ends as it would at its number of runs."""
@@ -296,7 +323,7 @@ class Loop:
             # Looked at again before the ledger line: what ran in the kernel may have touched the measure.
             record = execute.run(
                 action.template, parameters, action.slug, self.folder,
-                beside={PROPOSAL: self._beside(action)}, check=self.watch.run_check,
+                beside={PROPOSAL: self._beside(action)}, check=self.watch.run_check, carry=self._carried,
             )  # fmt: skip
         except RunFailed as error:
             record = Ledger.read(self.folder).get(error.run)
@@ -347,14 +374,12 @@ class Loop:
 
     def _note_unrepeated(self, view: View) -> None:
         """Say once that an indecisive run is not repeated because a repeat brings the same digits."""
-        event = next_run.open_proposal(view)
-        runs = event and next_run.runs_of(view, event, "decide")
-        if not runs or runs[-1].status != "indecisive" or next_run.repeatable(runs[-1]):
-            return
-        noted = self.events.last("no repeat")
-        if not noted or noted["run"] != runs[-1].id:
-            why = "greedy decoding and a deterministic judge repeat to the digit, so a repeat would bring nothing"
-            self.events.append("no repeat", run=runs[-1].id, why=why)
+        noted = {event["run"] for event in self.events.of("no repeat")}
+        for event in view.open:
+            run = next(reversed(next_run.runs_of(view, event, "decide")), None)
+            if run and run.status == "indecisive" and not next_run.repeatable(run) and run.id not in noted:
+                why = "greedy decoding and a deterministic judge repeat to the digit, so a repeat would bring nothing"
+                self.events.append("no repeat", run=run.id, why=why)
 
     def _live(self, phase: str, count: int | None = None, **more: Any) -> None:
         with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it

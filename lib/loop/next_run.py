@@ -1,7 +1,7 @@
 """What a loop does next: a pure function of the sealed runs and the events. There is no other state to lose.
 
 Knows the order: a baseline, looks at the sealed gate for a new champion, the open proposal (screen, decide, repeat),
-then a new one. Does not run anything.
+then new ones. Does not run anything.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from lib.runs.ledger import Ledger
 from lib.runs.record import Record
 
 ATTEMPTS = 3  # sealed tries of one action that a usage limit or a missing judgment left without a result
+STAGES = ("screen", "decide", "repeat")  # of a proposal; those made at a time pass each together
 CAP = 5.0  # dollars of a judge where `judging` names none
 
 
@@ -38,6 +39,7 @@ class Rules:
     confirm: bool = True  # look at the sealed gate for a new champion
     patience: int = 5  # attempts without a keep, after which the next proposal must leave the champion's class
     repeats: int = 2  # further looks at an indecisive run, where a repeat can differ
+    at_once: int = 1  # proposals made from one state of the ledger, so that their runs can be executed at a time
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,25 @@ def view(events: Events, folder: Path, base: Base, limits: Limits, fingerprint: 
 
 def next_action(view: View, rules: Rules) -> Action | None:
     """The run that is due, None when a new proposal is."""
+    return next(iter(due(view, rules)), None)
+
+
+def due(view: View, rules: Rules) -> list[Action]:
+    """The runs that are due, in their order; none of them has to know what comes of another."""
     if view.champion is None:
-        return Action("baseline", view.base.baseline, "baseline")
-    return _look(view, rules) or _test(view, view.champion, rules)
+        return [Action("baseline", view.base.baseline, "baseline")]
+    look = _look(view, rules)
+    tests = [test for event in view.open if (test := _test(view, event, rules))]
+    tests.sort(key=lambda test: STAGES.index(test.purpose))
+    if tests and tests[0].purpose == "screen" and (reference := _reference(view, view.champion)):
+        tests.insert(0, reference)
+    return [look, *tests] if look else tests
+
+
+def room(view: View, rules: Rules) -> bool:
+    """Whether a further proposal may join those that are open: none of them has run yet, and none was refused since."""
+    newest = view.events.last("accepted", "refused")
+    return 0 < len(view.untested) < rules.at_once and newest is not None and newest["kind"] == "accepted"
 
 
 def waiting(view: View, rules: Rules, queue: list[Path]) -> list[str]:
@@ -97,12 +115,6 @@ def _look(view: View, rules: Rules) -> Action | None:
     return None
 
 
-def open_proposal(view: View) -> Event | None:
-    """The newest accepted proposal of this ruler, judge and model, whether or not it is decided."""
-    event = view.events.last("accepted")
-    return event if event and event["fingerprint"] == view.fingerprint else None
-
-
 def runs_of(view: View, event: Event, purpose: str) -> list[Record]:
     """The sealed runs that tested a proposal for a purpose, oldest first."""
     runs = []
@@ -113,18 +125,15 @@ def runs_of(view: View, event: Event, purpose: str) -> list[Record]:
     return runs
 
 
-def _test(view: View, champion: Record, rules: Rules) -> Action | None:
-    event = open_proposal(view)
-    if event is None:
-        return None
+def _test(view: View, event: Event, rules: Rules) -> Action | None:
+    """The run that a proposal waits for, None once it is decided."""
     parameters = event["parameters"]
     full = runs_of(view, event, "decide")
     if rules.screen and not full:
         screens = runs_of(view, event, "screen")
         # A screen costs a third of a run. It can reject, never keep: best of many on ten cases is mostly luck.
         if _due(screens):
-            screen = Action("screen", parameters | {"gate": "dev"}, _slug(parameters, "screen"), event)
-            return _reference(view, champion) or screen
+            return Action("screen", parameters | {"gate": "dev"}, _slug(parameters, "screen"), event)
         if screens[-1].status in ("discarded", "crashed", "invalid"):
             return None
     if _due(full):
@@ -194,9 +203,10 @@ def runs_since_keep(ledger: Ledger, fingerprint: str) -> int:
 
 def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
     """The lever class that the next proposal must leave, "" for none."""
-    # Once in so many attempts, not from then on: one proposal must leave, the next may come back.
+    # Once in so many attempts, not from then on: what is proposed then must leave, the next may come back. Attempts made
+    # at a time can step over that number.
     champion, count = ledger.champion(fingerprint), runs_since_keep(ledger, fingerprint)
-    if not champion or not count or not rules.patience or count % rules.patience:
+    if not champion or not count or not rules.patience or count % rules.patience >= rules.at_once:
         return ""
     return champion.lever
 

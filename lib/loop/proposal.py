@@ -20,6 +20,7 @@ from lib.agent.pipeline import STEPS, Row
 from lib.files import OneLine, canonical, sha256, without_paths
 from lib.forms import Filled, Number, fill, form
 from lib.lab.experiment import LEVERS
+from lib.loop.events import Event
 from lib.models.model import Decoding
 from lib.models.provenance import WEIGHTS
 from lib.runs.ledger import REFERENCE, Ledger
@@ -166,6 +167,12 @@ def setup(model: str, pipeline: list[Row], decoding: Parameters, adapter: str, f
     return sha256(canonical([spelled, [bound(row) for row in pipeline], _effective(decoding), adapter, fingerprint]))[
         :32
     ]
+
+
+def setup_asked(event: Event) -> str:
+    """The setup that an accepted proposal asks for."""
+    p = event["parameters"]
+    return setup(p["model"], p["pipeline"], p["decoding"], p["adapter"], event["fingerprint"])
 
 
 def setup_of(record: Record, ledger: Ledger | None = None) -> str:

@@ -7,6 +7,7 @@ reason: reasons go back to whoever proposed.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import field
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,17 @@ from lib.forms import Number, form
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.experiment import Experiment
-from lib.loop.proposal import Parameters, Proposal, Refused, adapter_id, setup, setup_of, with_adapters
+from lib.loop.events import Event
+from lib.loop.proposal import (
+    Parameters,
+    Proposal,
+    Refused,
+    adapter_id,
+    setup,
+    setup_asked,
+    setup_of,
+    with_adapters,
+)
 from lib.loop.steering import Limits, Steering
 from lib.measure.ruler import Protocol
 from lib.models.model import Decoding, NoModel
@@ -65,11 +76,13 @@ class Base:
 
 
 def validate(
-    proposal: Proposal, base: Base, ledger: Ledger, steering: Steering, limits: Limits, banned_lever: str = ""
-) -> Parameters:
+    proposal: Proposal, base: Base, ledger: Ledger, steering: Steering, limits: Limits, banned_lever: str = "",
+    untested: Sequence[Event] = (),
+) -> Parameters:  # fmt: skip
     """Parameters of the experiment, when every rule is passed. Raises Refused.
 
-    `banned_lever` is a class that this proposal must not stay in (patience), "" for none.
+    `banned_lever` is a class that this proposal must not stay in (patience), "" for none; `untested` are proposals that
+    were accepted and have not run yet.
     """
     # Cheapest first, and texts before all: nothing that a stranger wrote is resolved before it was read.
     _texts(proposal)
@@ -80,7 +93,7 @@ def validate(
     if banned_lever in {proposal.lever, *families(proposal.pipeline)}:
         raise Refused("patience", f"nothing was kept for long, so this proposal must leave the family {banned_lever!r}")
     _lever(proposal, ledger)
-    _duplicate(experiment, ledger)
+    _duplicate(experiment, ledger, untested)
     _budget(experiment, limits)
     return parameters
 
@@ -191,13 +204,16 @@ def _lever(proposal: Proposal, ledger: Ledger) -> None:
         raise Refused("lever", f"{reason}; name the class of what you change")
 
 
-def _duplicate(e: Experiment, ledger: Ledger) -> None:
+def _duplicate(e: Experiment, ledger: Ledger, untested: Sequence[Event]) -> None:
     # A refusal before does not count: the rules above have just passed, and what cannot change they refuse again.
     # The sealed gate is no attempt: a look repeats a kept run on purpose.
     own = setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
     for record in reversed(ledger.records):
         if record.kind == "experiment" and record.gate != "confirm" and setup_of(record, ledger) == own:
             raise Refused("duplicate", f"{record.id} did the same ({record.status})")
+    for event in untested:
+        if setup_asked(event) == own:
+            raise Refused("duplicate", f"event {event['n']} asks for the same and waits for its run")
 
 
 def _budget(experiment: Experiment, limits: Limits) -> None:

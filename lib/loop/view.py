@@ -18,7 +18,7 @@ from lib.agent.pipeline import STEPS
 from lib.agent.prompt import ADVICE
 from lib.files import RULER
 from lib.loop import lessons
-from lib.loop.events import Events
+from lib.loop.events import Event, Events
 from lib.loop.lessons import markdown
 from lib.loop.proposal import PROPOSABLE, Parameters, Proposal
 from lib.loop.steering import Limits, Steering
@@ -49,7 +49,21 @@ class View:
 
     def validate(self, proposal: Proposal) -> Parameters:
         """Parameters of a proposal that may run. Raises Refused."""
-        return validate(proposal, self.base, self.ledger, self.steering, self.limits, self.banned_lever)
+        return validate(proposal, self.base, self.ledger, self.steering, self.limits, self.banned_lever, self.untested)
+
+    @cached_property
+    def open(self) -> list[Event]:
+        """The newest accepted proposals of this ruler, judge and model, decided or not: all that one state of the ledger
+        led to."""
+        events = self.events.of("accepted")
+        if not events or events[-1].get("fingerprint") != self.fingerprint:
+            return []
+        return [e for e in events if all(e.get(k) == events[-1][k] for k in ("fingerprint", "runs"))]
+
+    @property
+    def untested(self) -> list[Event]:
+        """Those, while nothing was sealed since."""
+        return [e for e in self.open if e["runs"] == len(self.ledger.records)]
 
     @cached_property
     def champion(self) -> Record | None:
@@ -68,6 +82,7 @@ class View:
             **lessons.as_data(self.ledger, self.fingerprint),
             "worst_dev_cases": self._worst(),
             "refused": self._refused(),
+            **({"open": [e["proposal"] for e in self.untested]} if self.untested else {}),
             "next": self.steering.wish,
             "standing": self.steering.standing,
             "bans": sorted(self.steering.bans),

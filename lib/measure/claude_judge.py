@@ -145,7 +145,7 @@ class ClaudeJudge:
 
     def ask_all(self, call: Call, pairs: Iterable[tuple[Case, Answer]]) -> list[Row | Fault]:
         """One more call about each answer, stored and paid from the cap as any other. Raises what `collect` raises."""
-        asks = [self._ask(call, case, answer) for case, answer in pairs]
+        asks = [self.ask(call, case, answer) for case, answer in pairs]
         [rows] = self.paid.collect([self.paid.submit(self.paid.answer(asks))])
         return rows
 
@@ -185,27 +185,33 @@ class ClaudeJudge:
         ]
         return client.request(self.model, self.max_tokens, system, content, form, self.effort, self.thinking)
 
-    def _ask(self, call: Call, case: Case, answer: Answer) -> Ask:
+    def asks(self, case: Case, answer: Answer) -> list[Ask]:
+        """The calls of one judgment."""
+        return [self.ask(call, case, answer) for call in self.calls]
+
+    def ask(self, call: Call, case: Case, answer: Answer) -> Ask:
+        """One call, to be made where the store has no reply to it."""
         about = {"case": case.id, "kind": call.kind, "order": call.order, "replicate": self.replicate}
         return Ask(self.key(call, case, answer), partial(self.request, call, case, answer), about)
 
     # --- what comes of it
 
     async def _judge(self, case: Case, answer: Answer) -> Outcome:
-        return self._outcome(await self.paid.answer([self._ask(c, case, answer) for c in self.calls]))
+        return self.outcome(await self.paid.answer(self.asks(case, answer)))
 
     async def _judge_queue(self, queue: list[tuple[Case, Answer, Future[Outcome]]]) -> None:
         """Judge everything queued and fulfil its futures, with what the judgments are or with what went wrong."""
         try:
-            rows = await self.paid.answer([self._ask(c, case, answer) for case, answer, _ in queue for c in self.calls])
+            rows = await self.paid.answer([ask for case, answer, _ in queue for ask in self.asks(case, answer)])
             for i, (_, _, future) in enumerate(queue):
-                future.set_result(self._outcome(rows[i * len(self.calls) : (i + 1) * len(self.calls)]))
+                future.set_result(self.outcome(rows[i * len(self.calls) : (i + 1) * len(self.calls)]))
         except BaseException as error:
             for _, _, future in queue:
                 if not future.done():
                     future.set_exception(error)
 
-    def _outcome(self, rows: Sequence[Row | Fault]) -> Outcome:
+    def outcome(self, rows: Sequence[Row | Fault]) -> Outcome:
+        """What the replies to the calls of one judgment come to."""
         values, dollars = {}, 0.0
         for call, row in zip(self.calls, rows, strict=True):
             if isinstance(row, Fault):

@@ -22,12 +22,13 @@ from lib.measure.checks.agreement import Rating, item_id
 from lib.measure.leak import copies, leaks
 from lib.measure.ruler import RULER, BadRuler, Ruler
 from lib.measure.score import case_quality, score, usefulness
+from lib.runs import by_hand
 from lib.runs.record import CaseRow, Json, Record
 from lib.runs.seal import LEDGER, SEAL, checked_lines, number_of, read_cases, read_record, rebuilt, sealed_folders
 
 RATINGS = "ratings.jsonl"
-# What may lie beside the runs: the ledger, paid replies, the loop's events, a person's verdicts.
-BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl", RATINGS)
+# What may lie beside the runs: the ledger, paid replies, the loop's events, a person's verdicts and a reader's.
+BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl", RATINGS, by_hand.VERDICTS)
 RATED = Chain("item")
 RATABLE = ("full", "dev")  # gates whose answers a person may rate; the sealed gate is not among them
 # Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
@@ -56,7 +57,7 @@ def verify(folder: Path) -> list[str]:
         wrong += [f"{p}: a hidden file, added later" for p in hidden]
     stray = [p for p in folder.iterdir() if p.is_file() and p.name not in BESIDE and not p.name.startswith(".")]
     wrong += [f"{p}: does not belong to a folder of runs" for p in stray]
-    wrong += verify_ledger(folder) + verify_ratings(folder)
+    wrong += verify_ledger(folder) + verify_ratings(folder) + by_hand.verify(folder)
     if not wrong:
         for run in sealed_folders(folder):
             wrong += _verify_scores(run)

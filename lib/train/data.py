@@ -234,8 +234,11 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
 # --- the model's own drafts, and files -----------------------------------------------------------
 
 
-def drafted(pairs: Pairs, model: Model, decoding: Decoding = Decoding()) -> Pairs:
-    """On-policy pairs: rejected is the model's own draft of the same task. Identical and malformed ones are left out."""
+def drafted(pairs: Pairs, model: Model, guard: LeakGuard, decoding: Decoding = Decoding()) -> Pairs:
+    """On-policy pairs: rejected is the model's own draft of the same task.
+
+    Left out and counted: drafts that are malformed, identical to the chosen set, or near the ruler.
+    """
     skipped = Counter(pairs.card.skipped)
 
     def beside(part: Sequence[Pair]) -> list[Pair]:
@@ -247,6 +250,8 @@ def drafted(pairs: Pairs, model: Model, decoding: Decoding = Decoding()) -> Pair
                 skipped["malformed"] += 1
             elif same(pair.chosen, draft):
                 skipped["identical"] += 1
+            elif next(guard.leaks((draft.title, *draft.questions)), None):
+                skipped["near the ruler"] += 1  # by chance: a training of hours must not end for it
             else:
                 kept.append(replace(pair, rejected=draft))
         return kept

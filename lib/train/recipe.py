@@ -281,7 +281,8 @@ def _trained(recipe: Recipe, began: float) -> Outcome:
     if recipe.own_drafts:
         # Drafts of the very model that learns, before it learns: what it says is what it must move away from.
         temp = float(recipe.origin.draft_temp)  # type: ignore[union-attr]
-        pairs = data.drafted(pairs, model, Decoding(temp=temp, seed=recipe.seed, grammar=data.FORM)).check(recipe.guard)
+        decoding = Decoding(temp=temp, seed=recipe.seed, grammar=data.FORM)
+        pairs = data.drafted(pairs, model, recipe.guard, decoding).check(recipe.guard)
     fit = _fit(recipe, model, pairs)
     curve = fit.run()
     epoch = fit.best(curve) if recipe.settings.keep == "best" else curve[-1]["epoch"]

@@ -1,8 +1,6 @@
 """A study on the workers of a Dask cluster seals what it seals here, whoever of them dies or has another version."""
 
-import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +12,9 @@ from lib.files import ROOT
 from lib.lab import study
 from lib.lab.study import read
 from lib.lab.workers import NoWorker, pool
-from lib.runs.ledger import Ledger
-from lib.runs.verify import verify
 from tests.children import kernels, wait_for_kernel
+from tests.lab.cluster import CLUSTER, HERE, Machines, copy, sealed
 
-HERE = importlib.util.find_spec("distributed") is not None
-CLUSTER = pytest.mark.skipif(not HERE, reason="distributed is not installed: pip install -e '.[cluster]'")
 PLAN = """
 name: four
 common: {model: toy}
@@ -40,65 +35,6 @@ def plan(tmp_path):
     path = tmp_path / "four.yaml"
     path.write_text(PLAN, encoding="utf-8")
     return path
-
-
-def sealed(folder):
-    """What must be the same wherever it was executed."""
-    assert verify(folder) == []
-    ledger = Ledger.read(folder)
-    return [(r.id, r.key, r.status, r.scores, r.decision, ledger.cases(r.id)) for r in ledger.records]
-
-
-def copy(folder):
-    """The project as another machine has it: code, templates, ruler."""
-    for name in ("lib", "ruler"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "notebooks").mkdir()
-    for path in (ROOT / "notebooks").glob("1*.ipynb"):
-        shutil.copy(path, folder / "notebooks")
-    return folder
-
-
-class Machines:
-    """A scheduler and workers as processes, each worker in a folder of its own."""
-
-    def __init__(self, folder):
-        self.folder, self.file, self.started = folder, folder / "scheduler.json", []
-
-    def start(self, module, where, *options):
-        env = os.environ | {"PYTHONPATH": str(where)}
-        command = [
-            sys.executable,
-            "-m",
-            f"distributed.cli.{module}",
-            "--scheduler-file",
-            str(self.file),
-            "--no-dashboard",
-        ]
-        child = subprocess.Popen(
-            [*command, *options], cwd=where, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        self.started.append(child)
-        return child
-
-    def scheduler(self):
-        self.start("dask_scheduler", ROOT, "--host", "127.0.0.1", "--port", "0")
-        ends = time.monotonic() + 120
-        while not (self.file.exists() and self.file.read_text().strip().endswith("}")):
-            assert time.monotonic() < ends, "the scheduler did not start"
-            time.sleep(0.1)
-        from json import loads
-
-        return loads(self.file.read_text())["address"]
-
-    def worker(self, where):
-        local = ["--local-directory", str(self.folder / "dask"), "--host", "127.0.0.1"]
-        return self.start("dask_worker", where, "--nthreads", "1", "--no-nanny", *local)
-
-    def end(self):
-        for child in self.started:
-            child.kill()
-            child.wait()
 
 
 @pytest.fixture

@@ -61,11 +61,11 @@ def broken(folder, runs):
     return wrong
 
 
-def torture(folder, runs, kills, rng, longest, say=print):
+def torture(folder, runs, kills, rng, longest, say=print, more=()):
     """Run one folder to its end with at most so many kills. Returns how many there were, and what is broken."""
     done = 0
     while True:
-        child = start(folder, runs)
+        child = start(folder, runs, *more)
         try:
             wait = rng.uniform(0.05, longest) if done < kills else None
             out, err = child.communicate(timeout=wait)

@@ -238,9 +238,10 @@ def test_a_run_whose_scores_do_not_follow_is_invalid_and_stops_the_loop(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_loop_killed_at_random_moments_ends_with_the_asked_runs_none_twice_none_torn(tmp_path, seed):
-    kills, wrong = torture(tmp_path / "runs", 3, 3, random.Random(seed), 5.0, say=lambda *_, **__: None)
+@pytest.mark.parametrize("seed, more", [(1, ()), (2, ()), (3, ("--workers", "2"))])
+def test_a_loop_killed_at_random_moments_ends_with_the_asked_runs_none_twice_none_torn(tmp_path, seed, more):
+    quiet = lambda *_, **__: None  # noqa: E731
+    kills, wrong = torture(tmp_path / "runs", 3 + len(more), 3, random.Random(seed), 5.0, say=quiet, more=more)
     assert wrong == [] and kills >= 1
 
 

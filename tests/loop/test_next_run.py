@@ -210,3 +210,54 @@ def test_the_judge_of_a_run_gets_what_is_left_of_the_budget(left, cap):
     told = next_run.capped({"judge": "claude", "judging": {}}, left)["judging"]
     assert told == ({} if cap is None else {"dollars": cap})
     assert next_run.capped({"judge": "offline", "judging": {}}, 1.0)["judging"] == {}
+
+
+# --- several proposals made from one state of the ledger
+
+EIGHT, NINE = ({"pipeline": [{"step": "ask", "n": n}, {"step": "prune", "by": "last"}]} for n in (8, 9))
+
+
+def test_proposals_made_at_a_time_are_screened_together_and_decided_in_their_order(begun):
+    first, second = begun.accept(**EIGHT), begun.accept(**NINE)
+    plan = lambda: [(a.purpose, a.event and a.event["n"]) for a in next_run.due(begun.view, Rules(at_once=2))]  # noqa: E731
+    assert plan() == [("reference", None), ("screen", first), ("screen", second)]
+    begun.seal(purpose="reference", gate="dev", slug="reference", lever="baseline")
+    assert plan() == [("screen", first), ("screen", second)]
+    begun.seal(event=first, purpose="screen", gate="dev", slug="screen-a", status="indecisive")
+    assert plan() == [("screen", second), ("decide", first)]
+    begun.seal(event=second, purpose="screen", gate="dev", slug="screen-b", status="discarded")
+    assert plan() == [("decide", first)]
+    begun.seal(event=first, slug="a", status="discarded")
+    assert plan() == []
+
+
+def test_there_is_room_for_as_many_as_are_made_at_a_time_until_one_is_refused_or_a_run_is_sealed(begun):
+    room = lambda: next_run.room(begun.view, Rules(at_once=2))  # noqa: E731
+    assert not room()
+    begun.accept(**EIGHT)
+    assert room() and not next_run.room(begun.view, Rules())
+    Events(begun.lab.folder).append("refused", rule="lever", reason="r", fingerprint=ERA)
+    assert not room()
+    begun.accept(**NINE)
+    assert not room()
+    begun.seal(purpose="reference", gate="dev", slug="reference", lever="baseline")
+    begun.accept(pipeline=[{"step": "ask", "n": 10}, {"step": "prune", "by": "last"}])
+    assert room() and len(begun.view.open) == 1
+    begun.seal(slug="by-hand")
+    assert not room()
+
+
+def test_what_waits_for_its_run_is_shown_to_who_proposes_and_not_proposed_again(begun):
+    from lib.loop.proposal import Refused
+    from lib.loop.proposers.search import Search
+
+    n = begun.accept(**EIGHT)
+    assert begun.view.plain["open"][0]["pipeline"] == EIGHT["pipeline"]
+    with pytest.raises(Refused, match=f"duplicate: event {n} asks for the same and waits for its run"):
+        begun.view.validate(_proposal(GOOD | EIGHT))
+    begun.seal(event=n, slug="a", **EIGHT, lever="over-generate and prune")
+    offers = []
+    for _ in range(3):
+        offers.append(Search(1)(begun.view).value)
+        begun.accept(**offers[-1])
+    assert len({offer["lever"] for offer in offers}) == 3

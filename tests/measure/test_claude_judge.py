@@ -692,7 +692,7 @@ def test_answers_are_made_while_earlier_ones_are_judged(serve, runs):
                 time.sleep(0.01)
         return quoting(messages)
 
-    states, answers, judging = experiment._answer_all(ToyModel(slow), CASES)
+    states, answers, judging = experiment._answer_all(ToyModel(slow), CASES, experiment.the_judge)
     assert len(answers) == len(CASES) == len(judging) and flying[-1] > 0 == flying[7]
     experiment.the_judge.collect(judging)
 

@@ -139,10 +139,19 @@ def test_own_drafts_become_the_rejected_side_and_identical_or_malformed_ones_are
     train = [pair(task=f"build kite {i}") for i in range(4)]
     six = Draft("Build a kite", OTHER.questions[:6])
     replies = [write_set(OTHER), write_set(SEVEN), "no JSON", write_set(six)]
-    made = data.drafted(pairs(train, [pair(task="v")]), toy(*replies, write_set(OTHER)))
+    made = data.drafted(pairs(train, [pair(task="v")]), toy(*replies, write_set(OTHER)), LeakGuard([]))
     assert [p.task for p in made.train] == ["build kite 0"] and made.train[0].rejected == OTHER
     assert made.card.skipped == {"identical": 1, "malformed": 2} and made.card.kind == "on-policy"
     assert made.valid[0].rejected == OTHER
+
+
+def test_a_draft_that_comes_near_the_ruler_by_chance_is_left_out_and_the_training_goes_on():
+    asked = "How many weeks are left until the race?"
+    near = Draft("Have a baby", ("How many weeks are left until the birth?", *OTHER.questions[1:]))
+    train, guard = [pair(task="have a baby"), pair(task="build kite 1")], LeakGuard([], [asked])
+    made = data.drafted(pairs(train, [pair(task="v")]), toy(write_set(near), write_set(OTHER), write_set(OTHER)), guard)
+    assert [p.task for p in made.train] == ["build kite 1"] and made.card.skipped == {"near the ruler": 1}
+    assert next(guard.leaks(made.train[0].texts), None) is None
 
 
 def test_capitals_and_punctuation_make_no_other_draft():

@@ -42,7 +42,7 @@ def test_own_drafts_are_the_rejected_side_and_every_pair_is_accounted_for(tmp_pa
     done = recipe.train(made(tmp_path, "orpo", 6, "on-policy"))
     card, model = done.card, MLXModel(small())
     assert card.train + card.valid + sum(card.skipped.values()) == 10 and card.kind == "on-policy"
-    pairs = data.drafted(data.build("on-policy", 6, 0, LeakGuard([])), model, Decoding(grammar=SHORT))
+    pairs = data.drafted(data.build("on-policy", 6, 0, LeakGuard([])), model, LeakGuard([]), Decoding(grammar=SHORT))
     for pair in pairs.train:
         [reply] = model.generate([prompt.ask(pair.task)], [Decoding(grammar=SHORT)])
         assert pair.rejected == prompt.parse_set(reply.text)

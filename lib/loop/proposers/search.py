@@ -22,7 +22,7 @@ from lib.agent.prompt import ADVICE
 from lib.agent.steps import build
 from lib.files import canonical
 from lib.loop import lessons
-from lib.loop.proposal import PROPOSABLE, Proposal, Refused, setup, setup_of
+from lib.loop.proposal import PROPOSABLE, Proposal, Refused, setup, setup_asked, setup_of
 from lib.loop.view import Offer, View, adapters
 from lib.models import load
 from lib.models.model import Decoding
@@ -132,6 +132,7 @@ def ranked(candidates: list[Candidate], view: View, rng: random.Random) -> list[
     known = experience(view)
     runs = sum(known.get(lever, UNTRIED).count for lever in PROPOSABLE)
     order = {lever: rng.random() for lever in sorted({c.lever for c in candidates})}
+    asked = {e["parameters"]["lever"] for e in view.untested}  # of proposals made at a time, each another class
     text = f"{view.steering.wish} {view.steering.standing}".lower()
     names = set(re.findall(r"[a-z][a-z_-]+", text))
 
@@ -143,7 +144,7 @@ def ranked(candidates: list[Candidate], view: View, rng: random.Random) -> list[
             # An upper confidence bound: what the class brought, and a bonus that shrinks as it is tried.
             place -= 1000 * (own.expected + CURIOUS * math.sqrt(math.log(runs + 2) / (own.count + 1)))
         parts = [known.get(part, UNTRIED).shrunk for part in _parts(c.pipeline, c.decoding)]
-        return not wished, own.count > 0, place, -sum(parts) / len(parts)
+        return not wished, own.count > 0 or c.lever in asked, place, -sum(parts) / len(parts)
 
     # Sorted before it is drawn: the order in which candidates were found must not decide.
     shuffled = sorted(candidates, key=lambda c: (c.lever, str(c.pipeline), str(c.decoding)))
@@ -153,7 +154,7 @@ def ranked(candidates: list[Candidate], view: View, rng: random.Random) -> list[
 
 def fresh(view: View) -> list[Candidate]:
     """Every candidate that builds, can end in a set, has not been run and differs from the others."""
-    done = {setup_of(r) for r in view.ledger.records if r.kind == "experiment"}
+    done = {setup_of(r) for r in view.ledger.records if r.kind == "experiment"} | set(map(setup_asked, view.untested))
     by_setup: dict[str, Candidate] = {}
     can = load.capabilities(view.base.model)
     for c in neighbours(view):

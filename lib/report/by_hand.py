@@ -1,0 +1,76 @@
+"""What a blind reading of the sealed gate makes of the climb: each source by hand beside the offline judge.
+
+Knows the lines of `lib.runs.by_hand`. Does not know how they were taken. Nothing is drawn from them for the climb.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lib.lab import show
+from lib.lab.show import Markdown, bullets, chance, interval, plural
+from lib.measure.keep import ALPHA
+from lib.measure.stats import bca, paired
+from lib.report.era import Era
+from lib.runs import by_hand
+from lib.runs.by_hand import ByHand
+from lib.runs.ledger import Ledger
+
+
+def sources(ledger: Ledger) -> dict[str, list[ByHand]]:
+    """The lines of the newest era by source, in the order of the file; {} where nothing was read in it."""
+    if by_hand.about(ledger.folder).get("fingerprint") != Era.latest(ledger).fingerprint:
+        return {}
+    found: dict[str, list[ByHand]] = {}
+    for line in by_hand.read(ledger.folder):
+        found.setdefault(line.source, []).append(line)
+    return found
+
+
+def table(ledger: Ledger) -> pd.DataFrame:
+    """A row a source: quality by hand with its interval, W/T/L by hand, then both by the offline judge."""
+    made = []
+    for source, lines in sources(ledger).items():
+        hand = [line.quality for line in lines]
+        made.append({
+            "what": source, "valid": f"{sum(bool(line.questions) for line in lines)} of {len(lines)}",
+            "quality by hand": sum(hand) / len(hand), "interval": interval(*bca(hand), ""),
+            "W/T/L by hand": _wtl([line.verdict for line in lines]),
+            "quality offline": sum(line.offline for line in lines) / len(lines),
+            "W/T/L offline": _wtl([line.offline_verdict for line in lines]),
+            "id": lines[0].run,
+        })  # fmt: skip
+    return pd.DataFrame(made)
+
+
+def _wtl(verdicts: list[str]) -> str:
+    return "/".join(str(verdicts.count(verdict)) for verdict in ("win", "tie", "loss"))
+
+
+def beside(ledger: Ledger) -> Markdown:
+    """The table, and below it what of the climb a blind reading upholds; one sentence where nothing was read."""
+    found = sources(ledger)
+    if not found:
+        return Markdown("The sealed tasks have not been read by hand: the climb stands on the offline judge alone.")
+    return Markdown(f"{show.table(table(ledger)).text}\n\n{bullets(_upheld(found)).text}")
+
+
+def _upheld(found: dict[str, list[ByHand]]) -> list[str]:
+    """For each step of the climb, in the order of the looks, whether its gain on the sealed gate stands by hand too."""
+    climbed = [source for source, lines in found.items() if lines[0].run]
+    lines = []
+    for before, after in zip(climbed, climbed[1:], strict=False):
+        by_case = [{line.case: line for line in found[source]} for source in (after, before)]
+        offline = paired(*({case: line.offline for case, line in side.items()} for side in by_case))
+        hand = paired(*({case: line.quality for case, line in side.items()} for side in by_case))
+        says = f"{hand.delta:+.3f} (95 % {interval(hand.low, hand.high)}, {chance(hand.p)}) by hand"
+        if offline.delta <= 0:
+            word = "no gain on the sealed tasks to uphold"
+        elif hand.p < ALPHA and hand.delta > 0:
+            word = "upheld"
+        else:
+            word = "**not upheld**"
+        lines.append(f"From {before} to {after}: {offline.delta:+.3f} offline, {says}: {word}.")
+    wins = sum(line.verdict == "win" for source in climbed for line in found[source])
+    lines.append(f"By hand the small model's answers win {plural(wins, 'case')} in all.")
+    return lines

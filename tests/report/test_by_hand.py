@@ -1,0 +1,57 @@
+"""A blind reading of the sealed gate stands beside the offline judge, and a gain that it does not uphold is called so."""
+
+import json
+
+import pytest
+
+from lib.report import by_hand
+from lib.runs import by_hand as readings
+from tests.report.test_tables import ERA, ledger_of, made
+
+CASES = [f"c{i}" for i in range(12)]
+
+
+def line(source, case, offline, score, run="", verdict="loss", questions=("Why?",) * 7):
+    row = {"source": source, "case": case, "run": run, "title": "t", "questions": questions, "offline": offline}
+    scores = dict.fromkeys(("atomicity", "coverage"), score) if questions else {}
+    return {**row, "offline_verdict": "loss", "verdict": verdict, "scores": scores, "item": "i", "calls": []}
+
+
+def read(tmp_path, *lines, fingerprint=ERA):
+    head = {"about": {"model": "Claude", "fingerprint": fingerprint}}
+    (tmp_path / readings.VERDICTS).write_text("".join(json.dumps(row) + "\n" for row in (head, *lines)))
+    return ledger_of(tmp_path, made(1), made(2, slug="other"))
+
+
+def source(name, run, offline, score, **more):
+    return [line(name, case, offline + 0.001 * i, score + (i % 2), run, **more) for i, case in enumerate(CASES)]
+
+
+@pytest.mark.parametrize(("score", "word"), [(4, ": upheld."), (2, ": **not upheld**.")])
+def test_a_gain_is_called_upheld_only_where_the_reading_sees_it_too(tmp_path, score, word):
+    ledger = read(tmp_path, *source("stock", "0001-a", 0.1, 2), *source("champion", "0002-b", 0.3, score))
+    text = by_hand.beside(ledger).text
+    assert "From stock to champion: +0.200 offline" in text and word in text
+    assert "win 0 cases in all" in text
+
+
+def test_controls_stand_in_the_table_and_are_no_step_of_the_climb(tmp_path):
+    ledger = read(tmp_path, *source("stock", "0001-a", 0.1, 2), *source("any-task set", "", 0.2, 2, verdict="win"))
+    frame = by_hand.table(ledger)
+    assert list(frame.what) == ["stock", "any-task set"] and list(frame["W/T/L by hand"]) == ["0/0/12", "12/0/0"]
+    assert "From" not in by_hand.beside(ledger).text
+
+
+def test_what_gave_no_valid_answer_counts_nothing(tmp_path):
+    ledger = read(tmp_path, *source("stock", "0001-a", 0.0, 2, questions=()))
+    assert list(by_hand.table(ledger)["quality by hand"]) == [0] and list(by_hand.table(ledger).valid) == ["0 of 12"]
+
+
+@pytest.mark.parametrize("fingerprint", [ERA, "0" * 64])
+def test_readings_of_another_era_are_not_shown(tmp_path, fingerprint):
+    ledger = read(tmp_path, *source("stock", "0001-a", 0.1, 2), fingerprint=fingerprint)
+    assert ("have not been read" in by_hand.beside(ledger).text) == (fingerprint != ERA)
+
+
+def test_without_a_file_the_page_says_that_nothing_was_read(tmp_path):
+    assert "have not been read by hand" in by_hand.beside(ledger_of(tmp_path, made(1))).text
