@@ -284,6 +284,21 @@ def test_a_file_that_is_no_notebook_is_not_sealed(notch, tmp_path):
 # --- runs that work, and a disk that is full
 
 
+def test_where_not_one_case_has_an_answer_the_line_says_why(tmp_path):
+    from lib.cli.options import line
+    from lib.runs.record import record_of
+    from tests.report.test_tables import made
+
+    reasons = ["reply is not JSON"] * 2 + ["no\nreply"]
+    rows = [{"case": f"c{n}", "quality": 0.0, "no_answer": reason} for n, reason in enumerate(reasons)]
+    record = made(1, "discarded", 0.0)
+    record["scores"] |= {"wins": 0, "ties": 0, "losses": 0, "no_answer": 3, "unscored": 0}
+    (tmp_path / record["id"]).mkdir()
+    (tmp_path / record["id"] / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "3 without an answer, 2 of them: reply is not JSON)" in line(record_of(record), tmp_path)
+    assert "3 without an answer)" in line(record_of(record))
+
+
 @pytest.mark.slow
 def test_a_run_prints_its_record_as_json(tmp_path):
     done = child("run", "--runs", tmp_path / "runs", *TOY, "--json")
