@@ -59,7 +59,7 @@ house: $(READY)
 	@$(BIN)/python -m scripts.house
 
 lab: weights
-	@$(BIN)/jupyter lab notebooks/00_start.ipynb
+	@$(BIN)/jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) notebooks/00_start.ipynb
 
 bench: weights
 	@$(BIN)/python -m tests.bench

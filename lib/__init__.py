@@ -5,6 +5,7 @@ above it, and tests/test_order.py holds that.
 
     files                       folders, canonical JSON, hashes, files written once
     forms                       checked dataclasses, and one line about what is wrong with a value
+    show                        text, numbers and tables as a notebook shows them
     log                         lines that are appended and prove themselves
     weights                     pinned weights, fetched once into the cache
     claude.prices               what the cloud costs, and the cap
@@ -70,7 +71,6 @@ above it, and tests/test_order.py holds that.
     train.gad                   a critic that tells drafts from gold-like sets
     train.adapter               an adapter as files; two merged into one
     train.recipe                one training, from its recipe to its files
-    lab.show                    text, numbers and tables as a notebook shows them
     runs.provenance             which code and which machine, and the key of a run
     runs.record                 one run as its files hold it
     runs.secrets                secrets of this machine, and whether a text holds one
@@ -79,7 +79,7 @@ above it, and tests/test_order.py holds that.
     runs.by_hand                verdicts given by hand on the sealed gate
     runs.ledger                 sealed runs, the champion, what becomes of a new one
     runs.verify                 what is wrong with a folder of runs
-    lab.offline                 the offline judge with the embedded embedder
+    runs.offline                the offline judge with the embedded embedder
     runs.rescore                scores again, in a process of its own
     lab.base                    what can run and what comes out: parameters, keys, records
     lab.experiment              ruler x pipeline x judge -> record
@@ -130,6 +130,7 @@ above it, and tests/test_order.py holds that.
     desk.draft                  a ruler of one's own, from a list of tasks to rows that a person reviews
     desk.explore                one task tried by hand
     desk.panel                  the same with menus (ipywidgets)
+    desk.choose                 one task answered by several models side by side, blind until one is chosen
     desk.supervise              a loop watched and steered from a notebook
     desk.rate                   stored answers rated by a person, blind
     cli.options                 exit codes, options, the line about a run
@@ -155,7 +156,7 @@ _HOME = {
     "Gold": "lib.measure.ruler",
     "Answer": "lib.measure.answer",
     "NoAnswer": "lib.measure.answer",
-    "OfflineJudge": "lib.lab.offline",
+    "OfflineJudge": "lib.runs.offline",
     "ClaudeJudge": "lib.measure.claude_judge",
     "Judgment": "lib.measure.judge",
     "quality": "lib.measure.score",
@@ -171,6 +172,7 @@ _HOME = {
     "Session": "lib.desk.rate",
     "answer": "lib.report",
     "by_hand": "lib.report",
+    "choose": "lib.desk",
     "compared": "lib.report",
     "examples": "lib.report",
     "explore": "lib.desk",

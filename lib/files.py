@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,20 @@ def _home() -> str:
         return ""
 
 
+def attributes(source: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Some fields of an object by their names."""
+    return {name: getattr(source, name) for name in names}
+
+
+def leave_out(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A row without some of its fields.
+
+    >>> leave_out({"step": "ask", "n": 8}, "step")
+    {'n': 8}
+    """
+    return {name: value for name, value in row.items() if name not in names}
+
+
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values, equal text.
 
@@ -146,9 +160,13 @@ def _complete(folder: Path, data: bytes | str, mode: int) -> Iterator[str]:
 
 def rows(text: str) -> list[str]:
     """The lines of a JSONL text. Only a line feed ends one: a text inside may hold any other separator."""
-    if text:
-        return text.removesuffix("\n").split("\n")
-    return []
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def next_number(folder: Path, pattern: str) -> str:
+    """The number after the largest that a name of this pattern begins with, in four digits."""
+    numbers = (int(path.name.split("-")[0]) for path in folder.glob(pattern))
+    return f"{max(numbers, default=0) + 1:04d}"
 
 
 def sync_folder(path: Path) -> None:

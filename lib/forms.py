@@ -231,6 +231,4 @@ def unknown(start: str, name: Any, choices: Iterable[str]) -> str:
 
 def _near(name: Any, choices: list[str]) -> str:
     near = difflib.get_close_matches(str(name), choices, 1)
-    if near:
-        return f", did you mean {near[0]!r}?"
-    return ""
+    return f", did you mean {near[0]!r}?" if near else ""

@@ -32,9 +32,11 @@ class Chain:
     chained = True
 
     def line(self, row: Row, number: int, before: str) -> bytes:
+        """A row as a line."""
         return canonical({"n": number, "prev": before, **row}).encode("utf-8", "backslashreplace")
 
     def row(self, line: bytes, number: int, before: str) -> Row:
+        """The row of a line. Raises ValueError where it is not the next of the chain."""
         # The chain is checked on the bytes: parsing comes only after they are known to be whole.
         if f'"prev":"{before}"'.encode() not in line:
             raise ValueError("does not follow the line before it")
@@ -54,6 +56,7 @@ class Hashed:
     chained = False
 
     def line(self, row: Row, number: int, before: str) -> bytes:
+        """A row as a line."""
         try:
             body = canonical(row).encode()
         except UnicodeEncodeError:  # half a character
@@ -61,6 +64,7 @@ class Hashed:
         return body[:-1] + f',"sha256":"{sha256(body)}"}}'.encode()
 
     def row(self, line: bytes, number: int, before: str) -> Row:
+        """The row of a line. Raises ValueError where the line does not prove itself."""
         body = line.rpartition(b',"sha256":"')[0] + b"}"
         if line[len(body) - 1 :] != f',"sha256":"{sha256(body)}"}}'.encode():
             raise ValueError("changed since it was written")

@@ -31,13 +31,8 @@ from lib.files import Exit, OneLine, canonical, locked, sha256, write_atomic
 
 CHUNK = 1 << 16
 WORTH_KEEPING = 1 << 20  # bytes from which the sum of a file is kept on disk
-NETWORK = (
-    URLError,
-    HTTPException,
-    ConnectionError,
-    TimeoutError,
-    ssl.SSLError,
-)  # not the disk, whose errors are OSError too
+# Not the disk, whose errors are OSError too.
+NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 PATIENCE = 60  # seconds without a byte, or for pip's answer where nothing is downloaded
 
 
@@ -132,6 +127,7 @@ def sum_of(path: Path) -> str:
 
 @functools.cache  # hundreds of runs of one process ask for the same 98 MB
 def _sum(path: Path, state: str, keep: bool) -> str:
+    """The sum of a file in this state; of a large one it is kept on disk for other processes."""
     kept = cache() / "sums" / sha256(state)[:32]
     if keep and kept.exists():
         return kept.read_text(encoding="ascii")

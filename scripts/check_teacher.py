@@ -74,17 +74,17 @@ def read(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def leaks(sets: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
     """Sets that come near a task or a gold question of the ruler."""
-    cases = Ruler.load().cases
-    guard = LeakGuard([c.task for c in cases], [q for c in cases if c.gold for q in c.gold.questions])
+    ruler = Ruler.load()
+    guard, (own, _) = LeakGuard(*ruler.held_out), ruler.held_out
     for where, row in sets:
         try:
             guard.check([row["task"], row["title"], *row["questions"], *row["further"]], where)
         except Leak as leak:
             yield str(leak)
-    tasks = embedder().vectors([row["task"] for _, row in sets]) @ embedder().vectors([c.task for c in cases]).T
+    tasks = embedder().vectors([row["task"] for _, row in sets]) @ embedder().vectors(own).T
     for (where, row), line in zip(sets, tasks, strict=True):
         if line.max() >= SAME:
-            yield f"{where}: {row['task']!r} comes near a task of the ruler (cosine {line.max():.2f}): {cases[int(line.argmax())].task!r}"
+            yield f"{where}: {row['task']!r} comes near a task of the ruler (cosine {line.max():.2f}): {own[int(line.argmax())]!r}"
 
 
 def twins(sets: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:

@@ -23,13 +23,13 @@ from scipy.optimize import isotonic_regression, lsq_linear
 from scipy.stats import spearmanr
 
 from lib.files import RULER, canonical, rows
-from lib.lab.offline import vectors
 from lib.measure import offline_judge
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS
 from lib.measure.offline_judge import Amounts, Constants, amounts, scores_of, texts_of, verdict_of
 from lib.measure.ruler import Case, Gold, Ruler, read
 from lib.measure.score import VALUE, quality
+from lib.runs.offline import vectors
 from lib.weights import PINNED
 
 # Which faults a dimension may be lowered by; what they cost is fitted, and never less than nothing.

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import canonical, rows, sha256
-from lib.lab.offline import OfflineJudge
 from lib.measure import judge_calls
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.checks import damage
@@ -31,6 +30,7 @@ from lib.measure.ruler import Ruler
 from lib.measure.score import quality
 from lib.models import stored
 from lib.runs.by_hand import VERDICTS
+from lib.runs.offline import OfflineJudge
 from lib.runs.seal import read_cases, read_record
 
 PAGE = 30  # prompts a page

@@ -34,7 +34,7 @@ OWNERS = {
     "llguidance": {"models.grammar"},
     "apple_fm_sdk": {"models.apple"},
     "matplotlib": {"report.drawing"},
-    "ipywidgets": {"desk.panel", "desk.rate", "desk.supervise"},
+    "ipywidgets": {"desk.choose", "desk.panel", "desk.rate", "desk.supervise"},
     "papermill": {"lab.kernel"},
     "anthropic": {"claude.client"},
     "distributed": {"lab.orders", "lab.workers"},

@@ -157,6 +157,7 @@ def calls(steps: Sequence[Step]) -> list[Sequence[Message]]:
 
 
 def _unused_wording(steps: Sequence[Step], state: State) -> str:
+    """The first step with a wording that no call of it uses, "" where there is none."""
     for step in steps:
         names: set[str] = set()
         for call in state.calls:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from lib.agent import prompt
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
-from lib.files import Exit, OneLine, sha256
+from lib.files import Exit, OneLine, leave_out, sha256
 from lib.forms import checked, fill
 from lib.log import Row
 from lib.measure.answer import NoAnswer
@@ -76,7 +76,12 @@ class State:
         assert self.draft is not None
         return self.draft
 
+    def shown_demos(self, schema: str = "json") -> list[tuple[str, Draft]]:
+        """The examples as earlier turns: each task and its set in a form that the schema can write."""
+        return [(example.task, example.shown(schema)) for example in self.demos]
+
     def note(self, text: str) -> State:
+        """The state with one more note."""
         return replace(self, notes=(*self.notes, text))
 
     def left_out(self, faults: Sequence[str], of: int, what: str) -> State:
@@ -86,6 +91,7 @@ class State:
         return self.note(f"{len(faults)} of {of} {what} left out: {faults[0]}")
 
     def fail(self, reason: str) -> State:
+        """The state of a case that ends here without an answer."""
         return replace(self, failed=NoAnswer(reason))
 
 
@@ -123,6 +129,7 @@ class Argument:
 
     @property
     def expected(self) -> str:
+        """What it takes, in words."""
         if self.options:
             return "one of " + ", ".join(map(repr, self.options))
         kinds = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -148,6 +155,7 @@ class Lever:
 
     @cached_property
     def arguments(self) -> dict[str, Argument]:
+        """Its arguments by name, with their types."""
         # Resolved: `from __future__ import annotations` leaves them as text in the signature.
         hints = typing.get_type_hints(self.make)
         return {k: Argument(hints[k], p.default) for k, p in inspect.signature(self.make).parameters.items()}
@@ -196,13 +204,14 @@ def build(pipeline: Sequence[Row]) -> list[Step]:
 
 
 def _build_one(place: int, row: Any) -> Step:
+    """The step of one row. Raises BadPipeline with its place."""
     if not isinstance(row, dict) or not isinstance(row.get("step"), str):
         raise BadPipeline(f'step {place} is {row!r:.80}: expected {{"step": NAME, ...}}')
     name = row["step"]
     if name not in STEPS:
         raise BadPipeline(f"step {place}: no step {name!r}; there are {', '.join(sorted(STEPS))}")
     lever = STEPS[name]
-    args = {k: v for k, v in row.items() if k not in ("step", "wording")}
+    args = leave_out(row, "step", "wording")
     try:
         run = fill(lever.make, args)
         wording = _wording(row.get("wording", {}))
@@ -312,12 +321,13 @@ def run(
     model: Model,
     decoding: Decoding,
     stages: dict[str, Cost] | None = None,
+    tell: Callable[[str, int], None] = lambda stage, replies: None,
 ) -> list[State]:
     """Run every case, given as (id, task), through the steps. A bad reply ends its own case, never the run.
 
     A case goes on as soon as it has its replies; whatever all cases ask for at a time goes out as one batch, so calls
-    of different steps share it. What each step took is added to `stages`, by its number and name. Raises BadPipeline
-    when a step asks for what the model cannot do.
+    of different steps share it. What each step took is added to `stages`, by its number and name; `tell` hears the
+    stage under way and how many replies there are so far. Raises BadPipeline when a step asks for what the model cannot do.
     """
     # Every step has a line of its own from the start: one that calls nothing took nothing, which is worth seeing.
     if stages is None:
@@ -325,6 +335,7 @@ def run(
     for place, one in enumerate(steps, 1):
         stages.setdefault(f"{place} {one.name}", Cost())
     cases = [_Case(State(case, task)) for case, task in tasks]
+    replies = 0
     # The longest pipeline sets the number of rounds, not the sum of them: cases do not wait for each other.
     while waiting := [case for case in cases if _asks(case, steps)]:
         batch: list[_Sent] = []
@@ -332,7 +343,9 @@ def run(
             batch += _sent(case, steps, decoding)
             case.replies = []
         before = model.cost
-        completions = _complete(batch, model)
+        completions = _complete(batch, model, lambda ended: tell(batch[0].stage, replies + ended))  # noqa: B023
+        replies += len(batch)
+        tell(batch[0].stage, replies)
         for sent, completion in zip(batch, completions, strict=True):
             sent.case.replies.append(completion)  # type: ignore[union-attr]
             sent.case.trace.append(_traced(sent, completion))
@@ -397,7 +410,7 @@ def _asks(case: _Case, steps: Sequence[Step]) -> bool:
     return False
 
 
-def _complete(batch: Sequence[_Sent], model: Model) -> list[Completion]:
+def _complete(batch: Sequence[_Sent], model: Model, heard: Callable[[int], None]) -> list[Completion]:
     """One batch for each adapter, replies to score apart from replies to write; in the order of the calls."""
     # Asked of the calls again and not of the steps alone: a call may change the decoding that its step was checked with.
     groups: dict[tuple[str | None, bool], list[int]] = {}
@@ -410,6 +423,7 @@ def _complete(batch: Sequence[_Sent], model: Model) -> list[Completion]:
     done: dict[int, Completion] = {}
     for (adapter, scores), places in groups.items():
         answering = model if adapter is None else model.with_adapter(adapter)
+        answering.heard = lambda ended, before=len(done): heard(before + ended)
         messages = [batch[i].call.messages for i in places]
         if scores:
             completions = answering.score(messages, [batch[i].call.reply for i in places])

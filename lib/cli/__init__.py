@@ -12,7 +12,7 @@ import click
 
 from lib.cli import loop, ruler, runs, study, train
 from lib.files import RULER, Exit, OneLine
-from lib.lab.show import visible
+from lib.show import visible
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

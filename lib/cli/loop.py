@@ -17,7 +17,6 @@ import click
 
 from lib.cli.options import (
     AS_JSON,
-    RUNS,
     SCHEDULER,
     SEALED_RUNS,
     WORKERS,
@@ -28,7 +27,7 @@ from lib.cli.options import (
     values,
 )
 from lib.files import Exit, writable
-from lib.lab.show import visible
+from lib.show import visible
 
 shown = partial(click.option, show_default=True)
 AT_ONCE = 4  # on a cluster, where nobody says
@@ -173,6 +172,7 @@ def _follow(work: Any) -> int:
 
     began, ran = time.time(), 0
     live = Live(work.folder, site.page_path(work.folder, "live"), "loop", work.settings.total)
+    work.tell = lambda what: live.show(len(sealed_folders(work.folder)), what)
     with live:
         for progress in work.run():
             if progress.record:
@@ -242,7 +242,7 @@ def log(runs: Path, steer_folder: Path | None, parameters: Any, as_json: bool) -
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--by", default="agent", show_default=True, help="Who proposes; stands in the record.")
-@RUNS
+@SEALED_RUNS
 @STEER
 @PARAMETERS
 def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, parameters: Any) -> int:
@@ -269,7 +269,7 @@ def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, paramete
 
 
 @click.command(name="next")
-@RUNS
+@SEALED_RUNS
 @STEER
 @PARAMETERS
 @click.option("--accept-measure", is_flag=True, help="Go on though measuring code changed since the last call.")

@@ -1,34 +1,44 @@
-"""What commands share: options, parameters as papermill spells them, the line about a run, the report."""
+"""What commands share: options, parameters as papermill spells them, the lines about a run, the report."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
+import sys
+import tempfile
+import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lib.files import runs_folder
-from lib.lab.show import visible
+from lib.show import visible
 
 if TYPE_CHECKING:
     from lib.runs.record import Record
 
+MINUTE = 60.0  # s between two lines where there is no terminal
 TEXTS = ("hypothesis", "of", "adapter", "model", "method", "request")  # parameters whose value is not read as YAML
 
 
 def folder_of(_: Any, __: Any, value: Path | None) -> Path:
     """The folder of runs."""
-    if value:
-        return value.resolve()
-    return runs_folder()
+    return value.resolve() if value else runs_folder()
 
 
 def _runs(must_exist: bool) -> Any:
     folder = click.Path(exists=must_exist, file_okay=False, path_type=Path)
     return click.option("--runs", type=folder, callback=folder_of, help="Folder of sealed runs (default: runs).")
+
+
+def must_exist(runs: Path) -> None:
+    """Refuse a folder that is not there, for the half of a command that only reads. Raises click.BadParameter."""
+    if not runs.is_dir():
+        raise click.BadParameter(f"Directory '{runs}' does not exist.", param_hint="'--runs'")
 
 
 RUNS = _runs(must_exist=False)
@@ -121,3 +131,31 @@ def _short(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+@contextlib.contextmanager
+def progress(every: float = MINUTE) -> Iterator[Path]:
+    """What the kernel says of its progress, through a file: a bar on a terminal, a line a minute elsewhere."""
+    done, terminal = threading.Event(), sys.stderr.isatty()
+    with tempfile.TemporaryDirectory(prefix="notch-") as temp:
+        path = Path(temp) / "progress"
+
+        def follow() -> None:
+            said = ""
+            while not done.wait(0.5 if terminal else every):
+                state = path.read_text(encoding="utf-8").rstrip() if path.exists() else ""
+                if state != said and terminal:
+                    click.echo(f"\r\x1b[K{state[: shutil.get_terminal_size().columns - 1]}", err=True, nl=False)
+                elif state != said:
+                    click.echo(state, err=True)
+                said = state
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield path
+        finally:
+            done.set()
+            thread.join()
+            if terminal:
+                click.echo("\r\x1b[K", err=True, nl=False)

@@ -27,9 +27,7 @@ def draft(tasks: Path, folder: Path, dollars: float | None, model: str) -> None:
     made = drafts.draft(tasks, folder, model, dollars or 0.0)
     click.echo(f"{folder}: {len(made.cases)} cases")
     for file, filling in made.rows.items():
-        by_claude = ""
-        if dollars:
-            by_claude = f", {filling.written} written now by {model}"
+        by_claude = f", {filling.written} written now by {model}" if dollars else ""
         click.echo(f"  {file}: {len(filling.empty)} to fill in{by_claude}")
     if dollars:
         click.echo(f"  ${paid(folder / drafts.STORE):.2f} paid for this draft so far")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lib.cli.options import AS_JSON, JUDGE, PARAMETERS, RUNS, SEALED_RUNS, YAML, line, say_report, values
+from lib.cli.options import AS_JSON, JUDGE, PARAMETERS, RUNS, SEALED_RUNS, YAML, line, progress, say_report, values
 from lib.files import ROOT, RULER, Exit, Tampered, locked
 
 
@@ -82,8 +83,11 @@ def run(
 ) -> None:
     """Run one experiment and seal it."""
     from lib.lab import execute
+    from lib.lab.base import PROGRESS
 
-    record = execute.run("10_experiment", values(parameters, as_yaml), name, runs)
+    with progress() as file:
+        carry = partial(execute.carry_out, environment={PROGRESS: str(file)})
+        record = execute.run("10_experiment", values(parameters, as_yaml), name, runs, carry=carry)
     click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record, runs))
 
 
@@ -120,7 +124,7 @@ def calibrate(judge: str, against: tuple[str, ...], parameters: Any, name: str, 
 @JUDGE
 @PARAMETERS
 @click.option("--name", default="", help="Slug of the run (default: rejudge-without-DIMENSION).")
-@RUNS
+@SEALED_RUNS
 def rejudge(run: tuple[str, ...], without: str, judge: str, parameters: Any, name: str, runs: Path) -> None:
     """Judge the stored answers of runs again without one dimension, beside a placebo with all five."""
     question = {"runs": list(run), "without": without.replace("-", "_"), "judge": judge}
@@ -199,14 +203,12 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
     try:
         Ruler.load(RULER)
     except Tampered as error:
-        faults += str(error).split("; ")
+        faults += str(error).split("; ")  # one error names every file
     if repair and runs.exists():
         with locked(runs / ".lock"):
             repaired = sync(runs)
     faults += [*verify_runs(runs), *store.verify(runs / store.NAME), *events.verify(runs)]
-    count = 0
-    if runs.exists():
-        count = len(sealed_folders(runs))
+    count = len(sealed_folders(runs)) if runs.exists() else 0
     if as_json:
         click.echo(json.dumps({"ok": not faults, "runs": count, "wrong": faults, "repaired": repaired}, indent=1))
         if faults:

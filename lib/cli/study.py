@@ -17,11 +17,12 @@ from lib.cli.options import (
     WORKERS,
     check_workers,
     line,
+    must_exist,
     say_report,
     values,
 )
 from lib.files import ROOT, Exit
-from lib.lab.show import visible
+from lib.show import visible
 
 if TYPE_CHECKING:
     from lib.runs.record import Record
@@ -129,6 +130,8 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
         raise BadParameters(
             "-p and --name go with --models or --base; a look at the sealed gate repeats a kept run as it is"
         )
+    if not run:  # a run that is named is looked for, and missed, below
+        must_exist(runs)
     for progress in studies.confirm(Ledger.read(runs), studies.Entry("confirm", confirm=True), run):
         click.echo(line(progress.record) if progress.record else progress.message)
     click.echo(f"{len(Ledger.read(runs).looks())} looks at the sealed gate so far")

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import json
-import sys
-import tempfile
-import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lib.cli.options import AS_JSON, PARAMETERS, RUNS, YAML, values
+from lib.cli.options import AS_JSON, PARAMETERS, RUNS, YAML, must_exist, progress, values
 from lib.files import ROOT, Exit
 
 if TYPE_CHECKING:
     from lib.runs.record import TrainingRecord
-
-MINUTE = 60.0  # s between two lines where there is no terminal
 
 
 @click.command()
@@ -51,6 +44,8 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
     )
     if (approve or reject) and not request or who and not (approve or reject):
         raise BadParameters("--approve and --reject go with --request ID, and --who with one of the two")
+    if listed and not steer:
+        must_exist(runs)
     steer, who = steer or requests.default_folder(runs), who or getpass.getuser()
     if listed:
         for one in requests.requests(steer):
@@ -106,9 +101,7 @@ def _train_request(steer: Path, request: str, name: str, runs: Path) -> Training
             f"request {one.id} is {one.state}; only an approved one is trained (--approve, by a person)"
         )
     # Without a hash the pairs are made, guarded and paid for by the training itself, as the request says.
-    now = ""
-    if one.data:
-        now = one.training(runs).check().data_hash
+    now = one.training(runs).check().data_hash if one.data else ""
     if now != one.data:
         raise BadParameters(
             f"request {one.id}: its data is {now[:12]} now, {one.data[:12]} was approved; open a new request"
@@ -125,7 +118,7 @@ def _train_request(steer: Path, request: str, name: str, runs: Path) -> Training
 
 def _train(parameters: dict[str, Any], name: str, runs: Path) -> TrainingRecord:
     from lib.lab import execute
-    from lib.lab.training import PROGRESS
+    from lib.lab.base import PROGRESS
 
     with progress() as file:
         carry = partial(execute.carry_out, environment={PROGRESS: str(file)})
@@ -144,27 +137,3 @@ def summary(record: TrainingRecord, runs: Path) -> str:
     where = "" if runs.resolve() == (ROOT / "runs").resolve() else f" --runs {runs}"
     use = f'notch run -p lever adapter -p adapter {record.id} -p model {record.model} -p hypothesis "..."{where}'
     return f"{record.id}: {done}\nmeasure it: {use}"
-
-
-@contextlib.contextmanager
-def progress(every: float = MINUTE) -> Iterator[Path]:
-    """What the kernel says of its progress, through a file: a bar on a terminal, a line a minute elsewhere."""
-    done, terminal = threading.Event(), sys.stderr.isatty()
-    with tempfile.TemporaryDirectory(prefix="notch-") as temp:
-        path = Path(temp) / "progress"
-
-        def follow() -> None:
-            while not done.wait(0.5 if terminal else every):
-                if path.exists():
-                    state = path.read_text(encoding="utf-8")
-                    click.echo(f"\r{state}" if terminal else state.rstrip(), err=True, nl=not terminal)
-
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
-        try:
-            yield path
-        finally:
-            done.set()
-            thread.join()
-            if terminal:
-                click.echo("\r\x1b[K", err=True, nl=False)

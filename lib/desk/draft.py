@@ -74,6 +74,7 @@ def read_list(path: Path) -> list[tuple[str, ListedTask]]:
 
 
 def _listed(where: str, line: str, as_json: bool) -> ListedTask:
+    """One line of the list as a task. Raises BadRuler."""
     if not as_json:
         fields = [" ".join(field.split()) for field in line.split("\t")]
         if len(fields) not in (1, 3):
@@ -269,6 +270,7 @@ class Author:
         return lines
 
     def _ask(self, file: str, case: str, seen: Row) -> Ask:
+        """The call for one row, named by all that it says: another wording is another call."""
         counts = {"questions": self.protocol.questions, "fewest": FEWEST, "most": MOST, "phrasings": PHRASINGS}
         system, text = SYSTEM[file].format(**counts), f"<data>\n{data(seen)}\n</data>"
 
@@ -293,24 +295,24 @@ class Author:
         return self._unknowns(written)
 
     def _gold(self, written: GoldReply) -> Row | Fault:
+        """A reply as a gold row, or what is wrong with it: gold passes the gate that answers pass."""
         rules = self.protocol
         answer = spec_gate(written.title, written.questions, rules.questions, rules.generic_titles)
         if isinstance(answer, NoAnswer):
             return Fault(answer.reason)
         if written.critical > rules.questions:
             return Fault(f"critical is {written.critical}: expected 1 to {rules.questions}")
-        critical = answer.questions[written.critical - 1]
+        critical = answer.questions[written.critical - 1]  # asked for by a number from 1, as a reader counts
         return {"title": answer.title, "questions": answer.questions, "critical": critical, "why": written.why}
 
     def _unknowns(self, written: UnknownsReply) -> Row | Fault:
+        """A reply as a row of unknowns; each question of gold must stand behind one of them."""
         numbers = sorted(unknown.gold for unknown in written.unknowns if unknown.gold)
         if numbers != list(range(1, self.protocol.questions + 1)):
             return Fault("the reference questions do not stand among the unknowns once each")
         unknowns = []
         for unknown in written.unknowns:
-            place = None
-            if unknown.gold:
-                place = unknown.gold - 1
+            place = unknown.gold - 1 if unknown.gold else None
             unknowns.append(asdict(UnknownRow(unknown.name, unknown.weight, tuple(unknown.asked), place)))
         return {"unknowns": unknowns}
 

@@ -7,7 +7,6 @@ Writes nothing, asks no paid judge, and never offers a case of the sealed gate. 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -18,8 +17,6 @@ from lib.agent.pipeline import run as run_pipeline
 from lib.files import RULER
 from lib.forms import read_yaml
 from lib.lab.experiment import BadParameters, Experiment, answer_of, case_row, side_by_side
-from lib.lab.offline import OfflineJudge
-from lib.lab.show import Markdown, cell, grid, plural
 from lib.measure.answer import Answer, NoAnswer, normalised
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.ruler import Case, Ruler
@@ -27,6 +24,8 @@ from lib.measure.score import case_quality
 from lib.models import load
 from lib.models.model import Decoding
 from lib.runs.ledger import Ledger
+from lib.runs.offline import OfflineJudge
+from lib.show import Markdown, cell, fenced, grid, plural
 
 SHOWN = ("dev", "full")  # gates whose texts a person may read; the sealed gate is not among them
 BUILT_IN = ("smollm2", "toy")
@@ -78,7 +77,7 @@ def find(task: str) -> Case | None:
     return next((c for c in cases() if normalised(c.task) == normalised(task)), None)
 
 
-_loaded = lru_cache(maxsize=2)(load.load)
+_loaded = lru_cache(maxsize=3)(load.load)
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,10 @@ class Choice:
     adapter: str = ""
     decoding: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+
+    def of(self, task: str) -> Tried:
+        """The same for another task."""
+        return replace(self, task=task).attempt()
 
     def attempt(self) -> Tried:
         """Answer the one task. Raises what the check of an experiment raises (BadPipeline, NoModel, Leak, ...)."""
@@ -182,13 +185,6 @@ def _call(number: int, call: dict[str, Any]) -> str:
     asked = "\n\n".join(f"{m['role']}:\n{m['content']}" for m in call["messages"])
     prompt, written = call["tokens"]
     return (
-        f"Call {number}, {prompt} tokens read, {written} written, ended by {call['finish_reason']}:\n\n{_fenced(asked)}\n\n"
-        f"reply:\n\n{_fenced(call['text'])}"
+        f"Call {number}, {prompt} tokens read, {written} written, ended by {call['finish_reason']}:\n\n{fenced(asked)}\n\n"
+        f"reply:\n\n{fenced(call['text'])}"
     )
-
-
-def _fenced(text: str) -> str:
-    """Text as a block that it cannot break out of, whatever it holds."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"

@@ -1,6 +1,6 @@
 """The explore page's menus: pick a task, build a pipeline, choose a model, read what comes out.
 
-The one owner of `ipywidgets`. Knows menus and where the answer is shown; everything that a menu offers and all that
+Knows menus and where the answer is shown; everything that a menu offers and all that
 happens on "Answer" lives in `lib.desk.explore`. Writes nothing.
 """
 

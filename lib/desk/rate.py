@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 from lib.desk.panel import shown
 from lib.files import RULER, runs_folder, sha256
-from lib.lab.show import Markdown, bullets, plural
 from lib.log import Log, now
 from lib.measure.answer import Answer
 from lib.measure.checks.agreement import ENOUGH, Pair, Rating, agreement, standing
@@ -28,6 +27,7 @@ from lib.measure.ruler import Case, Gold, Ruler
 from lib.runs.ledger import Ledger
 from lib.runs.record import CaseRow, Record
 from lib.runs.verify import RATABLE, RATED, RATINGS, item_of
+from lib.show import Markdown, bullets, plural
 
 Side = Literal["A", "B"]
 SIDES: tuple[Side, ...] = ("A", "B")
@@ -178,6 +178,7 @@ class Session:
         return True
 
     def _save(self, item: Item) -> None:
+        """Put a whole rating on disk, its marks sorted by side."""
         by_side = {side: dict(zip(DIMENSIONS, self.marks[place::2], strict=True)) for place, side in enumerate(SIDES)}
         [candidate] = set(SIDES) - {item.gold}
         rating = Rating(
@@ -270,6 +271,7 @@ class Panel:
     # --- what is done
 
     def start(self) -> None:
+        """Show the first item; its time runs from here."""
         self.started = True
         self.session.start()
         self.draw()
@@ -283,9 +285,11 @@ class Panel:
         self.keys.focus()
 
     def agree(self) -> None:
+        """Show how far the judges agree, because somebody asked."""
         self.out.outputs = shown(self.session.agreement.text)
 
     def _typed(self, change: Any) -> None:
+        """Take the letters that came since the last look."""
         before, self.read = self.read, change["new"]
         added = self.read  # what was pasted over the text counts as typed
         if self.read.startswith(before):
@@ -300,6 +304,7 @@ class Panel:
     # --- what is shown
 
     def draw(self) -> None:
+        """Show the item, what is due of it and how many are left."""
         session = self.session
         item, asked = session.item, session.asked
         showing = self.started and item is not None

@@ -6,7 +6,6 @@ page, and the page reads the same when no loop runs. The logic needs no browser;
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,15 +17,15 @@ from pydantic import BaseModel
 
 from lib.desk.panel import shown
 from lib.files import Tampered, runs_folder
-from lib.lab.show import Markdown, bullets, cell, plural, table
 from lib.loop import next_run as state
 from lib.loop import steering as steer
 from lib.loop import training_requests as requests
 from lib.loop.events import Event, Events
 from lib.loop.loop import REQUESTS
-from lib.report import figures, levers, tables
+from lib.report import figures, levers, live, tables
 from lib.report.drawing import Picture
 from lib.runs.ledger import Ledger
+from lib.show import Markdown, bullets, cell, plural, table
 
 SHOWN = 12  # events in the list
 LETTERS = 160  # of a text of others in a list
@@ -38,27 +37,6 @@ BOXES = {
     steer.BUDGET: ("budget", "dollars: 5"),
 }
 SWITCHES = {steer.PAUSE: "pause", steer.STOP: "stop after this run"}
-
-
-class Live(BaseModel):
-    """What a loop says of itself in live.json."""
-
-    pid: int
-    phase: str
-    since: str
-    slug: str = ""
-    of: int = 0  # runs after which it ends
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process that wrote it is still there."""
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass  # another user's process is a process
-        return True
 
 
 class Wanted(BaseModel):
@@ -97,14 +75,14 @@ class Desk:
 
     @property
     def now(self) -> Markdown:
-        """What the loop is doing, in a few lines."""
+        """What runs now, as the live page says it, and how the climb stands, in a few lines."""
         try:
             ledger, events = self.ledger, Events(self.runs)
         except Tampered as error:
             return Markdown(f"**Something was changed that must not be:** {error}")
         era = tables.latest(ledger)
         champion, look, end = ledger.champion(era), ledger.confirmed(era), events.last("stopped", "tampered")
-        lines = [f"**{doing(self.steer)}** Sealed: {plural(len(ledger.records), 'run')}."]
+        lines = [f"**{cell(live.standing(self.runs))}** Sealed: {plural(len(ledger.records), 'run')}."]
         if champion:
             lines.append(
                 f"Champion: {champion.id} at {champion.scored.quality:.3f}; attempts since: {state.runs_since_keep(ledger, era)}."
@@ -121,6 +99,12 @@ class Desk:
     def chart(self) -> Picture:
         """The running-best chart."""
         return figures.climb(self.ledger)
+
+    @property
+    def runs_so_far(self) -> Markdown:
+        """The last runs, as the live page lists them."""
+        f = live.last(self.ledger)
+        return table(f.assign(hypothesis=f.hypothesis.map(cell)))
 
     @property
     def queue(self) -> Markdown:
@@ -172,20 +156,6 @@ class Desk:
         return panel.box
 
 
-def doing(folder: Path) -> str:
-    """What live.json says, and whether the process behind it is still there."""
-    try:
-        live = Live.model_validate_json((folder / steer.LIVE).read_bytes())
-    except (OSError, ValueError):
-        return "No loop has run here yet."
-    if live.phase == "stopped":
-        return "No loop is running."
-    if not live.alive:
-        return f"The loop that was at {live.phase!r} since {live.since} is gone; call it again to go on."
-    what = f"{live.phase!r} {live.slug}".strip()
-    return f"The loop is at {what} since {live.since}, on its way to {live.of} runs."
-
-
 def _waiting(path: Path) -> dict[str, str]:
     """A row of the queue; a file that is no proposal stays in its place, for whoever wrote it to see."""
     try:
@@ -215,7 +185,9 @@ class Panel:
         import ipywidgets as w
 
         self.desk = desk
-        self.parts = {name: w.Output() for name in ("now", "chart", "requests", "queue", "lessons", "events")}
+        self.parts = {
+            name: w.Output() for name in ("now", "chart", "runs_so_far", "requests", "queue", "lessons", "events")
+        }
         self.before: dict[str, Markdown | Picture] = {}  # what each part shows now
         look = w.Button(description="look again")
         look.on_click(lambda _: self.refresh())
@@ -223,7 +195,7 @@ class Panel:
         switches = [self._switch(name, label, name in steering.texts) for name, label in SWITCHES.items()]
         boxes = [self._box(name, steering.texts.get(name, "").strip(), *texts) for name, texts in BOXES.items()]
         lists = []
-        for name, title in (("requests", "Trainings asked for"), ("queue", "Queue"), ("lessons", "Lessons"),
+        for name, title in (("requests", "Trainings asked for"), ("runs_so_far", "The last runs"), ("queue", "Queue"), ("lessons", "Lessons"),
                             ("events", "Events")):  # fmt: skip
             lists += [w.HTML(f"<b>{title}</b>"), self.parts[name]]
         lists.insert(1, self._approvals())

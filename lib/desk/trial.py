@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lib.agent import prompt
 from lib.claude.prices import PRICED, dollars
-from lib.files import OneLine, without_paths
+from lib.files import OneLine, leave_out, without_paths
 from lib.lab.base import BadParameters, judge_named
 from lib.lab.calibration import TYPICAL
 from lib.lab.experiment import Experiment
@@ -29,6 +29,7 @@ from lib.models import load, mlx
 from lib.models.model import Decoding, Model
 from lib.runs.provenance import code_state, machine
 from lib.runs.record import Record
+from lib.show import words
 from lib.train import recipe as recipes
 
 RUNS = 70  # of the study whose length is worked out: as many as the published one has
@@ -60,7 +61,7 @@ def trial(name: str, steps: int = STEPS) -> Iterator[Figure]:
     trained = Training(hypothesis="Does it learn?", model=name) if load.capabilities(name).adapters else None
     full = len(experiment.ruler.gate("full"))
     yield Figure("machine", _machine())
-    yield Figure("versions", ", ".join(f"{k} {v}" for k, v in machine().items() if k not in ("platform", "processor")))
+    yield Figure("versions", words(leave_out(machine(), "platform", "processor")))
     yield Figure("code", code_state()["sha256"][:12])
     yield Figure("model", f"{without_paths(name, name)}, content {load.identity(name)}")
     yield from _loaded(name)

@@ -5,6 +5,7 @@ Knows parameters, keys, records and the clock. Does not know what is done with t
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import dataclass, fields
@@ -14,17 +15,17 @@ from typing import Any
 
 from typing_extensions import Self
 
-from lib.files import RULER, Exit, OneLine, runs_folder
+from lib.files import RULER, Exit, OneLine, runs_folder, write_atomic
 from lib.forms import Text, form
-from lib.lab.offline import OfflineJudge
-from lib.lab.show import Markdown, cell
 from lib.log import now
 from lib.measure.judge import Judge
 from lib.measure.ruler import Ruler
 from lib.models import load
 from lib.runs.ledger import Ledger, NoRun
+from lib.runs.offline import OfflineJudge
 from lib.runs.provenance import code_state, machine, run_key
 from lib.runs.record import Decision, Json, Record, Result, record_of
+from lib.show import Markdown, bar, cell
 
 DECLARED = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline", "model", "adapter", "decoding", "judge",
          "gate", "seed", "batch", "judging", "of", "useful")  # of a record, as the parameters say it  # fmt: skip
@@ -90,6 +91,36 @@ class Clock:
     def times(self) -> Json:
         """The same for a record."""
         return {"started": self.started, "seconds": round(self.seconds, 3)}
+
+
+PROGRESS = "NOTCH_PROGRESS"  # file that a kernel writes its progress to, for whoever waits in a terminal
+OFTEN = 0.5  # s between two lines about one stage
+
+
+class Telling:
+    """How far a run is, as a line in a file for whoever waits in a terminal; nothing where nobody does.
+
+    The cases of a batch go side by side, so of many calls a case a part of the calls counts as that part of the cases.
+    """
+
+    def __init__(self, cases: int, calls: float) -> None:
+        self.path, self.cases, self.calls = os.environ.get(PROGRESS), cases, max(1.0, cases * calls)
+        self._began, self._next, self._stage = time.monotonic(), 0.0, ""
+
+    def say(self, text: str) -> None:
+        if self.path:
+            write_atomic(Path(self.path), text)
+
+    def __call__(self, stage: str, replies: float) -> None:
+        """So many replies of all stages are there. With the first call time begins."""
+        now, share = time.monotonic(), min(1.0, replies / self.calls)
+        if not self._stage:
+            self._began = now
+        if stage == self._stage and now < self._next:
+            return
+        self._stage, self._next = stage, now + OFTEN
+        left = (now - self._began) * (1 / share - 1) if share else None
+        self.say(bar(stage, int(share * self.cases), self.cases, "cases", left))
 
 
 NOTHING: Json = {}
@@ -165,7 +196,9 @@ class Runnable:
     def check(self) -> Self:
         """Refuse what cannot run or must not. Raises BadParameters."""
         if not self.hypothesis.strip():
-            raise BadParameters("hypothesis is empty: say what you expect and why before you look")
+            raise BadParameters(
+                'hypothesis is empty: say what you expect and why before you look (-p hypothesis "...")'
+            )
         return self
 
     def record(self, **findings: Any) -> Record:

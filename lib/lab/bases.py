@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lib.files import canonical
+from lib.files import canonical, leave_out
 from lib.lab import execute
 from lib.lab.base import BadParameters
 from lib.lab.experiment import Experiment
 from lib.lab.models import sealed, split
 from lib.runs.ledger import Ledger
 from lib.runs.record import Json, Record
+from lib.show import words
 
 FREE = ("pipeline", "decoding", "judge", "batch", "judging", "seed", "useful")  # what the caller may set, for all alike
 WHY = "In the same harness, decoded the same way, {model} shows what the model alone changes."
@@ -68,17 +69,16 @@ def harnesses(ledger: Ledger, fingerprint: str, plain: Json) -> dict[str, Json]:
         taken = {name for name, _ in by_setup.values()}
         if label in taken:
             label = f"{label} ({attempt['run']})"
+        # Stock, champion and an anchor may be one and the same: it runs once, by the first of its names.
         by_setup.setdefault(canonical(same), (label, same))
     return dict(by_setup.values())
 
 
 def _steps(record: Record) -> str:
     """A pipeline as the names of its steps, with its decoding where that is not greedy."""
-    drawn = ", ".join(f"{k} {v}" for k, v in record.decoding.items() if k != "grammar")
+    drawn = words(leave_out(record.decoding, "grammar"))
     steps = " ".join(str(s["step"]) for s in record.pipeline)
-    if drawn:
-        return f"{steps}, {drawn}"
-    return steps
+    return f"{steps}, {drawn}" if drawn else steps
 
 
 def _harness(parameters: Json) -> Json:
@@ -88,7 +88,7 @@ def _harness(parameters: Json) -> Json:
         raise BadParameters(
             f"{fixed[0]!r} cannot be set in a comparison of models; it takes hypothesis, {', '.join(FREE)}"
         )
-    return {k: v for k, v in parameters.items() if k != "hypothesis"}
+    return leave_out(parameters, "hypothesis")
 
 
 def _anchor(candidate: str, harness: Json, label: str) -> tuple[str, Json]:
@@ -99,6 +99,7 @@ def _anchor(candidate: str, harness: Json, label: str) -> tuple[str, Json]:
 
 
 def _run(folder: Path, wanted: dict[str, list[tuple[str, Json]]], hypothesis: str | None, name: str) -> Iterator[Made]:
+    """Run what is not sealed yet of a comparison, then the comparison itself, each named as it ends."""
     # Everything is refused before anything runs: weights that the last candidate lacks cost nothing.
     accepted = {}
     for label, anchors in wanted.items():

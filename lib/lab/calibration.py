@@ -16,7 +16,7 @@ from pydantic import Field
 
 from lib.agent.prompt import BadReply, ask, parse_set
 from lib.claude.prices import BudgetSpent, dollars
-from lib.files import RULER
+from lib.files import RULER, attributes
 from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named, sealed_run
 from lib.lab.experiment import Experiment
@@ -25,7 +25,7 @@ from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.checks import noise
 from lib.measure.checks.damage import texts
 from lib.measure.judge import Judge
-from lib.measure.ruler import Case
+from lib.measure.ruler import Case, Ruler
 from lib.models.model import quoting
 from lib.models.stored import PREFIX, read
 from lib.runs.ledger import Ledger
@@ -98,7 +98,8 @@ class Calibration(Runnable):
 
     def experiment(self, repeat: int, judging: Json | None = None, greedy: bool = False) -> Experiment:
         """The pipeline of this calibration with the seed of one repeat, or greedy whatever its decoding says."""
-        same = {k: getattr(self, k) for k in ("pipeline", "model", "adapter", "judge", "batch", "gate", "of")}
+        same = attributes(self, ("pipeline", "model", "adapter", "judge", "batch", "gate", "of"))
+        # Greedy in how it draws and in nothing else: a shorter reply would be another measurement.
         plain = {k: v for k, v in self.decoding.items() if k == "max_tokens"}
         return Experiment(
             hypothesis=self.hypothesis, lever="decoding", decoding=plain if greedy else self.decoding,
@@ -124,9 +125,7 @@ class Calibration(Runnable):
     def cases(self) -> tuple[Case, ...]:
         """The cases whose gold is damaged."""
         gate = self.base.ruler.gate(self.gate)
-        if self.damaged:
-            return gate[: self.damaged]
-        return gate
+        return gate[: self.damaged] if self.damaged else gate
 
     @property
     def judgments(self) -> int:
@@ -172,22 +171,16 @@ class Calibration(Runnable):
             cost["generation_tokens"] += run.record.cost.generation_tokens
             if greedy and run.record.sampled:
                 break  # this pipeline has no greedy answers
-            part = "greedy"
-            if run.record.sampled:
-                part = "fresh"
+            part = "fresh" if run.record.sampled else "greedy"
             for r in run.cases:
                 rows.append(calibrate.row_of(part, r.case, r.outcome, repeat=repeat, answer=r["answer"]))
         return rows, cost
 
     def _answers(self, rows: Sequence[calibrate.Row]) -> list[tuple[Case, Answer]]:
-        case = {c.id: c for c in self.base.ruler.gate(self.gate)}
         # Greedy ones where there are any: their repeats cost no second call, the store knows them already.
-        part = "fresh"
-        if any(r["part"] == "greedy" for r in rows):
-            part = "greedy"
-        first = [r for r in rows if r["part"] == part and r["repeat"] == 0 and r["answer"]]
-        answers = [(case[r["case"]], CaseRow.read(r).answer) for r in first]
-        return [(one, answer) for one, answer in answers if answer is not None]
+        part = "greedy" if any(r["part"] == "greedy" for r in rows) else "fresh"
+        first = (CaseRow.read(r) for r in rows if r["part"] == part and r["repeat"] == 0)
+        return [(self.base.ruler.by_id[r.case], r.answer) for r in first if r.answer is not None]
 
     def _others(self) -> dict[str, list[Answer | NoAnswer]]:
         """An answer a case of the gate from every frontier that the ruler stores answers of, and from the toy."""
@@ -206,7 +199,7 @@ class Calibration(Runnable):
         return spec_gate(draft.title, draft.questions, protocol.questions, protocol.generic_titles)
 
     def _stored(self) -> list[tuple[Case, Answer]]:
-        return stored(self.ledger, self.of, self.base.ruler.cases)
+        return stored(self.ledger, self.of, self.base.ruler)
 
     # --- what the notebook shows
 
@@ -217,9 +210,7 @@ class Calibration(Runnable):
         return f"{self.judgments} judgments at most{cost}. {self.ledger.sees(self.fingerprint)}"
 
     def _repr_markdown_(self) -> str:
-        source = "the first of these (a greedy one, where there is one)"
-        if self.of:
-            source = f"run {self.of}"
+        source = f"run {self.of}" if self.of else "the first of these (a greedy one, where there is one)"
         return (
             f"Judge **{self.judge}**, gate **{self.gate}**. Gold of {len(self.cases)} cases is damaged, reworded and "
             f"attacked; the controls are judged on the whole gate. **{self.model}** answers the gate {self.repeats} "
@@ -266,17 +257,16 @@ def price(what: Runnable, judgments: int) -> str:
     return f", {calls} calls each: about ${about:.2f} at list prices, never more than ${cap:.2f}"
 
 
-def stored(ledger: Ledger, run: str, cases: Sequence[Case]) -> list[tuple[Case, Answer]]:
+def stored(ledger: Ledger, run: str, ruler: Ruler) -> list[tuple[Case, Answer]]:
     """A run's stored answers with their cases. Raises BadParameters on a run of the sealed gate or another ruler."""
     record = sealed_run(ledger, run)
     if record.kind != "experiment" or record.gate == "confirm" or not record.scores:
         raise BadParameters(f"{record.id} is no experiment with stored answers on an open gate")
-    case_by_id = {c.id: c for c in cases}
     pairs = []
     for row in ledger.cases(record.id):
         if row.answer is None:
             continue
-        case = case_by_id.get(row.case)
+        case = ruler.by_id.get(row.case)
         if case is None or case.task != row.task:
             raise BadParameters(f"{record.id} has case {row.case!r}, which this ruler does not have")
         pairs.append((case, row.answer))
@@ -285,7 +275,7 @@ def stored(ledger: Ledger, run: str, cases: Sequence[Case]) -> list[tuple[Case, 
 
 def _judgments(ledger: Ledger, fingerprint: str, rows: Sequence[calibrate.Row]) -> list[Json]:
     """Stored judgments of every open run of this ruler and judge, and of the answers made here."""
-    runs = [r for r in ledger.records if r.fingerprint == fingerprint and r.kind == "experiment" and r.scores]
+    runs = [r for r in ledger.experiments(fingerprint) if r.scores]
     judgments = [row["judgment"] for r in runs for row in ledger.cases(r.id) if row.judgment]
     part = next((p for p in ("fresh", "greedy") if any(r["part"] == p for r in rows)), "")
     return judgments + [r["judgment"] for r in rows if r["part"] == part and r["judgment"]]

@@ -20,6 +20,7 @@ from lib.files import (
     OneLine,
     Tampered,
     canonical,
+    leave_out,
     locked,
     runs_folder,
     sha256,
@@ -35,7 +36,6 @@ from lib.lab.experiment import LOOK, Experiment
 from lib.lab.kernel import Fault
 from lib.lab.models import Models
 from lib.lab.rejudge import Rejudge
-from lib.lab.show import folder_name
 from lib.lab.training import Training
 from lib.runs import pending, rescore
 from lib.runs.ledger import Ledger
@@ -43,8 +43,9 @@ from lib.runs.record import MIME, BadRecord, CaseRow, Decision, Json, Record, qu
 from lib.runs.seal import seal, sync
 from lib.runs.secrets import held, is_secret
 from lib.runs.verify import recomputed
+from lib.show import folder_name
 
-CONFIRM = "12_confirm"
+EXPERIMENT, CONFIRM = "10_experiment", "12_confirm"
 # Another model judged than was asked, or the measure was touched: nothing of such a run counts.
 INVALID = (WrongModel.__name__, Tampered.__name__)
 DECIDED = ("experiment", "confirm")  # kinds that the keep rule applies to
@@ -121,6 +122,8 @@ def accept(name: str, parameters: Json, folder: Path | None = None) -> Runnable:
     """
     # The same object that the notebook will make: what it would refuse is refused before a kernel costs anything.
     values = {**known(name, parameters), **parameters}
+    if name == EXPERIMENT:  # the template's own hypothesis is for a first look by hand
+        values["hypothesis"] = parameters.get("hypothesis", "")
     return MAKERS[TEMPLATES[name]](**values, kind=TEMPLATES[name], folder=folder).check()
 
 
@@ -203,6 +206,7 @@ def concluded(
     runnable: Runnable, notebook: Json, error: Fault | None, files: dict[str, bytes] | None = None
 ) -> Executed:
     """A notebook as it came out of a kernel, with the result that it holds."""
+    # Both are asked: papermill reports success of a notebook whose kernel was killed.
     error = error or kernel.fault(notebook)
     if error:
         return Executed(runnable, notebook, error)
@@ -223,9 +227,7 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
     record = done.record
     if error or record is None:
         # No error and no record either is a notebook that stopped without saying why.
-        status = "crashed"
-        if error and error.name in INVALID:
-            status = "invalid"
+        status = "invalid" if error and error.name in INVALID else "crashed"
         reason = without_paths(str(error or ""), model)
         record = runnable.record(status=status, error=reason, decision=Decision(status, status))
         rows = []
@@ -317,6 +319,12 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         if wrong:
             raise BadParameters(f"{path}: {wrong}; execute it with papermill first, or use `notch run`")
         record, rows = _result(notebook)
+        injected = "\n".join("".join(cell["source"]) for cell in tagged(notebook, "injected-parameters"))
+        names = {
+            n.id for n in ast.walk(ast.parse(injected)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
+        known(next(name for name, kind in TEMPLATES.items() if kind == record.kind), dict.fromkeys(names))
+        # notch writes every field. A missing one would be read as its default, and stand for something measured.
         missing = sorted(Record.model_fields.keys() - record.model_fields_set)
         if missing:
             raise BadParameters(f"{path}: its record has no {missing[0]!r}")
@@ -324,7 +332,7 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         parameters = {f.name: values[f.name] for f in fields(maker) if f.name in values}
         experiment = maker(**parameters, folder=folder or runs_folder()).check()
         unsound = recomputed(record, rows)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
         if isinstance(error, BadParameters):
             raise
         raise BadParameters(f"{path}: not an executed notebook ({type(error).__name__}: {error})") from error
@@ -336,6 +344,9 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         raise BadParameters(f"{path}: {forged[0]}; not sealed")
     if experiment.fingerprint != record.fingerprint:
         raise BadParameters(f"{path}: made with another ruler or judge ({record.fingerprint[:12]}), not sealed here")
+    for other in experiment.ledger.records:
+        if (other.key, other.started) == (experiment.key, record.started):
+            raise BadParameters(f"{path}: sealed already as {other.id}")
     prepare(experiment.runs_folder)
     return adopt(Executed(experiment, notebook, None, record, rows), slug or path.stem)
 
@@ -358,7 +369,7 @@ def tidy(notebook: Json, cases: bytes, model: str = "") -> str:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if MIME in data:
-                record = {k: v for k, v in data[MIME]["record"].items() if k not in ("cost", "started", "seconds")}
+                record = leave_out(data[MIME]["record"], "cost", "started", "seconds")
                 data[MIME] |= {"record": record, "cases": f"cases.jsonl sha256 {sha256(cases)}"}
             if output["output_type"] == "stream":
                 output.pop("metadata", None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -22,12 +23,12 @@ from lib.agent.pipeline import BadPipeline, State, Step, require
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.prompt import PATTERNS
 from lib.agent.steps import build
-from lib.files import RULER, Tampered
+from lib.files import RULER, Tampered, attributes
 from lib.forms import Number, form
-from lib.lab.base import BadParameters, Clock, Finding, Runnable
-from lib.lab.show import Markdown, cell, grid, interval, number
+from lib.lab.base import BadParameters, Clock, Finding, Runnable, Telling
 from lib.measure.answer import Answer, NoAnswer, spec_gate
-from lib.measure.judge import DIMENSIONS, Unscored
+from lib.measure.checks.damage import as_gold
+from lib.measure.judge import DIMENSIONS, DIMS, Unscored
 from lib.measure.leak import copies, leaked, leaks
 from lib.measure.ruler import GATES, Case, Ruler
 from lib.measure.score import Outcome, Scores, score, usefulness
@@ -37,6 +38,7 @@ from lib.models.model import Cost, Decoding, Model
 from lib.runs import pending
 from lib.runs.provenance import code_state
 from lib.runs.record import CaseRow, Decision, Findings, Json, Record, RunCost, Usefulness, qualities, setup_of
+from lib.show import Markdown, cell, fenced, grid, interval, number, words
 
 LEVERS = (
     "baseline", "prompting", "schema", "decoding", "retrieval", "multi-call", "self-critique",
@@ -95,6 +97,7 @@ class Experiment(Runnable):
 
     @property
     def adapters(self) -> tuple[str, ...]:
+        """The run's own and those that a step names."""
         return (self.adapter, *self.borrowed)
 
     @property
@@ -104,6 +107,7 @@ class Experiment(Runnable):
 
     @property
     def slug(self) -> str:
+        """Lever and steps, so that a folder says what ran in it."""
         if self.kind == "experiment":
             return f"{self.lever}-{'-'.join(s.name for s in self.steps)}"
         return self.kind
@@ -157,7 +161,7 @@ class Experiment(Runnable):
 
     def _looks_at(self) -> None:
         """The sealed gate is for a kept run, as it is."""
-        kept = next((r for r in reversed(self.ledger.records) if r.named(self.of)), None)
+        kept = self.ledger.newest(lambda r: r.named(self.of))
         if kept is None or kept.kind != "experiment" or kept.status != "kept":
             raise BadParameters(f"gate 'confirm' is sealed and of is {self.of!r:.60}: expected a kept run of this folder; "
                                 "`notch confirm RUN` looks at it and counts the look")  # fmt: skip
@@ -170,8 +174,8 @@ class Experiment(Runnable):
 
     def leak_guard(self, unseen: Sequence[str] = GATES) -> LeakGuard:
         """Against all gold, and the tasks of the gates that are `unseen`."""
-        golds = (q for c in self.ruler.cases if c.gold for q in c.gold.questions)
-        return _guard_of(tuple(c.task for c in self.ruler.cases if c.gate in unseen), tuple(golds))
+        _, golds = self.ruler.held_out
+        return _guard_of(tuple(c.task for c in self.ruler.cases if c.gate in unseen), golds)
 
     def guard(self) -> None:
         """Raise Leak where a text that the model can see repeats the ruler."""
@@ -207,23 +211,24 @@ class Experiment(Runnable):
                 "gate 'confirm' is sealed: `notch confirm RUN` looks at it, seals what it sees and counts it"
             )
         waiting = pending.read(self.runs_folder, self.key)
-        if waiting:
-            return self._finished(*waiting)
-        return self._begun()
+        return self._finished(*waiting) if waiting else self._begun()
 
     def _begun(self) -> Run:
         """All cases answered and judged."""
         clock = Clock()
+        cases = self.ruler.gate(self.gate)
+        tell = Telling(len(cases), sum(step.calls for step in self.steps))
+        tell.say(f"loading {self.model}")
         model = load.load(self.model, self.adapter, self.folder)
         loaded = clock.seconds
-        cases = self.ruler.gate(self.gate)
         # One judge serves every `run()` of this object, so what this one cost is a difference.
         before = self._paid()
         stages: dict[str, Cost] = {}
         later = bool(os.environ.get(UNJUDGED))
         judge = _Later() if later else self.the_judge
-        states, answers, judging = self._answer_all(model, cases, judge, stages)
+        states, answers, judging = self._answer_all(model, cases, judge, stages, tell)
         answered = clock.seconds
+        tell.say(f"judging {len(cases)} answers")
         outcomes = _judge(judge, cases, answers, judging)
         blend = self.ruler.protocol.blend
         rows = [case_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
@@ -231,8 +236,8 @@ class Experiment(Runnable):
             rows = self._with_usefulness(rows)
         cost = _rounded(vars(model.cost)) | _rounded(_speeds(model.cost))
         # Judging counts beyond the answering, which it may overlap.
-        spans = {"load": loaded, "answer": answered - loaded, "judge": clock.seconds - answered}
-        cost |= _rounded({f"{name}_seconds": span for name, span in spans.items()}) | self._bill(before)
+        spans = {"load_seconds": loaded, "answer_seconds": answered - loaded, "judge_seconds": clock.seconds - answered}
+        cost |= _rounded(spans) | self._bill(before)
         identity = {"model": model.identity, "judge": self.the_judge.identity}
         if self.borrowed:
             identity["adapters"] = {a: model.with_adapter(a).identity["adapter"] for a in self.borrowed}
@@ -245,10 +250,9 @@ class Experiment(Runnable):
     def _finished(self, record: Record, rows: list[CaseRow]) -> Run:
         """What waited, with the missing judgments. Its answers are as they were, made by the code that the record names."""
         clock, before = Clock(), self._paid()
-        case_by_id = {c.id: c for c in self.ruler.gate(self.gate)}
         # Only these: what was judged was paid for, and a second opinion on it would be another measurement.
         missing = [row for row in rows if row.unscored is not None]
-        pairs = [(case_by_id[row.case], row.answer) for row in missing if row.answer is not None]
+        pairs = [(self.ruler.by_id[row.case], row.answer) for row in missing if row.answer is not None]
         outcomes = self.the_judge.judge_all(pairs)
         judged = {row.case: row.judged(o, self.ruler.protocol.blend) for row, o in zip(missing, outcomes, strict=True)}
         rows = self._with_usefulness([judged.get(row.case, row) for row in rows])
@@ -259,6 +263,7 @@ class Experiment(Runnable):
         return self._scored(record.revised(cost=RunCost.read(cost), seconds=seconds), rows)
 
     def _scored(self, record: Record, rows: list[CaseRow]) -> Run:
+        # From disk again: what one ruler has judged must not be sealed under the name of another.
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
         scores = score([row.outcome for row in rows], self.ruler.protocol.blend)
@@ -279,8 +284,7 @@ class Experiment(Runnable):
         """The rows with what the judge says of each set when it sees no gold, where that is asked."""
         if not self.useful:
             return rows
-        case_by_id = {c.id: c for c in self.ruler.gate(self.gate)}
-        pairs = [(case_by_id[row.case], row.answer) for row in rows if row.answer is not None]
+        pairs = [(self.ruler.by_id[row.case], row.answer) for row in rows if row.answer is not None]
         by_case: dict[str, Json] = {}
         for (case, _), rating in zip(pairs, useful_all(self.the_judge, pairs), strict=True):
             if isinstance(rating, Unscored):
@@ -290,18 +294,29 @@ class Experiment(Runnable):
         return [row.revised(useful=by_case.get(row.case)) for row in rows]
 
     def _answer_all(
-        self, model: Model, cases: Sequence[Case], judge: Any, stages: dict[str, Cost] | None = None
+        self,
+        model: Model,
+        cases: Sequence[Case],
+        judge: Any,
+        stages: dict[str, Cost] | None = None,
+        tell: Telling | None = None,
     ) -> tuple[list[State], list[Answer | NoAnswer], list[Any] | None]:
         """States and answers of all cases; with a judge that works beside the model, its judgments as they begin."""
         submit = getattr(judge, "submit", None)  # of a judge that works beside the model: it takes answers as they come
         size = GROUP if submit and not self.batch else len(cases)
+        tell = tell or Telling(len(cases), sum(step.calls for step in self.steps))
         states: list[State] = []
         answers: list[Answer | NoAnswer] = []
         judging: list[Any] = []
         # In groups only beside a judge that waits for a network: one batch of all cases is fastest for the model alone.
         for at in range(0, len(cases), size):
             group = cases[at : at + size]
-            group_states = run_pipeline(self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages)
+            before = at / len(cases) * tell.calls
+            tell(f"1 {self.steps[0].name}", before)
+            group_states = run_pipeline(
+                self.steps, [(c.id, c.task) for c in group], model, self._decoding(), stages,
+                lambda stage, replies, before=before: tell(stage, before + replies),  # type: ignore[misc]
+            )  # fmt: skip
             group_answers = [answer_of(s, self.ruler.protocol) for s in group_states]
             states, answers = states + group_states, answers + group_answers
             if submit:
@@ -314,11 +329,11 @@ class Experiment(Runnable):
 
     def _repr_markdown_(self) -> str:
         calls = sum(s.calls for s in self.steps)
-        rows = [(str(i), s.name, s.about, _args(s.args), f"{s.calls:g}") for i, s in enumerate(self.steps, 1)]
+        rows = [(str(i), s.name, s.about, words(s.args), f"{s.calls:g}") for i, s in enumerate(self.steps, 1)]
         table = grid(("", "step", "what it does", "arguments", "calls a case"), rows)
         return (
             f"Model **{self.model}**{' + adapter ' + self.adapter if self.adapter else ''}, gate **{self.gate}** "
-            f"({len(self.ruler.gate(self.gate))} cases), judge **{self.judge}**, decoding {_args(self.decoding) or 'greedy'}, "
+            f"({len(self.ruler.gate(self.gate))} cases), judge **{self.judge}**, decoding {words(self.decoding) or 'greedy'}, "
             f"seed {self.seed}.\n\n{table}\n\n"
             f"{calls:g} model call{'s' * (calls != 1)} a case. Ruler and judge: `{self.fingerprint[:12]}`; code `{code_state()['sha256'][:12]}`. "
             f"{self.ledger.sees(self.fingerprint, bool(self._decoding().temp))}"
@@ -330,6 +345,17 @@ class Experiment(Runnable):
         return Markdown(
             f"{super().card.text}\n\nLever: **{self.lever}**. Predicted effect on quality: **{self.predicted:+.3f}**. "
             f"A run that is not kept counts as indecisive while its interval admits a gain of {self.min_effect:.3f}."
+        )
+
+    @property
+    def command(self) -> Markdown:
+        """The line for a terminal that seals this very run."""
+        usual, words = Experiment().parameters, [".venv/bin/notch", "run"]
+        for name, value in self.parameters.items():
+            if name == "hypothesis" or value != usual[name]:
+                words += ["-p", name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)]
+        return Markdown(
+            f"The same run, sealed, from a terminal in the folder of the project:\n\n{fenced(shlex.join(words), 'sh')}"
         )
 
 
@@ -360,8 +386,8 @@ class Run(Finding):
         if first and first.id != rival:
             rows.append((f"{first.id} (first run)", first.scored))
         cases = self.runnable.ruler.gate(self.runnable.gate)
-        golds = [(c, Answer(c.gold.title, c.gold.questions)) for c in cases if c.gold]
         if self.runnable.judge == "offline":  # a paid judge would charge for this line
+            golds = [(c, as_gold(c)) for c in cases if c.gold]
             rows.append(("gold against itself", score(self.runnable.the_judge.judge_all(golds))))
         return Markdown(_beside(rows))
 
@@ -369,9 +395,8 @@ class Run(Finding):
         """The k cases with the lowest quality, their texts beside gold. On the sealed gate: only how many there are."""
         if self.runnable.gate == "confirm":
             return Markdown("The texts of the sealed gate are not shown.")
-        gold = {c.id: c for c in self.runnable.ruler.cases}
         rows = sorted(self.cases, key=lambda r: (r.quality is not None, r.quality or 0.0, r.case))[:k]
-        return Markdown("\n\n".join(side_by_side(r, gold[r.case]) for r in rows))
+        return Markdown("\n\n".join(side_by_side(r, self.runnable.ruler.by_id[r.case]) for r in rows))
 
     def __repr__(self) -> str:
         # Short: the long form would put every case into the notebook a second time.
@@ -393,7 +418,6 @@ class Run(Finding):
 
 def _strings(schema: str) -> list[str]:
     """The texts within a JSON schema, its names among them: all of them can reach a reply."""
-
     if schema:
         return [node for node in _nodes(json.loads(schema)) if isinstance(node, str)]
     return []
@@ -441,7 +465,7 @@ def _speeds(cost: Cost) -> dict[str, float]:
 
 
 def _stage(cost: Cost) -> dict[str, float]:
-    parts = {k: getattr(cost, k) for k in ("calls", "prompt_tokens", "generation_tokens", "seconds")}
+    parts = attributes(cost, ("calls", "prompt_tokens", "generation_tokens", "seconds"))
     if cost.generation_tps is not None:
         parts["generation_tps"] = cost.generation_tps
     return _rounded(parts)
@@ -455,9 +479,7 @@ def _speed(cost: RunCost) -> str:
         (name, str(s.calls), str(s.prompt_tokens), str(s.generation_tokens), f"{s.seconds:.2f}")
         for name, s in cost.stages.items() if s.calls
     ]  # fmt: skip
-    table = ""
-    if rows:
-        table = "\n\n" + grid(("stage", "calls", "prompt tokens", "new tokens", "seconds"), rows)
+    table = "\n\n" + grid(("stage", "calls", "prompt tokens", "new tokens", "seconds"), rows) if rows else ""
     return (f" {'; '.join(tps)}." if tps else "") + table
 
 
@@ -467,15 +489,11 @@ def _beside(rows: list[tuple[str, Scores]]) -> str:
         dims = [number(s.dims.get(d), "dim") for d in DIMENSIONS]
         wtl = f"{s.wins}/{s.ties}/{s.losses}"
         lines.append((name, f"{s.quality:.3f}", interval(s.low, s.high, ""), wtl, str(s.no_answer), *dims))
-    heads = (d.replace("_", "-") for d in DIMENSIONS)
-    return grid(("", "quality", "95 % interval", "W/T/L", "no answer", *heads), lines)
-
-
-def _args(args: Json) -> str:
-    return ", ".join(f"{k} {v}" for k, v in args.items())
+    return grid(("", "quality", "95 % interval", "W/T/L", "no answer", *DIMS.values()), lines)
 
 
 def answer_of(state: State, protocol: Any) -> Answer | NoAnswer:
+    """What a pipeline left of a case: an answer that passed the spec gate, or why there is none."""
     if state.failed is not None:
         return state.failed
     if state.draft is None:
@@ -493,6 +511,7 @@ class _Later:
 def _judge(
     judge: Any, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], begun: list[Any] | None = None
 ) -> list[Outcome]:
+    # A case without an answer costs no judgment, and keeps its place.
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
     judged = iter(judge.judge_all(pairs) if begun is None else judge.collect(begun))
     return [next(judged) if isinstance(a, Answer) else a for a in answers]
@@ -527,22 +546,17 @@ def side_by_side(row: CaseRow, case: Case) -> str:
     quality = "unscored" if row.quality is None else f"{row.quality!s:.6}"
     head = f"**{case.task}**: quality {quality}"
     if row.answer is None:
-        reply = ""
-        if row.calls:
-            reply = row.calls[-1]["text"]
+        reply = row.calls[-1]["text"] if row.calls else ""
         missing = f"{head}. No answer: {cell(row.no_answer or '')}\n\n> {cell(reply[:300])}"
         return f"{missing}\n\nGold: {' · '.join(gold.questions)}"
     lines = []
     for place, (question, of_gold) in enumerate(zip(row.answer.questions, gold.questions, strict=False), 1):
-        critical = ""
-        if of_gold == gold.critical:
-            critical = " **(critical)**"
+        critical = " **(critical)**" if of_gold == gold.critical else ""
         lines.append((str(place), cell(question), cell(of_gold) + critical))
     table = grid(("", cell(row.answer.title), f"gold: {cell(gold.title)}"), lines)
     if row.judgment is None:
         return f"{head}, unscored against gold.\n\n{table}"
-    notes = "; ".join(f"{d.replace('_', '-')}: {n}" for d, n in row.judgment.notes.items() if n)
-    below = ""
-    if notes:
-        below = f"\n\n*{cell(notes)}*"
+    # By dimension of the offline judge, by call of Claude.
+    notes = "; ".join(f"{name.replace('_', '-')}: {note}" for name, note in row.judgment.notes.items() if note)
+    below = f"\n\n*{cell(notes)}*" if notes else ""
     return f"{head}, {row.judgment.verdict} against gold.\n\n{table}{below}"

@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from lib.files import canonical, without_paths
+from lib.files import attributes, canonical, leave_out, without_paths
 from lib.forms import Text, form
 from lib.lab.base import SEALED_ADAPTER, BadParameters, Clock, Finding, Runnable, sealed_run
 from lib.lab.experiment import Experiment
-from lib.lab.show import candidate_name, chance
 from lib.log import Row
-from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.checks import compare
+from lib.measure.checks.damage import as_gold
 from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import ALPHA
 from lib.models import load
@@ -36,6 +35,7 @@ from lib.runs.record import (
     Usefulness,
     setup_of,
 )
+from lib.show import bullets, candidate_name, chance
 
 CLOUD = "claude-"  # models whose service takes no temperature
 FREE = ("model", "adapter")  # of a setup: what may differ between the runs of a comparison
@@ -92,13 +92,13 @@ class Models(Runnable):
 
     @property
     def records(self) -> list[Record]:
+        """The runs of all groups, each once."""
         return list({r.id: r for group in self.members.values() for r in group}.values())
 
     @property
     def fingerprint(self) -> str:
-        if self.records:
-            return self.records[0].fingerprint
-        return super().fingerprint
+        """That of the runs: what they were judged by, whatever the judge is today."""
+        return self.records[0].fingerprint if self.records else super().fingerprint
 
     @property
     def keyed(self) -> Json:
@@ -137,14 +137,14 @@ class Models(Runnable):
         # Of another era today's judge would set a ceiling that those runs were never measured against.
         if super().fingerprint != self.fingerprint:
             return []
-        pairs = [(c, Answer(c.gold.title, c.gold.questions)) for c in self.ruler.gate("full") if c.gold]
+        pairs = [(c, as_gold(c)) for c in self.ruler.gate("full") if c.gold]
         judged = zip(pairs, self.the_judge.judge_all(pairs), strict=True)
         return [row_of("gold", c.id, o, group=compare.CEILING, run=compare.CEILING) for (c, _), o in judged]
 
     def record(self, **findings: Any) -> Record:
         """The record of this comparison with what came out; what was the same in all runs is said as theirs."""
         first = self.records[0]
-        same = {name: getattr(first, name) for name in Setup.model_fields if name not in (*FREE, "fingerprint")}
+        same = leave_out(attributes(first, Setup.model_fields), *FREE, "fingerprint")
         return super().record(of=", ".join(r.id for r in self.records), **same, **findings)
 
     # --- what the notebook shows
@@ -159,9 +159,7 @@ class Models(Runnable):
         for name, records in self.members.items():
             r = records[0]
             who = ", ".join(f"{x.candidate} ({x.id})" for x in records)
-            decoding = "greedy"
-            if r.decoding:
-                decoding = canonical(r.decoding)
+            decoding = canonical(r.decoding) if r.decoding else "greedy"
             lines.append(
                 f"- **{name}**: {who}. The same in all: pipeline `{canonical(r.pipeline)}`, decoding `{decoding}`, judge "
                 f"{r.judge}, gate {r.gate}, seed {r.seed}, ruler and judge `{r.fingerprint[:12]}`."
@@ -233,9 +231,7 @@ class Compared(Finding):
             first, *others = group.runs
             changed = [r for r in others if _beyond_chance(r.difference)]
             deltas = ", ".join(f"{candidates[r.run].candidate} {r.difference.delta:+.3f}" for r in changed)
-            which = ""
-            if changed:
-                which = f" ({deltas})"
+            which = f" ({deltas})" if changed else ""
             base = candidates[first.run].candidate
             sentences.append(
                 f"{group.group}: against {base} quality moves beyond chance for {len(changed)} of {len(others)}{which}"
@@ -243,7 +239,7 @@ class Compared(Finding):
         return Decision("reference", "; ".join(sentences))
 
     def _repr_markdown_(self) -> str:
-        return "\n".join(f"- {text}" for text in moved(self.found))
+        return bullets(moved(self.found)).text
 
 
 def _beyond_chance(test: Difference | None) -> bool:

@@ -13,16 +13,16 @@ from typing import Any, ClassVar, Literal
 from lib.forms import Text, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, judge_named
 from lib.lab.calibration import CAP, price, stored
-from lib.lab.offline import OfflineJudge
-from lib.lab.show import Markdown, chance, plural
 from lib.measure.answer import Answer
 from lib.measure.calibrate import row_of
 from lib.measure.checks import blind
-from lib.measure.judge import DIMENSIONS, Judge
+from lib.measure.judge import DIMENSIONS, DIMS, Judge
 from lib.measure.keep import ALPHA
 from lib.measure.ruler import Case
 from lib.runs.ledger import Ledger
+from lib.runs.offline import OfflineJudge
 from lib.runs.record import Decision, Json, Record
+from lib.show import Markdown, chance, plural
 
 
 @form(BadParameters)
@@ -86,7 +86,7 @@ class Rejudge(Runnable):
         return list(dict.fromkeys(ledger.get(r).id for r in self.runs))
 
     def _pairs(self, run: str) -> list[tuple[Case, Answer]]:
-        return stored(self.ledger, run, self.ruler.cases)
+        return stored(self.ledger, run, self.ruler)
 
     def run(self) -> Rejudged:
         """Judge the stored answers of every run twice. Raises what the judges raise."""
@@ -125,7 +125,7 @@ class Rejudge(Runnable):
     @property
     def card(self) -> Markdown:
         """What was expected before anything was judged."""
-        return Markdown(f"{super().card.text}\n\nLeft out: **{self.without.replace('_', '-')}**.")
+        return Markdown(f"{super().card.text}\n\nLeft out: **{DIMS[self.without]}**.")
 
     @property
     def plan(self) -> str:
@@ -136,7 +136,7 @@ class Rejudge(Runnable):
     def _repr_markdown_(self) -> str:
         return (
             f"The stored answers of {', '.join(self.ids)} are judged twice by **{self.judge}**: once without "
-            f"**{self.without.replace('_', '-')}** in rubric and verdict, once with all five as a placebo. A second "
+            f"**{DIMS[self.without]}** in rubric and verdict, once with all five as a placebo. A second "
             f"judging alone moves numbers, so only the difference between the two counts.\n\n{self.plan}"
         )
 
@@ -151,7 +151,7 @@ class Rejudged(Finding):
         runs = {k: v for k, v in self.found.runs.items() if v["cases"]}
         moved = [k for k, v in runs.items() if v["judged"]["p"] < ALPHA]
         before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
-        without = self.runnable.without.replace("_", "-")
+        without = DIMS[self.runnable.without]
         effect = (
             f"without {without} the losses to gold go from {before} to {after} in {plural(len(runs), 'run')}; beyond "
         )
@@ -165,9 +165,7 @@ class Rejudged(Finding):
                 lines.append(f"- **{run}**: nothing was scored.")
                 continue
             judged = v["judged"]
-            least = "any difference"
-            if judged["detectable"]:
-                least = f"{judged['detectable']:.3f}"
+            least = f"{judged['detectable']:.3f}" if judged["detectable"] else "any difference"
             lines.append(
                 f"- **{run}**: {v['delta']:+.4f} (95 % {v['low']:+.3f} to {v['high']:+.3f}, p = {v['p']:.3g}). Arithmetic: "
                 f"{v['from_dropping']:+.4f} from one score fewer in the mean. Judgment: {judged['delta']:+.4f} "

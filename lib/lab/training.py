@@ -19,22 +19,20 @@ from typing import Any, ClassVar, Literal
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import ROOT, OneLine, canonical, sha256, writable, write_atomic
+from lib.files import ROOT, OneLine, canonical, leave_out, sha256, writable, write_atomic
 from lib.forms import Number, form
-from lib.lab.base import BadParameters, Clock, Finding, Runnable
-from lib.lab.offline import OfflineJudge
-from lib.lab.show import Markdown, grid, number
+from lib.lab.base import PROGRESS, BadParameters, Clock, Finding, Runnable
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.ruler import Case, Gold
 from lib.models import load
+from lib.runs.offline import OfflineJudge
 from lib.runs.provenance import code_state
 from lib.runs.record import Decision, Json, Record, TrainingRecord
+from lib.show import Markdown, bar, grid, number
 from lib.train import recipe as recipes
 from lib.train.data import Pair
 from lib.train.lora import Settings, going_on
 from lib.train.recipe import Recipe
-
-PROGRESS = "NOTCH_PROGRESS"  # file that a training in a kernel writes its progress to, for `notch train`
 
 
 def work_folder() -> Path:
@@ -64,8 +62,7 @@ class Training(Runnable):
     @cached_property
     def guard(self) -> LeakGuard:
         """The texts that no training may see: tasks and gold questions of every gate."""
-        golds = [q for c in self.ruler.cases if c.gold for q in c.gold.questions]
-        return LeakGuard([c.task for c in self.ruler.cases], golds)
+        return LeakGuard(*self.ruler.held_out)
 
     @property
     def slug(self) -> str:
@@ -74,7 +71,7 @@ class Training(Runnable):
     @property
     def keyed(self) -> Json:
         """The parameters without the request that asked for it, and the bytes of a file of pairs."""
-        parameters = {k: v for k, v in self.parameters.items() if k != "request"}
+        parameters = leave_out(self.parameters, "request")
         path = Path(str(self.data.get("path") or ""))
         if path.is_file():
             parameters["file"] = sha256(path.read_bytes())
@@ -89,7 +86,7 @@ class Training(Runnable):
         """The texts that are kept out; and the judge only where its rubric is the reward: else a new one trains nothing again."""
         if self.method == "grpo":
             return self.fingerprint
-        return sha256(canonical([[c.task, c.gold.questions if c.gold else ()] for c in self.ruler.cases]))
+        return sha256(canonical([[c.task, c.golden] for c in self.ruler.cases]))
 
     def recipe(self, progress: Callable[[Json], None] = lambda _: None) -> Recipe:
         """The same for the training room. Raises BadParameters."""
@@ -119,6 +116,7 @@ class Training(Runnable):
         return self._checked(lambda: self.recipe().check_parameters())
 
     def _checked(self, recipe: Callable[[], Recipe]) -> Training:
+        """The checks that need no data, and what `recipe` refuses. Raises BadParameters, BadData, Leak, NoModel."""
         super().check()
         if not load.capabilities(self.model).adapters:
             raise BadParameters(f"model {self.model!r:.60} has no weights to train; use smollm2 or another MLX model")
@@ -140,9 +138,7 @@ class Training(Runnable):
     @property
     def data_hash(self) -> str:
         """The hash of the pairs as planned; own drafts come in when the model is loaded. A merge has none."""
-        if self.method != "merge":
-            return self.planned.planned.card.hash
-        return ""
+        return self.planned.planned.card.hash if self.method != "merge" else ""
 
     def run(self) -> Trained:
         """Train, from what an earlier, killed call saved. Raises what `lib.train.recipe.train` raises."""
@@ -169,6 +165,7 @@ class Training(Runnable):
         """What the seal keeps beside the notebook: the adapter and its data, checked against the record. Raises OSError."""
         out, contents = self.planned.folder / "out", {}
         for name, digest in record.found.files.items():
+            # A work folder is open until the seal; the record holds the hashes of what was trained.
             contents[name] = (out / name).read_bytes()
             if sha256(contents[name]) != digest:
                 raise OSError(f"{out / name}: not the file that was trained; train again")
@@ -195,14 +192,10 @@ class Training(Runnable):
 
     def _repr_markdown_(self) -> str:
         s = vars(self.planned.settings)
-        start = ""
-        if self.adapter:
-            start = f", going on from adapter **{self.adapter}**"
+        start = f", going on from adapter **{self.adapter}**" if self.adapter else ""
         what = f"merge of {', '.join(self.merge)}" if self.method == "merge" else f"method **{self.method}**"
         table = "" if self.method == "merge" else f"\n\n{grid(s, [map(str, s.values())])}"
-        terms = ""
-        if self.objective:
-            terms = f" Objective: {json.dumps(self.objective)}."
+        terms = f" Objective: {json.dumps(self.objective)}." if self.objective else ""
         return f"Base **{self.model}**{start}, {what}, seed {self.seed}.{terms}{table}"
 
 
@@ -212,6 +205,7 @@ def rubric(pair: Pair, draft: Draft) -> float:
     if not isinstance(answer, Answer):
         return 0.0
     gold = pair.chosen
+    # Nobody said which question of a chosen set decides most; its first stands for that.
     case = Case("training", pair.task, Gold(gold.title, gold.questions, gold.questions[0]))
     scores = OfflineJudge().judge(case, answer).scores
     return (sum(scores.values()) / len(scores) - 1) / 4
@@ -252,10 +246,8 @@ class Trained(Finding):
         names = list(dict.fromkeys(k for row in curve for k in row))
         heads = [n.replace("_", " ") for n in names]
         table = grid(heads, ([number(row.get(k), "loss") for k in names] for row in curve))
-        stopped = curve[-1]["epoch"] < self.runnable.planned.settings.epochs
-        early = ""
-        if stopped:
-            early = ", training stopped early"
+        whole = curve[-1]["epoch"] == self.runnable.planned.settings.epochs
+        early = "" if whole else ", training stopped early"
         return f"{table}\n\nEpoch {self.outcome.epoch} is the adapter of this run{early}."
 
 
@@ -277,8 +269,6 @@ def line(state: Mapping[str, Any]) -> str:
     >>> line({"done": 3, "total": 12, "epoch": 1, "loss": 2.5, "seconds_left": 130.0})
     'training ███░░░░░░░░░ 3 of 12 steps, 2 min 10 s left, loss 2.500, epoch 1  '
     """
-    full, (minutes, seconds) = round(12 * state["done"] / state["total"]), divmod(round(state["seconds_left"]), 60)
-    left = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    steps = f"{state['done']:.0f} of {state['total']} steps, {left} left"
+    steps = bar("training", state["done"], state["total"], "steps", state["seconds_left"])
     # Two spaces at the end cover what a longer line left when it is written over.
-    return f"training {'█' * full}{'░' * (12 - full)} {steps}, loss {state['loss']:.3f}, epoch {state['epoch']}  "
+    return f"{steps}, loss {state['loss']:.3f}, epoch {state['epoch']}  "

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lib.agent.prompt import one_line
-from lib.lab.show import attempt, plural
 from lib.loop.proposal import setup_of
 from lib.runs.ledger import REFERENCE, Ledger
+from lib.show import attempt, plural
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,6 @@ from lib.lab.execute import Executed, RunFailed, Unfinished
 from lib.lab.experiment import Experiment
 from lib.lab.workers import Row
 from lib.lab.workers import pool as workers_of
-from lib.log import now
 from lib.loop import lessons, next_run, steering, training_requests
 from lib.loop.events import PROPOSAL, Event, Events, origin
 from lib.loop.guard import Watch
@@ -74,6 +73,7 @@ class Loop:
 
     def __init__(self, folder: Path, steer_folder: Path, settings: Settings, ask: Ask | None = None) -> None:
         self.folder, self.steer_folder, self.settings, self.ask = folder, steer_folder, settings, ask
+        self.tell: Callable[[str], None] = lambda what: None  # hears what the loop is at, for whoever watches
         self.end: Exit | None = None
         self._began = time.monotonic()
         self._waited, self._waits, self._refusals = 0.0, 0, 0
@@ -97,8 +97,6 @@ class Loop:
                 with contextlib.suppress(Tampered):  # the events may be what was changed
                     self.events.append("tampered", what=str(error)[:2000])
                 raise
-            finally:
-                self._live("stopped")
 
     def _on(self) -> Iterator[Progress]:
         while True:
@@ -222,7 +220,7 @@ class Loop:
             yield from self._offered(ask, view, bool(due))
 
     def _offered(self, ask: Ask, view: View, due: bool) -> Iterator[Progress]:
-        self._live("proposing", len(view.ledger.records))
+        self._live("proposing")
         offer, fault = None, None
         try:
             offer = ask(view)
@@ -312,7 +310,7 @@ class Loop:
 
     def _run(self, action: Action, view: View) -> Iterator[Progress]:
         """Make one run and seal it. The measure is looked at before, after, and before the ledger line."""
-        self._live(action.purpose, len(view.ledger.records), slug=action.slug)
+        self._live(f"{action.purpose} {action.slug}")
         self.watch.check()
         parameters = action.parameters
         if view.limits.dollars:
@@ -381,9 +379,9 @@ class Loop:
                 why = "greedy decoding and a deterministic judge repeat to the digit, so a repeat would bring nothing"
                 self.events.append("no repeat", run=run.id, why=why)
 
-    def _live(self, phase: str, count: int | None = None, **more: Any) -> None:
+    def _live(self, what: str) -> None:
         with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it
-            steering.live(self.steer_folder, phase=phase, since=now(), runs=count, of=self.settings.total, **more)
+            self.tell(what)
 
 
 def refused(events: Events, value: Any, error: Refused, **about: Any) -> Event:

@@ -14,7 +14,7 @@ from pathlib import Path
 from lib.agent.prompt import one_line
 from lib.claude import store
 from lib.claude.client import NotAnswered
-from lib.lab.show import folder_name
+from lib.files import attributes
 from lib.lab.study import look
 from lib.loop import steering
 from lib.loop.events import Event, Events, origin
@@ -23,8 +23,9 @@ from lib.loop.proposal import Parameters, bound
 from lib.loop.steering import Limits
 from lib.loop.validate import Base
 from lib.loop.view import View
-from lib.runs.ledger import Ledger
+from lib.runs.ledger import Ledger, is_kept
 from lib.runs.record import Record
+from lib.show import folder_name
 
 ATTEMPTS = 3  # sealed tries of one action that a usage limit or a missing judgment left without a result
 STAGES = ("screen", "decide", "repeat")  # of a proposal; those made at a time pass each together
@@ -104,7 +105,7 @@ def _first(parameters: Parameters) -> str:
 def _look(view: View, rules: Rules) -> Action | None:
     """A look at the sealed gate that a new champion still needs; the first champion's comes before, to compare with."""
     ledger = view.ledger
-    kept = [r for r in ledger.climb(view.fingerprint) if r.status == "kept"]
+    kept = list(filter(is_kept, ledger.climb(view.fingerprint)))
     if not rules.confirm or len(kept) < 2:
         return None
     looks = ledger.looks(view.fingerprint)
@@ -166,7 +167,7 @@ def _reference(view: View, champion: Record) -> Action | None:
     there = [r for r in view.ledger.climb(view.fingerprint, "dev") if r.attempt == champion.attempt]
     if any(r.whole for r in there) or len(there) >= ATTEMPTS:
         return None
-    same = champion.attempt | {k: getattr(champion, k) for k in ("lever", "judge", "batch", "judging", "min_effect")}
+    same = champion.attempt | attributes(champion, ("lever", "judge", "batch", "judging", "min_effect"))
     why = f"The champion {champion.id} on the dev gate, for screens to be compared with."
     return Action("reference", same | {"gate": "dev", "hypothesis": why}, _slug(same, "reference"))
 
@@ -206,7 +207,9 @@ def banned_lever(ledger: Ledger, fingerprint: str, rules: Rules) -> str:
     # Once in so many attempts, not from then on: what is proposed then must leave, the next may come back. Attempts made
     # at a time can step over that number.
     champion, count = ledger.champion(fingerprint), runs_since_keep(ledger, fingerprint)
-    if not champion or not count or not rules.patience or count % rules.patience >= rules.at_once:
+    if not champion or not rules.patience:
+        return ""
+    if count // rules.patience == max(0, count - rules.at_once) // rules.patience:
         return ""
     return champion.lever
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from lib.agent.pipeline import STEPS
-from lib.files import sha256, write_atomic, write_new
+from lib.files import next_number, sha256, write_atomic, write_new
 from lib.forms import Number, fill, form, read_yaml
 from lib.lab.base import BadParameters
 from lib.lab.experiment import LEVERS
@@ -23,7 +23,7 @@ from lib.loop.events import Event, Events
 NEXT, STANDING, BANS, BUDGET = "next.md", "standing.md", "bans.txt", "budget.yaml"
 STOP, PAUSE = "STOP", "PAUSE"
 FILES = (NEXT, STANDING, BANS, BUDGET, STOP, PAUSE)
-QUEUE, ARCHIVE, LIVE, LESSONS = "queue", "archive", "live.json", "lessons.md"
+QUEUE, ARCHIVE, LESSONS = "queue", "archive", "lessons.md"
 MOST = 8000  # characters of a steering file that are read
 
 
@@ -157,9 +157,7 @@ def enqueue(folder: Path, proposal: dict[str, Any], by: str) -> Path:
     queue = folder / QUEUE
     queue.mkdir(parents=True, exist_ok=True)
     data = json.dumps({"by": by, "proposal": proposal}, indent=1, ensure_ascii=False) + "\n"
-    numbers = [int(path.name.split("-")[0]) for path in queue.glob("[0-9]*-*")]
-    number = max(numbers, default=0) + 1
-    path = queue / f"{number:04d}-{sha256(data)[:8]}.json"
+    path = queue / f"{next_number(queue, '[0-9]*-*')}-{sha256(data)[:8]}.json"
     write_new(path, data, 0o644)
     return path
 
@@ -167,11 +165,6 @@ def enqueue(folder: Path, proposal: dict[str, Any], by: str) -> Path:
 def queued(folder: Path) -> list[Path]:
     """The files of the proposals that wait, oldest first."""
     return sorted((folder / QUEUE).glob("*.json"))
-
-
-def live(folder: Path, **state: Any) -> None:
-    """Say what the loop is doing, for whoever watches."""
-    note(folder, LIVE, json.dumps({"pid": os.getpid(), **state}, ensure_ascii=False) + "\n")
 
 
 def note(folder: Path, name: str, text: str) -> None:

@@ -16,12 +16,12 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-from lib.files import locked, write_atomic, write_new
+from lib.files import leave_out, locked, next_number, write_atomic, write_new
 from lib.forms import fill
 from lib.lab.base import BadParameters
-from lib.lab.show import folder_name
 from lib.lab.training import Training
 from lib.log import now
+from lib.show import folder_name
 from lib.train.data import BadData
 from lib.train.recipe import ByClaude, FromFile
 
@@ -106,9 +106,8 @@ def open_request(
     folder.mkdir(parents=True, exist_ok=True)
     # Two proposals may ask at once, and a number is given once.
     with locked(folder / ".lock"):
-        numbers = [int(p.name.split("-")[0]) for p in folder.glob("[0-9]*-*.json")]
-        run = f"{max(numbers, default=0) + 1:04d}-{folder_name(name)}"
-        parameters = {k: v for k, v in training.parameters.items() if k != "request"}
+        run = f"{next_number(folder, '[0-9]*-*.json')}-{folder_name(name)}"
+        parameters = leave_out(training.parameters, "request")
         command = shlex.join(["notch", "train", "--request", run])
         history = (_step("open", by, why),)
         request = Request(run, "open", why, float(expected), parameters, data, command, unchecked, by, history=history)

@@ -16,7 +16,7 @@ from typing import Any
 
 from lib.agent.pipeline import STEPS
 from lib.agent.prompt import ADVICE
-from lib.files import RULER
+from lib.files import RULER, leave_out
 from lib.loop import lessons
 from lib.loop.events import Event, Events
 from lib.loop.lessons import markdown
@@ -75,7 +75,8 @@ class View:
         return shown(self._all())
 
     def _all(self) -> Plain:
-        recent = [r for r in self.ledger.records if r.kind == "experiment" and r.fingerprint == self.fingerprint]
+        """Everything, with the texts that must not be shown."""
+        recent = self.ledger.experiments(self.fingerprint)
         return {
             "champion": self.champion and _run(self.champion),
             "last_runs": [_run(r) for r in recent[-LAST:]],
@@ -91,7 +92,7 @@ class View:
             "levers": list(PROPOSABLE),
             "steps": menu(),
             "advice": sorted(ADVICE),
-            "decoding": {k: v for k, v in Decoding().__dict__.items() if k != "grammar"},
+            "decoding": leave_out(vars(Decoding()), "grammar"),
             "adapters": adapters(self.ledger),
         }
 
@@ -127,7 +128,7 @@ def _hidden() -> re.Pattern[str]:
     for case in Ruler.load(RULER).cases:
         if case.gate != "dev":
             texts.add(case.task)
-            texts.update(case.gold.questions if case.gold else ())
+            texts.update(case.golden)
     # The longest first: a task within a question must not leave the rest of it readable.
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.IGNORECASE)
 

@@ -68,6 +68,7 @@ def spec_gate(title: str, questions: Sequence[str], n: int = 7, generic: Sequenc
 
 
 def _fault(title: str, questions: Sequence[str], n: int, generic: Sequence[str]) -> str:
+    """Why a title and questions are no answer, "" where they are one."""
     if not normalised(title):
         return "title is empty"
     if normalised(title) in map(normalised, generic):

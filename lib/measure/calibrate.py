@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lib.files import attributes
 from lib.log import Row
 from lib.measure import keep
 from lib.measure.answer import Answer, NoAnswer, spec_gate
@@ -42,7 +43,7 @@ def row_of(part: str, case: str, outcome: Outcome, **more: Any) -> Row:
     """One judgment as a row of cases.jsonl. Notes stay out: they quote texts that follow from gold and code."""
     judgment = no_answer = unscored = None
     if isinstance(outcome, Judgment):
-        judgment = {k: getattr(outcome, k) for k in ("scores", "verdict", "flipped", "dollars")}
+        judgment = attributes(outcome, ("scores", "verdict", "flipped", "dollars"))
     elif isinstance(outcome, NoAnswer):
         no_answer = outcome.reason
     else:
@@ -130,9 +131,7 @@ def readings(rows: Sequence[Row]) -> Row:
     floor, floors = _floor(noises, NOISE), {"greedy": _floor(noises, ("same", "greedy")), "sampled": None}
     if noises["fresh"]:
         floors["sampled"] = floor
-    flips = None
-    if len(judged):
-        flips = _mean(judged.flipped.tolist())
+    flips = _mean(judged.flipped.tolist()) if len(judged) else None
     return {
         "judged": len(judged),
         "unscored": int(f.unscored.sum()),
@@ -246,9 +245,7 @@ def _control(name: str, f: pd.DataFrame) -> Row:
     values = [_mean(own.tolist()) for _, own in f.quality.dropna().groupby(f.case, sort=False)]
     low, high = interval(values)
     counts = judged.verdict.value_counts()
-    dims = {}
-    if len(judged):
-        dims = {d: _mean(judged[d].tolist()) for d in DIMENSIONS}
+    dims = {d: _mean(judged[d].tolist()) for d in DIMENSIONS} if len(judged) else {}
     return {
         "name": name, "quality": _mean(values), "low": low, "high": high,
         "wins": int(counts.get("win", 0)), "ties": int(counts.get("tie", 0)), "losses": int(counts.get("loss", 0)),

@@ -91,7 +91,6 @@ class ClaudeJudge:
             self.store, self.model, how.dollars, partial(_read, self.dimensions), {"fingerprint": self.fingerprint},
             WRONG, ASKS, how.batch, poll, how.concurrency or 10,
         )  # fmt: skip
-        self._own = {c.id: c for c in self.ruler.cases}
         self._queue: list[tuple[Case, Answer, Future[Outcome]]] = []
 
     def _setting(self, name: str, given: str | None, ruled: Row) -> str:
@@ -169,7 +168,7 @@ class ClaudeJudge:
         if call.kind == calls.USEFUL:
             name += "@" + sha256(calls.data(case.task))[:16]  # gold is not shown, so it may change
             kind += "@" + sha256(canonical(calls.wording(self.ruler, [call])))[:16]
-        elif self._own.get(case.id) != case:
+        elif self.ruler.by_id.get(case.id) != case:
             gold = case.reference
             content = [case.task, gold.title, list(gold.questions), gold.critical]
             name += "@" + sha256(calls.data(content))[:16]

@@ -14,6 +14,7 @@ from lib.measure.answer import Answer
 from lib.measure.ruler import Case
 
 DIMENSIONS = ("atomicity", "specificity", "coverage", "naturalness", "non_redundancy")
+DIMS = {d: d.replace("_", "-") for d in DIMENSIONS}  # as a reader sees them
 Verdict = Literal["win", "tie", "loss"]  # of the candidate against gold
 
 

@@ -105,6 +105,7 @@ def _course(world: Floats, stands: NDArray[np.int_]) -> Course:
 def if_better(world: Floats) -> Course:
     """What "keep it if the number went up" makes of studies x runs x cases."""
     best = np.maximum.accumulate(world.mean(axis=2), axis=1)
+    # A run where the best rises is the new best, and stands until the next such one: the largest such place so far.
     new = np.diff(best, axis=1, prepend=best[:, :1]) > HAIR
     return _course(world, np.maximum.accumulate(np.where(new, np.arange(best.shape[1]), 0), axis=1))
 

@@ -21,15 +21,11 @@ CERTAIN = 4  # from which it condemns its run alone: by chance one answer in eig
 SHARE = 0.7  # copies a case over a whole run, from which gold leaks in drops; the study's model had 0.17
 
 
-def _gold(case: Case) -> tuple[str, ...]:
-    return case.gold.questions if case.gold else ()
-
-
 def copies(case: Case, answer: Answer) -> int:
     """How many gold questions stand in an answer word for word, wherever; 0 without gold."""
     # Spaces around both: "who will sail it" must not be found inside "who will sail items".
     text = f" {normalised(answer.text)} "
-    questions = filter(None, map(normalised, _gold(case)))
+    questions = filter(None, map(normalised, case.golden))
     return sum(f" {question} " in text for question in questions)
 
 
@@ -44,7 +40,7 @@ def leaked(case: Case, answer: Answer) -> str:
     same = copies(case, answer)
     if same < COPIES:
         return ""
-    return f"{same} of {len(_gold(case))} questions stand word for word in gold"
+    return f"{same} of {len(case.golden)} questions stand word for word in gold"
 
 
 def leaks(rows: Sequence[Fields]) -> list[str]:

@@ -138,6 +138,7 @@ def parts(question: str) -> tuple[str, ...]:
             asks.append(f"{piece.strip()}?")
     if len(asks) < 2:
         return ()
+    # Cut off: else a question with ten commas in it would cover ten unknowns.
     return tuple(asks[:MOST_ASKS])
 
 
@@ -392,9 +393,7 @@ def verdict_of(answer: Amounts, gold: Amounts, fit: Constants, without: str = ""
     if answer.void:
         return "loss"
     if answer.copied >= GOLD and answer.asked == gold.asked:  # gold in whatever words cannot stand ahead of itself
-        if _behind(answer, gold, fit, without) <= TIES:
-            return "tie"
-        return "loss"
+        return "tie" if _behind(answer, gold, fit, without) <= TIES else "loss"
     worth = dict(fit.lead)
     if without:
         # A fault that another dimension prices too is still seen there.

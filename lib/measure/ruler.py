@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 
@@ -70,6 +72,11 @@ class Case:
             raise ValueError(f"case {self.id!r} has no gold answer to compare with; take a case of a ruler")
         return self.gold
 
+    @property
+    def golden(self) -> tuple[str, ...]:
+        """Gold's questions, none without gold."""
+        return self.gold.questions if self.gold else ()
+
 
 @dataclass(frozen=True)
 class Dimension:
@@ -125,6 +132,16 @@ class Ruler:
         if not cases:
             raise BadRuler(f"{self.folder}: no case in gate {name!r}")
         return cases
+
+    @cached_property
+    def by_id(self) -> dict[str, Case]:
+        """The cases of all gates by their ids."""
+        return {c.id: c for c in self.cases}
+
+    @property
+    def held_out(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Tasks and gold questions of every gate: what no prompt may show and no training may see."""
+        return tuple(c.task for c in self.cases), tuple(chain.from_iterable(c.golden for c in self.cases))
 
     @property
     def counts(self) -> str:
@@ -256,7 +273,7 @@ def freeze(folder: Path = RULER) -> str:
     ruler = read(folder)
     _refuse_draft(folder)
     for case in ruler.cases:
-        questions = case.gold.questions if case.gold else ()
+        questions = case.golden
         where = f"{folder / 'gold.jsonl'}: gold of {case.id!r}"
         # Gold must pass the gate that answers must pass.
         if len(questions) != ruler.protocol.questions or len(set(questions)) != len(questions):

@@ -50,7 +50,14 @@ def paired(a: Qualities, b: Qualities) -> Paired:
     return Paired(float(d.mean()), sign_flip(d), low, high, len(d))
 
 
+def on_both(a: Mapping[str, float], b: Mapping[str, float]) -> Paired | None:
+    """`paired` on the cases that stand in both runs, None where there is no such case."""
+    both = a.keys() & b.keys()
+    return paired({case: a[case] for case in both}, {case: b[case] for case in both}) if both else None
+
+
 def _aligned(a: Qualities, b: Qualities) -> tuple[Qualities, Qualities]:
+    """Both sides in one order of cases. Raises ValueError where they do not pair up."""
     if isinstance(a, Mapping) != isinstance(b, Mapping):
         raise ValueError("one run has case ids and the other has none; give both as mappings or both as sequences")
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -82,9 +89,7 @@ def sign_flip(differences: Sequence[float]) -> float:
     from scipy.stats import permutation_test
 
     # scipy counts every pattern where as many draws are asked for as there are patterns, or more.
-    draws = DRAWS - 1
-    if len(d) <= EXACT:
-        draws = 2 ** len(d)
+    draws = 2 ** len(d) if len(d) <= EXACT else DRAWS - 1
     test = permutation_test(
         (d,), _total, permutation_type="samples", n_resamples=draws, vectorized=True, rng=np.random.default_rng(0)
     )

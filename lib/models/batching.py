@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lib.models.grammar import Grammars, Rule
 from lib.models.model import Decoding, NoModel
-from lib.models.prefixes import PREFILL_TOKENS, Prefixes
+from lib.models.prefixes import PREFILL_TOKENS, Prefixes, settle
 
 if TYPE_CHECKING:
     from lib.models.ragged import Llama
@@ -95,6 +95,7 @@ class Batch:
         self.random_keys: Any = None  # (B, 2): a row's draws do not depend on its neighbours
         self.finite: Any = None  # whether the logits of the last step were numbers, worked out beside its tokens
         self.prompt_seconds = 0.0
+        self.heard: Callable[[int], None] | None = None  # told after each step how many rows have ended
 
     def run(self, rows: Sequence[Row]) -> None:
         """Complete all rows, `width` of them at a time. Raises NoModel where the logits are no numbers."""
@@ -108,11 +109,14 @@ class Batch:
                 self.prompt_seconds += time.perf_counter() - began
             self._step()
             ended = sum(bool(row.reason) for row in self.live)
+            if self.heard:
+                self.heard(len(rows) - len(waiting) - len(self.live) + ended)
             # To let a row go copies the cache of all others, so rows leave by the quarter too.
             if ended * 4 >= len(self.live):
                 self._leave()
 
     def _step(self) -> None:
+        """Draw the next token of every live row, one forward of width 1. A row that has ended still takes part."""
         import mlx.core as mx
 
         # The tokens were drawn a step ago and may still be under way: nothing here waits for them but masks and windows.
@@ -145,6 +149,7 @@ class Batch:
         return windows
 
     def _masked(self, logits: Any) -> Any:
+        """Logits (B, V) with -inf where a row's grammar allows no token."""
         import mlx.core as mx
 
         mx.async_eval(logits)  # the forward runs while the masks are worked out
@@ -152,13 +157,19 @@ class Batch:
         for row, token in zip(self.live, self.states.tokens.tolist(), strict=True):
             if row.rule and not row.fresh and not row.reason:
                 row.rule.take(token)
+            # Of an ended row nobody reads what is drawn, and its grammar may have no token left to allow.
             rules.append(None if row.reason else row.rule)
         allowed = mx.array(self.grammars.allowed(rules, logits.shape[-1]))  # type: ignore[union-attr]
         return mx.where(allowed, logits, -float("inf"))
 
-    def _leave(self) -> None:
+    def _going(self) -> tuple[list[int], list[Row]]:
+        """Places and rows of those that have not ended."""
         places = [i for i, row in enumerate(self.live) if not row.reason]
-        self.live = [self.live[i] for i in places]
+        return places, [self.live[i] for i in places]
+
+    def _leave(self) -> None:
+        """Let rows that have ended go, with their keys, values and random keys."""
+        places, self.live = self._going()
         if not places:
             self.states = self.random_keys = None
             return
@@ -168,6 +179,7 @@ class Batch:
     # --- reading prompts
 
     def _admit(self, rows: list[Row]) -> None:
+        """Read the prompts of new rows, those that begin alike together, and let them join."""
         for length, places in self.prefixes.groups([row.prompt for row in rows]):
             # By length, so that a padded forward pads little.
             alike = sorted((rows[i] for i in places), key=lambda row: len(row.prompt))
@@ -176,6 +188,7 @@ class Batch:
                 self._join(some, self._read(some, length, prefix))
 
     def _join(self, rows: list[Row], states: Any) -> None:
+        """Put rows whose prompts are read behind those in flight."""
         import mlx.core as mx
 
         # From the row's own seed, so a reply is the same whatever else is in flight and whenever it joins.
@@ -203,15 +216,15 @@ class Batch:
         if padded:
             for cache in caches:
                 cache.prepare(lengths=lengths, right_padding=[most - n for n in lengths])
-        tokens = mx.array([ids + [0] * (most - len(ids)) for ids in rest])  # (B, most)
+        tokens = right_padded(rest)
         step = max(1, PREFILL_TOKENS // len(rows))
         for at in range(0, most, step):
             self.model(tokens[:, at : at + step], cache=caches)
-            mx.eval([cache.state for cache in caches])
+            settle(caches)
         if padded:
             for cache in caches:
                 cache.finalize()
-        mx.eval([cache.state for cache in caches])
+        settle(caches)
         return Padded(caches, mx.array([row.prompt[-1] for row in rows]))
 
 
@@ -226,13 +239,13 @@ class RaggedBatch(Batch):
         self.llama: Llama = Llama(self.model)
 
     def _step(self) -> None:
+        """Draw the next token of every row that goes on, then take what its grammar forces; (rows, V) at a time."""
         import mlx.core as mx
         import numpy as np
 
-        places = [i for i, row in enumerate(self.live) if not row.reason]
+        places, going = self._going()
         if not places:  # a grammar that leaves no choice ends a reply before anything is drawn
             return
-        going = [self.live[i] for i in places]
         logits = self.states.forward([[] if row.reason else row.feed for row in self.live])  # (going, V)
         # Before masks, which write -inf themselves. A row's largest is NaN where any is.
         if not np.isfinite(logits.max(axis=-1)).all():
@@ -273,6 +286,7 @@ class RaggedBatch(Batch):
         return tokens
 
     def _read(self, rows: list[Row], length: int, prefix: list[Any]) -> Any:
+        """Read prompts behind their shared prefix, up to each one's last token; returns their keys and values."""
         from lib.models.ragged import Rows
 
         states = Rows(self.llama, len(rows), prefix, length)
@@ -289,9 +303,7 @@ def batch(model: Any, *arguments: Any) -> Batch:
     """The fastest batch that this model can have here; arguments as of `Batch`."""
     from lib.models import ragged
 
-    if ragged.fits(model):
-        return RaggedBatch(model, *arguments)
-    return Batch(model, *arguments)
+    return RaggedBatch(model, *arguments) if ragged.fits(model) else Batch(model, *arguments)
 
 
 def agrees(model: Any, prefixes: Prefixes, prompts: Sequence[list[int]], width: int) -> bool:
@@ -341,6 +353,7 @@ def draw(logits: Any, decodings: Sequence[Decoding], random_keys: Any) -> tuple[
     import mlx.core as mx
 
     tokens = mx.argmax(logits, axis=-1)
+    # Rows that sample alike pass the filters together: a pipeline has one decoding, so nearly always that is one group.
     kinds: dict[tuple[float, float, float, int], list[int]] = {}
     for i, d in enumerate(decodings):
         if d.temp > 0:
@@ -393,9 +406,7 @@ def mean_logprobs(
         places = sorted(places, key=lambda i: len(texts[i]))  # short ones first, as `runs` wants them
         prefix = prefixes.get(prompts[places[0]][:length])
         for some in runs(places, [len(texts[i]) - length for i in places], positions):
-            rest = [texts[i][length:] for i in some]
-            most = max(map(len, rest))
-            tokens = mx.array([ids + [0] * (most - len(ids)) for ids in rest])  # (B, T)
+            tokens = right_padded([texts[i][length:] for i in some])  # (B, T)
             caches = [cache.merge([cache] * len(some)) for cache in prefix] if length else None
             # Padding comes after a row's own tokens, so none of them sees it.
             logits = model(tokens[:, :-1], cache=caches).astype(mx.float32)  # (B, T - 1, V)
@@ -405,6 +416,14 @@ def mean_logprobs(
                 first = len(prompts[i]) - length - 1
                 means[i] = sum(row[first : first + len(replies[i])]) / len(replies[i])
     return means
+
+
+def right_padded(rows: Sequence[list[int]]) -> Any:
+    """Rows of token ids as (B, longest), zeros behind the shorter ones."""
+    import mlx.core as mx
+
+    longest = max(map(len, rows))
+    return mx.array([ids + [0] * (longest - len(ids)) for ids in rows])
 
 
 def runs(rows: Sequence[Any], lengths: Sequence[int], most: int) -> list[list[Any]]:

@@ -122,6 +122,7 @@ class Chat:
         return answer
 
     def _formed(self, messages: Sequence[Message]) -> list[Json]:
+        """Messages in the form that this template takes."""
         turns: list[Json] = [dict(message) for message in messages]
         if self.folds and turns[0]["role"] == "system" and len(turns) > 1:
             system, first, *later = turns

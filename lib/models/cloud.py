@@ -76,6 +76,7 @@ class CloudModel(Model):
         raise failed
 
     async def _all(self, requests: Sequence[Json]) -> list[Completion]:
+        """All replies in order. Raises the first error, when every call has ended."""
         replies = await asyncio.gather(*(self._one(r) for r in requests), return_exceptions=True)
         done = []
         for reply in replies:
@@ -85,6 +86,7 @@ class CloudModel(Model):
         return done
 
     async def _one(self, request: Json) -> Completion:
+        """One reply and its tokens; a call that got none is an error of its case."""
         try:
             reply = await self._claude.ask(request)
         except NotAnswered as error:
@@ -97,6 +99,7 @@ class CloudModel(Model):
         return Completion(reply.text, spent.input_tokens, spent.output_tokens, reason, id=reply.message_id)
 
     def _request(self, messages: Sequence[Message], decoding: Decoding) -> Json:
+        """The parameters of a call. Raises NoModel on decoding that Claude does not take, BadGrammar."""
         usual = Decoding()
         for name in ("temp", "top_p", "min_p", "top_k"):
             if getattr(decoding, name) != getattr(usual, name):

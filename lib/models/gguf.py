@@ -99,10 +99,12 @@ class _Reader:
         return str(self.data[self.at - n : self.at], "utf-8", "replace")
 
     def value(self, kind: int, depth: int = 0) -> Any:
+        """A value of a kind by its number in the format; an array is a list. Raises ValueError."""
         if kind in SCALARS:
             return self.one(SCALARS[kind])
         if kind == STRING:
             return self.text()
+        # A bound, because each array within an array is a call within a call: a forged header could end the process.
         if kind != ARRAY or depth > 2:
             raise ValueError(f"its header holds a value of an unknown kind ({kind})")
         inner = self.one("<I")
@@ -123,12 +125,14 @@ def header(path: Path) -> Header:
 
 
 def _header(data: memoryview) -> Header:
+    """Metadata and tensors out of a file's bytes, every place checked. Raises ValueError."""
     read = _Reader(data)
     if read.one("<I") != 0x46554747:
         raise ValueError("it does not begin with GGUF")
     version = read.one("<I")
     if version not in (2, 3):
         raise ValueError(f"its version is {version}, expected 2 or 3")
+    # The least that one can take: of a tensor the length of its name, sides, type and offset; of a value name and kind.
     tensors, values = read.count(24), {}
     for _ in range(read.count(12)):
         name = read.text()
@@ -148,6 +152,7 @@ def _header(data: memoryview) -> Header:
 
 
 def _tensor(read: _Reader) -> tuple[Tensor, int]:
+    """One tensor of the header, and how far behind the header its data begins, in bytes."""
     name, sides = read.text(), read.one("<I")
     if not 1 <= sides <= 4:
         raise ValueError(f"tensor {name[:60]!r} has {sides} dimensions")
@@ -166,6 +171,7 @@ def check(path: Path) -> Header:
 
 
 def _fault(head: Header) -> str:
+    """Why a file cannot be converted, "" where it can."""
     kind = head.values.get("general.architecture")
     if kind != "llama":
         return f"its architecture is {str(kind)[:40]!r}; GGUF files are read for 'llama' alone, others as MLX models"
@@ -224,7 +230,7 @@ def _make(path: Path, head: Header, target: Path) -> None:
         for part in temp.iterdir():
             with open(part, "rb") as file:
                 os.fsync(file.fileno())  # before the name: else a power cut leaves a whole folder of empty files
-        os.chmod(temp, 0o755)
+        os.chmod(temp, 0o755)  # a temporary folder is its owner's alone, and a cache may be shared
         shutil.rmtree(target, ignore_errors=True)  # one that was altered
         os.rename(temp, target)
         sync_folder(target.parent)
@@ -267,6 +273,7 @@ def _write(path: Path, values: Json) -> None:
 
 
 def _renamed(path: Path, tensors: Mapping[str, Any], head: Header) -> Iterator[tuple[str, Any]]:
+    """Tensors under mlx-lm's names, rows of q and k put in order. Raises NoModel on a tensor of another architecture."""
     # Only q and k are turned by the rotary embedding, so only their rows were reordered.
     heads = head.get("attention.head_count")
     groups = {"attn_q": heads, "attn_k": head.get("attention.head_count_kv") or heads}
@@ -347,7 +354,8 @@ def _quantisation(weights: Mapping[str, Any]) -> Json:
     bits: dict[str, int] = {}
     for name in weights:
         module, _, part = name.rpartition(".")
-        if part == "scales":  # (rows, groups of 32 numbers); the weights are packed into words of 32 bits
+        # n numbers of a row are n * bits / 32 words and n / 32 groups with a scale each, so the ratio is the bits.
+        if part == "scales":
             bits[module] = weights[f"{module}.weight"].shape[1] // weights[name].shape[1]
     if not bits:
         return {}
@@ -373,10 +381,12 @@ def tokenizer(head: Header, out: Path, path: Path) -> None:
                       "take an MLX model")  # fmt: skip
     # Roles and ends of turns are control tokens: they are never cut, and a reply is shown without them.
     kinds = values.get("tokenizer.ggml.token_type") or []
-    control = [token for token, kind in zip(tokens, kinds, strict=False) if kind == CONTROL]
-    own = [token for token, kind in zip(tokens, kinds, strict=False) if kind == USER_DEFINED]
-    pieces.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
-    pieces.add_tokens([AddedToken(token, normalized=False) for token in own])
+    added: dict[int, list[AddedToken]] = {CONTROL: [], USER_DEFINED: []}
+    for token, kind in zip(tokens, kinds, strict=False):
+        if kind in added:
+            added[kind].append(AddedToken(token, special=kind == CONTROL, normalized=False))
+    pieces.add_special_tokens(added[CONTROL])
+    pieces.add_tokens(added[USER_DEFINED])
     pieces.save(str(out / "tokenizer.json"))
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
              "model_max_length": head.get("context_length", 2048)}  # fmt: skip
@@ -391,7 +401,7 @@ def _byte_pairs(tokens: list[str], merges: list[str], cut: str) -> Any:
     """Byte-level BPE, as GPT-2, Llama 3 and SmolLM have it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    pairs = [merge.partition(" ")[::2] for merge in merges]
     vocab = {token: i for i, token in enumerate(tokens)}
     # Llama 3 takes a word that is a token as it is, also where no merge leads there.
     pieces = Tokenizer(models.BPE(vocab=vocab, merges=pairs, ignore_merges=CUTS.get(cut) == LLAMA3))

@@ -126,6 +126,4 @@ class Rule:
     def forced(self) -> list[int]:
         """The tokens that must come next, one after the other, none where there is a choice: what `allowed` would
         leave alone at each of them. Moves nothing."""
-        if self.complete:
-            return []
-        return list(self.matcher.compute_ff_tokens())
+        return [] if self.complete else list(self.matcher.compute_ff_tokens())

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import weights
-from lib.files import ROOT
+from lib.files import ROOT, leave_out
 from lib.models import gguf, provenance
 from lib.models.batching import PROBED, SCORE_TOKENS, Row, agrees, batch, mean_logprobs
 from lib.models.chat import CUT, PROBE, Chat
@@ -105,6 +105,7 @@ def folder_of(name: str) -> Path:
 
 
 def _snapshot(hub_id: str) -> Path:
+    """A model of the hub as a folder, fetched once. Raises NoModel."""
     from huggingface_hub import snapshot_download
     from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
@@ -228,7 +229,7 @@ class MLXModel(Model):
         self.adapter = adapter
         model = self._base
         # A copy: what is said of one adapter holds for no other.
-        self.identity = {key: value for key, value in self.identity.items() if key != "adapter"}
+        self.identity = leave_out(self.identity, "adapter")
         if adapter:
             model = adapted(self._base, adapter, self.on_gpu)
             self.identity["adapter"] = provenance.content_hash(Path(adapter), provenance.ADAPTER)
@@ -274,6 +275,7 @@ class MLXModel(Model):
         rows = [self._row(self.encode(p), d) for p, d in zip(prompts, decodings, strict=True)]
         grammars = self._grammars[0] if self._grammars else None
         running = batch(self.model, self._prefixes, self.tokenizer.eos_token_ids, grammars, self.batch)
+        running.heard = self.heard
         with wired_limit(self.model):  # keeps the weights in place while a GPU works; nothing on a CPU
             running.run([row for row in rows if not row.reason])
         done = [self._completion(row) for row in rows]
@@ -281,6 +283,7 @@ class MLXModel(Model):
         return done
 
     def _row(self, ids: list[int], decoding: Decoding) -> Row:
+        """A prompt as a row of the batch; one that fills the context has ended before it begins."""
         room = self.context - len(ids)
         if room < 1:
             return Row(ids, decoding, reason="error")
@@ -292,6 +295,7 @@ class MLXModel(Model):
         return Row(ids, decoding, self._rule(decoding.grammar))
 
     def _completion(self, row: Row) -> Completion:
+        """A row that has ended as a reply, its text without what the chat template puts around it."""
         if row.reason == "error":
             text = f"the prompt has {len(row.prompt)} tokens, and the context of the model is {self.context}"
             return Completion(text, len(row.prompt), 0, "error")
@@ -319,6 +323,7 @@ class MLXModel(Model):
             raise ValueError(
                 f"a reply to score ends at token {max(lengths)}, and the context of the model is {self.context}"
             )
+        # Where rows cannot share a forward to be written, they cannot share one to be scored.
         positions = 1 if self.batch == 1 else SCORE_TOKENS
         with wired_limit(self.model):
             logprobs = mean_logprobs(self.model, self._prefixes, starts, ends, positions)
@@ -329,11 +334,13 @@ class MLXModel(Model):
         return done
 
     def _rule(self, schema: str) -> Rule:
+        """A grammar at its start, compiled once for the tokenizer."""
         if not self._grammars:  # one for all adapters: they share the tokenizer
             self._grammars.append(Grammars(self.tokenizer._tokenizer, self.tokenizer.eos_token_ids))
         return self._grammars[0].begin(schema)
 
     def _book(self, done: Sequence[Completion], began: float, prompt_seconds: float) -> None:
+        """Add what a call took to the cost of the model."""
         import mlx.core as mx
 
         # Buffers of this width are of no use to the next call, and mlx would hold them for good.

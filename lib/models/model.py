@@ -136,6 +136,10 @@ class Account:
 class Model:
     """Anything that completes conversations. `cost` grows with every call."""
 
+    heard: Callable[[int], None] | None = (
+        None  # told how many replies of the call under way have ended, where that is known
+    )
+
     def __init__(self, name: str, capabilities: Capabilities, **identity: Any) -> None:
         self.name, self.capabilities = name, capabilities
         self.identity: Identity = {"name": name, **identity}

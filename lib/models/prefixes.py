@@ -68,16 +68,23 @@ class Prefixes:
         # In pieces that are worked out one after the other: mlx would else hold the activations of all of them.
         for at in range(start, len(ids), PREFILL_TOKENS):
             self.model(mx.array([list(ids[at : at + PREFILL_TOKENS])]), cache=caches)
-            mx.eval([cache.state for cache in caches])
+            settle(caches)
         for cache in caches:
             # Without the room to grow that a cache keeps: it is only ever copied from.
             cache.keys = mx.contiguous(cache.keys[..., : cache.offset, :])
             cache.values = mx.contiguous(cache.values[..., : cache.offset, :])
-        mx.eval([cache.state for cache in caches])
+        settle(caches)
         self._kept[tuple(ids)] = caches
         # Also the newest, where it alone is over the bound: it is used by whoever asked and not kept.
         while self._kept and (self.nbytes > self.most or len(self._kept) > MOST_PREFIXES):
             self._kept.popitem(last=False)
+
+
+def settle(caches: list[Any]) -> None:
+    """Work out what caches hold. mlx is lazy: they would else hold on to everything that they were made from."""
+    import mlx.core as mx
+
+    mx.eval([cache.state for cache in caches])
 
 
 def shared(a: Sequence[int], b: Sequence[int]) -> int:

@@ -26,22 +26,10 @@ PEFT = (
 )
 # What a model is: its weights, how it cuts text, how it is spoken to, where a reply ends, and code of its own.
 MODEL = (
-    "model*.safetensors",
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "chat_template.json",
-    "*.jinja",
-    "additional_chat_templates/*.jinja",
-    "*.py",
-)
+    "model*.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.tiktoken",
+    "chat_template.json", "*.jinja", "additional_chat_templates/*.jinja", "*.py",
+)  # fmt: skip
 ADAPTER = (WEIGHTS, CONFIG)  # the config scales it: the same weights with another scale say something else
 
 

@@ -49,6 +49,7 @@ def fits(model: Any) -> bool:
 
 
 def _covered(layer: Any) -> bool:
+    """Whether a linear layer is one that is computed here: bare or with LoRA, in float32."""
     import mlx.core as mx
 
     if type(layer).__name__ == "LoRALinear":
@@ -59,6 +60,7 @@ def _covered(layer: Any) -> bool:
 
 
 def _linear(layer: Any) -> Map:
+    """x (N, D) -> x W^T + b (N, out), with scale * (x A) B on top where the layer has an adapter."""
     if type(layer).__name__ == "LoRALinear":
         inner, scale = _linear(layer.linear), np.float32(layer.scale)
         a, b = np.asarray(layer.lora_a), np.asarray(layer.lora_b)  # (D, rank), (rank, out)
@@ -71,10 +73,11 @@ def _linear(layer: Any) -> Map:
 
 
 def _norm(layer: Any) -> Map:
+    """RMSNorm over the last axis (arXiv 1910.07467)."""
     weight, eps = np.asarray(layer.weight), np.float32(layer.eps)
 
     def normed(x: Array) -> Array:
-        # RMSNorm (arXiv 1910.07467). einsum sums the squares without an array of them.
+        # einsum sums the squares without an array of them.
         mean = np.einsum("ij,ij->i", x, x) / np.float32(x.shape[-1])
         return x * (1 / np.sqrt(mean + eps))[:, None] * weight
 
@@ -82,6 +85,8 @@ def _norm(layer: Any) -> Map:
 
 
 class _Layer:
+    """One layer: norms, attention maps and MLP as functions over numpy arrays."""
+
     def __init__(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.before, self.between = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
@@ -91,7 +96,7 @@ class _Layer:
         self.gate, self.up, self.down = (_linear(m) for m in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
 
     def mlp(self, x: Array) -> Array:
-        # SwiGLU (arXiv 2002.05202): silu(gate) * up.
+        """SwiGLU behind its norm, silu(gate) * up (arXiv 2002.05202): (N, D) -> (N, D)."""
         x = self.between(x)
         gate = self.gate(x)
         # SiLU in place: exp of a large negative gate overflows to inf, and gate / inf is the right -0.
@@ -135,6 +140,7 @@ class Llama:
 
 
 def _turned(x: Array, cos: Array, sin: Array) -> Array:
+    """Heads (N, heads, W) turned by their positions' angles, (N, 1, W / 2) each."""
     # RoFormer (arXiv 2104.09864) with the halves of a head as pairs, as Hugging Face lays them out.
     half = x.shape[-1] // 2
     turned = np.empty_like(x)
@@ -182,15 +188,19 @@ class Rows:
         self.next = np.full(count, length)  # a row's next position
         self.used = 0  # slots, the same in all rows
         self.filled = np.zeros((count, ROOM), dtype=bool)  # (B, S): which slots of a row hold a token of it
+        # (layers, 2, key heads, B, S, W): one array, so that rows of all layers stay, go or join in one indexing.
         self.kv = self._empty(count, ROOM)
 
     def _empty(self, count: int, slots: int) -> Array:
+        """Keys and values of so many rows and slots, all zero: (layers, 2, key heads, rows, slots, W)."""
         shape = (len(self.llama.layers), 2, self.llama.kv_heads, count, slots, self.llama.width)
         return np.zeros(shape, dtype=np.float32)
 
     def _grow(self, slots: int) -> None:
+        """Make room for so many slots in every row."""
         if slots <= self.filled.shape[1]:
             return
+        # Some slots ahead of the need: each growth copies what every row holds in every layer.
         count, slots, used = len(self.next), slots + ROOM, slice(self.used)
         kv, filled = self._empty(count, slots), np.zeros((count, slots), dtype=bool)
         kv[..., used, :], filled[:, used] = self.kv[..., used, :], self.filled[:, used]
@@ -236,6 +246,7 @@ class Rows:
         step = Step(row, turn, wide, *self.llama.angles(self.next[row] + turn), self._mask(wide))
         hidden = np.zeros((_whole(len(row)), self.llama.embedding.shape[1]), dtype=np.float32)  # (N and filling, D)
         hidden[: len(row)] = self.llama.embedding[np.concatenate([np.asarray(feed, dtype=int) for feed in feeds])]
+        # Norm first: both halves of a layer read a normed copy and add to one stream (LLaMA, arXiv 2302.13971).
         for i, layer in enumerate(self.llama.layers):
             hidden = hidden + layer.o(self._attended(i, layer, hidden, step))
             hidden += layer.mlp(hidden)
@@ -264,11 +275,13 @@ class Rows:
         query, key, value = (m(x)[:count].reshape(count, -1, llama.width) for m in (layer.q, layer.k, layer.v))
         keys, values = self.kv[i]  # (key heads, B, S, W)
         at = self.used + step.turn
+        # Turned before they are kept: a key's position never changes, so later steps need not turn it again.
         keys[:, row, at] = _turned(key, step.cos, step.sin).swapaxes(0, 1)
         values[:, row, at] = value.swapaxes(0, 1)
         # Key head, row, query head of that key head, token: so rows and heads before one prefix are one matrix.
         shape = llama.kv_heads, len(self.next), llama.heads // llama.kv_heads, step.wide, llama.width
         queries = np.zeros(shape, dtype=np.float32)
+        # Scaled here and not at the scores: W numbers a query head instead of one for every slot.
         query = _turned(query, step.cos, step.sin) * llama.scale
         queries[:, row, :, step.turn] = query.reshape(count, llama.kv_heads, -1, llama.width)
         # A group at a time: its rows share the product with the prefix.

@@ -33,6 +33,7 @@ def named(name: str) -> bool:
 
 
 def _file(name: str) -> Path:
+    """The file of answers that a name asks for. Raises NoModel."""
     folder = RULER / "answers"
     path = folder / f"{name.removeprefix(PREFIX)}.jsonl"
     names = sorted(p.stem for p in folder.glob("*.jsonl"))

@@ -6,15 +6,17 @@ nothing but crashes say what is missing. Does not know how a figure is drawn.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 
-from lib.lab.show import Markdown, bullets, candidate_name, chance, interval, plural
 from lib.measure.keep import ALPHA
 from lib.measure.stats import Paired, paired
 from lib.report import trained
 from lib.report.era import Era
 from lib.runs.ledger import Ledger
 from lib.runs.record import Record
+from lib.show import Markdown, bullets, candidate_name, chance, interval, plural
 
 
 def opening(ledger: Ledger) -> Markdown:
@@ -120,7 +122,7 @@ def four(ledger: Ledger) -> pd.DataFrame:
     valid = (f.cases - f.no_answer - f.unscored).astype("float64")
     f = f.assign(what=list(names), valid=[f"{int(n)} of {m}" for n, m in zip(valid, f.cases, strict=True)])
     f["quality when valid"] = (f.quality * (f.cases - f.unscored) / valid.where(valid > 0)).astype("float64")
-    f["interval"] = [interval(low, high, "") for low, high in zip(f.low, f.high, strict=True)]
+    f["interval"] = list(map(partial(interval, sign=""), f.low, f.high))
     return f[["what", "quality", "interval", "wtl", "valid", "quality when valid", "id"]]
 
 

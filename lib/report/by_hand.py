@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.lab import show
-from lib.lab.show import Markdown, bullets, chance, interval, plural
+from lib import show
 from lib.measure.keep import ALPHA
 from lib.measure.stats import bca, paired
 from lib.report.era import Era
 from lib.runs import by_hand
 from lib.runs.by_hand import ByHand
 from lib.runs.ledger import Ledger
+from lib.show import Markdown, bullets, chance, interval, plural
 
 
 def sources(ledger: Ledger) -> dict[str, list[ByHand]]:

@@ -11,12 +11,11 @@ from typing import Any
 import pandas as pd
 
 from lib.lab.models import moved
-from lib.lab.show import Markdown, bullets, candidate_name, interval, table
 from lib.measure import calibrate
-from lib.measure.judge import DIMENSIONS, Fields
+from lib.measure.judge import DIMENSIONS, DIMS, Fields
 from lib.report.era import Era, scored
-from lib.report.tables import DIMS
 from lib.runs.ledger import Ledger
+from lib.show import Markdown, bullets, candidate_name, interval, table
 
 Readings = Fields
 Beside = Iterable[Mapping[str, Any]]  # controls of a calibration of the same gate, to stand below the candidates
@@ -39,6 +38,7 @@ def _beside(readings: Readings, beside: Beside) -> pd.DataFrame:
     below = []
     if readings["ceiling"]:
         below.append({"candidate": "gold against itself", **readings["ceiling"]})
+    # What is a candidate and a control at once, as a frontier may be, stands once, as the candidate.
     here = {*f.model, calibrate.GOLD} if below else {*f.model}
     below += [{"candidate": c["name"], **c} for c in beside if c["name"] not in here]
     return scored(pd.concat([f, pd.json_normalize(below)], ignore_index=True)).rename(columns={"group": "pipeline"})
@@ -80,14 +80,8 @@ def differences(readings: Readings) -> pd.DataFrame:
     parts = []
     for name, test in {"quality": "difference", **{DIMS[d]: f"dims.{d}" for d in DIMS}}.items():
         around = list(map(interval, f[f"{test}.low"], f[f"{test}.high"]))
-        part = {
-            "of": name,
-            "delta": f[f"{test}.delta"],
-            "p": f[f"{test}.p"],
-            "interval": around,
-            "cases": f[f"{test}.n"],
-        }
-        parts.append(f.assign(**part))
+        part = f.assign(of=name, delta=f[f"{test}.delta"], p=f[f"{test}.p"], interval=around, cases=f[f"{test}.n"])
+        parts.append(part)
     by_run = pd.concat(parts).sort_index(kind="stable").astype({"cases": "Int64"})
     return _shown(by_run, ["candidate", "of", "delta", "p", "interval", "cases"])
 

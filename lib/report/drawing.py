@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from lib.files import NOTEBOOKS, ROOT, runs_folder, write_atomic
-from lib.lab.show import number
 from lib.runs.ledger import Ledger
+from lib.show import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes

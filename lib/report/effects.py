@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lib.lab.show import Markdown, bullets, plural
 from lib.measure import calibrate
 from lib.measure.offline_judge import FAULTS
 from lib.report import levers
@@ -31,6 +30,7 @@ from lib.report.drawing import (
 )
 from lib.report.era import Era, latest
 from lib.runs.ledger import Ledger
+from lib.show import Markdown, bullets, plural
 
 if TYPE_CHECKING:
     from lib.report.drawing import Axes
@@ -151,10 +151,8 @@ def untouched(ledger: Ledger) -> list[str]:
     if len(f.columns) < 2:
         return []
     bar = f.iloc[:, 0]
-    if era.calibration is not None:
-        rows = [r for r in ledger.cases(era.calibration.id) if r["part"] == "control" and r["kind"] == calibrate.PLAIN]
-        bar = pd.Series(calibrate.qualities(rows), dtype="float64").reindex(f.index).fillna(bar)
-    return list(f.index[f.max(axis=1) <= bar])
+    plain = pd.Series(era.control(calibrate.PLAIN), dtype="float64").reindex(f.index).fillna(bar)
+    return list(f.index[f.max(axis=1) <= plain])
 
 
 def heatmap(ledger: Ledger) -> Picture:

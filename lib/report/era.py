@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
 
-from lib.lab.show import interval
 from lib.measure import calibrate, keep
 from lib.measure.judge import DIMENSIONS
-from lib.measure.stats import paired
+from lib.measure.stats import on_both
 from lib.models.stored import named as is_stored
 from lib.runs.ledger import COUNTS, Ledger
 from lib.runs.record import CalibrationRecord, ComparisonRecord, Record
 from lib.runs.verify import READINGS
+from lib.show import interval
 
 
 def eras(ledger: Ledger) -> list[str]:
@@ -40,7 +40,7 @@ def scored(f: pd.DataFrame) -> pd.DataFrame:
     f = f.reindex(columns=dict.fromkeys([*f, "quality", "low", "high", *COUNTS, *DIMENSIONS]))
     f = f.astype(dict.fromkeys(COUNTS, "Int64"))
     wtl = f.wins.astype(str) + "/" + f.ties.astype(str) + "/" + f.losses.astype(str)
-    around = [interval(low, high, "") for low, high in zip(f.low, f.high, strict=True)]
+    around = list(map(partial(interval, sign=""), f.low, f.high))
     return f.assign(wtl=wtl, interval=around, cases=f[list(COUNTS)].sum(axis=1))
 
 
@@ -105,9 +105,9 @@ class Era:
 
     def comparison(self, base: bool = False) -> ComparisonRecord | None:
         """The comparison of models with the most candidates, of equals the newest; `base`: of a new base with an old one."""
-        records = [r for r in reversed(self.ledger.records) if isinstance(r, ComparisonRecord) and r.found.groups]
-        of_era = [r for r in records if r.fingerprint == self.fingerprint]
-        alike = [r for r in of_era if base == any(group.group == "stock" for group in r.found.groups)]
+        newest_first = (r for r in reversed(self.ledger.records) if isinstance(r, ComparisonRecord) and r.found.groups)
+        of_era = (r for r in newest_first if r.fingerprint == self.fingerprint)
+        alike = (r for r in of_era if base == any(group.group == "stock" for group in r.found.groups))
         return max(alike, key=lambda r: sum(len(group.runs) for group in r.found.groups), default=None)
 
     # --- the two ends of the scale
@@ -153,6 +153,11 @@ class Era:
             return None
         return (self.champion.scored.quality - self.plain) / (self.frontier[1] - self.plain)
 
+    def control(self, name: str) -> dict[str, float]:
+        """Quality by case of one control, of no case where none is sealed."""
+        rows = self.ledger.cases(self.calibration.id) if self.calibration else []
+        return calibrate.qualities([r for r in rows if r["part"] == "control" and r["kind"] == name])
+
     @cached_property
     def bottom(self) -> pd.DataFrame:
         """The champion paired with every control at the bottom, on the same cases: delta, p, whether the rule puts it above."""
@@ -160,11 +165,9 @@ class Era:
         if self.calibration is not None and self.champion is not None:
             floor = self.ledger.floor(self.fingerprint, self.champion.drawn)
             own = self.ledger.qualities(self.champion.id)
-            rows = [r for r in self.ledger.cases(self.calibration.id) if r["part"] == "control"]
             for name in self.controls.index.intersection(calibrate.BOTTOM, sort=False):
-                other = calibrate.qualities([r for r in rows if r["kind"] == name])
-                both = own.keys() & other.keys()  # a judge may have failed on a case of either
-                if both:
-                    test = paired({c: own[c] for c in both}, {c: other[c] for c in both})
+                other = self.control(name)
+                test = on_both(own, other)  # a judge may have failed on a case of either
+                if test:
                     tests[name] = [test.delta, test.p, keep.passes(test.delta, test.p, floor)]
         return pd.DataFrame.from_dict(tests, orient="index", columns=["delta", "p", "above"])

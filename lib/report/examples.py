@@ -11,12 +11,12 @@ import html
 import pandas as pd
 
 from lib.files import RULER
-from lib.lab.show import Markdown, cell, fold, grid, number, plural
 from lib.measure.ruler import Case, Ruler
 from lib.report import trained
 from lib.report.era import Era
 from lib.runs.ledger import Ledger
 from lib.runs.record import CaseRow, Record
+from lib.show import Markdown, cell, fold, grid, number, plural
 
 EACH = 3  # cases at either end
 LINE = 140  # characters of a raw reply
@@ -44,7 +44,7 @@ def one(ledger: Ledger, fingerprint: str, ruler: Ruler | None = None) -> Markdow
     if era.champion is None:
         return Markdown("No run was kept yet, so there is no answer of a champion to show.")
     cases = _open(era.champion, ruler or Ruler.load(RULER))
-    rows = [row for row in ledger.cases(era.champion.id) if row.quality is not None and row.case in cases]
+    rows = _scored(ledger, era.champion.id, cases)
     if not rows:
         return Markdown("No case of the champion is on this ruler, so there is none to show.")
     # Neither the best nor the worst: one that shows what to expect.
@@ -66,11 +66,15 @@ def _open(record: Record, ruler: Ruler) -> dict[str, Case]:
     return {c.id: c for c in cases}
 
 
+def _scored(ledger: Ledger, run: str, cases: dict[str, Case]) -> list[CaseRow]:
+    """The rows of a run that have a quality and a case here."""
+    return [row for row in ledger.cases(run) if row.quality is not None and row.case in cases]
+
+
 def _section(ledger: Ledger, name: str, run: str, frontier: str, cases: dict[str, Case]) -> str:
-    rows = [row for row in ledger.cases(run) if row.quality is not None and row.case in cases]
-    beside = {}
-    if frontier:
-        beside = {row.case: row for row in ledger.cases(frontier)}
+    """The worst and the best cases of one run under its name."""
+    rows = _scored(ledger, run, cases)
+    beside = {row.case: row for row in ledger.cases(frontier)} if frontier else {}
     worst = sorted(rows, key=lambda r: (r.quality or 0.0, r.case))[:EACH]
     rest = [row for row in rows if row not in worst]  # where all score the same, six cases and not three twice
     best = sorted(rest, key=lambda r: (-(r.quality or 0.0), r.case))[:EACH]
@@ -94,27 +98,24 @@ def _case(end: str, row: CaseRow, sources: dict[str, CaseRow], case: Case) -> st
 
 
 def _beside(sources: dict[str, CaseRow], case: Case) -> str:
-    """A column for each source and gold, title and questions down; above them what came where no answer did."""
-    parts, columns = [], {}
+    """A column for each source and gold, title and questions down; where no answer came, why, and what was written."""
+    columns = {}
     for run, source in sources.items():
-        if source.answer:
-            columns[run] = [number(source.quality), source.answer.title, *source.answer.questions]
-        else:
-            parts.append(_failure(run, source))
+        rest = [source.answer.title, *source.answer.questions] if source.answer else _failure(source)
+        columns[run] = [number(source.quality), *rest]
     if case.gold:
         columns["gold"] = ["", case.gold.title, *case.gold.questions]
     # Of unequal length where somebody asked more than seven; the gaps of a shorter column stay empty.
     table = pd.DataFrame({cell(run): pd.Series(map(cell, texts)) for run, texts in columns.items()}).fillna("")
     labels = ["quality", "title", *map(str, range(1, len(table) - 1))]
-    parts.append(grid(["", *table], zip(labels, *(table[run] for run in table), strict=False)))
-    return "\n\n".join(parts)
+    return grid(["", *table], zip(labels, *(table[run] for run in table), strict=False))
 
 
-def _failure(run: str, row: CaseRow) -> str:
+def _failure(row: CaseRow) -> list[str]:
     """Why a case has no answer, and the last that the model wrote, cut to a line."""
     replies = [" ".join(call["text"].split()) for call in row.calls if call.get("text")]
     wrote = "It wrote nothing."
     if replies:
         more = "…" if len(replies[-1]) > LINE else ""
-        wrote = f"It wrote: “{cell(replies[-1][:LINE])}{more}”"
-    return f"{cell(run)} has **no answer** ({cell(row.no_answer or '')}), so it scores 0. {wrote}"
+        wrote = f"It wrote: “{replies[-1][:LINE]}{more}”"
+    return [f"no answer: {row.no_answer or ''}", wrote]

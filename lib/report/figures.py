@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from lib.lab.experiment import Experiment, Run
-from lib.lab.show import plural
 from lib.lab.training import Trained
 from lib.measure import calibrate
 from lib.measure.judge import Fields
@@ -21,6 +20,7 @@ from lib.report import compared, tables, trained
 from lib.report.drawing import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, captions, dots, empty, picture
 from lib.report.era import Era, eras
 from lib.runs.ledger import Ledger
+from lib.show import plural
 
 if TYPE_CHECKING:
     from lib.report.drawing import Axes
@@ -129,7 +129,8 @@ def draw_climb(table: pd.DataFrame, anchors: dict[str, float], ax: Axes, bottom:
     ax.set_xticks(ticks.x, [run.partition("-")[0].lstrip("0") for run in ticks.id], fontsize=7)
     ax.set(xlim=(0.5, count + 0.5), ylim=(0, top), ylabel="quality, mean of all cases",
            xlabel="runs on the full gate, in order (number in the ledger)")  # fmt: skip
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 0.94), ncols=2)  # under the line of gold
+    # Below the chart: inside, lines of anchors cross it.
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2)
 
 
 def _draw_anchors(anchors: dict[str, float], bottom: Sequence[float], count: int, top: float, ax: Axes) -> None:

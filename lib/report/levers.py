@@ -9,11 +9,11 @@ import re
 
 import pandas as pd
 
-from lib.lab.show import Markdown, bullets, chance, interval, plural, table
 from lib.loop import lessons as remembered
 from lib.measure.keep import ALPHA
 from lib.report.era import latest
 from lib.runs.ledger import Ledger
+from lib.show import Markdown, chance, grid, interval, plural, table
 
 METHODS = ("grpo", "orpo", "sft", "gad", "merge")  # how an adapter was trained, as its training run says
 
@@ -89,29 +89,32 @@ def negatives(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
 
 def failed(ledger: Ledger, fingerprint: str) -> Markdown:
-    """A line for each class with runs that were not kept, then how the hypotheses did."""
+    """A row for each class with runs that were not kept, the best and the worst of these; then how the hypotheses did."""
     f = experiments(ledger, fingerprint)
     f = f[f.gate == "full"]
-    lines = [_line(lever, runs) for lever, runs in f.groupby("lever", sort=False) if (runs.status != "kept").any()]
+    rows = [_row(lever, runs) for lever, runs in f.groupby("lever", sort=False) if (runs.status != "kept").any()]
     hoped = f[f.delta.notna() & (f.predicted > 0)]
+    text = "Every run on the full gate was kept, so nothing failed."
+    if rows:
+        text = grid(("lever", "kept", "best of the others", "worst"), rows)
     if len(hoped):
-        lines.append(f"Of {plural(len(hoped), 'hypothesis', 'hypotheses')} that promised a gain, "
-                     f"{sum(hoped.predicted > hoped.delta)} promised more than came.")  # fmt: skip
-    return bullets(lines, "Every run on the full gate was kept, so nothing failed.")
+        text += f"\n\nOf {plural(len(hoped), 'hypothesis', 'hypotheses')} that promised a gain, "
+        text += f"{sum(hoped.predicted > hoped.delta)} promised more than came."
+    return Markdown(text)
 
 
-def _line(lever: object, runs: pd.DataFrame) -> str:
-    """One class: how many of its runs were kept, and the best and the worst of the others."""
+def _row(lever: object, runs: pd.DataFrame) -> list[str]:
+    """One class: how many of its runs were kept, and what the best and the worst of the others moved quality by."""
     lost = runs[runs.status != "kept"]
-    text = f"**{lever}**: {sum(runs.status == 'kept')} of {plural(len(runs), 'run')} kept."
-    compared = lost[lost.delta.notna()]
-    if compared.empty:
-        return text
-    best, worst = compared.loc[compared.delta.idxmax()], compared.loc[compared.delta.idxmin()]
-    text += f" The best of the others moved quality by {best.delta:+.3f} ({best.id}, {chance(best.p)})"
-    if worst.id != best.id:
-        text += f", the worst by {worst.delta:+.3f} ({worst.id}, {chance(worst.p)})"
-    return text + "."
+    moved = [
+        f"{r.delta:+.3f} ({r.id}, {chance(r.p)})" for r in lost[lost.delta.notna()].sort_values("delta").itertuples()
+    ]
+    return [
+        str(lever),
+        f"{len(runs) - len(lost)} of {len(runs)}",
+        *(moved[-1:] or [""]),
+        *(moved[:1] if moved[1:] else [""]),
+    ]
 
 
 # --- what the loop remembers ----------------------------------------------------------------------

@@ -1,11 +1,14 @@
 """A small page that says how a study or a loop stands, for a browser without a kernel: it loads itself again.
 
 Knows the ledger and what it is told: the name of the work, what runs now, how many of how many. Written beside the
-report's pages after every step and at the end, which stops it from loading again. Asks nothing of a network.
+report's pages after every step and at the end, which stops it from loading again; what it says is written beside it, for
+the supervision page to say the same. Asks nothing of a network.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +17,14 @@ import numpy as np
 import pandas as pd
 
 from lib.files import write_atomic
-from lib.lab.show import number
 from lib.log import now
 from lib.report.era import Era
 from lib.report.run_page import text
-from lib.report.site import shell
+from lib.report.site import page_path, shell
 from lib.runs.ledger import Ledger
+from lib.show import number
 
-AGAIN = '<meta http-equiv="refresh" content="5">'
+AGAIN = "setTimeout(() => location.reload(), 5000)"  # axe calls a refresh in the head critical
 LAST = 12  # runs in the table
 WIDTH, HEIGHT, EDGE = 640, 200, 30  # of the chart, in pixels
 
@@ -55,7 +58,11 @@ class Live:
         said = f"{done} of {self.total} done"
         if self._ran and left > 0:
             minutes = (time.monotonic() - self.began) / self._ran * left / 60
-            said += f", about {minutes:.0f} minutes left at the pace so far" if minutes >= 1 else ", nearly there"
+            said += (
+                f", about {minutes:.0f} minutes left at the pace so far"
+                if minutes >= 1
+                else ", less than a minute left"
+            )
         if current:
             said += f"; now: {current}"
         self._write(said, AGAIN)
@@ -68,19 +75,48 @@ class Live:
     def _write(self, said: str, again: str) -> None:
         ledger = Ledger.read(self.runs)
         body = (
-            f'{again}<h1>{text(self.work)}</h1><p role="status">{text(said)}</p><p>Written {text(now())}.</p>'
+            f'<h1>{text(self.work)}</h1><p role="status">{text(said)}</p><p>Written {text(now())}.</p>'
             f"{chart(ledger)}{table(ledger)}"
         )
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path, shell(f"notch: {self.work}", body, []))
+        write_atomic(self.path, shell(f"notch: {self.work}", body, [], again))
+        state = {"pid": os.getpid(), "work": self.work, "said": said, "at": now(), "ended": not again}
+        write_atomic(self.path.with_suffix(".json"), json.dumps(state, ensure_ascii=False) + "\n")
+
+
+def standing(runs: Path) -> str:
+    """What the page of a folder of runs says, and whether the process behind it is still there."""
+    try:
+        state = json.loads(page_path(runs, "live").with_suffix(".json").read_bytes())
+        text = f"{state['work']}: {state['said']} ({state['at']})."
+        return (
+            text if state["ended"] or _alive(state["pid"]) else f"{text} Its process is gone; call it again to go on."
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return "No study and no loop has run here yet."
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's process is a process
+    return True
+
+
+def last(ledger: Ledger) -> pd.DataFrame:
+    """The last runs, the newest first."""
+    f = ledger.frame().tail(LAST)[::-1]
+    return f.assign(run=f.id, quality=f.quality.map(number))[["run", "status", "quality", "hypothesis"]]
 
 
 def table(ledger: Ledger) -> str:
-    """The last runs, the newest first."""
-    f = ledger.frame().tail(LAST)[::-1]
+    """The same for the page."""
+    f = last(ledger)
     if f.empty:
         return "<p>No run is sealed yet.</p>"
-    f = f.assign(run=f.id, quality=f.quality.map(number))[["run", "status", "quality", "hypothesis"]]
     with pd.option_context("display.max_colwidth", None):  # a hypothesis is longer than pandas shows
         return f"<h2>The last runs</h2>{f.to_html(index=False, border=0)}"
 
@@ -105,6 +141,6 @@ def chart(ledger: Ledger) -> str:
         dots += f'<circle cx="{r.x:.1f}" cy="{r.y:.1f}" r="{r.radius}" opacity="{r.opacity}">{label}</circle>'
     said = f"Quality of {len(f)} runs in order on the full gate; the best kept has {best.iloc[-1]:.3f}, the axis ends at {top:.3f}"
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" style="max-width:{WIDTH}px;width:100%">'
-        f'<path d="{line}" fill="none" stroke="#b5482a" stroke-width="1.5"/><g fill="#b5482a">{dots}</g></svg><p>{said}.</p>'
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" style="max-width:{WIDTH}px;width:100%">'
+        f'<path d="{line}" fill="none" stroke="#b5482a" stroke-width="1.5"/><g fill="#b5482a">{dots}</g></svg></figure><p>{said}.</p>'
     )

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.lab.show import Markdown, bullets, chance, grid, interval, plural, table
 from lib.measure.checks import noise as measure
 from lib.measure.checks.blind import readings as read_blind
-from lib.measure.judge import DIMENSIONS, Fields
+from lib.measure.judge import DIMENSIONS, DIMS, Fields
 from lib.measure.keep import ALPHA
 from lib.report import tables
 from lib.report.era import Era, latest
 from lib.report.era import controls as known_controls
-from lib.report.tables import DIMS
 from lib.runs.ledger import Ledger
 from lib.runs.record import RejudgeRecord
+from lib.show import Markdown, bullets, grid, interval, plural, table
 
 Readings = Fields
 
@@ -243,26 +242,28 @@ def _dropped(ledger: Ledger, record: RejudgeRecord) -> str:
     if f.no_answer.sum():
         silent = f" ({plural(f.no_answer.sum(), 'case')} without an answer count as lost in both)"
     eased = ", ".join(f.candidate[(f["judged.p"] < ALPHA) & (f["judged.delta"] > 0)])
-    by_arithmetic = [f"{delta:+.3f} ({run})" for run, delta in zip(f.candidate, f.from_dropping, strict=True)]
-    judged = f[["candidate", "judged.delta", "judged.p"]].itertuples(index=False, name=None)
-    by_judgment = [f"{delta:+.3f} ({run}, {chance(p)})" for run, delta, p in judged]
     lines = [
-        f"Arithmetic: with {name} left out of the mean of the scores that the judge gave with all five, quality moves by "
-        f"{', '.join(by_arithmetic)}. That says nothing about a reason: a mean rises wherever its lowest part goes.",
+        f"Arithmetic: without {name} in the mean of the five scores quality moves by {_range(f.from_dropping)}. That is no "
+        "reason: a mean rises wherever its lowest part goes.",
         f"Judgment: blind to it, the judge calls {after} losses instead of {before} in {plural(f.cases.sum(), 'case')}, and "
-        f"{plural(f.verdicts_changed.sum(), 'verdict')} change{silent}; with the scores that remain that moves quality by "
-        f"{', '.join(by_judgment)}.",
+        f"{plural(f.verdicts_changed.sum(), 'verdict')} change{silent}; quality moves by {_range(f['judged.delta'])}.",
     ]
     if eased:
         lines.append(f"Beyond chance the judgment eases for {eased}: there {name} is a part of why it loses.")
     else:
         lines.append(f"For no run does the judgment ease beyond chance: these answers lose without {name} too.")
     if record.judge == "offline":
-        lines.append("The offline judge gives every score by itself, so its other scores stay as they are, and its verdict is a "
-                     "rule on scores: what moves here is that rule. A judge that reads meaning: `--judge claude`.")  # fmt: skip
+        lines.append("The offline judge gives each score by itself, and its verdict is a rule on scores: what moves here is that "
+                     "rule. A judge that reads meaning: `--judge claude`.")  # fmt: skip
     of = plural(len(f), "run")
     head = f"From {record.id} (judge {record.judge}): **{name}** left out. It is the lowest of the five in {lowest} of {of}."
     return "\n\n".join([head, table(parts(readings)).text, bullets(lines).text])
+
+
+def _range(deltas: pd.Series) -> str:
+    """The differences of several runs, each of which stands in the table above."""
+    low, high = f"{deltas.min():+.3f}", f"{deltas.max():+.3f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def rule(ledger: Ledger) -> Markdown:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from lib.lab.show import Markdown, bullets, candidate_name, chance, plural
 from lib.measure.keep import ALPHA
 from lib.report import answer, tables
 from lib.report.era import Era, eras
 from lib.runs.ledger import Ledger
 from lib.runs.record import Record
+from lib.show import Markdown, bullets, candidate_name, chance, grid, plural
 
 PATIENCE = 10  # changes in a row without a keep, after which a climb is called stalled
 HALF_WAY = 0.5  # of the distance from a set that fits any task to the frontier
@@ -127,40 +127,40 @@ def reproduction(ledger: Ledger) -> Markdown:
     if not records:
         return Markdown("Nothing was run yet: `make study` runs a short plan and writes this page.")
     commits = Counter(r.code.commit[:12] for r in records if r.code.commit not in ("", "unknown"))
-    lines = [_code(records, list(commits))]
+    rows = [("code", _code(records, list(commits)))]
     seals = [f"`{fingerprint[:12]}`" for fingerprint in eras(ledger)]
     if seals:
-        lines.append(f"Ruler and judge: {', '.join(seals)}, one for each era; a changed ruler is another era.")
+        rows.append(("ruler and judge", f"{', '.join(seals)}, one for each era"))
     machines = {
         ", ".join(f"{name} {version}" for name, version in sorted(r.machine.items())) for r in records if r.machine
     }
-    lines += [f"Machine and versions: {machine}." for machine in sorted(machines)]
+    rows += [("machine and versions", machine) for machine in sorted(machines)]
     minutes, dollars = sum(r.seconds for r in records) / 60, sum(r.cost.dollars for r in records)
-    lines.append(
-        f"{plural(len(records), 'sealed run')} took {minutes:.0f} minutes of running in all and cost {dollars:.2f} dollars."
+    rows.append(
+        (
+            "time and cost",
+            f"{plural(len(records), 'sealed run')}, {minutes:.0f} minutes of running, {dollars:.2f} dollars",
+        )
     )
-    lines.append(
-        "`notch verify` recomputes every seal and every score; `notch report --html site` writes these pages; `make study` "
-        "runs a short study and says whether it reproduces this one to the digit."
+    rows += [("check every seal and score", "`notch verify`"), ("write these pages", "`notch report --html site`")]
+    rows.append(("run a short study, compare it with this one to the digit", "`make study`"))
+    return Markdown(
+        f"{grid(('', ''), rows)}\n\nGreedy runs repeat to the digit on one kind of machine. On another processor the last bits "
+        "of a sum differ, and now and then a word with them."
     )
-    lines.append(
-        "Greedy runs repeat to the digit on one kind of machine. On another processor the last bits of a sum differ, and now "
-        "and then a word with them."
-    )
-    return bullets(lines)
 
 
 def _code(records: list[Record], commits: list[str]) -> str:
     """Which code ran: the commits from the first to the last, and how many runs had changes that no commit holds."""
     if not commits:
-        return "Code: no commit is named in these runs."
-    text = f"Code: commit `{commits[0]}`"
+        return "no commit is named in these runs"
+    text = f"commit `{commits[0]}`"
     if len(commits) > 1:
-        text = f"Code: {len(commits)} commits, from `{commits[0]}` to `{commits[-1]}`"
+        text = f"{len(commits)} commits, from `{commits[0]}` to `{commits[-1]}`"
     dirty = sum(bool(r.code.dirty) for r in records)
     if dirty:
         text += f"; {plural(dirty, 'run')} of uncommitted code, whose hash the record holds"
-    return f"{text}. Every run names its own."
+    return f"{text}; every run names its own"
 
 
 def limits(ledger: Ledger) -> Markdown:
@@ -175,9 +175,7 @@ def limits(ledger: Ledger) -> Markdown:
         small = "One small model"
     lines = [f"{small} ({', '.join(models)}), one job, thirty tasks; nothing here says how another job would go."]
     if "smollm2" in models:
-        lines.append(
-            "The question was asked about a model of 3 billion parameters; it stays open until somebody runs one."
-        )
+        lines.append("About a model of 3 billion parameters the question stays open until somebody runs one.")
     if "offline" in {*ran.judge}:
         lines.append(
             "Gold was written by Claude as well, so what is measured is agreement with Claude and not with people."

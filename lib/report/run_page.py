@@ -9,10 +9,10 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from lib.lab.show import attempt, chance, interval
-from lib.measure.judge import DIMENSIONS, Judgment
+from lib.measure.judge import DIMS, Judgment
 from lib.measure.ruler import Case
 from lib.runs.record import CaseRow, Json, Record
+from lib.show import attempt, chance, interval
 
 SEALED_GATE = "confirm"
 
@@ -69,9 +69,7 @@ def fold(row: CaseRow, case: Case | None) -> str:
     outcome, quality = row.outcome, "unscored"
     if row.quality is not None:
         quality = f"{row.quality:.3f}"
-    ended = f"no verdict: {row.no_answer or row.unscored}"
-    if isinstance(outcome, Judgment):
-        ended = outcome.verdict
+    ended = outcome.verdict if isinstance(outcome, Judgment) else f"no verdict: {row.no_answer or row.unscored}"
     sides = _answer(row)
     if case is not None and case.gold is not None:
         sides += _questions("gold", case.gold.title, case.gold.questions)
@@ -93,13 +91,14 @@ def _questions(name: str, title: str, questions: Sequence[str]) -> str:
 
 
 def _judgment(outcome: object) -> str:
+    """Scores by dimension with what lowered each, "" of a case without a judgment."""
     if not isinstance(outcome, Judgment):
         return ""
     rows = ""
-    for name in DIMENSIONS:
+    for name, shown in DIMS.items():
         if name in outcome.scores:
             note = text(outcome.notes.get(name, ""))
-            rows += f"<tr><th scope=row>{name.replace('_', '-')}</th><td>{outcome.scores[name]:.2f}</td><td>{note}</td></tr>"
+            rows += f"<tr><th scope=row>{shown}</th><td>{outcome.scores[name]:.2f}</td><td>{note}</td></tr>"
     return f"<table><tr><th>dimension</th><th>score</th><th>what lowered it</th></tr>{rows}</table>"
 
 

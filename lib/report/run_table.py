@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.files import canonical
-from lib.lab.show import HEADS, attempt, chance, interval, number
 from lib.measure.stats import paired
 from lib.report.run_page import SEALED_GATE, text
 from lib.runs.ledger import Ledger
+from lib.show import HEADS, attempt, chance, interval, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +57,7 @@ def _head(name: str) -> str:
 
 
 def _row(row: dict[str, object]) -> str:
+    """A run as a row; a long cell says all of itself where the pointer rests."""
     cells = ""
     for name, value in row.items():
         shown = text(number(value, name))

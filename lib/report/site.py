@@ -33,7 +33,7 @@ STYLE = Path(__file__).with_name("page.css")
 SHELL = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}"><title>{title}</title><style>
-{style}</style></head><body><nav>{nav}</nav>{body}{script}</body></html>"""
+{style}</style></head><body><nav>{nav}</nav><main>{body}</main>{script}</body></html>"""
 # What a page shows of one cell; a sealed notebook may hold any number of outputs, of any length.
 CELL_OUTPUTS = 20
 OUTPUT_LETTERS = 2_000_000  # the tables of 2,000 runs fit
@@ -46,19 +46,17 @@ TAGS = frozenset(
 # A link of a figure, which names the page of a run in the site.
 RUN_LINK = re.compile(r'href="(\d{4,}-[a-z0-9-]+)\.html"')
 ATTRIBUTES = {
-    "*": ["id", "class", "title"],
-    "a": ["href"],
-    "img": ["src", "alt"],
-    "td": ["align"],
-    "th": ["align", "scope"],
-}
+    "*": ["id", "class", "title"], "a": ["href"], "img": ["src", "alt"], "td": ["align"], "th": ["align", "scope"],
+}  # fmt: skip
 
 
 def notebook_path(runs: Path, name: str) -> Path:
+    """Where an index notebook is written; the published study's own stays where it is."""
     return PUBLISHED if name == PUBLISHED.stem else report_folder(runs) / f"{name}.ipynb"
 
 
 def page_path(runs: Path, name: str) -> Path:
+    """Where the page of an index is written."""
     return figures_folder(runs) / f"{name}.html"
 
 
@@ -92,12 +90,8 @@ def write_site(runs: Path, html: Path, names: list[str]) -> None:
     """The rendered indexes, a page a run, the page of all runs and of two runs beside each other in one folder; the
     report is its index page."""
     files = {INDEXES[0]: "index.html", **{name: f"{name}.html" for name in names[1:]}}
-    links = [
-        ("report", "index.html"),
-        ("runs", "runs.html"),
-        ("compare", "compare.html"),
-        ("tables", f"{INDEXES[1]}.html"),
-    ]
+    links = [("report", "index.html"), ("runs", "runs.html"), ("compare", "compare.html")]
+    links.append(("tables", f"{INDEXES[1]}.html"))
     links += [(name, files[name]) for name in names[len(INDEXES) :]]
     ledger = Ledger.read(runs)
     for name, file in files.items():
@@ -106,11 +100,10 @@ def write_site(runs: Path, html: Path, names: list[str]) -> None:
         write_atomic(html / f"{title}.html", shell(f"notch: {title}", make(ledger), links, SCRIPT.read_text()))
     write_atomic(html / "runs.csv", run_table.frame(ledger).to_csv(index=False))
     ruler = Ruler.load(RULER)
-    known = {c.id: c for c in ruler.cases}
     ids = ["", *(r.id for r in ledger.records), ""]
     for r, before, after in zip(ledger.records, ids, ids[2:], strict=False):
         same = r.fingerprint == ruler.fingerprint(r.identity.judge)
-        folds = run_page.cases(r, ledger.cases(r.id) if r.scores else (), known if same else {})
+        folds = run_page.cases(r, ledger.cases(r.id) if r.scores else (), ruler.by_id if same else {})
         lead = run_page.head(r, before, after)
         write_atomic(html / f"{r.id}.html", page(runs / r.id / "experiment.ipynb", links, folds, lead))
 
@@ -126,9 +119,7 @@ def page(path: Path, links: list[tuple[str, str]], tail: str = "", lead: str = "
     body = _body(path)
     if "No description has been provided for this image" in body:
         raise ValueError(f"{path}: a picture has no alt text")
-    title = path.stem
-    if title == "experiment":
-        title = path.parent.name
+    title = path.parent.name if path.stem == "experiment" else path.stem
     return shell(title, lead + body + tail, links)
 
 
@@ -141,10 +132,13 @@ def shell(title: str, body: str, links: list[tuple[str, str]], script: str = "")
         script = f"<script>{script}</script>"
     policy = f"default-src 'none'; img-src data: 'self'; style-src 'unsafe-inline'; script-src {allowed}"
     style = STYLE.read_text(encoding="utf-8")
+    # Whatever may scroll is reached by keyboard.
+    body = re.sub(r"<(table|figure|pre)(?=[ >])", r'<\1 tabindex="0"', body)
     return SHELL.format(title=escape.escape(title), style=style, nav=nav, body=body, script=script, policy=policy)
 
 
 def _body(path: Path) -> str:
+    """A notebook's outputs and Markdown as sanitised HTML. Raises ValueError on a picture without alt text."""
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # 1.3 s at import, unused here
     import bleach
     import nbformat

@@ -6,27 +6,27 @@ Knows records. Does not know how a run is executed or drawn. Every function is a
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pandas as pd
 
 from lib.files import check_sums
-from lib.lab.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
-from lib.lab.show import fold as fold
-from lib.measure.judge import DIMENSIONS
+from lib.measure.judge import DIMENSIONS, DIMS
 from lib.measure.ruler import RULER, Ruler
 from lib.report.era import Era, eras
 from lib.report.era import latest as latest
 from lib.runs.ledger import Ledger
 from lib.runs.record import candidate_of
 from lib.runs.seal import SEAL, sealed_folders
+from lib.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
+from lib.show import fold as fold
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
 OFFLINE = (
-    "The offline judge is a stand-in that was fitted to verdicts of Claude: on tasks of the shipped ruler that shaped "
-    "nothing its rank correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among the answers of small models; with people, unknown."
+    "The offline judge is a stand-in, fitted to verdicts of Claude: on tasks of the shipped ruler that shaped nothing its "
+    "rank correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among answers of small models; with people, unknown."
 )
-DIMS = {d: d.replace("_", "-") for d in DIMENSIONS}
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
 
 
@@ -70,7 +70,7 @@ def broken(ledger: Ledger) -> list[str]:
 def runs(ledger: Ledger) -> pd.DataFrame:
     """A row a run, oldest first, discards and crashes included."""
     f = ledger.frame()
-    around = [interval(low, high, "") for low, high in zip(f.low, f.high, strict=True)]
+    around = list(map(partial(interval, sign=""), f.low, f.high))
     f = f.assign(interval=around, against=[run.partition("-")[0] for run in f.against])
     names = "id lever gate status quality interval wtl no_answer useful predicted delta p against calls seconds"
     return f[[n for n in names.split() if n != "useful" or f.useful.notna().any()]]
@@ -156,6 +156,7 @@ def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 def parameters(ledger: Ledger) -> pd.DataFrame:
     """Every run with only those parameters that differ between runs."""
     f = ledger.frame()
+    # Of a single run all are shown: nothing can differ yet.
     table = f.assign(pipeline=f.pipeline.map(spelled), decoding=f.decoding.map(spelled))
     return table[["id", "status", *(n for n in DIFFER if len(f) < 2 or table[n].nunique() != 1)]]
 

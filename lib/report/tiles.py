@@ -13,10 +13,10 @@ import pandas as pd
 
 from lib.agent.pipeline import BadPipeline
 from lib.agent.steps import build
-from lib.lab.show import plural
 from lib.report.drawing import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, captions, picture, url
 from lib.report.levers import methods
 from lib.runs.ledger import Ledger
+from lib.show import plural
 
 ACROSS = 10  # tiles in a row: a name of 16 letters is as wide as a tile
 LETTERS = 16

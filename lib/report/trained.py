@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.lab.show import Markdown, attempt, bullets, chance, interval, plural
 from lib.measure.keep import ALPHA
 from lib.measure.stats import paired
 from lib.report.era import Era
 from lib.runs.ledger import REFERENCE, Ledger
 from lib.runs.record import TrainingRecord
+from lib.show import Markdown, attempt, bullets, chance, interval, plural
 
 # What a run is compared with, by its name in a heading: the column that holds the other run's id.
 OTHERS = {"base": "base", "it": "beside", "prompting": "prompting"}
@@ -183,7 +183,6 @@ def summary(ledger: Ledger, fingerprint: str) -> Markdown:
                  "the bare base in the same pipeline"),
         *_beyond(more, "it", f"{of_more} of adapters that go on from another one, compared with that one"),
         *_beyond(imitation, "it", f"{of_imitation} can be compared with imitation"),
-        *duel(ledger, fingerprint),
         *_beyond(prompting, "prompting", f"{plural(len(every), 'adapter run')} beside {every.prompting.iloc[0]}"),
     ]  # fmt: skip
     tests = len(fresh) + len(more) + len(imitation) + len(prompting)
@@ -196,12 +195,13 @@ def summary(ledger: Ledger, fingerprint: str) -> Markdown:
 
 
 def _beyond(f: pd.DataFrame, name: str, head: str, other: str = "it") -> list[str]:
-    """How many runs beat what they are compared with and how many fall behind, with difference and p; [] for no run."""
+    """How many runs beat what they are compared with and how many fall behind, with both ends of them; [] for no run."""
     if f.empty:
         return []
     t = pd.DataFrame({"id": f.id, "delta": f[f"to {name}"], "p": f[f"p to {name}"]})
     t = t[t.p < ALPHA].sort_values("delta", ascending=False, kind="stable")
-    names = "".join(f" {r.id} {r.delta:+.3f} ({chance(r.p)})." for r in t.itertuples())
+    ends = t.iloc[[0, -1]] if len(t) > 2 else t  # the others stand in the table
+    names = "".join(f" {r.id} {r.delta:+.3f} ({chance(r.p)})." for r in ends.itertuples())
     return [f"{head}: beyond chance, {sum(t.delta > 0)} beat {other} and {sum(t.delta < 0)} fell behind it.{names}"]
 
 

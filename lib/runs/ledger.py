@@ -6,14 +6,14 @@ itself (`lib.measure.keep`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.files import Exit, OneLine, Tampered, runs_folder
+from lib.files import Exit, OneLine, Tampered, attributes, runs_folder
 from lib.measure import keep
 from lib.measure.checks import noise
 from lib.measure.judge import DIMENSIONS
@@ -69,6 +69,7 @@ class Ledger:
         run does not have is missing. `competes` are the scored experiments of the climb; a run whose pipeline never came
         to ask the model is `idle`, says nothing about its lever and is not among them.
         """
+        # A copy: a table that adds a column must not add it for all others.
         return self._frame.copy()
 
     @cached_property
@@ -87,13 +88,13 @@ class Ledger:
 
     # --- looking things up
 
-    def _newest(self, fits: Callable[[Record], bool]) -> Record | None:
-        """The last run that fits, None where none does."""
-        return next((r for r in reversed(self.records) if fits(r)), None)
+    def newest(self, fits: Callable[[Record], bool], among: Sequence[Record] | None = None) -> Record | None:
+        """The last run that fits, of all or of some, None where none does."""
+        return next(filter(fits, reversed(self.records if among is None else among)), None)
 
     def get(self, run: str) -> Record:
         """A record by id, number or slug (the newest with that slug). Raises NoRun."""
-        record = self._newest(lambda r: r.named(run))
+        record = self.newest(lambda r: r.named(run))
         if record is None:
             raise NoRun(f"no run {run!r} in {self.folder}; there are {len(self.records)} runs")
         return record
@@ -104,7 +105,8 @@ class Ledger:
         before = self.records
         if record.id:
             before = list(takewhile(lambda r: r.id != record.id, self.records))
-        return next((r.id for r in reversed(before) if r.named(record.of)), record.of)
+        named = self.newest(lambda r: r.named(record.of), before)
+        return named.id if named else record.of
 
     def first(self, record: Record) -> str:
         """Id of the run that a record repeats, where that is a repeat itself the run behind it; else what `of` gives."""
@@ -119,7 +121,7 @@ class Ledger:
 
         A leak would come again, so it is an end. A crash is none, nor are unscored cases: their judgments are yet to come.
         """
-        return self._newest(lambda r: r.key == key and (r.status not in UNFINISHED or bool(r.leaks)))
+        return self.newest(lambda r: r.key == key and (r.status not in UNFINISHED or bool(r.leaks)))
 
     def cases(self, run: str) -> list[CaseRow]:
         """The rows of a run's cases.jsonl."""
@@ -129,15 +131,18 @@ class Ledger:
         """Quality by case id of a run, without the unscored."""
         return qualities(self.cases(run))
 
+    def experiments(self, fingerprint: str) -> list[Record]:
+        """All experiments of one ruler and judge, references and invalid ones too."""
+        return [r for r in self.records if r.kind == "experiment" and r.fingerprint == fingerprint]
+
     def climb(self, fingerprint: str, gate: str = "full") -> list[Record]:
         """The experiments that compete with each other: one fingerprint, one gate, no references, nothing invalid."""
-        experiments = (r for r in self.records if r.kind == "experiment" and r.gate == gate)
-        open_runs = (r for r in experiments if r.fingerprint == fingerprint and r.status != "invalid")
-        return [r for r in open_runs if r.lever not in REFERENCE]
+        on_gate = (r for r in self.experiments(fingerprint) if r.gate == gate and r.status != "invalid")
+        return [r for r in on_gate if r.lever not in REFERENCE]
 
     def champion(self, fingerprint: str) -> Record | None:
         """The last kept run of the full gate."""
-        return next((r for r in reversed(self.climb(fingerprint)) if r.status == "kept"), None)
+        return self.newest(is_kept, self.climb(fingerprint))
 
     def screened(self, fingerprint: str) -> Record | None:
         """What a run on the dev gate is compared with: the champion's own run there, else the last one."""
@@ -156,7 +161,7 @@ class Ledger:
 
     def confirmed(self, fingerprint: str) -> Record | None:
         """The last look that confirmed its run (the first look counts: it is what later ones must beat)."""
-        return next((r for r in reversed(self.looks(fingerprint)) if r.status == "kept"), None)
+        return self.newest(is_kept, self.looks(fingerprint))
 
     # --- noise
 
@@ -177,9 +182,7 @@ class Ledger:
     def sees(self, fingerprint: str, sampled: bool = True) -> str:
         """The smallest gain that the keep rule finds in four of five runs, in one sentence: read it before you spend."""
         calibration = self.calibration(fingerprint)
-        gain = None
-        if calibration:
-            gain = noise.detectable_in(calibration.found.as_dict(), sampled)
+        gain = noise.detectable_in(calibration.found.as_dict(), sampled) if calibration else None
         if calibration is None or gain is None:
             return "Which gain this comparison can see is not measured yet: `notch calibrate`."
         if not gain:
@@ -212,6 +215,7 @@ class Ledger:
         first = self.first(record)  # by id, however each of them names it
         climb = [r for r in self.climb(record.fingerprint) if r.scores]
         repeats = [r for r in climb if r.id == first or (r.of and self.first(r) == first)]
+        # Of the same cases alone: a look with a hole in it would move the mean by which case is missing.
         looks = [q for r in repeats if (q := self.qualities(r.id)).keys() == qualities.keys()] + [qualities]
         return {case: sum(q[case] for q in looks) / len(looks) for case in qualities}, len(looks)
 
@@ -224,7 +228,7 @@ class Ledger:
             return self.confirmed(fingerprint), "first look at the sealed gate: the reference for later confirmations"
         if record.lever == "a/a":
             of = self.of(record)
-            return self._newest(lambda r: r.id == of), "nothing to repeat: name the repeated run in `of`"
+            return self.newest(lambda r: r.id == of), "nothing to repeat: name the repeated run in `of`"
         if record.gate == "full":
             return self.champion(fingerprint), "first run on this ruler: the baseline that others must beat"
         return self.screened(fingerprint), "first run on this gate; the dev gate screens and never keeps"
@@ -268,6 +272,11 @@ class Ledger:
         return Decision(status, reason, rival.id, test.delta, test.p, test.low, test.high, floor, luck)
 
 
+def is_kept(record: Record) -> bool:
+    """Whether a run was kept, or a look at the sealed gate confirmed one."""
+    return record.status == "kept"
+
+
 def _flat(record: Record) -> Json:
     """A record in one level, as a row of `Ledger.frame`."""
     plain, decision, cost = record.as_dict(), record.decision, record.cost.as_dict()
@@ -275,13 +284,10 @@ def _flat(record: Record) -> Json:
     row |= {"against": decision.against, "reason": decision.reason, "delta": decision.delta, "p": decision.p}
     row |= {"delta_low": decision.low, "delta_high": decision.high, "wtl": ""}
     if scores := record.scores:
-        row |= scores.dims | {name: getattr(scores, name) for name in ("quality", "low", "high", *COUNTS)}
+        row |= scores.dims | attributes(scores, ("quality", "low", "high", *COUNTS))
         row["wtl"] = f"{scores.wins}/{scores.ties}/{scores.losses}"
-    row |= {
-        "calls": cost.get("calls"),
-        "new_tokens": cost.get("generation_tokens"),
-        "dollars": record.cost.total_dollars,
-    }
+    row |= {"calls": cost.get("calls"), "new_tokens": cost.get("generation_tokens")}
+    row["dollars"] = record.cost.total_dollars
     # Without a real judge usefulness measures nothing: the offline one rates gold of another task above gold.
     row["useful"] = record.found.useful.mean if record.judge == "claude" else None
     row["method"] = getattr(record.found, "method", "")

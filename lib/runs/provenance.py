@@ -5,12 +5,14 @@ Knows git, the sources of `lib` and versions of packages. Does not know records.
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from lib.files import ROOT, canonical, sha256, sha256_file
+from lib.files import NOTEBOOKS, ROOT, canonical, sha256, sha256_file
 
 
 def run_key(kind: str, parameters: dict[str, Any], fingerprint: str) -> str:
@@ -19,25 +21,34 @@ def run_key(kind: str, parameters: dict[str, Any], fingerprint: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def code_state() -> dict[str, Any]:
+def code_state(root: Path = ROOT) -> dict[str, Any]:
     """Which code is running: commit, whether it differs from the commit, and the hash of `lib`'s sources."""
     # Sources and not the commit: two checkouts with the same code are the same code, dirty or not.
-    files = sorted(p for p in (ROOT / "lib").rglob("*.py"))
-    digest = sha256("".join(f"{p.relative_to(ROOT).as_posix()} {sha256_file(p)}\n" for p in files))
-    commit = _git("rev-parse", "HEAD")
-    dirty = _git("status", "--porcelain", "--", "lib", "ruler", "notebooks")
-    return {"commit": commit or "unknown", "dirty": None if commit is None else bool(dirty), "sha256": digest}
+    files = sorted(p for p in (root / "lib").rglob("*.py"))
+    digest = sha256("".join(f"{p.relative_to(root).as_posix()} {sha256_file(p)}\n" for p in files))
+    commit = _git(root, "rev-parse", "HEAD")
+    templates = (root / NOTEBOOKS.name).glob("1*.ipynb")
+    dirty = bool(_git(root, "status", "--porcelain", "--", "lib", "ruler")) or any(map(_rewritten, templates))
+    return {"commit": commit or "unknown", "dirty": None if commit is None else dirty, "sha256": digest}
+
+
+def _rewritten(template: Path) -> bool:
+    """Whether a template runs other code than the committed one. JupyterLab saves outputs, and the parameters that
+    somebody tried by hand, without being asked: a record holds its own."""
+    committed = _git(template.parent, "show", f"HEAD:./{template.name}")
+    return _code(template.read_text(encoding="utf-8")) != _code(committed or '{"cells": []}')
+
+
+def _code(notebook: str) -> list[str]:
+    cells = (c for c in json.loads(notebook)["cells"] if c["cell_type"] == "code")
+    return ["".join(c["source"]) for c in cells if "parameters" not in c["metadata"].get("tags", ())]
 
 
 def machine() -> dict[str, str]:
     """The kind of machine, without its name: what decides whether scores repeat to the last digit."""
     from importlib.metadata import PackageNotFoundError, version
 
-    kind = {
-        "platform": platform.system().lower(),
-        "processor": platform.machine(),
-        "python": platform.python_version(),
-    }
+    kind = {"platform": platform.system().lower(), "processor": platform.machine(), "python": platform.python_version()}
     for package in ("mlx", "mlx-lm", "anthropic"):
         try:
             kind[package] = version(package)
@@ -46,9 +57,9 @@ def machine() -> dict[str, str]:
     return kind
 
 
-def _git(*args: str) -> str | None:
+def _git(folder: Path, *args: str) -> str | None:
     try:
-        done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -24,9 +24,9 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from lib.files import OneLine, canonical
+from lib import show
+from lib.files import OneLine, attributes, canonical, leave_out
 from lib.forms import Number, fault
-from lib.lab import show
 from lib.measure.answer import Answer, NoAnswer
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.score import Outcome, Scores, case_quality
@@ -194,9 +194,10 @@ class Decision:
     noise: str = ""  # how often luck alone passes this rule, in a sentence
 
     def as_dict(self) -> Json:
+        """Plain data for the record, which keeps the status itself; nothing where nothing was decided."""
         if not self.reason:
             return {}
-        return {k: v for k, v in vars(self).items() if k != "status"}
+        return leave_out(vars(self), "status")
 
     def _repr_markdown_(self) -> str:
         if self.delta is None:
@@ -361,14 +362,12 @@ class Record(Written):
     @property
     def attempt(self) -> Json:
         """What was tried, whatever measured it."""
-        return {name: getattr(self, name) for name in ATTEMPT}
+        return attributes(self, ATTEMPT)
 
     @property
     def drawn(self) -> bool:
         """Whether it drew its answers: what its calls did, or in older records what its decoding says."""
-        if self.sampled is None:
-            return bool(self.decoding.get("temp"))
-        return self.sampled
+        return bool(self.decoding.get("temp")) if self.sampled is None else self.sampled
 
     @property
     def scored(self) -> Scores:
@@ -380,9 +379,7 @@ class Record(Written):
     def error_name(self) -> str:
         """The class of the error that ended it, "" where none did: `error` holds it in front of the message."""
         name, colon, _ = self.error.partition(": ")
-        if colon and name.isidentifier():
-            return name
-        return ""
+        return name if colon and name.isidentifier() else ""
 
     @property
     def whole(self) -> bool:
@@ -431,16 +428,12 @@ KINDS: dict[str, type[Record]] = {
 
 def candidate_of(model: str, adapter: str) -> str:
     """A model as comparisons and charts name it."""
-    if adapter:
-        return f"{model} + {adapter}"
-    return model
+    return f"{model} + {adapter}" if adapter else model
 
 
 def record_of(plain: Any) -> Record:
     """A record of any kind from plain data. Raises BadRecord."""
-    kind = None
-    if isinstance(plain, dict):
-        kind = plain.get("kind")
+    kind = plain.get("kind") if isinstance(plain, dict) else None
     return KINDS.get(str(kind), Record).read(plain)
 
 
@@ -473,18 +466,14 @@ class Setup(Written):
 
 def setup_of(run: Any) -> Setup:
     """The setup of a record, or of an experiment that did not run yet."""
-    judging = {k: v for k, v in run.judging.items() if k not in PURSE}
-    same = {name: getattr(run, name) for name in Setup.model_fields if name != "judging"}
-    return Setup(**same, judging=judging)
+    return Setup(**attributes(run, Setup.model_fields) | {"judging": leave_out(run.judging, *PURSE)})
 
 
 # --- cases ----------------------------------------------------------------------------------------
 
 
 def _plain_answer(answer: Answer | None) -> Json | None:
-    if answer:
-        return {"title": answer.title, "questions": list(answer.questions)}
-    return None
+    return {"title": answer.title, "questions": list(answer.questions)} if answer else None
 
 
 Answered = Annotated[InstanceOf[Answer] | None, _instance(Answer), PlainSerializer(_plain_answer)]
@@ -521,6 +510,7 @@ class CaseRow(Readings):
 
     @property
     def outcome(self) -> Outcome:
+        """The judgment, or why there is none and whose failure that is."""
         if self.judgment is not None:
             return self.judgment
         if self.no_answer is not None:
@@ -542,8 +532,6 @@ class Result:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Json:
         data = {"schema": SCHEMA, "record": self.record.as_dict(), "cases": [dict(row) for row in self.cases]}
-        rows = "judgments"
-        if self.record.scores:
-            rows = "cases"
+        rows = "cases" if self.record.scores else "judgments"
         text = f"{len(self.cases)} {rows}, status {self.record.status}, fingerprint {self.record.fingerprint[:12]}"
         return {MIME: data, "text/plain": text, "text/markdown": f"Result record: {text}."}

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import ROOT, RULER, Tampered, sha256_file
-from lib.lab.offline import NEAR, OfflineJudge, doubted
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.leak import copies, leaked
 from lib.measure.ruler import BadRuler, Case, Ruler
+from lib.runs.offline import NEAR, OfflineJudge, doubted
 from lib.runs.record import CaseRow, Record, record_of
 from lib.runs.verify import recomputed
 from lib.weights import PINNED
@@ -49,12 +49,11 @@ def faults(record: Record, cases: Sequence[CaseRow], folder: Path) -> list[str]:
         ruler = Ruler.load(RULER)
     except (Tampered, BadRuler) as error:
         return [str(error)]
-    case_by_id = {c.id: c for c in ruler.gate(record.gate)}
-    if [row.case for row in cases] != list(case_by_id):
+    if [row.case for row in cases] != [c.id for c in ruler.gate(record.gate)]:
         return [f"the cases are not those of the gate {record.gate!r}, in its order"]
-    wrong = [f"case {row.case}: {fault}" for row in cases if (fault := _row_fault(row, case_by_id[row.case], ruler))]
+    wrong = [f"case {row.case}: {fault}" for row in cases if (fault := _row_fault(row, ruler.by_id[row.case], ruler))]
     wrong += recomputed(record, cases)
-    return wrong or _judged_otherwise(record, cases, case_by_id, ruler, folder)
+    return wrong or _judged_otherwise(record, cases, ruler, folder)
 
 
 def _row_fault(row: CaseRow, case: Case, ruler: Ruler) -> str:
@@ -71,27 +70,23 @@ def _row_fault(row: CaseRow, case: Case, ruler: Ruler) -> str:
     if isinstance(gated, NoAnswer):
         return f"its answer does not pass the spec gate ({gated.reason})"
     for name, again in (("copies", copies(case, row.answer)), ("leak", leaked(case, row.answer))):
-        if name in row and row[name] != again:
+        if name in row and row[name] != again:  # rows from before they were counted have neither
             return f"its {name} is {row[name]!r}, and {again!r} when gold is compared again"
     return ""
 
 
-def _judged_otherwise(
-    record: Record, cases: Sequence[CaseRow], case_by_id: dict[str, Case], ruler: Ruler, folder: Path
-) -> list[str]:
+def _judged_otherwise(record: Record, cases: Sequence[CaseRow], ruler: Ruler, folder: Path) -> list[str]:
     """Cases of which the judge says something else now than the row does."""
     judge: Any = _offline() if record.judge == "offline" else _stored(record, ruler, folder)
     if record.fingerprint != ruler.fingerprint(judge.identity):
         return ["the fingerprint is not that of this ruler and judge"]
     # Claude's replies are stored text and repeat exactly; the offline judge adds floats, in another order elsewhere.
-    within = 0.0
-    if record.judge == "offline":
-        within = NEAR
+    within = NEAR if record.judge == "offline" else 0.0
     wrong = []
     for row in cases:
         if row.judgment is None or row.answer is None:
             continue
-        if not _same(judge.judge(case_by_id[row.case], row.answer), row.judgment, within):
+        if not _same(judge.judge(ruler.by_id[row.case], row.answer), row.judgment, within):
             wrong.append(f"case {row.case}: the judge says something else of this answer")
     return wrong
 

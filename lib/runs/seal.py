@@ -51,9 +51,7 @@ def read_cases(run: Path) -> list[CaseRow]:
 def number_of(run: Path) -> int | None:
     """The number of a run's folder, or None where the name is not one that notch gives."""
     match = re.fullmatch(r"(\d{4,})-.+", run.name)
-    if match:
-        return int(match[1])
-    return None
+    return int(match[1]) if match else None
 
 
 def rebuilt(folder: Path) -> list[bytes]:
@@ -105,6 +103,7 @@ def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock"):
         sync(folder)
+        # The lock is held until the folder has its name, so no other process takes the same number.
         number = len(sealed_folders(folder)) + 1
         run = f"{number:04d}-{slug}"
         temp = folder / f".tmp-{run}"
@@ -117,6 +116,7 @@ def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str
             names = [p.relative_to(temp).as_posix() for p in temp.rglob("*") if p.is_file()]
             # Last of all: a folder without it is no run, so a kill before this line leaves none.
             write_new(temp / SEAL, sums(temp, names))
+            # The names too, before and after: a file's bytes may be on disk while its folder does not list it yet.
             sync_folder(temp)
             os.rename(temp, folder / run)
             sync_folder(folder)

@@ -18,7 +18,7 @@ from lib.log import Chain, Log
 from lib.measure import calibrate
 from lib.measure.answer import Answer
 from lib.measure.checks import blind, compare
-from lib.measure.checks.agreement import Rating, item_id
+from lib.measure.checks.agreement import Chosen, Rating, item_id
 from lib.measure.leak import copies, leaks
 from lib.measure.ruler import RULER, BadRuler, Ruler
 from lib.measure.score import case_quality, score, usefulness
@@ -33,10 +33,8 @@ RATED = Chain("item")
 RATABLE = ("full", "dev")  # gates whose answers a person may rate; the sealed gate is not among them
 # Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
 READINGS: dict[str, Callable[[Sequence[Any]], Any]] = {
-    "calibrate": calibrate.readings,
-    "rejudge": blind.readings,
-    "models": compare.readings,
-}
+    "calibrate": calibrate.readings, "rejudge": blind.readings, "models": compare.readings,
+}  # fmt: skip
 
 
 def verify(folder: Path) -> list[str]:
@@ -53,11 +51,14 @@ def verify(folder: Path) -> list[str]:
             wrong.append(f"{run}: no sealed run; a run is a folder such as 0001-name with a {SEAL}")
             continue
         wrong += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
-        hidden = (p for p in run.rglob(".*") if not litter(p.relative_to(run).as_posix()))
-        wrong += [f"{p}: a hidden file, added later" for p in hidden]
-    stray = [p for p in folder.iterdir() if p.is_file() and p.name not in BESIDE and not p.name.startswith(".")]
-    wrong += [f"{p}: does not belong to a folder of runs" for p in stray]
+        for path in run.rglob(".*"):
+            if not litter(path.relative_to(run).as_posix()):
+                wrong.append(f"{path}: a hidden file, added later")
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in BESIDE and not path.name.startswith("."):
+            wrong.append(f"{path}: does not belong to a folder of runs")
     wrong += verify_ledger(folder) + verify_ratings(folder) + by_hand.verify(folder)
+    # Scores last, and of files that are as they were sealed: from others nothing follows.
     if not wrong:
         for run in sealed_folders(folder):
             wrong += _verify_scores(run)
@@ -106,12 +107,16 @@ def _check_rating(folder: Path, row: Json, answers: dict[str, dict[str, str]]) -
     """Raise ValueError where a line of ratings.jsonl does not fit its sealed run; `answers` keeps what was read."""
     if row.get("kind") == "undo" and isinstance(row["item"], str) and isinstance(row.get("who"), str):
         return
+    if row.get("kind") == "choice":
+        Chosen.of(row)  # of a task typed by hand: it rates no sealed run
+        return
     if row.get("kind") != "rating":
         raise ValueError(
-            f"kind is {row.get('kind')!r}, who {row.get('who')!r}: expected a rating, or an undo with both"
+            f"kind is {row.get('kind')!r}, who {row.get('who')!r}: expected a rating, a choice, or an undo with both"
         )
     rating = Rating.of(row)
     run = folder / rating.run
+    # A name and no path: a line of this file must not lead out of the folder.
     if Path(rating.run).name != rating.run or not (run / SEAL).exists():
         raise ValueError(f"{rating.run!r} is no sealed run here")
     record = read_record(run)
@@ -187,12 +192,11 @@ def _wrong_copies(record: Record, cases: Sequence[CaseRow]) -> list[str]:
         return []  # is said elsewhere; a seal needs no ruler
     if record.kind in READINGS or ruler.fingerprint(record.identity.judge) != record.fingerprint:
         return []
-    case_by_id = {c.id: c for c in ruler.cases}
     wrong = []
     for row in cases:
-        if row.answer is None or row.case not in case_by_id:
+        if row.answer is None or row.case not in ruler.by_id:
             continue
-        count = copies(case_by_id[row.case], row.answer)
+        count = copies(ruler.by_id[row.case], row.answer)
         uncounted = row.copies is None and count < 2  # rows from before copies were counted hold one at most by chance
         if count != row.copies and not uncounted:
             wrong.append(f"copies of {row.case}")
@@ -200,6 +204,7 @@ def _wrong_copies(record: Record, cases: Sequence[CaseRow]) -> list[str]:
 
 
 def _verify_scores(run: Path) -> list[str]:
+    """What is wrong with the scores of one sealed run: the first thing, by file."""
     try:
         record, cases = read_record(run), read_cases(run)
         wrong = {"cases.jsonl": wrong_cases(cases), "record.json": wrong_scores(record, cases)}

@@ -56,12 +56,14 @@ class Pair:
 
     @property
     def texts(self) -> tuple[str, ...]:
+        """Every text of it, for the leak guard."""
         chosen = (self.task, self.chosen.title, *self.chosen.questions)
         if self.rejected is None:
             return chosen
         return (*chosen, self.rejected.title, *self.rejected.questions)
 
     def as_dict(self) -> Row:
+        """The pair as a line of a file of pairs."""
         row: Row = {"task": self.task, "family": self.family, **_plain(self.chosen)}
         if self.rejected:
             row["rejected"] = _plain(self.rejected)

@@ -63,6 +63,7 @@ def batches(rows: Sequence[Row], size: int, seed: int, length: Callable[[Row], i
     Every row is used once an epoch, so `size` is the least and not the most that a batch holds.
     """
     rng = random.Random(seed)
+    # Equals by lot, or the same rows would meet in the same batch in every epoch.
     order = sorted(rows, key=lambda row: (length(row), rng.random()))
     cut = [order[i : i + size] for i in range(0, len(order), size)]
     if len(cut) > 1 and len(cut[-1]) < size:
@@ -103,6 +104,7 @@ class Fit:
             return self._run()
 
     def _run(self) -> Curve:
+        """All epochs that are still to come, from what a killed call saved or from the start."""
         self.first = self._draw(1)
         self.steps = len(batches(self.first, self.settings.batch, 0, self.objective.length))
         optimiser = self._optimiser(self.steps * self.settings.epochs)
@@ -112,6 +114,7 @@ class Fit:
             curve = [self.read(0, None)]
             self._save_epoch(0, optimiser, curve)
             self._report(0, 0, curve[0]["valid_loss"], [], reads_valid=False)
+        # A curve has a row an epoch, the start included: its length is the epoch that comes next, also after a kill.
         for epoch in range(len(curve), self.settings.epochs + 1):
             if self._should_stop(curve):
                 break
@@ -124,6 +127,7 @@ class Fit:
         return curve
 
     def _draw(self, epoch: int) -> Sequence[Row]:
+        """The rows of an epoch; how long they took to draw is kept for the time that is left."""
         began = time.perf_counter()
         rows = self.rows(epoch)
         self.drawing = time.perf_counter() - began
@@ -144,10 +148,12 @@ class Fit:
         return row | {f"valid_{name}": round(total / len(self.valid), 6) for name, total in sums.items()}
 
     def _losses(self, objective: Objective, rows: Sequence[Row]) -> dict[str, Array]:
+        """Losses of rows under an objective, (B,) each."""
         logprobs, mask = self._reader()(objective.tokens(rows))
         return objective.losses(logprobs, mask, rows)
 
     def _reader(self) -> Forward:
+        """What reads rows; made of the validation rows where nobody handed one in."""
         if self.forward is None:
             self.forward = Forward.of(self.model.model, (self.objective.valid or self.objective).tokens(self.valid))
         return self.forward
@@ -157,6 +163,7 @@ class Fit:
         return min(curve[1:], key=lambda row: (row["valid_loss"], row["epoch"]))["epoch"]
 
     def _should_stop(self, curve: Curve) -> bool:
+        """Whether validation has not become better for `patience` epochs."""
         if self.settings.patience == 0 or len(curve) == 1:
             return False
         return curve[-1]["epoch"] - self.best(curve) >= self.settings.patience
@@ -234,6 +241,7 @@ class Fit:
 
     @contextlib.contextmanager
     def _timed(self, tokens: Sequence[Tokens], learns: bool) -> Iterator[None]:
+        """Book the time of a pass, and its work, for the time that is left."""
         began, work = time.perf_counter(), self._reader().work(tokens, learns)
         yield
         self.spent += time.perf_counter() - began
@@ -265,6 +273,7 @@ class Fit:
         (self.folder / STEP).unlink(missing_ok=True)
 
     def _save(self, name: str, optimiser: Any, **numbers: Any) -> None:
+        """One file with the adapter, the optimiser and numbers: all of it or the one before it."""
         from mlx.utils import tree_flatten
 
         state = tree_flatten({"adapter": self.weights(), "optimiser": optimiser.state})
@@ -282,6 +291,7 @@ class Fit:
         numbers = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
         state = tree_unflatten(list(flat.items()))
         adapter = tree_flatten(state["adapter"])
+        # A state of other settings or of another epoch belongs to another training: none is better than that one.
         same_shapes = {k: v.shape for k, v in adapter} == {k: v.shape for k, v in self.weights().items()}
         if not same_shapes or numbers.get("epoch", epoch) != epoch:
             return {}
@@ -305,5 +315,6 @@ def tensors(named: dict[str, Array], half: bool = False, metadata: dict[str, str
     for name, value in named.items():
         if half:
             value = value.astype(mx.float16)
+        # An array of mlx may be a view with strides; a file holds memory as it lies.
         arrays[name] = np.ascontiguousarray(np.array(value))
     return save(arrays, metadata={"format": "mlx"} | (metadata or {}))

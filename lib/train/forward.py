@@ -58,6 +58,7 @@ class Forward:
         first = min(batch, key=lambda row: row.start)
         length = min(min(shared(first.ids, row.ids) for row in batch), first.start - 1)
         forward = cls(model, tuple(first.ids[:length]))
+        # On the shortest row, which costs least: the layers one by one, beside the model as a whole.
         forward.plain = not forward._faithful(min(batch, key=lambda row: len(row.ids)))
         return forward
 
@@ -92,6 +93,7 @@ class Forward:
             self.model.train(training)
 
     def _logprobs(self, batch: Sequence[Tokens]) -> tuple[Any, Any]:
+        """The call itself, layer by layer: values and mask, both (B, most learnt tokens)."""
         import mlx.core as mx
 
         n = len(self.prefix)
@@ -116,10 +118,12 @@ class Forward:
         return by_row(logprobs(self._head, predicting, targets), batch)
 
     def _head(self, state: Any) -> Any:
+        """Logits (N, V) of hidden states (N, D), by a head of its own or by the embeddings."""
         head = getattr(self.model, "lm_head", None)
         return head(state) if head is not None else self.model.model.embed_tokens.as_linear(state)
 
     def _key(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """What names a row among those that are kept: its tokens behind the prefix, but for the last."""
         return tuple(ids[len(self.prefix) : -1])  # the last token predicts nothing, so nothing reads it
 
     def _prefix(self) -> tuple[Any, list[_Keys]]:
@@ -165,11 +169,13 @@ class _Keys:
         self.offset = 0  # of the positions of what comes next
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
+        """mlx-lm's own call of a cache: keys and values of the prefix before the new ones, (B, H, P + T, D / H)."""
         import mlx.core as mx
 
         if self.prefix is None:
             self.prefix, self.offset = (keys, values), keys.shape[2]
             return keys, values
+        # One prefix for all rows of a batch: it is laid out once a row only here, where attention reads the two as one.
         before = [mx.broadcast_to(t, (keys.shape[0], *t.shape[1:])) for t in self.prefix]
         return mx.concatenate([before[0], keys], 2), mx.concatenate([before[1], values], 2)
 

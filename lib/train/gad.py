@@ -36,6 +36,7 @@ def features(task: str, draft: Draft) -> Any:
         for pair in zip(words, words[1:], strict=False):
             # crc32, not hash(): Python's own differs from process to process.
             vector[STYLE + zlib.crc32(" ".join(pair).encode()) % (SIZE - STYLE)] += 1
+    # Of length 1, or more questions and longer ones would look surer of themselves.
     vector /= np.linalg.norm(vector) or 1.0
     signs = style(task, draft)
     vector[: len(signs)] = signs
@@ -96,6 +97,7 @@ def critic(pairs: Sequence[Pair], drafts: Sequence[Draft]) -> Critic:
     chosen, own = matrix(pairs, [p.chosen for p in pairs]), matrix(pairs, drafts)
     x = np.concatenate([chosen[~held], own[~held]])
     y = np.repeat([1.0, 0.0], (~held).sum())
+    # From zero: the loss is convex, so no start is better than another, and none has to be drawn.
     weights = np.zeros(SIZE)
     for _ in range(STEPS):
         weights -= RATE * (x.T @ (sigmoid(x @ weights) - y) / len(y) + RIDGE * weights)

@@ -62,6 +62,7 @@ class Rollout(NamedTuple):
 
 def advantages(rollouts: Sequence[Rollout]) -> list[float]:
     """Of each reply within the group of its task."""
+    # Within a task: drafts of an easy one would else all count as good, those of a hard one as bad.
     groups: dict[str, list[float]] = {}
     for rollout in rollouts:
         groups.setdefault(rollout.pair.task, []).append(rollout.reward)
@@ -82,7 +83,7 @@ def advantage(reward: float, group: Sequence[float]) -> float:
 
 def draw(model: MLXModel, pairs: Sequence[Pair], rules: Rules, reward: Reward, seed: int) -> list[Rollout]:
     """Several sampled drafts of each task, rewarded. Same seed, same weights, same drafts."""
-    model.model.eval()
+    model.model.eval()  # without dropout: what is drawn is what the policy says
     model.clear_cache()  # the weights may have moved in place since a prefix was read
     decoding = Decoding(temp=rules.temp, top_p=rules.top_p, grammar=FORM)
     tasks, decodings = [], []
@@ -124,7 +125,7 @@ def grpo_rows(
 
 def token_logprobs(forward: Forward, rows: Sequence[Any], size: int) -> list[list[float]]:
     """The log-probability of every learnt token, by row, in batches of `size`."""
-    forward.model.eval()
+    forward.model.eval()  # without dropout, as the tokens were drawn
     values: list[list[float]] = []
     for at in range(0, len(rows), size):
         part = [Tokens(*row[:2]) for row in rows[at : at + size]]

@@ -65,6 +65,7 @@ class Settings:
     @property
     def lora(self) -> dict[str, float]:
         """The same in mlx-lm's words."""
+        # Over the rank, so that another rank does not ask for another learning rate (Hu et al. 2021, 4.1).
         return {"rank": self.rank, "scale": self.alpha / self.rank, "dropout": self.dropout}
 
 
@@ -136,6 +137,7 @@ def prepare(name: str, adapter: str, settings: Settings, seed: int, runs: Path |
 def encode(model: MLXModel, task: str, draft: prompt.Draft, longest: int) -> Tokens:
     """The plain call with a reply and its end; the reply is learnt. Raises BadData over `longest` tokens."""
     # Tokens of prompt and reply apart: read together, a token could span the border and be half learnt.
+    # Asked for as many questions as the reply has: a set of nine must not contradict its own prompt.
     asked = model.encode(prompt.ask(task, len(draft.questions)))
     reply = model.tokenizer.encode(prompt.write_set(draft), add_special_tokens=False)
     ids = [*asked, *reply, model.tokenizer.eos_token_id]
@@ -151,5 +153,5 @@ def sft_rows(model: MLXModel, pairs: Sequence[Pair], settings: Settings) -> list
     """The chosen set of every pair."""
     rows = [encode(model, p.task, p.chosen, settings.longest) for p in pairs]
     if not settings.mask_prompt:
-        rows = [row._replace(start=1) for row in rows]
+        rows = [row._replace(start=1) for row in rows]  # nothing predicts the first token
     return rows

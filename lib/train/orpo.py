@@ -65,6 +65,7 @@ def objective(beta: float = BETA) -> Objective:
         # (2B, T) -> (2B,) -> (B,), (B,). Means, or a longer reply would be less likely for its length alone.
         means = mx.minimum(logprobs.sum(1) / mask.sum(1), CEILING)
         chosen, rejected = mx.split(means, [len(rows)])
+        # log_sigmoid in one: far on the wrong side a sigmoid is 0 in float32, and the log of that -inf.
         loss = -chosen - beta * nn.log_sigmoid(log_odds(chosen) - log_odds(rejected))
         return {"loss": loss, "chosen": chosen, "margin": chosen - rejected}
 

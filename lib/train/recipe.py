@@ -180,6 +180,7 @@ class Recipe:
         return "quantization" in about
 
     def _check_kind(self) -> None:
+        """Refuse data of a kind that the method cannot learn from. Raises BadData."""
         if isinstance(self.origin, FromFile):
             return
         kind, prefers = self.origin.kind, self.method == "orpo"
@@ -230,6 +231,7 @@ class Recipe:
 
     @cached_property
     def base(self) -> dict[str, str]:
+        """The base by name and content, as it stands in the adapter's provenance."""
         # Of a folder only the name: a sealed adapter holds no path of this machine.
         name = self.model
         if Path(name).is_absolute():
@@ -276,6 +278,7 @@ def train(recipe: Recipe) -> Outcome:
 
 
 def _trained(recipe: Recipe, began: float) -> Outcome:
+    """Train as a recipe says, its lock held; checkpoints become adapters of their own."""
     pairs = recipe.planned
     model = lora.prepare(recipe.model, recipe.adapter, recipe.settings, recipe.seed, recipe.runs)
     if recipe.own_drafts:
@@ -371,6 +374,7 @@ def _adapter(recipe: Recipe, fit: Fit, card: Card, epoch: int) -> Adapter:
 
 
 def _merged(recipe: Recipe, began: float) -> Outcome:
+    """Two or more adapters as one; nothing is trained, so the curve is empty."""
     parents = [parent(adapter, recipe.model, recipe.runs) for adapter in recipe.merge]
     # A merge has no data of its own: its hash is over those of its parents.
     pairs = {"hash": sha256(canonical([p["data"] for p in parents]))}

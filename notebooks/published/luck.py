@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from study import REPORTED, climb, new_bests, pools, qualities, verdicts
 
-from lib.lab.show import Markdown
 from lib.measure.keep import Course, accepts, alike, if_better, play
 from lib.measure.stats import paired
+from lib.show import Markdown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,11 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.lab.show import Markdown
 from lib.measure.judge import DIMENSIONS
 from lib.measure.keep import passes
 from lib.measure.score import VALUE, quality
 from lib.measure.stats import paired
+from lib.show import Markdown
 
 if TYPE_CHECKING:
     import numpy as np

@@ -65,6 +65,9 @@ def lab(tmp_path_factory, browser):
     page = folder / "notebooks" / "03_rate.ipynb"
     copy = f"runs=__import__('pathlib').Path('{folder}/rated')"
     page.write_text(page.read_text(encoding="utf-8").replace('who=\\"me\\"', f'who=\\"me\\", {copy}'))
+    # So does the page that takes choices.
+    page = folder / "notebooks" / "01_explore.ipynb"
+    page.write_text(page.read_text(encoding="utf-8").replace('trip to Paris\\")"', f'trip to Paris\\", {copy})"'))
     port = _free_port()
     settings = {f"JUPYTER{name}": str(folder / name.lower()) for name in
                 ("_CONFIG_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR", "_RUNTIME_DIR")}  # fmt: skip

@@ -81,3 +81,18 @@ def test_two_runs_are_set_side_by_side_and_the_address_names_them(opened):
     first = page.locator("#pairs tbody tr").first
     assert first.locator("a").first.get_attribute("href").startswith("0001-first.html#")
     assert "0005-fifth" not in page.locator("#first").inner_text()
+
+
+def test_on_paper_no_column_is_lost_and_on_a_phone_what_scrolls_is_reached_by_keyboard(opened):
+    wider = """() => [...document.querySelectorAll('body, main *')].filter(e => e.scrollWidth > e.clientWidth + 1
+        && e.clientWidth && getComputedStyle(e).overflowX !== 'hidden')"""
+    for name in ("runs.html", "compare.html?first=0001-first&second=0003-third"):
+        page = opened(name)
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": 1030, "height": 700})  # A4 across, less its margins
+        assert page.evaluate(f"({wider})().map(e => e.outerHTML.slice(0, 80))") == []
+        page.emulate_media(media="screen")
+        page.set_viewport_size({"width": 375, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth") == 375
+        scrolls = f"({wider})().filter(e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))"
+        assert page.evaluate(f"{scrolls}.filter(e => e.tabIndex < 0).map(e => e.outerHTML.slice(0, 80))") == []

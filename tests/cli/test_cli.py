@@ -82,6 +82,7 @@ def test_wrong_usage_is_exit_code_2(notch, args):
         (("run", *TOY, "-p", "gate", "confirm"), "notch confirm"),
         (("study", "nosuch"), "no plan 'nosuch'"),
         (("confirm", "nosuch"), "nosuch"),
+        (("run", "-p", "model", "toy"), "hypothesis is empty: say what you expect"),
     ],
 )
 def test_bad_input_is_one_line_exit_code_2_and_nothing_written(notch, tmp_path, args, said):
@@ -121,9 +122,13 @@ def test_a_file_in_place_of_the_folder_of_runs_is_wrong_usage(notch, tmp_path):
     assert notch("verify", "--runs", tmp_path / "file").code == 2
 
 
-@pytest.mark.parametrize("command", ["verify", "report", "log"])
+READERS = ["verify", "report", "log", "compare a b", "rejudge a --without coverage", "confirm", "train --requests", "next",
+           "propose pyproject.toml"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", READERS)
 def test_a_folder_of_runs_that_is_not_there_is_wrong_usage_for_what_only_reads(notch, tmp_path, command):
-    said = notch(command, "--runs", tmp_path / "rnus")
+    said = notch(*command.split(), "--runs", tmp_path / "rnus")
     assert said.code == 2 and "rnus" in said.err and "does not exist" in said.err
     assert not (tmp_path / "rnus").exists()
 
@@ -461,6 +466,12 @@ def test_a_file_that_is_no_file_of_verdicts_fails_the_check(notch, tmp_path):
 def test_a_study_is_executed_here_or_on_a_cluster_and_not_on_both(notch, tmp_path):
     refusal = notch("study", "quick", "--workers", "2", "--scheduler", "tcp://127.0.0.1:9")
     assert refusal.code == Exit.USAGE and one_line(refusal.err) and "give one of them" in refusal.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_cap_without_a_batch_is_refused_and_says_where_a_runs_own_is(notch, tmp_path):
+    refusal = notch("study", "quick", "--dollars", "2")
+    assert refusal.code == Exit.USAGE and one_line(refusal.err) and "is the cap of --batch" in refusal.err
     assert not (tmp_path / "runs").exists()
 
 

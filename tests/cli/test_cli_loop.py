@@ -30,6 +30,7 @@ def proposal(folder, **change):
     "args, said",
     [
         (("--proposer", "plan"), "--plan FILE goes with"),
+        (("--workers", "2", "--scheduler", "tcp://127.0.0.1:9"), "give one of them"),
         (("-p", "modle", "toy"), "loop has no 'modle', did you mean 'model'?"),
         (("-p", "lever", "schema"), "loop has no 'lever'; there are model, judge"),
         (("-p", "seed", "x"), "loop seed is 'x': expected a whole number"),

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from lib.files import ROOT, Exit, rows
-from lib.lab.offline import OfflineJudge
 from lib.measure.ruler import Ruler, freeze
+from lib.runs.offline import OfflineJudge
 from tests.conftest import write_ruler
 
 TASKS = (

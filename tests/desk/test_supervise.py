@@ -2,7 +2,7 @@
 
 import ast
 import json
-import os
+import re
 
 import pytest
 
@@ -13,6 +13,8 @@ from lib.loop import steering as steer
 from lib.loop.events import Events
 from lib.loop.training_requests import open_request
 from lib.report import levers
+from lib.report.live import Live
+from lib.report.site import page_path
 from lib.runs.ledger import Ledger
 from tests.lab.conftest import FULL, seal_run
 from tests.loop.test_proposal import GOOD
@@ -46,7 +48,7 @@ def files(folder):
 
 
 def test_it_reads_where_nothing_ever_ran(desk):
-    assert "No loop has run here yet" in desk._repr_markdown_() and "0 runs" in desk.now.text
+    assert "No study and no loop has run here yet" in desk._repr_markdown_() and "0 runs" in desk.now.text
     for part in (desk.queue, desk.events, desk.lessons, desk.requests):
         assert part.text == "Nothing here yet."
     assert "empty chart" in desk.chart.alt
@@ -61,7 +63,7 @@ def test_it_says_champion_cost_end_and_what_waits(busy):
 
 def test_looking_changes_nothing(busy, tmp_path):
     before = files(tmp_path)
-    for name in ("now", "chart", "queue", "requests", "lessons", "events"):
+    for name in ("now", "chart", "runs_so_far", "queue", "requests", "lessons", "events"):
         assert getattr(busy, name) is not None
     assert files(tmp_path) == before
 
@@ -70,19 +72,30 @@ def test_a_text_of_others_stays_text(busy):
     assert "<b>" not in busy.events.text and "\\|" in busy.events.text
 
 
-@pytest.mark.parametrize(
-    "live, said",
-    [
-        ({"pid": os.getpid(), "phase": "screen", "since": "now", "of": 20, "slug": "x"}, "at 'screen' x since now"),
-        ({"pid": os.getpid(), "phase": "stopped", "since": "now"}, "No loop is running"),
-        ({"pid": 2**22 + 1, "phase": "decide", "since": "now", "of": 20}, "is gone"),
-        ({}, "No loop has run here yet"),
-    ],
-)
-def test_the_live_state_is_what_is_written_and_whether_its_process_lives(desk, live, said):
-    desk.steer.mkdir(parents=True)
-    (desk.steer / "live.json").write_text(json.dumps(live))
-    assert said in desk.now.text
+def test_it_says_what_the_live_page_says_of_a_study_or_a_loop(busy):
+    page = Live(busy.runs, page_path(busy.runs, "live"), "quick", 10)
+    with pytest.raises(RuntimeError), page:
+        page.show(3, "sft-penalty", ran=True)
+        for shown in (busy.now.text, page.path.read_text()):
+            assert "3 of 10 done" in shown and "now: sft-penalty" in shown and "is gone" not in shown
+        raise RuntimeError
+    assert "quick: Ended: broken off (RuntimeError)" in busy.now.text
+    runs = [run.split("|")[1].strip() for run in busy.runs_so_far.text.splitlines()[2:]]
+    assert (
+        runs
+        == re.findall(r"<td>(\d{4}-[a-z]+)</td>", page.path.read_text())
+        == ["0003-worse", "0002-better", "0001-baseline"]
+    )
+
+
+def test_a_process_that_was_killed_is_said_to_be_gone(busy):
+    page = Live(busy.runs, page_path(busy.runs, "live"), "loop", 10)
+    page.show(1, "x")
+    path = page.path.with_suffix(".json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": 2**22 + 1}))
+    assert "Its process is gone" in busy.now.text
+    path.write_text("{")
+    assert "No study and no loop has run here yet" in busy.now.text
 
 
 @pytest.mark.parametrize(
@@ -136,7 +149,7 @@ def test_the_widgets_do_what_the_desk_does(busy):
     box.children[1].click()
     assert (busy.steer / "bans.txt").read_text() == "schema\n"
     outputs = [c for c in panel.children if hasattr(c, "outputs")]
-    assert len(outputs) == 6 and all(c.outputs for c in outputs)
+    assert len(outputs) == 7 and all(c.outputs for c in outputs)
 
 
 def test_a_refresh_shows_what_is_new(busy):

@@ -12,7 +12,6 @@ import pytest
 
 from lib.cli.options import line
 from lib.files import ROOT, canonical
-from lib.lab.show import CONTROLS
 from lib.loop.events import Events
 from lib.measure.judge import DIMENSIONS
 from lib.models import load
@@ -21,6 +20,7 @@ from lib.report import live, run_page, run_table
 from lib.runs.ledger import Ledger
 from lib.runs.record import CaseRow, record_of
 from lib.runs.verify import verify
+from lib.show import CONTROLS
 from tests.cli.conftest import notch, one_line
 from tests.llama import small
 from tests.report.test_tables import made

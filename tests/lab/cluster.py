@@ -4,7 +4,7 @@
 
 Runs the first rows of a plan on one worker, on two, and on two of which one is killed -9 in the middle, each time through
 a Dask scheduler on this machine. Rows that need another row, look at the sealed gate, compare models or read an adapter
-of this checkout are left out. Prints how many rows are equal, and the seconds; exits 1 where one differs. Knows how to
+of this checkout are left out, and so are those that the model cannot do. Prints how many rows are equal, and the seconds; exits 1 where one differs. Knows how to
 start and end the processes; does not show what two kinds of machines do.
 """
 
@@ -20,13 +20,15 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from lib.files import NOTEBOOKS, ROOT, canonical
+from lib.agent.pipeline import BadPipeline
+from lib.files import ROOT, canonical
 from lib.forms import read_yaml
-from lib.lab import study
+from lib.lab import execute, study
 from lib.lab.base import BadParameters
 from lib.runs.ledger import Ledger
 from lib.runs.verify import verify
@@ -43,12 +45,12 @@ def sealed(folder):
     return [(r.id, r.key, r.status, r.scores, r.decision, ledger.cases(r.id)) for r in ledger.records]
 
 
-def copy(folder):
+def copy(folder, source=ROOT):
     """The project as another machine has it: code, templates, ruler."""
     for name in ("lib", "ruler"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "notebooks").mkdir()
-    for path in NOTEBOOKS.glob("1*.ipynb"):
+    for path in (source / "notebooks").glob("1*.ipynb"):
         shutil.copy(path, folder / "notebooks")
     return folder
 
@@ -116,8 +118,17 @@ def rows_of(plan, count, model):
             word in text for word in ('"run":', '"adapter"', '"of":', '"model":')
         )
 
-    rows = [row | own for row in raw["runs"] if alone(row)][:count]
-    return {"name": f"{plan}-{len(rows)}", "common": (raw.get("common") or {}) | own, "runs": rows}
+    def runs(row):
+        """Whether the model can do what the row asks: the toy has no grammar."""
+        try:
+            execute.accept("10_experiment", {k: v for k, v in (common | row).items() if k != "name"})
+        except (BadPipeline, BadParameters):
+            return False
+        return True
+
+    common = (raw.get("common") or {}) | own
+    rows = list(islice((row for row in raw["runs"] if alone(row) and runs(row)), count))
+    return {"name": f"{plan}-{len(rows)}", "common": common, "runs": rows}
 
 
 def kill_in_the_middle(child, runs, after, done):
@@ -130,7 +141,7 @@ def kill_in_the_middle(child, runs, after, done):
         time.sleep(0.05)
 
 
-def timed(folder, plan, workers, kill=False):
+def timed(folder, project, file, count, workers, kill=False):
     """The sealed rows of a plan that so many workers executed, how long it took, and whether one was killed."""
     machines, done, runs = Machines(folder), threading.Event(), folder / "runs"
     done.killed = False
@@ -139,14 +150,15 @@ def timed(folder, plan, workers, kill=False):
         children = []
         for number in range(workers):
             (folder / f"machine-{number}").mkdir()
-            children.append(machines.worker(copy(folder / f"machine-{number}")))
+            children.append(machines.worker(copy(folder / f"machine-{number}", project)))
         machines.wait_for(address, workers)
         if kill:
-            after = len(plan.entries) // 2 - 1  # of few rows: as soon as it works
+            after = count // 2 - 1  # of few rows: as soon as it works
             threading.Thread(target=kill_in_the_middle, args=(children[0], runs, after, done), daemon=True).start()
         began = time.monotonic()
-        for progress in study.run(plan, runs, scheduler=address):
-            print(f"  {folder.name}: {progress.entry.name} {progress.state} {progress.message}", flush=True)
+        command = [sys.executable, "-m", "lib.cli", "study", str(file), "--runs", str(runs), "--no-report"]
+        env = os.environ | {"PYTHONPATH": str(project)}
+        subprocess.run([*command, "--scheduler", address], cwd=project, env=env)  # a row that crashed is a row too
         seconds = time.monotonic() - began
     finally:
         done.set()
@@ -165,12 +177,17 @@ def main():
         place = told.keep or Path(temp)
         place.mkdir(parents=True, exist_ok=True)
         file = place / "rows.yaml"
-        file.write_text(canonical(rows_of(told.plan, told.rows, told.model)), encoding="utf-8")  # JSON is YAML
-        plan, found = study.read(file), {}
+        rows = rows_of(told.plan, told.rows, told.model)
+        file.write_text(canonical(rows), encoding="utf-8")  # JSON is YAML
+        # The coordinator runs in a copy too: the checkout may be worked on meanwhile.
+        (place / "project").mkdir()
+        project, found = copy(place / "project"), {}
         for name, workers in (("one", 1), ("two", 2), ("one-of-two-killed", 2)):
             (place / name).mkdir()
-            found[name] = timed(place / name, plan, workers, kill=name.endswith("killed"))
-    first, wrong = found["one"][0], 0
+            print(f"{name}:", flush=True)
+            found[name] = timed(place / name, project, file, len(rows["runs"]), workers, name.endswith("killed"))
+    first = found["one"][0]
+    wrong = abs(len(first) - len(rows["runs"]))
     for name, (rows, seconds, killed) in found.items():
         equal = sum(a == b for a, b in zip(first, rows, strict=False))
         different = max(len(first), len(rows)) - equal

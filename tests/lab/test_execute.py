@@ -13,7 +13,7 @@ from lib.agent.guard import Leak
 from lib.agent.pipeline import BadPipeline
 from lib.files import NOTEBOOKS, ROOT
 from lib.lab import execute, kernel
-from lib.lab.execute import Executed, RunFailed, accept, adopt
+from lib.lab.execute import Executed, RunFailed, accept, adopt, tagged
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.kernel import Fault, fault
 from lib.measure.judge import DIMENSIONS, Judgment
@@ -414,6 +414,27 @@ def test_a_notebook_that_papermill_executed_is_adopted(by_papermill, tmp_path):
     assert verify(tmp_path / "runs") == []
     for file in (p for p in (tmp_path / "runs").rglob("*") if p.is_file()):
         assert not [p for p in paths_of_this_machine() if p in file.read_text()], file
+
+
+@pytest.mark.slow
+def test_a_notebook_is_adopted_once(by_papermill, tmp_path):
+    execute.seal_notebook(by_papermill, folder=tmp_path / "runs")
+    with pytest.raises(BadParameters, match=r"out\.ipynb: sealed already as 0001-out"):
+        execute.seal_notebook(by_papermill, "again", tmp_path / "runs")
+    assert len(Ledger.read(tmp_path / "runs").records) == 1
+
+
+@pytest.mark.slow
+def test_a_notebook_with_a_misspelt_parameter_is_not_adopted(by_papermill, tmp_path):
+    """papermill itself warns and goes on: the run is then another than the one that was asked for."""
+    notebook = json.loads(by_papermill.read_text())
+    [told] = tagged(notebook, "injected-parameters")
+    told["source"] = [*told["source"], "\npipelin = [{'step': 'ask', 'n': float('8')}]"]
+    path = tmp_path / "odd.ipynb"
+    path.write_text(json.dumps(notebook))
+    with pytest.raises(BadParameters, match="no parameter 'pipelin', did you mean 'pipeline'"):
+        execute.seal_notebook(path, folder=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

@@ -258,3 +258,18 @@ def test_a_score_of_claude_is_what_the_store_says_exactly(both):
     assert rescore.faults(record, rows, folder) == []
     [found] = rescore.faults(*moved(record, rows, 0.009), folder)
     assert "the judge says something else" in found
+
+
+def test_the_line_for_a_terminal_asks_for_the_same_experiment():
+    import shlex
+
+    from lib.cli.options import values
+
+    told = Experiment(hypothesis="It's `so`, \n\"they\" say: 3", predicted=1e-05, lever="a/a", of="3", seed=7, useful=True,
+                      pipeline=[{"step": "ask", "advice": ["It's é"]}], decoding={"temp": 0.7}, judge="claude")  # fmt: skip
+    text = told.command.text
+    assert "\n````" not in text.replace("\n```\n", "") and "-p gate" not in text  # what is as usual is left out
+    line = text.split("```sh\n")[1].removesuffix("\n```")
+    program, verb, *words = shlex.split(line)
+    assert (program, verb) == (".venv/bin/notch", "run") and set(words[::3]) == {"-p"}
+    assert Experiment(**values(zip(words[1::3], words[2::3], strict=True))).parameters == told.parameters

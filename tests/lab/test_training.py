@@ -415,13 +415,3 @@ def test_a_training_goes_on_from_a_run_and_says_so(trained, tmp_path):
 def test_options_of_which_one_would_have_no_effect_are_refused(tmp_path, args, said):
     refused = call(*args, "--runs", str(tmp_path / "runs")).exception
     assert isinstance(refused, BadParameters) and said in str(refused) and "\n" not in str(refused)
-
-
-def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(capsys):
-    from lib.cli.train import progress
-
-    with progress(every=0.05) as file:
-        file.write_text("training 3 of 12 steps  ")
-        time.sleep(0.5)
-    lines = capsys.readouterr().err.splitlines()
-    assert 2 <= len(lines) <= 10 and set(lines) == {"training 3 of 12 steps"}

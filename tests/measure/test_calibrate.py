@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from lib.files import RULER
-from lib.lab.offline import OfflineJudge
 from lib.measure import calibrate, leak
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.checks import damage, noise
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.ruler import Case, Gold, Ruler
+from lib.runs.offline import OfflineJudge
 
 QUESTIONS = (
     "How many hives do you want to keep?",

@@ -654,6 +654,7 @@ def test_a_closed_judge_leaves_no_thread_opens_again_and_keeps_its_cap(serve, ju
 
 # --- in an experiment
 
+ASKED = ("-p", "model", "toy", "-p", "hypothesis", "The judge is asked.")
 TOY = {"model": "toy", "judge": "claude", "gate": "dev", "hypothesis": "The judge is asked."}
 
 
@@ -732,7 +733,7 @@ def test_the_command_line_refuses_to_start_without_a_key(runs, monkeypatch, caps
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(SystemExit) as stopped:
-        main(["run", "-p", "judge", "claude", "-p", "model", "toy", "--runs", str(runs)])
+        main(["run", "-p", "judge", "claude", *ASKED, "--runs", str(runs)])
     assert stopped.value.code == 3 and "set the environment variable ANTHROPIC_API_KEY" in capsys.readouterr().err
     assert not runs.exists()
 
@@ -743,7 +744,7 @@ def test_a_run_that_another_model_judged_is_sealed_as_invalid_and_one_of_the_rig
 ):
     wrong = [True]
     serve(lambda n, b, h: {"model": "claude-opus-5"} if wrong else {})
-    told = ["run", "-p", "judge", "claude", "-p", "model", "toy", "-p", "gate", "dev", "--runs", str(runs)]
+    told = ["run", "-p", "judge", "claude", *ASKED, "-p", "gate", "dev", "--runs", str(runs)]
     codes = []
     for _ in range(2):
         with pytest.raises(SystemExit) as stopped:

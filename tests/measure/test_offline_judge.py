@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from lib.files import ROOT, RULER, rows
-from lib.lab.offline import OfflineJudge, vectors
 from lib.measure import calibrate, offline_judge
 from lib.measure.answer import Answer
 from lib.measure.checks import against, damage
@@ -20,6 +19,7 @@ from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.offline_judge import FAULTS, Amounts, constants, fixed, points, scores_of, unknowns_of, verdict_of
 from lib.measure.ruler import Case, Gold, Ruler
 from lib.measure.score import VALUE, quality
+from lib.runs.offline import OfflineJudge, vectors
 from scripts.fit_offline_judge import MADE, PRICED, kappa
 
 RULES = Ruler.load()
@@ -388,7 +388,7 @@ def test_vectors_that_are_gone_are_not_taken_for_those_of_another_embedder():
 
 def test_a_judge_is_made_without_loading_and_the_measure_knows_no_embedder():
     code = (
-        "import sys\nfrom lib.lab.offline import OfflineJudge\nOfflineJudge().identity\n"
+        "import sys\nfrom lib.runs.offline import OfflineJudge\nOfflineJudge().identity\n"
         "print([m for m in ('mlx', 'mlx.core', 'tokenizers', 'scipy') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from lib.files import RULER, rows
-from lib.lab.offline import OfflineJudge
 from lib.measure.answer import Answer
 from lib.measure.checks.damage import texts
 from lib.measure.ruler import Ruler
 from lib.measure.score import quality
+from lib.runs.offline import OfflineJudge
 
 TEXTS = [json.loads(line) for line in rows((RULER / "calibration.jsonl").read_text(encoding="utf-8"))]
 

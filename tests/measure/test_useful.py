@@ -7,7 +7,6 @@ import pytest
 
 from lib.claude.prices import BudgetSpent
 from lib.claude.store import Store
-from lib.lab.offline import OfflineJudge
 from lib.measure import useful
 from lib.measure.answer import Answer
 from lib.measure.claude_judge import ClaudeJudge
@@ -15,6 +14,7 @@ from lib.measure.judge import Unscored
 from lib.measure.judge_calls import Call, parse
 from lib.measure.ruler import Ruler
 from lib.measure.useful import Useful, useful_all
+from lib.runs.offline import OfflineJudge
 from tests.claude.loopback import Loopback, texts
 
 RULER = Ruler.load()

@@ -91,8 +91,11 @@ def test_greedy_text_of_a_batch_is_that_of_one_by_one_on_either_path(llama, kind
     model = MLXModel(llama, batch=4)  # so that rows leave and others join
     prompts = [ask(t, START if i % 3 else "Be brief.") for i, t in enumerate(TASKS)]
     limits = [Decoding(max_tokens=8 + 9 * (i % 4) + 40 * ("grammar" in kind), **kind) for i in range(len(TASKS))]
+    ended = []
+    model.heard = ended.append
     together = model.generate(prompts, limits)
     model.clear_cache()
+    assert ended == sorted(ended) and len({*ended}) > 2 and ended[-1] == len(TASKS)
     assert together == [model.generate([p], [d])[0] for p, d in zip(prompts, limits, strict=True)]
     assert len({c.text for c in together}) > 5 and len({c.generation_tokens for c in together}) > 3
 

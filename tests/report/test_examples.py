@@ -84,8 +84,9 @@ def test_a_model_without_a_valid_answer_shows_six_failures_with_reason_and_reply
     text = examples.answers(ledger, era, ruler).text
     assert [s[-3:-1] for s in summaries(text)] == ["c0", "c1", "c2", "c3", "c4", "c5"]
     assert "0 valid answers to 8 tasks. So there is no best and no worst" in text
-    assert f"**no answer** (6 questions instead of 7), so it scores 0. It wrote: “{'x' * examples.LINE}…”" in text
-    assert "|  | gold |" in text and "first" not in text.partition("show what it wrote")[2]
+    assert "| quality | 0.000 |  |" in text and "| title | no answer: 6 questions instead of 7 | gold" in text
+    assert f"| 1 | It wrote: “{'x' * examples.LINE}…” | gold" in text
+    assert "|  | 0001-stock | gold |" in text and "first" not in text.partition("show what it wrote")[2]
 
 
 def test_the_sealed_gate_is_never_shown(lab, ruler):

@@ -97,8 +97,8 @@ def test_names_of_classes_with_a_comma_stay_apart(tmp_path):
     records = [made(2, "kept", slug="kept", lever=lever), made(3, "discarded", slug="schema", lever="schema"),
                made(4, "discarded", slug="on", lever=lever, adapter="0001-sft")]  # fmt: skip
     text = levers.failed(ledger_of(tmp_path, training, *records), ERA).text
-    assert "- **schema**: 0 of 1 run kept." in text
-    assert "- **over-generate and prune, on an adapter**: 0 of 1 run kept." in text
+    assert "| schema | 0 of 1 |" in text
+    assert "| over-generate and prune, on an adapter | 0 of 1 |" in text
 
 
 def test_a_run_that_never_came_to_ask_the_model_is_no_evidence_against_its_lever(tmp_path):

@@ -49,7 +49,8 @@ def test_rows_that_were_sealed_before_promise_no_pace(live):
 
 def test_it_loads_itself_again_until_the_end(live):
     live.show(1)
-    assert AGAIN in live.path.read_text()
+    page = live.path.read_text()
+    assert f"<script>{AGAIN}</script>" in page and "script-src 'sha256-" in page and 'http-equiv="refresh' not in page
     live.end("3 runs")
     assert AGAIN not in live.path.read_text() and said(live) == "Ended: 3 runs"
 

@@ -77,7 +77,7 @@ def test_a_ledger_without_a_champion_recommends_nothing(tmp_path, records):
 
 def test_the_page_says_that_the_question_about_3b_stays_open_and_who_judged(tmp_path):
     text = paths.limits(sealed(tmp_path, made(1, "kept", 0.2, model="smollm2"))).text
-    assert "One small model (smollm2), one job" in text and "3 billion parameters; it stays open" in text
+    assert "One small model (smollm2), one job" in text and "3 billion parameters the question stays open" in text
     assert "agreement with Claude and not with people" in text
 
 
@@ -86,4 +86,4 @@ def test_reproduction_counts_commits_minutes_and_uncommitted_runs(tmp_path):
     second = made(2, code={"commit": "b" * 40}, seconds=30, machine={"python": "3.11"})
     text = paths.reproduction(ledger_of(tmp_path, first, second)).text
     assert f"2 commits, from `{'a' * 12}` to `{'b' * 12}`; 1 run of uncommitted code" in text
-    assert "2 sealed runs took 2 minutes" in text and "Machine and versions: python 3.11." in text
+    assert "| 2 sealed runs, 2 minutes of running" in text and "| machine and versions | python 3.11 |" in text

@@ -6,10 +6,9 @@ import time
 
 import pytest
 
+from lib import show
 from lib.files import canonical, sha256, sums
-from lib.lab import show
 from lib.lab.experiment import Experiment
-from lib.lab.show import Markdown
 from lib.log import START
 from lib.measure import calibrate
 from lib.measure.answer import NoAnswer
@@ -19,6 +18,7 @@ from lib.report.era import Era, eras
 from lib.runs.ledger import Ledger
 from lib.runs.record import record_of
 from lib.runs.seal import LEDGER
+from lib.show import Markdown
 
 ERA = "f" * 64
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from lib.lab import show
+from lib import show
 from lib.report import figures, trained
 from tests.report.test_tables import ERA, ledger_of, made, scores
 
@@ -116,7 +116,7 @@ def test_what_goes_on_from_an_adapter_is_counted_against_it_and_drawn_at_its_siz
         "2 measurements of adapters that go on from another one" in text
         and "1 beat it and 0 fell behind it. 0007-on +0.100" in text
     )
-    base = text.partition("Training against prompting")[0]
+    base = text.partition("adapter runs beside")[0]
     assert "0005-on" not in base and "0009-on" not in base
     figure, ax = figures.canvas()
     figures.draw_pairs(trained.measured(ledger, ERA), ax)
@@ -143,7 +143,7 @@ def test_an_adapter_that_goes_on_needs_no_bare_base_and_is_drawn_only_in_the_pla
 
 
 def test_the_sentences_name_what_is_beyond_chance(ledger):
-    text = trained.summary(ledger, ERA).text.partition("Training against prompting")[0]
+    text = trained.summary(ledger, ERA).text
     assert (
         "6 adapters trained from the bare base or merged, in 6 measurements: beyond chance, 1 beat the bare base"
         in text
@@ -183,9 +183,9 @@ def test_an_adapter_run_without_a_base_in_its_pipeline_still_stands_beside_the_b
 
 
 @pytest.mark.parametrize("gain, verb", [(0.1, "**beats**"), (-0.1, "**falls behind**"), (0.0, "**is not told from**")])
-def test_the_summary_says_whether_training_beats_prompting_either_way(tmp_path, gain, verb):
+def test_it_is_said_whether_training_beats_prompting_either_way(tmp_path, gain, verb):
     records = [made(1, "kept", 0.3, "stock", lever="baseline"), training(2, "sft"), measured(3, gain, "0002-sft")]
-    text = trained.summary(sealed(tmp_path, records), ERA).text
+    [text] = trained.duel(sealed(tmp_path, records), ERA)
     assert (
         f"the best adapter run, 0003-on ({0.3 + gain:.3f}), {verb} the best run without one, 0001-stock (0.300)" in text
     )

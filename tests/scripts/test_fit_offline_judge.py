@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from lib.files import RULER, rows
-from lib.lab.offline import vectors
 from lib.measure import offline_judge
 from lib.measure.answer import Answer
 from lib.measure.judge import DIMENSIONS
 from lib.measure.offline_judge import FAULTS, Amounts, Constants, constants
 from lib.measure.ruler import Ruler
 from lib.measure.score import VALUE
+from lib.runs.offline import vectors
 from scripts import fit_offline_judge as fit
 
 CLEAN = Amounts(dict.fromkeys(FAULTS, 0.1), 0.0, 0.0, {})

@@ -20,7 +20,7 @@ def donor(adapter: str = "", n: Count = 7) -> Run:
 
     def run(state: State) -> Work:
         # The donor sees what the own draft saw, so that only the weights differ.
-        demos = [(e.task, e.shown("json")) for e in state.demos]
+        demos = state.shown_demos()
         [reply] = yield [Call(prompt.ask(state.task, n, "json", (), demos), adapter=adapter)]
         own = sets(state)
         try:

@@ -60,7 +60,7 @@ def ask(
         change["grammar"] = prompt.set_grammar(n, schema, grammar == "questions")
 
     def run(state: State) -> Work:
-        demos = [(e.task, e.shown(schema)) for e in state.demos]
+        demos = state.shown_demos(schema)
         [reply] = yield [Call(prompt.ask(state.task, n, schema, advice, demos), change)]
         return replace(state, draft=read_set(reply, schema, take))
 

@@ -40,7 +40,7 @@ def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] 
         form["grammar"] = prompt.set_grammar(n, "json", grammar == "questions")
 
     def run(state: State) -> Work:
-        demos = [(e.task, e.shown("json")) for e in state.demos]
+        demos = state.shown_demos()
         messages = prompt.ask(state.task, n, "json", advice, demos)
         replies = yield [Call(messages, {"temp": float(t), **form}) for t in temps]
         drafts, faults = prompt.parse_each(replies, read_set)

@@ -20,12 +20,13 @@ from lib.agent import dry_run
 from lib.agent.pipeline import STEPS, Argument, BadPipeline, Row, require
 from lib.agent.prompt import ADVICE
 from lib.agent.steps import build
-from lib.files import canonical
+from lib.files import canonical, leave_out
 from lib.loop import lessons
 from lib.loop.proposal import PROPOSABLE, Proposal, Refused, setup, setup_asked, setup_of
 from lib.loop.view import Offer, View, adapters
 from lib.models import load
 from lib.models.model import Decoding
+from lib.show import words
 
 # Values worth trying by the name of an argument; what is not here is varied by its type.
 VALUES: dict[str, list[Any]] = {
@@ -180,9 +181,7 @@ def fresh(view: View) -> list[Candidate]:
 
 def neighbours(view: View) -> Iterator[Candidate]:
     """What lies one change from the champion: a step put in or exchanged, a setting changed, another decoding."""
-    pipeline, decoding = PLAIN, {}
-    if view.champion:
-        pipeline, decoding = view.champion.pipeline, view.champion.decoding
+    pipeline, decoding = (view.champion.pipeline, view.champion.decoding) if view.champion else (PLAIN, {})
     bases = [pipeline]
     if pipeline != PLAIN:
         bases.append(PLAIN)
@@ -193,7 +192,7 @@ def neighbours(view: View) -> Iterator[Candidate]:
                 for placed in places(row, base):
                     yield Candidate(lever_of(row), placed, decoding, f"{_spelled(row)} {_company(placed, row)}")
         for other in DECODINGS:
-            change = f"draws with {_args(other)} instead of {_args(decoding) or 'greedily'}"
+            change = f"draws with {words(other)} instead of {words(decoding) or 'greedily'}"
             yield Candidate("decoding", base, other, change)
     for i, row in enumerate(pipeline):
         for args in variants(row["step"]):
@@ -297,12 +296,8 @@ def _parts(pipeline: list[Row], decoding: dict[str, Any]) -> list[str]:
 
 
 def _spelled(row: Row) -> str:
-    rest = _args({k: v for k, v in row.items() if k != "step"})
+    rest = words(leave_out(row, "step"))
     return f"{row['step']}({rest})" if rest else row["step"]
-
-
-def _args(args: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in args.items())
 
 
 def _company(pipeline: list[Row], row: Row) -> str:

@@ -105,7 +105,7 @@ def read(path: Path) -> tuple[list[Stored], int]:
 
 def by_hand() -> list[Stored]:
     """Sixty of the verdicts in ruler/verdicts.jsonl, first readings drawn by lot, each source in turn."""
-    cases, path = {c.id: c for c in Ruler.load().cases}, RULER / "verdicts.jsonl"
+    cases, path = Ruler.load().by_id, RULER / "verdicts.jsonl"
     if not path.exists():
         raise BadVerdicts(f"{path}: this ruler keeps no verdicts by hand; name a file of stored verdicts instead")
     by_source: dict[str, list[Stored]] = {}

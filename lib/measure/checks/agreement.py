@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lib.files import canonical, sha256
+from lib.files import canonical, leave_out, sha256
 from lib.forms import Filled, Number, fill, form
 from lib.measure.checks.against import spearman
 from lib.measure.judge import DIMENSIONS, Verdict
@@ -60,11 +60,45 @@ class Rating:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Rating:
         """The rating of one line of the log. Raises ValueError naming the field."""
-        return fill(cls, {name: value for name, value in row.items() if name not in NUMBERING})
+        return fill(cls, leave_out(row, *NUMBERING))
 
     def quality(self, blend: tuple[float, float] = (0.5, 0.5)) -> float:
         """Quality of the case by this person, as a judge's is counted."""
         return quality(self.scores, self.verdict, blend)
+
+
+@form()
+class Chosen:
+    """Which of several answers to a task typed by hand a person took, blind to where each came from. Raises ValueError."""
+
+    item: Filled  # `item_id` of the answer that was taken
+    task: Filled
+    letters: dict[str, str]  # source by the letter that it was shown under
+    chosen: Filled  # letter
+    answers: dict[str, list[str]]  # title and questions by source, empty where none came
+    who: Filled
+    at: Filled
+
+    def __post_init__(self) -> None:
+        title, *questions = self.answers.get(self.source) or [""]
+        if self.answers.keys() != {*self.letters.values()} or self.item != item_id("typed", title, questions):
+            raise ValueError("the item is not the answer under the letter that was chosen")
+
+    @property
+    def source(self) -> str:
+        return self.letters.get(self.chosen, "")
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Chosen:
+        """The choice of one line of the log. Raises ValueError naming the field."""
+        return fill(cls, {name: value for name, value in row.items() if name not in NUMBERING})
+
+
+def taken(rows: Iterable[Mapping[str, Any]], who: str) -> dict[str, tuple[int, int]]:
+    """By source how often a person chose it, and how often it was there to be chosen."""
+    choices = [Chosen.of(row) for row in rows if row["kind"] == "choice" and row["who"] == who]
+    names = sorted({name for choice in choices for name in choice.answers})
+    return {name: (sum(c.source == name for c in choices), sum(name in c.answers for c in choices)) for name in names}
 
 
 def standing(rows: Iterable[Mapping[str, Any]], who: str) -> list[Rating]:
@@ -72,7 +106,7 @@ def standing(rows: Iterable[Mapping[str, Any]], who: str) -> list[Rating]:
     # In the order of the log, which only grows: an undo takes back what stands before it, a later rating counts anew.
     kept: dict[str, Rating] = {}
     for row in rows:
-        if row["who"] == who:
+        if row["who"] == who and row["kind"] != "choice":
             kept.pop(row["item"], None)
             if row["kind"] == "rating":
                 kept[row["item"]] = Rating.of(row)
@@ -103,9 +137,7 @@ class Agreement:
     spearman: float  # of case quality
 
     def __str__(self) -> str:
-        kappa = "undefined (one verdict throughout)"
-        if self.kappa is not None:
-            kappa = f"{self.kappa:.2f}"
+        kappa = f"{self.kappa:.2f}" if self.kappa is not None else "undefined (one verdict throughout)"
         return (
             f"{self.same} of {self.n} verdicts ({100 * self.same / self.n:.0f} %, 95 % interval {100 * self.low:.0f} to "
             f"{100 * self.high:.0f} % over {self.cases} cases); "
@@ -144,9 +176,7 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     observed = sum(map(eq, first, second)) / n
     # Two that know nothing of each other meet as often as their own habits make them.
     chance = sum(first.count(v) * second.count(v) for v in set(first)) / n**2
-    if chance == 1:
-        return None
-    return (observed - chance) / (1 - chance)
+    return None if chance == 1 else (observed - chance) / (1 - chance)
 
 
 def interval(hits: Sequence[tuple[str, bool]]) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lib.files import leave_out
 from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.checks.noise import detectable_of
@@ -84,9 +85,7 @@ class BlindOfflineJudge:
 
     def _blinded(self, full: Judgment) -> Judgment:
         # The verdict is blind already; a note of that dimension would give away what the judge saw.
-        scores = {d: score for d, score in full.scores.items() if d != self.without}
-        notes = {d: note for d, note in full.notes.items() if d != self.without}
-        return Judgment(scores, full.verdict, notes)
+        return Judgment(leave_out(full.scores, self.without), full.verdict, leave_out(full.notes, self.without))
 
 
 # --- what it changes -----------------------------------------------------------------------------
@@ -103,9 +102,7 @@ class _Judged:
     @property
     def won(self) -> float:
         """What the verdict counts, 0 to 1."""
-        if self.judgment is None:
-            return VALUE["loss"]
-        return VALUE[self.judgment.verdict]
+        return VALUE["loss"] if self.judgment is None else VALUE[self.judgment.verdict]
 
     @property
     def rubric(self) -> float:
@@ -164,6 +161,7 @@ def _beside(stored: Part, placebo: Part, blind: Part) -> DataFrame:
 
 
 def _run(stored: Part, placebo: Part, blind: Part) -> Row:
+    """The readings of one run; `readings` says what each of them is."""
     f = _beside(stored, placebo, blind)
     if f.empty:
         return {"cases": 0, "unscored": len(placebo)}

@@ -15,7 +15,7 @@ from lib.log import Row
 from lib.measure.answer import NoAnswer
 from lib.measure.judge import DIMENSIONS, Fields, Judgment, Unscored
 from lib.measure.score import Outcome, score
-from lib.measure.stats import paired
+from lib.measure.stats import on_both
 
 CEILING = "gold"  # the part of rows that judge every gold answer as if it were a candidate
 
@@ -29,9 +29,7 @@ def readings(rows: Sequence[Fields]) -> Row:
     for row in rows:
         groups.setdefault(row["group"], {}).setdefault(row["run"], []).append(row)
     gold = list(chain.from_iterable(groups.pop(CEILING, {}).values()))
-    ceiling = {}
-    if gold:
-        ceiling = score(list(map(_outcome, gold))).as_dict()
+    ceiling = score(list(map(_outcome, gold))).as_dict() if gold else {}
     # Lists, not mappings: which run stands first has a meaning, and canonical JSON sorts keys.
     return {"groups": [{"group": name, "runs": _group(runs)} for name, runs in groups.items()], "ceiling": ceiling}
 
@@ -55,12 +53,11 @@ def _score(dimension: str, row: Fields) -> float | None:
 
 def _difference(rows: Sequence[Fields], first: Sequence[Fields], value: Callable[[Fields], float | None]) -> Row:
     """The mean difference in a value of two runs, on the cases that have one in both."""
-    values, reference = _values(rows, value), _values(first, value)
-    both = values.keys() & reference.keys()
+    test = on_both(_values(rows, value), _values(first, value))
     # Nothing to compare is said as such: 0 would read like two runs that are equal.
-    if not both:
+    if test is None:
         return {"delta": None, "p": None, "low": None, "high": None, "n": 0}
-    return asdict(paired({c: values[c] for c in both}, {c: reference[c] for c in both}))
+    return asdict(test)
 
 
 def _values(rows: Sequence[Fields], value: Callable[[Fields], float | None]) -> dict[str, float]:

@@ -51,6 +51,7 @@ def noise(repeats: Repeats) -> Noise:
     n = values.shape[1]
     sd = float((values.var(axis=0, ddof=1).mean() / n) ** 0.5)
     moved = float((values.max(axis=0) > values.min(axis=0)).mean())
+    # A difference of two such means has twice the variance of one; 1.96 deviations hold 95 % of a normal one.
     # Rounded, so that another machine's last digit does not look like tampering.
     return Noise(len(values), n, round(sd, 8), round(1.959964 * 2**0.5 * sd, 8), round(moved, 8))
 
@@ -89,6 +90,8 @@ def detectable_of(differences: Sequence[float]) -> float:
 
 
 def _smallest(nothing: Floats, floor: float | None) -> float:
+    """The smallest gain on top of differences that are noise which the rule sees with POWER, to 0.0005."""
+
     def passes(gain: float) -> bool:
         return bool(keep.accepts(nothing + gain, floor).mean() >= POWER)
 

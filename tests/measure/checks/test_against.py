@@ -5,9 +5,9 @@ import json
 import pytest
 
 from lib.files import ROOT, RULER
-from lib.lab.offline import OfflineJudge
 from lib.measure.checks import against
 from lib.measure.judge import Judgment
+from lib.runs.offline import OfflineJudge
 
 REAL = ROOT.parent / "shared" / "reference" / "fmdiscovery" / "verdicts"
 ASKED = ("How soon", "How often", "How big", "How far", "How old", "How cheap", "How heavy")

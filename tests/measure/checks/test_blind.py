@@ -3,7 +3,6 @@
 import pytest
 
 from lib.files import RULER
-from lib.lab.offline import OfflineJudge
 from lib.measure.answer import NoAnswer
 from lib.measure.calibrate import row_of
 from lib.measure.checks import blind
@@ -12,6 +11,7 @@ from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.judge_calls import PROTOCOLS, names, system
 from lib.measure.offline_judge import Amounts, Constants, constants, verdict_of
 from lib.measure.ruler import Ruler
+from lib.runs.offline import OfflineJudge
 
 TELLTALE = {
     "atomicity": "single", "specificity": "concrete", "coverage": "the unknown that would change",

@@ -12,10 +12,10 @@ import pytest
 
 from lib import Answer, Case, Gold, OfflineJudge, weights
 from lib.files import ROOT, RULER, Tampered, canonical, sha256
-from lib.lab import offline
-from lib.lab.offline import TEXTS
 from lib.measure.judge import DIMENSIONS
 from lib.models.model import NoModel
+from lib.runs import offline
+from lib.runs.offline import TEXTS
 from lib.weights import cache
 
 GOLD = Gold("Build a kite", ("How big must it be?", "Who will fly it?", "Where will you fly it?", "When is it for?"))

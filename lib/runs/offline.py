@@ -87,7 +87,7 @@ def _repeats(ruler: Path, content: tuple[str, ...]) -> None:
         return
     texts = ruler / TEXTS
     kept = json.loads(offline_judge.CONSTANTS.read_text(encoding="utf-8"))["calibration"]
-    cases = {c.id: c for c in read(ruler).cases}
+    cases = read(ruler).by_id
     lines = [json.loads(line) for line in rows(texts.read_text(encoding="utf-8"))]
     pairs = [(cases[t["case"]], Answer(t["title"], tuple(t["questions"]))) for t in lines if t["case"] in cases]
     if len(pairs) != len(kept):

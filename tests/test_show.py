@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lib.lab import show
+from lib import show
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,26 @@ def visible(text: str) -> str:
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def fenced(text: str, kind: str = "text") -> str:
+    """Text as a block that it cannot break out of, whatever it holds."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{kind}\n{text}\n{fence}"
+
+
+def bar(what: str, done: float, total: float, unit: str, seconds_left: float | None) -> str:
+    """How far something is, in one line.
+
+    >>> bar("training", 3, 12, "steps", 130.0), bar("1 ask", 0, 30, "cases", None)
+    ('training ███░░░░░░░░░ 3 of 12 steps, 2 min 10 s left', '1 ask ░░░░░░░░░░░░ 0 of 30 cases')
+    """
+    full, left = round(12 * done / total), ""
+    if seconds_left is not None:
+        minutes, seconds = divmod(round(seconds_left), 60)
+        left = f", {minutes} min {seconds} s left" if minutes else f", {seconds} s left"
+    return f"{what} {'█' * full}{'░' * (12 - full)} {done:.0f} of {total:.0f} {unit}{left}"
+
+
 def folder_name(text: str, letters: int = 40) -> str:
     """A text as the name of a folder: small letters, digits and hyphens, cut between words where it is long.
 
@@ -94,6 +114,15 @@ def spelled(plain: Any) -> str:
     if head and rest:
         return f"{head}({rest})"
     return head or rest
+
+
+def words(arguments: Mapping[str, Any]) -> str:
+    """Names and values in a line.
+
+    >>> words({"temp": 0.7, "top_p": 0.9})
+    'temp 0.7, top_p 0.9'
+    """
+    return ", ".join(f"{name} {value}" for name, value in arguments.items())
 
 
 def candidate_name(candidate: str) -> str:
@@ -154,9 +183,7 @@ def chance(p: float | None) -> str:
     ('p = 0.0208', 'p <0.0001')
     """
     text = number(p, "p")
-    if text.startswith("<"):
-        return f"p {text}"
-    return f"p = {text}"
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def grid(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
