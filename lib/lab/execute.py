@@ -338,15 +338,15 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         raise BadParameters(f"{path}: not an executed notebook ({type(error).__name__}: {error})") from error
     if unsound:
         raise BadParameters(f"{path}: {unsound[0]} does not follow from its judgments; not sealed")
-    # Judgments and scores that fit each other may both have been typed in.
-    forged = rescore.check(record, rows, experiment.runs_folder) if record.kind in DECIDED else []
-    if forged:
-        raise BadParameters(f"{path}: {forged[0]}; not sealed")
     if experiment.fingerprint != record.fingerprint:
         raise BadParameters(f"{path}: made with another ruler or judge ({record.fingerprint[:12]}), not sealed here")
     for other in experiment.ledger.records:
         if (other.key, other.started) == (experiment.key, record.started):
             raise BadParameters(f"{path}: sealed already as {other.id}")
+    # Judgments and scores that fit each other may both have been typed in.
+    forged = rescore.check(record, rows, experiment.runs_folder) if record.kind in DECIDED else []
+    if forged:
+        raise BadParameters(f"{path}: {forged[0]}; not sealed")
     prepare(experiment.runs_folder)
     return adopt(Executed(experiment, notebook, None, record, rows), slug or path.stem)
 
