@@ -38,9 +38,12 @@ def reading(predicted: float, delta: float, low: float, high: float) -> str:
 def outcomes(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """A row a tested prediction, oldest first: what was predicted and came, on the full gate or, screened out, on dev.
 
-    A run whose pipeline never came to ask the model tested nothing.
+    A run whose pipeline never came to ask the model tested nothing, and one on other weights than the run that it was
+    compared with says nothing of its class, unless the weights are the class.
     """
     f = ledger.frame()
+    beside = f.set_index("id").weights.reindex(f.against)
+    f = f[(f.lever == "adapter") | (f.weights.values == beside.values) | beside.isna().values]
     f = f[
         (f.fingerprint == fingerprint) & (f.kind == "experiment") & f.delta.notna() & ~f.lever.isin(REFERENCE) & ~f.idle
     ]

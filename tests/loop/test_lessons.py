@@ -118,3 +118,14 @@ def test_lessons_are_plain_data_for_a_proposer(lab):
     data = json.loads(json.dumps(lessons.as_data(lab.read(), ERA)))
     assert data["lessons"][0]["lever"] == "schema" and data["lessons"][0]["wrong sign"] == 0
     assert data["dead_ends"][0]["run"] == "0002-worse"
+
+
+def test_a_change_that_lost_the_weights_on_the_way_says_nothing_of_its_class(lab):
+    told = {"fingerprint": ERA, "lever": "adapter"}
+    lab.seal(slug="champion", adapter="runs/0001-sft/adapter", status="kept", **told)
+    bare = lab.seal(up(lab.full, -0.2), slug="bare", lever="schema", fingerprint=ERA, pipeline=[{"step": "lines"}])
+    same = lab.seal(up(lab.full, -0.1), slug="same", lever="schema", fingerprint=ERA, adapter="runs/0001-sft/adapter",
+                    pipeline=[{"step": "slots"}])  # fmt: skip
+    other = lab.seal(up(lab.full, -0.1), slug="other", lever="adapter", fingerprint=ERA)
+    assert lab.read().frame().set_index("id").against[bare] != ""
+    assert list(lessons.outcomes(lab.read(), ERA).id) == [same, other]

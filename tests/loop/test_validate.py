@@ -10,6 +10,7 @@ from lib.lab.experiment import Experiment
 from lib.loop.events import Events
 from lib.loop.loop import refused
 from lib.loop.proposal import Proposal, Refused
+from lib.loop.proposers import search
 from lib.loop.steering import Limits, Steering
 from lib.loop.validate import Base
 from lib.loop.view import View
@@ -239,3 +240,14 @@ def test_the_same_adapter_under_another_name_is_a_duplicate(lab, ran, name):
     for there, change in ((run, {"adapter": name}), (again, {"pipeline": donates(name)})):
         with pytest.raises(Refused, match=f"duplicate: {there}"):
             admitted(lab, **change)
+
+
+def test_the_search_changes_one_thing_and_keeps_the_champions_adapter(lab):
+    trained(lab)
+    fingerprint = Experiment(**MLX.baseline).fingerprint
+    told = {"fingerprint": fingerprint, "model": SEALED, "lever": "adapter"}
+    lab.seal(slug="champion", adapter="runs/0001-sft/adapter", status="kept", **told)
+    seen = View(lab.read(), Events(lab.folder), Steering(), MLX, Limits(), fingerprint)
+    found = search.fresh(seen)
+    assert {c.adapter for c in found} == {"0001-sft"} and len({c.lever for c in found}) > 4
+    assert seen.validate(search.written(found[0], seen))["adapter"] == "0001-sft"

@@ -22,7 +22,7 @@ from lib.agent.prompt import ADVICE
 from lib.agent.steps import build
 from lib.files import canonical, leave_out
 from lib.loop import lessons
-from lib.loop.proposal import PROPOSABLE, Proposal, Refused, setup, setup_asked, setup_of
+from lib.loop.proposal import PROPOSABLE, Proposal, Refused, adapter_id, setup, setup_asked, setup_of
 from lib.loop.view import Offer, View, adapters
 from lib.models import load
 from lib.models.model import Decoding
@@ -148,14 +148,17 @@ def ranked(candidates: list[Candidate], view: View, rng: random.Random) -> list[
         return not wished, own.count > 0 or c.lever in asked, place, -sum(parts) / len(parts)
 
     # Sorted before it is drawn: the order in which candidates were found must not decide.
-    shuffled = sorted(candidates, key=lambda c: (c.lever, str(c.pipeline), str(c.decoding)))
+    shuffled = sorted(candidates, key=lambda c: (c.lever, str(c.pipeline), str(c.decoding), c.adapter))
     rng.shuffle(shuffled)
     return sorted(shuffled, key=key)
 
 
 def fresh(view: View) -> list[Candidate]:
     """Every candidate that builds, can end in a set, has not been run and differs from the others."""
-    done = {setup_of(r) for r in view.ledger.records if r.kind == "experiment"} | set(map(setup_asked, view.untested))
+    ledger = view.ledger
+    done = {setup_of(r, ledger) for r in ledger.records if r.kind == "experiment"} | set(
+        map(setup_asked, view.untested)
+    )
     by_setup: dict[str, Candidate] = {}
     can = load.capabilities(view.base.model)
     for c in neighbours(view):
@@ -181,7 +184,11 @@ def fresh(view: View) -> list[Candidate]:
 
 def neighbours(view: View) -> Iterator[Candidate]:
     """What lies one change from the champion: a step put in or exchanged, a setting changed, another decoding."""
-    pipeline, decoding = (view.champion.pipeline, view.champion.decoding) if view.champion else (PLAIN, {})
+    pipeline, decoding, own = PLAIN, {}, ""
+    if view.champion:
+        pipeline, decoding = view.champion.pipeline, view.champion.decoding
+        # Weights are a lever too: a candidate that lost them on the way would not be one change away.
+        own = adapter_id(view.champion.adapter, view.ledger)
     bases = [pipeline]
     if pipeline != PLAIN:
         bases.append(PLAIN)
@@ -190,18 +197,20 @@ def neighbours(view: View) -> Iterator[Candidate]:
             for args in variants(name):
                 row = {"step": name, **args}
                 for placed in places(row, base):
-                    yield Candidate(lever_of(row), placed, decoding, f"{_spelled(row)} {_company(placed, row)}")
+                    yield Candidate(lever_of(row), placed, decoding, f"{_spelled(row)} {_company(placed, row)}", own)
         for other in DECODINGS:
             change = f"draws with {words(other)} instead of {words(decoding) or 'greedily'}"
-            yield Candidate("decoding", base, other, change)
+            yield Candidate("decoding", base, other, change, own)
     for i, row in enumerate(pipeline):
         for args in variants(row["step"]):
             varied = {**row, **args}
             lever = lever_of({"step": row["step"], **args})
             yield Candidate(
-                lever, [*pipeline[:i], varied, *pipeline[i + 1 :]], decoding, f"{_spelled(varied)} in its place"
+                lever, [*pipeline[:i], varied, *pipeline[i + 1 :]], decoding, f"{_spelled(varied)} in its place", own
             )
     for adapter in adapters(view.ledger):
+        if adapter == own:
+            continue
         yield Candidate("adapter", pipeline, decoding, f"the same on the adapter of {adapter}", adapter)
 
 
