@@ -297,6 +297,7 @@ def _refuse_secrets(notebook: Json, slug: str, folder: Path, *parts: Any) -> Non
     if not name:
         return
     kept = folder / f".refused-{slug}.ipynb"
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(kept, json.dumps(notebook, indent=1, ensure_ascii=False))
     # It holds a secret, and it was paid for: whoever ran it can mend it, and nobody else can read it.
     kept.chmod(0o600)
