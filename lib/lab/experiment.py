@@ -26,6 +26,7 @@ from lib.agent.steps import build
 from lib.files import RULER, Tampered, attributes
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, Telling
+from lib.measure import keep
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.checks.damage import as_gold
 from lib.measure.judge import DIMENSIONS, DIMS, Unscored
@@ -165,6 +166,9 @@ class Experiment(Runnable):
         if kept is None or kept.kind != "experiment" or kept.status != "kept":
             raise BadParameters(f"gate 'confirm' is sealed and of is {self.of!r:.60}: expected a kept run of this folder; "
                                 "`notch confirm RUN` looks at it and counts the look")  # fmt: skip
+        if len(self.ledger.looks(self.fingerprint)) >= keep.LOOKS:
+            raise BadParameters(f"gate 'confirm' was looked at {keep.LOOKS} times in this era, and no more looks are due: "
+                                "they share one error; a new era, with another ruler or judge, has its own")  # fmt: skip
         # Gate and seed are a look's own; of a model's own folder a seal keeps only the name.
         another = [name for name in setup_of(self).differs(kept.setup) if name not in LOOKS]
         if another:

@@ -212,8 +212,6 @@ GIVEN = {  # a command whose folder is the last word; what it needs before it wo
     "calibrate": ("calibrate", "--runs"),
     "loop": ("loop", "--runs", 1, "-p", "model", "toy", "--no-report", "--runs"),
     "steer": ("loop", "--runs", 1, "-p", "model", "toy", "--no-report", "--steer"),
-    "next": ("next", "-p", "model", "toy", "--runs"),
-    "propose": ("propose", ROOT / "program.md", "-p", "model", "toy", "--runs"),
     "draft": ("ruler", "draft", ROOT / ".gitignore", "--ruler"),
     "report": ("report", "--html"),
 }
