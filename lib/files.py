@@ -52,6 +52,12 @@ class Tampered(OneLine):
     exit = Exit.TAMPERED
 
 
+class NoFolder(OneLine, OSError):
+    """A folder that this machine does not let us write to; nothing was begun."""
+
+    exit = Exit.MISSING
+
+
 def runs_folder() -> Path:
     """The folder of sealed runs: `NOTCH_RUNS` if set, as it is in every kernel, else `runs` of the project."""
     return Path(os.environ.get("NOTCH_RUNS") or ROOT / "runs")
@@ -120,6 +126,20 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file that may exist: readers see the old bytes or the new ones, never a part."""
     with _complete(path.parent, data, 0o644) as temp:
         os.replace(temp, path)
+
+
+def writable(folder: Path, otherwise: str = "choose another with --runs") -> None:
+    """Make a folder and see that it can be written, before work costs anything. Raises NoFolder.
+
+    `otherwise` says how another one is chosen.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # only trying tells: a read-only mount has every permission bit
+            pass
+    except OSError as error:
+        why = error.strerror or error
+        raise NoFolder(f"{folder} cannot be written ({why}), so nothing was begun: {otherwise}") from error
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ EXPECTED = {
 STRICT = ConfigDict(strict=True, extra="forbid")
 NO_FIELD = ("unexpected_keyword_argument", "extra_forbidden")  # kinds of pydantic's errors
 LIMITS = {"ge": "{}", "gt": "above {}", "le": "{}", "lt": "below {}"}
+MOST_VALUES = 100_000  # of a YAML text: ten lines of anchors can stand for more than there is memory
 T = TypeVar("T")  # what comes out: an instance of a form, a row, the value of a function
 
 
@@ -123,9 +124,25 @@ def read_yaml(text: str, where: str, error: Callable[[str], Exception] = ValueEr
             return node
 
     try:
-        return yaml.load(text, Once)
+        value = yaml.load(text, Once)
+        size = _size(value, {})
     except yaml.YAMLError as fault:
         raise error(f"{where}: not YAML ({' '.join(str(fault).split())[:200]})") from fault
+    except RecursionError:
+        raise error(f"{where}: mappings or lists within each other without end; expected plain data") from None
+    if size > MOST_VALUES:
+        raise error(f"{where}: {size:.0e} values once its anchors are written out; at most {MOST_VALUES} are read")
+    return value
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values it holds when what anchors share is written out. Raises RecursionError on one within itself."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(value)]
 
 
 def read_rows(

@@ -101,6 +101,17 @@ def test_a_key_that_stands_twice_is_refused_with_its_lines(text, said):
     assert "\n" not in str(refused.value)
 
 
+def test_anchors_that_stand_for_more_than_there_is_memory_are_refused_at_once():
+    rows = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    with pytest.raises(Bad, match=r"^plan: 1e\+09 values once its anchors are written out; at most 100000 are read$"):
+        read_yaml(f"a: &a [x, x, x, x, x, x, x, x, x, x]\n{rows}", "plan", Bad)
+    with pytest.raises(Bad, match="within each other without end"):
+        read_yaml("a: &a {b: *a}", "plan", Bad)
+    with pytest.raises(Bad, match="within each other without end"):
+        read_yaml("[" * 5000, "plan", Bad)
+    assert read_yaml("a: &a [1, 2]\nb: *a", "plan", Bad) == {"a": [1, 2], "b": [1, 2]}
+
+
 def test_a_merged_key_may_be_set_again():
     text = "base: &base {n: 1, by: last}\nfirst:\n  <<: *base\n  n: 2\nsecond: {<<: *base, by: given}"
     read = read_yaml(text, "plan.yaml", Bad)

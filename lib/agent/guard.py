@@ -7,6 +7,7 @@ they repeat: no cosine tells those from another question on the same thing.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator
 
@@ -37,8 +38,15 @@ ORDERS = re.compile(
 )
 # A prompt of the planner has no business with the judge: it would reach it through the questions.
 JUDGED = re.compile(
-    r"(?i)\b(judge|grader|rubric|gold answer|reference answer|set [ab]\b|score of|scores? (all|5|five))"
+    r"(?i)\b(judge|grader|rubric|gold answer|reference answer|set [ab]\b|score of|scores? (all|5|five)|evaluators?\b|"
+    r"assessors?\b|examiners?\b|full marks)"
 )
+# Words that a model may read and a filter does not: letters of two alphabets in one, letters that stand alone, words
+# without an end (base64, no spaces), characters by their numbers.
+SPELT = re.compile(
+    r"(?i)[a-z][\u0370-\u052f]|[\u0370-\u052f][a-z]|(?:\b[^\W\d_]\b[\W_]{1,3}){6,}|[\w+/=]{25,}|(?:(?:&#|\\|%)\w+;?){3,}"
+)
+DIGITS = str.maketrans("013457", "oleast")  # that stand for letters
 
 
 class Leak(OneLine):
@@ -147,13 +155,17 @@ class LeakGuard:
         `typed` texts are few and of unknown origin, so chance is no excuse. `meaning` looks at vectors as well where
         words are shared: for prompts, which are typed too, not for a whole corpus.
         """
+        by_hand = typed or meaning
         for text in texts:
-            flat = f" {normalised(text)} "
-            inside = self._inside(flat, typed or meaning)
-            for part in (text, *_sentences(text)):
-                repeated = inside or self.find(part) or (self.find_meaning(part) if meaning else None)
-                if repeated is not None:
-                    yield part.strip(), repeated
+            for spelled in _spellings(text) if by_hand else (text,):
+                inside = self._inside(f" {normalised(spelled)} ", by_hand)
+                # A spelling that no sentence has is looked at by its words alone.
+                near = meaning and spelled is text
+                parts = (spelled, *_sentences(spelled))
+                found = ((p, inside or self.find(p) or (self.find_meaning(p) if near else None)) for p in parts)
+                leak = next(((part.strip(), repeated) for part, repeated in found if repeated is not None), None)
+                if leak:
+                    yield leak
                     break
 
     def _inside(self, flat: str, typed: bool) -> str | None:
@@ -182,6 +194,14 @@ def letters(text: str, n: int = 4) -> frozenset[str]:
     """Every run of n letters of a text, over the ends of words too."""
     flat = normalised(text)
     return frozenset(flat[i : i + n] for i in range(len(flat) - n + 1))
+
+
+def _spellings(text: str) -> Iterator[str]:
+    """A text as it stands, and what it says where somebody wrote it so that no filter reads it."""
+    yield text
+    yield text.translate(DIGITS)
+    yield text[::-1]
+    yield codecs.encode(text, "rot13")
 
 
 def _sentences(text: str) -> list[str]:

@@ -26,7 +26,7 @@ from lib.cli.options import (
     say_report,
     values,
 )
-from lib.files import Exit
+from lib.files import Exit, writable
 from lib.show import visible
 
 shown = partial(click.option, show_default=True)
@@ -177,7 +177,7 @@ def _follow(work: Any) -> int:
         for progress in work.run():
             if progress.record:
                 ran += 1
-                click.echo(f"{progress.message:9} {line(progress.record)}")
+                click.echo(f"{progress.message:9} {line(progress.record, work.folder)}")
             elif progress.what != "idle":
                 click.echo(visible(f"{progress.what:9} {progress.message}"))
             live.show(len(sealed_folders(work.folder)), f"{progress.what} {progress.message}", bool(progress.record))
@@ -253,6 +253,8 @@ def propose(file: Path, by: str, runs: Path, steer_folder: Path | None, paramete
     from lib.loop.proposal import Proposal, Refused
 
     where = steer_folder or steering.default_folder(runs)
+    for folder in (runs, where):
+        writable(folder, "choose others with --runs and --steer")
     view, text = view_of(runs, where, parameters), file.read_text(encoding="utf-8", errors="replace")
     try:
         proposal = Proposal.read(text)

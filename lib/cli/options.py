@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lib.files import runs_folder
+from lib.show import visible
 
 if TYPE_CHECKING:
     from lib.runs.record import Record
@@ -90,16 +92,22 @@ def value(name: str, text: str) -> Any:
     return read
 
 
-def line(record: Record) -> str:
-    """One line about a run."""
+def line(record: Record, runs: Path | None = None) -> str:
+    """One line about a run; with its folder also why, where not one case has an answer."""
     scores, decision, status = record.scores, record.decision, record.status
     if scores is None or status in ("invalid", "incomplete"):  # no quality of what is not fully judged
         return f"{record.id}: {status}, {decision.reason}"
     if record.kind == "confirm" and not decision.against:
         status = "first look"  # kept as what later looks must beat, not as a win
+    unanswered = f"{scores.no_answer} without an answer"
+    if runs and scores.no_answer == scores.n:
+        from lib.runs.seal import read_cases
+
+        [(reason, count)] = Counter(row.no_answer for row in read_cases(runs / record.id)).most_common(1)
+        unanswered += f", {count} of them: {visible(' '.join(str(reason).split())[:120])}"
     text = (
         f"{record.id}: {status}, quality {scores.quality:.4f} "
-        f"(W/T/L {scores.wins}/{scores.ties}/{scores.losses}, {scores.no_answer} without an answer)"
+        f"(W/T/L {scores.wins}/{scores.ties}/{scores.losses}, {unanswered})"
     )
     if decision.delta is None:
         return text

@@ -88,7 +88,7 @@ def run(
     with progress() as file:
         carry = partial(execute.carry_out, environment={PROGRESS: str(file)})
         record = execute.run("10_experiment", values(parameters, as_yaml), name, runs, carry=carry)
-    click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record))
+    click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record, runs))
 
 
 @click.command(name="seal")

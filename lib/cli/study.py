@@ -66,7 +66,7 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, bat
             crashed += progress.state == "crashed"
             unfinished += progress.state == "unfinished"
             if progress.state == "ran" and progress.record:
-                bar.write(line(progress.record))
+                bar.write(line(progress.record, runs))
             else:
                 name = " ".join(progress.entry.name.split())  # a line break in it would pose as another line
                 bar.write(visible(f"{name}: {progress.message or 'is sealed already'}"))

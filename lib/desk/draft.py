@@ -23,7 +23,7 @@ from lib.claude.client import Reply
 from lib.claude.paid import Ask, Fault, Paid
 from lib.claude.prices import Request, listed
 from lib.claude.store import Store
-from lib.files import SHIPPED, canonical, rows, sha256, write_atomic
+from lib.files import SHIPPED, canonical, rows, sha256, writable, write_atomic
 from lib.forms import Filled, fault
 from lib.log import Row
 from lib.measure.answer import NoAnswer, normalised, spec_gate
@@ -341,7 +341,7 @@ def prepare(tasks: Path, folder: Path) -> dict[str, TaskRow]:
     if (folder / SEAL).exists():
         raise BadRuler(f"{folder / SEAL}: this ruler is frozen and stays as it is; draft into another folder")
     lines = read_list(tasks)
-    folder.mkdir(parents=True, exist_ok=True)
+    writable(folder, "choose another with --ruler")
     cases = _add_cases(folder, lines)
     for name in COPIED:
         if not (folder / name).exists():

@@ -59,6 +59,8 @@ def judge_named(
     from lib.measure.claude_judge import ClaudeJudge
 
     given: Json = {"batch": batch} | (judging or {})
+    if own := given.keys() & {"ruler", "store", "poll"}:
+        raise BadParameters(f"judging has {min(own)!r}, which a run does not choose; take it out")
     if given["batch"] is not batch:
         raise BadParameters("batch is a parameter of its own; take it out of judging")
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from lib.files import (
     runs_folder,
     sha256,
     without_paths,
+    writable,
     write_atomic,
 )
 from lib.forms import unknown
@@ -37,7 +37,7 @@ from lib.lab.kernel import Fault
 from lib.lab.models import Models
 from lib.lab.rejudge import Rejudge
 from lib.lab.training import Training
-from lib.runs import pending
+from lib.runs import pending, rescore
 from lib.runs.ledger import Ledger
 from lib.runs.record import MIME, BadRecord, CaseRow, Decision, Json, Record, qualities, record_of
 from lib.runs.seal import seal, sync
@@ -182,13 +182,12 @@ def run(
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder ready for a run, before the run costs anything. Raises OSError where it cannot be written.
+    """Make the folder ready for a run, before the run costs anything. Raises NoFolder where it cannot be written.
 
     A run that was sealed just before a crash is a rival too, so the ledger is brought up to date.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    # A file is tried too: a disk that takes none is better known before a model has answered.
-    with locked(folder / ".lock"), tempfile.TemporaryFile(dir=folder):
+    writable(folder)
+    with locked(folder / ".lock"):
         sync(folder)
 
 
@@ -345,6 +344,11 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
     for other in experiment.ledger.records:
         if (other.key, other.started) == (experiment.key, record.started):
             raise BadParameters(f"{path}: sealed already as {other.id}")
+    # Judgments and scores that fit each other may both have been typed in.
+    forged = rescore.check(record, rows, experiment.runs_folder) if record.kind in DECIDED else []
+    if forged:
+        raise BadParameters(f"{path}: {forged[0]}; not sealed")
+    prepare(experiment.runs_folder)
     return adopt(Executed(experiment, notebook, None, record, rows), slug or path.stem)
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from lib.agent import dry_run
 from lib.agent.bank import Example, bank
-from lib.agent.guard import JUDGED, ORDERS, LeakGuard
+from lib.agent.guard import JUDGED, ORDERS, SPELT, LeakGuard
 from lib.agent.pipeline import BadPipeline, State, Step, require
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.prompt import PATTERNS
@@ -26,6 +26,7 @@ from lib.agent.steps import build
 from lib.files import RULER, Tampered, attributes
 from lib.forms import Number, form
 from lib.lab.base import BadParameters, Clock, Finding, Runnable, Telling
+from lib.measure import keep
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.checks.damage import as_gold
 from lib.measure.judge import DIMENSIONS, DIMS, Unscored
@@ -88,6 +89,8 @@ class Experiment(Runnable):
     def __post_init__(self) -> None:
         if self.gate == "confirm" and self.kind != "confirm":
             raise BadParameters("gate 'confirm' is sealed: `notch confirm RUN` looks at it, and every look is counted")
+        if self.kind == "confirm" and self.gate != "confirm":  # a kept run on the tasks that it was kept on would win
+            raise BadParameters(f"gate is {self.gate!r}: a look is at gate 'confirm' and no other")
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -163,6 +166,9 @@ class Experiment(Runnable):
         if kept is None or kept.kind != "experiment" or kept.status != "kept":
             raise BadParameters(f"gate 'confirm' is sealed and of is {self.of!r:.60}: expected a kept run of this folder; "
                                 "`notch confirm RUN` looks at it and counts the look")  # fmt: skip
+        if len(self.ledger.looks(self.fingerprint)) >= keep.LOOKS:
+            raise BadParameters(f"gate 'confirm' was looked at {keep.LOOKS} times in this era, and no more looks are due: "
+                                "they share one error; a new era, with another ruler or judge, has its own")  # fmt: skip
         # Gate and seed are a look's own; of a model's own folder a seal keeps only the name.
         another = [name for name in setup_of(self).differs(kept.setup) if name not in LOOKS]
         if another:
@@ -170,15 +176,25 @@ class Experiment(Runnable):
                 f"gate 'confirm': {another[0]} is not that of {kept.id}; a look repeats the kept run as it is"
             )
 
+    def leak_guard(self, unseen: Sequence[str] = GATES) -> LeakGuard:
+        """Against all gold, and the tasks of the gates that are `unseen`."""
+        _, golds = self.ruler.held_out
+        return _guard_of(tuple(c.task for c in self.ruler.cases if c.gate in unseen), golds)
+
     def guard(self) -> None:
         """Raise Leak where a text that the model can see repeats the ruler."""
-        guard = _guard_of(*self.ruler.held_out)
+        guard = self.leak_guard()
         for step in self.steps:
             guard.check(step.texts, f"step {step.name}", meaning=True)
-            order = next((t for t in step.texts if ORDERS.search(t) or JUDGED.search(t)), "")
-            if order:
-                raise BadPipeline(f"step {step.name}: {order[:80]!r} gives orders to a later reader or speaks of the judge; "
-                                  "a wording is for the planner")  # fmt: skip
+            for text in step.texts:
+                if ORDERS.search(text) or JUDGED.search(text):
+                    raise BadPipeline(f"step {step.name}: {text[:80]!r} gives orders to a later reader or speaks of the "
+                                      "judge; a wording is for the planner")  # fmt: skip
+                if SPELT.search(text):
+                    raise BadPipeline(f"step {step.name}: {text[:80]!r} is spelt so that no filter reads it (two "
+                                      "alphabets in a word, single letters, no spaces, codes); write plain words")  # fmt: skip
+        # A question that is cut in two stands in neither half.
+        guard.check([" ".join(text for step in self.steps for text in step.texts)], "steps read as one", typed=True)
         guard.check(_strings(self.decoding.get("grammar", "")), "decoding grammar")
         _spelled(self.decoding.get("grammar", ""))
         if any(s.family == "retrieval" or s.args.get("by") in ("neighbours", "corpus") for s in self.steps):

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import ROOT, OneLine, canonical, leave_out, sha256, write_atomic
+from lib.files import ROOT, OneLine, canonical, leave_out, sha256, writable, write_atomic
 from lib.forms import Number, form
 from lib.lab.base import PROGRESS, BadParameters, Clock, Finding, Runnable
 from lib.measure.answer import Answer, spec_gate
@@ -107,7 +107,9 @@ class Training(Runnable):
 
         Makes the pairs; with source claude it pays for those that are not stored yet.
         """
-        return self._checked(lambda: self.planned)
+        checked = self._checked(lambda: self.planned)
+        writable(work_folder(), "choose another with NOTCH_TRAIN")
+        return checked
 
     def check_parameters(self) -> Training:
         """The same without the data: names, types, model, method, source. Nothing is built or bought."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib.claude import store
-from lib.files import ROOT, RULER, Tampered, check_sums, litter, locked, sha256, sha256_file
+from lib.files import NOTEBOOKS, ROOT, RULER, Tampered, check_sums, litter, locked, sha256, sha256_file
 from lib.loop.events import Events
 from lib.loop.events import verify as verify_events
 from lib.measure.ruler import BadRuler, Ruler
@@ -18,21 +18,19 @@ from lib.runs.record import CaseRow, Record
 from lib.runs.seal import LEDGER, SEAL, sealed_folders, sync
 from lib.runs.verify import verify, verify_ledger
 
-ROOMS = ("claude", "measure", "runs")  # all that is in them measures, decides or seals
-FILES = (  # and these of other rooms
-    "files.py", "forms.py", "log.py", "loop/guard.py",
-    *(f"lab/{name}.py" for name in ("base", "experiment", "execute")),
-)  # fmt: skip
+ROOMS = ("claude", "measure", "models", "runs", "lab", "loop")  # all in them answers, measures, decides or seals
+FILES = ("files.py", "forms.py", "log.py", "weights.py", "agent/guard.py")  # and these of others
 
 
 def measuring(root: Path = ROOT) -> dict[str, str]:
-    """Hash by file of everything in a checkout that measures, decides or seals."""
+    """Hash by file of everything in a checkout that answers, measures, decides or seals."""
     lib = root / "lib"
     rooms = (p for room in ROOMS for p in (lib / room).rglob("*"))
     files = [
         p for p in rooms if p.is_file() and "__pycache__" not in p.parts and not litter(p.relative_to(lib).as_posix())
     ]
     files += [lib / name for name in FILES]
+    files += (root / NOTEBOOKS.name).glob("1*.ipynb")  # the templates: what a kernel executes
     return {p.relative_to(root).as_posix(): sha256_file(p) if p.exists() else "" for p in sorted(files)}
 
 

@@ -19,7 +19,7 @@ from lib.agent.guard import Leak
 from lib.agent.prompt import one_line
 from lib.claude.client import MustWait, NotAnswered
 from lib.claude.prices import BudgetSpent
-from lib.files import Exit, OneLine, Tampered, sha256
+from lib.files import Exit, OneLine, Tampered, sha256, writable
 from lib.lab import execute, orders
 from lib.lab.base import BadParameters, Runnable
 from lib.lab.execute import Executed, RunFailed, Unfinished
@@ -111,7 +111,7 @@ class Loop:
             yield from self._once(view)
 
     def _start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        writable(self.steer_folder, "choose another with --steer")
         self.events = Events(self.folder)
         faults = steering.read(self.steer_folder).faults
         if faults:
@@ -236,7 +236,7 @@ class Loop:
         elif isinstance(fault, BudgetSpent):
             yield self._nothing(str(fault))
         else:
-            yield self._wait(str(fault))
+            yield from self._wait(str(fault))
 
     def _look_ahead(self, due: Sequence[Action]) -> None:
         """Begin to execute what is due, where it costs nothing but time: a budget is looked at before each run."""
@@ -328,13 +328,13 @@ class Loop:
         except Unfinished as error:
             # Nothing is sealed; the next call of the same run judges what is missing.
             self._unjudged = error.reason if error.nothing else ""
-            yield self._wait(str(error))
+            yield from self._wait(str(error))
             return
         if self.watch.tampered:
             raise self.watch.tampered
         yield Progress("run", action.purpose, record)
         if next_run.spoilt(record):
-            yield self._wait(record.error or "the judge did not answer")
+            yield from self._wait(record.error or "the judge did not answer")
             return
         self._waited, self._waits, self._unjudged = 0.0, 0, ""
         self._crashes += 1
@@ -357,18 +357,18 @@ class Loop:
         }  # fmt: skip
         return (json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
-    def _wait(self, why: str) -> Progress:
+    def _wait(self, why: str) -> Iterator[Progress]:
         """Wait at a usage limit, each time twice as long; a stop file ends the wait."""
         pause = min(self.settings.wait * 2**self._waits, max(0.0, self.settings.most_wait - self._waited) + 0.1)
         self._waits += 1
         self.events.append("waiting", seconds=round(pause, 1), why=why[:300])
         self._live("waiting")
+        yield Progress("waiting", f"waits {pause:.0f} s: {why[:200]}")  # said before it begins, not after hours
         # In short naps, so that a stop file does not wait for hours.
         ends = time.monotonic() + pause
         while time.monotonic() < ends and not (self.steer_folder / steering.STOP).exists():
             time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
         self._waited += pause
-        return Progress("waiting", f"waited {pause:.0f} s: {why[:200]}")
 
     def _note_unrepeated(self, view: View) -> None:
         """Say once that an indecisive run is not repeated because a repeat brings the same digits."""
@@ -418,10 +418,10 @@ def open_training(steer_folder: Path, proposal: Proposal, by: str, mark: str, ru
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's loop lock. Raises BadParameters when another loop holds it; the lock dies with the process."""
+    """Hold the folder's loop lock. Raises NoFolder, and BadParameters when another loop holds it; the lock dies with the process."""
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
+    writable(folder)
     with open(folder / ".loop", "a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -228,11 +228,14 @@ def _one_spelling(value: Any) -> Any:
 
 
 def _effective(decoding: Parameters) -> Parameters:
-    """What of a decoding has an effect: nothing at its default, and of a greedy one not how it would have drawn."""
+    """What of a decoding has an effect: nothing at its default, and of a greedy one not how it would have drawn.
+
+    The seed is none: another draw of the same is a repeat, which the loop makes and pools, and no new chance for luck.
+    """
     defaults = Decoding().__dict__
-    values = {k: _one_spelling(v) for k, v in decoding.items() if v != defaults.get(k)}
+    values = {k: _one_spelling(v) for k, v in decoding.items() if v != defaults.get(k) and k != "seed"}
     if not values.get("temp"):
-        for name in ("temp", "top_p", "min_p", "top_k", "seed"):
+        for name in ("temp", "top_p", "min_p", "top_k"):
             values.pop(name, None)
     return values
 

@@ -88,7 +88,7 @@ def validate(
     _texts(proposal)
     adapter, pipeline = with_adapters(proposal.adapter, proposal.pipeline, partial(_full_name, ledger=ledger))
     parameters = base.parameters(proposal) | {"adapter": adapter, "pipeline": pipeline}
-    experiment = _experiment(parameters, ledger.folder)
+    experiment = _experiment(parameters, ledger.folder, [proposal.hypothesis, proposal.kill])
     _banned(proposal, experiment, steering)
     if banned_lever in {proposal.lever, *families(proposal.pipeline)}:
         raise Refused("patience", f"nothing was kept for long, so this proposal must leave the family {banned_lever!r}")
@@ -121,18 +121,26 @@ def _full_name(adapter: str, ledger: Ledger) -> str:
     return sealed
 
 
-def _experiment(parameters: Parameters, folder: Path) -> Experiment:
+def _experiment(parameters: Parameters, folder: Path, stories: list[str]) -> Experiment:
     try:
         experiment = execute.accept("10_experiment", parameters, folder)
     except Leak as error:
-        # Its message quotes the ruler, and this reason goes back to the proposer.
-        reason = f"{error.where}: a text repeats a task or a gold question of the ruler; write your own"
-        raise Refused("leak", reason) from None
+        raise _leak(error) from None
     except tuple(RULES) as error:
         rule = next(name for kind, name in RULES.items() if isinstance(error, kind))
         raise Refused(rule, str(error)[:300]) from None
     assert isinstance(experiment, Experiment)
+    try:
+        # Other proposers read these. Tasks of the dev gate are shown to them anyway.
+        experiment.leak_guard(("full", "confirm")).check(stories, "hypothesis or kill", typed=True)
+    except Leak as error:
+        raise _leak(error) from None
     return experiment
+
+
+def _leak(error: Leak) -> Refused:
+    """Its message quotes the ruler, and this reason goes back to the proposer."""
+    return Refused("leak", f"{error.where}: a text repeats a task or a gold question of the ruler; write your own")
 
 
 def families(pipeline: list[Row]) -> set[str]:

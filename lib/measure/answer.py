@@ -46,8 +46,13 @@ def normalised(text: str) -> str:
 
     >>> normalised("Who's  coming?")
     'who s coming'
+    >>> normalised("Wh" + chr(0x200B) + "o pays?")
+    'who pays'
     """
-    return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold()))
+    text = unicodedata.normalize("NFKC", text)
+    if not text.isascii():  # signs that nobody sees, and accents on a letter that has none: they part no word
+        text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Mn", "Me"))
+    return " ".join(re.findall(r"[^\W_]+", text.casefold()))
 
 
 def spec_gate(title: str, questions: Sequence[str], n: int = 7, generic: Sequence[str] = GENERIC) -> Answer | NoAnswer:

@@ -18,6 +18,7 @@ from lib.measure.stats import Paired
 
 Floats = NDArray[np.float64]
 ALPHA = 0.05
+LOOKS = 10  # at the sealed gate in one era; they share ALPHA, whatever they look at
 HAIR = 1e-9  # two means of the same numbers may differ in their last digits
 SIGNS = 4000  # random sign patterns a test: enough for a rate over many tests, where `paired` draws 100,000 for one
 

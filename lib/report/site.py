@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib.files import NOTEBOOKS, RULER, write_atomic
+from lib.files import NOTEBOOKS, RULER, writable, write_atomic
 from lib.lab.base import BadParameters
 from lib.lab.execute import render
 from lib.measure.ruler import Ruler
@@ -64,8 +64,8 @@ def write(runs: Path, html: Path | None = None) -> None:
     """Execute and render the index notebooks; with `html`, also a page a run. Raises BadParameters without the folder."""
     if not runs.is_dir():
         raise BadParameters(f"{runs}: no such folder of runs; `notch run --runs {runs}` would begin one")
-    for folder in (report_folder(runs), figures_folder(runs)):
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in (report_folder(runs), figures_folder(runs), *([html] if html else [])):
+        writable(folder, "the report lies beside the folder of runs, pages where --html says")
     names = [*INDEXES]
     if report_folder(runs) == NOTEBOOKS:
         names.append(PUBLISHED.stem)
@@ -89,7 +89,6 @@ def write(runs: Path, html: Path | None = None) -> None:
 def write_site(runs: Path, html: Path, names: list[str]) -> None:
     """The rendered indexes, a page a run, the page of all runs and of two runs beside each other in one folder; the
     report is its index page."""
-    html.mkdir(parents=True, exist_ok=True)
     files = {INDEXES[0]: "index.html", **{name: f"{name}.html" for name in names[1:]}}
     links = [("report", "index.html"), ("runs", "runs.html"), ("compare", "compare.html")]
     links.append(("tables", f"{INDEXES[1]}.html"))

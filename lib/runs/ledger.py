@@ -239,7 +239,7 @@ class Ledger:
         Gold in the answers makes a run invalid, whatever else it is. Keep needs p < ALPHA in a paired sign-flip test
         against the champion and a mean difference above the A/A floor: that of greedy runs when both are, else that
         of sampling. Otherwise indecisive while the interval still admits the smallest effect worth keeping, else
-        discarded. A repeat (`of` names a run of the full gate) is decided on the mean of all looks,
+        discarded. A look at the sealed gate needs p < ALPHA / LOOKS. A repeat (`of` names a run of the full gate) is decided on the mean of all looks,
         with a stricter p.
         """
         # First of all: a quality that gold has helped to is no quality, however large the gain.
@@ -260,6 +260,8 @@ class Ledger:
         # A repeat alone would be a second ticket in the lottery: all looks count together, and alpha is shared among them.
         if record.of and record.kind == "experiment" and climbs:
             qualities, looks = self.pooled(record, qualities)
+        elif record.kind == "confirm":
+            looks = keep.LOOKS
         # A greedy pair has a floor of its own, often 0; where one of the two draws, chance moves the difference.
         test, floor = paired(qualities, other), self.floor(record.fingerprint, sampled)
         status, reason = keep.decide(test, floor, record.min_effect, looks)

@@ -16,14 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.files import ROOT, RULER, Tampered
+from lib.files import ROOT, RULER, Tampered, sha256_file
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.leak import copies, leaked
 from lib.measure.ruler import BadRuler, Case, Ruler
-from lib.runs.offline import NEAR, OfflineJudge
+from lib.runs.offline import NEAR, OfflineJudge, doubted
 from lib.runs.record import CaseRow, Record, record_of
 from lib.runs.verify import recomputed
+from lib.weights import PINNED
+from lib.weights import folder as folder_of
 
 
 def check(record: Record, cases: Sequence[CaseRow], folder: Path) -> list[str]:
@@ -75,7 +77,7 @@ def _row_fault(row: CaseRow, case: Case, ruler: Ruler) -> str:
 
 def _judged_otherwise(record: Record, cases: Sequence[CaseRow], ruler: Ruler, folder: Path) -> list[str]:
     """Cases of which the judge says something else now than the row does."""
-    judge: Any = OfflineJudge() if record.judge == "offline" else _stored(record, ruler, folder)
+    judge: Any = _offline() if record.judge == "offline" else _stored(record, ruler, folder)
     if record.fingerprint != ruler.fingerprint(judge.identity):
         return ["the fingerprint is not that of this ruler and judge"]
     # Claude's replies are stored text and repeat exactly; the offline judge adds floats, in another order elsewhere.
@@ -96,6 +98,15 @@ def _same(again: Judgment | Unscored, stored: Judgment, within: float) -> bool:
     if (again.verdict, again.flipped, again.scores.keys()) != (stored.verdict, stored.flipped, stored.scores.keys()):
         return False
     return all(abs(value - stored.scores[name]) <= within for name, value in again.scores.items())
+
+
+def _offline() -> OfflineJudge:
+    """The offline judge, with nothing believed that the cache remembers. Raises Tampered."""
+    minilm = PINNED["minilm"]
+    for file in minilm.files:
+        if sha256_file(path := folder_of(minilm) / file.name) != file.sha256:
+            raise Tampered(f"{path}: not the pinned file that the judge reads with; delete it")
+    return OfflineJudge(doubted)
 
 
 def _stored(record: Record, ruler: Ruler, folder: Path) -> Any:

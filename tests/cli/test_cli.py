@@ -205,6 +205,28 @@ def test_doctor_names_a_folder_that_cannot_be_written(notch):
     assert said.code == 3 and "runs: /proc/notch cannot be written" in said.out
 
 
+GIVEN = {  # a command whose folder is the last word; what it needs before it would write there
+    "run": ("run", *TOY, "--runs"),
+    "study": ("study", "quick", "--no-report", "--runs"),
+    "confirm": ("confirm", "--models", "toy,stored:claude", "--runs"),
+    "calibrate": ("calibrate", "--runs"),
+    "loop": ("loop", "--runs", 1, "-p", "model", "toy", "--no-report", "--runs"),
+    "steer": ("loop", "--runs", 1, "-p", "model", "toy", "--no-report", "--steer"),
+    "draft": ("ruler", "draft", ROOT / ".gitignore", "--ruler"),
+    "report": ("report", "--html"),
+}
+
+
+@pytest.mark.parametrize("args", GIVEN.values(), ids=GIVEN)
+def test_a_folder_that_cannot_be_written_is_a_missing_prerequisite_and_nothing_runs(notch, tmp_path, args):
+    (tmp_path / "file").write_text("a file stands where the folder would begin")
+    sealed(tmp_path / "runs")
+    said = notch(*args, tmp_path / "file" / "there")
+    assert said.code == 3 and one_line(said.err.splitlines()[-1] + "\n"), said.err
+    assert f"{tmp_path / 'file' / 'there'} cannot be written" in said.err and args[-1] in said.err
+    assert len(sealed_folders(tmp_path / "runs")) == 1
+
+
 def test_verify_of_no_runs_is_clean(notch, tmp_path):
     said = notch("verify", "--json")
     assert said.code == 0 and json.loads(said.out) == {"ok": True, "runs": 0, "wrong": [], "repaired": []}
@@ -263,6 +285,21 @@ def test_a_file_that_is_no_notebook_is_not_sealed(notch, tmp_path):
 
 
 # --- runs that work, and a disk that is full
+
+
+def test_where_not_one_case_has_an_answer_the_line_says_why(tmp_path):
+    from lib.cli.options import line
+    from lib.runs.record import record_of
+    from tests.report.test_tables import made
+
+    reasons = ["reply is not JSON"] * 2 + ["no\nreply"]
+    rows = [{"case": f"c{n}", "quality": 0.0, "no_answer": reason} for n, reason in enumerate(reasons)]
+    record = made(1, "discarded", 0.0)
+    record["scores"] |= {"wins": 0, "ties": 0, "losses": 0, "no_answer": 3, "unscored": 0}
+    (tmp_path / record["id"]).mkdir()
+    (tmp_path / record["id"] / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "3 without an answer, 2 of them: reply is not JSON)" in line(record_of(record), tmp_path)
+    assert "3 without an answer)" in line(record_of(record))
 
 
 @pytest.mark.slow

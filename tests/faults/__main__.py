@@ -1,20 +1,24 @@
 """`make faults`: some 500 faults of all kinds, besides two logs and a ledger cut at every byte of their last line.
 
-    python -m tests.faults [--seed N] [--scale X] [KIND ...]
+    python -m tests.faults [--seed N] [--scale X] [--jobs N] [KIND ...]
 
 Prints the seed and a line a kind: how many faults, what was lost, torn, twice or said unclearly. Exit code 1 where
-anything was. The same seed draws the same faults; when a kill falls is the machine's affair.
+anything was, or where a kind broke off. The same seed draws the same faults; when a kill falls is the machine's affair.
+Several jobs are processes of their own: what forks must have no threads.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +26,8 @@ from tests.faults import at_rest, commands, writers
 from tests.faults.ground import LOST, TORN, TWICE, UNCLEAR, build
 
 EVERY = 0  # every place there is
+PROMISES = (LOST, TORN, TWICE, UNCLEAR)
+BROKEN = "broke off"
 # Kind: the faults, and how many of them a whole run has.
 KINDS = {
     "ledger cut": (at_rest.ledger_cut, EVERY),
@@ -51,20 +57,71 @@ def main() -> int:
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="of the counts; below 1 not every byte is cut at")
+    parser.add_argument(
+        "--jobs", type=int, default=min(4, os.cpu_count() or 1), help="kinds at a time (default: a core each)"
+    )
     options = parser.parse_args()
     unknown = [kind for kind in options.kinds if kind not in KINDS]
     if unknown:
         parser.error(f"no kind {unknown[0]!r}")
     print(f"seed {options.seed}, scale {options.scale:g}")
     print(f"{'':28}{'faults':>8}{LOST:>8}{TORN:>8}{TWICE:>8}{UNCLEAR:>9}{'seconds':>9}", flush=True)
+    kinds = options.kinds or list(KINDS)
+    began = time.monotonic()
+    total = apart(kinds, options) if options.jobs > 1 and len(kinds) > 1 else here(kinds, options)
+    total["seconds"] = round(time.monotonic() - began)
+    print(line("all", total), flush=True)
+    return int(any(total[what] for what in (*PROMISES, BROKEN)))
+
+
+def here(kinds, options):
+    """Kinds one after the other in this process."""
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="notch-faults-") as temp:
         Path(temp).chmod(0o755)  # a child that is nobody must find its way in
         ground = build(Path(temp) / "ground")
-        for kind in options.kinds or KINDS:
+        for kind in kinds:
             total += tried(kind, ground, Path(temp) / kind.replace(" ", "-"), options.seed, options.scale)
-    print(line("all", total), flush=True)
-    return int(any(total[what] for what in (LOST, TORN, TWICE, UNCLEAR)))
+    return total
+
+
+def apart(kinds, options):
+    """Kinds in processes of their own, several at a time: those that take minutes first, those of files in one."""
+    files = [kind for kind in kinds if KINDS[kind][0] in vars(at_rest).values()]
+    groups = [*([kind] for kind in reversed(kinds) if kind not in files), *([files] if files else ())]
+    total: Counter[str] = Counter()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for done in as_completed([pool.submit(child, group, options) for group in groups]):
+            group, code, text = done.result()
+            print(text, flush=True)
+            rows = [row for row in text.splitlines() if row[:28].strip() in group]
+            for row in rows:
+                total.update(dict(zip(("faults", *PROMISES), map(int, row[28:].split()), strict=False)))
+            # Without a line of its own nothing is known about a kind, and that is no success.
+            total[BROKEN] += len(rows) != len(group) or code not in (0, 1)
+    return total
+
+
+def child(kinds, options):
+    """The kinds, the exit code and the lines of a process that tries them."""
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tests.faults",
+        "--jobs",
+        "1",
+        "--seed",
+        options.seed,
+        "--scale",
+        options.scale,
+    ]
+    done = subprocess.run([*map(str, command), *kinds], capture_output=True, text=True)
+    lines = [row for row in done.stdout.splitlines()[2:] if row[:28].strip() != "all"]
+    if done.returncode not in (0, 1) or not lines:
+        lines += [f"{', '.join(kinds)}: broke off", done.stderr.strip()[-2000:]]
+    return kinds, done.returncode, "\n".join(lines)
 
 
 def tried(kind, ground, at, seed, scale):

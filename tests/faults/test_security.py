@@ -10,14 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from lib.files import ROOT
+from lib.cli.options import line
+from lib.files import ROOT, canonical
 from lib.loop.events import Events
+from lib.measure.judge import DIMENSIONS
 from lib.models import load
 from lib.models.model import NoModel
+from lib.report import live, run_page, run_table
+from lib.runs.ledger import Ledger
+from lib.runs.record import CaseRow, record_of
 from lib.runs.verify import verify
 from lib.show import CONTROLS
 from tests.cli.conftest import notch, one_line
 from tests.llama import small
+from tests.report.test_tables import made
 
 __all__ = ["notch"]
 EVIL = (
@@ -112,6 +118,37 @@ def test_hostile_text_of_a_sealed_run_is_text_on_every_page(hostile):
         assert "<script>alert" not in text and "<img src=x" not in text and 'href="javascript' not in text, page
         assert "Content-Security-Policy" in text or page.name == "live.html", page
     assert any("&lt;script&gt;alert" in page.read_text(encoding="utf-8") for page in pages), "it is shown"
+
+
+def test_hostile_replies_notes_reasons_and_names_are_text_on_the_pages_of_a_run(tmp_path):
+    """What a model answered, what a judge noted, why nothing came, and what model, adapter and step are called."""
+    plain = {
+        "case": EVIL, "task": EVIL, "quality": 0.2, "answer": {"title": EVIL, "questions": [EVIL] * 7},
+        "calls": [{"step": EVIL, "messages": [{"role": EVIL, "content": EVIL}], "text": EVIL}],
+        "judgment": {"scores": dict.fromkeys(DIMENSIONS, 3.0), "verdict": "loss", "notes": dict.fromkeys(DIMENSIONS, EVIL)},
+    }  # fmt: skip
+    unanswered = {"case": "b", "task": EVIL, "quality": 0.0, "no_answer": EVIL}
+    unscored = {"case": "c", "task": EVIL, "unscored": EVIL, "answer": plain["answer"]}
+    rows = [CaseRow.read(row) for row in (plain, unanswered, unscored)]
+    texts = {"hypothesis": EVIL, "model": EVIL, "adapter": EVIL, "error": EVIL, "of": EVIL,
+             "decision": {"status": "kept", "reason": EVIL}, "pipeline": [{"step": "ask", "advice": [EVIL]}],
+             "decoding": {"stop": EVIL}}  # fmt: skip
+    records = [record_of(made(n, "kept", 0.3, f"run-{n}", **texts)) for n in (1, 2)]
+    for record in records:
+        (tmp_path / record.id).mkdir()
+        (tmp_path / record.id / "cases.jsonl").write_text("".join(canonical(row.as_dict()) + "\n" for row in rows))
+    ledger = Ledger(tmp_path, records)
+    pages = [
+        run_page.head(records[0], "", records[1].id),
+        run_page.cases(records[0], rows, {}),
+        run_table.runs(ledger),
+        run_table.compare(ledger),
+        live.table(ledger),
+    ]
+    for page in pages:
+        assert "<script>alert" not in page and "<img src=x" not in page and 'href="javascript' not in page
+    assert sum("&lt;script&gt;alert" in page for page in pages) >= 4, "it is shown"
+    assert not any(CONTROLS.search(line(record).replace("\r", "")) for record in records), "a line about a run"
 
 
 def test_hostile_text_in_an_event_stays_one_line_of_the_log(tmp_path):

@@ -16,7 +16,9 @@ from lib.lab import execute, kernel
 from lib.lab.execute import Executed, RunFailed, accept, adopt, tagged
 from lib.lab.experiment import BadParameters, Experiment
 from lib.lab.kernel import Fault, fault
+from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.ruler import Ruler
+from lib.measure.score import score
 from lib.models.model import NoModel
 from lib.runs.ledger import Ledger
 from lib.runs.record import MIME
@@ -453,6 +455,22 @@ def test_a_notebook_whose_scores_do_not_follow_from_its_judgments_is_refused(by_
     path = tmp_path / "forged.ipynb"
     path.write_text(json.dumps(notebook))
     with pytest.raises(BadParameters, match="forged"):
+        execute.seal_notebook(path, folder=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_notebook_whose_judgments_were_typed_in_is_refused_though_its_scores_follow_from_them(by_papermill, tmp_path):
+    notebook = json.loads(by_papermill.read_text())
+    [data] = [o["data"][MIME] for c in notebook["cells"] for o in c.get("outputs", ()) if MIME in o.get("data", {})]
+    best = Judgment(dict.fromkeys(DIMENSIONS, 5.0), "win")
+    for row in data["cases"]:
+        row["judgment"] |= best.__dict__
+        row["quality"] = 1.0
+    data["record"]["scores"] = score([best] * len(data["cases"])).as_dict()
+    path = tmp_path / "typed.ipynb"
+    path.write_text(json.dumps(notebook))
+    with pytest.raises(BadParameters, match="the judge says something else of this answer; not sealed"):
         execute.seal_notebook(path, folder=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 

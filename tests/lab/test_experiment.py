@@ -170,6 +170,20 @@ def test_the_sealed_gate_is_for_kept_runs_alone(lab, monkeypatch, of):
         Experiment("h", model="toy", gate="confirm", kind="confirm", of=of).check()
 
 
+def test_an_eleventh_look_in_one_era_is_refused(lab, monkeypatch):
+    monkeypatch.setenv("NOTCH_RUNS", str(lab.folder))
+    era = Experiment("h", model="toy").fingerprint
+    told = {"kind": "confirm", "gate": "confirm", "of": "0001-first", "status": "kept"}
+    lab.seal(slug="first", pipeline=[{"step": "ask"}], status="kept", fingerprint=era)
+    for look in range(9):
+        lab.seal(slug=f"look-{look}", fingerprint=era, **told)
+    lab.seal(slug="elsewhere", fingerprint="e" * 64, **told)
+    tenth = Experiment("h", model="toy", gate="confirm", kind="confirm", of="first").check()
+    lab.seal(slug="look-9", fingerprint=era, **told)
+    with pytest.raises(BadParameters, match="looked at 10 times in this era"):
+        replace(tenth).check()
+
+
 def test_a_look_at_the_sealed_gate_that_nobody_counts_is_refused(lab, monkeypatch):
     monkeypatch.setenv("NOTCH_RUNS", str(lab.folder))
     monkeypatch.delenv(LOOK, raising=False)

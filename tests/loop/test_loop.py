@@ -57,6 +57,12 @@ def test_a_loop_whose_runs_are_there_runs_nothing(tmp_path):
     assert [e["kind"] for e in Events(tmp_path / "runs")] == ["started", "stopped"]
 
 
+def test_a_wait_at_a_usage_limit_is_said_before_it_begins(tmp_path):
+    work = loop(tmp_path, total=0, wait=3600.0, most_wait=7200.0)
+    list(work.run())
+    assert next(work._wait("slow down")).message == "waits 3600 s: slow down"
+
+
 def test_two_loops_cannot_share_a_folder(tmp_path):
     with exclusive_lock(tmp_path / "runs"), pytest.raises(BadParameters, match="another loop"):
         list(loop(tmp_path, total=0).run())

@@ -449,6 +449,16 @@ def test_the_first_look_at_the_sealed_gate_is_the_reference_that_later_looks_mus
     assert won.status == "kept" and won.against == look
 
 
+def test_looks_at_the_sealed_gate_share_one_error(lab):
+    """What would be kept on the full gate, six cases of twelve better, is too little for one look of ten."""
+    first = lab.seal()
+    lab.seal(kind="confirm", gate="confirm", of=first, slug="look")
+    for cases, status in ((6, "indecisive"), (9, "kept")):
+        gained = {c: q + 0.1 * (i < cases) for i, (c, q) in enumerate(lab.full.items())}
+        assert lab.decide(gained).status == "kept"
+        assert lab.decide(gained, kind="confirm", gate="confirm", of=first).status == status
+
+
 def test_a_lost_look_leaves_the_confirmed_run_and_is_counted(lab):
     f = "f" * 64
     first = lab.seal()

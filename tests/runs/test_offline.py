@@ -1,19 +1,22 @@
 """The offline judge with its embedder: ready at once, and refused where it is not the one that was fitted."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from lib import Answer, Case, Gold, OfflineJudge
-from lib.files import ROOT, RULER
+from lib import Answer, Case, Gold, OfflineJudge, weights
+from lib.files import ROOT, RULER, Tampered, canonical, sha256
 from lib.measure.judge import DIMENSIONS
 from lib.models.model import NoModel
 from lib.runs import offline
 from lib.runs.offline import TEXTS
+from lib.weights import cache
 
 GOLD = Gold("Build a kite", ("How big must it be?", "Who will fly it?", "Where will you fly it?", "When is it for?"))
 OWN = Case("kite", "build a kite", GOLD)
@@ -90,3 +93,58 @@ def test_on_a_ruler_without_texts_of_its_own_it_must_say_what_its_fingerprint_na
     (bare / TEXTS).unlink()
     with pytest.raises(NoModel, match="0 texts of this ruler's cases"):
         OfflineJudge().check(bare)
+
+
+# --- vectors that are kept on disk
+
+MANY = [f"How much of part {i} do you want?" for i in range(offline.MANY)]
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The file with the vectors of MANY texts in a cache of its own, and the vectors."""
+    there = cache() / "weights"
+    monkeypatch.setenv("NOTCH_CACHE", str(tmp_path))
+    (tmp_path / "weights").symlink_to(there.resolve())
+    vectors = offline.vectors(MANY)
+    [path] = (tmp_path / "vectors").iterdir()
+    return path, vectors
+
+
+def test_kept_vectors_with_a_flipped_bit_are_not_believed(kept):
+    path, vectors = kept
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 64
+    path.write_bytes(bytes(data))
+    assert (offline.vectors(MANY) == vectors).all(), "embedded anew"
+    assert path.read_bytes() != bytes(data) and (offline.doubted(MANY) == vectors).all()
+
+
+def test_kept_vectors_that_somebody_wrote_are_found_where_the_cache_is_doubted(kept):
+    path, vectors = kept
+    buffer = io.BytesIO()
+    np.save(buffer, np.roll(vectors, 1, axis=0))
+    path.write_bytes(sha256(buffer.getvalue()).encode() + buffer.getvalue())
+    assert (offline.vectors(MANY) != vectors).any()
+    with pytest.raises(Tampered, match="vectors: holds other vectors"):
+        offline.doubted(MANY)
+
+
+def test_altered_weights_of_the_judge_are_found_also_where_the_cache_vouches_for_them(tmp_path, monkeypatch):
+    from lib.runs import rescore
+
+    folder = weights.folder(weights.PINNED["minilm"])
+    monkeypatch.setenv("NOTCH_CACHE", str(tmp_path))
+    shutil.copytree(folder, weights.folder(weights.PINNED["minilm"]))
+    path = weights.folder(weights.PINNED["minilm"]) / weights.PINNED["minilm"].files[0].name
+    assert rescore._offline()
+    path.chmod(0o644)
+    with open(path, "r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        file.write(b"\1")
+    about = path.stat()
+    state = canonical([str(path.resolve()), about.st_size, about.st_mtime_ns, about.st_ctime_ns])
+    (tmp_path / "sums").mkdir(exist_ok=True)
+    (tmp_path / "sums" / sha256(state)[:32]).write_text(weights.PINNED["minilm"].files[0].sha256)
+    with pytest.raises(Tampered, match=f"{path.name}: not the pinned file"):
+        rescore._offline()
