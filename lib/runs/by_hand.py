@@ -38,7 +38,9 @@ class ByHand:
     @property
     def quality(self) -> float:
         """Quality of the case by hand, 0 to 1."""
-        return quality(self.scores, self.verdict) if self.scores else 0.0
+        if not self.scores:
+            return 0.0
+        return quality(self.scores, self.verdict)
 
 
 def about(folder: Path) -> Json:
@@ -53,8 +55,9 @@ def about(folder: Path) -> Json:
 def read(folder: Path) -> list[ByHand]:
     """All lines but the first. Raises ValueError naming file, line and field."""
     path = folder / VERDICTS
-    # Its first line is another form, so it is taken away before the others are read.
-    return [row for _, row in read_rows(path, ByHand, skip=1)] if path.exists() else []
+    if not path.exists():
+        return []
+    return [row for _, row in read_rows(path, ByHand, skip=1)]
 
 
 def verify(folder: Path) -> list[str]:
@@ -74,6 +77,7 @@ def _strangers(folder: Path, readings: Sequence[ByHand]) -> list[ByHand]:
         if Path(run).name != run or not (folder / run / SEAL).exists():
             continue
         for case in read_cases(folder / run):
-            title, questions = (case.answer.title, case.answer.questions) if case.answer else ("", ())
-            held[run, case.case] = (title, tuple(questions), case.quality)
+            held[run, case.case] = ("", (), case.quality)
+            if case.answer:
+                held[run, case.case] = (case.answer.title, tuple(case.answer.questions), case.quality)
     return [r for r in readings if r.run and held.get((r.run, r.case)) != (r.title, r.questions, r.offline)]
