@@ -52,7 +52,10 @@ def beside(ledger: Ledger) -> Markdown:
     found = sources(ledger)
     if not found:
         return Markdown("The sealed tasks have not been read by hand: the climb stands on the offline judge alone.")
-    return Markdown(f"{show.table(table(ledger)).text}\n\n{bullets(_upheld(found)).text}")
+    reader = by_hand.about(ledger.folder).get("model", "somebody").split(";")[0]
+    tasks = plural(max(map(len, found.values())), "sealed task")
+    lead = f"Once the climb was closed, {reader} read the answers to {tasks} blind, through the judge's frozen prompts alone:"
+    return Markdown(f"{lead}\n\n{show.table(table(ledger)).text}\n\n{bullets(_upheld(found)).text}")
 
 
 def _upheld(found: dict[str, list[ByHand]]) -> list[str]:
@@ -72,5 +75,8 @@ def _upheld(found: dict[str, list[ByHand]]) -> list[str]:
             word = "**not upheld**"
         lines.append(f"From {before} to {after}: {offline.delta:+.3f} offline, {says}: {word}.")
     wins = sum(line.verdict == "win" for source in climbed for line in found[source])
-    lines.append(f"By hand the small model's answers win {plural(wins, 'case')} in all.")
+    won = "no case"
+    if wins:
+        won = plural(wins, "case")
+    lines.append(f"By hand the small model wins {won} against gold.")
     return lines

@@ -32,7 +32,7 @@ def test_a_gain_is_called_upheld_only_where_the_reading_sees_it_too(tmp_path, sc
     ledger = read(tmp_path, *source("stock", "0001-a", 0.1, 2), *source("champion", "0002-b", 0.3, score))
     text = by_hand.beside(ledger).text
     assert "From stock to champion: +0.200 offline" in text and word in text
-    assert "win 0 cases in all" in text
+    assert "wins no case against gold" in text and "Claude read the answers to 12 sealed tasks blind" in text
 
 
 def test_controls_stand_in_the_table_and_are_no_step_of_the_climb(tmp_path):
