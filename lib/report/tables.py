@@ -97,7 +97,10 @@ def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
     """Qualities to read the chart against: anchor runs, of the frontiers the stronger, and gold against itself."""
     era = Era(ledger, fingerprint)
     lines: dict[str, float] = {}
-    for run in era.anchors.drop(era.frontiers.index).itertuples():
+    beside, trial = era.anchors.drop(era.frontiers.index), era.comparison(base=True)
+    if trial:  # a new base has a table of its own, and would crowd the chart
+        beside = beside[~beside.id.isin([side.run for group in trial.found.groups for side in group.runs])]
+    for run in beside.itertuples():
         name = re.sub(r"\+ .*?(\d{4,})-.*", r"+ \1", candidate_of(run.model, run.adapter))  # by its training's number
         if run.pipeline != [{"step": "ask"}]:
             name = f"{name}, {' '.join(s['step'] for s in run.pipeline)}"

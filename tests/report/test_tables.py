@@ -195,6 +195,15 @@ def test_anchors_are_the_anchor_runs_of_this_era(climb):
     assert tables.anchors(climb, "e" * 64) == {}
 
 
+def test_what_a_new_base_was_tried_with_is_no_line_of_the_chart(tmp_path):
+    anchors = [
+        made(n, "reference", 0.1 * n, slug, lever="anchor", model=slug) for n, slug in ((1, "large"), (2, "bare"))
+    ]
+    found = {"groups": [{"group": "stock", "runs": [{"run": "0002-bare"}]}]}
+    tried = made(3, "reference", None, "base", kind="models", found=found)
+    assert tables.anchors(ledger_of(tmp_path, *anchors, tried), ERA) == {"large": 0.1}
+
+
 def test_an_anchor_measured_again_is_one_line_and_another_pipeline_says_so(tmp_path):
     ledger = ledger_of(
         tmp_path,
