@@ -19,7 +19,7 @@ from pydantic import Field
 from lib.agent import dry_run
 from lib.agent.bank import Example, bank
 from lib.agent.guard import JUDGED, ORDERS, SPELT, LeakGuard
-from lib.agent.pipeline import BadPipeline, State, Step, require
+from lib.agent.pipeline import STEPS, BadPipeline, State, Step, require
 from lib.agent.pipeline import run as run_pipeline
 from lib.agent.prompt import PATTERNS
 from lib.agent.steps import build
@@ -203,9 +203,20 @@ class Experiment(Runnable):
     def _decoding(self) -> Decoding:
         try:
             load.check_decoding(self.model, self.decoding)
-            return replace(Decoding.of(self.decoding), seed=self.decoding.get("seed", self.seed))
+            decoding = replace(Decoding.of(self.decoding), seed=self.decoding.get("seed", self.seed))
         except ValueError as error:
             raise BadParameters(str(error)) from error
+        # A step that draws with a temperature of its own takes the rest of the decoding along.
+        warm = {name for name, lever in STEPS.items() if {"temp", "temps"} & lever.arguments.keys()}
+        if decoding.temp == 0 and warm.isdisjoint(s.name for s in self.steps):
+            for key in ("top_p", "min_p", "top_k"):
+                if getattr(decoding, key) != getattr(Decoding(), key):
+                    raise BadParameters(f"decoding has {key} and temp 0: a greedy draw takes the likeliest token whatever "
+                                        f"{key} says; give a temp or leave {key} out")  # fmt: skip
+        if decoding.repetition_penalty == 1 and "repetition_context" in self.decoding:
+            raise BadParameters("decoding has repetition_context and no repetition_penalty: there is nothing to look back "
+                                "for; give a penalty above 1 or leave repetition_context out")  # fmt: skip
+        return decoding
 
     def run(self) -> Run:
         """Answer and judge every case of the gate. A bad reply is a NoAnswer of its case, never a crash."""
