@@ -47,6 +47,7 @@ def test_other_weights_in_the_same_folder_are_no_sealed_candidate(base, lab):
 
 def test_pinned_models_and_sealed_adapters_keep_the_keys_that_they_had():
     records = [r for r in Ledger.read(ROOT / "runs").records if r.kind == "experiment"]
+    records = [r for r in records if not r.model.startswith("…/")]  # a folder that lay on the machine of that run
     assert records
     for r in records:
         same = {name: getattr(r, name) for name in Experiment().parameters}

@@ -43,7 +43,7 @@ def test_every_row_of_an_experiment_is_the_same_json_after_it_was_typed(run):
 
 def test_each_kind_of_run_has_its_type():
     kinds = {r.kind: type(r) for r in Ledger.read(ROOT / "runs").records}
-    assert kinds == {"experiment": Record, "train": TrainingRecord, "models": ComparisonRecord,
+    assert kinds == {"experiment": Record, "confirm": Record, "train": TrainingRecord, "models": ComparisonRecord,
                      "rejudge": RejudgeRecord, "calibrate": CalibrationRecord}  # fmt: skip
 
 
