@@ -115,7 +115,8 @@ def play(world: Floats, sealed: Floats, floor: Floats | float | None = None) -> 
     """What the keep rule makes of them: its champions, and what the sealed gate confirms. `floor`: one, or one a study.
 
     As in `runs.ledger`: a run is tested against the last kept one; a kept run is looked at once on the sealed cases,
-    against the last one confirmed there, by the same rule. The first run is the first of both.
+    against the last one confirmed there. The first run is the first of both. A look counts here at ALPHA and not at
+    ALPHA / LOOKS, as sealed calibrations have it: what it says of confirmations is more than truly pass by chance.
     """
     studies, runs, _ = world.shape
     every, floor = np.arange(studies), np.broadcast_to(0.0 if floor is None else floor, studies)

@@ -239,8 +239,8 @@ class Ledger:
         Gold in the answers makes a run invalid, whatever else it is. Keep needs p < ALPHA in a paired sign-flip test
         against the champion and a mean difference above the A/A floor: that of greedy runs when both are, else that
         of sampling. Otherwise indecisive while the interval still admits the smallest effect worth keeping, else
-        discarded. A look at the sealed gate needs p < ALPHA / LOOKS. A repeat (`of` names a run of the full gate) is decided on the mean of all looks,
-        with a stricter p.
+        discarded. A look at the sealed gate needs p < ALPHA / LOOKS. A repeat (`of` names a run of the full gate) is
+        decided on the mean of all looks, with a stricter p.
         """
         # First of all: a quality that gold has helped to is no quality, however large the gain.
         if record.leaks:
