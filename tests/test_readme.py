@@ -60,3 +60,26 @@ def test_the_words_of_the_study_are_explained_in_a_line_each():
         "gate", "lever", "era", "kept", "indecisive", "discarded", "champion", "confirmed", "noise floor", "control",
         "anchor", "look", "unscored",
     }  # fmt: skip
+
+
+def test_the_result_that_it_tells_is_the_ledgers():
+    from lib.report import answer, by_hand
+    from lib.report.era import Era
+    from lib.runs.ledger import Ledger
+
+    ledger = Ledger.read(ROOT / "runs")
+    era = Era.latest(ledger)
+    frame, hand = ledger.frame(), by_hand.table(ledger).set_index("what")
+    own = frame[(frame.kind == "experiment") & (frame.fingerprint == era.fingerprint) & (frame.model == "smollm2")]
+    judged = own[["wins", "ties", "losses"]].astype(float).sum()
+    best = answer.four(ledger).set_index("what").quality
+    look = next(r for r in reversed(ledger.looks(era.fingerprint)) if ledger.of(r) == era.champion.id)
+    assert judged.wins == 0 and look.status == "indecisive"
+    told = [
+        f"to all 30 and {era.champion.scored.quality:.3f}", f"quality {best['best prompting']:.3f}",
+        f"get {best['frontier']:.3f} to the plain call", f"any task have {era.plain:.3f}", f"Of {era.changes} changes",
+        f"{len(era.kept) - 1} held up", f"{judged.ties:.0f} of its {judged.sum():,.0f} judged answers",
+        f"({look.decision.delta:+.3f}, p = {look.decision.p:.4f})", f"champion gets {hand['quality by hand']['champion']:.3f}",
+        f"says {hand['quality offline']['champion']:.3f}", f"the frontier {hand['quality by hand']['the frontier']:.3f}",
+    ]  # fmt: skip
+    assert [text for text in told if text not in README] == []
