@@ -21,8 +21,10 @@ SHIPPED = ROOT / "ruler"  # the ruler that comes with the project, and that the 
 # The ruler in use. Read once: what a process imports later must not measure with another; kernels inherit the variable.
 RULER = Path(os.environ.get("NOTCH_RULER") or SHIPPED).resolve()
 NOTEBOOKS = ROOT / "notebooks"
-LITTER = (".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini")  # and the ._* files of macOS
-CRLF = "its line ends are CRLF now; check it out as it was sealed: git config core.autocrlf false, then again"
+PROGRESS = "NOTCH_PROGRESS"  # file that a kernel writes its progress to, for whoever waits in a terminal
+# What desktops leave behind; and the ._* files of macOS.
+LITTER = (".DS_Store", ".localized", "Icon\r", ".directory", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini")
+CRLF = "its line ends are CRLF now (git config core.autocrlf false, then check it out again as it was sealed)"
 
 
 class Exit(IntEnum):
@@ -66,7 +68,7 @@ def runs_folder() -> Path:
 def without_paths(text: str, model: str = "") -> str:
     """Text without the paths of this machine; of a model's own folder only the name is kept."""
     # The inner one first: a model's folder may lie in the project, and that in the home.
-    places = [(str(ROOT), "."), (_home(), "~"), (sys.prefix, "env")]
+    places = [(str(ROOT), "."), (home(), "~"), (sys.prefix, "env")]
     if Path(model).is_absolute():
         places.insert(0, (str(Path(model).parent), "…"))
     for path, short in places:
@@ -75,7 +77,7 @@ def without_paths(text: str, model: str = "") -> str:
     return text
 
 
-def _home() -> str:
+def home() -> str:
     """The home of whoever runs this, "" for a user without one."""
     try:
         return str(Path.home())

@@ -8,15 +8,18 @@ request is handed in, and so is what makes a reply usable.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lib.claude.client import Claude, NotAnswered, NotFound, Reply, WrongModel
 from lib.claude.prices import CloudError, Request, Spent, same_model, worst
 from lib.claude.store import BATCH, ENDED, REPLY, Store
+from lib.files import PROGRESS, write_atomic
 from lib.log import Row, now
 
 # Looks at a batch in a row. One that was just sent may not be known everywhere yet; a network may be down for a while.
@@ -268,8 +271,10 @@ class Paid:
 
 
 def say(text: str) -> None:
-    """A line for whoever waits."""
+    """A line for whoever waits, also where a notebook has the error stream."""
     print(f"notch: {text}", file=sys.stderr, flush=True)
+    if path := os.environ.get(PROGRESS):
+        write_atomic(Path(path), text)
 
 
 def _abouts(sent: Row) -> dict[str, Row]:

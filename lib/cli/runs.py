@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from lib.cli.options import AS_JSON, JUDGE, PARAMETERS, RUNS, SEALED_RUNS, YAML, line, progress, say_report, values
-from lib.files import ROOT, RULER, Exit, Tampered, locked
+from lib.files import PROGRESS, ROOT, RULER, Exit, Tampered, locked
 
 
 @click.command()
@@ -83,7 +83,6 @@ def run(
 ) -> None:
     """Run one experiment and seal it."""
     from lib.lab import execute
-    from lib.lab.base import PROGRESS
 
     with progress() as file:
         carry = partial(execute.carry_out, environment={PROGRESS: str(file)})

@@ -15,7 +15,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from lib.files import RULER, Exit, OneLine, runs_folder, write_atomic
+from lib.files import PROGRESS, RULER, Exit, OneLine, runs_folder, write_atomic
 from lib.forms import Text, form
 from lib.log import now
 from lib.measure.judge import Judge
@@ -93,7 +93,6 @@ class Clock:
         return {"started": self.started, "seconds": round(self.seconds, 3)}
 
 
-PROGRESS = "NOTCH_PROGRESS"  # file that a kernel writes its progress to, for whoever waits in a terminal
 OFTEN = 0.5  # s between two lines about one stage
 
 
