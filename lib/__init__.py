@@ -85,11 +85,10 @@ above it, and tests/test_order.py holds that.
     lab.experiment              ruler x pipeline x judge -> record
     lab.calibration             a judge and a decoding measured -> record
     lab.rejudge                 stored answers judged without one dimension -> record
-    lab.models                  change only the model: sealed runs side by side -> record
+    lab.models                  change only the model: which runs that needs, sealed runs side by side -> record
     lab.training                a method and its data -> an adapter, a record
     lab.kernel                  papermill: a notebook executed in a kernel of this Python
     lab.execute                 papermill: notebook + parameters -> a sealed run
-    lab.bases                   the runs that a comparison of models needs, and a new base beside the old
     lab.orders                  a row that another machine executes
     lab.workers                 rows in kernels here, or on the workers of a Dask cluster
     lab.batches                 many runs judged in one message batch

@@ -112,7 +112,6 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
     anchors, and nothing of it is ever part of the climb. -p sets what is the same for all: pipeline, decoding, judge,
     judging, batch, seed, useful, hypothesis.
     """
-    from lib.lab import bases
     from lib.lab import study as studies
     from lib.lab.base import BadParameters
     from lib.runs.ledger import Ledger
@@ -121,10 +120,10 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
         raise BadParameters("RUN, --models and --base are three different questions; ask one at a time")
     common = values(parameters)
     if models:
-        _say_sides(bases.compare(runs, models.split(","), common, name))
+        _say_sides(studies.compare_models(runs, models.split(","), common, name))
         return
     if base:
-        _say_sides(bases.base(runs, base, old, common, name))
+        _say_sides(studies.compare_bases(runs, base, old, common, name))
         return
     if common or name:
         raise BadParameters(
