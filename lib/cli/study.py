@@ -58,6 +58,7 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, bat
     began, ran, crashed, unfinished = time.time(), 0, 0, 0
     live = Live(runs, site.page_path(runs, "live"), the_plan.name, len(the_plan.entries))
     entries: set[str] = set()  # a look at the sealed gate can report twice
+    # disable=None is tqdm's word for: no bar where nobody sits at a terminal.
     with live, tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
         if runs.is_dir():  # a plan that is refused must not begin a folder of pages
             live.show(0, the_plan.entries[0].name)
@@ -68,7 +69,8 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, bat
             if progress.state == "ran" and progress.record:
                 bar.write(line(progress.record, runs))
             else:
-                name = " ".join(progress.entry.name.split())  # a line break in it would pose as another line
+                # A line break in it would pose as another line.
+                name = " ".join(progress.entry.name.split())
                 bar.write(visible(f"{name}: {progress.message or 'is sealed already'}"))
             if progress.entry.name not in entries:
                 bar.update()
@@ -83,6 +85,7 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, bat
         click.echo(f"{ran} runs in {time.time() - began:.0f} s{failed}")
     if report and (ran or not site.notebook_path(runs, "20_report").exists()):
         site.write(runs, None)
+    # The project's own runs are what others are compared with.
     if runs.resolve() != (ROOT / "runs").resolve():
         here, there = Ledger.read(runs), Ledger.read(ROOT / "runs")
         click.echo(tables.reproduction(here, there) or "no run of runs/ to compare with")

@@ -42,15 +42,8 @@ from lib.show import bullets, candidate_name, chance, words
 
 CLOUD = "claude-"  # models whose service takes no temperature
 FREE = ("model", "adapter")  # of a setup: what may differ between the runs of a comparison
-SHARED = (
-    "pipeline",
-    "decoding",
-    "judge",
-    "batch",
-    "judging",
-    "seed",
-    "useful",
-)  # what the caller may set, for all alike
+# What the caller may set, for all candidates alike; anything else would be a second variable.
+SHARED = ("pipeline", "decoding", "judge", "batch", "judging", "seed", "useful")
 WHY = "In the same harness, decoded the same way, {model} shows what the model alone changes."
 DEFAULTS: Json = {"pipeline": [{"step": "ask"}], "decoding": {}, "seed": 0}
 Wanted = dict[str, list[tuple[str, Json]]]  # slug and parameters of each run of a comparison, by the harness they share
@@ -139,9 +132,11 @@ def _anchor(candidate: str, harness: Json, label: str) -> tuple[str, Json]:
 def sealed(ledger: Ledger, experiment: Experiment) -> Record | None:
     """The newest whole run that did what an experiment would do, whatever was expected of it."""
     plain = json.dumps(setup_of(experiment).as_dict())
-    wanted = Setup.read(json.loads(without_paths(plain, experiment.model)))  # as a seal spells it
+    # As a seal spells it: of a path on this machine only the name is left.
+    wanted = Setup.read(json.loads(without_paths(plain, experiment.model)))
     for r in reversed(ledger.records):
         sound = r.kind == "experiment" and r.whole and r.status not in ("invalid", "crashed")
+        # A run with more readings than are wanted will do, one with fewer will not.
         asked = r.useful or not experiment.useful
         if sound and asked and r.setup == wanted and _same_weights(r, experiment):
             return r
@@ -172,6 +167,7 @@ class Models(Runnable):
         groups = {}
         for name, runs in self.groups.items():
             records = [sealed_run(self.ledger, r) for r in runs]
+            # By id: one run may be named twice, by its number and by its slug.
             groups[str(name)] = list({r.id: r for r in records}.values())
         return groups
 

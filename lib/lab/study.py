@@ -173,13 +173,16 @@ def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:
             if entry.models:
                 resolve(entry.models, planned)
                 continue
-            if entry.template == "13_rejudge":  # what it judges is not there yet: its place is checked
+            # What it judges is not there yet: its place is checked.
+            if entry.template == "13_rejudge":
                 resolve(entry.parameters, lambda run, _: _earlier(run, runnables))
                 execute.known(entry.template, entry.parameters)
                 Rejudge(**{**entry.parameters, "runs": []})
                 continue
             parameters = resolve(entry.parameters, planned)
-            if parameters != entry.parameters:  # something is yet to be trained: its place is checked, not its weights
+            # Something is yet to be trained: its place is checked, not its weights.
+            if parameters != entry.parameters:
+                # A merge of adapters that are not there is checked as the plainest training of that base.
                 if parameters.get("method") == "merge":
                     parameters |= {"method": "sft", "merge": []}
                 if "weights" in parameters.get("objective", {}):
@@ -233,6 +236,7 @@ class _Course:
         self._asked: set[str] = set()  # and of what Claude was asked about in a batch
 
     def entries(self) -> Iterator[Progress]:
+        """What happens to each entry, in the order of the plan. Raises Unfinished where the judge gave nothing."""
         for place, entry in enumerate(self.plan.entries):
             ledger = Ledger.read(self.folder)
             self._look_ahead(self.plan.entries[place : place + self.pool.ahead], ledger)
@@ -249,7 +253,8 @@ class _Course:
             except RunFailed as error:
                 yield Progress(entry, "crashed", None, str(error))
             except Unfinished as error:
-                if error.nothing and not self.batch:  # in a batch the others have theirs already
+                # In a batch the others have theirs already.
+                if error.nothing and not self.batch:
                     raise
                 yield Progress(entry, "unfinished", None, str(error))
 
@@ -267,6 +272,7 @@ class _Course:
         if have:
             return Progress(entry, "there", have)
         done = begun.result() if begun else execute.carry_out(entry.template, parameters, runnable)
+        # Once: another call on this folder may have sealed the same row meanwhile, and its run stands.
         return Progress(entry, "ran", execute.adopt(done, entry.name, once=True))
 
     def _waits(self, runnable: Runnable) -> bool:
@@ -292,6 +298,7 @@ class _Course:
                 crashed.set_result(done)
                 self.ahead[entry.name] = crashed
                 del coming[key]
+        # Once a call: what the batch left unjudged would be sent and paid for again with every row that follows.
         self._asked |= coming.keys()
         self.dollars -= batches.judge([runnable for _, _, runnable in coming.values()], self.dollars)
 
@@ -327,7 +334,8 @@ def _compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progre
     chosen = _resolved(entry.models, ids)
     candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in chosen]
     for state, record in compare_models(folder, candidates, entry.parameters, entry.name):
-        if state == "ran" or record.kind == "models":  # a candidate that is there already is no news
+        # A candidate that is there already is no news.
+        if state == "ran" or record.kind == "models":
             yield Progress(entry, state, record)
 
 
@@ -390,6 +398,7 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
     accepted = execute.accept(execute.CONFIRM, look(chosen), ledger.folder)
     if accepted.fingerprint != chosen.fingerprint:
         raise BadParameters(f"{chosen.id} was kept on another ruler or judge; run it again on this one first")
+    # The first champion's look comes first: without it a later one has nothing to beat.
     wanted = [kept[0], chosen] if chosen is not kept[0] else [chosen]
     for target in wanted:
         now = Ledger.read(ledger.folder)

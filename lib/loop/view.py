@@ -67,6 +67,7 @@ class View:
 
     @cached_property
     def champion(self) -> Record | None:
+        """What the next proposal must beat, None before the first run is kept."""
         return self.ledger.champion(self.fingerprint)
 
     @cached_property
@@ -100,6 +101,7 @@ class View:
         """The last refused proposals, and trainings asked for that cannot be made; those have the rule `request`."""
         rows = []
         for e in self.events.of("refused", "request"):
+            # A training that was opened is no refusal: it waits for a person.
             if not e.get("opened"):
                 reason = e.get("reason", e.get("why", ""))
                 rows.append({"by": e.get("by", "loop"), "rule": e.get("rule", "request"), "reason": reason})

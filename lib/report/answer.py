@@ -72,6 +72,7 @@ def _distance(era: Era, champion: Record) -> str:
 def _against_gold(era: Era, champion: Record) -> str:
     """The champion task by task against gold, and what its quality is to be read between."""
     s = champion.scored
+    # Without the unscored: their judge failed, so nobody knows how they stand.
     count = s.wins + s.ties + s.losses + s.no_answer
     text = f"Against gold it wins {s.wins}, ties {s.ties} and loses {s.losses} of {plural(count, 'task')}"
     text += f"; {s.no_answer} had no valid answer." if s.no_answer else "."
@@ -87,6 +88,7 @@ def _climb(era: Era) -> str:
     """How many changes hold up under the paired test, and how many of these on sealed tasks."""
     kept = era.kept.id[era.kept.id != era.climb.id.iloc[0]]
     looks = era.ledger.looks(era.fingerprint)
+    # The first look had nothing to beat, so it confirms nothing.
     won = {era.ledger.of(look) for look in looks if look.status == "kept" and look.decision.against}
     if not era.changes:
         return "Nothing was tried after the first run yet."
@@ -121,6 +123,7 @@ def four(ledger: Ledger) -> pd.DataFrame:
     # As fractions: whole numbers that may be missing have no division without a remainder.
     valid = (f.cases - f.no_answer - f.unscored).astype("float64")
     f = f.assign(what=list(names), valid=[f"{int(n)} of {m}" for n, m in zip(valid, f.cases, strict=True)])
+    # Quality is a mean with a 0 for each missing answer; this one has the zeros taken out.
     f["quality when valid"] = (f.quality * (f.cases - f.unscored) / valid.where(valid > 0)).astype("float64")
     f["interval"] = list(map(partial(interval, sign=""), f.low, f.high))
     return f[["what", "quality", "interval", "wtl", "valid", "quality when valid", "id"]]

@@ -60,6 +60,7 @@ def beside(ledger: Ledger) -> Markdown:
 
 def _upheld(found: dict[str, list[ByHand]]) -> list[str]:
     """For each step of the climb, in the order of the looks, whether its gain on the sealed gate stands by hand too."""
+    # Controls and stored answers have no sealed look, and are no steps of the climb.
     climbed = [source for source, lines in found.items() if lines[0].run]
     lines = []
     for before, after in zip(climbed, climbed[1:], strict=False):

@@ -229,6 +229,7 @@ def unasked(ledger: Ledger) -> dict[str, str]:
             name = _named(row.judgment.notes.get("coverage", ""))
             if name:
                 faults.setdefault(row.case, []).append(name)
+    # By every valid answer: a single one that asked for it shows that some lever can.
     return {case: names[0] for case, names in faults.items() if len(names) == answers[case]}
 
 

@@ -25,7 +25,8 @@ from lib.show import interval
 def eras(ledger: Ledger) -> list[str]:
     """The fingerprints in the order in which they were first used. Runs of different eras are never compared."""
     f = ledger.frame()
-    f = f[~f.kind.isin(READINGS) & (f.fingerprint != "")]  # measuring another judge begins no era
+    # Measuring another judge begins no era.
+    f = f[~f.kind.isin(READINGS) & (f.fingerprint != "")]
     return list(f.fingerprint.unique())
 
 
@@ -72,15 +73,18 @@ class Era:
 
     @property
     def kept(self) -> pd.DataFrame:
+        """The kept runs of the climb in order: the first run, and every champion after it."""
         return self.climb[self.climb.status == "kept"]
 
     @property
     def changes(self) -> int:
         """How many different things were tried after the first run; what was run again counts once."""
+        # The first run is where the climb starts, and no change.
         return len(self.climb.drop_duplicates(["harness", "weights"])) - 1
 
     @cached_property
     def champion(self) -> Record | None:
+        """The last kept run of the full gate, None before there is one."""
         return self.ledger.champion(self.fingerprint)
 
     @cached_property
@@ -107,7 +111,9 @@ class Era:
         """The comparison of models with the most candidates, of equals the newest; `base`: of a new base with an old one."""
         newest_first = (r for r in reversed(self.ledger.records) if isinstance(r, ComparisonRecord) and r.found.groups)
         of_era = (r for r in newest_first if r.fingerprint == self.fingerprint)
+        # `lib.lab.models.harnesses` calls the stock pipeline so; other comparisons name each group by its steps.
         alike = (r for r in of_era if base == any(group.group == "stock" for group in r.found.groups))
+        # Of equals max takes the first, which is the newest here.
         return max(alike, key=lambda r: sum(len(group.runs) for group in r.found.groups), default=None)
 
     # --- the two ends of the scale
@@ -149,6 +155,7 @@ class Era:
     @property
     def share(self) -> float | None:
         """(champion - any-task set) / (stronger frontier - any-task set), None where one of the three is not measured."""
+        # Where the frontier is no better than questions that fit any task, there is no way between them.
         if self.champion is None or self.frontier is None or self.plain is None or self.frontier[1] <= self.plain:
             return None
         return (self.champion.scored.quality - self.plain) / (self.frontier[1] - self.plain)

@@ -80,7 +80,8 @@ class Label(NamedTuple):
 
 
 def _label(x: float, y: float, text: str, count: int) -> Label:
-    wide = 0.009 * len(text) * count  # a letter of size 7 is a little under a hundredth of the chart's width
+    # A letter of size 7 is a little under a hundredth of the chart's width.
+    wide = 0.009 * len(text) * count
     if x - wide / 2 < 0.5:
         return Label(x, y, text, "left", x, x + wide)
     if x + wide / 2 > count + 0.5:
@@ -267,16 +268,19 @@ def draw_pairs(f: pd.DataFrame, ax: Axes) -> None:
     """
     palette = [KEPT, PROVEN, "#4a6fa5", "#8a6d3b", "#7a4a7d", INK]
     for i, (name, mine) in enumerate(f.sort_values("size", kind="stable").groupby("label", sort=False)):
-        x = mine["size"].astype(float) * 1.03**i  # a little aside, so that intervals at one size stay apart
+        # A little aside, so that intervals at one size stay apart.
+        x = mine["size"].astype(float) * 1.03**i
         colour = palette[i % 6]
         ax.vlines(x, mine.low, mine.high, color=colour, linewidth=0.8)
         dots(ax, x, mine.quality, list(mine.id), colour, marker="osD^vP"[i % 6], s=25, zorder=3, label=name)
     sft = f[f.label == "SFT"]
-    sft = sft[sft.epoch == sft.epoch.mode().max()]  # others of that size had another schedule
+    # Others of that size had another schedule, and a line through both would compare schedules.
+    sft = sft[sft.epoch == sft.epoch.mode().max()]
     line = sft.sort_values("size", kind="stable").drop_duplicates("size", keep="last")
     ax.plot(line["size"].astype(float), line.quality, color=KEPT, linewidth=1.2)
     ax.set_xscale("log")
-    known = {*f["size"][f.method == "sft"]} or {*f["size"]}  # a number at each would cover others
+    # Of imitation alone: a number at each size would cover others.
+    known = {*f["size"][f.method == "sft"]} or {*f["size"]}
     sizes = sorted(known | {n for n in f["size"] if not min(known) <= n <= max(known)})
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()

@@ -156,7 +156,8 @@ def _world(gain: float | None, world: Readings) -> list[str]:
 
 
 def halo(readings: Readings) -> pd.DataFrame:
-    """Correlations between the dimensions over stored judgments. Above 0.93 two dimensions are one."""
+    """Correlations between the dimensions over stored judgments. Above 0.93, which most judges reach (arXiv 2509.20293),
+    two dimensions are one."""
     f = pd.DataFrame(readings["halo"]["correlation"]).T
     f = f.reindex(columns=DIMENSIONS).rename(columns=DIMS)
     return f.set_axis(f.index.map(DIMS)).rename_axis("").reset_index()

@@ -83,6 +83,7 @@ def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     `confirmed` is what the last champion that won on the sealed gate got there, with its interval.
     """
     f, looks = Era(ledger, fingerprint).climb, ledger.frame()
+    # With something to beat: the first look only says what later ones are compared with.
     won = looks[(looks.kind == "confirm") & (looks.status == "kept") & (looks.against != "") & looks.of.isin(f.id)]
     there = won[["quality", "low", "high"]].set_axis(["confirmed", "low", "high"], axis=1)
     # A look counts from the last run before it on.
@@ -190,6 +191,7 @@ def verdict(ledger: Ledger) -> Markdown:
     first, lucky = era.climb.iloc[0], era.climb.loc[era.climb.quality.idxmax()]
     if era.kept.empty:
         return bullets([f"No run was kept yet, so there is no champion; the first run is {first.id}, {first.status}."])
+    # Without the first run, which was kept with nothing to beat.
     champion, better = era.kept.iloc[-1], list(era.kept.id[era.kept.id != first.id])
     names = f" ({', '.join(better)})" if better else ""
     lines = [
@@ -246,6 +248,7 @@ def reproduction(ledger: Ledger, reference: Ledger) -> str:
     """How a folder of runs compares with the reference runs of the same experiments, "" if they share none."""
     gaps = {}
     for run in ledger.records:
+        # By key: the same experiment by the same ruler and judge, whatever it is called in either folder.
         same = reference.by_key(run.key)
         if same is not None and run.scores and same.scores:
             gaps[run.id] = abs(run.scores.quality - same.scores.quality)

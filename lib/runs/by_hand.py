@@ -74,6 +74,7 @@ def verify(folder: Path) -> list[str]:
 def _strangers(folder: Path, readings: Sequence[ByHand]) -> list[ByHand]:
     held: dict[tuple[str, str], tuple[str, tuple[str, ...], float | None]] = {}
     for run in {row.run for row in readings if row.run}:
+        # A name and no path: a line of the file must not lead out of the folder.
         if Path(run).name != run or not (folder / run / SEAL).exists():
             continue
         for case in read_cases(folder / run):
