@@ -1,8 +1,7 @@
 """What a proposer may know, rebuilt from disk every time: champion, last runs, lessons, worst dev cases, steering, menu.
 
 Knows which texts may be shown: of cases, those of the dev gate alone, with the judge's notes; no task and no gold of
-the gates that decide, wherever it may stand. Does not know who reads it, nor
-what they make of it.
+the gates that decide, wherever it may stand. Does not know who reads it, nor what they make of it.
 """
 
 from __future__ import annotations
