@@ -92,9 +92,12 @@ def _label(x: float, y: float, text: str, count: int) -> Label:
 def fitting(labels: list[Label], high: float) -> list[Label]:
     """The labels that cover no other one, `high` apart or side by side: newest first, then the first, then the rest."""
     chosen: list[Label] = []
-    for label in [*labels[-1:], *labels[:1], *labels[-2:0:-1]]:
-        if all(abs(label.y - c.y) >= high or label.right < c.left or c.right < label.left for c in chosen):
-            chosen.append(label)
+    for label in dict.fromkeys([*labels[-1:], *labels[:1], *labels[-2:0:-1]]):  # of one label both are it
+        # Above its point, else below it.
+        for place in (label, label._replace(y=label.y - 1.5 * high)):
+            if all(abs(place.y - c.y) >= high or place.right < c.left or c.right < place.left for c in chosen):
+                chosen.append(place)
+                break
     return chosen
 
 
@@ -189,7 +192,8 @@ def dims(ledger: Ledger) -> Picture:
     # More lines than colours say nothing; the table beside the figure has every row, those without a judged case too.
     table = table.dropna(subset=names, how="all").head(len(palette))
     lines = []
-    for colour, (run, _, *values) in zip(palette, table.itertuples(index=False), strict=False):
+    for colour, (run, model, *values) in zip(palette, table.itertuples(index=False), strict=False):
+        run = f"{run.partition('-')[0]} {model}"
         ax.plot(values, range(len(names)), "o-", color=colour, linewidth=0.8, markersize=5, label=run)
         lines.append(f"{run}: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(names, values, strict=True) if v == v))
     ax.set_yticks(range(len(names)), names)

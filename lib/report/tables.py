@@ -18,14 +18,15 @@ from lib.report.era import latest as latest
 from lib.runs.ledger import Ledger
 from lib.runs.record import candidate_of
 from lib.runs.seal import SEAL, sealed_folders
-from lib.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
+from lib.show import Markdown, bullets, candidate_name, cell, chance, interval, number, plural, spelled, table
 from lib.show import fold as fold
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
 SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
 OFFLINE = (
     "The offline judge is a stand-in, fitted to verdicts of Claude: on tasks of the shipped ruler that shaped nothing its "
-    "rank correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among answers of small models; with people, unknown."
+    "rank correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among answers of small models; with people, unknown. "
+    "Nonsense on the topic looks like sense to it."
 )
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
 
@@ -95,13 +96,10 @@ def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
 
 def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
-    """Qualities to read the chart against: anchor runs, of the frontiers the stronger, and gold against itself."""
+    """Qualities to read the chart against: anchor runs, the stronger frontier, and gold against itself."""
     era = Era(ledger, fingerprint)
     lines: dict[str, float] = {}
-    beside, trial = era.anchors.drop(era.frontiers.index), era.comparison(base=True)
-    if trial:  # a new base has a table of its own, and would crowd the chart
-        beside = beside[~beside.id.isin([side.run for group in trial.found.groups for side in group.runs])]
-    for run in beside.itertuples():
+    for run in era.anchors.itertuples():
         name = re.sub(r"\+ .*?(\d{4,})-.*", r"+ \1", candidate_of(run.model, run.adapter))  # by its training's number
         if run.pipeline != [{"step": "ask"}]:
             name = f"{name}, {' '.join(s['step'] for s in run.pipeline)}"
@@ -154,6 +152,7 @@ def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """The five dimensions, unrounded means of the judged cases, for baseline, champion and anchors."""
     era = Era(ledger, fingerprint)
     f = pd.concat([era.kept.head(1), era.kept.tail(1), era.anchors])
+    f = f.assign(model=f.id.map(lambda run: candidate_name(ledger.get(run).candidate)))
     return f.drop_duplicates(["harness", "adapter"])[["id", "model", *DIMENSIONS]].rename(columns=DIMS)
 
 

@@ -328,7 +328,7 @@ def test_before_any_calibration_the_report_says_which_command_measures_the_contr
 def test_sealed_stored_answers_are_the_frontier_where_no_calibration_is(tmp_path):
     anchors = [made(n, "reference", q, f"a{n}", lever="anchor", model=m) for n, q, m in
                ((2, 0.4, "stored:a"), (3, 0.5, "stored:b"))]  # fmt: skip
-    assert tables.anchors(ledger_of(tmp_path, made(1), *anchors), ERA) == {"stored:b": 0.5}
+    assert tables.anchors(ledger_of(tmp_path, made(1), *anchors), ERA) == {"stored:a": 0.4, "stored:b": 0.5}
     without = {name: q for name, q in LEVELS.items() if not name.startswith("stored:")}
     ledger = scaled(tmp_path, 0.3, without)
     assert "stores no frontier" in tables.headline(Era(ledger, ERA))
@@ -361,7 +361,7 @@ def test_a_report_says_that_a_seal_is_broken_and_is_silent_while_none_is(tmp_pat
 
 
 def test_figures_have_alt_text_with_their_numbers(climb):
-    for drawn, said in ((figures.climb(climb), "4 runs"), (figures.dims(climb), "0005-better")):
+    for drawn, said in ((figures.climb(climb), "4 runs"), (figures.dims(climb), "0005 toy")):
         assert said in drawn.alt and "nan" not in drawn.alt and drawn.svg.startswith("<svg")
     data, meta = figures.climb(climb)._repr_mimebundle_()
     assert f'aria-label="{data["text/plain"]}"' in data["image/svg+xml"] and data["text/plain"] and not meta
