@@ -109,6 +109,7 @@ class Ruler:
     protocol: Protocol
     prompts: dict[str, str]  # "rubric", "pairwise", "useful": the judge's prompts, word for word
     seal: str  # sha256 of FROZEN
+    # Where it lies makes no other ruler.
     folder: Path = field(compare=False)
 
     @classmethod
@@ -166,7 +167,8 @@ def read(folder: Path, seal: str = "") -> Ruler:
     tasks = by_id(folder / "cases.jsonl", TaskRow)
     gold = by_id(folder / "gold.jsonl", Gold)
     unknowns = {}
-    if (folder / "unknowns.jsonl").exists():  # gold's questions stand for them in a ruler without
+    # In a ruler without them gold's questions stand for the unknowns.
+    if (folder / "unknowns.jsonl").exists():
         unknowns = by_id(folder / "unknowns.jsonl", _Unknowns)
     if not tasks:
         raise BadRuler(f"{folder / 'cases.jsonl'}: empty; a ruler needs at least one case")
@@ -300,6 +302,7 @@ def _refuse_draft(folder: Path) -> None:
     faults = []
     for file, by_case in texts.items():
         empty, unread = [], []
+        # A ruler may have no unknowns: a file that is not there has no rows to read.
         for id, drafted in by_id(folder / file, _Drafted).items() if by_case else ():
             if not all(map(str.strip, by_case[id])):
                 empty.append(id)

@@ -89,6 +89,7 @@ def sign_flip(differences: Sequence[float]) -> float:
     from scipy.stats import permutation_test
 
     # scipy counts every pattern where as many draws are asked for as there are patterns, or more.
+    # One fewer than DRAWS: scipy adds the observed pattern to those that it draws.
     draws = 2 ** len(d) if len(d) <= EXACT else DRAWS - 1
     test = permutation_test(
         (d,), _total, permutation_type="samples", n_resamples=draws, vectorized=True, rng=np.random.default_rng(0)

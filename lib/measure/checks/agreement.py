@@ -176,6 +176,7 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     observed = sum(map(eq, first, second)) / n
     # Two that know nothing of each other meet as often as their own habits make them.
     chance = sum(first.count(v) * second.count(v) for v in set(first)) / n**2
+    # Two who always say one and the same agree by chance alone: 0 / 0 is neither 0 nor 1.
     return None if chance == 1 else (observed - chance) / (1 - chance)
 
 
