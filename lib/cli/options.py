@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import sys
@@ -135,15 +136,15 @@ def _short(path: Path) -> str:
 
 @contextlib.contextmanager
 def progress(every: float = MINUTE) -> Iterator[Path]:
-    """What the kernel says of its progress, through a file: a bar on a terminal, a line a minute elsewhere."""
+    """The folder where a kernel says how far it is: what it says is a bar on a terminal, a line a minute elsewhere."""
     done, terminal = threading.Event(), sys.stderr.isatty()
     with tempfile.TemporaryDirectory(prefix="notch-") as temp:
-        path = Path(temp) / "progress"
 
         def follow() -> None:
             said = ""
             while not done.wait(0.5 if terminal else every):
-                state = path.read_text(encoding="utf-8").rstrip() if path.exists() else ""
+                [file] = [*Path(temp).glob("[0-9]*")] or [Path(os.devnull)]
+                state = file.read_text(encoding="utf-8").partition("\n")[2].rstrip()
                 if state != said and terminal:
                     click.echo(f"\r\x1b[K{state[: shutil.get_terminal_size().columns - 1]}", err=True, nl=False)
                 elif state != said:
@@ -153,7 +154,7 @@ def progress(every: float = MINUTE) -> Iterator[Path]:
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
         try:
-            yield path
+            yield Path(temp)
         finally:
             done.set()
             thread.join()

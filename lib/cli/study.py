@@ -59,8 +59,7 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, bat
     live = Live(runs, site.page_path(runs, "live"), the_plan.name, len(the_plan.entries))
     entries: set[str] = set()  # a look at the sealed gate can report twice
     with live, tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
-        if runs.is_dir():  # a plan that is refused must not begin a folder of pages
-            live.show(0, the_plan.entries[0].name)
+        live.show(0, the_plan.entries[0].name)
         for progress in studies.run(the_plan, runs, workers, scheduler, (dollars or DOLLARS) if batch else None):
             ran += progress.state == "ran"
             crashed += progress.state == "crashed"

@@ -120,8 +120,8 @@ def _train(parameters: dict[str, Any], name: str, runs: Path) -> TrainingRecord:
     from lib.lab import execute
     from lib.lab.base import PROGRESS
 
-    with progress() as file:
-        carry = partial(execute.carry_out, environment={PROGRESS: str(file)})
+    with progress() as folder:
+        carry = partial(execute.carry_out, environment={PROGRESS: str(folder)})
         return execute.run("11_train", parameters, name, runs, carry=carry)  # type: ignore[return-value]
 
 

@@ -5,6 +5,7 @@ Knows parameters, keys, records and the clock. Does not know what is done with t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -93,23 +94,29 @@ class Clock:
         return {"started": self.started, "seconds": round(self.seconds, 3)}
 
 
-PROGRESS = "NOTCH_PROGRESS"  # file that a kernel writes its progress to, for whoever waits in a terminal
+PROGRESS = "NOTCH_PROGRESS"  # folder where each kernel writes how far it is, for whoever waits, by its process id
 OFTEN = 0.5  # s between two lines about one stage
 
 
+def tell(text: str, what: str) -> None:
+    """Write how far this kernel is, and at what, where somebody waits."""
+    if folder := os.environ.get(PROGRESS):
+        with contextlib.suppress(OSError):  # whoever waits can do without; the run cannot fail for it
+            write_atomic(Path(folder) / str(os.getpid()), f"{what}\n{text}")
+
+
 class Telling:
-    """How far a run is, as a line in a file for whoever waits in a terminal; nothing where nobody does.
+    """How far a run is, as a line for whoever waits; nothing where nobody does.
 
     The cases of a batch go side by side, so of many calls a case a part of the calls counts as that part of the cases.
     """
 
-    def __init__(self, cases: int, calls: float) -> None:
-        self.path, self.cases, self.calls = os.environ.get(PROGRESS), cases, max(1.0, cases * calls)
+    def __init__(self, cases: int, calls: float, what: str = "") -> None:
+        self.cases, self.calls, self.what = cases, max(1.0, cases * calls), what
         self._began, self._next, self._stage = time.monotonic(), 0.0, ""
 
     def say(self, text: str) -> None:
-        if self.path:
-            write_atomic(Path(self.path), text)
+        tell(text, self.what)
 
     def __call__(self, stage: str, replies: float) -> None:
         """So many replies of all stages are there. With the first call time begins."""

@@ -232,7 +232,7 @@ class Experiment(Runnable):
         """All cases answered and judged."""
         clock = Clock()
         cases = self.ruler.gate(self.gate)
-        tell = Telling(len(cases), sum(step.calls for step in self.steps))
+        tell = Telling(len(cases), sum(step.calls for step in self.steps), f"{self.slug}: {self.hypothesis}")
         tell.say(f"loading {self.model}")
         model = load.load(self.model, self.adapter, self.folder)
         loaded = clock.seconds
