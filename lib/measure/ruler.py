@@ -291,10 +291,11 @@ def freeze(folder: Path = RULER) -> str:
 
 def _refuse_draft(folder: Path) -> None:
     """Raise BadRuler naming every row that is not filled in, or that was drafted and that no person has reviewed."""
-    texts: dict[str, dict[str, list[str]]] = {"gold.jsonl": {}, "unknowns.jsonl": {}}
+    texts: dict[str, dict[str, list[str]]] = {"gold.jsonl": {}}
     for id, row in by_id(folder / "gold.jsonl", Gold).items():
         texts["gold.jsonl"][id] = [row.title, row.critical, *row.questions]
     if (folder / "unknowns.jsonl").exists():
+        texts["unknowns.jsonl"] = {}
         for id, listed in by_id(folder / "unknowns.jsonl", _Unknowns).items():
             texts["unknowns.jsonl"][id] = []
             for unknown in listed.unknowns:
@@ -302,8 +303,7 @@ def _refuse_draft(folder: Path) -> None:
     faults = []
     for file, by_case in texts.items():
         empty, unread = [], []
-        # A ruler may have no unknowns: a file that is not there has no rows to read.
-        for id, drafted in by_id(folder / file, _Drafted).items() if by_case else ():
+        for id, drafted in by_id(folder / file, _Drafted).items():
             if not all(map(str.strip, by_case[id])):
                 empty.append(id)
             elif not drafted.reviewed:

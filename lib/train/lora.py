@@ -56,7 +56,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.layers == 0:
             raise ValueError("layers is 0: expected 1 or more, or -1 for all")
-        if self.patience >= self.epochs > 0 and self.patience:
+        if self.patience >= self.epochs:
             raise ValueError(f"has patience {self.patience} and epochs {self.epochs}: it can never stop early; "
                              "take patience out, or allow more epochs")  # fmt: skip
 

@@ -58,7 +58,7 @@ def _fixed(task: str, k: int) -> list[Example]:
     """The same examples for every task, spread over the bank, passing over one that is the task itself."""
     examples = bank()
     # Evenly over the bank, whatever its size: sixteen candidates leave room to pass over the task itself.
-    spread = [examples[(i * len(examples) // 16) % len(examples)] for i in range(16)]
+    spread = [examples[i * len(examples) // 16] for i in range(16)]
     return [e for e in spread if overlap(content(e.task), content(task)) < SAME_TASK][:k]
 
 

@@ -91,7 +91,7 @@ class Chosen:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Chosen:
         """The choice of one line of the log. Raises ValueError naming the field."""
-        return fill(cls, {name: value for name, value in row.items() if name not in NUMBERING})
+        return fill(cls, leave_out(row, *NUMBERING))
 
 
 def taken(rows: Iterable[Mapping[str, Any]], who: str) -> dict[str, tuple[int, int]]:
