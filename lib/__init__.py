@@ -113,8 +113,8 @@ above it, and tests/test_order.py holds that.
     report.levers               what each class of lever did, its negatives included -> tables
     report.trained              what training gave, beside the base, imitation and prompting -> tables
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
-    report.answer               the question answered in sentences, and the figures that they stand on
     report.by_hand              a blind reading of the sealed gate beside the offline judge
+    report.answer               the question answered in sentences, and the figures that they stand on
     report.paths                what follows: three paths, a recommendation, how to do it all again
     report.drawing              the canvas of a figure, and the figure as SVG with links
     report.figures              a table -> a figure

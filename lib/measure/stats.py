@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,13 @@ def paired(a: Qualities, b: Qualities) -> Paired:
     sides = np.asarray(_aligned(a, b), dtype=float)  # (2, cases)
     if not np.isfinite(sides).all():
         raise ValueError("a quality is not a finite number; leave unscored cases out of both runs before pairing")
-    d = sides[0] - sides[1]
-    low, high = bca(d)
-    return Paired(float(d.mean()), sign_flip(d), low, high, len(d))
+    return _paired(tuple(sides[0] - sides[1]))
+
+
+@lru_cache(maxsize=1024)  # the tables of a report ask for the same comparison again and again
+def _paired(differences: tuple[float, ...]) -> Paired:
+    low, high = bca(differences)
+    return Paired(float(np.mean(differences)), sign_flip(differences), low, high, len(differences))
 
 
 def on_both(a: Mapping[str, float], b: Mapping[str, float]) -> Paired | None:
