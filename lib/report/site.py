@@ -73,24 +73,8 @@ def write(runs: Path, html: Path | None = None) -> None:
     if report_folder(runs) == NOTEBOOKS:
         names.append(PUBLISHED.stem)
     links = [(name, f"{name}.html") for name in names]
-<<<<<<< HEAD
-    for name in names:
-        out, target = notebook_path(runs, name), page_path(runs, name)
-        if name in INDEXES:
-            render(NOTEBOOKS / out.name, out, runs)
-        # It reads no run, so it changes with its own files alone.
-        elif current(target):
-            continue
-        else:
-            # As in JupyterLab: a page in a folder of its own imports the code beside it.
-            render(out, out, runs, out.parent)
-        # No page of a run stands beside it here; the sealed notebook does.
-        sealed = os.path.relpath(runs, target.parent)
-        write_atomic(target, RUN_LINK.sub(rf'href="{sealed}/\1/experiment.ipynb"', page(out, links)))
-=======
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(partial(_index, runs, links), names))
->>>>>>> main
     if html is not None:
         write_site(runs, html, names)
 
@@ -98,6 +82,7 @@ def write(runs: Path, html: Path | None = None) -> None:
 def _index(runs: Path, links: list[tuple[str, str]], name: str) -> None:
     """Execute and render one index notebook, in a thread of its own."""
     out, target = notebook_path(runs, name), page_path(runs, name)
+    # The published page reads no run, so it changes with its own files alone.
     if name not in INDEXES and current(target):
         return
     try:
