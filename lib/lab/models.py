@@ -336,9 +336,10 @@ def moved(found: ComparisonFindings) -> list[str]:
         base = names[first.run]
         sentences += [_sentence(group.group, base, names[r.run], first, r) for r in others]
         sentences.append(_coverage(group.group, base, {names[r.run]: r.dims["coverage"] for r in others}))
-    sentences.append(
-        "Dimensions are compared on the cases that both answered; of twenty such tests one moves by luck alone."
-    )
+    if any(test.delta is not None for group in found.groups for r in group.runs for test in r.dims.values()):
+        sentences.append(
+            "Dimensions are compared on cases that both answered; of twenty tests one moves by luck alone."
+        )
     return sentences
 
 

@@ -91,7 +91,10 @@ def controls(readings: Readings) -> pd.DataFrame:
 def scale(ledger: Ledger) -> Markdown:
     """Where the climb stands between a set that fits any task and the frontier: sentences, and the controls."""
     era = Era.latest(ledger)
-    lines = [tables.standing(era)]
+    # How far it came stands on the first screen.
+    lines = []
+    if era.share is None or tables.unbeaten(era):
+        lines.append(tables.standing(era))
     judged = int(era.climb[["wins", "ties", "losses"]].sum().sum())
     if judged:
         better = int(era.climb[["wins", "ties"]].sum().sum())
@@ -119,10 +122,8 @@ def _apart(era: Era) -> list[str]:
     inside = f.index.isin(apart)
     if not inside.any():
         return []
-    texts = (
-        f"{name} gets {f[name][inside].mean():.3f} there and {f[name][~inside].mean():.3f} on the others" for name in f
-    )
-    return [f"The judge was not fitted to {plural(inside.sum(), 'task')} of the gate: {', '.join(texts)}."]
+    texts = (f"{name} gets {f[name][inside].mean():.3f} ({f[name][~inside].mean():.3f} on the others)" for name in f)
+    return [f"On the {plural(inside.sum(), 'task')} that the judge was not fitted to {', '.join(texts)}."]
 
 
 def noise(readings: Readings) -> pd.DataFrame:
@@ -268,20 +269,20 @@ def _dropped(ledger: Ledger, record: RejudgeRecord) -> str:
     lines = [
         f"Arithmetic: without {name} in the mean of the five scores quality moves by {_range(f.from_dropping)}. That is no "
         "reason: a mean rises wherever its lowest part goes.",
-        f"Judgment: blind to it, the judge calls {after} losses instead of {before} in {plural(f.cases.sum(), 'case')}, and "
-        f"{plural(f.verdicts_changed.sum(), 'verdict')} change{silent}; quality moves by {_range(f['judged.delta'])}.",
     ]
-    # Which of the two holds is a fact of the judge, and no finding about the answers.
+    # Whether its verdict can be blind to a dimension is a fact of the judge, and no finding about the answers.
     if record.judge == "offline" and not own_faults(without, constants()):
-        lines.append(f"**The offline judge cannot answer this**: every fault that lowers {name} lowers another dimension too, so "
-                     f"its verdict is never blind to {name}.")  # fmt: skip
-    elif eased:
-        lines.append(f"Beyond chance the judgment eases for {eased}: there {name} is a part of why it loses.")
+        lines.append(f"Judgment: **this judge cannot answer**. Every fault that lowers {name} lowers another dimension too, so "
+                     "its verdict is never blind to it. A judge that reads meaning: `--judge claude`.")  # fmt: skip
     else:
-        lines.append(f"For no run does the judgment ease beyond chance: these answers lose without {name} too.")
-    if record.judge == "offline":
-        lines.append("The offline judge's verdict is a rule on scores, and what moves here is that rule. A judge that reads "
-                     "meaning: `--judge claude`.")  # fmt: skip
+        verdict = f"For no run does the judgment ease beyond chance: these answers lose without {name} too."
+        if eased:
+            verdict = f"Beyond chance the judgment eases for {eased}: there {name} is a part of why it loses."
+        lines += [
+            f"Judgment: blind to it, the judge calls {after} losses instead of {before} in {plural(f.cases.sum(), 'case')}, and "
+            f"{plural(f.verdicts_changed.sum(), 'verdict')} change{silent}; quality moves by {_range(f['judged.delta'])}.",
+            verdict,
+        ]
     of = plural(len(f), "run")
     head = f"From {record.id} (judge {record.judge}): **{name}** left out. It is the lowest of the five in {lowest} of {of}."
     return "\n\n".join([head, table(parts(readings)).text, bullets(lines).text])

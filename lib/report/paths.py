@@ -186,8 +186,6 @@ def limits(ledger: Ledger) -> Markdown:
     if len(models) == 1:
         small = "One small model"
     lines = [f"{small} ({', '.join(models)}), one job, thirty tasks; nothing here says how another job would go."]
-    if "smollm2" in models:
-        lines.append("About a model of 3 billion parameters the question stays open until somebody runs one.")
     if "offline" in {*ran.judge}:
         lines.append(
             "Gold was written by Claude as well, so what is measured is agreement with Claude and not with people."

@@ -22,10 +22,10 @@ from lib.show import Markdown, bullets, candidate_name, cell, chance, interval, 
 from lib.show import fold as fold
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
-SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
+SMALL = "SmolLM2 has 135 million parameters: about 3B models the question stays open until somebody runs one."
 OFFLINE = (
-    "The offline judge is a stand-in, fitted to verdicts of Claude: on tasks of the shipped ruler that shaped nothing its "
-    "rank correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among answers of small models; with people, unknown. "
+    "The offline judge is a stand-in, fitted to verdicts of Claude: on tasks that shaped nothing its rank correlation with "
+    "Claude per case is 0.91 (0.89 to 0.92), 0.82 among answers of small models. "
     "Nonsense on the topic looks like sense to it."
 )
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
@@ -52,7 +52,7 @@ def caveats(ledger: Ledger) -> Markdown:
     lines = [f"**{text}**" for text in broken(ledger)]
     lines += [text for name, text in (("smollm2", SMALL), ("offline", OFFLINE)) if name in {*f.model, *f.judge}]
     if count > 1:
-        lines.append(f"There are {count} eras (ruler or judge changed); only runs of one era are compared.")
+        lines.append(f"There are {count} eras (ruler or judge changed).")
     return bullets(lines, "No runs yet: `make study` makes some.")
 
 
@@ -101,8 +101,9 @@ def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
     lines: dict[str, float] = {}
     for run in era.anchors.itertuples():
         name = re.sub(r"\+ .*?(\d{4,})-.*", r"+ \1", candidate_of(run.model, run.adapter))  # by its training's number
-        if run.pipeline != [{"step": "ask"}]:
-            name = f"{name}, {' '.join(s['step'] for s in run.pipeline)}"
+        steps = " ".join(s["step"] for s in run.pipeline)
+        if steps != "ask":
+            name = f"{name}, {steps}"
         if name in lines:
             name = f"{name} ({run.id[:4]})"
         lines[name] = run.quality
