@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lib.runs.record import Record
 
 MINUTE = 60.0  # s between two lines where there is no terminal
+# YAML would make an octal 10 of the run 0012.
 TEXTS = ("hypothesis", "of", "adapter", "model", "method", "request")  # parameters whose value is not read as YAML
 
 
@@ -43,7 +44,8 @@ def must_exist(runs: Path) -> None:
 
 
 RUNS = _runs(must_exist=False)
-SEALED_RUNS = _runs(must_exist=True)  # for what only reads: a folder that is not there is a slip, not an empty one
+# For what only reads: a folder that is not there is a slip, not an empty one.
+SEALED_RUNS = _runs(must_exist=True)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 JUDGE = click.option("--judge", type=click.Choice(["offline", "claude"]), default="offline", show_default=True)
 PARAMETERS = click.option(
@@ -88,6 +90,7 @@ def value(name: str, text: str) -> Any:
     from lib.lab.base import BadParameters
 
     read = read_yaml(text, f"{name} {text!r:.60}", BadParameters)
+    # YAML 1.1 knows no float without a dot: to it 1e-3 is a text.
     if isinstance(read, str) and re.fullmatch(r"[-+]?\d+(\.\d+)?[eE][-+]?\d+", read):
         return float(read)
     return read
@@ -96,7 +99,8 @@ def value(name: str, text: str) -> Any:
 def line(record: Record, runs: Path | None = None) -> str:
     """One line about a run; with its folder also why, where not one case has an answer."""
     scores, decision, status = record.scores, record.decision, record.status
-    if scores is None or status in ("invalid", "incomplete"):  # no quality of what is not fully judged
+    # No quality of what is not fully judged.
+    if scores is None or status in ("invalid", "incomplete"):
         return f"{record.id}: {status}, {decision.reason}"
     if record.kind == "confirm" and not decision.against:
         status = "first look"  # kept as what later looks must beat, not as a win

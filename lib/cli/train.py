@@ -109,6 +109,7 @@ def _train_request(steer: Path, request: str, name: str, runs: Path) -> Training
     requests.advance(steer, one.id, "running")
     try:
         record = _train({**one.parameters, "request": one.id}, name or one.id[5:], runs)
+    # Also where a person stops it: a request that stays running could not be trained any more.
     except BaseException as error:
         requests.advance(steer, one.id, "approved", why=f"the training failed: {' '.join(str(error).split())[:200]}")
         raise

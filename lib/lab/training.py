@@ -93,6 +93,7 @@ class Training(Runnable):
         try:
             settings = Settings.of(self.settings)
             if self.adapter and self.method != "merge":
+                # The shape of an adapter is what it is: its rank and layers stand where the settings say nothing.
                 settings = Settings.of(going_on(self.adapter, self.settings, self.folder))
         except ValueError as error:
             raise BadParameters(str(error)) from error
@@ -120,6 +121,7 @@ class Training(Runnable):
         super().check()
         if not load.capabilities(self.model).adapters:
             raise BadParameters(f"model {self.model!r:.60} has no weights to train; use smollm2 or another MLX model")
+        # "" is the bare base, which must be there in any case.
         for adapter in ("", self.adapter, *self.merge):
             load.check(self.model, adapter, self.folder)
         try:
@@ -172,6 +174,7 @@ class Training(Runnable):
         return contents
 
     def clear(self) -> None:
+        """Forget what lay in the work folder for a killed training to go on from: all of it is sealed."""
         shutil.rmtree(self.planned.folder, ignore_errors=True)
 
     # --- what the notebook shows

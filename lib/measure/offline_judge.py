@@ -395,6 +395,12 @@ def _behind(answer: Amounts, gold: Amounts, fit: Constants, without: str) -> flo
     return fmean(best[d] - scores[d] for d in DIMENSIONS if d != without)
 
 
+def own_faults(dimension: str, fit: Constants) -> set[str]:
+    """The faults that only this dimension prices: a verdict without it does not see them. Another's are seen there."""
+    others = chain.from_iterable(fit.prices[d] for d in DIMENSIONS if d != dimension)
+    return fit.prices[dimension].keys() - set(others)
+
+
 def verdict_of(answer: Amounts, gold: Amounts, fit: Constants, without: str = "") -> Verdict:
     """The verdict against gold; `without` a dimension, the faults that only that one prices are not seen."""
     if answer.void:
@@ -404,9 +410,7 @@ def verdict_of(answer: Amounts, gold: Amounts, fit: Constants, without: str = ""
         return "tie" if _behind(answer, gold, fit, without) <= TIES else "loss"
     worth = dict(fit.lead)
     if without:
-        # A fault that another dimension prices too is still seen there.
-        others = chain.from_iterable(fit.prices[d] for d in DIMENSIONS if d != without)
-        for fault in fit.prices[without].keys() - set(others):
+        for fault in own_faults(without, fit):
             worth.pop(fault, None)
     ahead = lead(answer, gold, replace(fit, lead=worth))
     win, tie = fit.cuts

@@ -31,7 +31,8 @@ from lib.report.site import page_path, shell
 from lib.runs.ledger import Ledger
 from lib.show import number, plural
 
-AGAIN = "setTimeout(() => location.reload(), 5000)"  # axe calls a refresh in the head critical
+# By a script: axe calls a refresh in the head critical.
+AGAIN = "setTimeout(() => location.reload(), 5000)"
 EVERY = 2.0  # s between two looks at how far the kernels are
 LAST = 12  # runs in the table
 WIDTH, HEIGHT, EDGE = 640, 200, 30  # of the chart, in pixels
@@ -77,6 +78,7 @@ class Live:
         self._ran += ran
         left = self.total - done
         said = f"{done} of {self.total} done"
+        # By the runs that took their time alone: rows that were sealed already go by at once.
         if self._ran and left > 0:
             minutes = (time.monotonic() - self.began) / self._ran * left / 60
             said += (
@@ -173,7 +175,8 @@ def table(ledger: Ledger) -> str:
     f = last(ledger)
     if f.empty:
         return "<p>No run is sealed yet.</p>"
-    with pd.option_context("display.max_colwidth", None):  # a hypothesis is longer than pandas shows
+    # A hypothesis is longer than pandas shows.
+    with pd.option_context("display.max_colwidth", None):
         return f"<h2>The last runs</h2>{f.to_html(index=False, border=0, table_id='last')}"
 
 
@@ -182,6 +185,7 @@ def chart(ledger: Ledger) -> str:
     f = Era.latest(ledger).climb
     if f.empty:
         return ""
+    # Without one valid answer the axis still needs a length.
     top = max(f.quality.max(), 0.05)
     scale = (HEIGHT - 2 * EDGE) / top
     kept = f.status == "kept"

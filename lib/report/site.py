@@ -82,6 +82,7 @@ def write(runs: Path, html: Path | None = None) -> None:
 def _index(runs: Path, links: list[tuple[str, str]], name: str) -> None:
     """Execute and render one index notebook, in a thread of its own."""
     out, target = notebook_path(runs, name), page_path(runs, name)
+    # The published page reads no run, so it changes with its own files alone.
     if name not in INDEXES and current(target):
         return
     try:
@@ -113,6 +114,7 @@ def write_site(runs: Path, html: Path, names: list[str]) -> None:
     ruler = Ruler.load(RULER)
     ids = ["", *(r.id for r in ledger.records), ""]
     for r, before, after in zip(ledger.records, ids, ids[2:], strict=False):
+        # Gold of another ruler is not what this run was judged against, so its page shows none.
         same = r.fingerprint == ruler.fingerprint(r.identity.judge)
         folds = run_page.cases(r, ledger.cases(r.id) if r.scores else (), ruler.by_id if same else {})
         lead = run_page.head(r, before, after)

@@ -119,6 +119,7 @@ def _held(folder: Path, runs: set[str]) -> dict[tuple[str, str], tuple[str, tupl
     """Title, questions and quality by run and case, as sealed looks have them."""
     held: dict[tuple[str, str], tuple[str, tuple[str, ...], float | None]] = {}
     for run in runs:
+        # A name and no path: a line of the file must not lead out of the folder.
         if Path(run).name != run or not (folder / run / SEAL).exists():
             continue
         for case in read_cases(folder / run):
