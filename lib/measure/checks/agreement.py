@@ -63,9 +63,9 @@ class Rating:
         """The rating of one line of the log. Raises ValueError naming the field."""
         return fill(cls, leave_out(row, *NUMBERING))
 
-    def quality(self, blend: tuple[float, float] = (0.5, 0.5)) -> float:
+    def quality(self) -> float:
         """Quality of the case by this person, as a judge's is counted."""
-        return quality(self.scores, self.verdict, blend)
+        return quality(self.scores, self.verdict)
 
 
 @form()
