@@ -21,9 +21,10 @@ SHIPPED = ROOT / "ruler"  # the ruler that comes with the project, and that the 
 # The ruler in use. Read once: what a process imports later must not measure with another; kernels inherit the variable.
 RULER = Path(os.environ.get("NOTCH_RULER") or SHIPPED).resolve()
 NOTEBOOKS = ROOT / "notebooks"
-PROGRESS = "NOTCH_PROGRESS"  # file that a kernel writes its progress to, for whoever waits in a terminal
+PROGRESS = "NOTCH_PROGRESS"  # folder where each kernel writes how far it is, for whoever waits, by its process id
 # What desktops leave behind; and the ._* files of macOS.
 LITTER = (".DS_Store", ".localized", "Icon\r", ".directory", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini")
+# With core.autocrlf a checkout has other line ends, and then no seal fits: no attack, so it is said by name.
 CRLF = "its line ends are CRLF now (git config core.autocrlf false, then check it out again as it was sealed)"
 
 
@@ -100,7 +101,7 @@ def leave_out(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values, equal text.
+    """JSON with sorted keys and no spaces: equal values, equal text. Raises ValueError on NaN, which JSON does not have.
 
     >>> canonical({"b": 1, "a": [1.5, None]})
     '{"a":[1.5,null],"b":1}'
@@ -130,6 +131,13 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         os.replace(temp, path)
 
 
+def tell(text: str, what: str) -> None:
+    """Write how far this kernel is, and at what, where somebody waits."""
+    if folder := os.environ.get(PROGRESS):
+        with contextlib.suppress(OSError):  # whoever waits can do without; the run cannot fail for it
+            write_atomic(Path(folder) / str(os.getpid()), f"{what}\n{text}")
+
+
 def writable(folder: Path, otherwise: str = "choose another with --runs") -> None:
     """Make a folder and see that it can be written, before work costs anything. Raises NoFolder.
 
@@ -137,7 +145,8 @@ def writable(folder: Path, otherwise: str = "choose another with --runs") -> Non
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # only trying tells: a read-only mount has every permission bit
+        # Only trying tells: a read-only mount has every permission bit.
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         why = error.strerror or error
@@ -147,12 +156,15 @@ def writable(folder: Path, otherwise: str = "choose another with --runs") -> Non
 @contextlib.contextmanager
 def _complete(folder: Path, data: bytes | str, mode: int) -> Iterator[str]:
     """A temporary file that holds all of `data` on disk; it is gone afterwards, whatever happened."""
+    # Beside its place, since link and rename work within one file system only. What a kill leaves of it in a folder
+    # of runs is cleared by its prefix (`lib.runs.seal.sync`).
     handle, temp = tempfile.mkstemp(dir=folder, prefix=".tmp-")
     try:
         with os.fdopen(handle, "wb") as out:
             out.write(data.encode() if isinstance(data, str) else data)
             out.flush()
-            os.fsync(out.fileno())  # before the name appears: a crash must not leave the name of an empty file
+            # Before the name appears: a crash must not leave the name of an empty file.
+            os.fsync(out.fileno())
         os.chmod(temp, mode)
         yield temp
     finally:
@@ -185,6 +197,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file; waits for whoever holds it. The lock dies with the process."""
     import fcntl
 
+    # Never deleted: whoever waits holds this file, and a new one of the same name would guard nothing.
     with open(path, "a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -223,12 +236,14 @@ def check_sums(folder: Path, text: str, seal: str) -> list[str]:
         if len(digest) != 64 or not name:
             return [f"{folder / seal}: not a list of sha256 sums"]
         sealed[name] = digest
+    # Not regular files alone: a link or a pipe that was put in is an addition too.
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     present = {name for name in names if name != seal and not hidden(name) and not litter(name)}
     differences = [f"{folder / name}: missing" for name in sorted(sealed.keys() - present)]
     for name in sorted(present - sealed.keys()):
         differences.append(f"{folder / name}: not part of the seal (added later)")
     for name in sorted(sealed.keys() & present):
+        # What is no file any more is not read: of a pipe that would wait for ever.
         data = b""
         if (folder / name).is_file():
             data = (folder / name).read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -42,12 +43,17 @@ def _try(model: str, as_json: bool) -> int:
     from lib.desk.trial import trial
 
     figures = []
-    for figure in trial(model):
-        figures.append(figure)
-        if sys.stderr.isatty():
-            click.echo("\r\x1b[K", err=True, nl=False)  # the bar of the training
-        if not as_json:
-            click.echo(f"{'ok ' if figure.ok else '-- '} {figure.what}: {figure.value}")
+    with progress() as folder:
+        os.environ[PROGRESS] = str(folder)
+        try:
+            for figure in trial(model):
+                figures.append(figure)
+                if sys.stderr.isatty():
+                    click.echo("\r\x1b[K", err=True, nl=False)  # the bar of what went before
+                if not as_json:
+                    click.echo(f"{'ok ' if figure.ok else '-- '} {figure.what}: {figure.value}")
+        finally:
+            del os.environ[PROGRESS]
     if as_json:
         click.echo(json.dumps([asdict(figure) for figure in figures], indent=1))
     if all(figure.ok for figure in figures):
@@ -84,8 +90,8 @@ def run(
     """Run one experiment and seal it."""
     from lib.lab import execute
 
-    with progress() as file:
-        carry = partial(execute.carry_out, environment={PROGRESS: str(file)})
+    with progress() as folder:
+        carry = partial(execute.carry_out, environment={PROGRESS: str(folder)})
         record = execute.run("10_experiment", values(parameters, as_yaml), name, runs, carry=carry)
     click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record, runs))
 

@@ -311,7 +311,8 @@ def test_the_time_left_counts_work_and_not_steps(base, no_guard, tmp_path):
     f.progress = lambda s: states.append((s["seconds_left"] * f.worked / f.spent, f.worked))
     f.run()
     assert len(states) > 8
-    for left, done in states[6:]:  # three of validation, three steps; once every row was read, what is left is what will have been done
+    # Three of validation, three steps: then every row was read, and what is left is what will have been done.
+    for left, done in states[6:]:
         assert left == pytest.approx(f.worked - done, rel=1e-3, abs=1)
 
 
