@@ -151,7 +151,7 @@ def standing(runs: Path) -> list[str]:
             return [text, *state.get("kernels", ())]
         return [f"{text} Its process is gone; call it again to go on."]
     except (OSError, ValueError, KeyError, TypeError):
-        return ["No study and no loop has run here yet."]
+        return ["No study or loop runs here now."]
 
 
 def _alive(pid: int) -> bool:
