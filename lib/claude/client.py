@@ -340,7 +340,10 @@ def _retry_after(error: Exception) -> float:
     # Seconds, or a date (RFC 9110, section 10.2.3).
     if asked.replace(".", "", 1).isdigit():
         return float(asked)
-    return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    try:
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    except ValueError:
+        return 0.0
 
 
 def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, opened: list[Any]) -> None:

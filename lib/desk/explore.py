@@ -147,7 +147,7 @@ class Tried:
     def beside(self) -> Markdown:
         """The answer beside gold, or alone where the task has none."""
         if self.case.gold is not None:
-            shown = case_row(self.case, self.state, self.answer, self.outcome, (0.5, 0.5))  # type: ignore[arg-type]
+            shown = case_row(self.case, self.state, self.answer, self.outcome)  # type: ignore[arg-type]
             if shown.judgment:  # `judgment` has the notes, each beside its score
                 shown = shown.revised(judgment=replace(shown.judgment, notes={}))
             return Markdown(side_by_side(shown, self.case))

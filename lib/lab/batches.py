@@ -106,9 +106,7 @@ def _keep(run: Experiment, replies: Sequence[Row | Fault], bill: Spent) -> None:
     record, rows = waiting
     judge, left = _judge_of(run), iter(replies)
     judged = [
-        row if row.unscored is None else row.judged(
-            judge.outcome(list(islice(left, len(judge.calls)))), run.ruler.protocol.blend
-        )
+        row if row.unscored is None else row.judged(judge.outcome(list(islice(left, len(judge.calls)))))
         for row in rows
     ]  # fmt: skip
     cost = record.cost.as_dict()

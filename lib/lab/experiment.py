@@ -250,8 +250,7 @@ class Experiment(Runnable):
         answered = clock.seconds
         tell.say(f"judging {len(cases)} answers")
         outcomes = _judge(judge, cases, answers, judging)
-        blend = self.ruler.protocol.blend
-        rows = [case_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
+        rows = [case_row(c, s, a, o) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
         if not later:
             rows = self._with_usefulness(rows)
         cost = _rounded(vars(model.cost)) | _rounded(_speeds(model.cost))
@@ -275,7 +274,7 @@ class Experiment(Runnable):
         missing = [row for row in rows if row.unscored is not None]
         pairs = [(self.ruler.by_id[row.case], row.answer) for row in missing if row.answer is not None]
         outcomes = self.the_judge.judge_all(pairs)
-        judged = {row.case: row.judged(o, self.ruler.protocol.blend) for row, o in zip(missing, outcomes, strict=True)}
+        judged = {row.case: row.judged(o) for row, o in zip(missing, outcomes, strict=True)}
         rows = self._with_usefulness([judged.get(row.case, row) for row in rows])
         cost = record.cost.as_dict()
         for name, more in {**self._bill(before), "judge_seconds": clock.seconds}.items():
@@ -287,7 +286,7 @@ class Experiment(Runnable):
         # From disk again: what one ruler has judged must not be sealed under the name of another.
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
-        scores = score([row.outcome for row in rows], self.ruler.protocol.blend)
+        scores = score([row.outcome for row in rows])
         findings = Findings(useful=Usefulness.read(usefulness(rows))) if self.useful else Findings()
         return Run(self, record.revised(scores=scores, found=findings, leaks=leaks(rows)), rows, scores)
 
@@ -541,13 +540,13 @@ def _judge(
     return [next(judged) if isinstance(a, Answer) else a for a in answers]
 
 
-def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> CaseRow:
+def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome) -> CaseRow:
     """A case as cases.jsonl holds it."""
     row = CaseRow(case=case.id, task=case.task, calls=list(state.calls), notes=list(state.notes), answer=None,
                   copies=0, leak="")  # fmt: skip
     if isinstance(answer, Answer):
         row = row.revised(answer=answer, copies=copies(case, answer), leak=leaked(case, answer))
-    return row.judged(outcome, blend)
+    return row.judged(outcome)
 
 
 def useful_sentence(useful: Usefulness) -> str:

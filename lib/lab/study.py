@@ -189,7 +189,10 @@ def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:
                     del parameters["objective"]
             runnables[entry.name] = execute.accept(entry.template, parameters, folder)
         except Exception as error:
-            raise type(error)(f"plan {plan.name!r}, run {entry.name!r}: {error}") from error
+            error.args = (
+                f"plan {plan.name!r}, run {entry.name!r}: {error}",
+            )  # of whatever kind, it keeps its exit code
+            raise
         if entry.template == "11_train":
             trains[entry.name] = entry
     return runnables

@@ -267,8 +267,7 @@ def _dropped(ledger: Ledger, record: RejudgeRecord) -> str:
         silent = f" ({plural(f.no_answer.sum(), 'case')} without an answer count as lost in both)"
     eased = ", ".join(f.candidate[(f["judged.p"] < ALPHA) & (f["judged.delta"] > 0)])
     lines = [
-        f"Arithmetic: without {name} in the mean of the five scores quality moves by {_range(f.from_dropping)}. That is no "
-        "reason: a mean rises wherever its lowest part goes.",
+        f"Arithmetic: without {name} in the mean of the five scores quality moves by {_range(f.from_dropping)}.",
     ]
     # Whether its verdict can be blind to a dimension is a fact of the judge, and no finding about the answers.
     if record.judge == "offline" and not own_faults(without, constants()):

@@ -502,9 +502,9 @@ class CaseRow(Readings):
     quality: Number | None = None
     useful: Json | None = None
 
-    def judged(self, outcome: Outcome, blend: tuple[float, float]) -> Self:
+    def judged(self, outcome: Outcome) -> Self:
         """The same row with what became of it."""
-        values: Json = {"no_answer": None, "judgment": None, "unscored": None, "quality": case_quality(outcome, blend)}
+        values: Json = {"no_answer": None, "judgment": None, "unscored": None, "quality": case_quality(outcome)}
         if isinstance(outcome, Judgment):
             values["judgment"] = outcome
         else:
