@@ -122,6 +122,7 @@ class Paid:
         return await self._flying[ask.key]
 
     async def _answer(self, ask: Ask) -> Row | Fault:
+        """A stored row, or the first usable reply of up to `asks` calls; the last Fault where there is none."""
         if row := self.store.reply(ask.key):
             self.cost += Spent(stored=1)
             return row
@@ -143,6 +144,7 @@ class Paid:
     # --- as message batches
 
     async def _answer_batch(self, asks: Sequence[Ask]) -> list[Row | Fault]:
+        """A row or Fault for each, in order: one batch of all that is missing, further ones of what was faulty."""
         wanted = {ask.key: ask for ask in asks}
         self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
         # Read first what was sent before a kill: its calls are paid for and must not be sent again.

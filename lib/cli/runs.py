@@ -65,6 +65,8 @@ def _try(model: str, as_json: bool) -> int:
 @click.option("--ruler", type=click.Path(path_type=Path, file_okay=False), default=RULER, show_default="ruler")
 def freeze(ruler: Path) -> int:
     """Seal a ruler, once. A frozen ruler is never changed: copy it to a new folder and freeze that."""
+    from lib.measure.keep import reach
+    from lib.measure.ruler import Ruler
     from lib.measure.ruler import freeze as seal_ruler
 
     try:
@@ -74,7 +76,7 @@ def freeze(ruler: Path) -> int:
             f"notch: {ruler / 'FROZEN'} exists; a frozen ruler stays as it is, copy it to a new folder first", err=True
         )
         return Exit.FAILED
-    click.echo(f"{ruler} is frozen as {seal[:12]}")
+    click.echo(f"{ruler} is frozen as {seal[:12]}: {reach(case.gate for case in Ruler.load(ruler).cases)}")
     return Exit.OK
 
 
@@ -90,9 +92,11 @@ def run(
     """Run one experiment and seal it."""
     from lib.lab import execute
 
+    if changed := ", ".join(execute.settled(execute.EXPERIMENT, {})):
+        click.echo(f"10_experiment.ipynb has other values for {changed}: they are for a run by hand; give -p", err=True)
     with progress() as folder:
         carry = partial(execute.carry_out, environment={PROGRESS: str(folder)})
-        record = execute.run("10_experiment", values(parameters, as_yaml), name, runs, carry=carry)
+        record = execute.run(execute.EXPERIMENT, values(parameters, as_yaml), name, runs, carry=carry)
     click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record, runs))
 
 

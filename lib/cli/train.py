@@ -127,6 +127,7 @@ def _train_request(steer: Path, request: str, name: str, runs: Path) -> Training
 
 
 def _train(parameters: dict[str, Any], name: str, runs: Path) -> TrainingRecord:
+    """The sealed record of 11_train, run with its progress shown. Raises what `execute.run` raises."""
     from lib.lab import execute
 
     with progress() as folder:

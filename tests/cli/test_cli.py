@@ -20,6 +20,7 @@ from lib.runs.seal import sealed_folders
 from lib.runs.verify import verify
 from lib.weights import NoWeights
 from tests.cli.conftest import one_line
+from tests.lab.cluster import copy
 from tests.llama import small, write_broken
 
 TOY = ("-p", "model", "toy", "-p", "hypothesis", "x")
@@ -339,6 +340,23 @@ def test_a_run_prints_its_record_as_json(tmp_path):
     record = json.loads(done.stdout)
     assert done.returncode == 0 and (record["id"], record["status"]) == ("0001-baseline-ask", "kept")
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_changed_cell_of_the_template_changes_no_run_and_is_named(tmp_path):
+    template = copy(tmp_path) / "notebooks" / "10_experiment.ipynb"
+    changed = (
+        template.read_text()
+        .replace("seed: int = 0", "seed: int = 5")
+        .replace('gate: str = \\"full', 'gate: str = \\"dev')
+    )
+    template.write_text(changed)
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "lib.cli", "run", "--runs", "mine", *TOY, "-p", "min_effect", "0.03", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    record = json.loads(done.stdout)
+    assert (record["gate"], record["seed"], record["min_effect"]) == ("full", 0, 0.03)
+    assert "10_experiment.ipynb has other values for gate, seed" in done.stderr
 
 
 @pytest.fixture(scope="module")
