@@ -42,6 +42,15 @@ def tokenizer():
     return made
 
 
+def write_tokenizer(folder):
+    """A new folder with what reads and speaks for a model."""
+    folder.mkdir(parents=True)
+    tokenizer().save(str(folder / "tokenizer.json"))
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": ROLES[0], "pad_token": ROLES[0]}
+    about |= {"clean_up_tokenization_spaces": False, "chat_template": CHAT, "model_max_length": 1024}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+
+
 def write_base(folder, seed=0, quantised=0, **changes):
     """A folder with a model of random weights and its tokenizer; `quantised` to so many bits, 0 for not."""
     fast_blas()
@@ -55,11 +64,7 @@ def write_base(folder, seed=0, quantised=0, **changes):
     model = Model(ModelArgs.from_dict(told))
     if quantised:
         model, told = quantize_model(model, told, group_size=32, bits=quantised)
-    folder.mkdir(parents=True)
-    tokenizer().save(str(folder / "tokenizer.json"))
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": ROLES[0], "pad_token": ROLES[0]}
-    about |= {"clean_up_tokenization_spaces": False, "chat_template": CHAT, "model_max_length": 1024}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    write_tokenizer(folder)
     (folder / "config.json").write_text(json.dumps(told))
     mx.save_safetensors(
         str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())), metadata={"format": "mlx"}

@@ -14,6 +14,7 @@ import click
 
 from lib.cli.options import AS_JSON, JUDGE, PARAMETERS, RUNS, SEALED_RUNS, YAML, line, progress, say_report, values
 from lib.files import PROGRESS, ROOT, RULER, Exit, Tampered, locked
+from lib.show import visible
 
 
 @click.command()
@@ -51,7 +52,8 @@ def _try(model: str, as_json: bool) -> int:
                 if sys.stderr.isatty():
                     click.echo("\r\x1b[K", err=True, nl=False)  # the bar of what went before
                 if not as_json:
-                    click.echo(f"{'ok ' if figure.ok else '-- '} {figure.what}: {figure.value}")
+                    # As a list of Markdown: lines alone would be one paragraph in a report.
+                    click.echo(f"- {'' if figure.ok else 'FAILED '}{figure.what}: {visible(figure.value)}")
         finally:
             del os.environ[PROGRESS]
     if as_json:

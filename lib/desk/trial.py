@@ -12,8 +12,10 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 from lib.agent import prompt
@@ -28,12 +30,14 @@ from lib.measure.ruler import Ruler
 from lib.models import load, mlx
 from lib.models.model import Decoding, Model
 from lib.runs.provenance import code_state, machine
-from lib.runs.record import Record
+from lib.runs.record import CaseRow, Record
 from lib.show import words
 from lib.train import recipe as recipes
 
 RUNS = 70  # of the study whose length is worked out: as many as the published one has
 STEPS = 20  # of training
+PAIRS = 1000  # of the training whose length is worked out
+AROUND = 7.0  # s of a run beside its answers, kernel and seal: median of 30 sealed runs in a row, on two cores
 PROBE = Decoding(max_tokens=32)
 # Of unequal length: an engine that lets the padding of one row into another says something else in a batch.
 PROMPTS = (
@@ -63,11 +67,13 @@ def trial(name: str, steps: int = STEPS) -> Iterator[Figure]:
     full = len(experiment.ruler.gate("full"))
     yield Figure("machine", _machine())
     yield Figure("versions", words(leave_out(machine(), "platform", "processor")))
-    yield Figure("code", code_state()["sha256"][:12])
+    state = code_state()
+    yield Figure("code", f"{state['sha256'][:12]}, commit {state['commit'][:12]}")
     yield Figure("model", f"{without_paths(name, name)}, content {load.identity(name)}")
     yield from _loaded(name)
-    record = experiment.run().record
-    yield _answered(record)
+    run = experiment.run()
+    record = run.record
+    yield _answered(record, run.cases)
     if trained:
         yield learnt(trained, steps)
     else:
@@ -78,7 +84,10 @@ def trial(name: str, steps: int = STEPS) -> Iterator[Figure]:
 
 def _machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GB, mlx {mlx.engine()[1]}, BLAS {mlx.fast_blas()}"
+    parts = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GB"
+    # Beside others on the same cores every time below is longer, a step of training five times and more.
+    load = f"load {os.getloadavg()[0]:.1f} before this"
+    return f"{parts}, {load}, mlx {mlx.engine()[1]}, BLAS {mlx.fast_blas()}"
 
 
 def _loaded(name: str) -> Iterator[Figure]:
@@ -105,11 +114,15 @@ def batch(model: Model) -> Figure:
     return Figure("batch", f"{len(PROMPTS)} prompts of unequal length say the same together and alone{means}")
 
 
-def _answered(record: Record) -> Figure:
+def _answered(record: Record, cases: Sequence[CaseRow]) -> Figure:
     scores, cost = record.scores, record.cost
     assert scores is not None, "an experiment has scores"
     speed = f", {cost.generation_tps:.0f} new tokens a second" if cost.generation_tps else ""
     valid = f"{scores.n - scores.no_answer} of {scores.n} answers valid"
+    reasons = Counter(map(attrgetter("no_answer"), cases))
+    reasons.pop(None, None)
+    for reason, count in reasons.most_common(1):
+        valid += f" ({count} not: {prompt.clip(str(reason))})"
     return Figure(
         "dev gate",
         f"{scores.n} tasks in {cost.answer_seconds:.1f} s, {valid}, quality {scores.quality:.3f} (offline judge){speed}",
@@ -135,8 +148,10 @@ def learnt(training: Training, steps: int) -> Figure:
     times = [when for done, when in sorted(at.items()) if done]
     step = (times[-1] - times[0]) / (len(times) - 1)
     first, last = outcome.curve[0], outcome.curve[-1]
+    minutes = step * PAIRS / settings.batch * settings.epochs / 60
     return Figure("training", f"{len(times)} steps of {settings.batch} pairs, {step:.2f} s a step, validation loss "
-                  f"{first['valid_loss']:.3f} -> {last['valid_loss']:.3f}")  # fmt: skip
+                  f"{first['valid_loss']:.3f} -> {last['valid_loss']:.3f}; {PAIRS} pairs in {settings.epochs} epochs: "
+                  f"about {minutes:.0f} minutes")  # fmt: skip
 
 
 def _memory() -> str:
@@ -158,5 +173,6 @@ def _extrapolated(record: Record, ruler: Ruler, cases: int) -> Iterator[Figure]:
     price = cases * len(judge.calls) * call  # type: ignore[attr-defined]
     priced = f"with judge claude, at list prices of {PRICED}, about"
     yield Figure("full gate", f"{cases} tasks: about {minutes:.1f} minutes; {priced} ${price:.2f}")
-    yield Figure(f"{RUNS} such runs", f"about {minutes * RUNS:.0f} minutes; {priced} ${price * RUNS:.2f}; pipelines of more "
+    whole = (minutes + AROUND / 60) * RUNS
+    yield Figure(f"{RUNS} such runs", f"about {whole:.0f} minutes, one after another; {priced} ${price * RUNS:.2f}; pipelines of more "
                  "calls take so much more")  # fmt: skip
