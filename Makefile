@@ -14,7 +14,7 @@ help:
 	@echo "make check   format, lint, types and the quick tests"
 	@echo "make house   how large and how readable lib is"
 	@echo "make lab     JupyterLab on notebooks/"
-	@echo "make bench   speed, as ratios measured in one run"
+	@echo "make bench   speed, as ratios measured in one run, and how it grows with the number of runs"
 	@echo "make faults  some 500 faults: cuts, flips, kills, full disks; a table of what was lost (nothing)"
 	@echo "make report  the index notebooks of runs/ again"
 	@echo "make demo-cloud  the judge by Claude against a loopback server: no key, no network"
@@ -64,6 +64,7 @@ lab: weights
 bench: weights
 	@$(BIN)/python -m tests.bench
 	@$(BIN)/python -m tests.bench_judge
+	@$(BIN)/python -m tests.bench_scale
 
 # SEED=7 draws others.
 faults: weights

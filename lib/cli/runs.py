@@ -189,14 +189,18 @@ def report(runs: Path, html: Path | None) -> None:
 @click.command()
 @SEALED_RUNS
 @click.option("--repair", is_flag=True, help="Add sealed runs that an interruption kept out of the ledger.")
+@click.option(
+    "--anew", is_flag=True, help="Compute scores again too that followed at an earlier call, by the same code."
+)
 @AS_JSON
-def verify(runs: Path, repair: bool, as_json: bool) -> int:
+def verify(runs: Path, repair: bool, anew: bool, as_json: bool) -> int:
     """Check every byte of ruler and runs against the seals, and compute every score again."""
     from lib.claude import store
     from lib.loop import events
     from lib.measure.ruler import Ruler
     from lib.runs.seal import sealed_folders, sync
     from lib.runs.verify import verify as verify_runs
+    from lib.weights import cache
 
     faults: list[str] = []
     repaired: list[str] = []
@@ -207,7 +211,8 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
     if repair and runs.exists():
         with locked(runs / ".lock"):
             repaired = sync(runs)
-    faults += [*verify_runs(runs), *store.verify(runs / store.NAME), *events.verify(runs)]
+    kept = None if anew else cache() / "scores"
+    faults += [*verify_runs(runs, kept), *store.verify(runs / store.NAME), *events.verify(runs)]
     count = len(sealed_folders(runs)) if runs.exists() else 0
     if as_json:
         click.echo(json.dumps({"ok": not faults, "runs": count, "wrong": faults, "repaired": repaired}, indent=1))

@@ -244,6 +244,13 @@ def test_verify_finds_a_tampered_run_and_names_the_file(notch, tmp_path):
     assert found["ok"] is False and any(str(file) in text for text in found["wrong"])
 
 
+def test_verify_keeps_scores_in_the_cache_and_computes_them_anew_where_that_is_asked(notch, tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTCH_CACHE", str(tmp_path / "cache"))
+    sealed(tmp_path / "runs")
+    assert notch("verify", "--anew").code == 0 and not (tmp_path / "cache").exists()
+    assert notch("verify").code == 0 and len(list((tmp_path / "cache" / "scores").iterdir())) == 1
+
+
 def test_repair_adds_a_run_that_an_interruption_kept_out_of_the_ledger(notch, tmp_path):
     run = sealed(tmp_path / "runs")
     (tmp_path / "runs" / "ledger.jsonl").unlink()
