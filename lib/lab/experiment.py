@@ -89,11 +89,13 @@ class Experiment(Runnable):
     def __post_init__(self) -> None:
         if self.gate == "confirm" and self.kind != "confirm":
             raise BadParameters("gate 'confirm' is sealed: `notch confirm RUN` looks at it, and every look is counted")
-        if self.kind == "confirm" and self.gate != "confirm":  # a kept run on the tasks that it was kept on would win
+        # A kept run on the tasks that it was kept on would win.
+        if self.kind == "confirm" and self.gate != "confirm":
             raise BadParameters(f"gate is {self.gate!r}: a look is at gate 'confirm' and no other")
 
     @cached_property
     def steps(self) -> list[Step]:
+        """The pipeline's steps with their arguments. Raises BadPipeline."""
         return build(self.pipeline)
 
     @property
@@ -155,6 +157,7 @@ class Experiment(Runnable):
             raise BadParameters(
                 f"model {self.model!r} answers the pipeline {json.dumps(about['pipeline'])[:200]} and no other"
             )
+        # A stand-in's task is in it and is taken out again, so one hash stands for the prompts of all tasks.
         [call] = dry_run.calls(self.steps)
         if stored.prompt_hash(call, dry_run.TASK[1]) != about["prompt_sha256"]:
             raise BadParameters(f"model {self.model!r} was asked with another prompt than today's; only the model may "
@@ -221,10 +224,12 @@ class Experiment(Runnable):
     def run(self) -> Run:
         """Answer and judge every case of the gate. A bad reply is a NoAnswer of its case, never a crash."""
         self.check()
+        # By hand a look would be seen without being sealed, and so without being counted.
         if self.gate == "confirm" and not os.environ.get(LOOK):
             raise BadParameters(
                 "gate 'confirm' is sealed: `notch confirm RUN` looks at it, seals what it sees and counts it"
             )
+        # Answers whose judge failed in an earlier call: they are neither made nor paid for again.
         waiting = pending.read(self.runs_folder, self.key)
         return self._finished(*waiting) if waiting else self._begun()
 
@@ -232,7 +237,7 @@ class Experiment(Runnable):
         """All cases answered and judged."""
         clock = Clock()
         cases = self.ruler.gate(self.gate)
-        tell = Telling(len(cases), sum(step.calls for step in self.steps))
+        tell = Telling(len(cases), sum(step.calls for step in self.steps), f"{self.slug}: {self.hypothesis}")
         tell.say(f"loading {self.model}")
         model = load.load(self.model, self.adapter, self.folder)
         loaded = clock.seconds
@@ -245,8 +250,7 @@ class Experiment(Runnable):
         answered = clock.seconds
         tell.say(f"judging {len(cases)} answers")
         outcomes = _judge(judge, cases, answers, judging)
-        blend = self.ruler.protocol.blend
-        rows = [case_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
+        rows = [case_row(c, s, a, o) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
         if not later:
             rows = self._with_usefulness(rows)
         cost = _rounded(vars(model.cost)) | _rounded(_speeds(model.cost))
@@ -257,6 +261,7 @@ class Experiment(Runnable):
         if self.borrowed:
             identity["adapters"] = {a: model.with_adapter(a).identity["adapter"] for a in self.borrowed}
         record = self.record(
+            # By what the calls did: a step may draw with a temperature of its own where the decoding is greedy.
             sampled=any("temp" in call for s in states for call in s.calls), identity=identity,
             cost=cost | {"stages": {name: _stage(each) for name, each in stages.items()}}, **clock.times,
         )  # fmt: skip
@@ -269,7 +274,7 @@ class Experiment(Runnable):
         missing = [row for row in rows if row.unscored is not None]
         pairs = [(self.ruler.by_id[row.case], row.answer) for row in missing if row.answer is not None]
         outcomes = self.the_judge.judge_all(pairs)
-        judged = {row.case: row.judged(o, self.ruler.protocol.blend) for row, o in zip(missing, outcomes, strict=True)}
+        judged = {row.case: row.judged(o) for row, o in zip(missing, outcomes, strict=True)}
         rows = self._with_usefulness([judged.get(row.case, row) for row in rows])
         cost = record.cost.as_dict()
         for name, more in {**self._bill(before), "judge_seconds": clock.seconds}.items():
@@ -281,7 +286,7 @@ class Experiment(Runnable):
         # From disk again: what one ruler has judged must not be sealed under the name of another.
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
-        scores = score([row.outcome for row in rows], self.ruler.protocol.blend)
+        scores = score([row.outcome for row in rows])
         findings = Findings(useful=Usefulness.read(usefulness(rows))) if self.useful else Findings()
         return Run(self, record.revised(scores=scores, found=findings, leaks=leaks(rows)), rows, scores)
 
@@ -317,7 +322,8 @@ class Experiment(Runnable):
         tell: Telling | None = None,
     ) -> tuple[list[State], list[Answer | NoAnswer], list[Any] | None]:
         """States and answers of all cases; with a judge that works beside the model, its judgments as they begin."""
-        submit = getattr(judge, "submit", None)  # of a judge that works beside the model: it takes answers as they come
+        # Only a judge that works beside the model takes answers as they come.
+        submit = getattr(judge, "submit", None)
         size = GROUP if submit and not self.batch else len(cases)
         tell = tell or Telling(len(cases), sum(step.calls for step in self.steps))
         states: list[State] = []
@@ -337,7 +343,8 @@ class Experiment(Runnable):
             if submit:
                 judging += [submit(c, a) for c, a in zip(group, group_answers, strict=True) if isinstance(a, Answer)]
             if any(f.done() and f.exception() for f in judging):
-                judge.collect(judging)  # raises: no more answers are made for a judge that cannot judge
+                # Raises: no more answers are made for a judge that cannot judge.
+                judge.collect(judging)
         return states, answers, judging if submit else None
 
     # --- what the notebook shows
@@ -382,6 +389,7 @@ class Run(Finding):
 
     @property
     def qualities(self) -> dict[str, float]:
+        """Quality by case id, without the unscored."""
         return qualities(self.cases)
 
     @cached_property
@@ -407,7 +415,7 @@ class Run(Finding):
         return Markdown(_beside(rows))
 
     def worst(self, k: int = 5) -> Markdown:
-        """The k cases with the lowest quality, their texts beside gold. On the sealed gate: only how many there are."""
+        """The k cases with the lowest quality, their texts beside gold. Of the sealed gate none: one that is read is worn out."""
         if self.runnable.gate == "confirm":
             return Markdown("The texts of the sealed gate are not shown.")
         rows = sorted(self.cases, key=lambda r: (r.quality is not None, r.quality or 0.0, r.case))[:k]
@@ -532,13 +540,13 @@ def _judge(
     return [next(judged) if isinstance(a, Answer) else a for a in answers]
 
 
-def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> CaseRow:
+def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome) -> CaseRow:
     """A case as cases.jsonl holds it."""
     row = CaseRow(case=case.id, task=case.task, calls=list(state.calls), notes=list(state.notes), answer=None,
                   copies=0, leak="")  # fmt: skip
     if isinstance(answer, Answer):
         row = row.revised(answer=answer, copies=copies(case, answer), leak=leaked(case, answer))
-    return row.judged(outcome, blend)
+    return row.judged(outcome)
 
 
 def useful_sentence(useful: Usefulness) -> str:

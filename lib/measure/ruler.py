@@ -87,13 +87,16 @@ class Dimension:
     anchors: tuple[str, ...]  # what a score of 1, 2, 3, 4 and 5 means
 
 
+HALVES = 0.5, 0.5  # weight of the rubric, weight of the verdict: one scale for every ruler
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How answers are gated, judged and scored."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT  # a misspelt rule would be no rule
     questions: int = 7
-    blend: tuple[float, float] = (0.5, 0.5)  # weight of the rubric, weight of the verdict
+    blend: tuple[float, float] = HALVES
     orders: int = 2  # pairwise calls, gold first and candidate first
     judge: Row = field(default_factory=dict)  # model, effort, thinking
     refusal: str = "scores 0"
@@ -109,6 +112,7 @@ class Ruler:
     protocol: Protocol
     prompts: dict[str, str]  # "rubric", "pairwise", "useful": the judge's prompts, word for word
     seal: str  # sha256 of FROZEN
+    # Where it lies makes no other ruler.
     folder: Path = field(compare=False)
 
     @classmethod
@@ -166,7 +170,8 @@ def read(folder: Path, seal: str = "") -> Ruler:
     tasks = by_id(folder / "cases.jsonl", TaskRow)
     gold = by_id(folder / "gold.jsonl", Gold)
     unknowns = {}
-    if (folder / "unknowns.jsonl").exists():  # gold's questions stand for them in a ruler without
+    # In a ruler without them gold's questions stand for the unknowns.
+    if (folder / "unknowns.jsonl").exists():
         unknowns = by_id(folder / "unknowns.jsonl", _Unknowns)
     if not tasks:
         raise BadRuler(f"{folder / 'cases.jsonl'}: empty; a ruler needs at least one case")
@@ -181,6 +186,10 @@ def read(folder: Path, seal: str = "") -> Ruler:
         cases.append(Case(id, row.task, gold[id], row.gate, row.area, _unknowns(listed, gold[id])))
     rubric = whole(folder / "rubric.json", _Rubric)
     protocol = whole(folder / "protocol.json", Protocol)
+    if protocol.blend != HALVES:
+        raise BadRuler(
+            f"{folder / 'protocol.json'}: blend is {list(protocol.blend)}; expected [0.5, 0.5]: sealed scores are read so"
+        )
     # Rulers frozen before usefulness was asked for have no prompt for it and stay readable.
     prompts = {}
     for kind in ("rubric", "pairwise", "useful"):
@@ -289,10 +298,11 @@ def freeze(folder: Path = RULER) -> str:
 
 def _refuse_draft(folder: Path) -> None:
     """Raise BadRuler naming every row that is not filled in, or that was drafted and that no person has reviewed."""
-    texts: dict[str, dict[str, list[str]]] = {"gold.jsonl": {}, "unknowns.jsonl": {}}
+    texts: dict[str, dict[str, list[str]]] = {"gold.jsonl": {}}
     for id, row in by_id(folder / "gold.jsonl", Gold).items():
         texts["gold.jsonl"][id] = [row.title, row.critical, *row.questions]
     if (folder / "unknowns.jsonl").exists():
+        texts["unknowns.jsonl"] = {}
         for id, listed in by_id(folder / "unknowns.jsonl", _Unknowns).items():
             texts["unknowns.jsonl"][id] = []
             for unknown in listed.unknowns:
@@ -300,7 +310,7 @@ def _refuse_draft(folder: Path) -> None:
     faults = []
     for file, by_case in texts.items():
         empty, unread = [], []
-        for id, drafted in by_id(folder / file, _Drafted).items() if by_case else ():
+        for id, drafted in by_id(folder / file, _Drafted).items():
             if not all(map(str.strip, by_case[id])):
                 empty.append(id)
             elif not drafted.reviewed:

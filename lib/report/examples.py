@@ -23,16 +23,17 @@ LINE = 140  # characters of a raw reply
 
 
 def answers(ledger: Ledger, fingerprint: str, ruler: Ruler | None = None) -> Markdown:
-    """For stock and the best adapter run three worst and three best cases, a fold each, ties by case id.
+    """For stock, or what ran first, and the best adapter run three worst and three best cases, a fold each, ties by case id.
 
     Gold stands beside them where the era's ruler is the one at hand.
     """
     ruler = ruler or Ruler.load(RULER)
     frontier = Era(ledger, fingerprint).frontier_run
     stock, best = trained.stock(ledger, fingerprint), trained.best(ledger, fingerprint, True)
+    first = {"stock": "The stock model", "first run": "The first run"}[trained.called(ledger, fingerprint)]
     parts = [
         _section(ledger, name, run, frontier, _open(ledger.get(run), ruler))
-        for run, name in {stock: "The stock model", best: "The best adapter"}.items()
+        for run, name in {stock: first, best: "The best adapter"}.items()
         if run
     ]
     return Markdown("\n\n".join(parts) or "No run on the full gate yet, so there is no example.")
@@ -76,7 +77,8 @@ def _section(ledger: Ledger, name: str, run: str, frontier: str, cases: dict[str
     rows = _scored(ledger, run, cases)
     beside = {row.case: row for row in ledger.cases(frontier)} if frontier else {}
     worst = sorted(rows, key=lambda r: (r.quality or 0.0, r.case))[:EACH]
-    rest = [row for row in rows if row not in worst]  # where all score the same, six cases and not three twice
+    # Where all score the same, six cases and not three twice.
+    rest = [row for row in rows if row not in worst]
     best = sorted(rest, key=lambda r: (-(r.quality or 0.0), r.case))[:EACH]
     valid = sum(row.answer is not None for row in rows)
     none = "" if valid else " So there is no best and no worst: the first six by case id show what it wrote."

@@ -72,7 +72,8 @@ def adapted(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     base = f.harness.map(bare).astype(object).fillna("")
     f = f.assign(training=weights.training.astype(object), epoch=weights.epoch, base=base)
     f = f.drop(columns="method").join(known, on="training", how="inner")
-    f = f.drop_duplicates(["weights", "harness"])  # the same weights in the same pipeline, measured again
+    # The same weights in the same pipeline were measured again: once is enough for a table.
+    f = f.drop_duplicates(["weights", "harness"])
     f = f.assign(goes_on=(f.method != "merge") & f.parents.map(bool).astype(bool))
     f = f.assign(label=[_label(t, known) for t in f.training], size=[_size(t, known) for t in f.training])
     f = f.assign(what=list(map(attempt, f.pipeline, f.decoding)))
@@ -89,6 +90,16 @@ def stock(ledger: Ledger, fingerprint: str) -> str:
     """The first baseline of an era on the full gate, else its first run there; "" where there is none."""
     f = Era(ledger, fingerprint).climb
     return next(iter([*f.id[f.lever == "baseline"], *f.id]), "")
+
+
+def called(ledger: Ledger, fingerprint: str) -> str:
+    """What `stock` is called: stock where it is a plain call and nothing else, the first run where it is more."""
+    run = stock(ledger, fingerprint)
+    if run:
+        record = ledger.get(run)
+        if record.adapter or attempt(record.pipeline, record.decoding) != "ask":
+            return "first run"
+    return "stock"
 
 
 def best(ledger: Ledger, fingerprint: str, adapter: bool) -> str:

@@ -30,7 +30,7 @@ from lib.runs.seal import LEDGER, SEAL, checked_lines, number_of, read_cases, re
 
 RATINGS = "ratings.jsonl"
 # What may lie beside the runs: the ledger, paid replies, the loop's events, a person's verdicts and a reader's.
-BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl", RATINGS, by_hand.VERDICTS)
+BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl", RATINGS, by_hand.VERDICTS, by_hand.BLIND)
 RATED = Chain("item")
 RATABLE = ("full", "dev")  # gates whose answers a person may rate; the sealed gate is not among them
 # Kinds without scores of their own: they measure the measure, or set sealed runs side by side.
@@ -49,6 +49,7 @@ def verify(folder: Path, kept: Path | None = None) -> list[str]:
     if not folder.exists():
         return []
     wrong, seals = [], {}
+    # Dot folders are no runs but work under way, such as `.pending`.
     for run in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         if not (run / SEAL).exists() or number_of(run) is None:
             wrong.append(f"{run}: no sealed run; a run is a folder such as 0001-name with a {SEAL}")
@@ -56,6 +57,7 @@ def verify(folder: Path, kept: Path | None = None) -> list[str]:
         seal = (run / SEAL).read_text(encoding="utf-8", errors="replace")
         seals[run] = sha256(seal)
         wrong += check_sums(run, seal, SEAL)
+        # Looked for apart, since a seal leaves hidden names out.
         for path in run.rglob(".*"):
             if not litter(path.relative_to(run).as_posix()):
                 wrong.append(f"{path}: a hidden file, added later")
@@ -185,6 +187,7 @@ def alike(again: Any, stored: Any, name: str = "") -> bool:
         return len(again) == len(stored) and all(map(partial(alike, name=name), again, stored))
     if name in DRAWN and isinstance(again, float) and isinstance(stored, float):
         return abs(again - stored) <= DRAW_NEAR
+    # As JSON: what was stored has been through it, and a tuple came back as a list.
     return canonical(again) == canonical(stored)
 
 
@@ -240,7 +243,8 @@ def _wrong_copies(record: Record, cases: Sequence[CaseRow], ruler: Ruler) -> lis
         if row.answer is None or row.case not in ruler.by_id:
             continue
         count = copies(ruler.by_id[row.case], row.answer)
-        uncounted = row.copies is None and count < 2  # rows from before copies were counted hold one at most by chance
+        # Rows from before copies were counted hold one at most by chance.
+        uncounted = row.copies is None and count < 2
         if count != row.copies and not uncounted:
             wrong.append(f"copies of {row.case}")
     return wrong

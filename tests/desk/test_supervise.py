@@ -9,6 +9,7 @@ import pytest
 from lib.desk import supervise
 from lib.desk.supervise import Desk
 from lib.files import NOTEBOOKS
+from lib.lab.base import tell
 from lib.loop import steering as steer
 from lib.loop.events import Events
 from lib.loop.training_requests import open_request
@@ -48,7 +49,7 @@ def files(folder):
 
 
 def test_it_reads_where_nothing_ever_ran(desk):
-    assert "No study and no loop has run here yet" in desk._repr_markdown_() and "0 runs" in desk.now.text
+    assert "No study or loop runs here now" in desk._repr_markdown_() and "0 runs" in desk.now.text
     for part in (desk.queue, desk.events, desk.lessons, desk.requests):
         assert part.text == "Nothing here yet."
     assert "empty chart" in desk.chart.alt
@@ -75,11 +76,13 @@ def test_a_text_of_others_stays_text(busy):
 def test_it_says_what_the_live_page_says_of_a_study_or_a_loop(busy):
     page = Live(busy.runs, page_path(busy.runs, "live"), "quick", 10)
     with pytest.raises(RuntimeError), page:
+        tell("1 ask ████░░░░░░░░ 10 of 30 cases", "baseline-ask: One <call>.")
         page.show(3, "sft-penalty", ran=True)
         for shown in (busy.now.text, page.path.read_text()):
             assert "3 of 10 done" in shown and "now: sft-penalty" in shown and "is gone" not in shown
+            assert "10 of 30 cases · baseline-ask: One &lt;call" in shown
         raise RuntimeError
-    assert "quick: Ended: broken off (RuntimeError)" in busy.now.text
+    assert "quick: Ended: broken off (RuntimeError)" in busy.now.text and "of 30 cases" not in busy.now.text
     runs = [run.split("|")[1].strip() for run in busy.runs_so_far.text.splitlines()[2:]]
     assert (
         runs
@@ -94,8 +97,15 @@ def test_a_process_that_was_killed_is_said_to_be_gone(busy):
     path = page.path.with_suffix(".json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": 2**22 + 1}))
     assert "Its process is gone" in busy.now.text
-    path.write_text("{")
-    assert "No study and no loop has run here yet" in busy.now.text
+
+
+def test_of_runs_that_were_made_elsewhere_it_does_not_say_that_none_ever_was(busy):
+    """A clone has the sealed runs and the events of their loop, and not the page of whoever made them."""
+    assert "**No study or loop runs here now.** Sealed: 3 runs." in busy.now.text and " yet" not in busy.now.text
+    state = page_path(busy.runs, "live").with_suffix(".json")
+    state.parent.mkdir()
+    state.write_text("{")  # nor of a page that cannot be read
+    assert "No study or loop runs here now" in busy.now.text
 
 
 @pytest.mark.parametrize(

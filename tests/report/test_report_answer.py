@@ -39,15 +39,15 @@ BETTER = made(
     [
         (
             0.6,
-            "No: at its best the small model gets 0.300 (toy), the frontier's own answers 0.600 (stored:claude), 0.50 of it; the difference is -0.300",
+            "No: the champion of the small model gets 0.300 (0003-better, toy), the frontier's own answers 0.600 (stored:claude), 0.50 of it; the difference is -0.300",
         ),
         (
             0.3,
-            "It cannot be told apart here: at its best the small model gets 0.300 (toy), the frontier's own answers 0.300",
+            "It cannot be told apart here: the champion of the small model gets 0.300 (0003-better, toy), the frontier's own answers 0.300",
         ),
         (
             0.2,
-            "Yes, on these tasks: the small model gets 0.300 (toy), the frontier's own answers 0.200 (stored:claude), 1.50 of it; the difference is +0.100",
+            "Yes, on these tasks: the small model gets 0.300 (0003-better, toy), the frontier's own answers 0.200 (stored:claude), 1.50 of it; the difference is +0.100",
         ),
     ],
 )
@@ -95,6 +95,18 @@ def test_one_run_is_a_start_and_no_gain(tmp_path):
         "stock",
         "best prompting",
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pipeline": [{"step": "ask", "advice": ["coach"]}]}, {"decoding": {"temp": 0.7}}, {"adapter": "0003-sft"}],
+)
+def test_a_first_run_that_is_more_than_a_plain_call_is_not_called_stock(tmp_path, change):
+    first = made(1, "kept", 0.2, "advice", **change)
+    ledger = sealed(tmp_path, first, frontier(0.6))
+    assert next(iter(answer.chosen(ledger).items())) == ("first run", "0001-advice")
+    assert "stock" not in {*answer.four(ledger).what}
+    assert next(iter(answer.chosen(ledger_of(tmp_path, first, stock())))) == "stock"  # a baseline after it is meant
 
 
 def test_only_the_newest_era_answers(tmp_path):
