@@ -128,6 +128,7 @@ def paid(path: Path, candidates: bool = False) -> float:
 
 @lru_cache(maxsize=8)
 def _paid(path: Path, candidates: bool, size: int, changed: int) -> float:
+    """The sum itself; `size` and `changed` only make a file that has grown another entry of the cache."""
     store = Store(path)
     pending = [] if candidates else store.pending()
     return store.dollars[candidates] + sum(batch.get("worst", 0.0) for batch in pending)
