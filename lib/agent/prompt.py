@@ -397,6 +397,7 @@ def _array(least: int, most: int, of: object) -> dict[str, object]:
 
 
 def _parse_lines(text: str) -> Draft:
+    """A title on the first line and a question on each numbered one after it ("1." or "1)"). Raises BadReply."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     if not lines:
         raise BadReply("empty reply")

@@ -23,6 +23,7 @@ WRONG = {
     "unknown step": ([{"step": "ask"}, {"step": "guess"}], "step 2: no step 'guess'"),
     "step with a line break": ([{"step": "ask\nprune"}], "no step"),
     "misspelt argument": ([{"step": "ask", "shema": "json"}], "no parameter 'shema', did you mean 'schema'"),
+    "misspelt wording": ([{"step": "ask", "wordng": "Ask so."}], "no parameter 'wordng', did you mean 'wording'"),
     "argument of another step": ([{"step": "ask", "by": "last"}], "no parameter 'by'"),
     "argument that is no text": ([{"step": "ask", 3: 4}], "no parameter '3'"),
     "text for int": ([{"step": "ask", "n": "7"}], "a whole number"),
