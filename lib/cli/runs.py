@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from lib.cli.options import AS_JSON, JUDGE, PARAMETERS, RUNS, SEALED_RUNS, YAML, line, progress, say_report, values
-from lib.files import ROOT, RULER, Exit, Tampered, locked
+from lib.files import PROGRESS, ROOT, RULER, Exit, Tampered, locked
 
 
 @click.command()
@@ -42,12 +43,17 @@ def _try(model: str, as_json: bool) -> int:
     from lib.desk.trial import trial
 
     figures = []
-    for figure in trial(model):
-        figures.append(figure)
-        if sys.stderr.isatty():
-            click.echo("\r\x1b[K", err=True, nl=False)  # the bar of the training
-        if not as_json:
-            click.echo(f"{'ok ' if figure.ok else '-- '} {figure.what}: {figure.value}")
+    with progress() as folder:
+        os.environ[PROGRESS] = str(folder)
+        try:
+            for figure in trial(model):
+                figures.append(figure)
+                if sys.stderr.isatty():
+                    click.echo("\r\x1b[K", err=True, nl=False)  # the bar of what went before
+                if not as_json:
+                    click.echo(f"{'ok ' if figure.ok else '-- '} {figure.what}: {figure.value}")
+        finally:
+            del os.environ[PROGRESS]
     if as_json:
         click.echo(json.dumps([asdict(figure) for figure in figures], indent=1))
     if all(figure.ok for figure in figures):
@@ -103,7 +109,6 @@ def run(
       -p pipeline '[{step: ask, advice: ["Ask for amounts and dates."]}]'
     """
     from lib.lab import execute
-    from lib.lab.base import PROGRESS
 
     if changed := ", ".join(execute.settled(execute.EXPERIMENT, {})):
         click.echo(f"10_experiment.ipynb has other values for {changed}: they are for a run by hand; give -p", err=True)

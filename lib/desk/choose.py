@@ -1,4 +1,4 @@
-"""One task answered by several models side by side, blind until one answer is chosen: stock, champion, with a key Claude.
+"""One task answered by several models side by side, blind until one answer is chosen: stock, champion, best prompting, Claude.
 
 Knows who answers and who asked, and appends each choice to `ratings.jsonl`; nothing else is written. Letters are drawn by
 lot, and no source is named before the choice. Where fewer than two sets came out whole there is none: nothing is asked,
@@ -21,7 +21,7 @@ from lib.log import Log, now
 from lib.measure.answer import Answer
 from lib.measure.checks.agreement import NEITHER, Chosen, item_id, taken
 from lib.measure.ruler import Ruler
-from lib.models import provenance
+from lib.report import trained
 from lib.report.era import latest
 from lib.runs.ledger import Ledger
 from lib.runs.verify import RATED, RATINGS
@@ -32,15 +32,18 @@ Side = Tried | str  # a try, or why there is none
 
 
 def sources(runs: Path) -> dict[str, Choice]:
-    """Who answers, each with a task yet to be asked: the stock model, the champion of these runs, with a key Claude."""
+    """Who answers, each with a task yet to be asked: the stock model, the champion of these runs, with a key Claude.
+
+    Beside a champion with an adapter the best run without one too: the stock model seldom has a set to choose.
+    """
     ledger = Ledger.read(runs)
+    era = latest(ledger)
     found = {"stock": Choice("")}
-    if champion := ledger.champion(latest(ledger)):
-        # As a path: a try looks for a run by its name in the folder of its own process, which may be another.
-        adapter = str(provenance.find(champion.adapter, runs)) if champion.adapter else ""
-        found["champion"] = Choice(
-            "", list(champion.pipeline), champion.model, adapter, dict(champion.decoding), champion.seed
-        )
+    if champion := ledger.champion(era):
+        found["champion"] = Choice.of_run(champion, runs)
+        prompting = trained.best(ledger, era, adapter=False)
+        if champion.adapter and prompting not in ("", trained.stock(ledger, era)):
+            found["best prompting"] = Choice.of_run(ledger.get(prompting), runs)
     if os.environ.get("ANTHROPIC_API_KEY"):
         found["claude"] = Choice("", model=Ruler.load(RULER).protocol.judge["model"])
     return found

@@ -117,6 +117,7 @@ def _keep(run: Experiment, replies: Sequence[Row | Fault], bill: Spent) -> None:
 
 
 def _judge_of(run: Experiment) -> ClaudeJudge:
+    """The judge of a run whose answers wait for a batch; only Claude's can, so any other is a fault of the code."""
     judge = run.the_judge
     assert isinstance(judge, ClaudeJudge)
     return judge

@@ -352,7 +352,10 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
         if isinstance(error, BadParameters):
             raise
-        raise BadParameters(f"{path}: not an executed notebook ({type(error).__name__}: {error})") from error
+        raise BadParameters(
+            f"{path}: not an executed notebook ({type(error).__name__}: {error}); execute a template with papermill first, "
+            "or use `notch run`"
+        ) from error
     if unsound:
         raise BadParameters(f"{path}: {unsound[0]} does not follow from its judgments; not sealed")
     if experiment.fingerprint != record.fingerprint:

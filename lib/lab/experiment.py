@@ -87,6 +87,7 @@ class Experiment(Runnable):
     kind: str = "experiment"
 
     def __post_init__(self) -> None:
+        """Raises BadParameters where the gate does not fit the kind: the sealed one is for looks alone."""
         if self.gate == "confirm" and self.kind != "confirm":
             raise BadParameters("gate 'confirm' is sealed: `notch confirm RUN` looks at it, and every look is counted")
         # A kept run on the tasks that it was kept on would win.
@@ -204,6 +205,7 @@ class Experiment(Runnable):
             _check_bank(guard, tuple(bank()))
 
     def _decoding(self) -> Decoding:
+        """The decoding with its seed. Raises BadParameters, also where a setting could change nothing."""
         try:
             load.check_decoding(self.model, self.decoding)
             decoding = replace(Decoding.of(self.decoding), seed=self.decoding.get("seed", self.seed))
@@ -283,6 +285,7 @@ class Experiment(Runnable):
         return self._scored(record.revised(cost=RunCost.read(cost), seconds=seconds), rows)
 
     def _scored(self, record: Record, rows: list[CaseRow]) -> Run:
+        """The run with scores and findings over its rows. Raises Tampered where the ruler changed meanwhile."""
         # From disk again: what one ruler has judged must not be sealed under the name of another.
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
@@ -430,6 +433,7 @@ class Run(Finding):
         return "\n\n".join(t for t in parts if t)
 
     def _cost(self) -> str:
+        """Calls, new tokens, seconds and dollars in a sentence, then speeds and a table of stages where known."""
         c, n = self.record.cost, len(self.cases)
         judge = "" if c.judge_dollars is None else f" and ${c.judge_dollars:.2f} to judge"
         return (
@@ -469,6 +473,7 @@ def _spelled(schema: str) -> None:
 
 
 def _patterns(schema: str) -> list[str]:
+    """Every regular expression of a schema, of values and of names of fields; none of ""."""
     patterns: list[str] = []
     for node in _nodes(json.loads(schema)) if schema else ():
         if isinstance(node, dict):
@@ -507,6 +512,7 @@ def _speed(cost: RunCost) -> str:
 
 
 def _beside(rows: list[tuple[str, Scores]]) -> str:
+    """A table with a row for each: quality, its interval, verdicts, cases without an answer, means by dimension."""
     lines = []
     for name, s in rows:
         dims = [number(s.dims.get(d), "dim") for d in DIMENSIONS]
@@ -534,6 +540,7 @@ class _Later:
 def _judge(
     judge: Any, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], begun: list[Any] | None = None
 ) -> list[Outcome]:
+    """An outcome for each case, in order; `begun` is what the judge's `submit` gave for the answers among them."""
     # A case without an answer costs no judgment, and keeps its place.
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
     judged = iter(judge.judge_all(pairs) if begun is None else judge.collect(begun))

@@ -274,6 +274,7 @@ def _check(name: str, records: list[Record]) -> None:
 
 
 def _candidate(record: Record) -> Candidate:
+    """What a run was and took, out of its record; usefulness only where Claude judged it."""
     useful = record.found.useful if record.judge == "claude" else Usefulness()
     return Candidate(
         candidate=record.candidate, model=record.model, adapter=record.adapter, lever=record.lever,

@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.files import write_atomic
-from lib.lab.base import PROGRESS
+from lib.files import PROGRESS, write_atomic
 from lib.log import now
 from lib.report.era import Era
 from lib.report.run_page import text

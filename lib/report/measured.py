@@ -169,6 +169,7 @@ def null_world(readings: Readings) -> Markdown:
 
 
 def _world(gain: float | None, world: Readings) -> list[str]:
+    """Three lines: the smallest gain that is seen, what luck keeps without the rule, what it keeps under it."""
     return [
         f"The smallest gain that the rule sees with 80 % power on 30 cases: **{gain or 0:.3f}**.",
         f'{world["studies"]} studies of {world["runs"]} runs in which nothing changes: "keep if better" keeps '

@@ -98,6 +98,7 @@ def verify(folder: Path) -> list[str]:
 
 
 def _faults(folder: Path, name: str) -> list[str]:
+    """The same of one of the two files; nothing where it is not there."""
     path = folder / name
     if not path.exists():
         return []

@@ -110,6 +110,7 @@ def _instance(make: Any) -> BeforeValidator:
 
     # Not by pydantic, which would make 1.0 of 1 and so another text: seals are over bytes.
     def build(value: Any) -> Any:
+        """None of an empty mapping; what is no mapping is left to the check behind. Raises ValueError."""
         if not isinstance(value, Mapping):
             return value
         if not value:

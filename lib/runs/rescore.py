@@ -121,6 +121,8 @@ def _stored(record: Record, ruler: Ruler, folder: Path) -> Any:
     claude = ClaudeJudge(ruler, store=folder / store.NAME, **record.judging)
 
     class Stored:
+        """A judge of the record's identity; an answer whose calls are not all in the store is Unscored."""
+
         identity = claude.identity
 
         def judge(self, case: Case, answer: Answer) -> Judgment | Unscored:

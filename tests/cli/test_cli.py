@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from lib import cli
 from lib.claude.client import NoKey
 from lib.claude.prices import BudgetSpent, UnknownModel
 from lib.cli.options import line, values
-from lib.files import NOTEBOOKS, ROOT, RULER, Exit, Tampered
+from lib.files import NOTEBOOKS, ROOT, RULER, Exit, Tampered, leave_out
 from lib.lab import kernel
 from lib.lab.base import BadParameters
 from lib.lab.execute import accept
@@ -196,6 +197,25 @@ def test_a_model_that_is_not_here_is_a_missing_prerequisite(notch, tmp_path):
     assert said.code == 3 and one_line(said.err) and "'nosuch'" in said.err and not (tmp_path / "runs").exists()
 
 
+HOMELESS = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run([*HOMELESS, "true"], capture_output=True).returncode != 0,
+    reason="only where a user namespace can be made",
+)
+def test_a_user_without_a_name_and_a_home_runs_an_experiment_and_asks_for_trainings(tmp_path):
+    """As in a container that is started with a number for a user: Jupyter's kernel does not start without a home."""
+    named = ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME")
+    env = leave_out(os.environ, *named) | {"NOTCH_CACHE": str(tmp_path / "cache")}
+    for args in (("run", *TOY, "-p", "gate", "dev"), ("train", "--requests"), ("report",)):
+        command = [*HOMELESS, sys.executable, "-m", "lib.cli", *args, "--runs", str(tmp_path / "runs")]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert len(sealed_folders(tmp_path / "runs")) == 1 and not (ROOT / "~").exists()
+
+
 # --- doctor and verify
 
 
@@ -257,6 +277,17 @@ def test_verify_of_no_runs_is_clean(notch, tmp_path):
     said = notch("verify", "--json")
     assert said.code == 0 and json.loads(said.out) == {"ok": True, "runs": 0, "wrong": [], "repaired": []}
     assert not (tmp_path / "runs").exists()
+
+
+def test_verify_says_one_line_a_file_of_a_ruler_whose_line_ends_were_converted(tmp_path):
+    ruler = shutil.copytree(RULER, tmp_path / "ruler")
+    for name in ("rubric.json", "judge_rubric.md"):
+        (ruler / name).chmod(0o644)
+        (ruler / name).write_bytes((ruler / name).read_bytes().replace(b"\n", b"\r\n"))
+    (tmp_path / "runs").mkdir()
+    said = child("verify", "--runs", tmp_path / "runs", variables={"NOTCH_RULER": str(ruler)})
+    assert said.returncode == 5 and len(said.stderr.splitlines()) == 2
+    assert all("CRLF" in line and "core.autocrlf" in line for line in said.stderr.splitlines())
 
 
 def test_verify_finds_a_tampered_run_and_names_the_file(notch, tmp_path):

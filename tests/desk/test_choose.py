@@ -136,12 +136,22 @@ def test_choices_are_counted_by_source_and_person(blind):
 
 
 def test_the_sources_are_the_stock_model_the_champion_and_with_a_key_claude(tmp_path, monkeypatch):
-    from tests.lab.conftest import seal_run
+    from tests.lab.conftest import FULL, seal_run
 
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     assert list(choose.sources(tmp_path)) == ["stock"]
     seal_run(tmp_path, slug="baseline", lever="baseline")
     assert list(choose.sources(tmp_path)) == ["stock", "champion"]
+    adapter = tmp_path / "0009-sft" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "adapters.safetensors").write_bytes(b"")
+    (adapter / "adapter_config.json").write_text('{"num_layers": 2, "lora_parameters": {"rank": 8, "scale": 2.0}}')
+    seal_run(tmp_path, {k: v + 0.2 for k, v in FULL.items()}, slug="on", adapter="0009-sft")
+    assert list(choose.sources(tmp_path)) == ["stock", "champion"]  # without an adapter there is the stock run alone
+    seal_run(tmp_path, {k: v + 0.1 for k, v in FULL.items()}, slug="light", seed=7)
+    found = choose.sources(tmp_path)
+    assert (found["champion"].adapter, found["best prompting"].adapter) == (str(adapter), "")
+    assert found["best prompting"].seed == 7
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-none")
     found = choose.sources(tmp_path)
     assert found["stock"].model == "smollm2" and found["claude"].model == "claude-sonnet-5-5"

@@ -229,7 +229,15 @@ def test_verify_names_a_file_that_was_added_to_a_run(lab, name):
 
 
 @pytest.mark.parametrize(
-    "name", [".DS_Store", "._record.json", ".ipynb_checkpoints/experiment-checkpoint.ipynb", "Thumbs.db"]
+    "name",
+    [
+        ".DS_Store",
+        "._record.json",
+        "Icon\r",
+        ".localized",
+        ".ipynb_checkpoints/experiment-checkpoint.ipynb",
+        "Thumbs.db",
+    ],
 )
 def test_what_a_desktop_leaves_in_a_run_is_no_tampering(lab, name):
     run = lab.folder / lab.seal()
