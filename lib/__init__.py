@@ -85,11 +85,10 @@ above it, and tests/test_order.py holds that.
     lab.experiment              ruler x pipeline x judge -> record
     lab.calibration             a judge and a decoding measured -> record
     lab.rejudge                 stored answers judged without one dimension -> record
-    lab.models                  change only the model: sealed runs side by side -> record
+    lab.models                  change only the model: which runs that needs, sealed runs side by side -> record
     lab.training                a method and its data -> an adapter, a record
     lab.kernel                  papermill: a notebook executed in a kernel of this Python
     lab.execute                 papermill: notebook + parameters -> a sealed run
-    lab.bases                   the runs that a comparison of models needs, and a new base beside the old
     lab.orders                  a row that another machine executes
     lab.workers                 rows in kernels here, or on the workers of a Dask cluster
     lab.batches                 many runs judged in one message batch
@@ -114,8 +113,8 @@ above it, and tests/test_order.py holds that.
     report.levers               what each class of lever did, its negatives included -> tables
     report.trained              what training gave, beside the base, imitation and prompting -> tables
     report.examples             the worst and the best answers beside a frontier's and gold -> Markdown
-    report.answer               the question answered in sentences, and the figures that they stand on
     report.by_hand              a blind reading of the sealed gate beside the offline judge
+    report.answer               the question answered in sentences, and the figures that they stand on
     report.paths                what follows: three paths, a recommendation, how to do it all again
     report.drawing              the canvas of a figure, and the figure as SVG with links
     report.figures              a table -> a figure

@@ -22,6 +22,7 @@ SHIPPED = ROOT / "ruler"  # the ruler that comes with the project, and that the 
 RULER = Path(os.environ.get("NOTCH_RULER") or SHIPPED).resolve()
 NOTEBOOKS = ROOT / "notebooks"
 LITTER = (".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini")  # and the ._* files of macOS
+# With core.autocrlf a checkout has other line ends, and then no seal fits: no attack, so it is said by name.
 CRLF = "its line ends are CRLF now; check it out as it was sealed: git config core.autocrlf false, then again"
 
 
@@ -98,7 +99,7 @@ def leave_out(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values, equal text.
+    """JSON with sorted keys and no spaces: equal values, equal text. Raises ValueError on NaN, which JSON does not have.
 
     >>> canonical({"b": 1, "a": [1.5, None]})
     '{"a":[1.5,null],"b":1}'
@@ -135,7 +136,8 @@ def writable(folder: Path, otherwise: str = "choose another with --runs") -> Non
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # only trying tells: a read-only mount has every permission bit
+        # Only trying tells: a read-only mount has every permission bit.
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         why = error.strerror or error
@@ -145,12 +147,15 @@ def writable(folder: Path, otherwise: str = "choose another with --runs") -> Non
 @contextlib.contextmanager
 def _complete(folder: Path, data: bytes | str, mode: int) -> Iterator[str]:
     """A temporary file that holds all of `data` on disk; it is gone afterwards, whatever happened."""
+    # Beside its place, since link and rename work within one file system only. What a kill leaves of it in a folder
+    # of runs is cleared by its prefix (`lib.runs.seal.sync`).
     handle, temp = tempfile.mkstemp(dir=folder, prefix=".tmp-")
     try:
         with os.fdopen(handle, "wb") as out:
             out.write(data.encode() if isinstance(data, str) else data)
             out.flush()
-            os.fsync(out.fileno())  # before the name appears: a crash must not leave the name of an empty file
+            # Before the name appears: a crash must not leave the name of an empty file.
+            os.fsync(out.fileno())
         os.chmod(temp, mode)
         yield temp
     finally:
@@ -183,6 +188,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file; waits for whoever holds it. The lock dies with the process."""
     import fcntl
 
+    # Never deleted: whoever waits holds this file, and a new one of the same name would guard nothing.
     with open(path, "a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -221,12 +227,14 @@ def check_sums(folder: Path, text: str, seal: str) -> list[str]:
         if len(digest) != 64 or not name:
             return [f"{folder / seal}: not a list of sha256 sums"]
         sealed[name] = digest
+    # Not regular files alone: a link or a pipe that was put in is an addition too.
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     present = {name for name in names if name != seal and not hidden(name) and not litter(name)}
     differences = [f"{folder / name}: missing" for name in sorted(sealed.keys() - present)]
     for name in sorted(present - sealed.keys()):
         differences.append(f"{folder / name}: not part of the seal (added later)")
     for name in sorted(sealed.keys() & present):
+        # What is no file any more is not read: of a pipe that would wait for ever.
         data = b""
         if (folder / name).is_file():
             data = (folder / name).read_bytes()

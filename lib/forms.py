@@ -29,7 +29,8 @@ EXPECTED = {
 STRICT = ConfigDict(strict=True, extra="forbid")
 NO_FIELD = ("unexpected_keyword_argument", "extra_forbidden")  # kinds of pydantic's errors
 LIMITS = {"ge": "{}", "gt": "above {}", "le": "{}", "lt": "below {}"}
-MOST_VALUES = 100_000  # of a YAML text: ten lines of anchors can stand for more than there is memory
+# Ten lines of anchors can stand for more values than there is memory.
+MOST_VALUES = 100_000  # of a YAML text
 T = TypeVar("T")  # what comes out: an instance of a form, a row, the value of a function
 
 
@@ -39,6 +40,7 @@ def _as_given(value: Any, check: Callable[[Any], Any]) -> Any:
 
 
 def _whole(text: str) -> str:
+    # Arguments that are no UTF-8 come from Python as halves of a pair, which no file can hold: said before a run.
     if any("\ud800" <= c <= "\udfff" for c in text):
         raise ValueError("has bytes that are no text; type it in UTF-8")
     return text
@@ -69,7 +71,8 @@ def form(error: Callable[[str], Exception] = ValueError, what: str = "") -> Call
 
         @wraps(check)
         def init(self: Any, *args: Any, **values: Any) -> None:
-            named = dict(zip(form_class.__pydantic_fields__, args, strict=False))  # else a fault would name a position
+            # Every argument by its name: else a fault would name a position.
+            named = dict(zip(form_class.__pydantic_fields__, args, strict=False))
             try:
                 check(self, *args[len(named) :], **named, **values)
             except ValidationError as failure:

@@ -33,6 +33,7 @@ class Chain:
 
     def line(self, row: Row, number: int, before: str) -> bytes:
         """A row as a line."""
+        # Half a surrogate pair has no UTF-8; spelt out as an escape it is JSON all the same, and reads back as it was.
         return canonical({"n": number, "prev": before, **row}).encode("utf-8", "backslashreplace")
 
     def row(self, line: bytes, number: int, before: str) -> Row:
@@ -85,6 +86,7 @@ class Log:
         self.torn = False  # whether something without its end follows that line
         self._end = 0  # bytes read so far: always the end of a whole line
         self._seen = hashlib.sha256()  # of those bytes
+        # Re-entrant: `extend` and `_repair` catch up while they hold it.
         self._lock = threading.RLock()
         self.catch_up()
 
@@ -115,6 +117,7 @@ class Log:
         import fcntl
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Unbuffered: one write is one call of the system, which says how much of it was taken.
         with self._lock, open(self.path, "ab+", buffering=0) as out:
             fcntl.flock(out, fcntl.LOCK_EX)  # it dies with the process
             # Others may have written since the last look: the chain goes on from the newest line, not from ours.
@@ -125,12 +128,14 @@ class Log:
                 lines.append(self.scheme.line(row, number, before) + b"\n")
                 before = sha256(lines[-1][:-1])
             data = b"".join(lines)
+            # A full disk takes a part. What is torn of it counts for nothing, and the next append repairs it.
             if out.write(data) != len(data):
                 raise OSError(f"{self.path}: the disk took only part of what was written")
             os.fsync(out.fileno())
             # A new file is only as durable as its folder's entry for it.
             if first:
                 sync_folder(self.path.parent)
+            # Read back like lines of anybody: what is in memory is what the disk holds.
             self.catch_up()
 
     def _unread(self) -> bytes:

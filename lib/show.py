@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOTHING = "Nothing here yet."
-LONGEST = 60  # letters of one argument of a step: a whole wording would hide the other columns
+# A whole wording would hide the other columns of a table.
+LONGEST = 60  # letters of one argument of a step
 # Columns whose heading is not their name.
 HEADS = {"id": "run", "wtl": "W/T/L", "interval": "95 %", "non_redundancy": "non-redundancy"}
 # All but tab and line feed; and those that turn the direction of what follows.
@@ -153,6 +154,7 @@ def interval(low: float | None, high: float | None, sign: str = "+") -> str:
     >>> interval(-0.01, 0.25), interval(0.1, 0.2, "")
     ('-0.010\\xa0to\\xa0+0.250', '0.100\\xa0to\\xa00.200')
     """
+    # pandas holds what is missing as NaN, the one number that is not itself.
     if low is not None and low == low:
         return f"{low:{sign}.3f}\u00a0to\u00a0{high:{sign}.3f}"
     return ""
@@ -199,6 +201,7 @@ def table(frame: pd.DataFrame) -> Markdown:
     if frame.empty:
         return Markdown(NOTHING)
     heads = [HEADS.get(c, str(c).replace("_", " ")) for c in frame.columns]
+    # As objects: in a column of floats None would turn back into NaN.
     plain = frame.astype(object).where(frame.notna(), None)
     rows = plain.itertuples(index=False, name=None)
     return Markdown(grid(heads, ([number(v, h) for v, h in zip(row, heads, strict=True)] for row in rows)))
@@ -212,4 +215,5 @@ def bullets(lines: Iterable[str], nothing: str = NOTHING) -> Markdown:
 def fold(content: pd.DataFrame | Markdown, summary: str) -> Markdown:
     """A long table or text behind one line that opens it: the page stays readable, and nothing is left out."""
     text = (content if isinstance(content, Markdown) else table(content)).text
+    # Blank lines around the text: only then is it read as Markdown within HTML.
     return Markdown(f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>")

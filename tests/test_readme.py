@@ -69,17 +69,18 @@ def test_the_result_that_it_tells_is_the_ledgers():
 
     ledger = Ledger.read(ROOT / "runs")
     era = Era.latest(ledger)
-    frame, hand = ledger.frame(), by_hand.table(ledger).set_index("what")
-    own = frame[(frame.kind == "experiment") & (frame.fingerprint == era.fingerprint) & (frame.model == "smollm2")]
-    judged = own[["wins", "ties", "losses"]].astype(float).sum()
+    hand = by_hand.table(ledger).set_index("what")
+    judged = era.climb[["wins", "ties", "losses"]].astype(float).sum()
     best = answer.four(ledger).set_index("what").quality
     look = next(r for r in reversed(ledger.looks(era.fingerprint)) if ledger.of(r) == era.champion.id)
     assert judged.wins == 0 and look.status == "indecisive"
     told = [
         f"to all 30 and {era.champion.scored.quality:.3f}", f"quality {best['best prompting']:.3f}",
         f"get {best['frontier']:.3f} to the plain call", f"any task have {era.plain:.3f}", f"Of {era.changes} changes",
-        f"{len(era.kept) - 1} held up", f"{judged.ties:.0f} of its {judged.sum():,.0f} judged answers",
+        f"{len(era.kept) - 1} held up", f"{judged.ties:.0f} of its {judged.sum():,.0f} judged answers in the climb",
+        f"without the adapter: {ledger.get('0208-champion-smollm2').scored.quality:.3f}", f"judge says {100 * era.share:.0f} %",
         f"({look.decision.delta:+.3f}, p = {look.decision.p:.4f})", f"champion gets {hand['quality by hand']['champion']:.3f}",
         f"says {hand['quality offline']['champion']:.3f}", f"the frontier {hand['quality by hand']['the frontier']:.3f}",
+        f"kept {hand['quality by hand']['first kept with an adapter']:.3f}", by_hand.distance(ledger).rpartition(": ")[2][:4],
     ]  # fmt: skip
     assert [text for text in told if text not in README] == []

@@ -102,7 +102,8 @@ def fault(steps: Sequence[Step], questions: int = 7) -> str:
 def _unconnected(steps: Sequence[Step]) -> str:
     """The first step that lacks what it takes, or the last one that gives what nobody takes."""
     if any(step.name not in STEPS for step in steps):
-        return ""  # a step of a test or of a person's own: nobody says what it hands on
+        # A step of a test or of a person's own: nobody says what it hands on.
+        return ""
     levers = [STEPS[step.name] for step in steps]
     there: set[Part] = set()
     gives: list[set[Part]] = []
@@ -113,7 +114,8 @@ def _unconnected(steps: Sequence[Step]) -> str:
         # What a step reads is declared, so this needs no model and no reply.
         own = set(lever.gives)
         if "draft" not in there and "pool" in own:
-            own.add("draft")  # the first set of a pool is the draft where there is none
+            # The first set of a pool is the draft where there is none.
+            own.add("draft")
         gives.append(own)
         there |= own
     if "draft" not in there:

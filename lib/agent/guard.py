@@ -20,7 +20,8 @@ EVERYDAY = frozenset(
     "like how from by into this that is are do it some new out before after about can you".split()
 )
 SAME_TASK = 0.6  # Jaccard of content words from which two task lines are the same task
-SAME_QUESTION = 0.9  # Jaccard of all words from which two questions of five or more words are the same
+# Jaccard of all words from which two questions of five or more words are the same.
+SAME_QUESTION = 0.9
 # Jaccard of runs of four letters, for other endings and slips of the pen. Of 1,860 pairs of different questions on
 # one thing none came above 0.46, of 1,860 pairs of one family's tasks on different things 1 in 1,000 above 0.75; but
 # "How many hours a week can you ...?" begins many short questions, so their line stands as high. It stood at 0.65 until

@@ -221,6 +221,7 @@ def _build_one(place: int, row: Any) -> Step:
     # Part of the arguments again: the leak guard reads them, and they are part of what makes a setup another one.
     if wording:
         args["wording"] = row["wording"]
+    # By the arguments as they are bound, defaults too: `best` needs log-probabilities by one of its four ways alone.
     needs = frozenset(lever.needs(**bound))
     return Step(name, lever.family, args, run, lever.calls(**bound), lever.about, tuple(texts(args)), needs, wording)
 
@@ -388,11 +389,13 @@ def _asks(case: _Case, steps: Sequence[Step]) -> bool:
     while case.state.failed is None:
         try:
             if case.work is None:
+                # Behind its last step a case is done; the others go on without it.
                 if case.place + 1 == len(steps):
                     break
                 case.place += 1
                 case.replies, case.work = None, steps[case.place].run(case.state)
-            replies, case.replies = case.replies, []  # a step that asks for nothing gets an empty list
+            # A step that asks for nothing gets an empty list.
+            replies, case.replies = case.replies, []
             for reply in replies or ():
                 if reply.finish_reason in FAILED:
                     raise BadReply(f"{reply.finish_reason} of the model: {reply.text or 'it gave no reason'}"[:300])

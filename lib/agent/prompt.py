@@ -31,6 +31,8 @@ ASK = (
     "Write a short title for the task and seven different questions to ask the person, or as many as the message says."
 )
 COACH = "Ask the person about what they have, what they want and what could stop them. Ask one thing in each question."
+# Published study, exp011: 0.323 on dev beside 0.320 without it; at temperature 1.2 its example came back as an answer
+# (exp024).
 CONTRAST = (
     'For "repaint a bicycle" a good question is "What is your frame made of?". "How do I paint a frame?" is bad: ask the '
     "person, not a search engine."
@@ -104,6 +106,8 @@ AS_CHECKS = (
     'Reply with true or false, as JSON only: {"one_thing": true, "given": false, "specific": true, "duplicate": false}'
 )
 
+# Published study, on dev beside 0.308 of the plain form: slots 0.243 (exp015), unknowns 0.248 (exp018), reasons 0.303
+# (exp022), givens 0.288 (exp025).
 SCHEMAS = {
     "json": AS_JSON, "lines": AS_LINES, "slots": AS_SLOTS, "unknowns": AS_UNKNOWNS, "reasons": AS_REASONS,
     "givens": AS_GIVENS,
@@ -176,6 +180,7 @@ def ask(
     # The form last, so that it stands nearest to the reply.
     turns = [system(ASK, *(ADVICE.get(a, a) for a in advice), SCHEMAS[schema])]
     for other, draft in demos:
+        # An example asks for as many questions as it has: it must not contradict its own prompt.
         turns += [user(other, len(draft.questions)), {"role": "assistant", "content": write_set(draft, schema)}]
     return [*turns, user(task, n)]
 
@@ -353,7 +358,8 @@ def _string(text: str, at: int) -> tuple[str, int]:
         raise BadReply(f"the list ends after too few texts, before {clip(text[begin:])}") from None
 
 
-PATTERNS = {"question": r'^[A-Z][^?.!:"\\]{8,110}\?$', "short": r'^[^"\\?]{3,80}$'}  # a question ends in its only mark
+# A question ends in its only mark and holds no full stop: one sentence. No quote or backslash, which JSON would escape.
+PATTERNS = {"question": r'^[A-Z][^?.!:"\\]{8,110}\?$', "short": r'^[^"\\?]{3,80}$'}
 
 
 def set_grammar(n: int = 7, schema: str = "json", questions: bool = False) -> str:

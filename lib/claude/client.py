@@ -24,10 +24,13 @@ from urllib.request import getproxies
 from lib.claude.prices import Budget, CloudError, Request, Spent, dollars, listed, spent, worst
 from lib.files import Exit
 
-API_VERSION = "2026-10-21"  # sent by name, so that another SDK cannot change what a judge is
+# Sent by name, so that another SDK cannot change what a judge is.
+API_VERSION = "2026-10-21"
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)  # s between the tries of one call; `retry-after` may ask for more
-WAIT = 180.0  # s that the tries of one call may wait in all: nobody should look at a silent screen for longer
-NO_THINKING = "between_tools"  # there are no tools, so the reply comes without thinking first
+# Nobody should look at a silent screen for longer.
+WAIT = 180.0  # s that the tries of one call may wait in all
+# There are no tools, so the reply comes without thinking first.
+NO_THINKING = "between_tools"
 SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 # An error can come with status 200, as the body of a reply; its type then says which status it means.
 STATUS = {
@@ -93,6 +96,7 @@ class Reply:
 
     @property
     def spent(self) -> Spent:
+        """Its cost, to be added to that of others."""
         return spent(self.usage, self.dollars)
 
 
@@ -100,7 +104,9 @@ def check_key() -> None:
     """Refuse to start where nothing can be sent. Raises NoKey, NoAccess; never says what the key is."""
     fault = _fault_of_key()
     if fault:
-        raise NoKey(fault)  # from a frame without the key: some tracebacks show every local
+        # From a frame without the key: some tracebacks show every local.
+        raise NoKey(fault)
+    # The SDK says it at the first call, when the run is on and would be sealed as crashed.
     socks = [name for name, url in getproxies().items() if url.startswith("socks")]
     if socks and find_spec("socksio") is None:
         raise NoAccess(f"{socks[0]}_proxy names a SOCKS proxy, for which this Python lacks `socksio`: install it, or "
@@ -167,7 +173,8 @@ class Claude:
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=self._loop.run_forever, name="claude", daemon=True)
         thread.start()
-        self._open: list[Any] = []  # the SDK's client once there is one: the finalizer must not hold this object
+        # The SDK's client once there is one; in a list, since the finalizer must not hold this object.
+        self._open: list[Any] = []
         self.close = weakref.finalize(self, _close, self._loop, thread, self._open)
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
@@ -193,6 +200,7 @@ class Claude:
         async with self._room:
             if self.stop:
                 raise self.stop
+            # Before money is held: where there is no key, nothing would give it back.
             sdk = self.sdk
             await self.budget.hold(most)
             paid = most  # also where this is cancelled: the API may have answered
@@ -230,7 +238,8 @@ class Claude:
             pause = asked or pause
             waited += pause
             await asyncio.sleep(pause)
-        raise failed  # outside of the except: the SDK's error, its request and headers stay behind
+        # Outside of the except: the SDK's error, its request and headers stay behind.
+        raise failed
 
     # --- batches
 
@@ -285,7 +294,8 @@ class Claude:
             usage = json.loads(scrub(message.usage.to_json(indent=None)))
             usage = {k: v for k, v in usage.items() if v is not None}
             return Reply(
-                text=scrub("".join(b.text for b in message.content if b.type == "text")),  # thinking may precede it
+                # Thinking may precede it.
+                text=scrub("".join(b.text for b in message.content if b.type == "text")),
                 model=scrub(str(message.model)),
                 message_id=scrub(str(message.id)),
                 request_id=scrub(str(getattr(message, "_request_id", None) or "")),
@@ -308,6 +318,7 @@ def _failure(error: Exception) -> CloudError:
     # By status and never by wording, which is the server's to change.
     if status in (401, 403):
         return NoKey(f"the API refused the key ({text})")
+    # Not tried again here: of a batch that was just sent it may pass, of a model's name never. Whoever asks knows.
     if status == 404:
         return NotFound(f"the API will not answer ({text})")
     if status == 402:
@@ -326,6 +337,7 @@ def _retry_after(error: Exception) -> float:
     if milliseconds := headers.get("retry-after-ms"):
         return float(milliseconds) / 1000
     asked = headers.get("retry-after", "0")
+    # Seconds, or a date (RFC 9110, section 10.2.3).
     if asked.replace(".", "", 1).isdigit():
         return float(asked)
     return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())

@@ -85,7 +85,8 @@ class Paid:
             # A batch may run for a day; it is picked up by its id, so nobody need wait for it now.
             for future in futures if self.batch else ():
                 future.cancel()
-            wait(futures, timeout=10)  # what is in flight is paid for, so it may still arrive
+            # What is in flight is paid for, so it may still arrive.
+            wait(futures, timeout=10)
             raise
         finally:
             stop, self.client.stop = self.client.stop, None
@@ -145,6 +146,7 @@ class Paid:
         self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
         # Read first what was sent before a kill: its calls are paid for and must not be sent again.
         for sent in self.store.pending():
+            # Only where one of its calls is wanted now: the others are read when somebody asks for theirs.
             if any(key in wanted and not self.store.reply(key) for key in _abouts(sent)):
                 before = self.cost.dollars
                 await self._finish(sent)
@@ -160,6 +162,7 @@ class Paid:
     async def _send(self, asks: Mapping[str, Ask], attempt: int) -> dict[str, Fault]:
         """Send one batch and store its replies; returns the faults by key."""
         requests = {key: ask.request() for key, ask in asks.items()}
+        # What each call is about goes to disk too: whoever reads the batch after a kill has not asked.
         calls = [{"key": key, **ask.about} if ask.about else key for key, ask in asks.items()]
         most = sum(worst(request, batch=True) for request in requests.values())
         before = self.cost.dollars
@@ -190,7 +193,8 @@ class Paid:
             await self._write({"type": ENDED, "batch": batch, "dollars": lost})
             return {}
         abouts, faults = _abouts(sent), {}
-        stored = {row["key"] for row in self.store if row["batch"] == batch}  # a kill can come between two results
+        # A kill can come between two results of a batch: the rest is stored now, and none of them twice.
+        stored = {row["key"] for row in self.store if row["batch"] == batch}
         for key, reply in results:
             if isinstance(reply, str):
                 faults[key] = Fault(reply, again=False)
@@ -236,10 +240,12 @@ class Paid:
         if not same_model(self.model, reply.model):
             value = Fault(f"answered by {reply.model}, asked was {self.model}")
             error = WrongModel(self.wrong.format(fault=value.reason, **about))
-            self._halt(error)  # before the disk is waited for: the next call would start meanwhile
+            # Before the disk is waited for: the next call would start meanwhile.
+            self._halt(error)
         worth = {"fault": value.reason} if isinstance(value, Fault) else {"value": value}
         row = {"type": REPLY, "key": key, "batch": batch, **self.about, **about, **self._attempt(attempt)}
         row |= {**vars(reply), "at": now(), **worth}
+        # Before the line is on disk: it is paid for, whatever becomes of the line.
         self.cost += reply.spent
         await self._write(row)
         if error:
@@ -255,7 +261,8 @@ class Paid:
                 if rows:
                     await asyncio.to_thread(self.store.append, *rows)
             except Exception as error:
-                self._halt(error)  # what cannot be kept must not be bought; `collect` raises it for every row
+                # What cannot be kept must not be bought; `collect` raises it for every row.
+                self._halt(error)
                 raise
 
     def _halt(self, error: Exception) -> None:

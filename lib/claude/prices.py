@@ -18,7 +18,8 @@ from lib.files import Exit, OneLine
 PRICED = "2026-11-23"  # the day on which these prices were read; prices are not in the API
 BATCH_SHARE = 0.5  # of the price
 CACHE_READ, CACHE_WRITE, CACHE_WRITE_1H = 0.1, 1.25, 2.0  # of the input price
-UNSEEN = 1000  # tokens that the API may add to a request (the schema's own prompt); an upper bound
+# The schema has a prompt of its own, which no request shows; an upper bound.
+UNSEEN = 1000  # tokens that the API may add to a request
 Request = dict[str, Any]  # free form: JSON as the API takes it
 
 
@@ -108,6 +109,7 @@ def dollars(model: str, usage: Mapping[str, Any], batch: bool = False) -> float:
     """
     price, count = listed(model), {k: int(v) for k, v in usage.items() if isinstance(v, (int, float))}
     hour = int((usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0)
+    # The API counts what is cached for an hour among all that is cached, and it costs more.
     written = count.get("cache_creation_input_tokens", 0) - hour
     read = count.get("input_tokens", 0) + CACHE_READ * count.get("cache_read_input_tokens", 0)
     read += CACHE_WRITE * written + CACHE_WRITE_1H * hour
@@ -155,6 +157,7 @@ class Budget:
         """Give back what was set aside and book what was paid."""
         async with self._settled:
             self.flying -= 1
-            self.held = self.held - most if self.flying else 0.0  # no crumbs of rounding stay behind
+            # Exactly 0 with nothing in flight: no crumbs of rounding stay behind.
+            self.held = self.held - most if self.flying else 0.0
             self.spent += paid
             self._settled.notify_all()

@@ -23,10 +23,12 @@ class Line(Hashed):
     """A line of the store: it proves itself, and holds what its type needs."""
 
     def row(self, line: bytes, number: int, before: str) -> Row:
+        """The row of a line. Raises ValueError where the line does not prove itself, or lacks what its type needs."""
         row = super().row(line, number, before)
         name = NEEDS.get(str(row.get("type")), "type")
         if not isinstance(row.get(name), str):
             raise ValueError(f"no line of this store: its {name} is {row.get(name)!r:.40}, expected a text")
+        # Every look at a budget adds these up; a text among them is said here, with its line.
         for name in ("dollars", "worst"):
             if not isinstance(row.get(name, 0.0), int | float):
                 raise ValueError(f"no line of this store: its {name} is {row[name]!r:.40}, expected a number")

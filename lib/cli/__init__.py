@@ -1,6 +1,7 @@
 """notch: the command line. The door to the house; everything it does lives in the rooms.
 
-Exit codes are those of `lib.files.Exit`; an expected error brings its own.
+Exit codes are those of `lib.files.Exit`; an expected error brings its own. Commands import rooms when they are called, so
+that `--help` and a misspelt option are answered at once.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ def main(argv: list[str] | None = None) -> None:
         os.environ["NOTCH_RULER"] = str(RULER)  # a kernel may start in another folder
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a name that this terminal cannot show must not end a study
+            # A name that this terminal cannot show must not end a study.
+            stream.reconfigure(errors="replace")
     try:
+        # Not standalone: click would end the process with codes of its own.
         code = notch.main(argv, prog_name="notch", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else Exit.OK)
     except click.exceptions.Exit as stop:

@@ -150,6 +150,7 @@ def _proposer(name: str, plan: Path | None, model: str | None, seed: int, dollar
         from lib.claude.client import check_key
         from lib.loop.proposers.claude import CAP, MODEL, ClaudeProposer
 
+        # Now: without a key it would fail only at its first turn, after the runs that are due before.
         check_key()
         return ClaudeProposer(model or MODEL, dollars or CAP)
     if name == "plan":
@@ -178,13 +179,15 @@ def _follow(work: Any) -> int:
             if progress.record:
                 ran += 1
                 click.echo(f"{progress.message:9} {line(progress.record, work.folder)}")
+            # `ended` says the same in a moment.
             elif progress.what != "idle":
                 click.echo(visible(f"{progress.what:9} {progress.message}"))
             live.show(len(sealed_folders(work.folder)), f"{progress.what} {progress.message}", bool(progress.record))
         live.end(f"{ran} runs")
     click.echo(f"{ran} runs in {time.time() - began:.0f} s")
     here, total = len(sealed_folders(work.folder)), work.settings.total
-    stopped = (work.steer_folder / steering.STOP).exists()  # more runs asked for would end there too
+    # More runs asked for would end there too.
+    stopped = (work.steer_folder / steering.STOP).exists()
     if not ran and 0 < total <= here and not work.settings.queue_only and not stopped:
         click.echo(f"nothing to do: --runs {total} is how many the folder holds in the end; --runs {here + 20} adds 20")
     return work.end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import sys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lib.runs.record import Record
 
 MINUTE = 60.0  # s between two lines where there is no terminal
+# YAML would make an octal 10 of the run 0012.
 TEXTS = ("hypothesis", "of", "adapter", "model", "method", "request")  # parameters whose value is not read as YAML
 
 
@@ -42,7 +44,8 @@ def must_exist(runs: Path) -> None:
 
 
 RUNS = _runs(must_exist=False)
-SEALED_RUNS = _runs(must_exist=True)  # for what only reads: a folder that is not there is a slip, not an empty one
+# For what only reads: a folder that is not there is a slip, not an empty one.
+SEALED_RUNS = _runs(must_exist=True)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 JUDGE = click.option("--judge", type=click.Choice(["offline", "claude"]), default="offline", show_default=True)
 PARAMETERS = click.option(
@@ -87,6 +90,7 @@ def value(name: str, text: str) -> Any:
     from lib.lab.base import BadParameters
 
     read = read_yaml(text, f"{name} {text!r:.60}", BadParameters)
+    # YAML 1.1 knows no float without a dot: to it 1e-3 is a text.
     if isinstance(read, str) and re.fullmatch(r"[-+]?\d+(\.\d+)?[eE][-+]?\d+", read):
         return float(read)
     return read
@@ -95,7 +99,8 @@ def value(name: str, text: str) -> Any:
 def line(record: Record, runs: Path | None = None) -> str:
     """One line about a run; with its folder also why, where not one case has an answer."""
     scores, decision, status = record.scores, record.decision, record.status
-    if scores is None or status in ("invalid", "incomplete"):  # no quality of what is not fully judged
+    # No quality of what is not fully judged.
+    if scores is None or status in ("invalid", "incomplete"):
         return f"{record.id}: {status}, {decision.reason}"
     if record.kind == "confirm" and not decision.against:
         status = "first look"  # kept as what later looks must beat, not as a win
@@ -135,15 +140,15 @@ def _short(path: Path) -> str:
 
 @contextlib.contextmanager
 def progress(every: float = MINUTE) -> Iterator[Path]:
-    """What the kernel says of its progress, through a file: a bar on a terminal, a line a minute elsewhere."""
+    """The folder where a kernel says how far it is: what it says is a bar on a terminal, a line a minute elsewhere."""
     done, terminal = threading.Event(), sys.stderr.isatty()
     with tempfile.TemporaryDirectory(prefix="notch-") as temp:
-        path = Path(temp) / "progress"
 
         def follow() -> None:
             said = ""
             while not done.wait(0.5 if terminal else every):
-                state = path.read_text(encoding="utf-8").rstrip() if path.exists() else ""
+                [file] = [*Path(temp).glob("[0-9]*")] or [Path(os.devnull)]
+                state = file.read_text(encoding="utf-8").partition("\n")[2].rstrip()
                 if state != said and terminal:
                     click.echo(f"\r\x1b[K{state[: shutil.get_terminal_size().columns - 1]}", err=True, nl=False)
                 elif state != said:
@@ -153,7 +158,7 @@ def progress(every: float = MINUTE) -> Iterator[Path]:
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
         try:
-            yield path
+            yield Path(temp)
         finally:
             done.set()
             thread.join()

@@ -85,8 +85,8 @@ def run(
     from lib.lab import execute
     from lib.lab.base import PROGRESS
 
-    with progress() as file:
-        carry = partial(execute.carry_out, environment={PROGRESS: str(file)})
+    with progress() as folder:
+        carry = partial(execute.carry_out, environment={PROGRESS: str(folder)})
         record = execute.run("10_experiment", values(parameters, as_yaml), name, runs, carry=carry)
     click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record, runs))
 

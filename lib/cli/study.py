@@ -58,9 +58,9 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, bat
     began, ran, crashed, unfinished = time.time(), 0, 0, 0
     live = Live(runs, site.page_path(runs, "live"), the_plan.name, len(the_plan.entries))
     entries: set[str] = set()  # a look at the sealed gate can report twice
+    # disable=None is tqdm's word for: no bar where nobody sits at a terminal.
     with live, tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
-        if runs.is_dir():  # a plan that is refused must not begin a folder of pages
-            live.show(0, the_plan.entries[0].name)
+        live.show(0, the_plan.entries[0].name)
         for progress in studies.run(the_plan, runs, workers, scheduler, (dollars or DOLLARS) if batch else None):
             ran += progress.state == "ran"
             crashed += progress.state == "crashed"
@@ -68,7 +68,8 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, bat
             if progress.state == "ran" and progress.record:
                 bar.write(line(progress.record, runs))
             else:
-                name = " ".join(progress.entry.name.split())  # a line break in it would pose as another line
+                # A line break in it would pose as another line.
+                name = " ".join(progress.entry.name.split())
                 bar.write(visible(f"{name}: {progress.message or 'is sealed already'}"))
             if progress.entry.name not in entries:
                 bar.update()
@@ -83,6 +84,7 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, bat
         click.echo(f"{ran} runs in {time.time() - began:.0f} s{failed}")
     if report and (ran or not site.notebook_path(runs, "20_report").exists()):
         site.write(runs, None)
+    # The project's own runs are what others are compared with.
     if runs.resolve() != (ROOT / "runs").resolve():
         here, there = Ledger.read(runs), Ledger.read(ROOT / "runs")
         click.echo(tables.reproduction(here, there) or "no run of runs/ to compare with")
@@ -112,7 +114,6 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
     anchors, and nothing of it is ever part of the climb. -p sets what is the same for all: pipeline, decoding, judge,
     judging, batch, seed, useful, hypothesis.
     """
-    from lib.lab import bases
     from lib.lab import study as studies
     from lib.lab.base import BadParameters
     from lib.runs.ledger import Ledger
@@ -121,10 +122,10 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
         raise BadParameters("RUN, --models and --base are three different questions; ask one at a time")
     common = values(parameters)
     if models:
-        _say_sides(bases.compare(runs, models.split(","), common, name))
+        _say_sides(studies.compare_models(runs, models.split(","), common, name))
         return
     if base:
-        _say_sides(bases.base(runs, base, old, common, name))
+        _say_sides(studies.compare_bases(runs, base, old, common, name))
         return
     if common or name:
         raise BadParameters(

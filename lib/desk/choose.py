@@ -35,6 +35,7 @@ def sources(runs: Path) -> dict[str, Choice]:
     ledger = Ledger.read(runs)
     found = {"stock": Choice("")}
     if champion := ledger.champion(latest(ledger)):
+        # As a path: a try looks for a run by its name in the folder of its own process, which may be another.
         adapter = str(provenance.find(champion.adapter, runs)) if champion.adapter else ""
         found["champion"] = Choice(
             "", list(champion.pipeline), champion.model, adapter, dict(champion.decoding), champion.seed
@@ -51,6 +52,7 @@ class Blind:
     who: str = "me"
     runs: Path = field(default_factory=runs_folder)
     sources: Mapping[str, Choice] | None = None  # None: those of the runs
+    # From the system and not from a seed, which would say which letter is whose.
     lot: random.Random = field(default_factory=random.SystemRandom)
 
     def __post_init__(self) -> None:

@@ -55,6 +55,7 @@ def _weights(pinned: weights.Pinned) -> tuple[bool, str]:
 
 def _runs(folder: Path) -> tuple[bool, str]:
     """Whether a run could be sealed here. Only trying tells: a read-only mount has every permission bit."""
+    # Of a folder that is yet to be made, the nearest one above it says whether it can be.
     there = next(p for p in (folder, *folder.resolve().parents) if p.exists())
     try:
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=there):

@@ -248,6 +248,7 @@ class Author:
             model,
             dollars,
             self._read,
+            # No judge's; but the store looks for both in every reply (`Store.has`).
             about={"fingerprint": "draft", "replicate": 0},
             wrong="the draft of {case} was {fault}; none of it is used",
             asks=2,
@@ -302,7 +303,8 @@ class Author:
             return Fault(answer.reason)
         if written.critical > rules.questions:
             return Fault(f"critical is {written.critical}: expected 1 to {rules.questions}")
-        critical = answer.questions[written.critical - 1]  # asked for by a number from 1, as a reader counts
+        # Asked for by a number from 1, as a reader counts.
+        critical = answer.questions[written.critical - 1]
         return {"title": answer.title, "questions": answer.questions, "critical": critical, "why": written.why}
 
     def _unknowns(self, written: UnknownsReply) -> Row | Fault:
@@ -381,7 +383,8 @@ def _fill(path: Path, forms: Mapping[str, str], shown: Mapping[str, Row], author
     finally:  # also what came before the money, the network or a person ended it
         if author:
             written = author.written(path.name, asked)
-        lines = dict(forms) | _lines(path)  # read again: a person may have saved the file while Claude wrote
+        # Read again: a person may have saved the file while Claude wrote.
+        lines = dict(forms) | _lines(path)
         filled = {id: written[id] for id in _empty(lines, forms) if id in written}
         _write(path, lines | filled)
     return Filling(len(filled), _empty(lines | filled, forms))

@@ -77,6 +77,7 @@ def find(task: str) -> Case | None:
     return next((c for c in cases() if normalised(c.task) == normalised(task)), None)
 
 
+# As many as a blind choice sets side by side: loading takes longer than one answer.
 _loaded = lru_cache(maxsize=3)(load.load)
 
 
@@ -104,6 +105,7 @@ class Choice:
         experiment = Experiment(hypothesis=BY_HAND, **setup).check()
         case = find(self.task) or Case("typed", " ".join(self.task.split()))
         model = _loaded(self.model, self.adapter)
+        # A loaded model serves many tries and its cost adds up, so that of this one is a difference.
         before = model.cost
         decoding = replace(Decoding.of(self.decoding), seed=self.seed)
         [state] = run_pipeline(experiment.steps, [(case.id, case.task)], model, decoding)
@@ -130,6 +132,7 @@ class Tried:
 
     @cached_property
     def quality(self) -> float | None:
+        """Quality of the one case, 0 to 1; None where the task has no gold."""
         return None if self.outcome is None else case_quality(self.outcome)
 
     @property

@@ -1,7 +1,7 @@
 """The explore page's menus: pick a task, build a pipeline, choose a model, read what comes out.
 
-Knows menus and where the answer is shown; everything that a menu offers and all that
-happens on "Answer" lives in `lib.desk.explore`. Writes nothing.
+Knows menus and where the answer is shown; everything that a menu offers and all that happens on "Answer" lives in
+`lib.desk.explore`. Writes nothing.
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ class Session:
 
     @cached_property
     def frozen(self) -> Ruler:
+        """The ruler whose answers are rated. Raises BadRuler, Tampered."""
         return Ruler.load(self.ruler)
 
     @cached_property
@@ -171,6 +172,7 @@ class Session:
         elif self.choice:
             self.choice = ""
         elif self.rated:
+            # The log only grows: what is taken back stays in it, and a line says that it was.
             self.log.extend([{"kind": "undo", "item": self.rated[-1].item, "who": self.who, "at": now()}])
             self.show()
         else:

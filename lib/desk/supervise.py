@@ -75,14 +75,15 @@ class Desk:
 
     @property
     def now(self) -> Markdown:
-        """What runs now, as the live page says it, and how the climb stands, in a few lines."""
+        """What runs now and how far it is, as the live page says it, and how the climb stands, in a few lines."""
         try:
             ledger, events = self.ledger, Events(self.runs)
         except Tampered as error:
             return Markdown(f"**Something was changed that must not be:** {error}")
         era = tables.latest(ledger)
         champion, look, end = ledger.champion(era), ledger.confirmed(era), events.last("stopped", "tampered")
-        lines = [f"**{cell(live.standing(self.runs))}** Sealed: {plural(len(ledger.records), 'run')}."]
+        standing, *kernels = live.standing(self.runs)
+        lines = [f"**{standing}** Sealed: {plural(len(ledger.records), 'run')}.", *kernels]
         if champion:
             lines.append(
                 f"Champion: {champion.id} at {champion.scored.quality:.3f}; attempts since: {state.runs_since_keep(ledger, era)}."

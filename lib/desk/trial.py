@@ -35,7 +35,8 @@ from lib.train import recipe as recipes
 RUNS = 70  # of the study whose length is worked out: as many as the published one has
 STEPS = 20  # of training
 PROBE = Decoding(max_tokens=32)
-PROMPTS = (  # of unequal length: an engine that lets the padding of one row into another says something else in a batch
+# Of unequal length: an engine that lets the padding of one row into another says something else in a batch.
+PROMPTS = (
     prompt.ask("learn chess endings"),
     prompt.ask("learn chess endings with my niece, who is nine, plays twice a week and has a tournament in the spring"),
 )
@@ -87,7 +88,8 @@ def _loaded(name: str) -> Iterator[Figure]:
     yield Figure("load", f"{time.perf_counter() - began:.1f} s")
     yield batch(model)
     del model
-    gc.collect()  # the experiment loads it again, and two of 3 billion parameters do not fit everywhere
+    # The experiment loads it again, and two of 3 billion parameters do not fit everywhere.
+    gc.collect()
 
 
 def batch(model: Model) -> Figure:

@@ -5,6 +5,7 @@ Knows parameters, keys, records and the clock. Does not know what is done with t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -31,9 +32,8 @@ DECLARED = ("kind", "hypothesis", "predicted", "min_effect", "lever", "pipeline"
          "gate", "seed", "batch", "judging", "of", "useful")  # of a record, as the parameters say it  # fmt: skip
 
 
-SEALED_ADAPTER = re.compile(
-    r"((runs/)?\d{4,}-[a-z0-9-]+(/adapter)?(/epoch-\d\d)?)?"
-)  # of a run by its id: it never changes
+# Of a run by its id: what lies there never changes, so no key has to hash it.
+SEALED_ADAPTER = re.compile(r"((runs/)?\d{4,}-[a-z0-9-]+(/adapter)?(/epoch-\d\d)?)?")
 
 
 class BadParameters(OneLine, ValueError):
@@ -59,6 +59,7 @@ def judge_named(
     from lib.measure.claude_judge import ClaudeJudge
 
     given: Json = {"batch": batch} | (judging or {})
+    # Arguments of ClaudeJudge too; but a run with a store of its own would pay again for what its folder holds.
     if own := given.keys() & {"ruler", "store", "poll"}:
         raise BadParameters(f"judging has {min(own)!r}, which a run does not choose; take it out")
     if given["batch"] is not batch:
@@ -93,23 +94,30 @@ class Clock:
         return {"started": self.started, "seconds": round(self.seconds, 3)}
 
 
-PROGRESS = "NOTCH_PROGRESS"  # file that a kernel writes its progress to, for whoever waits in a terminal
+PROGRESS = "NOTCH_PROGRESS"  # folder where each kernel writes how far it is, for whoever waits, by its process id
 OFTEN = 0.5  # s between two lines about one stage
 
 
+def tell(text: str, what: str) -> None:
+    """Write how far this kernel is, and at what, where somebody waits."""
+    if folder := os.environ.get(PROGRESS):
+        with contextlib.suppress(OSError):  # whoever waits can do without; the run cannot fail for it
+            write_atomic(Path(folder) / str(os.getpid()), f"{what}\n{text}")
+
+
 class Telling:
-    """How far a run is, as a line in a file for whoever waits in a terminal; nothing where nobody does.
+    """How far a run is, as a line for whoever waits; nothing where nobody does.
 
     The cases of a batch go side by side, so of many calls a case a part of the calls counts as that part of the cases.
     """
 
-    def __init__(self, cases: int, calls: float) -> None:
-        self.path, self.cases, self.calls = os.environ.get(PROGRESS), cases, max(1.0, cases * calls)
+    def __init__(self, cases: int, calls: float, what: str = "") -> None:
+        self.cases, self.calls, self.what = cases, max(1.0, cases * calls), what
         self._began, self._next, self._stage = time.monotonic(), 0.0, ""
 
     def say(self, text: str) -> None:
-        if self.path:
-            write_atomic(Path(self.path), text)
+        """Say one line, in place of the last."""
+        tell(text, self.what)
 
     def __call__(self, stage: str, replies: float) -> None:
         """So many replies of all stages are there. With the first call time begins."""
@@ -134,6 +142,7 @@ class Runnable:
     kind: str = ""
     folder: Path | None = None  # of sealed runs; None in a notebook, which looks where its kernel was told to
     # What has no such parameter leaves these as they are.
+    # Without annotations: else they would be parameters of every kind of run.
     model = ""  # none answers
     judge = "offline"
     batch = False
@@ -141,14 +150,17 @@ class Runnable:
 
     @cached_property
     def ruler(self) -> Ruler:
+        """The ruler in use, read once. Raises BadRuler, Tampered."""
         return Ruler.load(RULER)
 
     @cached_property
     def the_judge(self) -> Judge:
+        """The judge that it names, made once. Raises BadParameters, UnknownModel, Tampered."""
         return judge_named(self.judge, self.ruler, self.batch, self.judging, self.folder)
 
     @property
     def fingerprint(self) -> str:
+        """Ruler and judge as one hash: results of different ones are never compared."""
         return self.ruler.fingerprint(self.the_judge.identity)
 
     @property
@@ -163,6 +175,8 @@ class Runnable:
 
     @property
     def parameters(self) -> Json:
+        """Its parameters as the cell of a notebook holds them."""
+        # Without the folder: the same run in another one has the same key.
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("kind", "folder")}
 
     @property
@@ -230,7 +244,8 @@ class Runnable:
         return Markdown(f"> {cell(self.hypothesis)}")
 
 
-@dataclass(frozen=True, repr=False)  # a repr of every case would stand in the sealed notebook
+# A repr of every case would stand in the sealed notebook.
+@dataclass(frozen=True, repr=False)
 class Finding:
     """What came out, before it is sealed."""
 
@@ -240,6 +255,7 @@ class Finding:
 
     @property
     def found(self) -> Any:
+        """What was measured beside scores, typed by the kind of the run."""
         return self.record.found
 
     @property

@@ -49,7 +49,8 @@ def judge(runs: Sequence[Runnable], dollars: float, poll: float = 60.0) -> float
     for run in filter(batched, runs):
         eras.setdefault(run.fingerprint, []).append(run)
     cost = 0.0
-    for era in eras.values():  # a batch each, for a line of the store names one judge
+    # A batch each, for a line of the store names one judge.
+    for era in eras.values():
         cost += _judge(era, dollars - cost, poll)
     return cost
 
@@ -57,9 +58,8 @@ def judge(runs: Sequence[Runnable], dollars: float, poll: float = 60.0) -> float
 def _judge(runs: Sequence[Experiment], dollars: float, poll: float) -> float:
     """The same for runs of one ruler and judge; returns what it cost."""
     asks = {run.key: _asks(run) for run in runs}
-    owners = {
-        ask.key: key for key, own in reversed(asks.items()) for ask in own
-    }  # of runs that ask the same, the first
+    # Two runs may ask the same; the first of them is who pays.
+    owners = {ask.key: key for key, own in reversed(asks.items()) for ask in own}
     paid = replace(_judge_of(runs[0]).paid, dollars=dollars, batch=True, poll=poll)
     before = len(paid.store.rows)
     if missing := sum(paid.store.reply(key) is None for key in owners):
@@ -70,6 +70,7 @@ def _judge(runs: Sequence[Experiment], dollars: float, poll: float) -> float:
     finally:
         paid.close()
     bill = _bill(paid, before, owners)
+    # `rows` are in the order of the asks, in which those of a run stand together.
     replies = iter(rows)
     for run in runs:
         _keep(run, list(islice(replies, len(asks[run.key]))), bill.get(run.key, Spent()))
@@ -113,6 +114,7 @@ def _keep(run: Experiment, replies: Sequence[Row | Fault], bill: Spent) -> None:
     cost = record.cost.as_dict()
     for name, more in vars(bill).items():
         cost[f"judge_{name}"] = round(cost.get(f"judge_{name}", 0) + more, 4)
+    # Replies about usefulness are not among them: the run finds those in the store when it is executed again.
     pending.keep(run.runs_folder, record.revised(cost=RunCost.read(cost)), judged)
 
 

@@ -33,7 +33,8 @@ from lib.runs.provenance import code_state
 from lib.runs.record import CaseRow, Decision, Json, RunCost
 
 TYPICAL = {"input_tokens": 2000, "output_tokens": 500}  # of one call of the judge by Claude
-GREEDY = 2  # greedy repeats beside the sampled ones: they only have to show whether anything moves
+# They only have to show whether anything moves.
+GREEDY = 2  # greedy repeats beside the sampled ones
 CAP = 5.0  # dollars for the whole calibration, unless `judging` says otherwise
 
 
@@ -108,6 +109,7 @@ class Calibration(Runnable):
 
     @cached_property
     def base(self) -> Experiment:
+        """The experiment of the first repeat, which stands for all of them where something is checked."""
         return self.experiment(0)
 
     @property
@@ -131,6 +133,7 @@ class Calibration(Runnable):
     def judgments(self) -> int:
         """How many judgments it takes at most."""
         controls = len(self._others()) + 3  # and gold, gold of another task, the any-task set
+        # Twice: each repeat is answered and judged, and the first answers are judged as often again.
         answers = len(self.base.ruler.gate(self.gate)) * (2 * self.repeats + GREEDY + controls)
         return len(texts(self.cases[:1])) * len(self.cases) + answers
 

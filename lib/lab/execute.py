@@ -198,7 +198,8 @@ def carry_out(
     """Execute a template whose parameters were accepted. Raises NoKernel, OSError; a crash is a result."""
     variables = {"NOTCH_RUNS": str(runnable.runs_folder.resolve()), **(environment or {})}
     if name == CONFIRM:
-        variables[LOOK] = "1"  # what a look at the sealed gate sees is sealed, and so counted
+        # What a look at the sealed gate sees is sealed, and so counted.
+        variables[LOOK] = "1"
     return concluded(runnable, *kernel.execute(template(name), parameters, variables, running=running))
 
 
@@ -243,6 +244,7 @@ def adopt(done: Executed, slug: str, beside: dict[str, bytes] | None = None, onc
     def finish(run: str) -> dict[str, bytes]:
         ledger = Ledger.read(folder)
         if once and (same := ledger.by_key(record.key)):
+            # Out of the seal, which takes its number and its temporary folder back.
             raise Sealed(same)
         named = record.revised(id=run, slug=slug)
         # With the lock held no other run can come between: the decision that is sealed is the one that holds.
@@ -320,6 +322,7 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
         if wrong:
             raise BadParameters(f"{path}: {wrong}; execute it with papermill first, or use `notch run`")
         record, rows = _result(notebook)
+        # papermill injects a misspelt name too and only warns: the run went by the default, which nobody meant.
         injected = "\n".join("".join(cell["source"]) for cell in tagged(notebook, "injected-parameters"))
         names = {
             n.id for n in ast.walk(ast.parse(injected)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
@@ -342,6 +345,7 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
     if experiment.fingerprint != record.fingerprint:
         raise BadParameters(f"{path}: made with another ruler or judge ({record.fingerprint[:12]}), not sealed here")
     for other in experiment.ledger.records:
+        # By when it began as well: the same experiment may be run again, the same notebook is sealed once.
         if (other.key, other.started) == (experiment.key, record.started):
             raise BadParameters(f"{path}: sealed already as {other.id}")
     # Judgments and scores that fit each other may both have been typed in.

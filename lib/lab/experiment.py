@@ -89,11 +89,13 @@ class Experiment(Runnable):
     def __post_init__(self) -> None:
         if self.gate == "confirm" and self.kind != "confirm":
             raise BadParameters("gate 'confirm' is sealed: `notch confirm RUN` looks at it, and every look is counted")
-        if self.kind == "confirm" and self.gate != "confirm":  # a kept run on the tasks that it was kept on would win
+        # A kept run on the tasks that it was kept on would win.
+        if self.kind == "confirm" and self.gate != "confirm":
             raise BadParameters(f"gate is {self.gate!r}: a look is at gate 'confirm' and no other")
 
     @cached_property
     def steps(self) -> list[Step]:
+        """The pipeline's steps with their arguments. Raises BadPipeline."""
         return build(self.pipeline)
 
     @property
@@ -155,6 +157,7 @@ class Experiment(Runnable):
             raise BadParameters(
                 f"model {self.model!r} answers the pipeline {json.dumps(about['pipeline'])[:200]} and no other"
             )
+        # A stand-in's task is in it and is taken out again, so one hash stands for the prompts of all tasks.
         [call] = dry_run.calls(self.steps)
         if stored.prompt_hash(call, dry_run.TASK[1]) != about["prompt_sha256"]:
             raise BadParameters(f"model {self.model!r} was asked with another prompt than today's; only the model may "
@@ -221,10 +224,12 @@ class Experiment(Runnable):
     def run(self) -> Run:
         """Answer and judge every case of the gate. A bad reply is a NoAnswer of its case, never a crash."""
         self.check()
+        # By hand a look would be seen without being sealed, and so without being counted.
         if self.gate == "confirm" and not os.environ.get(LOOK):
             raise BadParameters(
                 "gate 'confirm' is sealed: `notch confirm RUN` looks at it, seals what it sees and counts it"
             )
+        # Answers whose judge failed in an earlier call: they are neither made nor paid for again.
         waiting = pending.read(self.runs_folder, self.key)
         return self._finished(*waiting) if waiting else self._begun()
 
@@ -232,7 +237,7 @@ class Experiment(Runnable):
         """All cases answered and judged."""
         clock = Clock()
         cases = self.ruler.gate(self.gate)
-        tell = Telling(len(cases), sum(step.calls for step in self.steps))
+        tell = Telling(len(cases), sum(step.calls for step in self.steps), f"{self.slug}: {self.hypothesis}")
         tell.say(f"loading {self.model}")
         model = load.load(self.model, self.adapter, self.folder)
         loaded = clock.seconds
@@ -257,6 +262,7 @@ class Experiment(Runnable):
         if self.borrowed:
             identity["adapters"] = {a: model.with_adapter(a).identity["adapter"] for a in self.borrowed}
         record = self.record(
+            # By what the calls did: a step may draw with a temperature of its own where the decoding is greedy.
             sampled=any("temp" in call for s in states for call in s.calls), identity=identity,
             cost=cost | {"stages": {name: _stage(each) for name, each in stages.items()}}, **clock.times,
         )  # fmt: skip
@@ -317,7 +323,8 @@ class Experiment(Runnable):
         tell: Telling | None = None,
     ) -> tuple[list[State], list[Answer | NoAnswer], list[Any] | None]:
         """States and answers of all cases; with a judge that works beside the model, its judgments as they begin."""
-        submit = getattr(judge, "submit", None)  # of a judge that works beside the model: it takes answers as they come
+        # Only a judge that works beside the model takes answers as they come.
+        submit = getattr(judge, "submit", None)
         size = GROUP if submit and not self.batch else len(cases)
         tell = tell or Telling(len(cases), sum(step.calls for step in self.steps))
         states: list[State] = []
@@ -337,7 +344,8 @@ class Experiment(Runnable):
             if submit:
                 judging += [submit(c, a) for c, a in zip(group, group_answers, strict=True) if isinstance(a, Answer)]
             if any(f.done() and f.exception() for f in judging):
-                judge.collect(judging)  # raises: no more answers are made for a judge that cannot judge
+                # Raises: no more answers are made for a judge that cannot judge.
+                judge.collect(judging)
         return states, answers, judging if submit else None
 
     # --- what the notebook shows
@@ -382,6 +390,7 @@ class Run(Finding):
 
     @property
     def qualities(self) -> dict[str, float]:
+        """Quality by case id, without the unscored."""
         return qualities(self.cases)
 
     @cached_property
@@ -407,7 +416,7 @@ class Run(Finding):
         return Markdown(_beside(rows))
 
     def worst(self, k: int = 5) -> Markdown:
-        """The k cases with the lowest quality, their texts beside gold. On the sealed gate: only how many there are."""
+        """The k cases with the lowest quality, their texts beside gold. Of the sealed gate none: one that is read is worn out."""
         if self.runnable.gate == "confirm":
             return Markdown("The texts of the sealed gate are not shown.")
         rows = sorted(self.cases, key=lambda r: (r.quality is not None, r.quality or 0.0, r.case))[:k]

@@ -76,11 +76,14 @@ def execute(
                 kernel_manager_class=_manager(temp, environment, running), iopub_timeout=PATIENCE, cwd=cwd,
                 on_cell_start=lambda **cell: begun.append(cell),
             )  # fmt: skip
-        except Exception as failed:  # a crash of any kind is a result: it is sealed with its reason
+        # A crash of any kind is a result: it is sealed with its reason.
+        except Exception as failed:
+            # The machine's fault is none. Without a number it is nbclient's timeout of a cell, which is the notebook's.
             if isinstance(failed, OSError) and failed.errno is not None:
                 raise
             error = _in_short(failed)
         notebook = json.loads((out if out.exists() else path).read_text(encoding="utf-8"))
+    # Nothing of the run was executed yet: sealed as crashed, a broken kernel would count against it for good.
     if error and not begun:
         raise NoKernel(f"no kernel of {sys.executable} could be started, so nothing was run ({error}); "
                        "`python -m ipykernel_launcher --version` must work there (`make setup`)")  # fmt: skip
@@ -130,6 +133,7 @@ def fault(notebook: Json, results: int = 1) -> Fault | None:
             if output["output_type"] == "error":
                 return Fault(output["ename"], output["evalue"])
             count += MIME in output.get("data", {})
+        # An empty cell is sent to no kernel, so it has no number in a sound notebook either.
         if "".join(cell["source"]).strip() and cell["execution_count"] is None:
             return Fault("", "a cell never ran: the kernel died or was stopped")
     if count == results:

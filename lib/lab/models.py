@@ -1,14 +1,17 @@
-"""Change only the model: sealed runs that differ in nothing else, side by side.
+"""Change only the model: which runs that needs, and sealed runs that differ in nothing else, side by side.
 
-Knows how to refuse runs between which something else than the model differs, and to compare the rest. Answers nothing
-and judges no candidate: each candidate is a sealed run of its own. The result is a reference beside the climb.
+Knows candidates, the harnesses that a new base is tried in, how to refuse runs between which something else than the
+model differs, and to compare the rest. Answers nothing and judges no candidate: each is a sealed run of its own, with
+lever `anchor`, so that it never enters the climb; `lab.study` runs what is missing.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 from lib.files import attributes, canonical, leave_out, without_paths
@@ -35,10 +38,15 @@ from lib.runs.record import (
     Usefulness,
     setup_of,
 )
-from lib.show import bullets, candidate_name, chance
+from lib.show import bullets, candidate_name, chance, words
 
 CLOUD = "claude-"  # models whose service takes no temperature
 FREE = ("model", "adapter")  # of a setup: what may differ between the runs of a comparison
+# What the caller may set, for all candidates alike; anything else would be a second variable.
+SHARED = ("pipeline", "decoding", "judge", "batch", "judging", "seed", "useful")
+WHY = "In the same harness, decoded the same way, {model} shows what the model alone changes."
+DEFAULTS: Json = {"pipeline": [{"step": "ask"}], "decoding": {}, "seed": 0}
+Wanted = dict[str, list[tuple[str, Json]]]  # slug and parameters of each run of a comparison, by the harness they share
 
 
 def split(candidate: str) -> tuple[str, str]:
@@ -51,12 +59,84 @@ def split(candidate: str) -> tuple[str, str]:
     return model.strip(), adapter.strip()
 
 
+def in_one_harness(models: Sequence[str], parameters: Json) -> Wanted:
+    """The runs of each model in the same harness. Raises BadParameters."""
+    candidates = [m.strip() for m in models if m.strip()]
+    if len(candidates) < 2 or len(set(candidates)) < len(candidates):
+        raise BadParameters(
+            f"models {', '.join(candidates)!r}: expected two or more, each once, the first to compare with"
+        )
+    harness = _harness(parameters)
+    label = "-".join(s["step"] for s in Experiment(**harness).pipeline if isinstance(s, dict) and "step" in s)
+    return {label: [_anchor(m, harness, "anchor") for m in candidates]}
+
+
+def on_both_bases(ledger: Ledger, new: str, old: str, parameters: Json) -> Wanted:
+    """The runs of the stock pipeline, the champion's and every anchor's, on the old base and on the new one.
+
+    An adapter of the old base does not fit another: the champion's pipeline runs bare on both. Raises BadParameters.
+    """
+    if new == old:
+        raise BadParameters(f"base {new!r} is the old base; name another model, or another old one with --old")
+    if "+" in new + old:
+        raise BadParameters("a base is a bare model: adapters are trained anew on each, and compared with --models")
+    harness = _harness(parameters)
+    tried = harnesses(ledger, Experiment(**harness).fingerprint, harness)
+    return {k: [_anchor(m, harness | changes, k) for m in (old, new)] for k, changes in tried.items()}
+
+
+def harnesses(ledger: Ledger, fingerprint: str, plain: Json) -> dict[str, Json]:
+    """What a new base is tried with, by label: pipeline, decoding and seed, each combination once."""
+    wanted: list[tuple[str, Json]] = [("stock", {**DEFAULTS, **plain})]
+    champion = ledger.champion(fingerprint)
+    if champion:
+        wanted.append(("champion", champion.attempt))
+    for r in ledger.records:
+        if r.kind == "experiment" and r.lever == "anchor" and r.fingerprint == fingerprint and r.scores:
+            wanted.append((f"{_steps(r)}", r.attempt | {"run": r.id[:4]}))
+    by_setup: dict[str, tuple[str, Json]] = {}
+    for label, attempt in wanted:
+        same = {k: attempt.get(k, default) for k, default in DEFAULTS.items()}
+        taken = {name for name, _ in by_setup.values()}
+        if label in taken:
+            label = f"{label} ({attempt['run']})"
+        # Stock, champion and an anchor may be one and the same: it runs once, by the first of its names.
+        by_setup.setdefault(canonical(same), (label, same))
+    return dict(by_setup.values())
+
+
+def _steps(record: Record) -> str:
+    """A pipeline as the names of its steps, with its decoding where that is not greedy."""
+    drawn = words(leave_out(record.decoding, "grammar"))
+    steps = " ".join(str(s["step"]) for s in record.pipeline)
+    return f"{steps}, {drawn}" if drawn else steps
+
+
+def _harness(parameters: Json) -> Json:
+    """What is the same for every candidate. Raises BadParameters on what may not be set."""
+    fixed = sorted(set(parameters) - {*SHARED, "hypothesis"})
+    if fixed:
+        raise BadParameters(
+            f"{fixed[0]!r} cannot be set in a comparison of models; it takes hypothesis, {', '.join(SHARED)}"
+        )
+    return leave_out(parameters, "hypothesis")
+
+
+def _anchor(candidate: str, harness: Json, label: str) -> tuple[str, Json]:
+    """Slug and parameters of the run of one candidate."""
+    model, adapter = split(candidate)
+    own = {"hypothesis": WHY.format(model=candidate), "lever": "anchor", "model": model, "adapter": adapter}
+    return f"{label}-{Path(model).name}{'-adapter' if adapter else ''}", harness | own
+
+
 def sealed(ledger: Ledger, experiment: Experiment) -> Record | None:
     """The newest whole run that did what an experiment would do, whatever was expected of it."""
     plain = json.dumps(setup_of(experiment).as_dict())
-    wanted = Setup.read(json.loads(without_paths(plain, experiment.model)))  # as a seal spells it
+    # As a seal spells it: of a path on this machine only the name is left.
+    wanted = Setup.read(json.loads(without_paths(plain, experiment.model)))
     for r in reversed(ledger.records):
         sound = r.kind == "experiment" and r.whole and r.status not in ("invalid", "crashed")
+        # A run with more readings than are wanted will do, one with fewer will not.
         asked = r.useful or not experiment.useful
         if sound and asked and r.setup == wanted and _same_weights(r, experiment):
             return r
@@ -87,6 +167,7 @@ class Models(Runnable):
         groups = {}
         for name, runs in self.groups.items():
             records = [sealed_run(self.ledger, r) for r in runs]
+            # By id: one run may be named twice, by its number and by its slug.
             groups[str(name)] = list({r.id: r for r in records}.values())
         return groups
 
@@ -255,9 +336,10 @@ def moved(found: ComparisonFindings) -> list[str]:
         base = names[first.run]
         sentences += [_sentence(group.group, base, names[r.run], first, r) for r in others]
         sentences.append(_coverage(group.group, base, {names[r.run]: r.dims["coverage"] for r in others}))
-    sentences.append(
-        "Dimensions are compared on the cases that both answered; of twenty such tests one moves by luck alone."
-    )
+    if any(test.delta is not None for group in found.groups for r in group.runs for test in r.dims.values()):
+        sentences.append(
+            "Dimensions are compared on cases that both answered; of twenty tests one moves by luck alone."
+        )
     return sentences
 
 

@@ -32,7 +32,8 @@ from lib.runs.record import Json
 from lib.runs.seal import LEDGER
 from lib.runs.secrets import held
 
-TRAVEL = ("10_experiment", "11_train")  # what else a plan has takes seconds, or looks at the sealed gate
+# What else a plan has takes seconds, or looks at the sealed gate.
+TRAVEL = ("10_experiment", "11_train")
 # An adapter that is named by its run is the same file wherever that run lies; a path is another file on each machine.
 BY_RUN = re.compile(r"[a-z0-9-]+(/epoch-\d\d)?")
 
@@ -44,6 +45,7 @@ def carried_out(
     try:
         return execute.carry_out(template, parameters, runnable, environment, kernels)
     finally:
+        # A process id may be given again: an ended kernel must not be killed.
         kernels.clear()
         asyncio.get_event_loop().close()  # that the kernel's client left to this thread
 
@@ -88,6 +90,7 @@ def version() -> dict[str, str]:
 
     Raises BadRuler, Tampered.
     """
+    # Data too: the judge's constants and the bank decide as much as code. Compiled files differ by themselves.
     paths = [p for p in (ROOT / "lib").rglob("*") if p.is_file() and p.suffix != ".pyc"]
     paths += NOTEBOOKS.glob("1*.ipynb")
     names = {p.relative_to(ROOT).as_posix(): p for p in paths}
@@ -171,6 +174,7 @@ async def dismiss(session: str, dask_worker: Any) -> None:
 async def stop(session: str, dask_worker: Any) -> None:
     """End the rows of a study that run on this worker."""
     await dismiss(session, dask_worker)
+    # A row may be about to start its kernel, so one round is not enough.
     while running := [kernels for owner, kernels in _running if owner == session]:
         for kernels in running:
             kill(kernels)
@@ -195,7 +199,8 @@ def work(order: Order) -> Reply:
 
     worker = get_worker().address
     try:
-        if fault := difference(order.version):  # again: the files may have changed since it was admitted
+        # Again: the files may have changed since it was admitted.
+        if fault := difference(order.version):
             return Reply(worker, refusal=fault)
         if missing := tuple(filter(lacks, set(order.files.values()))):
             return Reply(worker, lacks=missing)
@@ -210,6 +215,7 @@ def lay_out(order: Order, folder: Path) -> None:
     (folder / LEDGER).write_bytes(order.ledger)
     for name, digest in order.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        # Linked and not copied: adapters are large, and rows of one study share theirs.
         (folder / name).symlink_to(kept(digest))
 
 
@@ -217,6 +223,7 @@ def _executed(order: Order, worker: str, folder: Path) -> Reply:
     """The same in a folder of runs that has what the order names. Raises OneLine, OSError."""
     lay_out(order, folder)
     runnable = execute.accept(order.template, order.parameters, folder)
+    # A model's own folder has the same path here, and may hold other weights: the key knows its content.
     if runnable.key != order.key:
         return Reply(worker, refusal=f"the weights of model {runnable.model!r} are others than the coordinator's")
     kernels: set[int] = set()

@@ -61,6 +61,7 @@ class Rejudge(Runnable):
         if self.judge != "claude":
             return self.judging
         cap = float(self.judging.get("dollars", CAP))
+        # Half each: both judges together stay under the cap that was given.
         return {"replicate": 1, **self.judging, "dollars": cap / 2}
 
     def check(self) -> Rejudge:
@@ -111,6 +112,7 @@ class Rejudge(Runnable):
         # Both judge afresh: compared with what is stored, a second judging alone would look like the dimension.
         for part, judge in (("placebo", self.the_judge), ("blind", self.blind_judge)):
             judged = dict(zip((c.id for c, _ in pairs), judge.judge_all(pairs), strict=True))
+            # A case without an answer has nothing to judge again, and stays what it was.
             rows += [row_of(part, r.case, judged.get(r.case, r.outcome), run=run) for r in old]
         return rows
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 
 from lib.files import NOTEBOOKS
 from lib.forms import Filled, fill, form, read_yaml
-from lib.lab import bases, batches, execute
+from lib.lab import batches, execute, models
 from lib.lab.base import BadParameters, Runnable
 from lib.lab.execute import Executed, RunFailed, Unfinished
 from lib.lab.rejudge import Rejudge
@@ -27,7 +27,10 @@ from lib.runs.ledger import Ledger
 from lib.runs.record import Json, Record
 
 PLANS = NOTEBOOKS / "plans"
+REGRESSION = "On a larger base the same harness scores higher; on one of the same size the difference is chance."
 TEMPLATES = {"train": "11_train", "rejudge": "13_rejudge"}  # rows that are no experiment, by their key
+
+Made = tuple[str, Record]  # "there" or "ran", and the record
 
 
 def _candidate(value: Any) -> Any:
@@ -114,7 +117,7 @@ def _entry(number: int, row: dict[Any, Any], common: dict[Any, Any]) -> Entry:
     own = {k: v for k, v in row.items() if k in ("name", "confirm", "models")}
     rest = {k: v for k, v in row.items() if k not in own}
     key = next((k for k in TEMPLATES if k in rest), "")
-    template, known = "10_experiment", bases.FREE if "models" in own else common
+    template, known = "10_experiment", models.SHARED if "models" in own else common
     try:
         if key:
             template = TEMPLATES[key]
@@ -170,13 +173,16 @@ def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:
             if entry.models:
                 resolve(entry.models, planned)
                 continue
-            if entry.template == "13_rejudge":  # what it judges is not there yet: its place is checked
+            # What it judges is not there yet: its place is checked.
+            if entry.template == "13_rejudge":
                 resolve(entry.parameters, lambda run, _: _earlier(run, runnables))
                 execute.known(entry.template, entry.parameters)
                 Rejudge(**{**entry.parameters, "runs": []})
                 continue
             parameters = resolve(entry.parameters, planned)
-            if parameters != entry.parameters:  # something is yet to be trained: its place is checked, not its weights
+            # Something is yet to be trained: its place is checked, not its weights.
+            if parameters != entry.parameters:
+                # A merge of adapters that are not there is checked as the plainest training of that base.
                 if parameters.get("method") == "merge":
                     parameters |= {"method": "sft", "merge": []}
                 if "weights" in parameters.get("objective", {}):
@@ -230,6 +236,7 @@ class _Course:
         self._asked: set[str] = set()  # and of what Claude was asked about in a batch
 
     def entries(self) -> Iterator[Progress]:
+        """What happens to each entry, in the order of the plan. Raises Unfinished where the judge gave nothing."""
         for place, entry in enumerate(self.plan.entries):
             ledger = Ledger.read(self.folder)
             self._look_ahead(self.plan.entries[place : place + self.pool.ahead], ledger)
@@ -237,7 +244,7 @@ class _Course:
                 if entry.confirm:
                     yield from confirm(ledger, entry)
                 elif entry.models:
-                    yield from compare(self.folder, entry, self.ids)
+                    yield from _compare(self.folder, entry, self.ids)
                 else:
                     progress = self._one(entry, ledger)
                     assert progress.record is not None
@@ -246,7 +253,8 @@ class _Course:
             except RunFailed as error:
                 yield Progress(entry, "crashed", None, str(error))
             except Unfinished as error:
-                if error.nothing and not self.batch:  # in a batch the others have theirs already
+                # In a batch the others have theirs already.
+                if error.nothing and not self.batch:
                     raise
                 yield Progress(entry, "unfinished", None, str(error))
 
@@ -264,6 +272,7 @@ class _Course:
         if have:
             return Progress(entry, "there", have)
         done = begun.result() if begun else execute.carry_out(entry.template, parameters, runnable)
+        # Once: another call on this folder may have sealed the same row meanwhile, and its run stands.
         return Progress(entry, "ran", execute.adopt(done, entry.name, once=True))
 
     def _waits(self, runnable: Runnable) -> bool:
@@ -289,6 +298,7 @@ class _Course:
                 crashed.set_result(done)
                 self.ahead[entry.name] = crashed
                 del coming[key]
+        # Once a call: what the batch left unjudged would be sent and paid for again with every row that follows.
         self._asked |= coming.keys()
         self.dollars -= batches.judge([runnable for _, _, runnable in coming.values()], self.dollars)
 
@@ -319,13 +329,48 @@ def _earlier(run: str, runnables: dict[str, Runnable]) -> str:
     return ""
 
 
-def compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progress]:
+def _compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progress]:
     """Change only the model: what is missing of the candidates, then the comparison."""
-    models = _resolved(entry.models, ids)
-    candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in models]
-    for state, record in bases.compare(folder, candidates, entry.parameters, entry.name):
-        if state == "ran" or record.kind == "models":  # a candidate that is there already is no news
+    chosen = _resolved(entry.models, ids)
+    candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in chosen]
+    for state, record in compare_models(folder, candidates, entry.parameters, entry.name):
+        # A candidate that is there already is no news.
+        if state == "ran" or record.kind == "models":
             yield Progress(entry, state, record)
+
+
+def compare_models(folder: Path, candidates: Sequence[str], parameters: Json, name: str = "") -> Iterator[Made]:
+    """Each model in the same harness, then the comparison. Yields after every run. Raises what `execute.run` raises."""
+    wanted = models.in_one_harness(candidates, parameters)
+    yield from _side_by_side(folder, wanted, parameters.get("hypothesis"), name or "models")
+
+
+def compare_bases(folder: Path, new: str, old: str, parameters: Json, name: str = "") -> Iterator[Made]:
+    """A new base beside an old one in every harness that matters. Yields and raises as `compare_models` does."""
+    wanted = models.on_both_bases(Ledger.read(folder), new, old, parameters)
+    hypothesis = parameters.get("hypothesis") or REGRESSION
+    yield from _side_by_side(folder, wanted, hypothesis, name or f"base-{Path(new).name}")
+
+
+def _side_by_side(folder: Path, wanted: models.Wanted, hypothesis: str | None, name: str) -> Iterator[Made]:
+    """Run what is not sealed yet of a comparison, then the comparison itself, each named as it ends."""
+    # Everything is refused before anything runs: weights that the last candidate lacks cost nothing.
+    accepted = {}
+    for label, anchors in wanted.items():
+        accepted[label] = [execute.accept("10_experiment", parameters, folder) for _, parameters in anchors]
+    chosen: dict[str, list[str]] = {}
+    for label, anchors in wanted.items():
+        for (slug, parameters), experiment in zip(anchors, accepted[label], strict=True):
+            have = models.sealed(Ledger.read(folder), experiment)  # type: ignore[arg-type]
+            record = have or execute.run("10_experiment", parameters, slug, folder)
+            chosen.setdefault(label, []).append(record.id)
+            yield ("there" if have else "ran"), record
+    parameters = {"groups": chosen}
+    if hypothesis:
+        parameters["hypothesis"] = hypothesis
+    comparison = execute.accept("15_models", parameters, folder)
+    have = Ledger.read(folder).by_key(comparison.key)
+    yield ("there" if have else "ran"), have or execute.run("15_models", parameters, name, folder)
 
 
 def _resolved(value: Any, ids: dict[str, str]) -> Any:
@@ -353,6 +398,7 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
     accepted = execute.accept(execute.CONFIRM, look(chosen), ledger.folder)
     if accepted.fingerprint != chosen.fingerprint:
         raise BadParameters(f"{chosen.id} was kept on another ruler or judge; run it again on this one first")
+    # The first champion's look comes first: without it a later one has nothing to beat.
     wanted = [kept[0], chosen] if chosen is not kept[0] else [chosen]
     for target in wanted:
         now = Ledger.read(ledger.folder)

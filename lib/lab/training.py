@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import ROOT, OneLine, canonical, leave_out, sha256, writable, write_atomic
+from lib.files import ROOT, OneLine, canonical, leave_out, sha256, writable
 from lib.forms import Number, form
-from lib.lab.base import PROGRESS, BadParameters, Clock, Finding, Runnable
+from lib.lab.base import PROGRESS, BadParameters, Clock, Finding, Runnable, tell
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.ruler import Case, Gold
 from lib.models import load
@@ -93,6 +93,7 @@ class Training(Runnable):
         try:
             settings = Settings.of(self.settings)
             if self.adapter and self.method != "merge":
+                # The shape of an adapter is what it is: its rank and layers stand where the settings say nothing.
                 settings = Settings.of(going_on(self.adapter, self.settings, self.folder))
         except ValueError as error:
             raise BadParameters(str(error)) from error
@@ -120,6 +121,7 @@ class Training(Runnable):
         super().check()
         if not load.capabilities(self.model).adapters:
             raise BadParameters(f"model {self.model!r:.60} has no weights to train; use smollm2 or another MLX model")
+        # "" is the bare base, which must be there in any case.
         for adapter in ("", self.adapter, *self.merge):
             load.check(self.model, adapter, self.folder)
         try:
@@ -144,7 +146,7 @@ class Training(Runnable):
         """Train, from what an earlier, killed call saved. Raises what `lib.train.recipe.train` raises."""
         self.check()
         clock = Clock()
-        recipe = replace(self.planned, progress=progress())
+        recipe = replace(self.planned, progress=progress(f"{self.slug}: {self.hypothesis}"))
         outcome = recipes.train(recipe)
         hashes = recipes.store(recipe, outcome)
         findings = {
@@ -172,6 +174,7 @@ class Training(Runnable):
         return contents
 
     def clear(self) -> None:
+        """Forget what lay in the work folder for a killed training to go on from: all of it is sealed."""
         shutil.rmtree(self.planned.folder, ignore_errors=True)
 
     # --- what the notebook shows
@@ -251,13 +254,13 @@ class Trained(Finding):
         return f"{table}\n\nEpoch {self.outcome.epoch} is the adapter of this run{early}."
 
 
-def progress() -> Callable[[Json], None]:
-    """Where a training tells how far it is: a file that `notch train` reads, else a line where a person looks on.
+def progress(what: str = "") -> Callable[[Json], None]:
+    """Where a training tells how far it is: to whoever waits for this kernel, else a line where a person looks on.
 
     Not where papermill runs without a reader: the line would be sealed with the timings of this machine.
     """
-    if path := os.environ.get(PROGRESS):
-        return lambda state: write_atomic(Path(path), line(state))
+    if os.environ.get(PROGRESS):
+        return lambda state: tell(line(state), what)
     if os.environ.get("NOTCH_RUNS") or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         return lambda _: None
     return lambda state: print(f"\r{line(state)}", end="", file=sys.stderr, flush=True)

@@ -44,6 +44,7 @@ class Local:
     """Up to `count` notebooks executed at a time here, each in a kernel of its own."""
 
     def __init__(self, count: int) -> None:
+        # More than run at a time: rows are sealed in order, and a slow one must not leave the others idle.
         self.ahead = 2 * count if count > 1 else 0
         self._threads = ThreadPoolExecutor(count)
         self._kernels: dict[Future[Executed], set[int]] = {}  # process ids of the kernels that run
@@ -79,11 +80,13 @@ class Cluster:
             from distributed import Client
         except ImportError:
             raise NoWorker("--scheduler needs the packages of a cluster: pip install -e '.[cluster]'") from None
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it has to say of a lost worker is said here
+        # What it has to say of a lost worker is said here, in one line.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         try:
             self.client = Client(address, timeout=20, set_as_default=False)
         except (OSError, ValueError) as error:
             raise NoWorker(f"no Dask scheduler answers at {address!r} ({error}); `dask scheduler` starts one") from None
+        # A name of its own: studies may share a cluster, and each admits and stops for itself.
         self.address, self.session, self.version = address, f"notch-{uuid.uuid4().hex[:12]}", orders.version()
         self._threads: dict[str, int] = {}  # by address of an admitted worker
         self._refused: dict[str, str] = {}  # why, by address
@@ -100,6 +103,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # The scheduler may be what is gone.
         with contextlib.suppress(OSError):
             self.client.cancel([row.future for row in self._rows])
             self._run(orders.stop, self.session, workers=list(self._threads))
@@ -107,6 +111,7 @@ class Cluster:
 
     @property
     def ahead(self) -> int:
+        """How many rows are begun before their turn: two for each thread of the workers."""
         return 2 * sum(self._threads.values())
 
     def start(
@@ -120,7 +125,8 @@ class Cluster:
         order = Order(self.session, self.version, template, parameters, runnable.key, ledger, places)
         contents = {places[name]: path for name, path in paths.items()}
         self._begun += 1
-        self._rows.append(Row(self, order, runnable, contents, -self._begun))  # what comes first in the plan goes first
+        # What comes first in the plan goes first.
+        self._rows.append(Row(self, order, runnable, contents, -self._begun))
         return self._rows[-1]
 
     def forget(self, row: Row) -> None:
@@ -141,7 +147,8 @@ class Cluster:
         for worker in self._threads.keys() - there.keys():
             self._say(f"worker {worker} is lost; what it had begun goes to another, or waits {PATIENCE} s for one")
             del self._threads[worker]
-        for worker in self._refused.keys() - there.keys():  # mended and started again, it may have the same address
+        # Mended and started again, it may have the same address.
+        for worker in self._refused.keys() - there.keys():
             del self._refused[worker]
         unknown = there.keys() - self._threads.keys() - self._refused.keys()
         for worker, fault in self._run(orders.admit, self.session, self.version, workers=list(unknown)).items():
@@ -187,6 +194,7 @@ class Row:
         self._submit()
 
     def _submit(self) -> None:
+        # Not pure: to the same order, sent again once its files are there, Dask would give the reply of before.
         self.future = self.cluster.client.submit(
             orders.work, self.order, pure=False, resources={self.order.session: 1}, priority=self.priority
         )

@@ -50,6 +50,7 @@ class Origin:
     steered: int | None  # the wish that stood then
 
 
+# Kept: what is sealed does not change, and each look at a proposal asks for every run that came after it.
 @lru_cache(maxsize=4096)
 def origin(run: Path) -> Origin | None:
     """What a sealed run was made for; None for a run that no loop made."""

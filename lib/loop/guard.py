@@ -18,6 +18,7 @@ from lib.runs.record import CaseRow, Record
 from lib.runs.seal import LEDGER, SEAL, sealed_folders, sync
 from lib.runs.verify import verify, verify_ledger
 
+# Without levers and training: those are what a loop, and whoever works beside it, may change.
 ROOMS = ("claude", "measure", "models", "runs", "lab", "loop")  # all in them answers, measures, decides or seals
 FILES = ("files.py", "forms.py", "log.py", "weights.py", "agent/guard.py")  # and these of others
 

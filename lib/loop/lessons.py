@@ -35,6 +35,15 @@ def reading(predicted: float, delta: float, low: float, high: float) -> str:
     return "over" if predicted > high else "under"
 
 
+def alike(f: pd.DataFrame) -> pd.Series:
+    """Of each row of a ledger whether it ran on the weights of the run that it was compared with, or weights are its class.
+
+    Another row changed two things at once, so its difference says nothing of its class.
+    """
+    beside = f.set_index("id").weights.reindex(f.against)
+    return (f.lever == "adapter") | (f.weights.values == beside.values) | beside.isna().values
+
+
 def outcomes(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """A row a tested prediction, oldest first: what was predicted and came, on the full gate or, screened out, on dev.
 
@@ -42,8 +51,7 @@ def outcomes(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     compared with says nothing of its class, unless the weights are the class.
     """
     f = ledger.frame()
-    beside = f.set_index("id").weights.reindex(f.against)
-    f = f[(f.lever == "adapter") | (f.weights.values == beside.values) | beside.isna().values]
+    f = f[alike(f)]
     f = f[
         (f.fingerprint == fingerprint) & (f.kind == "experiment") & f.delta.notna() & ~f.lever.isin(REFERENCE) & ~f.idle
     ]
@@ -85,7 +93,9 @@ def dead_ends(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     import pandas as pd
 
     f, champion = ledger.frame(), ledger.champion(fingerprint)
-    f = f[(f.fingerprint == fingerprint) & (f.kind == "experiment") & f.status.isin(["discarded", "crashed"])]
+    f = f[
+        alike(f) & (f.fingerprint == fingerprint) & (f.kind == "experiment") & f.status.isin(["discarded", "crashed"])
+    ]
     f = f[~f.lever.isin(REFERENCE)]
     single = f.assign(run=f.id, what=[text[:200] for text in map(attempt, f.pipeline, f.decoding)], why=f.reason)
     single = single.assign(revive=[_revive(row) for row in f.itertuples()])

@@ -113,6 +113,7 @@ class Loop:
     def _start(self) -> None:
         writable(self.steer_folder, "choose another with --steer")
         self.events = Events(self.folder)
+        # At the start a fault ends the call; later it is said and not heeded: perhaps nobody is there to mend it.
         faults = steering.read(self.steer_folder).faults
         if faults:
             raise BadParameters("; ".join(faults))
@@ -169,7 +170,8 @@ class Loop:
         """Why there is nothing to wait for: no work left, a stop, all runs made. "" to go on."""
         if self._idle:
             return self._idle
-        if view.steering.stop:  # before the count: with more runs asked for, it would still stand in the way
+        # Before the count: with more runs asked for, it would still stand in the way.
+        if view.steering.stop:
             return f"stopped by {self.steer_folder / steering.STOP}; remove it to go on"
         count = len(view.ledger.records)
         if count >= self.settings.total and not self.settings.queue_only:
@@ -206,6 +208,7 @@ class Loop:
         rules, ask = self.settings.rules, None if self.settings.queue_only else self.ask
         due, path = next_run.due(view, rules), next(iter(steering.queued(self.steer_folder)), None)
         if due and not (next_run.room(view, rules) and (path or (ask and not self._dry))):
+            # No more than are asked for: what is executed beyond that would never be sealed.
             self._look_ahead(due[: max(0, self.settings.total - len(view.ledger.records))])
             yield from self._run(due[0], view)
             return
@@ -301,7 +304,8 @@ class Loop:
             opened, why = open_training(self.steer_folder, proposal, by, mark, self.folder), ""
         except Leak:
             opened, why = "", "leak: a pair repeats a task or a gold question of the ruler"
-        except (OneLine, ValueError, OSError) as error:  # OSError: a name too long to be a file's
+        # OSError: a name too long to be a file's.
+        except (OneLine, ValueError, OSError) as error:
             opened, why = "", str(error)[:300]
         self.events.append("request", accepted=event["n"], by=by, opened=opened, why=why, request=proposal.request)
         if opened:
@@ -363,7 +367,8 @@ class Loop:
         self._waits += 1
         self.events.append("waiting", seconds=round(pause, 1), why=why[:300])
         self._live("waiting")
-        yield Progress("waiting", f"waits {pause:.0f} s: {why[:200]}")  # said before it begins, not after hours
+        # Said before it begins, not after hours.
+        yield Progress("waiting", f"waits {pause:.0f} s: {why[:200]}")
         # In short naps, so that a stop file does not wait for hours.
         ends = time.monotonic() + pause
         while time.monotonic() < ends and not (self.steer_folder / steering.STOP).exists():
@@ -380,7 +385,8 @@ class Loop:
                 self.events.append("no repeat", run=run.id, why=why)
 
     def _live(self, what: str) -> None:
-        with contextlib.suppress(OSError):  # whoever watches can do without; the loop cannot stop for it
+        # Whoever watches can do without; the loop cannot stop for it.
+        with contextlib.suppress(OSError):
             self.tell(what)
 
 
@@ -409,7 +415,8 @@ def open_training(steer_folder: Path, proposal: Proposal, by: str, mark: str, ru
     """Open a training request in the steering folder, if none has this mark yet; returns its id. Raises what its check raises."""
     folder, wanted = steer_folder / REQUESTS, proposal.request
     for request in training_requests.requests(folder):
-        if request.by.endswith(f", {mark}"):  # a kill came between the file and the event about it
+        # A kill came between the file and the event about it.
+        if request.by.endswith(f", {mark}"):
             return request.id
     by = f"{by}, {mark}"
     expected = float(wanted["expected"])

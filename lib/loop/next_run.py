@@ -119,6 +119,7 @@ def _look(view: View, rules: Rules) -> Action | None:
 def runs_of(view: View, event: Event, purpose: str) -> list[Record]:
     """The sealed runs that tested a proposal for a purpose, oldest first."""
     runs = []
+    # Nothing that was sealed before it was accepted can have tested it.
     for record in view.ledger.records[event["runs"] :]:
         source = origin(view.ledger.folder / record.id)
         if source and (source.event, source.purpose) == (event["n"], purpose):
@@ -220,6 +221,7 @@ def dollars(ledger: Ledger, events: list[Event]) -> float:
     The record of a run that crashed holds no cost, but what it paid for was stored at once, judgments and answers.
     """
     file = ledger.folder / store.NAME
+    # The larger and not the sum: of a run that came to its end both hold the same dollars.
     judged = max(sum(r.cost.judge_dollars or 0.0 for r in ledger.records), store.paid(file))
     answered = max(sum(r.cost.dollars for r in ledger.records), store.paid(file, candidates=True))
     return judged + answered + sum(e.get("dollars", 0.0) for e in events)

@@ -112,6 +112,7 @@ class Proposal:
         return fill(cls, value)
 
     def as_dict(self) -> Parameters:
+        """Plain data, as events and the files of the queue hold it."""
         return asdict(self)
 
     @property
@@ -146,6 +147,7 @@ def parse(text: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Parameters:
+    # JSON itself takes the last of two and says nothing.
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
@@ -181,6 +183,7 @@ def setup_of(record: Record, ledger: Ledger | None = None) -> str:
     def full(name: str) -> str:
         return (ledger and adapter_id(name, ledger)) or name
 
+    # An adapter goes by id, number, slug or path; another name for it is no other attempt.
     adapter, pipeline = with_adapters(record.adapter, record.pipeline, full)
     return setup(record.model, pipeline, record.decoding, adapter, record.fingerprint)
 

@@ -58,14 +58,17 @@ class Steering:
 
     @property
     def standing(self) -> str:
+        """The text that every proposal sees, "" if none."""
         return self.texts.get(STANDING, "").strip()
 
     @property
     def stop(self) -> bool:
+        """Whether the loop is to end before its next run."""
         return STOP in self.texts
 
     @property
     def pause(self) -> bool:
+        """Whether the loop is to wait until the file is gone."""
         return PAUSE in self.texts
 
 
@@ -106,7 +109,8 @@ def _limits(text: str, path: Path) -> tuple[dict[str, float], list[str]]:
     if not isinstance(values, dict):
         return {}, [f"{path}: expected a mapping such as 'dollars: 5'"]
     limits, faults = {}, []
-    for name, value in values.items():  # one at a time: a fault in one leaves the others in force
+    # One at a time: a fault in one leaves the others in force.
+    for name, value in values.items():
         try:
             fill(Limits, {name: value})
             limits[name] = value
@@ -157,6 +161,7 @@ def enqueue(folder: Path, proposal: dict[str, Any], by: str) -> Path:
     queue = folder / QUEUE
     queue.mkdir(parents=True, exist_ok=True)
     data = json.dumps({"by": by, "proposal": proposal}, indent=1, ensure_ascii=False) + "\n"
+    # The hash keeps two apart that took the same number at the same moment.
     path = queue / f"{next_number(queue, '[0-9]*-*')}-{sha256(data)[:8]}.json"
     write_new(path, data, 0o644)
     return path

@@ -154,6 +154,7 @@ def advance(
     if not folder.is_dir():
         raise BadParameters(f"no request {name!r} in {folder}; there are: none")
     with locked(folder / ".lock"):
+        # Read with the lock held: two may decide about one request at once.
         before = get(folder, name)
         if state not in NEXT_STATES[before.state]:
             may = " or ".join(NEXT_STATES[before.state]) or "nothing"

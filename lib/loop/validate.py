@@ -156,6 +156,7 @@ def families(pipeline: list[Row]) -> set[str]:
 
 def _banned(proposal: Proposal, experiment: Experiment, steering: Steering) -> None:
     names = {proposal.lever, *families(proposal.pipeline), *(s.name for s in experiment.steps)}
+    # Both change a run without a step that could be banned by its name.
     if proposal.decoding:
         names.add("decoding")
     if proposal.adapter:

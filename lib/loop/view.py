@@ -1,8 +1,7 @@
 """What a proposer may know, rebuilt from disk every time: champion, last runs, lessons, worst dev cases, steering, menu.
 
 Knows which texts may be shown: of cases, those of the dev gate alone, with the judge's notes; no task and no gold of
-the gates that decide, wherever it may stand. Does not know who reads it, nor
-what they make of it.
+the gates that decide, wherever it may stand. Does not know who reads it, nor what they make of it.
 """
 
 from __future__ import annotations
@@ -67,6 +66,7 @@ class View:
 
     @cached_property
     def champion(self) -> Record | None:
+        """What the next proposal must beat, None before the first run is kept."""
         return self.ledger.champion(self.fingerprint)
 
     @cached_property
@@ -100,6 +100,7 @@ class View:
         """The last refused proposals, and trainings asked for that cannot be made; those have the rule `request`."""
         rows = []
         for e in self.events.of("refused", "request"):
+            # A training that was opened is no refusal: it waits for a person.
             if not e.get("opened"):
                 reason = e.get("reason", e.get("why", ""))
                 rows.append({"by": e.get("by", "loop"), "rule": e.get("rule", "request"), "reason": reason})

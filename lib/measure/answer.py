@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LONGEST = 300  # characters of one question or title; nobody asks a question this long
+# By blocks and single signs: Unicode's own property Emoji also holds the digits.
 EMOJI = re.compile(
     "[\U0001f000-\U0001faff\u231a\u231b\u23e9-\u23f3\u25fd\u25fe\u2b1b\u2b1c\u3297\u3299\u2600-\u27bf\u2b50\u2b55\ufe0f\U000e0020-\U000e007f]"
 )
@@ -50,7 +51,8 @@ def normalised(text: str) -> str:
     'who pays'
     """
     text = unicodedata.normalize("NFKC", text)
-    if not text.isascii():  # signs that nobody sees, and accents on a letter that has none: they part no word
+    # Signs that nobody sees, and accents on a letter that has none, part no word.
+    if not text.isascii():
         text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Mn", "Me"))
     return " ".join(re.findall(r"[^\W_]+", text.casefold()))
 
@@ -87,6 +89,7 @@ def _fault(title: str, questions: Sequence[str], n: int, generic: Sequence[str])
     for i, question in enumerate(questions, 1):
         if not normalised(question):
             return f"question {i} is empty"
+        # Of Chinese and Japanese, Arabic and Greek writing too.
         if not question.strip().endswith(("?", "？", "؟", "\u037e")):
             return f"question {i} is not a question"
     # Capitals and punctuation aside: else a comma would make two questions of one.

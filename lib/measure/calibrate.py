@@ -88,7 +88,8 @@ def control(judge: Judge, cases: Sequence[Case], others: Mapping[str, Sequence[A
         OTHER: list(map(as_gold, deranged(cases))), PLAIN: list(map(plain, cases)),
     }  # fmt: skip
     every = [(name, c, a) for name, answers in sets.items() for c, a in zip(cases, answers, strict=True)]
-    judged = iter(judge.judge_all([(c, a) for _, c, a in every if isinstance(a, Answer)]))  # one batch for all of them
+    # All controls at once: a batch each would take up to a day each.
+    judged = iter(judge.judge_all([(c, a) for _, c, a in every if isinstance(a, Answer)]))
     rows = []
     for name, case, answer in every:
         outcome: Outcome = next(judged) if isinstance(answer, Answer) else answer
@@ -215,6 +216,7 @@ def _paraphrase(f: pd.DataFrame, gold: pd.DataFrame) -> Row:
 
 def _attacks(f: pd.DataFrame) -> Row:
     """By attack: its mean quality beside that of its honest text, and on how many cases it is above it."""
+    # Each attack beside the text that it is built on: what it gains over that is the trick's.
     honest = {"gold": f[f.part == "gold"], "plain": f[f.part == "honest"]}
     attacks = {}
     for kind, tricks in f[f.part == "attack"].groupby("kind", sort=False):

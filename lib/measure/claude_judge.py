@@ -58,7 +58,8 @@ def key_of(fingerprint: str, case: str, text: str, kind: str, order: str, replic
 
     `text` is the candidate's, `kind` and `order` say which call it is, `replicate` asks the same thing afresh.
     """
-    plain = text.encode("utf-8", "backslashreplace").decode()  # half a character has no UTF-8 of its own
+    # Half of a surrogate pair, which a server may send, has no UTF-8 of its own.
+    plain = text.encode("utf-8", "backslashreplace").decode()
     return sha256(canonical([fingerprint, case, plain, kind, order, replicate]))
 
 
@@ -135,6 +136,7 @@ class ClaudeJudge:
         """
         waiting: list[Future[Any]] = [*futures]
         if self._queue:
+            # Taken off before it is sent: a judge that is used again must not send it twice.
             queue, self._queue = self._queue, []
             waiting.append(self.paid.submit(self._judge_queue(queue)))
         try:
@@ -178,6 +180,7 @@ class ClaudeJudge:
         """The parameters of one call, as the API gets them."""
         nonce, content = calls.fresh(call, case, answer)
         form = schema(calls.form(call.kind, self.dimensions))
+        # Cached up to the end of the first text: the tags change with every call, so they stand behind it.
         system: list[Request] = [
             {"type": "text", "text": calls.system(call, self.ruler), "cache_control": {"type": "ephemeral"}},
             {"type": "text", "text": calls.tags(call, nonce)},
@@ -204,6 +207,7 @@ class ClaudeJudge:
             rows = await self.paid.answer([ask for case, answer, _ in queue for ask in self.asks(case, answer)])
             for i, (_, _, future) in enumerate(queue):
                 future.set_result(self.outcome(rows[i * len(self.calls) : (i + 1) * len(self.calls)]))
+        # Also what is no Exception, such as a task that was cancelled: whoever waits would wait for ever.
         except BaseException as error:
             for _, _, future in queue:
                 if not future.done():
@@ -213,6 +217,7 @@ class ClaudeJudge:
         """What the replies to the calls of one judgment come to."""
         values, dollars = {}, 0.0
         for call, row in zip(self.calls, rows, strict=True):
+            # One call without a reply leaves the whole case unscored: scores without a verdict are half a quality.
             if isinstance(row, Fault):
                 return Unscored(f"{call.kind} call, {call.order.replace('_', ' ')}: {row.reason}")
             values[call] = row["value"]

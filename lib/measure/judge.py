@@ -13,6 +13,7 @@ from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.ruler import Case
 
+# Those of the published study, so that its verdicts can be read again with the same code.
 DIMENSIONS = ("atomicity", "specificity", "coverage", "naturalness", "non_redundancy")
 DIMS = {d: d.replace("_", "-") for d in DIMENSIONS}  # as a reader sees them
 Verdict = Literal["win", "tie", "loss"]  # of the candidate against gold

@@ -25,7 +25,8 @@ from lib.measure.ruler import Case, Gold, Ruler
 
 USEFUL = "useful"  # the kind of call that sees one set and no gold
 VERDICT = {"pairwise": "verdict", "seed": "better"}  # what the better set is called in a reply
-LONGEST = 20_000  # characters of a reply; a reason of two sentences needs a few hundred
+# Characters of a reply; a reason of two sentences needs a few hundred, and more is no judgment.
+LONGEST = 20_000
 
 # The published study asked one question a case: gold always first and named as the reference, no swap.
 SEED = """You grade clarifying questions. A planner was given a one-line task and wrote a title and seven questions that the person should answer before anybody plans the task. You see the task, set A (the reference) and set B (the candidate).
@@ -55,6 +56,8 @@ class Call:
         return "gold_first" if self.gold_first else "candidate_first"
 
 
+# Scores and verdict in calls of their own, or one colours the other; the verdict in both orders, because judges prefer
+# a place and swapping shows it (arXiv 2306.05685).
 PROTOCOLS = {
     "balanced": (Call("rubric"), Call("pairwise"), Call("pairwise", gold_first=False)),
     "seed": (Call("seed"),),

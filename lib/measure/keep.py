@@ -60,6 +60,7 @@ def accepts(differences: Floats, floor: Floats | float | None = None) -> NDArray
     far = np.flatnonzero(passes(delta, 0.0, floor) & (total**2 > (differences**2).sum(axis=1)))
     sums = np.abs(differences[far].astype(np.float32) @ _signs(differences.shape[1]))
     # The observed pattern counts as one of those drawn (Phipson & Smyth 2010): a p of 0 would claim too much.
+    # Less a hair, because the sums are float32: a pattern that equals the observed one must count.
     p = np.ones(len(differences))
     p[far] = ((sums >= total[far, None] - 1e-5).sum(axis=1) + 1) / (SIGNS + 1)
     return passes(delta, p, floor)

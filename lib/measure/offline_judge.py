@@ -37,6 +37,7 @@ Vectors = Callable[[Sequence[str]], "np.ndarray"]  # texts -> one row of length 
 Rows = Mapping[str, "np.ndarray"]  # text -> its row
 Faults = tuple[dict[str, float], dict[str, str]]  # amounts by fault, and what they were found in
 
+# The gate allows 300, but a judge may be handed a text that never passed it.
 LONG = 2000  # characters read of a question
 WH = frozenset("what which who whom whose when where why how".split())
 VERBS = frozenset(
@@ -44,7 +45,8 @@ VERBS = frozenset(
 )
 FRONT = frozenset("in on at for from with by to until since about roughly of under".split())
 VAGUE = frozenset("it something anything thing things stuff this that these those somewhere somehow".split())
-SELF = frozenset("i me my we our us".split())  # a planner who says "my" asks somebody else about the person
+# A planner who says "my" asks somebody else about the person.
+SELF = frozenset("i me my we our us".split())
 PLAIN = (
     WH
     | VERBS
@@ -70,8 +72,10 @@ ASKED = (
     "Which of them do you already own?", "When does it have to be ready?", "How much can you spend on it?",
 )  # fmt: skip
 # Cosines between which a question goes from "asks something else" to "asks this", and from apart to the same.
+# Lines like these were set by hand; prices, levels and cuts are fitted (scripts/fit_offline_judge.py).
 MEETS, SAME = (0.4, 0.75), (0.6, 0.9)
-GOLD, TIES = 0.95, 0.06  # share of gold's questions that makes a set gold's; points of its mean score that it may lose
+# The share of gold's questions that makes a set gold's, and the points of its mean score that such a set may lose.
+GOLD, TIES = 0.95, 0.06
 OFF = 0.45  # cosine to the nearest unknown below which a question is about something else
 COPIED = (0.8, 0.98)  # from "another question" to "a question of gold's", in whatever words
 FAULTS = {
@@ -235,6 +239,7 @@ def _of_reach(case: Case, here: Any, asks: Sequence[Any], vectors: Vectors) -> F
         # else the same question twice would cover two things.
         if not repeats(here, i):
             slots.append(nearest[i])
+        # The whole and its first part are one ask: what is joined to it begins at the third row.
         slots += [way[k] for k in range(2, len(ask)) if not repeats(ask[1:], k - 1)]
     near = np.stack(nearest)  # (questions, unknowns)
     # All at once: greedily, the first question would take the unknown that a later one alone can meet.
@@ -264,10 +269,12 @@ def _of_repetition(here: Any) -> Faults:
     np.fill_diagonal(same, 0)  # every question is nearest to itself
     nearest = np.sort(same.max(1))[::-1]
     of = {
-        "pairs": float(ramp(same, SAME).sum() / 2 / len(here)),  # every pair stands in the table twice
+        # Every pair stands in the table twice.
+        "pairs": float(ramp(same, SAME).sum() / 2 / len(here)),
         "nearest": float(ramp(nearest[0], (0.6, 1.0))),
         "crowd": float(ramp(nearest[:4].mean(), (0.5, 0.9))),
     }
+    # The lower half, so that each pair is named once.
     twins = np.argwhere(np.tril(same) > 0.8)[:3] + 1
     return of, {"pairs": ", ".join(f"{first} and {second}" for second, first in twins)}
 
@@ -388,17 +395,22 @@ def _behind(answer: Amounts, gold: Amounts, fit: Constants, without: str) -> flo
     return fmean(best[d] - scores[d] for d in DIMENSIONS if d != without)
 
 
+def own_faults(dimension: str, fit: Constants) -> set[str]:
+    """The faults that only this dimension prices: a verdict without it does not see them. Another's are seen there."""
+    others = chain.from_iterable(fit.prices[d] for d in DIMENSIONS if d != dimension)
+    return fit.prices[dimension].keys() - set(others)
+
+
 def verdict_of(answer: Amounts, gold: Amounts, fit: Constants, without: str = "") -> Verdict:
     """The verdict against gold; `without` a dimension, the faults that only that one prices are not seen."""
     if answer.void:
         return "loss"
-    if answer.copied >= GOLD and answer.asked == gold.asked:  # gold in whatever words cannot stand ahead of itself
+    # Gold in whatever words cannot stand ahead of itself.
+    if answer.copied >= GOLD and answer.asked == gold.asked:
         return "tie" if _behind(answer, gold, fit, without) <= TIES else "loss"
     worth = dict(fit.lead)
     if without:
-        # A fault that another dimension prices too is still seen there.
-        others = chain.from_iterable(fit.prices[d] for d in DIMENSIONS if d != without)
-        for fault in fit.prices[without].keys() - set(others):
+        for fault in own_faults(without, fit):
             worth.pop(fault, None)
     ahead = lead(answer, gold, replace(fit, lead=worth))
     win, tie = fit.cuts

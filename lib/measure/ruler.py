@@ -109,6 +109,7 @@ class Ruler:
     protocol: Protocol
     prompts: dict[str, str]  # "rubric", "pairwise", "useful": the judge's prompts, word for word
     seal: str  # sha256 of FROZEN
+    # Where it lies makes no other ruler.
     folder: Path = field(compare=False)
 
     @classmethod
@@ -166,7 +167,8 @@ def read(folder: Path, seal: str = "") -> Ruler:
     tasks = by_id(folder / "cases.jsonl", TaskRow)
     gold = by_id(folder / "gold.jsonl", Gold)
     unknowns = {}
-    if (folder / "unknowns.jsonl").exists():  # gold's questions stand for them in a ruler without
+    # In a ruler without them gold's questions stand for the unknowns.
+    if (folder / "unknowns.jsonl").exists():
         unknowns = by_id(folder / "unknowns.jsonl", _Unknowns)
     if not tasks:
         raise BadRuler(f"{folder / 'cases.jsonl'}: empty; a ruler needs at least one case")
@@ -289,10 +291,11 @@ def freeze(folder: Path = RULER) -> str:
 
 def _refuse_draft(folder: Path) -> None:
     """Raise BadRuler naming every row that is not filled in, or that was drafted and that no person has reviewed."""
-    texts: dict[str, dict[str, list[str]]] = {"gold.jsonl": {}, "unknowns.jsonl": {}}
+    texts: dict[str, dict[str, list[str]]] = {"gold.jsonl": {}}
     for id, row in by_id(folder / "gold.jsonl", Gold).items():
         texts["gold.jsonl"][id] = [row.title, row.critical, *row.questions]
     if (folder / "unknowns.jsonl").exists():
+        texts["unknowns.jsonl"] = {}
         for id, listed in by_id(folder / "unknowns.jsonl", _Unknowns).items():
             texts["unknowns.jsonl"][id] = []
             for unknown in listed.unknowns:
@@ -300,7 +303,7 @@ def _refuse_draft(folder: Path) -> None:
     faults = []
     for file, by_case in texts.items():
         empty, unread = [], []
-        for id, drafted in by_id(folder / file, _Drafted).items() if by_case else ():
+        for id, drafted in by_id(folder / file, _Drafted).items():
             if not all(map(str.strip, by_case[id])):
                 empty.append(id)
             elif not drafted.reviewed:

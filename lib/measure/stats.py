@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,13 @@ def paired(a: Qualities, b: Qualities) -> Paired:
     sides = np.asarray(_aligned(a, b), dtype=float)  # (2, cases)
     if not np.isfinite(sides).all():
         raise ValueError("a quality is not a finite number; leave unscored cases out of both runs before pairing")
-    d = sides[0] - sides[1]
-    low, high = bca(d)
-    return Paired(float(d.mean()), sign_flip(d), low, high, len(d))
+    return _paired(tuple(sides[0] - sides[1]))
+
+
+@lru_cache(maxsize=1024)  # the tables of a report ask for the same comparison again and again
+def _paired(differences: tuple[float, ...]) -> Paired:
+    low, high = bca(differences)
+    return Paired(float(np.mean(differences)), sign_flip(differences), low, high, len(differences))
 
 
 def on_both(a: Mapping[str, float], b: Mapping[str, float]) -> Paired | None:
@@ -89,6 +94,7 @@ def sign_flip(differences: Sequence[float]) -> float:
     from scipy.stats import permutation_test
 
     # scipy counts every pattern where as many draws are asked for as there are patterns, or more.
+    # One fewer than DRAWS: scipy adds the observed pattern to those that it draws.
     draws = 2 ** len(d) if len(d) <= EXACT else DRAWS - 1
     test = permutation_test(
         (d,), _total, permutation_type="samples", n_resamples=draws, vectorized=True, rng=np.random.default_rng(0)

@@ -23,9 +23,11 @@ from lib.models.prefixes import PREFILL_TOKENS, Prefixes, settle
 if TYPE_CHECKING:
     from lib.models.ragged import Llama
 
-SCORE_TOKENS = 1024  # positions of one forward where each one's logits are needed: 500 MB with V = 128,000
+# Positions of one forward where the logits of each are needed: 500 MB with V = 128,000. Reading a prompt needs none.
+SCORE_TOKENS = 1024
 PROBED = 8  # tokens that a batch is compared on, once a model
-TIE = 0.02  # of the way from the mean logit to the largest: nearer than that, half precision may decide
+# A share of the way from the mean logit to the largest: two tokens nearer than that, and half precision may decide.
+TIE = 0.02
 NO_NUMBERS = (
     "the model's logits are not numbers (NaN or infinite), so its tokens would be drawn from nothing: its weights are "
     "broken, or the text has more positions than it learnt"
@@ -132,8 +134,10 @@ class Batch:
         following, self.random_keys = draw(logits, [row.decoding for row in self.live], self.random_keys)
         # One step ahead: the next token is on its way before this one is looked at.
         mx.async_eval(following, self.random_keys, self.finite)
+        # Of the step that drew `tokens`: none is taken before its logits are known to be numbers, and nothing waits.
         if finite_before is not None and not finite_before.item():
             raise NoModel(NO_NUMBERS)
+        # Of a fresh row this step read the last token of its prompt, which is no part of a reply.
         for row, token in zip(self.live, tokens.tolist(), strict=True):
             if not row.fresh:
                 row.take(token, self.ends)
@@ -155,6 +159,7 @@ class Batch:
         mx.async_eval(logits)  # the forward runs while the masks are worked out
         rules: list[Rule | None] = []
         for row, token in zip(self.live, self.states.tokens.tolist(), strict=True):
+            # Here and not beside `row.take`, which comes after the draw: the mask has to know the token that is read.
             if row.rule and not row.fresh and not row.reason:
                 row.rule.take(token)
             # Of an ended row nobody reads what is drawn, and its grammar may have no token left to allow.
@@ -217,6 +222,7 @@ class Batch:
             for cache in caches:
                 cache.prepare(lengths=lengths, right_padding=[most - n for n in lengths])
         tokens = right_padded(rest)
+        # So many of each row, so that the bound holds for all rows together.
         step = max(1, PREFILL_TOKENS // len(rows))
         for at in range(0, most, step):
             self.model(tokens[:, at : at + step], cache=caches)
@@ -256,6 +262,7 @@ class RaggedBatch(Batch):
         if any(row.rule for row in going):
             allowed = self.grammars.allowed([row.rule for row in going], logits.shape[-1])  # type: ignore[union-attr]
             np.putmask(logits, allowed == 0, -np.inf)
+        # Only sampling goes back to mlx: its random keys are those of `Batch`, so both draw the same tokens.
         if any(decoding.temp > 0 for decoding in decodings):
             at = mx.array(places)
             tokens, self.random_keys[at] = draw(mx.array(logits), decodings, self.random_keys[at])
@@ -280,6 +287,7 @@ class RaggedBatch(Batch):
                 row.take(token, self.ends)
                 row.rule.take(token)
                 tokens.append(token)
+        # Of several ends the model chooses one, as under a mask; of one there is nothing to ask it.
         if row.rule.complete and len(self.ends) == 1:
             [end] = self.ends  # the one token that may still come
             row.take(end, self.ends)
@@ -292,9 +300,11 @@ class RaggedBatch(Batch):
         states = Rows(self.llama, len(rows), prefix, length)
         most = max(len(row.prompt) for row in rows) - 1
         step = max(1, PREFILL_TOKENS // len(rows))
+        # A row whose prompt is read feeds nothing more, and so costs nothing in what is left of the others.
         for at in range(length, most, step):
             states.forward([row.prompt[at : min(at + step, len(row.prompt) - 1)] for row in rows], logits=False)
         for row in rows:
+            # A grammar also forces how a reply begins: that is read in one forward with the last token of the prompt.
             row.feed = [row.prompt[-1], *self._with_forced(row, [])]
         return states
 
@@ -314,6 +324,7 @@ def agrees(model: Any, prefixes: Prefixes, prompts: Sequence[list[int]], width: 
     """
     rows = [Row(ids, Decoding(max_tokens=PROBED)) for ids in prompts]
     try:
+        # Without ends, so that every row draws all of its PROBED tokens.
         batch(model, prefixes, (), None, width).run(rows)
     except NoModel:
         raise
@@ -344,6 +355,7 @@ def penalised(logits: Any, windows: Sequence[list[int]], rows: Sequence[Row]) ->
     tokens = mx.array([window + window[-1:] * (most - len(window)) for window in windows])  # (B, most)
     penalties = mx.array([row.decoding.repetition_penalty for row in rows], dtype=logits.dtype)[:, None]
     values = mx.take_along_axis(logits, tokens, axis=-1)
+    # The paper divides every logit; of a negative one that would make the token likelier.
     values = mx.where(values < 0, values * penalties, values / penalties)
     return mx.put_along_axis(logits, tokens, values, axis=-1)
 
@@ -396,8 +408,8 @@ def mean_logprobs(
     replies: Sequence[list[int]],
     positions: int = SCORE_TOKENS,
 ) -> list[float]:
-    """The mean log-probability of a token of each reply after its prompt, `positions` of them in one forward; with 1
-    each row goes alone. No reply may be empty."""
+    """The mean log-probability, in nats, of a token of each reply after its prompt; `positions` of them in one forward,
+    and with 1 each row goes alone. No reply may be empty."""
     import mlx.core as mx
 
     means = [0.0] * len(prompts)
@@ -434,6 +446,7 @@ def runs(rows: Sequence[Any], lengths: Sequence[int], most: int) -> list[list[An
     """
     parts: list[list[Any]] = []
     for row, length in zip(rows, lengths, strict=True):
+        # Shortest first, so whoever joins is the longest and sets the width of the whole run.
         if not parts or (len(parts[-1]) + 1) * length > most:
             parts.append([])
         parts[-1].append(row)

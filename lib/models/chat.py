@@ -52,6 +52,7 @@ class Chat:
         dated = fixed != template or "date_string" in template
         # The plainest form first: what holds the probe as it is, is left as it is.
         faults = []
+        # Gemma's templates raise on a system role, those of models that also see pictures want parts.
         for folds, parts in ((False, False), (True, False), (False, True), (True, True)):
             chat = cls(tokenizer, fixed, dated, folds, parts)
             fault = chat.fault()

@@ -43,6 +43,7 @@ def cap() -> float:
         dollars = float(text)
     except ValueError:
         dollars = -1.0
+    # Also nan, which compares with nothing.
     if not 0 < dollars < 10_000:
         raise NoModel(f"{CAP} is {text!r:.40}: expected the dollars that a candidate may cost, such as 2")
     return dollars
@@ -91,6 +92,7 @@ class CloudModel(Model):
             reply = await self._claude.ask(request)
         except NotAnswered as error:
             return Completion(str(error), 0, 0, "error")
+        # The record keeps which version answered: what is asked for is a name.
         if reply.model not in self.identity["served"]:
             self.identity["served"] = sorted([*self.identity["served"], reply.model])
         spent = reply.spent
@@ -104,6 +106,7 @@ class CloudModel(Model):
         for name in ("temp", "top_p", "min_p", "top_k"):
             if getattr(decoding, name) != getattr(usual, name):
                 raise NoModel(f"model {self.name!r} takes no {name}: Claude samples as it likes; leave it out")
+        # The API knows no system role among the turns: it takes those texts apart from them.
         request: Json = {
             "model": self.name,
             "max_tokens": decoding.max_tokens,

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST_TOKENS = 256  # as the model was trained; longer texts are cut
-MANY = 30  # texts from which their vectors are kept on disk: they come again in every process
+# What a ruler or the bank asks for comes again in every process.
+MANY = 30  # texts from which their vectors are kept on disk
 
 
 @lru_cache(maxsize=1)
@@ -39,7 +40,8 @@ def vectors(texts: Sequence[str]) -> Any:
     path = cache() / "vectors" / f"{sha256(canonical([PINNED['minilm'].sha256, list(texts)]))[:24]}.npy"
     with contextlib.suppress(OSError, ValueError):
         digest, data = (kept := path.read_bytes())[:64], kept[64:]
-        if sha256(data).encode() == digest:  # a flipped bit would be another score, and nobody would see it
+        # A flipped bit would be another score, and nobody would see it.
+        if sha256(data).encode() == digest:
             return np.load(io.BytesIO(data))
     array = embedder().vectors(texts)
     with contextlib.suppress(OSError):  # without a cache it is only slower
@@ -75,7 +77,8 @@ class MiniLM:
 
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         vectors = np.zeros((len(ids), 384), dtype=np.float32)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # rows of like length, so little is padded
+        # Texts of like length share a forward, so that little of it is padding.
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         for at in range(0, len(order), 64):
             rows = order[at : at + 64]
             vectors[rows] = np.array(self._forward([ids[i] for i in rows]))
@@ -94,6 +97,7 @@ class MiniLM:
             return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
         def norm(x: Any, name: str) -> Any:
+            # BERT's own epsilon, and not mlx's usual 1e-5.
             return mx.fast.layer_norm(x, w[f"{name}.LayerNorm.weight"], w[f"{name}.LayerNorm.bias"], 1e-12)
 
         def heads(x: Any) -> Any:  # (B, T, 384) -> (B, 12, T, 32)
@@ -110,6 +114,7 @@ class MiniLM:
             attended = mx.fast.scaled_dot_product_attention(q, k, v, scale=32**-0.5, mask=mask)
             attended = attended.transpose(0, 2, 1, 3).reshape(len(rows), width, 384)
             x = norm(x + linear(attended, f"{layer}.attention.output.dense"), f"{layer}.attention.output")
+            # The exact GELU and not its tanh approximation, as BERT has it.
             wide = nn.gelu(linear(x, f"{layer}.intermediate.dense"))
             x = norm(x + linear(wide, f"{layer}.output.dense"), f"{layer}.output")
         # The mean over real tokens, then length 1, as the model was trained: a product of two is their cosine.

@@ -28,6 +28,7 @@ from lib.weights import cache, sum_of
 VERSION = 1  # of this conversion: another one makes another folder
 SEAL = "CONVERTED"
 # Numbers of a block and its bytes, of the types that mlx reads; what it cannot is known by name alone.
+# A block of Q4_0 is a float16 scale and 32 halves of a byte, of Q4_1 a minimum too, of Q8_0 32 bytes behind the scale.
 BLOCKS = {"F32": (1, 4), "F16": (1, 2), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34)}
 TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
@@ -130,6 +131,7 @@ def _header(data: memoryview) -> Header:
     if read.one("<I") != 0x46554747:
         raise ValueError("it does not begin with GGUF")
     version = read.one("<I")
+    # Version 1 counted in 32 bits. Of a big-endian file, which 3 allows, the number reads as 50331648.
     if version not in (2, 3):
         raise ValueError(f"its version is {version}, expected 2 or 3")
     # The least that one can take: of a tensor the length of its name, sides, type and offset; of a value name and kind.
@@ -229,7 +231,8 @@ def _make(path: Path, head: Header, target: Path) -> None:
         (temp / SEAL).write_text(sums(temp, [p.name for p in temp.iterdir()]), encoding="utf-8")
         for part in temp.iterdir():
             with open(part, "rb") as file:
-                os.fsync(file.fileno())  # before the name: else a power cut leaves a whole folder of empty files
+                # Before the folder has its name: else a power cut could leave a whole folder of empty files.
+                os.fsync(file.fileno())
         os.chmod(temp, 0o755)  # a temporary folder is its owner's alone, and a cache may be shared
         shutil.rmtree(target, ignore_errors=True)  # one that was altered
         os.rename(temp, target)
@@ -238,6 +241,7 @@ def _make(path: Path, head: Header, target: Path) -> None:
 
 def _whole(target: Path) -> bool:
     """Whether a converted folder is there as it was made."""
+    # By the time of the youngest file: one that is written to meanwhile has its sums worked out again.
     return (target / SEAL).exists() and _sound(target, max(p.stat().st_mtime_ns for p in target.iterdir()))
 
 
@@ -388,6 +392,7 @@ def tokenizer(head: Header, out: Path, path: Path) -> None:
     pieces.add_special_tokens(added[CONTROL])
     pieces.add_tokens(added[USER_DEFINED])
     pieces.save(str(out / "tokenizer.json"))
+    # Not cleaned up: transformers would take spaces before punctuation out of what the model wrote.
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
              "model_max_length": head.get("context_length", 2048)}  # fmt: skip
     for key, name in {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}.items():
@@ -422,6 +427,7 @@ def _pieces(tokens: list[str], scores: list[float], prefix: bool) -> Any:
     from transformers.tokenization_utils_base import generate_merges
 
     vocab = {token: i for i, token in enumerate(tokens)}
+    # The file has a score for each piece and no merges; they follow: a pair merges where its whole is a piece.
     merges = generate_merges(vocab, dict(zip(tokens, scores, strict=True)))
     pieces = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token=tokens[0], fuse_unk=True, byte_fallback=True))
     space: list[Any] = [normalizers.Replace(" ", "▁")]

@@ -17,7 +17,7 @@ from lib.files import OneLine
 if TYPE_CHECKING:
     import numpy as np
 
-# As json.dumps writes by default and as the planner was trained: other spacing would cost it tokens it never saw.
+# As json.dumps writes by default, and so as adapters learn their replies: other spacing would be tokens they never saw.
 SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 MOST_COMPILED = 64
 
@@ -69,6 +69,7 @@ class Grammars:
         self.ends = sorted(ends)
         # One thread: a mask takes microseconds, and the others belong to the engine.
         self._executor = llguidance.LLExecutor(num_threads=1)
+        # Of this object: a cache on the method would keep every tokenizer that ever had a grammar.
         self._matcher = lru_cache(maxsize=MOST_COMPILED)(self._new_matcher)
 
     def begin(self, schema: str) -> Rule:
@@ -96,7 +97,8 @@ class Grammars:
             fill_next_token_bitmask_par(self._executor, matchers, bits)
         # 32 tokens a word of `bits`: (rows, words) -> (rows, vocabulary of the tokenizer)
         tokens = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, : self.table.vocab_size]
-        allowed = np.zeros((len(rules), width), dtype=np.uint8)  # rows of the output layer that are no token stay shut
+        # The output layer may have more rows than there are tokens: those stay shut.
+        allowed = np.zeros((len(rules), width), dtype=np.uint8)
         allowed[:, : tokens.shape[1]] = tokens[:, :width]
         for i, rule in enumerate(rules):
             if rule is None:

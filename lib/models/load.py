@@ -27,6 +27,7 @@ class Backend:
     identity: Callable[[str], str]
 
 
+# Of the toy nothing has to be looked for, and its name is all that it is: `str` says the name.
 TOY = Backend(Capabilities(), lambda *_: ToyModel(), str, str)
 APPLE = Backend(apple.CAN, lambda *_: apple.AppleModel(), lambda _: apple.check(), lambda _: apple.identity())
 STORED = Backend(stored.CAN, lambda name, *_: stored.StoredModel(name), stored.read, stored.content_hash)
@@ -53,6 +54,7 @@ def load(name: str, adapter: str = "", runs: Path | None = None) -> Model:
 def check(name: str, adapter: str = "", runs: Path | None = None) -> None:
     """Refuse an unknown model or adapter, or a model that cannot be spoken to, without loading weights. Raises NoModel,
     or NoKey for a Claude model."""
+    # First, for it needs neither disk nor network.
     if adapter and not capabilities(name).adapters:
         raise NoModel(f"model {name!r:.60} takes no adapter; use smollm2 or another MLX model")
     backend(name).check(name)

@@ -50,8 +50,11 @@ def fast_blas() -> str:
     """Load OpenBLAS ahead of mlx where that helps. Returns "openblas", "accelerate" or "reference"."""
     if sys.platform != "linux":
         return "accelerate"
+    # Before it is loaded: OpenBLAS reads the variable then, and never again.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get(THREADS, "1"))
     try:
+        # Global: mlx asks for a plain `cblas_sgemm`, and a library that was opened so before it wins. Wheels of
+        # OpenBLAS have renamed theirs.
         ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
         library = "openblas"
     except OSError:
@@ -99,6 +102,7 @@ def folder_of(name: str) -> Path:
             return path
         if path.is_file() and path.suffix == ".gguf":
             return gguf.folder(path)
+    # A mistyped path of a GGUF file looks like a hub id: nobody should wait for a network to hear that it is not there.
     if HUB_ID.fullmatch(where) and not where.endswith(".gguf"):
         return _snapshot(where)
     raise NoModel(f"model {name!r}: there is no such file or folder, and it is none of {NAMES}")
@@ -152,6 +156,7 @@ def check(name: str) -> None:
     except Exception as error:  # of transformers, which reads what anybody wrote
         raise NoModel(f"model {name!r}: its tokenizer cannot be loaded from {folder} ({one_line(error)})") from error
     Chat.of(tokenizer, name)
+    # A cache that cannot be written costs the next check its time, nothing else.
     with contextlib.suppress(OSError):
         sound.parent.mkdir(parents=True, exist_ok=True)
         sound.touch()
@@ -194,6 +199,7 @@ class MLXModel(Model):
         if not self.on_gpu:
             if not quantised:  # training can ask to keep the base as it is
                 dequantize_model(base)
+            # Half precision too: bfloat16 goes through a loop of mlx's own there, without BLAS, at 2 to 5 GFLOP/s.
             base.set_dtype(mx.float32)
         self.chat = Chat.of(self.tokenizer, name)
         self.context = context(config)
@@ -210,6 +216,7 @@ class MLXModel(Model):
         # The rows of `ragged` are our own and of one architecture: tests compare them, once and for all.
         if width == 1 or ragged.fits(base):
             return width
+        # Unequal prompts, or nothing would be padded: it is padding that a cache may let into another row.
         long = [*PROBE[:-1], {**PROBE[-1], "content": PROBE[-1]["content"] * 5}]
         prompts = [self.encode(PROBE), self.encode(long)]
         if any(len(ids) + PROBED > self.context for ids in prompts):
@@ -245,6 +252,7 @@ class MLXModel(Model):
             other = copy.copy(self)
             other._set_adapter(folder)
             self._others[folder] = other
+            # The one asked for longest ago goes; it is read again from its file where it is asked for again.
             if len(self._others) > MOST_ADAPTERS:
                 self._others.popitem(last=False)
         self._others.move_to_end(folder)
@@ -315,6 +323,7 @@ class MLXModel(Model):
             return []
         began = time.perf_counter()
         starts = [self.encode(prompt) for prompt in prompts]
+        # Prompt and reply apart, as training reads them: read together, a token could span the border.
         ends = [self.tokenizer.encode(reply, add_special_tokens=False) for reply in replies]
         if not all(ends):
             raise ValueError("a reply to score is empty: it has no tokens to score")
@@ -366,7 +375,8 @@ def prompt_cache(model: Any) -> list[Any]:
 def context(config: Mapping[str, Any]) -> int:
     """How many tokens a model reads at most, as its configuration says; no bound where it says nothing."""
     # Each architecture has a name of its own for it. Whoever scales its positions writes the scaled number there.
-    values = {**config, **(config.get("text_config") or {})}  # of a model that also sees pictures
+    # A model that also sees pictures has the numbers of its language part a level deeper.
+    values = {**config, **(config.get("text_config") or {})}
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
         if isinstance(values.get(name), int):
             return int(values[name])
@@ -384,7 +394,8 @@ def adapted(base: Any, adapter: str, on_gpu: bool) -> Any:
         load_adapters(model, adapter)
     except Exception as error:
         raise NoModel(f"adapter {adapter!r} does not fit the model: {one_line(error)}") from error
-    if not on_gpu:  # the adapter's own weights: the base's stay the very arrays that they are
+    # The adapter's own weights alone: those of the base stay the very arrays that all adapters share.
+    if not on_gpu:
         model.set_dtype(mx.float32, lambda dtype: mx.issubdtype(dtype, mx.floating) and dtype != mx.float32)
     model.eval()
     return model

@@ -44,13 +44,16 @@ class Decoding:
     """How text is drawn. `temp` 0 is greedy and repeats exactly. Raises ValueError on a name, type or value that is none."""
 
     temp: Annotated[Number, Field(ge=0, le=5)] = 0.0
-    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0  # 1 is off
-    min_p: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # 0 is off
+    # Nucleus sampling (arXiv 1904.09751); 1 is off.
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    # A share of the likeliest token's probability (arXiv 2407.01082); 0 is off.
+    min_p: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     top_k: Annotated[int, Field(ge=0)] = 0  # 0 is off
     max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 320
     seed: int = 0
     grammar: str = ""  # a JSON schema as text that the reply must fit; "" is free text
-    repetition_penalty: Annotated[Number, Field(ge=1, le=2)] = 1.0  # 1 is off
+    # CTRL's (arXiv 1909.05858); 1 is off.
+    repetition_penalty: Annotated[Number, Field(ge=1, le=2)] = 1.0
     # Tokens of prompt and reply that the penalty looks back on.
     repetition_context: Annotated[int, Field(ge=1, le=4096)] = 64
 
@@ -72,7 +75,7 @@ class Completion:
     generation_tokens: int
     # "stop", "length", "scored" for a reply that was handed in; "refusal" or "error" with the reason as text
     finish_reason: str
-    logprob: float | None = None  # mean log-probability of a token of the reply, where it was asked for
+    logprob: float | None = None  # mean log-probability of a token of the reply, in nats, where it was asked for
     id: str = ""  # of the reply, where a server gave one
     tokens: tuple[int, ...] = ()  # as they were drawn, with the end where it was drawn; of a model that runs on MLX
 
@@ -136,13 +139,13 @@ class Account:
 class Model:
     """Anything that completes conversations. `cost` grows with every call."""
 
-    heard: Callable[[int], None] | None = (
-        None  # told how many replies of the call under way have ended, where that is known
-    )
+    # Told how many replies of the call under way have ended, where that is known.
+    heard: Callable[[int], None] | None = None
 
     def __init__(self, name: str, capabilities: Capabilities, **identity: Any) -> None:
         self.name, self.capabilities = name, capabilities
         self.identity: Identity = {"name": name, **identity}
+        # An object of its own: a model with another adapter is a copy, and shares it.
         self._account = Account()
 
     @property
@@ -182,6 +185,7 @@ class ToyModel(Model):
         done = []
         for messages, decoding in zip(prompts, decodings, strict=True):
             self.seen.append(messages)
+            # Words stand for tokens: a toy has no tokenizer, and its counts must add up all the same.
             words = self._reply(messages).split(" ")
             text = " ".join(words[: decoding.max_tokens])
             prompt_tokens = sum(len(m["content"].split()) for m in messages)

@@ -12,6 +12,7 @@ from typing import Any
 
 PREFILL_TOKENS = 4096  # positions of one forward while prompts are read: bounds memory, not the result
 WORTH = 48  # tokens that a shared prefix must save: below that an extra forward costs more
+# Bytes of all that is kept: of SmolLM2 in float32 a token takes 46 kB (keys and values of 3 heads of 64 in 30 layers).
 PREFIX_BYTES, MOST_PREFIXES = 256_000_000, 32
 
 
@@ -121,7 +122,8 @@ def grouped(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
         saved, start = 0, first
         parts: list[tuple[int, int, int]] = []
         for end in [*range(first, last), last]:
-            if end == last or depth[end] == least:  # between other neighbours more is shared: those stay together
+            # Between the other neighbours more is shared: those stay together and are looked at for themselves.
+            if end == last or depth[end] == least:
                 more, inner = best(start, end)
                 saved, parts, start = saved + more, parts + inner, end + 1
         # All of them as one group: every prompt but one is spared the shared tokens, for one more forward.

@@ -53,6 +53,7 @@ class Config(BaseModel):
 def config(folder: Path) -> Config:
     """How an adapter is built. Raises NoModel, also on one in the form of another library."""
     text = (folder / CONFIG).read_bytes()
+    # Before the form is looked at: that would complain of missing fields, and not of another library.
     if b'"peft_type"' in text:
         raise NoModel(f"adapter {folder}: {PEFT}")
     try:
@@ -83,7 +84,8 @@ def places(adapter: str, runs: Path | None = None) -> Iterator[Path]:
     if re.fullmatch(r"[a-z0-9][a-z0-9-]*", run) and re.fullmatch(r"(epoch-\d\d)?", epoch):
         runs = runs or runs_folder()
         for path in (runs / run, *sorted(runs.glob(f"[0-9]*-{run}"), reverse=True)):
-            if run in (path.name, path.name.partition("-")[2]):  # the glob also finds a slug that merely ends like it
+            # The glob also finds a slug that merely ends like this one.
+            if run in (path.name, path.name.partition("-")[2]):
                 yield path / "adapter" / epoch
 
 
@@ -121,6 +123,7 @@ def check(folder: Path, name: str, weights: str) -> None:
     if about is None:
         return
     base = about["base"]
+    # By content: a base has many names and places, and another one may lie under its name.
     if base["weights"] != weights:
         raise NoModel(
             f"adapter {folder} was trained on {base.get('name')} (weights {base['weights']}), not on {name} "

@@ -22,7 +22,8 @@ Array = np.ndarray
 Map = Callable[[Array], Array]
 Prefix = tuple[Array, Array]  # keys and values (key heads, length, W) of a prefix in one layer
 ROOM = 64  # slots that are added when a row has none left
-FOURS = 4  # OpenBLAS takes rows by the four; on busy cores 30 as 32 cost a tenth less, 10 as 12 two fifths
+# OpenBLAS takes rows by the four; on busy cores 30 as 32 cost a tenth less, 10 as 12 two fifths.
+FOURS = 4
 NEVER = np.float32(-1e30)  # not -inf: a row that sees nothing yet must not become NaN
 ROPES = ("RoPE", "Llama3RoPE")  # whose angles depend on the position alone
 
@@ -54,6 +55,7 @@ def _covered(layer: Any) -> bool:
 
     if type(layer).__name__ == "LoRALinear":
         # While it is trained a layer may drop out, which is not done here.
+        # `_p_1` is what mlx's Dropout keeps: 1 - p.
         drops = layer.training and getattr(layer.dropout, "_p_1", 1) != 1
         return not drops and layer.lora_a.dtype == mx.float32 and _covered(layer.linear)
     return type(layer).__name__ == "Linear" and layer.weight.dtype == mx.float32
@@ -144,6 +146,7 @@ def _turned(x: Array, cos: Array, sin: Array) -> Array:
     # RoFormer (arXiv 2104.09864) with the halves of a head as pairs, as Hugging Face lays them out.
     half = x.shape[-1] // 2
     turned = np.empty_like(x)
+    # A turn of the plane by position times a frequency: the product of two heads then sees their distance alone.
     a, b = x[..., :half], x[..., half:]
     np.subtract(a * cos, b * sin, out=turned[..., :half])
     np.add(a * sin, b * cos, out=turned[..., half:])
@@ -243,8 +246,10 @@ class Rows:
         wide = int(counts.max())
         self._grow(self.used + wide)
         self.filled[row, self.used + turn] = True
+        # Positions count the tokens of a row and not its slots: a hole turns nothing.
         step = Step(row, turn, wide, *self.llama.angles(self.next[row] + turn), self._mask(wide))
-        hidden = np.zeros((_whole(len(row)), self.llama.embedding.shape[1]), dtype=np.float32)  # (N and filling, D)
+        # (N and filling, D). Rows of zeros fill up: their norm is no NaN, and nobody reads what comes of them.
+        hidden = np.zeros((_whole(len(row)), self.llama.embedding.shape[1]), dtype=np.float32)
         hidden[: len(row)] = self.llama.embedding[np.concatenate([np.asarray(feed, dtype=int) for feed in feeds])]
         # Norm first: both halves of a layer read a normed copy and add to one stream (LLaMA, arXiv 2302.13971).
         for i, layer in enumerate(self.llama.layers):
@@ -264,6 +269,7 @@ class Rows:
         if wide > 1:  # several new tokens of a row: none sees those behind it
             slots = np.arange(self.used + wide)
             visible = visible & (slots <= self.used + np.arange(wide)[:, None])
+        # No hole and one token a row: a mask of zeros would be a pass over all scores for nothing.
         if visible.all():
             return None
         return np.where(visible, np.float32(0), NEVER)
@@ -283,6 +289,8 @@ class Rows:
         queries = np.zeros(shape, dtype=np.float32)
         # Scaled here and not at the scores: W numbers a query head instead of one for every slot.
         query = _turned(query, step.cos, step.sin) * llama.scale
+        # Two index arrays with a slice between them: numpy puts their axis first, (N, key heads, query heads of each,
+        # W).
         queries[:, row, :, step.turn] = query.reshape(count, llama.kv_heads, -1, llama.width)
         # A group at a time: its rows share the product with the prefix.
         attended, first, slots = np.empty_like(queries), 0, slice(0, self.used + step.wide)
@@ -293,6 +301,7 @@ class Rows:
             attended[:, rows] = _attend(queries[:, rows], prefix, keys[:, rows, slots], values[:, rows, slots], mask)
             first += group.count
         out = np.zeros((len(x), llama.heads * llama.width), dtype=np.float32)
+        # Read back by the same index, so the queries of zeros that stand at holes fall away.
         out[:count] = attended[:, row, :, step.turn].reshape(count, -1)
         return out
 
@@ -305,7 +314,8 @@ def _whole(count: int) -> int:
 
 
 def _attend(query: Array, prefix: Prefix | None, keys: Array, values: Array, mask: Array | None) -> Array:
-    """One softmax over a shared prefix (key heads, length, W) and each row's own slots (key heads, B, S, W)."""
+    """One softmax over a shared prefix (key heads, length, W) and each row's own slots (key heads, B, S, W). Queries and
+    what comes back: (key heads, B, query heads of each, T, W)."""
     heads, rows, shared, wide, width = query.shape
     length, slots = 0, keys.shape[2]
     if prefix:

@@ -15,6 +15,7 @@ from lib.files import RULER, canonical, rows, sha256
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Json, Message, Model, NoModel
 
 PREFIX = "stored:"
+# What stands in a file was drawn already: decoding that is asked for would act on nothing, so it is refused.
 CAN = Capabilities(greedy=False, temperature=False)
 ELSE = "{task}"  # stands for the task in the prompt that is hashed
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lib.measure.keep import ALPHA
 from lib.measure.stats import Paired, paired
-from lib.report import trained
+from lib.report import by_hand, trained
 from lib.report.era import Era
 from lib.runs.ledger import Ledger
 from lib.runs.record import Record
@@ -24,7 +24,8 @@ def opening(ledger: Ledger) -> Markdown:
     era = Era.latest(ledger)
     if era.champion is None:
         return Markdown(f"**Not answered yet.** {_missing(era)}")
-    return Markdown(f"**{_distance(era, era.champion)}** {_against_gold(era, era.champion)}\n\n{_climb(era)}")
+    read = by_hand.distance(ledger)
+    return Markdown(f"**{_distance(era, era.champion)}** {_against_gold(era, era.champion)}{read}\n\n{_climb(era)}")
 
 
 def _missing(era: Era) -> str:
@@ -55,23 +56,24 @@ def _distance(era: Era, champion: Record) -> str:
     if era.frontier is None:
         return f"Not compared with a frontier model yet: {name} gets {champion.scored.quality:.3f} of 1."
     quality, (frontier, best) = champion.scored.quality, era.frontier
-    test, verb, sure = gap(era), "At its best the small model gets", ""
+    test, verb, sure = gap(era), "The champion of the small model gets", ""
     if test is not None:
         sure = f"; the difference is {test.delta:+.3f} (95 % {interval(test.low, test.high)}, {chance(test.p)})"
-        verb = "It cannot be told apart here: at its best the small model gets"
+        verb = "It cannot be told apart here: the champion of the small model gets"
         if test.p < ALPHA:
             verb = (
                 "Yes, on these tasks: the small model gets"
                 if test.delta > 0
-                else "No: at its best the small model gets"
+                else "No: the champion of the small model gets"
             )
     share = f", {quality / best:.2f} of it" if best else ""
-    return f"{verb} {quality:.3f} ({name}), the frontier's own answers {best:.3f} ({frontier}){share}{sure}."
+    return f"{verb} {quality:.3f} ({champion.id}, {name}), the frontier's own answers {best:.3f} ({frontier}){share}{sure}."
 
 
 def _against_gold(era: Era, champion: Record) -> str:
     """The champion task by task against gold, and what its quality is to be read between."""
     s = champion.scored
+    # Without the unscored: their judge failed, so nobody knows how they stand.
     count = s.wins + s.ties + s.losses + s.no_answer
     text = f"Against gold it wins {s.wins}, ties {s.ties} and loses {s.losses} of {plural(count, 'task')}"
     text += f"; {s.no_answer} had no valid answer." if s.no_answer else "."
@@ -87,6 +89,7 @@ def _climb(era: Era) -> str:
     """How many changes hold up under the paired test, and how many of these on sealed tasks."""
     kept = era.kept.id[era.kept.id != era.climb.id.iloc[0]]
     looks = era.ledger.looks(era.fingerprint)
+    # The first look had nothing to beat, so it confirms nothing.
     won = {era.ledger.of(look) for look in looks if look.status == "kept" and look.decision.against}
     if not era.changes:
         return "Nothing was tried after the first run yet."
@@ -121,6 +124,7 @@ def four(ledger: Ledger) -> pd.DataFrame:
     # As fractions: whole numbers that may be missing have no division without a remainder.
     valid = (f.cases - f.no_answer - f.unscored).astype("float64")
     f = f.assign(what=list(names), valid=[f"{int(n)} of {m}" for n, m in zip(valid, f.cases, strict=True)])
+    # Quality is a mean with a 0 for each missing answer; this one has the zeros taken out.
     f["quality when valid"] = (f.quality * (f.cases - f.unscored) / valid.where(valid > 0)).astype("float64")
     f["interval"] = list(map(partial(interval, sign=""), f.low, f.high))
     return f[["what", "quality", "interval", "wtl", "valid", "quality when valid", "id"]]

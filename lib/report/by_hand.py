@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib import show
 from lib.measure.keep import ALPHA
-from lib.measure.stats import bca, paired
+from lib.measure.stats import Paired, bca, paired
 from lib.report.era import Era
 from lib.runs import by_hand
 from lib.runs.by_hand import ByHand
@@ -34,10 +34,10 @@ def table(ledger: Ledger) -> pd.DataFrame:
         hand = [line.quality for line in lines]
         made.append({
             "what": source, "valid": f"{sum(bool(line.questions) for line in lines)} of {len(lines)}",
-            "quality by hand": sum(hand) / len(hand), "interval": interval(*bca(hand), ""),
-            "W/T/L by hand": _wtl([line.verdict for line in lines]),
+            "quality by hand": _mean(lines), "interval": interval(*bca(hand), ""),
+            "W/T/L by hand": _wtl([line.verdict for line in lines if line.questions]),
             "quality offline": sum(line.offline for line in lines) / len(lines),
-            "W/T/L offline": _wtl([line.offline_verdict for line in lines]),
+            "W/T/L offline": _wtl([line.offline_verdict for line in lines if line.questions]),
             "id": lines[0].run,
         })  # fmt: skip
     return pd.DataFrame(made)
@@ -45,6 +45,41 @@ def table(ledger: Ledger) -> pd.DataFrame:
 
 def _wtl(verdicts: list[str]) -> str:
     return "/".join(str(verdicts.count(verdict)) for verdict in ("win", "tie", "loss"))
+
+
+def _ends(found: dict[str, list[ByHand]]) -> list[tuple[float, str]]:
+    """Mean quality by hand of what has no sealed look, the weakest first: an any-task set, the frontier's own answers."""
+    ends = []
+    for source, lines in found.items():
+        if not lines[0].run:
+            ends.append((_mean(lines), source))
+    return sorted(ends)
+
+
+def _mean(lines: list[ByHand]) -> float:
+    return sum(line.quality for line in lines) / len(lines)
+
+
+def distance(ledger: Ledger) -> str:
+    """How far the last of the climb came by hand between the weakest and the strongest other source; "" if not read."""
+    found = sources(ledger)
+    ends, own = _ends(found), 0.0
+    for lines in found.values():
+        if lines[0].run:
+            own = _mean(lines)
+    if len(ends) < 2:
+        return ""
+    (low, _), (high, best) = ends[0], ends[-1]
+    reader = by_hand.about(ledger.folder).get("model", "somebody").split(";")[0]
+    judged = ""
+    champion = Era.latest(ledger).champion
+    if champion and champion.judge == "offline":
+        judged = f"**Those scores are a local formula's, fitted to {reader}.** "
+    return (
+        f"\n\n{judged}Read blind by {reader} itself on {plural(max(map(len, found.values())), 'sealed task')} the champion gets "
+        f"{own:.3f}, {best} {high:.3f}, a set that fits any task {low:.3f}: "
+        f"{100 * (own - low) / (high - low):.0f} % of the way."
+    )
 
 
 def beside(ledger: Ledger) -> Markdown:
@@ -58,14 +93,19 @@ def beside(ledger: Ledger) -> Markdown:
     return Markdown(f"{lead}\n\n{show.table(table(ledger)).text}\n\n{bullets(_upheld(found)).text}")
 
 
+def _test(found: dict[str, list[ByHand]], source: str, other: str) -> Paired:
+    """Two sources paired by case, by hand."""
+    return paired(*({line.case: line.quality for line in found[name]} for name in (source, other)))
+
+
 def _upheld(found: dict[str, list[ByHand]]) -> list[str]:
     """For each step of the climb, in the order of the looks, whether its gain on the sealed gate stands by hand too."""
+    # Controls and stored answers have no sealed look, and are no steps of the climb.
     climbed = [source for source, lines in found.items() if lines[0].run]
     lines = []
     for before, after in zip(climbed, climbed[1:], strict=False):
-        by_case = [{line.case: line for line in found[source]} for source in (after, before)]
-        offline = paired(*({case: line.offline for case, line in side.items()} for side in by_case))
-        hand = paired(*({case: line.quality for case, line in side.items()} for side in by_case))
+        offline = paired(*({line.case: line.offline for line in found[source]} for source in (after, before)))
+        hand = _test(found, after, before)
         says = f"{hand.delta:+.3f} (95 % {interval(hand.low, hand.high)}, {chance(hand.p)}) by hand"
         if offline.delta <= 0:
             word = "no gain on the sealed tasks to uphold"
@@ -74,6 +114,11 @@ def _upheld(found: dict[str, list[ByHand]]) -> list[str]:
         else:
             word = "**not upheld**"
         lines.append(f"From {before} to {after}: {offline.delta:+.3f} offline, {says}: {word}.")
+    if _ends(found):
+        _, plain = _ends(found)[0]
+        tests = {source: _test(found, source, plain) for source in climbed}
+        texts = (f"{source} {test.delta:+.3f} ({chance(test.p)})" for source, test in tests.items())
+        lines.append(f"Beside the {plain}, by hand: {'; '.join(texts)}.")
     wins = sum(line.verdict == "win" for source in climbed for line in found[source])
     won = "no case"
     if wins:

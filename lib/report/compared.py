@@ -15,6 +15,7 @@ from lib.measure import calibrate
 from lib.measure.judge import DIMENSIONS, DIMS, Fields
 from lib.report.era import Era, scored
 from lib.runs.ledger import Ledger
+from lib.runs.record import ComparisonRecord
 from lib.show import Markdown, bullets, candidate_name, interval, table
 
 Readings = Fields
@@ -108,10 +109,19 @@ def section(ledger: Ledger, fingerprint: str) -> Markdown:
 
 def sentences(ledger: Ledger, fingerprint: str) -> Markdown:
     """What changing only the model moved, in sentences."""
-    record = Era(ledger, fingerprint).comparison()
+    era = Era(ledger, fingerprint)
+    record = era.comparison()
     if record is None:
         return Markdown("Not run yet: `notch confirm --models smollm2,stored:claude`.")
-    return bullets(moved(record.found))
+    lines = moved(record.found)
+    for other in ledger.records:
+        if (
+            isinstance(other, ComparisonRecord)
+            and other.fingerprint == fingerprint
+            and other not in (record, era.comparison(True))
+        ):
+            lines.append(f"Also compared, {other.id}: {other.decision.reason}.")
+    return bullets(lines)
 
 
 def regression(ledger: Ledger, fingerprint: str) -> Markdown:
@@ -119,4 +129,7 @@ def regression(ledger: Ledger, fingerprint: str) -> Markdown:
     record = Era(ledger, fingerprint).comparison(base=True)
     if record is None:
         return Markdown("No other base was tried yet: `notch confirm --base MODEL`.")
-    return Markdown(f"From {record.id}: {record.decision.reason}.\n\n{table(models(record.found)).text}")
+    return Markdown(
+        f"From {record.id}: {record.decision.reason}. An adapter of the old base does not fit the new one, so the champion's "
+        f"pipeline runs bare on both.\n\n{table(models(record.found)).text}"
+    )

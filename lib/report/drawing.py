@@ -98,6 +98,7 @@ def picture(figure: Any, alt: str, captions: Mapping[str, str] | None = None) ->
     import io
 
     out = io.StringIO()
+    # Without date and version of the library: they would make other bytes of the same drawing.
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     root = _plain(ElementTree.fromstring(out.getvalue()), captions or {})
     if root is None:

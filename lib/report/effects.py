@@ -160,7 +160,7 @@ def heatmap(ledger: Ledger) -> Picture:
     f = by_case(ledger)
     if f.empty:
         return empty("no run on the full gate yet")
-    figure, ax = canvas(max(8, 2.4 + 0.12 * len(f.columns)), 1.0 + 0.15 * len(f))
+    figure, ax = canvas(min(11.3, max(8, 2.4 + 0.12 * len(f.columns))), 1.0 + 0.15 * len(f))
     for x, run in enumerate(f):
         _draw_column(ax, x, run, f[run])
     ax.set_yticks(range(len(f)), f.index, fontsize=SMALL_LETTERS)
@@ -229,6 +229,7 @@ def unasked(ledger: Ledger) -> dict[str, str]:
             name = _named(row.judgment.notes.get("coverage", ""))
             if name:
                 faults.setdefault(row.case, []).append(name)
+    # By every valid answer: a single one that asked for it shows that some lever can.
     return {case: names[0] for case, names in faults.items() if len(names) == answers[case]}
 
 

@@ -25,7 +25,8 @@ from lib.show import interval
 def eras(ledger: Ledger) -> list[str]:
     """The fingerprints in the order in which they were first used. Runs of different eras are never compared."""
     f = ledger.frame()
-    f = f[~f.kind.isin(READINGS) & (f.fingerprint != "")]  # measuring another judge begins no era
+    # Measuring another judge begins no era.
+    f = f[~f.kind.isin(READINGS) & (f.fingerprint != "")]
     return list(f.fingerprint.unique())
 
 
@@ -51,6 +52,11 @@ def controls(plain: Sequence[Any]) -> pd.DataFrame:
     return f.sort_values("quality", ascending=False, kind="stable").set_index("name")
 
 
+def _says_most(record: ComparisonRecord) -> tuple[bool, int]:
+    stored = any(is_stored(candidate.model) for candidate in record.found.candidates.values())
+    return stored, sum(len(group.runs) for group in record.found.groups)
+
+
 @dataclass(frozen=True)
 class Era:
     """The runs of one ruler and judge."""
@@ -72,21 +78,29 @@ class Era:
 
     @property
     def kept(self) -> pd.DataFrame:
+        """The kept runs of the climb in order: the first run, and every champion after it."""
         return self.climb[self.climb.status == "kept"]
 
     @property
     def changes(self) -> int:
         """How many different things were tried after the first run; what was run again counts once."""
+        # The first run is where the climb starts, and no change.
         return len(self.climb.drop_duplicates(["harness", "weights"])) - 1
 
     @cached_property
     def champion(self) -> Record | None:
+        """The last kept run of the full gate, None before there is one."""
         return self.ledger.champion(self.fingerprint)
 
     @cached_property
     def anchors(self) -> pd.DataFrame:
-        """What was measured beside the climb; of the same thing measured again for another comparison, the newest."""
-        f = self.ledger.frame()
+        """What was measured beside the climb; of the same thing measured again for another comparison, the newest.
+
+        Without the trial of a new base, which has a table of its own and would crowd every chart.
+        """
+        f, trial = self.ledger.frame(), self.comparison(base=True)
+        if trial:
+            f = f[~f.id.isin([side.run for group in trial.found.groups for side in group.runs])]
         f = f[
             (f.lever == "anchor") & (f.kind == "experiment") & (f.fingerprint == self.fingerprint) & (f.gate == "full")
         ]
@@ -104,11 +118,16 @@ class Era:
         return next(iter(best_first.id), "")
 
     def comparison(self, base: bool = False) -> ComparisonRecord | None:
-        """The comparison of models with the most candidates, of equals the newest; `base`: of a new base with an old one."""
+        """The comparison of models that the report shows, of equals the newest; `base`: of a new base with an old one.
+
+        One with a frontier in it says most of how far a model carries; then the one with the most candidates.
+        """
         newest_first = (r for r in reversed(self.ledger.records) if isinstance(r, ComparisonRecord) and r.found.groups)
         of_era = (r for r in newest_first if r.fingerprint == self.fingerprint)
+        # `lib.lab.models.harnesses` calls the stock pipeline so; other comparisons name each group by its steps.
         alike = (r for r in of_era if base == any(group.group == "stock" for group in r.found.groups))
-        return max(alike, key=lambda r: sum(len(group.runs) for group in r.found.groups), default=None)
+        # Of equals max takes the first, which is the newest here.
+        return max(alike, key=_says_most, default=None)
 
     # --- the two ends of the scale
 
@@ -149,6 +168,7 @@ class Era:
     @property
     def share(self) -> float | None:
         """(champion - any-task set) / (stronger frontier - any-task set), None where one of the three is not measured."""
+        # Where the frontier is no better than questions that fit any task, there is no way between them.
         if self.champion is None or self.frontier is None or self.plain is None or self.frontier[1] <= self.plain:
             return None
         return (self.champion.scored.quality - self.plain) / (self.frontier[1] - self.plain)

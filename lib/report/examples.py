@@ -76,7 +76,8 @@ def _section(ledger: Ledger, name: str, run: str, frontier: str, cases: dict[str
     rows = _scored(ledger, run, cases)
     beside = {row.case: row for row in ledger.cases(frontier)} if frontier else {}
     worst = sorted(rows, key=lambda r: (r.quality or 0.0, r.case))[:EACH]
-    rest = [row for row in rows if row not in worst]  # where all score the same, six cases and not three twice
+    # Where all score the same, six cases and not three twice.
+    rest = [row for row in rows if row not in worst]
     best = sorted(rest, key=lambda r: (-(r.quality or 0.0), r.case))[:EACH]
     valid = sum(row.answer is not None for row in rows)
     none = "" if valid else " So there is no best and no worst: the first six by case id show what it wrote."

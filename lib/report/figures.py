@@ -80,7 +80,8 @@ class Label(NamedTuple):
 
 
 def _label(x: float, y: float, text: str, count: int) -> Label:
-    wide = 0.009 * len(text) * count  # a letter of size 7 is a little under a hundredth of the chart's width
+    # A letter of size 7 is a little under a hundredth of the chart's width.
+    wide = 0.009 * len(text) * count
     if x - wide / 2 < 0.5:
         return Label(x, y, text, "left", x, x + wide)
     if x + wide / 2 > count + 0.5:
@@ -91,9 +92,12 @@ def _label(x: float, y: float, text: str, count: int) -> Label:
 def fitting(labels: list[Label], high: float) -> list[Label]:
     """The labels that cover no other one, `high` apart or side by side: newest first, then the first, then the rest."""
     chosen: list[Label] = []
-    for label in [*labels[-1:], *labels[:1], *labels[-2:0:-1]]:
-        if all(abs(label.y - c.y) >= high or label.right < c.left or c.right < label.left for c in chosen):
-            chosen.append(label)
+    for label in dict.fromkeys([*labels[-1:], *labels[:1], *labels[-2:0:-1]]):  # of one label both are it
+        # Above its point, else below it.
+        for place in (label, label._replace(y=label.y - 1.5 * high)):
+            if all(abs(place.y - c.y) >= high or place.right < c.left or c.right < place.left for c in chosen):
+                chosen.append(place)
+                break
     return chosen
 
 
@@ -188,7 +192,8 @@ def dims(ledger: Ledger) -> Picture:
     # More lines than colours say nothing; the table beside the figure has every row, those without a judged case too.
     table = table.dropna(subset=names, how="all").head(len(palette))
     lines = []
-    for colour, (run, _, *values) in zip(palette, table.itertuples(index=False), strict=False):
+    for colour, (run, model, *values) in zip(palette, table.itertuples(index=False), strict=False):
+        run = f"{run.partition('-')[0]} {model}"
         ax.plot(values, range(len(names)), "o-", color=colour, linewidth=0.8, markersize=5, label=run)
         lines.append(f"{run}: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(names, values, strict=True) if v == v))
     ax.set_yticks(range(len(names)), names)
@@ -267,16 +272,19 @@ def draw_pairs(f: pd.DataFrame, ax: Axes) -> None:
     """
     palette = [KEPT, PROVEN, "#4a6fa5", "#8a6d3b", "#7a4a7d", INK]
     for i, (name, mine) in enumerate(f.sort_values("size", kind="stable").groupby("label", sort=False)):
-        x = mine["size"].astype(float) * 1.03**i  # a little aside, so that intervals at one size stay apart
+        # A little aside, so that intervals at one size stay apart.
+        x = mine["size"].astype(float) * 1.03**i
         colour = palette[i % 6]
         ax.vlines(x, mine.low, mine.high, color=colour, linewidth=0.8)
         dots(ax, x, mine.quality, list(mine.id), colour, marker="osD^vP"[i % 6], s=25, zorder=3, label=name)
     sft = f[f.label == "SFT"]
-    sft = sft[sft.epoch == sft.epoch.mode().max()]  # others of that size had another schedule
+    # Others of that size had another schedule, and a line through both would compare schedules.
+    sft = sft[sft.epoch == sft.epoch.mode().max()]
     line = sft.sort_values("size", kind="stable").drop_duplicates("size", keep="last")
     ax.plot(line["size"].astype(float), line.quality, color=KEPT, linewidth=1.2)
     ax.set_xscale("log")
-    known = {*f["size"][f.method == "sft"]} or {*f["size"]}  # a number at each would cover others
+    # Of imitation alone: a number at each size would cover others.
+    known = {*f["size"][f.method == "sft"]} or {*f["size"]}
     sizes = sorted(known | {n for n in f["size"] if not min(known) <= n <= max(known)})
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()

@@ -6,9 +6,11 @@ Knows the ledger as a table. Negatives get a table of their own: a lever that wa
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pandas as pd
 
+from lib.files import canonical
 from lib.loop import lessons as remembered
 from lib.measure.keep import ALPHA
 from lib.report.era import latest
@@ -40,12 +42,14 @@ def experiments(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     adapter = ("adapter (" + how + ")").where(how != "", "adapter")
     other = (f.lever + ", on an adapter").where(f.adapter != "", f.lever)
     f = f.assign(lever=adapter.where(f.lever == "adapter", other), plain=f.lever)
+    f = f.assign(alike=remembered.alike(f) | (f.adapter != ""))
     return f[f.competes & (f.fingerprint == fingerprint)]
 
 
 def classes(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """A row a lever class and gate: how many runs, how many kept, the best of them and what it costs a case."""
     f = experiments(ledger, fingerprint)
+    f = f[f.alike]
     groups = f.assign(kept=f.status == "kept").groupby(["lever", "gate"], sort=False)
     best = f.loc[groups.quality.idxmax()]
     rows = best.assign(
@@ -70,6 +74,11 @@ def summary(ledger: Ledger, fingerprint: str) -> Markdown:
     if gone.any():
         lines.append(
             f"Left out: {plural(gone.sum(), 'run')} that crashed, broke a rule or never came to ask the model."
+        )
+    if not f.alike.all():
+        lines.append(
+            f"Not in the tables: {plural((~f.alike).sum(), 'run')} without the adapter of the run that it was compared with, "
+            "which changed two things at once."
         )
     if len(cover):
         lines.append(f"Coverage, unrounded, lay between {cover.min():.2f} ({cover.idxmin()}) and {cover.max():.2f} "
@@ -100,7 +109,24 @@ def failed(ledger: Ledger, fingerprint: str) -> Markdown:
     if len(hoped):
         text += f"\n\nOf {plural(len(hoped), 'hypothesis', 'hypotheses')} that promised a gain, "
         text += f"{sum(hoped.predicted > hoped.delta)} promised more than came."
+    seen = known(ledger, fingerprint)
+    if len(seen):
+        text += f" {plural(len(seen), 'run')} had been tried in an earlier era, so what would come was known."
     return Markdown(text)
+
+
+def known(ledger: Ledger, fingerprint: str) -> list[str]:
+    """The runs of an era's full gate whose setup and weights an earlier era had scored: their prediction tested nothing."""
+    f = ledger.frame()
+    f = f[(f.kind == "experiment") & (f.gate == "full") & f.competes]
+    earlier = f[f.fingerprint != fingerprint]
+    mine = f[f.fingerprint == fingerprint]
+    tried = {_setup(row) for row in earlier.itertuples()}
+    return [row.id for row in mine.itertuples() if _setup(row) in tried]
+
+
+def _setup(row: Any) -> str:
+    return f"{canonical(row.pipeline)} {canonical(row.decoding)} {row.model} {row.weights}"
 
 
 def _row(lever: object, runs: pd.DataFrame) -> list[str]:

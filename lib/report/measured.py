@@ -5,12 +5,16 @@ Knows the readings of `lib.measure.calibrate` and `lib.measure.checks.blind`. Do
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 
+from lib.files import RULER, rows
 from lib.measure.checks import noise as measure
 from lib.measure.checks.blind import readings as read_blind
 from lib.measure.judge import DIMENSIONS, DIMS, Fields
 from lib.measure.keep import ALPHA
+from lib.measure.offline_judge import constants, own_faults
 from lib.report import tables
 from lib.report.era import Era, latest
 from lib.report.era import controls as known_controls
@@ -87,13 +91,17 @@ def controls(readings: Readings) -> pd.DataFrame:
 def scale(ledger: Ledger) -> Markdown:
     """Where the climb stands between a set that fits any task and the frontier: sentences, and the controls."""
     era = Era.latest(ledger)
-    lines = [tables.standing(era)]
+    # How far it came stands on the first screen.
+    lines = []
+    if era.share is None or tables.unbeaten(era):
+        lines.append(tables.standing(era))
     judged = int(era.climb[["wins", "ties", "losses"]].sum().sum())
     if judged:
         better = int(era.climb[["wins", "ties"]].sum().sum())
         none = "" if better else ", so that half is 0 in every run"
         lines.append(f"Half of quality is the verdict against gold: of {judged} judged answers of this climb {better} "
                      f"won or tied{none}.")  # fmt: skip
+    lines += _apart(era)
     text = bullets(lines).text
     if era.calibration is None:
         return Markdown(text)
@@ -101,6 +109,21 @@ def scale(ledger: Ledger) -> Markdown:
     tests = era.bottom.reindex(f.control).reset_index(drop=True)
     f = f.assign(**{"delta of the champion": tests.delta, "p": tests.p})
     return Markdown(f"{text}\n\nFrom {era.calibration.id}, on the same cases:\n\n{table(f).text}")
+
+
+def _apart(era: Era) -> list[str]:
+    """The climb on those tasks of the gate that the offline judge was not fitted to; no line where none is known."""
+    path = RULER / "verdicts.jsonl"
+    if era.champion is None or not era.frontier_run or era.champion.judge != "offline" or not path.exists():
+        return []
+    apart = set(json.loads(rows(path.read_text(encoding="utf-8"))[0]).get("held_out", ()))
+    runs = {"the champion": era.champion.id, "the stronger frontier": era.frontier_run}
+    f = pd.DataFrame({name: pd.Series(era.ledger.qualities(run)) for name, run in runs.items()})
+    inside = f.index.isin(apart)
+    if not inside.any():
+        return []
+    texts = (f"{name} gets {f[name][inside].mean():.3f} ({f[name][~inside].mean():.3f} on the others)" for name in f)
+    return [f"On the {plural(inside.sum(), 'task')} that the judge was not fitted to {', '.join(texts)}."]
 
 
 def noise(readings: Readings) -> pd.DataFrame:
@@ -156,7 +179,8 @@ def _world(gain: float | None, world: Readings) -> list[str]:
 
 
 def halo(readings: Readings) -> pd.DataFrame:
-    """Correlations between the dimensions over stored judgments. Above 0.93 two dimensions are one."""
+    """Correlations between the dimensions over stored judgments. Above 0.93, which most judges reach (arXiv 2509.20293),
+    two dimensions are one."""
     f = pd.DataFrame(readings["halo"]["correlation"]).T
     f = f.reindex(columns=DIMENSIONS).rename(columns=DIMS)
     return f.set_axis(f.index.map(DIMS)).rename_axis("").reset_index()
@@ -204,7 +228,7 @@ def parts(readings: Readings) -> pd.DataFrame:
     return _named(rejudged(readings), {
         "candidate": "candidate", "delta": "delta", "from_dropping": "delta by arithmetic",
         "judged.delta": "delta by judgment", "judged.interval": "95 % by judgment", "judged.p": "p by judgment",
-        "judged.detectable": "could have seen", "from_scores": "delta of other scores",
+        "from_scores": "delta of other scores",
         "from_verdicts": "delta of verdicts", "verdicts_changed": "verdicts changed", "lost": "loses to gold",
     })  # fmt: skip
 
@@ -245,16 +269,20 @@ def _dropped(ledger: Ledger, record: RejudgeRecord) -> str:
     lines = [
         f"Arithmetic: without {name} in the mean of the five scores quality moves by {_range(f.from_dropping)}. That is no "
         "reason: a mean rises wherever its lowest part goes.",
-        f"Judgment: blind to it, the judge calls {after} losses instead of {before} in {plural(f.cases.sum(), 'case')}, and "
-        f"{plural(f.verdicts_changed.sum(), 'verdict')} change{silent}; quality moves by {_range(f['judged.delta'])}.",
     ]
-    if eased:
-        lines.append(f"Beyond chance the judgment eases for {eased}: there {name} is a part of why it loses.")
+    # Whether its verdict can be blind to a dimension is a fact of the judge, and no finding about the answers.
+    if record.judge == "offline" and not own_faults(without, constants()):
+        lines.append(f"Judgment: **this judge cannot answer**. Every fault that lowers {name} lowers another dimension too, so "
+                     "its verdict is never blind to it. A judge that reads meaning: `--judge claude`.")  # fmt: skip
     else:
-        lines.append(f"For no run does the judgment ease beyond chance: these answers lose without {name} too.")
-    if record.judge == "offline":
-        lines.append("The offline judge gives each score by itself, and its verdict is a rule on scores: what moves here is that "
-                     "rule. A judge that reads meaning: `--judge claude`.")  # fmt: skip
+        verdict = f"For no run does the judgment ease beyond chance: these answers lose without {name} too."
+        if eased:
+            verdict = f"Beyond chance the judgment eases for {eased}: there {name} is a part of why it loses."
+        lines += [
+            f"Judgment: blind to it, the judge calls {after} losses instead of {before} in {plural(f.cases.sum(), 'case')}, and "
+            f"{plural(f.verdicts_changed.sum(), 'verdict')} change{silent}; quality moves by {_range(f['judged.delta'])}.",
+            verdict,
+        ]
     of = plural(len(f), "run")
     head = f"From {record.id} (judge {record.judge}): **{name}** left out. It is the lowest of the five in {lowest} of {of}."
     return "\n\n".join([head, table(parts(readings)).text, bullets(lines).text])

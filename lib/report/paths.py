@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from lib.measure.keep import ALPHA
+from lib.measure.keep import ALPHA, LOOKS
 from lib.report import answer, tables
 from lib.report.era import Era, eras
 from lib.runs.ledger import Ledger
@@ -72,12 +72,24 @@ def _standing(era: Era, champion: Record) -> list[str]:
             f"The climb has not stalled: the last keep, {champion.id}, was followed by {plural(after, 'run')}, and fewer than "
             f"{PATIENCE} say little. Going on is cheaper than deciding."
         )
-    look = era.ledger.confirmed(era.fingerprint)
-    if look is None or look.of != champion.id:
+    look = era.ledger.newest(lambda r: era.ledger.of(r) == champion.id, era.ledger.looks(era.fingerprint))
+    if look is None:
         lines.append(
             f"Before anything is built on it, {champion.id} needs a look on the sealed tasks: `notch confirm`."
         )
+    elif look.status != "kept":
+        lines.append(_unconfirmed(era, champion, look))
     return lines
+
+
+def _unconfirmed(era: Era, champion: Record, look: Record) -> str:
+    """What a look that confirmed nothing leaves standing."""
+    test, last = look.decision, era.ledger.confirmed(era.fingerprint)
+    text = f"On the sealed tasks {champion.id} was looked at and not confirmed ({look.id}"
+    if test.delta is not None:
+        text += f": {test.delta:+.3f}, {chance(test.p)}, where a look needs p < {ALPHA / LOOKS:g}"
+    text += ")"
+    return f"{text}: what stands there is {era.ledger.of(last)}." if last else f"{text}."
 
 
 def paths(ledger: Ledger) -> Markdown:
@@ -174,8 +186,6 @@ def limits(ledger: Ledger) -> Markdown:
     if len(models) == 1:
         small = "One small model"
     lines = [f"{small} ({', '.join(models)}), one job, thirty tasks; nothing here says how another job would go."]
-    if "smollm2" in models:
-        lines.append("About a model of 3 billion parameters the question stays open until somebody runs one.")
     if "offline" in {*ran.judge}:
         lines.append(
             "Gold was written by Claude as well, so what is measured is agreement with Claude and not with people."

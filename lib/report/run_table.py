@@ -104,6 +104,7 @@ def pairs(ledger: Ledger, first: str, second: str) -> tuple[str, pd.DataFrame]:
             name = {"fingerprint": "ruler and judge"}.get(what, what)
             raise ValueError(f"{a.id} and {b.id} have not the same {name}; only runs of one {name} are compared")
     qualities = [ledger.qualities(run.id) for run in (a, b)]
+    # A judge may have failed on a case of either run; only what both have is paired.
     f = pd.DataFrame({a.id: qualities[0], b.id: qualities[1]}).dropna()
     f["difference"] = f[b.id] - f[a.id]
     test = paired(f[b.id].tolist(), f[a.id].tolist())

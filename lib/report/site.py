@@ -6,12 +6,15 @@ under pictures. Does not know what the pages say.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import html as escape
 import os
 import re
 import sys
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,20 +73,29 @@ def write(runs: Path, html: Path | None = None) -> None:
     if report_folder(runs) == NOTEBOOKS:
         names.append(PUBLISHED.stem)
     links = [(name, f"{name}.html") for name in names]
-    for name in names:
-        out, target = notebook_path(runs, name), page_path(runs, name)
-        if name in INDEXES:
-            render(NOTEBOOKS / out.name, out, runs)
-        elif current(target):
-            continue
-        else:
-            # As in JupyterLab: a page in a folder of its own imports the code beside it.
-            render(out, out, runs, out.parent)
-        # No page of a run stands beside it here; the sealed notebook does.
-        sealed = os.path.relpath(runs, target.parent)
-        write_atomic(target, RUN_LINK.sub(rf'href="{sealed}/\1/experiment.ipynb"', page(out, links)))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(partial(_index, runs, links), names))
     if html is not None:
         write_site(runs, html, names)
+
+
+def _index(runs: Path, links: list[tuple[str, str]], name: str) -> None:
+    """Execute and render one index notebook, in a thread of its own."""
+    out, target = notebook_path(runs, name), page_path(runs, name)
+    # The published page reads no run, so it changes with its own files alone.
+    if name not in INDEXES and current(target):
+        return
+    try:
+        if name in INDEXES:
+            render(NOTEBOOKS / out.name, out, runs)
+        else:  # as in JupyterLab: a page in a folder of its own imports the code beside it
+            render(out, out, runs, out.parent)
+    finally:
+        with contextlib.suppress(RuntimeError):  # there is none where no kernel was started
+            asyncio.get_event_loop().close()  # that the kernel's client left to this thread
+    # No page of a run stands beside it here; the sealed notebook does.
+    sealed = os.path.relpath(runs, target.parent)
+    write_atomic(target, RUN_LINK.sub(rf'href="{sealed}/\1/experiment.ipynb"', page(out, links)))
 
 
 def write_site(runs: Path, html: Path, names: list[str]) -> None:
@@ -102,6 +114,7 @@ def write_site(runs: Path, html: Path, names: list[str]) -> None:
     ruler = Ruler.load(RULER)
     ids = ["", *(r.id for r in ledger.records), ""]
     for r, before, after in zip(ledger.records, ids, ids[2:], strict=False):
+        # Gold of another ruler is not what this run was judged against, so its page shows none.
         same = r.fingerprint == ruler.fingerprint(r.identity.judge)
         folds = run_page.cases(r, ledger.cases(r.id) if r.scores else (), ruler.by_id if same else {})
         lead = run_page.head(r, before, after)

@@ -18,14 +18,15 @@ from lib.report.era import latest as latest
 from lib.runs.ledger import Ledger
 from lib.runs.record import candidate_of
 from lib.runs.seal import SEAL, sealed_folders
-from lib.show import Markdown, bullets, cell, chance, interval, number, plural, spelled, table
+from lib.show import Markdown, bullets, candidate_name, cell, chance, interval, number, plural, spelled, table
 from lib.show import fold as fold
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
-SMALL = "SmolLM2 has 135 million parameters: results on it say nothing about 3B models."
+SMALL = "SmolLM2 has 135 million parameters: about 3B models the question stays open until somebody runs one."
 OFFLINE = (
-    "The offline judge is a stand-in, fitted to verdicts of Claude: on tasks of the shipped ruler that shaped nothing its "
-    "rank correlation with Claude per case is 0.91 (0.89 to 0.92), 0.82 among answers of small models; with people, unknown."
+    "The offline judge is a stand-in, fitted to verdicts of Claude: on tasks that shaped nothing its rank correlation with "
+    "Claude per case is 0.91 (0.89 to 0.92), 0.82 among answers of small models. "
+    "Nonsense on the topic looks like sense to it."
 )
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
 
@@ -51,7 +52,7 @@ def caveats(ledger: Ledger) -> Markdown:
     lines = [f"**{text}**" for text in broken(ledger)]
     lines += [text for name, text in (("smollm2", SMALL), ("offline", OFFLINE)) if name in {*f.model, *f.judge}]
     if count > 1:
-        lines.append(f"There are {count} eras (ruler or judge changed); only runs of one era are compared.")
+        lines.append(f"There are {count} eras (ruler or judge changed).")
     return bullets(lines, "No runs yet: `make study` makes some.")
 
 
@@ -83,6 +84,7 @@ def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     `confirmed` is what the last champion that won on the sealed gate got there, with its interval.
     """
     f, looks = Era(ledger, fingerprint).climb, ledger.frame()
+    # With something to beat: the first look only says what later ones are compared with.
     won = looks[(looks.kind == "confirm") & (looks.status == "kept") & (looks.against != "") & looks.of.isin(f.id)]
     there = won[["quality", "low", "high"]].set_axis(["confirmed", "low", "high"], axis=1)
     # A look counts from the last run before it on.
@@ -94,16 +96,14 @@ def climb(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
 
 
 def anchors(ledger: Ledger, fingerprint: str) -> dict[str, float]:
-    """Qualities to read the chart against: anchor runs, of the frontiers the stronger, and gold against itself."""
+    """Qualities to read the chart against: anchor runs, the stronger frontier, and gold against itself."""
     era = Era(ledger, fingerprint)
     lines: dict[str, float] = {}
-    beside, trial = era.anchors.drop(era.frontiers.index), era.comparison(base=True)
-    if trial:  # a new base has a table of its own, and would crowd the chart
-        beside = beside[~beside.id.isin([side.run for group in trial.found.groups for side in group.runs])]
-    for run in beside.itertuples():
+    for run in era.anchors.itertuples():
         name = re.sub(r"\+ .*?(\d{4,})-.*", r"+ \1", candidate_of(run.model, run.adapter))  # by its training's number
-        if run.pipeline != [{"step": "ask"}]:
-            name = f"{name}, {' '.join(s['step'] for s in run.pipeline)}"
+        steps = " ".join(s["step"] for s in run.pipeline)
+        if steps != "ask":
+            name = f"{name}, {steps}"
         if name in lines:
             name = f"{name} ({run.id[:4]})"
         lines[name] = run.quality
@@ -153,6 +153,7 @@ def dimensions(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """The five dimensions, unrounded means of the judged cases, for baseline, champion and anchors."""
     era = Era(ledger, fingerprint)
     f = pd.concat([era.kept.head(1), era.kept.tail(1), era.anchors])
+    f = f.assign(model=f.id.map(lambda run: candidate_name(ledger.get(run).candidate)))
     return f.drop_duplicates(["harness", "adapter"])[["id", "model", *DIMENSIONS]].rename(columns=DIMS)
 
 
@@ -190,6 +191,7 @@ def verdict(ledger: Ledger) -> Markdown:
     first, lucky = era.climb.iloc[0], era.climb.loc[era.climb.quality.idxmax()]
     if era.kept.empty:
         return bullets([f"No run was kept yet, so there is no champion; the first run is {first.id}, {first.status}."])
+    # Without the first run, which was kept with nothing to beat.
     champion, better = era.kept.iloc[-1], list(era.kept.id[era.kept.id != first.id])
     names = f" ({', '.join(better)})" if better else ""
     lines = [
@@ -246,6 +248,7 @@ def reproduction(ledger: Ledger, reference: Ledger) -> str:
     """How a folder of runs compares with the reference runs of the same experiments, "" if they share none."""
     gaps = {}
     for run in ledger.records:
+        # By key: the same experiment by the same ruler and judge, whatever it is called in either folder.
         same = reference.by_key(run.key)
         if same is not None and run.scores and same.scores:
             gaps[run.id] = abs(run.scores.quality - same.scores.quality)

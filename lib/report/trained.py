@@ -72,7 +72,8 @@ def adapted(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     base = f.harness.map(bare).astype(object).fillna("")
     f = f.assign(training=weights.training.astype(object), epoch=weights.epoch, base=base)
     f = f.drop(columns="method").join(known, on="training", how="inner")
-    f = f.drop_duplicates(["weights", "harness"])  # the same weights in the same pipeline, measured again
+    # The same weights in the same pipeline were measured again: once is enough for a table.
+    f = f.drop_duplicates(["weights", "harness"])
     f = f.assign(goes_on=(f.method != "merge") & f.parents.map(bool).astype(bool))
     f = f.assign(label=[_label(t, known) for t in f.training], size=[_size(t, known) for t in f.training])
     f = f.assign(what=list(map(attempt, f.pipeline, f.decoding)))

@@ -1,7 +1,8 @@
 """Verdicts that a frontier model gave by hand on answers to the sealed gate, once a climb was closed.
 
-Knows the lines of `runs/verdicts.jsonl` and that an answer in them is the one a sealed look holds. Does not know how
-they were taken: the first line of the file says so. They shaped nothing; nothing may be tuned to them.
+Knows the lines of `runs/verdicts.jsonl`, that an answer in them is the one a sealed look holds, and what the replies
+behind a line add up to. Does not know how they were taken: the first line of the file says so. They shaped nothing;
+nothing may be tuned to them.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from pathlib import Path
 
 from lib.files import rows
 from lib.forms import Number, read_rows
-from lib.measure.judge import Verdict
+from lib.measure import judge_calls
+from lib.measure.judge import DIMENSIONS, Judgment, Verdict
 from lib.measure.score import quality
 from lib.runs.record import Json
 from lib.runs.seal import SEAL, read_cases
 
 VERDICTS = "verdicts.jsonl"
+CALLS = judge_calls.PROTOCOLS["balanced"]  # the prompts that the first line names, gold first and second
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class ByHand:
     title: str = ""
     questions: tuple[str, ...] = ()
     scores: dict[str, Number] = field(default_factory=dict)  # by dimension, 1 to 5
+    flipped: bool = False  # the two orders disagreed
+    calls: tuple[Json, ...] = ()  # kind, order and reply of each prompt; none where there was nothing to read
 
     @property
     def quality(self) -> float:
@@ -60,24 +65,65 @@ def read(folder: Path) -> list[ByHand]:
     return [row for _, row in read_rows(path, ByHand, skip=1)]
 
 
+def judgment(calls: Sequence[Json]) -> Judgment:
+    """What the three replies to an answer add up to, by the cloud judge's rule; one that was not read has lost.
+
+    Raises ValueError where a reply is missing or has another form.
+    """
+    if not calls:
+        return Judgment({}, "loss")
+    replies = {(call["kind"], call["order"]): call["reply"] for call in calls}
+    values = {}
+    for call in CALLS:
+        value = judge_calls.parse(json.dumps(replies.get((call.kind, call.order))), call.kind, DIMENSIONS)
+        if isinstance(value, judge_calls.Fault):
+            raise ValueError(f"{call.kind}, {call.order}: {value.reason}")
+        values[call] = value
+    return judge_calls.judgment(values, DIMENSIONS, 0.0)
+
+
 def verify(folder: Path) -> list[str]:
-    """What is wrong with the file: a line that is none, or an answer and a quality that no sealed look holds."""
+    """What is wrong with the file: a line that is none, an answer and a quality that no sealed look holds, or scores
+    and a verdict that do not follow from the replies."""
     path = folder / VERDICTS
+    if not path.exists():
+        return []
     try:
         about(folder)
-        readings = read(folder)
+        readings = list(read_rows(path, ByHand, skip=1))
     except (ValueError, KeyError, IndexError, TypeError) as error:
         return [f"{path}: {error}"]
-    return [f"{path}: {row.source}, {row.case}: not what {row.run} holds" for row in _strangers(folder, readings)]
+    held, wrong = _held(folder, {row.run for _, row in readings}), []
+    for place, row in readings:
+        if row.run and held.get((row.run, row.case)) != (row.title, row.questions, row.offline):
+            wrong.append(f"{place}: {row.source}, {row.case}: not what {row.run} holds")
+        if fault := _unfounded(row):
+            wrong.append(f"{place}: {row.source}, {row.case}: {fault}")
+    return wrong
 
 
-def _strangers(folder: Path, readings: Sequence[ByHand]) -> list[ByHand]:
+def _unfounded(row: ByHand) -> str:
+    """What of a line does not follow from its replies, "" where all does."""
+    if bool(row.calls) != bool(row.questions):
+        return "an answer without replies, or replies without an answer"
+    try:
+        again = judgment(row.calls)
+    except (ValueError, KeyError, TypeError) as error:
+        return f"a reply is missing or has another form ({error})"
+    if (again.scores, again.verdict, again.flipped) != (row.scores, row.verdict, row.flipped):
+        return "scores or verdict do not follow from the replies"
+    return ""
+
+
+def _held(folder: Path, runs: set[str]) -> dict[tuple[str, str], tuple[str, tuple[str, ...], float | None]]:
+    """Title, questions and quality by run and case, as sealed looks have them."""
     held: dict[tuple[str, str], tuple[str, tuple[str, ...], float | None]] = {}
-    for run in {row.run for row in readings if row.run}:
+    for run in runs:
+        # A name and no path: a line of the file must not lead out of the folder.
         if Path(run).name != run or not (folder / run / SEAL).exists():
             continue
         for case in read_cases(folder / run):
             held[run, case.case] = ("", (), case.quality)
             if case.answer:
                 held[run, case.case] = (case.answer.title, tuple(case.answer.questions), case.quality)
-    return [r for r in readings if r.run and held.get((r.run, r.case)) != (r.title, r.questions, r.offline)]
+    return held

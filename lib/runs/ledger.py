@@ -78,6 +78,7 @@ class Ledger:
 
         texts = [*FIELDS, "against", "reason", "wtl", "method", "weights", "harness"]
         f = pd.DataFrame([_flat(r) for r in self.records], columns=[*texts, *WHOLE, *FRACTIONS])
+        # Int64 is pandas' whole number that may be missing; the plain one would become a float.
         f = f.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(FRACTIONS, "float64"))
         f["cases"] = f[list(COUNTS)].sum(axis=1, skipna=False)
         f["calls_a_case"] = (f.calls / f.cases).astype("float64")
@@ -142,12 +143,14 @@ class Ledger:
 
     def champion(self, fingerprint: str) -> Record | None:
         """The last kept run of the full gate."""
+        # The last and not the highest: each kept run beat the one before it, the highest may be luck.
         return self.newest(is_kept, self.climb(fingerprint))
 
     def screened(self, fingerprint: str) -> Record | None:
         """What a run on the dev gate is compared with: the champion's own run there, else the last one."""
         champion = self.champion(fingerprint)
         there = [r for r in self.climb(fingerprint, "dev") if r.scores]
+        # By what was tried: it was kept on the full gate, so its run here is another one.
         same = [r for r in there if champion and r.attempt == champion.attempt]
         if same:
             return same[-1]
@@ -225,6 +228,7 @@ class Ledger:
         """What a new run is compared with, and what it is where there is nothing yet."""
         fingerprint = record.fingerprint
         if record.kind == "confirm":
+            # Looks with looks: only runs on the same cases can be paired.
             return self.confirmed(fingerprint), "first look at the sealed gate: the reference for later confirmations"
         if record.lever == "a/a":
             of = self.of(record)
@@ -293,6 +297,7 @@ def _flat(record: Record) -> Json:
     # Without a real judge usefulness measures nothing: the offline one rates gold of another task above gold.
     row["useful"] = record.found.useful.mean if record.judge == "claude" else None
     row["method"] = getattr(record.found, "method", "")
+    # By content where that is known: one adapter may go by several names.
     row["weights"] = record.identity.model.get("adapter") or record.adapter
     row["harness"] = record.setup.harness()
     return row

@@ -25,15 +25,18 @@ from lib.weights import cache
 
 TEXTS = "calibration.jsonl"  # of a ruler: the texts whose scores are kept beside the constants
 READ = (TEXTS, "cases.jsonl", "gold.jsonl", "unknowns.jsonl")  # files of a ruler that such scores depend on
-NEAR = 0.01  # how far a score may come out elsewhere: another machine adds up in another order
+# Another machine adds up in another order.
+NEAR = 0.01  # how far a score may come out elsewhere
 DRAWN = 3  # rows of a block that are embedded again where the cache is doubted
 
 
 def doubted(texts: Sequence[str]) -> Any:
     """The same, with some rows embedded anew: whoever can write the cache can write a sum too. Raises Tampered."""
     array = vectors(texts)
-    if len(texts) < MANY:  # embedded just now
+    # So few were embedded just now.
+    if len(texts) < MANY:
         return array
+    # By the system's chance: whoever forged the cache must not know which rows are looked at.
     drawn = random.SystemRandom().sample(range(len(texts)), min(DRAWN, len(texts)))
     if abs(_fresh([texts[i] for i in drawn]) - array[drawn]).max() > 1e-3:
         raise Tampered(f"{cache() / 'vectors'}: holds other vectors than the sentences have; delete that folder")
@@ -77,7 +80,8 @@ def _repeats(ruler: Path, content: tuple[str, ...]) -> None:
     judgments = offline_judge.OfflineJudge(_fresh).judge_all(pairs)
     off = [abs(a - b) for judged, row in zip(judgments, kept, strict=True)
            for a, b in zip(judged.scores.values(), row, strict=True)]  # fmt: skip
-    wrong = [d for d in off if not d <= NEAR + 0.005]  # scores are kept to two decimals; nan is wrong too
+    # Kept scores have two decimals, hence the half of a hundredth; by `not <=` NaN is wrong too.
+    wrong = [d for d in off if not d <= NEAR + 0.005]
     if wrong:
         raise NoModel(f"the offline judge gives {len(wrong)} of {len(off)} scores of {texts} otherwise than where it was fitted, "
                       f"by up to {max(wrong):.2f}, and at most {NEAR} is allowed: its code or its libraries are others here; "

@@ -20,6 +20,7 @@ def run_key(kind: str, parameters: dict[str, Any], fingerprint: str) -> str:
     return sha256(canonical([kind, parameters, fingerprint]))[:32]
 
 
+# Once a process: every record asks, and an answer takes several processes of git and a hash of all sources.
 @lru_cache(maxsize=1)
 def code_state(root: Path = ROOT) -> dict[str, Any]:
     """Which code is running: commit, whether it differs from the commit, and the hash of `lib`'s sources."""
@@ -28,6 +29,7 @@ def code_state(root: Path = ROOT) -> dict[str, Any]:
     digest = sha256("".join(f"{p.relative_to(root).as_posix()} {sha256_file(p)}\n" for p in files))
     commit = _git(root, "rev-parse", "HEAD")
     templates = (root / NOTEBOOKS.name).glob("1*.ipynb")
+    # Of what decides a run alone: an edited page makes no other code.
     dirty = bool(_git(root, "status", "--porcelain", "--", "lib", "ruler")) or any(map(_rewritten, templates))
     return {"commit": commit or "unknown", "dirty": None if commit is None else dirty, "sha256": digest}
 

@@ -98,6 +98,7 @@ class Readings(Partial):
 
     def revised(self, **changes: Any) -> Self:
         """The same with other values of some fields, and nothing of how it was read before."""
+        # pydantic copies the cache along, which would go on to hold the old values.
         copy = super().revised(**changes)
         copy.__dict__.pop("_plain", None)
         return copy
@@ -357,6 +358,7 @@ class Record(Written):
 
     @property
     def setup(self) -> Setup:
+        """What its answers and their judgments depend on."""
         return setup_of(self)
 
     @property
@@ -439,7 +441,8 @@ def record_of(plain: Any) -> Record:
 
 # --- setups ---------------------------------------------------------------------------------------
 
-PURSE = ("dollars", "concurrency")  # of judging: what it may cost and how fast it goes changes no judgment
+# What judging may cost and how fast it goes changes no judgment.
+PURSE = ("dollars", "concurrency")  # of judging
 
 
 class Setup(Written):

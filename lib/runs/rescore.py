@@ -33,6 +33,7 @@ def check(record: Record, cases: Sequence[CaseRow], folder: Path) -> list[str]:
     run = json.dumps({"record": record.as_dict(), "cases": [row.as_dict() for row in cases]})
     # A step of the run may have reached into this process; a fresh one has only what the files hold.
     command = [sys.executable, "-m", "lib.runs.rescore", str(folder.resolve())]
+    # This checkout alone: what the caller had put on its path is not what is to judge.
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, input=run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     try:
@@ -53,6 +54,7 @@ def faults(record: Record, cases: Sequence[CaseRow], folder: Path) -> list[str]:
         return [f"the cases are not those of the gate {record.gate!r}, in its order"]
     wrong = [f"case {row.case}: {fault}" for row in cases if (fault := _row_fault(row, ruler.by_id[row.case], ruler))]
     wrong += recomputed(record, cases)
+    # The judge last: it has to be loaded, and of rows that do not hold it need not be asked.
     return wrong or _judged_otherwise(record, cases, ruler, folder)
 
 
@@ -70,7 +72,8 @@ def _row_fault(row: CaseRow, case: Case, ruler: Ruler) -> str:
     if isinstance(gated, NoAnswer):
         return f"its answer does not pass the spec gate ({gated.reason})"
     for name, again in (("copies", copies(case, row.answer)), ("leak", leaked(case, row.answer))):
-        if name in row and row[name] != again:  # rows from before they were counted have neither
+        # Rows from before they were counted have neither.
+        if name in row and row[name] != again:
             return f"its {name} is {row[name]!r}, and {again!r} when gold is compared again"
     return ""
 

@@ -26,6 +26,7 @@ LINES = Chain("record")
 def checked_lines(path: Path) -> list[Json]:
     """The ledger's rows after a check of the hash chain. Raises Tampered naming the first bad line."""
     log = Log(path, LINES)
+    # Not as in other logs: a torn line has its sealed run, and read without it an older champion would be the last.
     if log.torn:
         raise Tampered(f"{path}: the last line is cut off; `notch verify --repair` rebuilds it from the sealed runs")
     return log.rows
@@ -61,6 +62,8 @@ def rebuilt(folder: Path) -> list[bytes]:
     for number, run in enumerate(sealed_folders(folder), 1):
         path = run / "record.json"
         try:
+            # As it lies there and not as the type reads it: later code may know a field more, and lines must not change.
+            # As it lies there, not as the type reads it: to later code a field may be known that no line has.
             record = json.loads(path.read_bytes())
             line = LINES.line({"id": run.name, "seal": sha256_file(run / SEAL), "record": record}, number, before)
         except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -77,6 +80,7 @@ def sync(folder: Path) -> list[str]:
     and folders contradict each other. Call it with the lock held.
     """
     done = []
+    # With the lock held nobody is still at work on one of them.
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         done.append(f"cleared {leftover.name}, left by an interrupted run")
@@ -104,6 +108,7 @@ def seal(folder: Path, slug: str, files: dict[str, bytes], finish: Callable[[str
     with locked(folder / ".lock"):
         sync(folder)
         # The lock is held until the folder has its name, so no other process takes the same number.
+        # By their count: a gap would be a run that was taken out, which `sync` has just refused.
         number = len(sealed_folders(folder)) + 1
         run = f"{number:04d}-{slug}"
         temp = folder / f".tmp-{run}"

@@ -35,6 +35,7 @@ def held(texts: Iterable[str]) -> str:
         plain = value.isalpha() and value.islower()
         if plain or len(value) < SHORTEST or not is_secret(name):
             continue
+        # As it is, and as JSON escapes it: a notebook is JSON, which may keep or escape letters beyond ASCII.
         for spelling in (value, json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1]):
             if any(spelling in text for text in texts):
                 return name

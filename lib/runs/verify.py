@@ -46,11 +46,13 @@ def verify(folder: Path) -> list[str]:
     if not folder.exists():
         return []
     wrong = []
+    # Dot folders are no runs but work under way, such as `.pending`.
     for run in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         if not (run / SEAL).exists() or number_of(run) is None:
             wrong.append(f"{run}: no sealed run; a run is a folder such as 0001-name with a {SEAL}")
             continue
         wrong += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
+        # Looked for apart, since a seal leaves hidden names out.
         for path in run.rglob(".*"):
             if not litter(path.relative_to(run).as_posix()):
                 wrong.append(f"{path}: a hidden file, added later")
@@ -181,6 +183,7 @@ def alike(again: Any, stored: Any, name: str = "") -> bool:
         return len(again) == len(stored) and all(map(partial(alike, name=name), again, stored))
     if name in DRAWN and isinstance(again, float) and isinstance(stored, float):
         return abs(again - stored) <= DRAW_NEAR
+    # As JSON: what was stored has been through it, and a tuple came back as a list.
     return canonical(again) == canonical(stored)
 
 
@@ -197,7 +200,8 @@ def _wrong_copies(record: Record, cases: Sequence[CaseRow]) -> list[str]:
         if row.answer is None or row.case not in ruler.by_id:
             continue
         count = copies(ruler.by_id[row.case], row.answer)
-        uncounted = row.copies is None and count < 2  # rows from before copies were counted hold one at most by chance
+        # Rows from before copies were counted hold one at most by chance.
+        uncounted = row.copies is None and count < 2
         if count != row.copies and not uncounted:
             wrong.append(f"copies of {row.case}")
     return wrong

@@ -83,7 +83,7 @@ def merge(
     """One adapter whose update is the weighted sum of the updates of two or more.
 
     Ranks are put side by side: A = [A1 A2], B = [w1 s1 B1; w2 s2 B2], scale 1, so that A B = sum of w s A B exactly
-    (in float32; storing rounds to float16). Averaging A and B themselves would not give the average of the updates.
+    (in float32; storing rounds to float16; PEFT calls this way `cat`). Averaging A and B themselves would not give the average of the updates.
     Shapes, with D in and E out: A (D, rank), B (rank, E).
     Raises NoModel on an adapter of another base, ValueError where the numbers do not pair up.
     """

@@ -168,7 +168,8 @@ def teacher(examples: Sequence[Example], kind: str) -> list[Draft | None]:
 
 
 def spanning(example: Example) -> Draft:
-    """The critical question and six more, each the one farthest in meaning from those chosen, in their first order."""
+    """The critical question and six more, each the one farthest in meaning from those chosen (farthest-first traversal,
+    Gonzalez 1985), in their first order."""
     questions = [*example.draft.questions, *example.further]
     vectors = embedder().vectors(questions)
     # Rounded: the last digits of a matrix product differ between machines and must not decide a tie.
@@ -253,7 +254,8 @@ def drafted(pairs: Pairs, model: Model, guard: LeakGuard, decoding: Decoding = D
             elif same(pair.chosen, draft):
                 skipped["identical"] += 1
             elif next(guard.leaks((draft.title, *draft.questions)), None):
-                skipped["near the ruler"] += 1  # by chance: a training of hours must not end for it
+                # By chance, of a model's own words: a training of hours must not end for it.
+                skipped["near the ruler"] += 1
             else:
                 kept.append(replace(pair, rejected=draft))
         return kept

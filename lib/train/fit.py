@@ -106,10 +106,13 @@ class Fit:
     def _run(self) -> Curve:
         """All epochs that are still to come, from what a killed call saved or from the start."""
         self.first = self._draw(1)
+        # The first epoch stands for all: of drafts a later one may have more rows or fewer, and the schedule goes by
+        # this.
         self.steps = len(batches(self.first, self.settings.batch, 0, self.objective.length))
         optimiser = self._optimiser(self.steps * self.settings.epochs)
         curve = self._load(STATE, optimiser).get("curve", [])
-        self.model.clear_cache()  # what it read with other weights would stand in its next drafts
+        # Prefixes that it read with other weights would stand in its next drafts.
+        self.model.clear_cache()
         if not curve:
             curve = [self.read(0, None)]
             self._save_epoch(0, optimiser, curve)
@@ -138,6 +141,8 @@ class Fit:
         self.model.model.eval()
         sums: dict[str, float] = {}
         objective = self.objective.valid or self.objective
+        # Rows count alike here, in a step by the objective's weight: the two losses of a curve are near and not one
+        # measure.
         for part in batches(self.valid, self.settings.batch, 0, objective.length):
             with self._timed(objective.tokens(part), learns=False):
                 for name, values in self._losses(objective, part).items():
@@ -178,6 +183,7 @@ class Fit:
         schedule = opt.cosine_decay(rate, max(1, steps - warmup), rate * 0.05)
         if warmup:
             schedule = opt.join_schedules([opt.linear_schedule(rate * 0.05, rate, warmup), schedule], [warmup])
+        # mlx leaves out Adam's bias correction: a first step is three times the paper's, but for the warm-up.
         optimiser = opt.AdamW(learning_rate=schedule, weight_decay=self.settings.decay)
         optimiser.init(self.model.model.trainable_parameters())
         mx.eval(optimiser.state)
@@ -187,6 +193,7 @@ class Fit:
         """One pass over the rows, or what a killed one did not do; returns the mean loss of a step."""
         import mlx.core as mx
 
+        # No training has 1,000 epochs, and no epoch 100,003 steps: no two of them share a seed.
         cut = batches(rows, self.settings.batch, self.seed * 1000 + epoch, self.objective.length)
         losses = self._load(STEP, optimiser, epoch).get("losses", [])
         self.model.model.train()
@@ -216,6 +223,7 @@ class Fit:
 
         objective = self.objective
         total, tokens = sum(map(objective.weight, rows)), objective.tokens(rows)
+        # As many rows as hold PART tokens, by the mean of this batch.
         size = max(1, PART * len(rows) // sum(len(row.ids) for row in tokens))
         loss, gradient = 0.0, None
         for at in range(0, len(rows), size):
@@ -270,6 +278,7 @@ class Fit:
         """The adapter of an epoch, then in one file everything that it takes to go on from there."""
         write_atomic(epoch_file(self.folder, epoch), tensors(self.weights(), half=True))
         self._save(STATE, optimiser, curve=curve)
+        # Killed before this line, an old step is told by its epoch and not loaded.
         (self.folder / STEP).unlink(missing_ok=True)
 
     def _save(self, name: str, optimiser: Any, **numbers: Any) -> None:

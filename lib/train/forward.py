@@ -83,9 +83,11 @@ class Forward:
         import mlx.core as mx
 
         training = self.model.training
-        self.model.eval()  # dropout would be another one each time, and move on the random numbers of a resumed step
+        # Dropout would be another one each time, and move on the random numbers of a resumed step.
+        self.model.eval()
         try:
             apart = mx.abs(self._logprobs([row])[0] - plain_logprobs(self.model, [row])[0])
+            # Nats: more than another order of the same sums moves, less than scaled embeddings do.
             return bool(apart.max() < 0.05)
         except (AttributeError, TypeError, ValueError):
             return False
@@ -98,7 +100,8 @@ class Forward:
 
         n = len(self.prefix)
         if any(tuple(row.ids[:n]) != self.prefix or row.start <= n for row in batch):
-            return Forward(self.model, max_bytes=0)._logprobs(batch)  # begins otherwise: nothing is shared or kept
+            # Begins otherwise: nothing is shared, and nothing that is kept would be found again.
+            return Forward(self.model, max_bytes=0)._logprobs(batch)
         rows = [self._after_frozen(row.ids) for row in batch]
         width = max(map(len, rows))
         # (B, T, D), padded at the end, where causal attention lets nothing look back at it.
@@ -172,6 +175,7 @@ class _Keys:
         """mlx-lm's own call of a cache: keys and values of the prefix before the new ones, (B, H, P + T, D / H)."""
         import mlx.core as mx
 
+        # The prefix is read before any row, so the first call is its own.
         if self.prefix is None:
             self.prefix, self.offset = (keys, values), keys.shape[2]
             return keys, values
@@ -193,7 +197,8 @@ def logprobs(head: Any, state: Any, targets: Sequence[int]) -> Any:
     mx.eval(fixed)
     for at in range(0, len(targets), ROWS):
         part, tokens = fixed[at : at + ROWS], np.array(targets[at : at + ROWS])
-        p = np.array(head(part).astype(mx.float32))  # (ROWS, V), logits first and changed in place: it is large
+        # (ROWS, V), logits first and then changed in place: at 49,152 tokens each copy is 25 MB.
+        p = np.array(head(part).astype(mx.float32))
         p -= p.max(1, keepdims=True)  # so that no exponential overflows
         place = (np.arange(len(tokens)), tokens)
         logits = p[place].copy()

@@ -20,6 +20,7 @@ from lib.agent.prompt import Draft
 from lib.measure.answer import normalised
 from lib.train.data import Pair
 
+# The study's critic read sentence vectors: AUC 0.63. Signs of style alone, which it had tried before, reached 0.76.
 SIZE, STYLE = 4096, 16  # features, and how many first ones are kept for signs of style
 # The ridge holds down what a hundred sets and four thousand features would learn by heart.
 STEPS, RATE, RIDGE = 300, 0.5, 3e-3
@@ -50,6 +51,7 @@ def style(task: str, draft: Draft) -> list[float]:
     topic = content(task)
     return [
         1.0,  # the bias: it stands among the features, so that one product is the whole model
+        # Near 1 for questions of ten words, as large as the other signs.
         len(" ".join(draft.questions).split()) / (10 * n),
         sum(not topic.isdisjoint(words) for words in sets) / n,
         max(starmap(overlap, combinations(sets, 2)), default=0.0),

@@ -37,7 +37,9 @@ class Rules:
     drafts: Annotated[int, Field(ge=2)] = 6  # of each task: a group needs a rival
     temp: Annotated[Number, Field(gt=0)] = 0.9
     top_p: Annotated[Number, Field(gt=0, le=1)] = 0.95
+    # The study's first run had no anchor; its second took a squared distance of weight 1, and stood still.
     kl: Annotated[Number, Field(ge=0)] = 0.1
+    # As in PPO, from where the clipped ratio comes (arXiv 1707.06347); the study had none.
     clip: Annotated[Number, Field(gt=0, lt=1)] = 0.2
 
 
@@ -129,6 +131,7 @@ def token_logprobs(forward: Forward, rows: Sequence[Any], size: int) -> list[lis
     values: list[list[float]] = []
     for at in range(0, len(rows), size):
         part = [Tokens(*row[:2]) for row in rows[at : at + size]]
+        # Of the plain policy, without temperature, top-p and grammar: then and now alike, so the ratio begins at 1.
         logprobs, _ = forward(part)  # (B, T)
         values += [line[: len(row.ids) - row.start] for line, row in zip(logprobs.tolist(), part, strict=True)]
     return values
@@ -141,6 +144,7 @@ def objective(rules: Rules) -> Objective:
         """Loss and KL of every row, each a mean over the tokens of its reply: (B,)."""
         import mlx.core as mx
 
+        # Of the start of the round: many steps learn from one set of drafts, and after the first the policy is another.
         old_logprobs = padded([row.logprobs for row in rows], logprobs.shape)
         ref_logprobs = padded([row.ref_logprobs for row in rows], logprobs.shape)
         by_row = mx.array([[row.advantage] for row in rows])  # (B, 1)
@@ -150,6 +154,7 @@ def objective(rules: Rules) -> Objective:
         gain = mx.minimum(ratio * by_row, clipped * by_row)
         away = ref_logprobs - logprobs  # 0 where nothing is learnt, like the log-probabilities themselves
         kl = mx.exp(away) - away - 1  # k3: never negative, unlike -away, and of less variance
+        # Over the row's own tokens, as the paper has it: a long draft moves the policy no more than a short one.
         count = mask.sum(1)
         return {"loss": (rules.kl * kl.sum(1) - (gain * mask).sum(1)) / count, "kl": kl.sum(1) / count}
 
@@ -172,6 +177,7 @@ def anchor(model: MLXModel, forward: Forward, settings: Settings) -> Callable[[l
     """Log-probabilities of rows under the adapter as it is now, whatever it becomes later: the reference policy."""
     from mlx.utils import tree_map
 
+    # Where this training begins and not the bare base: who goes on from an adapter stays near that one.
     start = tree_map(lambda v: v + 0, model.model.trainable_parameters())  # a copy: training moves them in place
 
     def reference(rows: list[Tokens]) -> list:

@@ -19,7 +19,8 @@ from lib.train.fit import Objective
 from lib.train.forward import Array, Tokens
 from lib.train.lora import Settings, encode
 
-BETA = 0.2  # weight of the odds-ratio term, as in the published study
+# Weight of the odds-ratio term, the paper's lambda; the published study's value.
+BETA = 0.2
 CEILING = -1e-6  # a mean log-probability of 0 has no odds
 
 
@@ -64,9 +65,11 @@ def objective(beta: float = BETA) -> Objective:
 
         # (2B, T) -> (2B,) -> (B,), (B,). Means, or a longer reply would be less likely for its length alone.
         means = mx.minimum(logprobs.sum(1) / mask.sum(1), CEILING)
+        # Both terms read one mean over the reply alone: the prompt is learnt in neither.
         chosen, rejected = mx.split(means, [len(rows)])
         # log_sigmoid in one: far on the wrong side a sigmoid is 0 in float32, and the log of that -inf.
         loss = -chosen - beta * nn.log_sigmoid(log_odds(chosen) - log_odds(rejected))
         return {"loss": loss, "chosen": chosen, "margin": chosen - rejected}
 
+    # Every pair counts as one, however long its sides are; rows of imitation count by their tokens.
     return Objective(both_sides, losses, length=lambda row: len(row.chosen.ids))

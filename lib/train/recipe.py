@@ -44,6 +44,7 @@ class ByTeacher:
 
     source: Literal["teacher"] = "teacher"
     kind: Literal[data.KINDS] = "clean"  # type: ignore[valid-type]
+    # As many as the published study's first training had.
     pairs: Annotated[int, Field(ge=2)] = 288
     seed: int = 0
     draft_temp: Annotated[Number, Field(ge=0, le=5)] = 0.0  # of the model's own drafts
@@ -273,7 +274,8 @@ def train(recipe: Recipe) -> Outcome:
     if recipe.method == "merge":
         return _merged(recipe, began)
     recipe.folder.mkdir(parents=True, exist_ok=True)
-    with locked(recipe.folder / ".lock"):  # the same training twice at a time: the second one finds it done
+    # The same training twice at a time: the second one waits and finds it done.
+    with locked(recipe.folder / ".lock"):
         return _trained(recipe, began)
 
 

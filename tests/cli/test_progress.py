@@ -1,7 +1,9 @@
 """The line about a run under way: rewritten in place on a terminal, sparse lines elsewhere, nothing where nobody waits."""
 
+import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -15,13 +17,14 @@ from lib.files import ROOT
 from lib.lab.base import PROGRESS, Telling
 from lib.lab.experiment import Experiment
 from lib.models.model import Decoding, ToyModel
+from lib.report.live import standing
 
 CHILD = """
 import time
 from lib.cli.options import progress
-with progress() as file:
+with progress() as folder:
     for text in ("1 ask 3 of 30 cases", "1 ask 30 of 30 cases" + "x" * 300):
-        file.write_text(text)
+        (folder / "7").write_text("baseline-ask: x\\n" + text)
         time.sleep(1.2)
 """
 
@@ -47,13 +50,13 @@ def test_on_a_terminal_one_line_rewrites_itself_and_goes_away():
 
 
 def test_elsewhere_each_change_is_a_line_and_a_quick_run_says_nothing(capsys):
-    with progress(every=0.05) as file:
+    with progress(every=0.05) as folder:
         for text in ("loading toy", "loading toy", "1 ask 3 of 30 cases  "):
-            file.write_text(text)
+            (folder / "7").write_text(f"baseline-ask: x\n{text}")
             time.sleep(0.3)
     assert capsys.readouterr().err == "loading toy\n1 ask 3 of 30 cases\n"
-    with progress() as file:
-        file.write_text("1 ask 3 of 30 cases")
+    with progress() as folder:
+        (folder / "7").write_text("baseline-ask: x\n1 ask 3 of 30 cases")
     assert capsys.readouterr().err == ""
 
 
@@ -68,17 +71,17 @@ def test_a_pipeline_tells_its_stage_and_its_replies_so_far():
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    monkeypatch.setenv(PROGRESS, str(tmp_path / "progress"))
-    return tmp_path / "progress"
+    monkeypatch.setenv(PROGRESS, str(tmp_path))
+    return tmp_path / str(os.getpid())
 
 
 def test_what_runs_how_many_cases_are_done_and_how_long_it_takes(file):
-    tell = Telling(30, 2.0)
+    tell = Telling(30, 2.0, "baseline-ask: x")
     tell("1 ask", 0)
-    assert file.read_text() == "1 ask ░░░░░░░░░░░░ 0 of 30 cases"
+    assert file.read_text() == "baseline-ask: x\n1 ask ░░░░░░░░░░░░ 0 of 30 cases"
     time.sleep(0.2)
     tell("2 prune", 30)  # half of the calls
-    assert file.read_text() == "2 prune ██████░░░░░░ 15 of 30 cases, 0 s left"
+    assert file.read_text() == "baseline-ask: x\n2 prune ██████░░░░░░ 15 of 30 cases, 0 s left"
     tell("2 prune", 40)
     assert "15 of 30" in file.read_text()  # not written for every token
     tell("3 x", 99)
@@ -86,10 +89,43 @@ def test_what_runs_how_many_cases_are_done_and_how_long_it_takes(file):
 
 
 def test_an_experiment_tells_and_is_silent_where_nobody_waits(file, monkeypatch, tmp_path):
-    toy = Experiment(hypothesis="x", model="toy", gate="dev", folder=tmp_path / "runs")
+    toy = Experiment(hypothesis="One call.", model="toy", gate="dev", folder=tmp_path / "runs")
     toy.run()
-    assert file.read_text() == "judging 10 answers"
+    assert file.read_text() == "baseline-ask: One call.\njudging 10 answers"
     file.unlink()
     monkeypatch.delenv(PROGRESS)
     toy.run()
     assert not file.exists()
+
+
+def test_a_run_does_not_fail_for_whoever_has_stopped_waiting(file, monkeypatch):
+    monkeypatch.setenv(PROGRESS, str(file.parent / "gone"))
+    Telling(30, 2.0).say("loading toy")
+    assert not (file.parent / "gone").exists()
+
+
+PLAN = """
+common: {model: toy}
+runs:
+  - {name: a, lever: baseline, hypothesis: Twenty questions., pipeline: &pruned [{step: ask, n: 20}, {step: prune, by: meaning}]}
+  - {name: b, lever: prompting, hypothesis: Another twenty., pipeline: *pruned, seed: 1}
+"""
+
+
+@pytest.mark.slow
+def test_a_study_shows_how_far_each_of_its_workers_is_before_the_first_run_is_sealed(tmp_path):
+    (tmp_path / "two.yaml").write_text(PLAN)
+    options = ["--workers", "2", "--no-report", "--runs", str(tmp_path / "runs")]
+    study = subprocess.Popen([sys.executable, "-m", "lib.cli", "study", str(tmp_path / "two.yaml"), *options], cwd=ROOT)
+    state, seen = tmp_path / "figures" / "live.json", set()
+    while study.poll() is None:
+        if state.exists():
+            told = json.loads(state.read_text())
+            seen.update((told["said"].split(";")[0], len(told["kernels"]), *told["kernels"]))
+            assert standing(tmp_path / "runs")[0].startswith("two: ")
+        time.sleep(0.2)
+    assert study.returncode == 0 and json.loads(state.read_text())["kernels"] == []
+    assert {"0 of 2 done", 2} < seen  # both at once
+    told = " ".join(map(str, seen))
+    assert "· baseline-ask-prune: Twenty questions." in told and "· prompting-ask-prune: Another twenty." in told
+    assert re.search(r"\d+ of 30 cases|judging 30 answers", told)

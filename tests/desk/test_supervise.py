@@ -9,6 +9,7 @@ import pytest
 from lib.desk import supervise
 from lib.desk.supervise import Desk
 from lib.files import NOTEBOOKS
+from lib.lab.base import tell
 from lib.loop import steering as steer
 from lib.loop.events import Events
 from lib.loop.training_requests import open_request
@@ -75,11 +76,13 @@ def test_a_text_of_others_stays_text(busy):
 def test_it_says_what_the_live_page_says_of_a_study_or_a_loop(busy):
     page = Live(busy.runs, page_path(busy.runs, "live"), "quick", 10)
     with pytest.raises(RuntimeError), page:
+        tell("1 ask ████░░░░░░░░ 10 of 30 cases", "baseline-ask: One <call>.")
         page.show(3, "sft-penalty", ran=True)
         for shown in (busy.now.text, page.path.read_text()):
             assert "3 of 10 done" in shown and "now: sft-penalty" in shown and "is gone" not in shown
+            assert "10 of 30 cases · baseline-ask: One &lt;call" in shown
         raise RuntimeError
-    assert "quick: Ended: broken off (RuntimeError)" in busy.now.text
+    assert "quick: Ended: broken off (RuntimeError)" in busy.now.text and "of 30 cases" not in busy.now.text
     runs = [run.split("|")[1].strip() for run in busy.runs_so_far.text.splitlines()[2:]]
     assert (
         runs

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.lab import bases
+from lib.lab import study
 from lib.models.model import quoting
 from lib.runs.ledger import Ledger
 from lib.runs.verify import verify
@@ -29,7 +29,7 @@ def test_a_cloud_candidate_runs_in_the_same_harness_and_the_seal_holds_no_key(tm
     told = {"judge": "claude", "judging": {"dollars": 3}}
     with Loopback(planner) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
-        made = [r for _, r in bases.compare(runs, [small(), "claude-haiku-4-5"], told)]
+        made = [r for _, r in study.compare_models(runs, [small(), "claude-haiku-4-5"], told)]
         asked = {b["model"] for b in server.messages}
     told = [r.model for r in Ledger.read(runs).records[:2]]
     assert told == [f"…/{Path(small()).name}", "claude-haiku-4-5"] and "claude-haiku-4-5" in asked

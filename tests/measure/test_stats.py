@@ -161,5 +161,10 @@ def test_the_same_runs_compare_the_same_whatever_was_drawn_before():
     assert paired(tuple(a), np.array(b)) == first
 
 
+def test_what_was_compared_before_is_not_drawn_for_again():
+    sides = {"a": 0.5, "b": 0.25, "c": 0.125}, {"a": 0.25, "b": 0.25, "c": 0.0}
+    assert paired(*sides) is paired(*sides) and paired(*sides) != paired(*reversed(sides))
+
+
 def test_a_comparison_reads_as_one_line():
     assert str(paired([1.0] * 3, [0.0] * 3)) == "+1.0000 (95 % +1.000 to +1.000, p = 0.25, n = 3)"

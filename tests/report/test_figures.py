@@ -40,9 +40,17 @@ def test_labels_of_kept_runs_never_cover_each_other(count, every):
 def test_the_newest_kept_run_and_the_first_are_labelled_before_others():
     made = [
         figures._label(x, y, t, 100)
-        for x, y, t in ((1, 0.2, "first"), (3, 0.2, "second"), (90, 0.3, "late"), (92, 0.3, "last"))
+        for x, y, t in (
+            (1, 0.2, "first"),
+            (3, 0.2, "second"),
+            (88, 0.3, "before"),
+            (90, 0.3, "late"),
+            (92, 0.3, "last"),
+        )
     ]
-    assert [label.text for label in figures.fitting(made, 0.1)] == ["last", "first"]
+    placed = figures.fitting(made, 0.1)
+    assert [label.text for label in placed] == ["last", "first", "late", "second"]  # above, else below, else nowhere
+    assert placed[2].y < 0.3 - 0.1 and placed[3].y < 0.2 - 0.1
     assert [label.text for label in figures.fitting(made[:1], 0.1)] == ["first"]
     assert figures.fitting([], 0.1) == []
 

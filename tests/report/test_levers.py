@@ -114,3 +114,38 @@ def test_a_run_that_never_came_to_ask_the_model_is_no_evidence_against_its_lever
 def test_nothing_tried_is_an_empty_table(tmp_path, table):
     assert table(ledger_of(tmp_path), ERA).empty
     assert levers.summary(ledger_of(tmp_path), ERA).text == "No experiment yet."
+
+
+def test_a_run_that_lost_the_adapter_of_what_it_was_compared_with_is_in_no_table_of_levers(tmp_path):
+    beside = {
+        "reason": "r",
+        "against": "0002-on-sft",
+        "delta": -0.3,
+        "p": 0.001,
+        "low": -0.4,
+        "high": -0.2,
+        "floor": 0.0,
+    }
+    ledger = ledger_of(
+        tmp_path,
+        made(1, "kept", 0.1, "stock", lever="baseline"),
+        made(2, "kept", 0.4, "on-sft", lever="adapter", adapter="runs/0000-sft/adapter"),
+        made(3, "discarded", 0.1, "bare", lever="retrieval", decision=beside),
+        made(4, "discarded", 0.3, "on-it", lever="retrieval", adapter="runs/0000-sft/adapter", decision=beside),
+    )
+    assert list(levers.classes(ledger, ERA).lever) == ["baseline", "adapter (SFT)", "retrieval, on an adapter"]
+    assert "Not in the tables: 1 run without the adapter" in levers.summary(ledger, ERA).text
+    assert "0003-bare" not in levers.dead_ends(ledger).text and "0004-on-it" in levers.dead_ends(ledger).text
+
+
+def test_a_prediction_whose_outcome_an_earlier_era_had_shown_is_counted(tmp_path):
+    pipeline = [{"step": "ask"}, {"step": "prune"}]
+    ledger = ledger_of(
+        tmp_path,
+        made(1, "kept", 0.1, "stock", lever="baseline", fingerprint="0" * 64),
+        made(2, "kept", 0.3, "prune", fingerprint="0" * 64, pipeline=pipeline),
+        made(3, "kept", 0.3, "prune-again", pipeline=pipeline, predicted=0.2, decision=against(0.2, 0.01)),
+        made(4, "kept", 0.3, "new", pipeline=[*pipeline, {"step": "best"}]),
+    )
+    assert levers.known(ledger, ERA) == ["0003-prune-again"]
+    assert "1 run had been tried in an earlier era" in levers.failed(ledger, ERA).text

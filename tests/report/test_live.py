@@ -1,10 +1,15 @@
 """The page of a study or a loop while it runs: how far it is, how long it takes, the chart, the last runs."""
 
+import os
 import re
+import subprocess
+import sys
+import time
 
 import pytest
 
-from lib.files import canonical, sha256
+from lib.files import ROOT, canonical, sha256
+from lib.lab.base import PROGRESS
 from lib.report.live import AGAIN, Live, chart
 from lib.runs.ledger import Ledger
 from lib.runs.record import record_of
@@ -66,6 +71,48 @@ def test_work_that_ended_is_not_said_to_have_broken_off(live):
     with live:
         live.end("3 runs")
     assert said(live) == "Ended: 3 runs"
+
+
+KERNEL = """
+import sys, time
+from lib.lab.base import Telling
+tell = Telling(30, 1, sys.argv[1])
+for replies in range(0, 31, 6):
+    tell("1 ask", replies)
+    time.sleep(1)
+"""
+
+
+def until(shown, live):
+    """The page, once it shows what is asked for."""
+    for _ in range(200):
+        page = live.path.read_text()
+        if shown(page):
+            return page
+        time.sleep(0.1)
+    raise AssertionError(page[page.index("<main>") :])
+
+
+def test_the_cases_of_each_run_under_way_are_shown_until_its_kernel_ends(live):
+    with live:
+        live.show(4, "sft-penalty")
+        kernels = [
+            subprocess.Popen([sys.executable, "-c", KERNEL, what], cwd=ROOT)
+            for what in ("baseline-ask: One call.", "adapter-ask: <b>Trained.")
+        ]
+        page = until(
+            lambda page: len(set(re.findall(r'value="([1-9]\d*)" max="30"', page))) and page.count("<li>") == 2, live
+        )
+        assert re.search(
+            r"<li>1 ask <progress [^>]*></progress> \d+ of 30 cases, \d+ s left · baseline-ask: One call.</li>", page
+        )
+        assert (
+            "adapter-ask: &lt;b&gt;Trained.</li>" in page and "4 of 10 done; now: sft-penalty" in page and AGAIN in page
+        )
+        for kernel in kernels:
+            assert kernel.wait() == 0
+        assert said(live) in until(lambda page: "<li>" not in page, live)
+    assert PROGRESS not in os.environ and not os.path.exists(live._folder)
 
 
 def test_the_newest_run_comes_first_and_text_stays_text(live):

@@ -61,4 +61,4 @@ def test_the_newest_of_each_judge_is_shown_and_the_offline_one_says_what_it_cann
         and "From 0003-rejudge (judge offline)" in text
         and "From 0004-rejudge (judge claude)" in text
     )
-    assert text.count("its verdict is a rule on scores") == 1
+    assert text.count("this judge cannot answer") == 1 == text.count("For no run does the judgment ease")

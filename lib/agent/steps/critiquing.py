@@ -29,6 +29,7 @@ def swap(state: State, at: int, question: str, why: str) -> State:
     return replace(state, draft=draft).note(f"swapped ({why}): {old} > {question}")
 
 
+# Published study, exp023 and exp028, one swap at most: 0.273 on dev beside 0.308, 0.398 on full beside 0.409.
 @step("self-critique", calls=lambda swaps, **_: 2 * swaps, takes=("draft",))
 def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1) -> Run:
     """Name the worst question and its fault and rewrite that one alone; at most `swaps` times, or until none is named."""
@@ -52,6 +53,7 @@ def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1) -> Run:
     return run
 
 
+# Published study, exp005: 0.315 on dev beside 0.308.
 @step("self-critique", calls=lambda rounds, **_: rounds, takes=("draft",), gives=("draft", "pool"))
 def revise(rounds: Annotated[int, Field(ge=1, le=5)] = 1, n: Count = 7) -> Run:
     """Show the whole draft and ask for a better one that keeps what is good."""

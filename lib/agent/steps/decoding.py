@@ -16,6 +16,7 @@ from lib.measure.answer import normalised
 HEAT = 0.9
 
 
+# Published study, exp016: 0.245 on dev beside 0.308.
 @step("decoding", calls=lambda n, again: 1 + n + again, needs=lambda again, **_: ["temperature"] if again else [])
 def one_by_one(n: Count = 7, again: Limit = 0) -> Run:
     """Restate the task, then ask for one question at a time; a repeat is asked for again with heat, at most `again` times."""
@@ -33,7 +34,8 @@ def one_by_one(n: Count = 7, again: Limit = 0) -> Run:
                     raise BadReply("the title is empty")
             question = prompt.parse_text(reply.text, "question")
             if retries and normalised(question) in map(normalised, questions):
-                retries, change = retries - 1, {"temp": HEAT}  # greedy would say the same again
+                # Greedy would say the same again.
+                retries, change = retries - 1, {"temp": HEAT}
                 state = state.note(f"asked again instead of: {question}")
             else:
                 questions, change = [*questions, question], {}

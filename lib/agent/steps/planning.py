@@ -32,6 +32,7 @@ def _from(state: State, unknowns: list[str], n: int, least: int = 7) -> Work:
     return replace(state.note("unknowns: " + " | ".join(names)), draft=read_set(reply))
 
 
+# Published study, exp001, which chose among what it listed: 0.235 on dev beside 0.308.
 @step("multi-call", calls=lambda **_: 2)
 def brainstorm(n: Count = 7) -> Run:
     """List what the plan depends on, then write a question for each of the first n; more than 7 wants a select after it."""
@@ -43,6 +44,7 @@ def brainstorm(n: Count = 7) -> Run:
     return run
 
 
+# Published study, exp013, plan and assumptions in one call: 0.245 on dev beside 0.308.
 @step("multi-call", calls=lambda **_: 3)
 def assume(n: Count = 7) -> Run:
     """Sketch a plan, list what it silently assumes, then turn the first n assumptions into questions."""
@@ -58,6 +60,7 @@ def assume(n: Count = 7) -> Run:
     return run
 
 
+# Published study, exp029, which diverged in prose: 0.344 on full beside 0.409, five cases without a set.
 @step("multi-call", calls=lambda ways, **_: ways + 1, needs=lambda **_: ["temperature"])
 def diverge(ways: Few = 3, temp: Heat = 0.8, n: Count = 12) -> Run:
     """Brainstorm several times with heat, pool the different unknowns in turn, ask for each of n; converge with select."""

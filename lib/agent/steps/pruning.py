@@ -21,6 +21,7 @@ By = Literal["redundancy", "meaning", "vagueness", "given", "neighbours", "corpu
 Scorer = Callable[[Sequence[str], int], float]
 
 
+# Published study, one of eight dropped: by redundancy 0.430 on full (exp046), by near tasks 0.440 (exp056), beside 0.409.
 @step("over-generate and prune", takes=("draft",))
 def prune(to: Count = 7, by: By = "redundancy") -> Run:
     """Drop questions one by one until `to` are left: the most redundant, vaguest, least covering, farthest from the bank."""

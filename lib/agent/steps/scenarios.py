@@ -37,6 +37,7 @@ def _keep(state: State, draft: Draft, worth: list[float], to: int) -> State:
     return replace(state, draft=Draft(draft.title, questions)).note(f"worth by question: {shown}")
 
 
+# Published study, exp030: 0.305 on full beside 0.409, a third of its cases without a set.
 @step("info-gain", calls=lambda situations, most, **_: 1 + situations * most, takes=("draft",))
 def discriminate(to: Count = 7, situations: Annotated[int, Field(ge=2, le=8)] = 4, most: Count = 10) -> Run:
     """Imagine different situations, answer each question of the draft in each, keep those whose answers differ most."""
@@ -62,6 +63,7 @@ def discriminate(to: Count = 7, situations: Annotated[int, Field(ge=2, le=8)] = 
     return run
 
 
+# Published study, exp038, which chose whole sets by it: 0.383 on full beside 0.409.
 @step("answer simulation", calls=lambda by, most, **_: most * (1 + 2 * (by == "plan")), takes=("draft",))
 def simulate(to: Count = 7, by: Literal["answers", "plan"] = "answers", most: Count = 10) -> Run:
     """Imagine three answers to each question of the draft; keep those whose answers differ most, or change the plan most."""

@@ -46,7 +46,8 @@ def read(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
-            return [line for line in rows(text) if line.strip()]  # parsed when its turn comes, so a bad one is refused
+            # Parsed when its turn comes, so that a bad one is refused like any other proposal.
+            return [line for line in rows(text) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadParameters(f"{path}: cannot be read ({error})") from error
     value = read_yaml(text, str(path), BadParameters)

@@ -143,6 +143,7 @@ def ranked(candidates: list[Candidate], view: View, rng: random.Random) -> list[
         place = order[c.lever]
         if own.count:
             # An upper confidence bound: what the class brought, and a bonus that shrinks as it is tried.
+            # Times 1000, so that the lot, which is below 1, only parts classes that have brought the same.
             place -= 1000 * (own.expected + CURIOUS * math.sqrt(math.log(runs + 2) / (own.count + 1)))
         parts = [known.get(part, UNTRIED).shrunk for part in _parts(c.pipeline, c.decoding)]
         return not wished, own.count > 0 or c.lever in asked, place, -sum(parts) / len(parts)
@@ -255,7 +256,8 @@ def places(row: Row, base: list[Row]) -> Iterator[list[Row]]:
     rest = [r for r in base if r["step"] != row["step"]]
     if "demos" in lever.gives:
         yield [row, *rest]
-    elif not lever.takes and "draft" in lever.gives:  # it writes the set anew: in place of whatever wrote it
+    # It writes the set anew: in place of whatever wrote it.
+    elif not lever.takes and "draft" in lever.gives:
         before = [r for r in rest if "demos" in STEPS[r["step"]].gives]
         after = [r for r in rest if STEPS[r["step"]].takes]
         yield [*before, row, *after]

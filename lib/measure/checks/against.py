@@ -81,6 +81,7 @@ def read(path: Path) -> tuple[list[Stored], int]:
     """The judged answers of one file, and how many rows have no judgment. Raises BadVerdicts, OSError."""
     file = path.parent / "gold.jsonl"
     if not file.exists():
+        # Mostly above: one file of gold serves all files of verdicts.
         file = path.parent.parent / "gold.jsonl"
     if not file.exists():
         raise BadVerdicts(f"{path}: no gold.jsonl beside it or in the folder above")
@@ -110,7 +111,8 @@ def by_hand() -> list[Stored]:
         raise BadVerdicts(f"{path}: this ruler keeps no verdicts by hand; name a file of stored verdicts instead")
     by_source: dict[str, list[Stored]] = {}
     for _, row in read_rows(path, Row, BadVerdicts):
-        if row.get("read") == 1:  # the first line tells how they were taken
+        # The first line tells how they were taken. Second readings only measure the reader's own repeatability.
+        if row.get("read") == 1:
             judgment = Judgment(row["scores"], row["verdict"], flipped=row["flipped"])
             judged = Stored("by hand", cases[row["case"]], Answer(row["title"], row["questions"]), judgment)
             by_source.setdefault(row["source"], []).append(judged)

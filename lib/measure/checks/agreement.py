@@ -91,7 +91,7 @@ class Chosen:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Chosen:
         """The choice of one line of the log. Raises ValueError naming the field."""
-        return fill(cls, {name: value for name, value in row.items() if name not in NUMBERING})
+        return fill(cls, leave_out(row, *NUMBERING))
 
 
 def taken(rows: Iterable[Mapping[str, Any]], who: str) -> dict[str, tuple[int, int]]:
@@ -176,6 +176,7 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     observed = sum(map(eq, first, second)) / n
     # Two that know nothing of each other meet as often as their own habits make them.
     chance = sum(first.count(v) * second.count(v) for v in set(first)) / n**2
+    # Two who always say one and the same agree by chance alone: 0 / 0 is neither 0 nor 1.
     return None if chance == 1 else (observed - chance) / (1 - chance)
 
 

@@ -93,6 +93,7 @@ def echo(gold: Gold, n: int) -> tuple[str, ...]:
     return gold.questions + tuple(reworded(gold.questions[i]) for i in own[:n])
 
 
+# One dimension each, in the manner of FBI (arXiv 2406.13439): there judges missed more than half of such drops.
 DAMAGES: dict[str, tuple[str, Callable[[Gold, int], tuple[str, ...]]]] = {
     "merge": ("atomicity", merge),
     "blur": ("specificity", blur),
@@ -240,6 +241,8 @@ def attacks(case: Case, honest: Answer) -> dict[str, tuple[Answer, str]]:
     `honest` is the plain text that the tricks are built on. Raises ValueError without gold.
     """
     title, asked, gold = honest.title, honest.questions, as_gold(case)
+    # Known to fool judges: the null answer (arXiv 2410.07137), an opening such as "Thought process:" (arXiv
+    # 2507.08794), orders to the judge, sheer length (arXiv 2404.04475).
     tricks = {
         "null answer": Answer("?", ("?",) * 7),
         "Thought process:": Answer("Thought process:", ("Thought process:",) * 7),

@@ -62,7 +62,8 @@ def residuals(repeats: Repeats) -> Floats:
     k = len(values)
     # Deviations from a mean of k are too small by (k - 1) / k in variance: two repeats would show half of the noise.
     spread: Floats = (values - values.mean(axis=0)) * (k / (k - 1)) ** 0.5
-    spread[abs(spread) < 1e-12] = 0.0  # the mean of equal numbers may differ from them in the last digit
+    # The mean of equal numbers may differ from them in the last digit, and that is no noise.
+    spread[abs(spread) < 1e-12] = 0.0
     return spread
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.lab import bases, study
+from lib.lab import models, study
 from lib.lab.experiment import BadParameters, Experiment
 from lib.models.model import NoModel
 from lib.runs.ledger import Ledger
@@ -23,17 +23,17 @@ def ours(lab):
 @pytest.mark.parametrize("models", [["toy"], ["toy", "toy"], ["toy", " "], []])
 def test_fewer_than_two_different_models_are_refused(tmp_path, models):
     with pytest.raises(BadParameters, match="expected two or more, each once"):
-        list(bases.compare(tmp_path, models, {}))
+        list(study.compare_models(tmp_path, models, {}))
 
 
 def test_a_parameter_that_would_be_a_second_variable_is_refused(tmp_path):
     with pytest.raises(BadParameters, match="'gate' cannot be set in a comparison"):
-        list(bases.compare(tmp_path, ["toy", "smollm2"], {"gate": "dev"}))
+        list(study.compare_models(tmp_path, ["toy", "smollm2"], {"gate": "dev"}))
 
 
 def test_a_missing_model_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(NoModel):
-        list(bases.compare(tmp_path / "runs", ["toy", str(tmp_path / "nowhere")], {}))
+        list(study.compare_models(tmp_path / "runs", ["toy", str(tmp_path / "nowhere")], {}))
     assert not (tmp_path / "runs").exists()
 
 
@@ -42,7 +42,7 @@ def test_a_missing_model_is_refused_before_anything_runs(tmp_path):
 )
 def test_a_base_is_another_bare_model(tmp_path, new, old, said):
     with pytest.raises(BadParameters, match=said):
-        list(bases.base(tmp_path, new, old, {}))
+        list(study.compare_bases(tmp_path, new, old, {}))
 
 
 def test_a_new_base_is_tried_with_stock_champion_and_anchors_each_once(ours):
@@ -58,13 +58,13 @@ def test_a_new_base_is_tried_with_stock_champion_and_anchors_each_once(ours):
     )
     seal(slug="warm", lever="anchor", decoding={"temp": 0.7}, status="reference")
     seal(slug="small", lever="anchor", model="smollm2", status="reference")
-    tried = bases.harnesses(lab.read(), Experiment().fingerprint, {})
+    tried = models.harnesses(lab.read(), Experiment().fingerprint, {})
     assert list(tried) == ["stock", "champion", "ask, temp 0.7"]
     assert tried["champion"]["pipeline"][0] == {"step": "ask", "n": 8} and "adapter" not in tried["champion"]
 
 
 def test_without_a_climb_the_plain_harness_is_tried(lab):
-    assert bases.harnesses(lab.read(), "f" * 64, {"seed": 3}) == {"stock": {**bases.DEFAULTS, "seed": 3}}
+    assert models.harnesses(lab.read(), "f" * 64, {"seed": 3}) == {"stock": {**models.DEFAULTS, "seed": 3}}
 
 
 def test_a_plan_can_compare_models_and_hands_on_what_they_share(tmp_path):
@@ -86,11 +86,11 @@ def test_a_plan_can_compare_models_and_hands_on_what_they_share(tmp_path):
 @pytest.mark.slow
 def test_models_are_run_once_compared_once_and_verified(tmp_path):
     runs, models = tmp_path / "runs", ["toy", small()]
-    first = list(bases.compare(runs, models, {}))
+    first = list(study.compare_models(runs, models, {}))
     assert [(state, r.lever, r.status) for state, r in first[:2]] == [("ran", "anchor", "reference")] * 2
     assert first[2][1].kind == "models" and first[2][1].status == "reference"
-    assert [state for state, _ in bases.compare(runs, models, {})] == ["there"] * 3
-    third = list(bases.base(runs, small(), "toy", {}))
+    assert [state for state, _ in study.compare_models(runs, models, {})] == ["there"] * 3
+    third = list(study.compare_bases(runs, small(), "toy", {}))
     assert [state for state, _ in third] == ["there", "there", "ran"]  # the same two runs, another question
     assert Ledger.read(runs).champion(first[0][1].fingerprint) is None
     assert verify(runs) == []
