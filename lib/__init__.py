@@ -189,6 +189,7 @@ __all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    """A name of `_HOME`, its module imported only when somebody asks for it. Raises AttributeError."""
     from importlib import import_module
 
     if name not in _HOME:

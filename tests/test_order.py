@@ -1,7 +1,9 @@
 """The reading order in the docstring of `lib/__init__.py` is true, and it is the order of imports."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +136,41 @@ def test_every_name_of_the_root_leads_to_a_listed_file():
         assert home.removeprefix("lib.") in [*ORDER, "desk", "report"]
     with pytest.raises(AttributeError, match="qualty"):
         lib.qualty  # noqa: B018
+
+
+def test_a_lever_in_a_new_file_is_imported_and_listed_as_program_md_says(tmp_path):
+    """The two lines that program.md asks for are enough, and without the second the order says what is missing."""
+    shutil.copytree(PACKAGE, tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    steps, top = tmp_path / "lib" / "agent" / "steps", tmp_path / "lib" / "__init__.py"
+    (steps / "echoing.py").write_text(
+        '"""A lever of one\'s own."""\n\nfrom lib.agent.pipeline import step  # noqa: F401\n'
+    )
+    (tmp_path / "tests").mkdir()
+    shutil.copy(__file__, tmp_path / "tests")
+
+    def ordered():
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "tests",
+            "-k",
+            "listed_once or point_up",
+        ]
+        env = os.environ | {"PYTHONPATH": str(tmp_path)}
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
+
+    asked = (PACKAGE.parent / "program.md").read_text(encoding="utf-8")
+    assert "above `agent.steps` in the docstring of `lib/__init__.py`" in asked
+    init = (steps / "__init__.py").read_text().replace("    decoding,\n", "    decoding,\n    echoing,\n")
+    (steps / "__init__.py").write_text(init)
+    assert "agent.steps.echoing" in ordered().stdout
+    line = "    agent.steps                 registers the levers"
+    top.write_text(top.read_text().replace(line, f"    agent.steps.echoing         repeats what it was told\n{line}"))
+    assert ordered().returncode == 0
 
 
 @pytest.mark.parametrize(

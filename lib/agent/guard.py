@@ -88,6 +88,7 @@ class _Index:
     """Texts by their words, so that a look-up touches only those that share one."""
 
     def __init__(self, texts: Iterable[str], words: Callable[[str], frozenset[str]]) -> None:
+        """`words` gives the set of words by which a text is found."""
         self.texts = [(text, words(text)) for text in texts]
         self.by_word: dict[str, list[int]] = {}
         for i, (_, own) in enumerate(self.texts):
@@ -111,6 +112,7 @@ class LeakGuard:
     """Refuses texts that repeat a task or a gold question of the ruler: word for word, normalised, or nearly."""
 
     def __init__(self, tasks: Iterable[str], questions: Iterable[str] = ()) -> None:
+        """`tasks` and `questions` are the ruler's; what each way of looking needs of them is worked out here, once."""
         tasks, questions = list(tasks), list(questions)
         both = [*tasks, *questions]
         self._content = _Index(both, content).texts

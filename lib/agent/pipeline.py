@@ -19,7 +19,7 @@ from lib.agent import prompt
 from lib.agent.bank import Example
 from lib.agent.prompt import BadReply, Draft, Message
 from lib.files import Exit, OneLine, leave_out, sha256
-from lib.forms import checked, fill
+from lib.forms import checked, fill, unknown
 from lib.log import Row
 from lib.measure.answer import NoAnswer
 from lib.models.model import FAILED, Capabilities, Completion, Cost, Decoding, Model
@@ -212,6 +212,9 @@ def _build_one(place: int, row: Any) -> Step:
         raise BadPipeline(f"step {place}: no step {name!r}; there are {', '.join(sorted(STEPS))}")
     lever = STEPS[name]
     args = leave_out(row, "step", "wording")
+    if others := {*map(str, args)} - lever.arguments.keys():
+        fault = unknown("no parameter", min(others), [*lever.arguments, "wording"])
+        raise BadPipeline(f"step {place} ({name}): {fault}")
     try:
         run = fill(lever.make, args)
         wording = _wording(row.get("wording", {}))

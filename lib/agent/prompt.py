@@ -397,6 +397,7 @@ def _array(least: int, most: int, of: object) -> dict[str, object]:
 
 
 def _parse_lines(text: str) -> Draft:
+    """A title on the first line and a question on each numbered one after it ("1." or "1)"). Raises BadReply."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     if not lines:
         raise BadReply("empty reply")
@@ -415,12 +416,12 @@ def parse_json(text: str) -> dict:
     fence = re.fullmatch(r"```(?:json)?\s*\n(.*)\n```", body, re.DOTALL)
     try:
         value = json.loads(fence[1] if fence else body)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError):
         if not body:
             raise BadReply("empty reply") from None
-        start, end = clip(body), body[-1]
-        why = "cut off" if body[0] in "{[" and end not in "}]`" else "not JSON"
-        raise BadReply(f"{why}: {start} ({str(error)[:60]})") from None
+        # Where a parser stopped says nothing of a model's prose; what it wrote does.
+        why = "cut off" if body[0] in "{[" and body[-1] not in "}]`" else "the reply is no JSON"
+        raise BadReply(f"{why}: {clip(body)}") from None
     if not isinstance(value, dict):
         raise BadReply(f"JSON, but not an object: {clip(body)}")
     return value

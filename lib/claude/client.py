@@ -77,6 +77,7 @@ class ErrorBody(Exception):
     """An error that came as the body of a reply with status 200."""
 
     def __init__(self, body: Any) -> None:
+        """Takes the status that an error of its type has elsewhere, 500 where the type is unknown."""
         error = getattr(body, "error", None) or {}
         self.status_code = STATUS.get(error.get("type", ""), 500)
         super().__init__(f"{error.get('type', 'error')}: {error.get('message', '')}")
@@ -114,6 +115,7 @@ def check_key() -> None:
 
 
 def _fault_of_key() -> str:
+    """What is wrong with the key in the environment, "" where nothing is; it never holds the key."""
     key = os.environ.get(SECRETS[0]) or os.environ.get(SECRETS[1]) or ""
     if not key.strip():
         return "no key for Claude: set the environment variable ANTHROPIC_API_KEY, or use judge=offline"
@@ -165,6 +167,7 @@ class Claude:
     """A client with a cap. `submit` runs a coroutine of this object on its own loop; `close` is optional."""
 
     def __init__(self, model: str, cap: float, concurrency: int = 10, timeout: float = 120.0) -> None:
+        """`cap` in dollars, `timeout` in seconds for a call. Raises UnknownModel for a model without a price."""
         listed(model)
         self.model, self.timeout = model, timeout
         self.budget = Budget(cap)
@@ -340,13 +343,17 @@ def _retry_after(error: Exception) -> float:
     # Seconds, or a date (RFC 9110, section 10.2.3).
     if asked.replace(".", "", 1).isdigit():
         return float(asked)
-    return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    try:
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    except ValueError:
+        return 0.0
 
 
 def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, opened: list[Any]) -> None:
     """Let calls in flight end (their replies are paid for), then close connections, loop and thread."""
 
     async def end() -> None:
+        """What is in flight gets 10 s and is cancelled then; the loop stops whatever happens."""
         try:
             # All but this one, which would wait for itself.
             others = asyncio.all_tasks() - {asyncio.current_task()}

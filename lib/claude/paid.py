@@ -17,6 +17,7 @@ from typing import Any
 from lib.claude.client import Claude, NotAnswered, NotFound, Reply, WrongModel
 from lib.claude.prices import CloudError, Request, Spent, same_model, worst
 from lib.claude.store import BATCH, ENDED, REPLY, Store
+from lib.files import tell
 from lib.log import Row, now
 
 # Looks at a batch in a row. One that was just sent may not be known everywhere yet; a network may be down for a while.
@@ -121,6 +122,7 @@ class Paid:
         return await self._flying[ask.key]
 
     async def _answer(self, ask: Ask) -> Row | Fault:
+        """A stored row, or the first usable reply of up to `asks` calls; the last Fault where there is none."""
         if row := self.store.reply(ask.key):
             self.cost += Spent(stored=1)
             return row
@@ -142,6 +144,7 @@ class Paid:
     # --- as message batches
 
     async def _answer_batch(self, asks: Sequence[Ask]) -> list[Row | Fault]:
+        """A row or Fault for each, in order: one batch of all that is missing, further ones of what was faulty."""
         wanted = {ask.key: ask for ask in asks}
         self.cost += Spent(stored=sum(self.store.reply(key) is not None for key in wanted))
         # Read first what was sent before a kill: its calls are paid for and must not be sent again.
@@ -275,8 +278,9 @@ class Paid:
 
 
 def say(text: str) -> None:
-    """A line for whoever waits."""
+    """A line for whoever waits, also where a notebook has the error stream."""
     print(f"notch: {text}", file=sys.stderr, flush=True)
+    tell(text, "Claude")
 
 
 def _abouts(sent: Row) -> dict[str, Row]:

@@ -109,6 +109,7 @@ def paid(path: Path, candidates: bool = False) -> float:
 
 @lru_cache(maxsize=8)
 def _paid(path: Path, candidates: bool, size: int, changed: int) -> float:
+    """The sum itself; `size` and `changed` only make a file that has grown another entry of the cache."""
     store = Store(path)
     rows = [row for row in store.rows if (row["type"] == CANDIDATE) == candidates]
     pending = [] if candidates else store.pending()

@@ -12,7 +12,7 @@ import sys
 import click
 
 from lib.cli import loop, ruler, runs, study, train
-from lib.files import RULER, Exit, OneLine
+from lib.files import RULER, Exit, OneLine, home
 from lib.show import visible
 
 
@@ -35,6 +35,12 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("MPLBACKEND", "Agg")
     if os.environ.get("NOTCH_RULER"):
         os.environ["NOTCH_RULER"] = str(RULER)  # a kernel may start in another folder
+    if not home():
+        from lib.weights import cache
+
+        # Jupyter, its kernels and matplotlib keep files in a home, and do not start without one.
+        for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+            os.environ.setdefault(name, str(cache() / "home"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A name that this terminal cannot show must not end a study.

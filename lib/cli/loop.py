@@ -194,6 +194,7 @@ def _follow(work: Any) -> int:
 
 
 def _closing(folder: Path, report: bool) -> None:
+    """Say what was learnt and what it cost; with `report` also write the report and say where it lies."""
     from lib.loop import lessons
     from lib.loop.events import Events
     from lib.loop.next_run import dollars

@@ -132,6 +132,7 @@ def say_report(runs: Path) -> None:
 
 
 def _short(path: Path) -> str:
+    """A path as one would type it here: relative where it lies below the working folder."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
@@ -145,6 +146,7 @@ def progress(every: float = MINUTE) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="notch-") as temp:
 
         def follow() -> None:
+            """Echo what the kernel's one file says whenever it has changed, until `done` is set."""
             said = ""
             while not done.wait(0.5 if terminal else every):
                 [file] = [*Path(temp).glob("[0-9]*")] or [Path(os.devnull)]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from lib.show import plural
+
 
 @click.group()
 def ruler() -> None:
@@ -23,9 +25,10 @@ def draft(tasks: Path, folder: Path, dollars: float | None, model: str) -> None:
     """Make a draft from a list of tasks: one a line, or gate, area and task between tabs, or JSONL with those names."""
     from lib.claude.store import paid
     from lib.desk import draft as drafts
+    from lib.measure.keep import reach
 
     made = drafts.draft(tasks, folder, model, dollars or 0.0)
-    click.echo(f"{folder}: {len(made.cases)} cases")
+    click.echo(f"{folder}: {plural(len(made.cases), 'case')}, {reach(case.gate for case in made.cases.values())}")
     for file, filling in made.rows.items():
         by_claude = f", {filling.written} written now by {model}" if dollars else ""
         click.echo(f"  {file}: {len(filling.empty)} to fill in{by_claude}")

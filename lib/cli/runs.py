@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from lib.cli.options import AS_JSON, JUDGE, PARAMETERS, RUNS, SEALED_RUNS, YAML, line, progress, say_report, values
-from lib.files import ROOT, RULER, Exit, Tampered, locked
+from lib.files import PROGRESS, ROOT, RULER, Exit, Tampered, locked
 
 
 @click.command()
@@ -42,12 +43,17 @@ def _try(model: str, as_json: bool) -> int:
     from lib.desk.trial import trial
 
     figures = []
-    for figure in trial(model):
-        figures.append(figure)
-        if sys.stderr.isatty():
-            click.echo("\r\x1b[K", err=True, nl=False)  # the bar of the training
-        if not as_json:
-            click.echo(f"{'ok ' if figure.ok else '-- '} {figure.what}: {figure.value}")
+    with progress() as folder:
+        os.environ[PROGRESS] = str(folder)
+        try:
+            for figure in trial(model):
+                figures.append(figure)
+                if sys.stderr.isatty():
+                    click.echo("\r\x1b[K", err=True, nl=False)  # the bar of what went before
+                if not as_json:
+                    click.echo(f"{'ok ' if figure.ok else '-- '} {figure.what}: {figure.value}")
+        finally:
+            del os.environ[PROGRESS]
     if as_json:
         click.echo(json.dumps([asdict(figure) for figure in figures], indent=1))
     if all(figure.ok for figure in figures):
@@ -59,6 +65,8 @@ def _try(model: str, as_json: bool) -> int:
 @click.option("--ruler", type=click.Path(path_type=Path, file_okay=False), default=RULER, show_default="ruler")
 def freeze(ruler: Path) -> int:
     """Seal a ruler, once. A frozen ruler is never changed: copy it to a new folder and freeze that."""
+    from lib.measure.keep import reach
+    from lib.measure.ruler import Ruler
     from lib.measure.ruler import freeze as seal_ruler
 
     try:
@@ -68,7 +76,7 @@ def freeze(ruler: Path) -> int:
             f"notch: {ruler / 'FROZEN'} exists; a frozen ruler stays as it is, copy it to a new folder first", err=True
         )
         return Exit.FAILED
-    click.echo(f"{ruler} is frozen as {seal[:12]}")
+    click.echo(f"{ruler} is frozen as {seal[:12]}: {reach(case.gate for case in Ruler.load(ruler).cases)}")
     return Exit.OK
 
 
@@ -83,11 +91,12 @@ def run(
 ) -> None:
     """Run one experiment and seal it."""
     from lib.lab import execute
-    from lib.lab.base import PROGRESS
 
+    if changed := ", ".join(execute.settled(execute.EXPERIMENT, {})):
+        click.echo(f"10_experiment.ipynb has other values for {changed}: they are for a run by hand; give -p", err=True)
     with progress() as folder:
         carry = partial(execute.carry_out, environment={PROGRESS: str(folder)})
-        record = execute.run("10_experiment", values(parameters, as_yaml), name, runs, carry=carry)
+        record = execute.run(execute.EXPERIMENT, values(parameters, as_yaml), name, runs, carry=carry)
     click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record, runs))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lib.cli.options import AS_JSON, PARAMETERS, RUNS, YAML, must_exist, progress, values
-from lib.files import ROOT, Exit
+from lib.files import PROGRESS, ROOT, Exit
 
 if TYPE_CHECKING:
     from lib.runs.record import TrainingRecord
@@ -46,7 +47,7 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
         raise BadParameters("--approve and --reject go with --request ID, and --who with one of the two")
     if listed and not steer:
         must_exist(runs)
-    steer, who = steer or requests.default_folder(runs), who or getpass.getuser()
+    steer, who = steer or requests.default_folder(runs), who or _you()
     if listed:
         for one in requests.requests(steer):
             why = " ".join(one.why.split())
@@ -65,6 +66,14 @@ def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str,
         record = _train(_going_on(given, from_run, runs), name, runs)
     click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else summary(record, runs))
     return Exit.OK
+
+
+def _you() -> str:
+    """The name of whoever calls, or the number where the system has no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def _refuse_both(options: dict[str, Any]) -> None:
@@ -118,8 +127,8 @@ def _train_request(steer: Path, request: str, name: str, runs: Path) -> Training
 
 
 def _train(parameters: dict[str, Any], name: str, runs: Path) -> TrainingRecord:
+    """The sealed record of 11_train, run with its progress shown. Raises what `execute.run` raises."""
     from lib.lab import execute
-    from lib.lab.base import PROGRESS
 
     with progress() as folder:
         carry = partial(execute.carry_out, environment={PROGRESS: str(folder)})

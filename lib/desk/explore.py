@@ -7,9 +7,11 @@ Writes nothing, asks no paid judge, and never offers a case of the sealed gate. 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from lib.agent.pipeline import STEPS, State
@@ -21,15 +23,18 @@ from lib.measure.answer import Answer, NoAnswer, normalised
 from lib.measure.judge import Judgment, Unscored
 from lib.measure.ruler import Case, Ruler
 from lib.measure.score import case_quality
-from lib.models import load
-from lib.models.model import Decoding
+from lib.models import load, provenance
+from lib.models.model import Decoding, NoModel
+from lib.report.era import latest
 from lib.runs.ledger import Ledger
 from lib.runs.offline import OfflineJudge
+from lib.runs.record import Record
 from lib.show import Markdown, cell, fenced, grid, plural
 
 SHOWN = ("dev", "full")  # gates whose texts a person may read; the sealed gate is not among them
 BUILT_IN = ("smollm2", "toy")
 BY_HAND = "Tried by hand; nothing is recorded."
+STOCK = "SmolLM2 as it is seldom writes a valid answer; a wording, a grammar or an adapter helps it."
 
 
 def cases() -> list[Case]:
@@ -92,6 +97,15 @@ class Choice:
     decoding: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
+    @classmethod
+    def of_run(cls, record: Record, runs: Path) -> Choice:
+        """What answered in a sealed run, with a task yet to be asked. Raises NoModel where its adapter is not here."""
+        adapter = record.adapter
+        if adapter:
+            # As a path: a try looks for a run by its name in the folder of its own process, which may be another.
+            adapter = str(provenance.find(adapter, runs))
+        return cls("", list(record.pipeline), record.model, adapter, dict(record.decoding), record.seed)
+
     def of(self, task: str) -> Tried:
         """The same for another task."""
         return replace(self, task=task).attempt()
@@ -111,6 +125,16 @@ class Choice:
         [state] = run_pipeline(experiment.steps, [(case.id, case.task)], model, decoding)
         tokens = model.cost.generation_tokens - before.generation_tokens
         return Tried(self, case, state, answer_of(state, experiment.ruler.protocol), tokens)
+
+
+def champion(task: str = "", ledger: Ledger | None = None) -> Choice:
+    """The champion of the sealed runs; the stock model where there is none, its adapter is not here or it costs money."""
+    ledger = ledger or Ledger.read()
+    record = ledger.champion(latest(ledger))
+    if record and load.backend(record.model) is not load.CLOUD:
+        with suppress(NoModel):
+            return replace(Choice.of_run(record, ledger.folder), task=task)
+    return Choice(task)
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,16 +169,22 @@ class Tried:
 
     @property
     def beside(self) -> Markdown:
-        """The answer beside gold, or alone where the task has none."""
+        """The answer beside gold, or alone where the task has none; of the stock model, that it seldom has one."""
+        text = self._beside()
+        if isinstance(self.answer, NoAnswer) and (self.choice.model, self.choice.adapter) == ("smollm2", ""):
+            text += f"\n\n{STOCK}"
+        return Markdown(text)
+
+    def _beside(self) -> str:
         if self.case.gold is not None:
-            shown = case_row(self.case, self.state, self.answer, self.outcome, (0.5, 0.5))  # type: ignore[arg-type]
+            shown = case_row(self.case, self.state, self.answer, self.outcome)  # type: ignore[arg-type]
             if shown.judgment:  # `judgment` has the notes, each beside its score
                 shown = shown.revised(judgment=replace(shown.judgment, notes={}))
-            return Markdown(side_by_side(shown, self.case))
+            return side_by_side(shown, self.case)
         if isinstance(self.answer, NoAnswer):
-            return Markdown(f"**{cell(self.case.task)}**. No answer: {cell(self.answer.reason)}")
+            return f"**{cell(self.case.task)}**. No answer: {cell(self.answer.reason)}"
         lines = "\n".join(f"{i}. {cell(q)}" for i, q in enumerate(self.answer.questions, 1))
-        return Markdown(f"**{cell(self.answer.title)}**\n\n{lines}")
+        return f"**{cell(self.answer.title)}**\n\n{lines}"
 
     @property
     def judgment(self) -> Markdown:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from lib.agent.pipeline import STEPS, Argument
 from lib.desk import explore
 from lib.desk.explore import Choice
 from lib.files import OneLine
+from lib.log import Row
+from lib.runs.record import candidate_of
+from lib.show import candidate_name
 
 TYPED = "type a task of your own"
 WIDE = {"description_width": "7rem"}
@@ -25,15 +29,18 @@ def shown(text: str) -> tuple[dict[str, Any], ...]:
     return ({"output_type": "display_data", "data": {"text/markdown": text, "text/plain": text}, "metadata": {}},)
 
 
-def show(task: str = "", model: str = "smollm2") -> Any:
-    """The panel as one widget. It answers the first task at once, so that there is something to read."""
+def show(task: str = "", model: str = "") -> Any:
+    """The panel as one widget; without a model's name it begins with the champion, where one is sealed.
+
+    It answers the first task at once, so that there is something to read.
+    """
     return Panel(task, model).box
 
 
 class Panel:
     """The menus and the answer below them."""
 
-    def __init__(self, task: str = "", model: str = "smollm2") -> None:
+    def __init__(self, task: str = "", model: str = "") -> None:
         import ipywidgets as w
 
         cases = explore.cases()
@@ -41,7 +48,11 @@ class Panel:
         picked = task or cases[0].task
         if not any(picked == c.task for c in cases):
             picked = ""  # typed by hand
-        self.models = explore.models()
+        self.models, begin = explore.models(), Choice("")
+        if not model:
+            begin = explore.champion()
+            model = candidate_name(candidate_of(begin.model, begin.adapter))
+            self.models |= {model: (begin.model, begin.adapter)}
 
         def plain(name: str) -> dict[str, Any]:
             # A layout each: widgets that share one are hidden together.
@@ -51,17 +62,19 @@ class Panel:
         self.task = w.Text(value=task, placeholder="plan a trip to Paris", **plain("your task"))
         self.model = w.Dropdown(options=list(self.models), value=model, **plain("model"))
         self.temp = w.FloatSlider(value=0.0, min=0.0, max=1.5, step=0.1, readout_format=".1f", **plain("temperature"))
-        self.seed = w.BoundedIntText(value=0, min=0, max=9999, description="seed", style=WIDE)
+        self.decoding = w.Text(value=explore.spelled(begin.decoding), **plain("decoding"))
+        self.seed = w.BoundedIntText(value=begin.seed, min=0, max=max(9999, begin.seed), description="seed", style=WIDE)
         self.stages = w.VBox([])
         self.add = w.Button(description="add a step")
         self.go = w.Button(description="Answer", button_style="primary")
         self.plain, self.message = w.HTML(), w.HTML()
         self.out = {name: w.Output() for name in ("Answer", "Judgment", "Calls")}
         self.rows: list[Stage] = []
-        self._insert("ask")
-        self.add.on_click(lambda _: self._insert("prune"))
+        for row in begin.pipeline:
+            self._insert(row)
+        self.add.on_click(lambda _: self._insert({"step": "prune"}))
         self.go.on_click(lambda _: self.answer())
-        menus = [self.case, self.task, self.model, self.temp, self.seed]
+        menus = [self.case, self.task, self.model, self.temp, self.decoding, self.seed]
         for menu in menus:
             menu.observe(lambda _: self._changed(), names="value")
         tabs = w.Tab(children=list(self.out.values()), titles=list(self.out))
@@ -76,8 +89,8 @@ class Panel:
         """The pipeline as the parameters cell of an experiment would hold it."""
         return [stage.row for stage in self.rows]
 
-    def _insert(self, step: str) -> None:
-        self.rows.append(Stage(step, self._changed, self._remove))
+    def _insert(self, row: Row) -> None:
+        self.rows.append(Stage(row, self._changed, self._remove))
         self._redraw()
 
     def _remove(self, stage: Stage) -> None:
@@ -92,9 +105,15 @@ class Panel:
 
     @property
     def choice(self) -> Choice:
-        """What the menus say now."""
+        """What the menus say now. Raises ValueError on a text that is not what its menu takes."""
         model, adapter = self.models[self.model.value]
-        decoding = {"temp": round(self.temp.value, 2)} if self.temp.value else {}
+        decoding = explore.read("decoding", self.decoding.value)
+        if not isinstance(decoding, dict):
+            raise ValueError(
+                f"decoding is {decoding!r:.60}, expected values by name such as {{repetition_penalty: 1.1}}"
+            )
+        if self.temp.value:
+            decoding["temp"] = round(self.temp.value, 2)
         task = self.case.value or self.task.value
         return Choice(task, self.pipeline, model, adapter, decoding, self.seed.value)
 
@@ -123,36 +142,48 @@ class Panel:
 
 
 class Stage:
-    """One step of the pipeline with a menu for each of its arguments."""
+    """One step of the pipeline with a menu for each of its arguments, and a text for the words of its call."""
 
-    def __init__(self, step: str, changed: Callable[[], None], remove: Callable[[Stage], None]) -> None:
+    def __init__(self, row: Row, changed: Callable[[], None], remove: Callable[[Stage], None]) -> None:
         import ipywidgets as w
 
         self.changed = changed
-        self.step = w.Dropdown(options=explore.steps(), value=step, description="step", style=WIDE)
+        self.step = w.Dropdown(options=explore.steps(), value=row["step"], description="step", style=WIDE)
         self.about = w.HTML()
         self.arguments = w.HBox([], layout=w.Layout(flex_flow="row wrap"))
         drop = w.Button(description="remove", layout=w.Layout(width="5rem"))
         drop.on_click(lambda _: remove(self))
         self.menus: dict[str, tuple[Argument, Any]] = {}
         self.box = w.VBox([w.HBox([self.step, drop]), self.about, self.arguments])
-        self.step.observe(lambda _: self._fill(), names="value")
-        self._fill()
+        self.step.observe(lambda _: self._fill({}), names="value")
+        self._fill(row)
 
-    def _fill(self) -> None:
+    def _fill(self, row: Row) -> None:
         lever = STEPS[self.step.value]
         self.about.value = f"<i>{html.escape(lever.about)}</i>"
-        self.menus = {name: (a, _menu(name, a)) for name, a in lever.arguments.items()}
-        for _, menu in self.menus.values():
-            menu.observe(lambda _: self.changed(), names="value")
+        wording = row.get("wording", "")
+        if not isinstance(wording, str):
+            wording = explore.spelled(wording)
+        row = {**lever.defaults, **row, "wording": wording}
+        arguments = {**lever.arguments, "wording": Argument(str, "")}
+        self.menus = {name: (a, _menu(name, replace(a, default=row[name]))) for name, a in arguments.items()}
+        self.menus["wording"][1].placeholder = "other words for its call"
         self.arguments.children = [menu for _, menu in self.menus.values()]
+        for menu in self.arguments.children:
+            menu.observe(lambda _: self.changed(), names="value")
         self.changed()
 
     @property
     def row(self) -> dict[str, Any]:
         """This step as a row of a pipeline. Raises ValueError on an argument that is no YAML."""
         values = {name: _value(name, a, menu.value) for name, (a, menu) in self.menus.items()}
-        return explore.row(self.step.value, values)
+        wording = values.pop("wording").strip()
+        row = explore.row(self.step.value, values)
+        if wording.startswith("{"):  # texts by the names of calls; a plain text may hold a colon and is no YAML
+            wording = explore.read("wording", wording)
+        if wording:
+            row["wording"] = wording
+        return row
 
 
 PLAIN = (bool, int, float, str)  # what a widget holds as it is; texts stand in one line, other data is YAML

@@ -199,13 +199,12 @@ class Session:
     def pairs(self, fingerprint: str) -> list[Pair]:
         """The person's ratings beside what the judge of this fingerprint said of the same answer in the same run."""
         judged = {(record.id, row.case): row for record, row in self.answers if row.judgment}
-        blend = self.frozen.protocol.blend
         pairs = []
         for rating in self.rated:
             row = judged.get((rating.run, rating.case))
             if row is None or row.judgment is None or row.quality is None or rating.fingerprint != fingerprint:
                 continue
-            person = rating.quality(blend)
+            person = rating.quality()
             pairs.append(Pair(rating.case, rating.verdict, row.judgment.verdict, person, row.quality))
         return pairs
 

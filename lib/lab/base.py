@@ -5,8 +5,6 @@ Knows parameters, keys, records and the clock. Does not know what is done with t
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import time
 from dataclasses import dataclass, fields
@@ -16,7 +14,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from lib.files import RULER, Exit, OneLine, runs_folder, write_atomic
+from lib.files import RULER, Exit, OneLine, runs_folder, tell
 from lib.forms import Text, form
 from lib.log import now
 from lib.measure.judge import Judge
@@ -94,15 +92,7 @@ class Clock:
         return {"started": self.started, "seconds": round(self.seconds, 3)}
 
 
-PROGRESS = "NOTCH_PROGRESS"  # folder where each kernel writes how far it is, for whoever waits, by its process id
 OFTEN = 0.5  # s between two lines about one stage
-
-
-def tell(text: str, what: str) -> None:
-    """Write how far this kernel is, and at what, where somebody waits."""
-    if folder := os.environ.get(PROGRESS):
-        with contextlib.suppress(OSError):  # whoever waits can do without; the run cannot fail for it
-            write_atomic(Path(folder) / str(os.getpid()), f"{what}\n{text}")
 
 
 class Telling:

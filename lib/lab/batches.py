@@ -106,9 +106,7 @@ def _keep(run: Experiment, replies: Sequence[Row | Fault], bill: Spent) -> None:
     record, rows = waiting
     judge, left = _judge_of(run), iter(replies)
     judged = [
-        row if row.unscored is None else row.judged(
-            judge.outcome(list(islice(left, len(judge.calls)))), run.ruler.protocol.blend
-        )
+        row if row.unscored is None else row.judged(judge.outcome(list(islice(left, len(judge.calls)))))
         for row in rows
     ]  # fmt: skip
     cost = record.cost.as_dict()
@@ -119,6 +117,7 @@ def _keep(run: Experiment, replies: Sequence[Row | Fault], bill: Spent) -> None:
 
 
 def _judge_of(run: Experiment) -> ClaudeJudge:
+    """The judge of a run whose answers wait for a batch; only Claude's can, so any other is a fault of the code."""
     judge = run.the_judge
     assert isinstance(judge, ClaudeJudge)
     return judge

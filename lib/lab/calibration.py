@@ -180,6 +180,7 @@ class Calibration(Runnable):
         return rows, cost
 
     def _answers(self, rows: Sequence[calibrate.Row]) -> list[tuple[Case, Answer]]:
+        """Cases and answers of one repeat, to be judged again as they are; a case without an answer is left out."""
         # Greedy ones where there are any: their repeats cost no second call, the store knows them already.
         part = "greedy" if any(r["part"] == "greedy" for r in rows) else "fresh"
         first = (CaseRow.read(r) for r in rows if r["part"] == part and r["repeat"] == 0)
@@ -194,6 +195,7 @@ class Calibration(Runnable):
         return written | {calibrate.TOY: [self._read(quoting(ask(c.task))) for c in cases]}
 
     def _read(self, reply: str | None) -> Answer | NoAnswer:
+        """A reply after the spec gate; NoAnswer where nothing is stored or it cannot be read."""
         protocol = self.base.ruler.protocol
         try:
             draft = parse_set(reply or "")

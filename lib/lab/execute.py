@@ -121,10 +121,22 @@ def accept(name: str, parameters: Json, folder: Path | None = None) -> Runnable:
     Raises BadParameters, BadPipeline, NoModel, Leak, BadRuler or Tampered; nothing is written.
     """
     # The same object that the notebook will make: what it would refuse is refused before a kernel costs anything.
-    values = {**known(name, parameters), **parameters}
+    values = {**known(name, parameters), **settled(name, parameters)}
     if name == EXPERIMENT:  # the template's own hypothesis is for a first look by hand
         values["hypothesis"] = parameters.get("hypothesis", "")
     return MAKERS[TEMPLATES[name]](**values, kind=TEMPLATES[name], folder=folder).check()
+
+
+def settled(name: str, parameters: Json) -> Json:
+    """The parameters, with the form's own value of each that the experiment's cell has another default for.
+
+    Whoever saved a changed cell tried something by hand: what a command runs must not depend on that.
+    """
+    if name != EXPERIMENT:
+        return parameters
+    own = leave_out(Experiment().parameters, "hypothesis")
+    cell = defaults_of(name)
+    return leave_out(own, *(key for key in own if own[key] == cell.get(key))) | parameters
 
 
 def known(name: str, parameters: Json) -> Json:
@@ -200,7 +212,8 @@ def carry_out(
     if name == CONFIRM:
         # What a look at the sealed gate sees is sealed, and so counted.
         variables[LOOK] = "1"
-    return concluded(runnable, *kernel.execute(template(name), parameters, variables, running=running))
+    given = settled(name, parameters)
+    return concluded(runnable, *kernel.execute(template(name), given, variables, running=running))
 
 
 def concluded(
@@ -339,7 +352,10 @@ def seal_notebook(path: Path, slug: str = "", folder: Path | None = None) -> Rec
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
         if isinstance(error, BadParameters):
             raise
-        raise BadParameters(f"{path}: not an executed notebook ({type(error).__name__}: {error})") from error
+        raise BadParameters(
+            f"{path}: not an executed notebook ({type(error).__name__}: {error}); execute a template with papermill first, "
+            "or use `notch run`"
+        ) from error
     if unsound:
         raise BadParameters(f"{path}: {unsound[0]} does not follow from its judgments; not sealed")
     if experiment.fingerprint != record.fingerprint:

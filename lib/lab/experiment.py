@@ -87,6 +87,7 @@ class Experiment(Runnable):
     kind: str = "experiment"
 
     def __post_init__(self) -> None:
+        """Raises BadParameters where the gate does not fit the kind: the sealed one is for looks alone."""
         if self.gate == "confirm" and self.kind != "confirm":
             raise BadParameters("gate 'confirm' is sealed: `notch confirm RUN` looks at it, and every look is counted")
         # A kept run on the tasks that it was kept on would win.
@@ -204,6 +205,7 @@ class Experiment(Runnable):
             _check_bank(guard, tuple(bank()))
 
     def _decoding(self) -> Decoding:
+        """The decoding with its seed. Raises BadParameters, also where a setting could change nothing."""
         try:
             load.check_decoding(self.model, self.decoding)
             decoding = replace(Decoding.of(self.decoding), seed=self.decoding.get("seed", self.seed))
@@ -250,8 +252,7 @@ class Experiment(Runnable):
         answered = clock.seconds
         tell.say(f"judging {len(cases)} answers")
         outcomes = _judge(judge, cases, answers, judging)
-        blend = self.ruler.protocol.blend
-        rows = [case_row(c, s, a, o, blend) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
+        rows = [case_row(c, s, a, o) for c, s, a, o in zip(cases, states, answers, outcomes, strict=True)]
         if not later:
             rows = self._with_usefulness(rows)
         cost = _rounded(vars(model.cost)) | _rounded(_speeds(model.cost))
@@ -275,7 +276,7 @@ class Experiment(Runnable):
         missing = [row for row in rows if row.unscored is not None]
         pairs = [(self.ruler.by_id[row.case], row.answer) for row in missing if row.answer is not None]
         outcomes = self.the_judge.judge_all(pairs)
-        judged = {row.case: row.judged(o, self.ruler.protocol.blend) for row, o in zip(missing, outcomes, strict=True)}
+        judged = {row.case: row.judged(o) for row, o in zip(missing, outcomes, strict=True)}
         rows = self._with_usefulness([judged.get(row.case, row) for row in rows])
         cost = record.cost.as_dict()
         for name, more in {**self._bill(before), "judge_seconds": clock.seconds}.items():
@@ -284,10 +285,11 @@ class Experiment(Runnable):
         return self._scored(record.revised(cost=RunCost.read(cost), seconds=seconds), rows)
 
     def _scored(self, record: Record, rows: list[CaseRow]) -> Run:
+        """The run with scores and findings over its rows. Raises Tampered where the ruler changed meanwhile."""
         # From disk again: what one ruler has judged must not be sealed under the name of another.
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
-        scores = score([row.outcome for row in rows], self.ruler.protocol.blend)
+        scores = score([row.outcome for row in rows])
         findings = Findings(useful=Usefulness.read(usefulness(rows))) if self.useful else Findings()
         return Run(self, record.revised(scores=scores, found=findings, leaks=leaks(rows)), rows, scores)
 
@@ -431,6 +433,7 @@ class Run(Finding):
         return "\n\n".join(t for t in parts if t)
 
     def _cost(self) -> str:
+        """Calls, new tokens, seconds and dollars in a sentence, then speeds and a table of stages where known."""
         c, n = self.record.cost, len(self.cases)
         judge = "" if c.judge_dollars is None else f" and ${c.judge_dollars:.2f} to judge"
         return (
@@ -470,6 +473,7 @@ def _spelled(schema: str) -> None:
 
 
 def _patterns(schema: str) -> list[str]:
+    """Every regular expression of a schema, of values and of names of fields; none of ""."""
     patterns: list[str] = []
     for node in _nodes(json.loads(schema)) if schema else ():
         if isinstance(node, dict):
@@ -508,6 +512,7 @@ def _speed(cost: RunCost) -> str:
 
 
 def _beside(rows: list[tuple[str, Scores]]) -> str:
+    """A table with a row for each: quality, its interval, verdicts, cases without an answer, means by dimension."""
     lines = []
     for name, s in rows:
         dims = [number(s.dims.get(d), "dim") for d in DIMENSIONS]
@@ -535,19 +540,20 @@ class _Later:
 def _judge(
     judge: Any, cases: Sequence[Case], answers: Sequence[Answer | NoAnswer], begun: list[Any] | None = None
 ) -> list[Outcome]:
+    """An outcome for each case, in order; `begun` is what the judge's `submit` gave for the answers among them."""
     # A case without an answer costs no judgment, and keeps its place.
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if isinstance(a, Answer)]
     judged = iter(judge.judge_all(pairs) if begun is None else judge.collect(begun))
     return [next(judged) if isinstance(a, Answer) else a for a in answers]
 
 
-def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome, blend: Any) -> CaseRow:
+def case_row(case: Case, state: State, answer: Answer | NoAnswer, outcome: Outcome) -> CaseRow:
     """A case as cases.jsonl holds it."""
     row = CaseRow(case=case.id, task=case.task, calls=list(state.calls), notes=list(state.notes), answer=None,
                   copies=0, leak="")  # fmt: skip
     if isinstance(answer, Answer):
         row = row.revised(answer=answer, copies=copies(case, answer), leak=leaked(case, answer))
-    return row.judged(outcome, blend)
+    return row.judged(outcome)
 
 
 def useful_sentence(useful: Usefulness) -> str:

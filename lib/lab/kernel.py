@@ -103,6 +103,8 @@ def _manager(folder: str, environment: Mapping[str, str], running: set[int] | No
     spec = KernelSpec(argv=command, env=dict(environment), display_name="Python 3", language="python")
 
     class Manager(AsyncKernelManager):
+        """Starts that kernel and adds its process id to `running`, so that others can end it."""
+
         kernel_spec = property(lambda self: spec)
 
         async def _async_post_start_kernel(self, **kwargs: Any) -> None:
@@ -115,6 +117,7 @@ def _manager(folder: str, environment: Mapping[str, str], running: set[int] | No
 
 
 def _in_short(failed: Exception) -> Fault:
+    """Name and message, on one line, of what ended a notebook: its own error or one of its kernel."""
     # papermill's own error is about the notebook's: that is the one to know.
     if hasattr(failed, "ename") and hasattr(failed, "evalue"):
         return Fault(failed.ename, " ".join(str(failed.evalue).split()))

@@ -274,6 +274,7 @@ def _check(name: str, records: list[Record]) -> None:
 
 
 def _candidate(record: Record) -> Candidate:
+    """What a run was and took, out of its record; usefulness only where Claude judged it."""
     useful = record.found.useful if record.judge == "claude" else Usefulness()
     return Candidate(
         candidate=record.candidate, model=record.model, adapter=record.adapter, lever=record.lever,
@@ -355,12 +356,12 @@ def _sentence(group: str, base: str, other: str, first: Side, second: Side) -> s
         if _beyond_chance(test):
             before, after = first.scores.dims[dimension], second.scores.dims[dimension]
             changed.append(f"{dimension.replace('_', '-')} {before:.2f} → {after:.2f} ({chance(test.p)})")
-    dimensions = "No dimension can be compared: no case was judged in both runs."
+    dimensions = ""
     if compared:
-        dimensions = f"Moved beyond chance: {', '.join(changed) or 'no dimension'}."
+        dimensions = f" Moved beyond chance: {', '.join(changed) or 'no dimension'}."
     return (
         f"**{group}**, {other} against {base}: quality {first.scores.quality:.3f} → {second.scores.quality:.3f} "
-        f"({difference.delta:+.3f}, {chance(difference.p)}). {dimensions}"
+        f"({difference.delta:+.3f}, {chance(difference.p)}).{dimensions}"
     )
 
 
@@ -371,7 +372,7 @@ def _coverage(group: str, base: str, others: dict[str, Difference]) -> str:
     if changes:
         return f"**{group}**: coverage moved when only the model changed ({', '.join(changes)} against {base}): the harness does not lock it."
     if not tests:
-        return f"**{group}**: coverage cannot be compared: no case was judged in both runs."
+        return f"**{group}**: no dimension can be compared: no case was judged in both runs."
     name, test = max(tests.items(), key=lambda item: abs(item[1].delta or 0.0))
     return (
         f"**{group}**: coverage did not move beyond chance with any of these models (largest difference {test.delta:+.2f}, {name}, "

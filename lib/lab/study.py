@@ -34,6 +34,7 @@ Made = tuple[str, Record]  # "there" or "ran", and the record
 
 
 def _candidate(value: Any) -> Any:
+    """A candidate as the plan has it. Raises ValueError where it is neither a name nor a model with an adapter."""
     if not isinstance(value, str) and not _adapted(value):
         raise ValueError(f"is {value!r:.60}: expected a model, one with an adapter as "
                          "{model: smollm2, adapter: {run: NAME}}")  # fmt: skip
@@ -159,6 +160,7 @@ def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:
     trains: dict[str, Entry] = {}
 
     def planned(run: str, epoch: int | None) -> str:
+        """ "" for an adapter that an earlier row will train. Raises BadParameters where none keeps it."""
         if run not in trains:
             raise BadParameters(f"adapter {{run: {run}}}: no earlier run of this plan that trains is called so")
         kept = trains[run].parameters.get("checkpoints", [])
@@ -189,7 +191,10 @@ def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:
                     del parameters["objective"]
             runnables[entry.name] = execute.accept(entry.template, parameters, folder)
         except Exception as error:
-            raise type(error)(f"plan {plan.name!r}, run {entry.name!r}: {error}") from error
+            error.args = (
+                f"plan {plan.name!r}, run {entry.name!r}: {error}",
+            )  # of whatever kind, it keeps its exit code
+            raise
         if entry.template == "11_train":
             trains[entry.name] = entry
     return runnables
@@ -228,6 +233,7 @@ class _Course:
     """A plan on its way: the ids of the rows that are sealed, and what is executed ahead of its place."""
 
     def __init__(self, plan: Plan, folder: Path, pool: Local | Cluster, batch: float | None) -> None:
+        """`batch` is what all batches together may cost, in dollars; None where each run is judged by itself."""
         self.plan, self.folder, self.pool = plan, folder, pool
         self.batch, self.dollars = batch is not None, batch or 0.0
         self.ids: dict[str, str] = {}
@@ -324,6 +330,7 @@ class _Course:
 
 
 def _earlier(run: str, runnables: dict[str, Runnable]) -> str:
+    """ "" for the id of an earlier row, which it gets when it is sealed. Raises BadParameters where there is none."""
     if run not in runnables:
         raise BadParameters(f"runs {{run: {run}}}: no earlier run of this plan is called so")
     return ""

@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 
 from lib.agent.guard import LeakGuard
 from lib.agent.prompt import Draft
-from lib.files import ROOT, OneLine, canonical, leave_out, sha256, writable
+from lib.files import PROGRESS, ROOT, OneLine, canonical, leave_out, sha256, tell, writable
 from lib.forms import Number, form
-from lib.lab.base import PROGRESS, BadParameters, Clock, Finding, Runnable, tell
+from lib.lab.base import BadParameters, Clock, Finding, Runnable
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.ruler import Case, Gold
 from lib.models import load

@@ -53,6 +53,7 @@ class Local:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """What has not begun is dropped, what runs is killed; nothing of it is sealed."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         # A thread may be about to start its kernel, so one round is not enough.
         while running := [kernels for future, kernels in self._kernels.items() if not future.done()]:
@@ -63,6 +64,7 @@ class Local:
     def start(
         self, template: str, parameters: Json, runnable: Runnable, environment: Mapping[str, str] | None = None
     ) -> Future[Executed]:
+        """Begin to execute a row in a thread, with a kernel of its own; it is sealed by whoever reads the future."""
         kernels: set[int] = set()
         future = self._threads.submit(orders.carried_out, template, parameters, runnable, kernels, environment)
         self._kernels[future] = kernels
@@ -76,6 +78,7 @@ class Cluster:
     """The admitted workers of a Dask cluster. Raises NoWorker, also later where none is left for ten minutes."""
 
     def __init__(self, address: str) -> None:
+        """Connects, and admits nobody yet. Raises NoWorker without the extra, or where no scheduler answers in 20 s."""
         try:
             from distributed import Client
         except ImportError:
@@ -103,6 +106,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Ends this study's rows on the workers; the workers and the rows of other studies go on."""
         # The scheduler may be what is gone.
         with contextlib.suppress(OSError):
             self.client.cancel([row.future for row in self._rows])
@@ -117,6 +121,7 @@ class Cluster:
     def start(
         self, template: str, parameters: Json, runnable: Runnable, environment: Mapping[str, str] | None = None
     ) -> Row | None:
+        """Queue a row for the workers; None where it must run here: it is paid for, or reads what cannot travel."""
         if environment or not orders.travels(template, runnable):
             return None
         paths = orders.sealed_files(runnable, template)
@@ -189,6 +194,7 @@ class Row:
     def __init__(
         self, cluster: Cluster, order: Order, runnable: Runnable, files: dict[str, Path], priority: int
     ) -> None:
+        """Sends the order at once. `files` are by sha256; of rows that wait the highest `priority` goes first."""
         self.cluster, self.order, self.runnable, self.files, self.priority = cluster, order, runnable, files, priority
         self.reply: Reply | None = None
         self._submit()

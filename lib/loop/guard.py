@@ -44,6 +44,7 @@ class Watch:
     """What a folder of runs and the measure looked like; `check` raises Tampered naming what changed since."""
 
     def __init__(self, folder: Path, events: Events, accept: bool = False) -> None:
+        """Verifies everything once. `accept` lets measuring code differ from the last call's. Raises Tampered."""
         self.folder, self.events = folder, events
         self.tampered: Tampered | None = None  # what `run_check` found
         self.seal = _ruler()
@@ -113,6 +114,7 @@ def _raise(faults: list[str]) -> None:
 
 
 def _ruler() -> str:
+    """The seal of the ruler on disk. Raises Tampered where it cannot be loaded as sealed."""
     try:
         return Ruler.load(RULER).seal
     except BadRuler as error:

@@ -113,12 +113,14 @@ def tired(ledger: Ledger, fingerprint: str) -> set[str]:
 
 
 def _tired(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
+    """Lessons of classes with TIRED attempts or more, none kept and no gain on average; `count` has the attempts."""
     table = lessons(ledger, fingerprint)
     table["count"] = table.runs + table.screened_out
     return table[(table["count"] >= TIRED) & (table.kept == 0) & (table.delta <= 0)]
 
 
 def _revive(run: Any) -> str:
+    """What would have to be otherwise before a discarded or crashed run is worth another try."""
     if run.status == "crashed":
         return f"its error is gone ({run.error[:100]})"
     if run.quality == run.quality and run.no_answer >= MANY * run.cases:

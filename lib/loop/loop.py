@@ -72,6 +72,7 @@ class Loop:
     """One loop over a folder of runs. `run()` yields as things happen; `end` says afterwards how it ended."""
 
     def __init__(self, folder: Path, steer_folder: Path, settings: Settings, ask: Ask | None = None) -> None:
+        """`ask` is the proposer; without one only what a person queued is taken in."""
         self.folder, self.steer_folder, self.settings, self.ask = folder, steer_folder, settings, ask
         self.tell: Callable[[str], None] = lambda what: None  # hears what the loop is at, for whoever watches
         self.end: Exit | None = None
@@ -99,6 +100,7 @@ class Loop:
                 raise
 
     def _on(self) -> Iterator[Progress]:
+        """Look at the folder and do one thing, until there is a reason to end; raises Tampered."""
         while True:
             view = yield from self._pause(self._look())
             self.end, why = self._ends(view)
@@ -111,6 +113,7 @@ class Loop:
             yield from self._once(view)
 
     def _start(self) -> None:
+        """Events, watch and fingerprint of this call. Raises BadParameters at a fault in steering, Tampered."""
         writable(self.steer_folder, "choose another with --steer")
         self.events = Events(self.folder)
         # At the start a fault ends the call; later it is said and not heeded: perhaps nobody is there to mend it.
@@ -205,6 +208,7 @@ class Loop:
     # --- one thing
 
     def _once(self, view: View) -> Iterator[Progress]:
+        """Take in a proposal where there is room for one beside what is due, a queued one first; else make a run."""
         rules, ask = self.settings.rules, None if self.settings.queue_only else self.ask
         due, path = next_run.due(view, rules), next(iter(steering.queued(self.steer_folder)), None)
         if due and not (next_run.room(view, rules) and (path or (ask and not self._dry))):
@@ -223,6 +227,7 @@ class Loop:
             yield from self._offered(ask, view, bool(due))
 
     def _offered(self, ask: Ask, view: View, due: bool) -> Iterator[Progress]:
+        """Ask the proposer. Where it gives nothing, what is open goes on; without that the loop waits or is idle."""
         self._live("proposing")
         offer, fault = None, None
         try:

@@ -182,6 +182,7 @@ def repeatable(record: Record) -> bool:
 
 
 def _repeat(parameters: Parameters, first: str, number: int) -> Parameters:
+    """Parameters of the `number`th repeat of the run `first`, counted from 1."""
     # Fresh draws and fresh judgments: a repeat with the old ones would bring the same digits.
     parameters = parameters | {"of": first, "seed": parameters["seed"] + 100 * number}
     if parameters["judge"] != "offline":

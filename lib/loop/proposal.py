@@ -51,6 +51,7 @@ class Wanted:
     parameters: Parameters  # of 11_train
 
     def __post_init__(self) -> None:
+        """Raises Refused where the training would set its own dollars, or wants more than MOST_PAIRS pairs."""
         data = self.parameters.get("data", {})
         if not isinstance(data, dict):
             raise Refused("malformed", f"request: data is {data!r:.60}: expected a mapping")
@@ -78,6 +79,7 @@ class Proposal:
     request: Parameters = field(default_factory=dict)  # empty, or what `Wanted` has
 
     def __post_init__(self) -> None:
+        """Raises Refused at a request that is none, an empty hypothesis or kill, and a class nobody may propose."""
         if self.request:
             fill(Wanted, self.request)
         for name, what in (("hypothesis", "what you expect and why"), ("kill", "what would refute it")):
@@ -147,6 +149,7 @@ def parse(text: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Parameters:
+    """An object of JSON. Raises Refused where a name stands twice in it."""
     # JSON itself takes the last of two and says nothing.
     names = [name for name, _ in pairs]
     for name in names:

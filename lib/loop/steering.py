@@ -94,6 +94,7 @@ def read(folder: Path) -> Steering:
 
 
 def _bans(text: str, path: Path) -> tuple[frozenset[str], list[str]]:
+    """Banned names, one a line with "#" before a comment, and a fault for each that nobody knows."""
     names = {*LEVERS, *STEPS, *(step.family for step in STEPS.values())}
     words = [line.split("#")[0].strip() for line in text.splitlines()]
     # Also what nobody knows is banned: a misspelt ban does nothing, and is told.
@@ -102,6 +103,7 @@ def _bans(text: str, path: Path) -> tuple[frozenset[str], list[str]]:
 
 
 def _limits(text: str, path: Path) -> tuple[dict[str, float], list[str]]:
+    """The limits that can be understood, by name, and a fault for each that cannot."""
     try:
         values = read_yaml(text, str(path), BadParameters) or {}
     except BadParameters as error:

@@ -178,6 +178,7 @@ def _text(request: Request) -> str:
 
 
 def _read(path: Path) -> Request:
+    """A request from its file. Raises BadParameters where it is none, or one under another's name."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         request = Request(**{**raw, "measured": tuple(raw["measured"]), "history": tuple(raw["history"])})

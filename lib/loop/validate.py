@@ -99,6 +99,7 @@ def validate(
 
 
 def _texts(proposal: Proposal) -> None:
+    """Raises Refused where a text gives orders, names a file or an address, is code, or speaks to the judge."""
     for text in proposal.texts:
         if ORDERS.search(text):
             raise Refused("injection", f"{text[:80]!r} gives orders to whoever reads it")
@@ -122,6 +123,7 @@ def _full_name(adapter: str, ledger: Ledger) -> str:
 
 
 def _experiment(parameters: Parameters, folder: Path, stories: list[str]) -> Experiment:
+    """The experiment of these parameters; `stories` are guarded too. Raises Refused by the rule that is broken."""
     try:
         experiment = execute.accept("10_experiment", parameters, folder)
     except Leak as error:
@@ -155,6 +157,7 @@ def families(pipeline: list[Row]) -> set[str]:
 
 
 def _banned(proposal: Proposal, experiment: Experiment, steering: Steering) -> None:
+    """Raises Refused where its class, a family, a step, decoding or an adapter is banned."""
     names = {proposal.lever, *families(proposal.pipeline), *(s.name for s in experiment.steps)}
     # Both change a run without a step that could be banned by its name.
     if proposal.decoding:
@@ -206,6 +209,7 @@ def _lever(proposal: Proposal, ledger: Ledger) -> None:
 
 
 def _duplicate(e: Experiment, ledger: Ledger, untested: Sequence[Event]) -> None:
+    """Raises Refused where a sealed run or an accepted proposal that waits has the same setup."""
     # A refusal before does not count: the rules above have just passed, and what cannot change they refuse again.
     # The sealed gate is no attempt: a look repeats a kept run on purpose.
     own = setup(e.model, e.pipeline, e.decoding, e.adapter, e.fingerprint)
@@ -218,6 +222,7 @@ def _duplicate(e: Experiment, ledger: Ledger, untested: Sequence[Event]) -> None
 
 
 def _budget(experiment: Experiment, limits: Limits) -> None:
+    """Raises Refused above the limits of calls a case and of new tokens a call; a limit of 0 is none."""
     calls = sum(s.calls for s in experiment.steps)
     if limits.calls and calls > limits.calls:
         raise Refused("budget", f"{calls:g} model calls a case; at most {limits.calls:g} are allowed")

@@ -194,6 +194,7 @@ def as_text(view: View, waiting: list[str]) -> str:
 
 
 def _entries(value: Any) -> list[str]:
+    """A field as lines of Markdown: a bullet for each row of a list or entry of a mapping."""
     if isinstance(value, dict):
         value = list(filter(None, (_words({name: inner}) for name, inner in value.items())))
     if isinstance(value, list):

@@ -63,6 +63,7 @@ def placed(judge: Judge, cases: Sequence[Case]) -> list[Row]:
 
 
 def _placed(text: Text, outcome: Outcome) -> Row:
+    """A row: of a damage with its dimension and strength, of an attack with what would stop it in a real run."""
     more: Row = {"kind": text.kind}
     if text.part == "damage":
         more |= {"dimension": text.dimension, "strength": text.strength}
@@ -188,6 +189,7 @@ def _change(f: pd.DataFrame, gold: pd.DataFrame) -> dict[str, float]:
 
 
 def _falls_most(dimension: str, changes: Mapping[str, float]) -> bool:
+    """Whether this dimension falls, and no other falls more."""
     return bool(changes) and changes[dimension] < 0 and min(changes, key=changes.__getitem__) == dimension
 
 
@@ -202,12 +204,14 @@ def _strengths(damaged: pd.DataFrame, gold: pd.DataFrame) -> Row:
 
 
 def _identity(gold: pd.DataFrame) -> Row:
+    """How many golds there are, how many tie with themselves, and how many get 5 in every dimension."""
     # Gold against itself: anything but a tie and five times 5 is a fault of the judge.
     fives = (gold[list(DIMENSIONS)] == 5).all(axis=1)
     return {"cases": len(gold), "ties": int((gold.verdict == "tie").sum()), "fives": int(fives.sum())}
 
 
 def _paraphrase(f: pd.DataFrame, gold: pd.DataFrame) -> Row:
+    """Mean change of the dimensions and of quality against gold's own wording, and how many verdicts stay."""
     both = _beside(f, gold)
     change = _mean((both.quality - both.quality_).tolist())
     same = int((both.verdict == both.verdict_).sum())
@@ -242,6 +246,7 @@ def _controls(f: pd.DataFrame) -> list[Row]:
 
 
 def _control(name: str, f: pd.DataFrame) -> Row:
+    """Mean quality over cases with its interval, counts of verdicts, and the mean of each dimension."""
     judged = f[f.verdict.notna()]
     # A mean a case first: gold damaged in all ways has many texts a case, which are no independent witnesses.
     values = [_mean(own.tolist()) for _, own in f.quality.dropna().groupby(f.case, sort=False)]

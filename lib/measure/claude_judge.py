@@ -72,6 +72,7 @@ class ClaudeJudge:
     def __init__(
         self, ruler: Ruler | None = None, store: Store | Path | str | None = None, poll: float = 60.0, **judging: Any
     ) -> None:
+        """`store` is one that is open or its file, else that of the folder of runs; `poll` is in seconds."""
         how = fill(Judging, judging)
         self.ruler = ruler or Ruler.load()
         ruled: Row = {"max_tokens": 2000} | self.ruler.protocol.judge
@@ -226,6 +227,7 @@ class ClaudeJudge:
 
 
 def _outcome_of(future: Future[Outcome], why: str) -> Outcome:
+    """What a case came to; Unscored with `why` where its calls did not end well."""
     if future.done() and not future.cancelled() and future.exception() is None:
         return future.result()
     return Unscored(why)

@@ -122,6 +122,7 @@ def _set(it: Gold | Answer) -> Row:
 
 
 def _rubric(ruler: Ruler) -> str:
+    """The dimensions as a prompt shows them: each described, then its anchors from 1 to 5."""
     return "\n\n".join(
         f"{d.name}: {d.description}\n" + "\n".join(f"{i}: {anchor}" for i, anchor in enumerate(d.anchors, 1))
         for d in ruler.rubric
@@ -194,6 +195,7 @@ def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> Row | Fault:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Row:
+    """An object of JSON. Raises ValueError where a field stands twice in it."""
     # Python takes the last of two and drops the first, so a reply could hide what it said.
     fields = dict(pairs)
     if len(fields) != len(pairs):
@@ -224,6 +226,7 @@ def judgment(values: Mapping[Call, Mapping[str, Any]], dimensions: tuple[str, ..
 
 
 def _verdict(call: Call, value: Mapping[str, Any]) -> Verdict:
+    """What a reply says of the candidate, which is B where gold comes first, else A."""
     better = value[VERDICT[call.kind]]
     if better == "tie":
         return "tie"

@@ -6,6 +6,9 @@ are, nor where outcomes come from: the ledger decides with it, calibrations and 
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -50,6 +53,21 @@ def decide(test: Paired, floor: float | None, least: float, looks: int = 1) -> t
             why = "the difference is within the A/A floor"
         return "indecisive", f"{why}; the interval still admits a gain of {least:+.3f}, so it is not ruled out"
     return "discarded", f"the interval rules out a gain of {least:+.3f}"
+
+
+def reach(gates: Iterable[str]) -> str:
+    """How many of some cases each gate has, and what so few can never do: n of one sign have p = 2 / 2**n at best.
+
+    >>> reach(["full"] * 6 + ["dev", "confirm"])
+    'full 6, dev 1, confirm 1; fewer than 9 cases on confirm can never confirm a run'
+    """
+    count = Counter(gates)
+    text = f"full {count['full']}, dev {count['dev']}, confirm {count['confirm']}"
+    for gate, looks, verb in (("full", 1, "keep"), ("confirm", LOOKS, "confirm")):
+        fewest = math.floor(2 - math.log2(ALPHA / looks))
+        if count[gate] < fewest:
+            text += f"; fewer than {fewest} cases on {gate} can never {verb} a run"
+    return text
 
 
 def accepts(differences: Floats, floor: Floats | float | None = None) -> NDArray[np.bool_]:

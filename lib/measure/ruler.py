@@ -87,13 +87,16 @@ class Dimension:
     anchors: tuple[str, ...]  # what a score of 1, 2, 3, 4 and 5 means
 
 
+HALVES = 0.5, 0.5  # weight of the rubric, weight of the verdict: one scale for every ruler
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How answers are gated, judged and scored."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT  # a misspelt rule would be no rule
     questions: int = 7
-    blend: tuple[float, float] = (0.5, 0.5)  # weight of the rubric, weight of the verdict
+    blend: tuple[float, float] = HALVES
     orders: int = 2  # pairwise calls, gold first and candidate first
     judge: Row = field(default_factory=dict)  # model, effort, thinking
     refusal: str = "scores 0"
@@ -183,6 +186,10 @@ def read(folder: Path, seal: str = "") -> Ruler:
         cases.append(Case(id, row.task, gold[id], row.gate, row.area, _unknowns(listed, gold[id])))
     rubric = whole(folder / "rubric.json", _Rubric)
     protocol = whole(folder / "protocol.json", Protocol)
+    if protocol.blend != HALVES:
+        raise BadRuler(
+            f"{folder / 'protocol.json'}: blend is {list(protocol.blend)}; expected [0.5, 0.5]: sealed scores are read so"
+        )
     # Rulers frozen before usefulness was asked for have no prompt for it and stay readable.
     prompts = {}
     for kind in ("rubric", "pairwise", "useful"):

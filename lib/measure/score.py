@@ -1,6 +1,6 @@
 """From judgments to numbers: the quality of a case, the scores of a run.
 
-Knows the blend of the protocol and what to do with what is missing: NoAnswer scores 0 and stays in every mean,
+Knows how rubric and verdict are blended and what to do with what is missing: NoAnswer scores 0 and stays in every mean,
 Unscored is left out, counted and shown. Does not know who judged.
 """
 
@@ -20,7 +20,7 @@ VALUE = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 Outcome = Judgment | NoAnswer | Unscored
 
 
-def quality(scores: Mapping[str, float], verdict: str, blend: tuple[float, float] = (0.5, 0.5)) -> float:
+def quality(scores: Mapping[str, float], verdict: str) -> float:
     """Quality of one case, 0 to 1: half the rubric mean on a 0 to 1 scale, half the verdict.
 
     Raises ValueError on a verdict that is none, on no scores, or on a score outside 1 to 5.
@@ -37,13 +37,13 @@ def quality(scores: Mapping[str, float], verdict: str, blend: tuple[float, float
             raise ValueError(f"{name} is {score!r}: expected 1 to 5")
     # fmean sums exactly: the same value whatever the order, so that a sorted copy of a judgment scores the same to the last bit.
     mean = fmean(scores.values())
-    return blend[0] * (mean - 1) / 4 + blend[1] * VALUE[verdict]
+    return 0.5 * (mean - 1) / 4 + 0.5 * VALUE[verdict]
 
 
-def case_quality(outcome: Outcome, blend: tuple[float, float] = (0.5, 0.5)) -> float | None:
+def case_quality(outcome: Outcome) -> float | None:
     """Quality of one outcome: 0 for NoAnswer, None for Unscored."""
     if isinstance(outcome, Judgment):
-        return quality(outcome.scores, outcome.verdict, blend)
+        return quality(outcome.scores, outcome.verdict)
     # The model's failure and the judge's: else a lever would win by falling silent, or a judge decide by failing.
     if isinstance(outcome, NoAnswer):
         return 0.0
@@ -80,11 +80,11 @@ class Scores:
         )
 
 
-def score(outcomes: Sequence[Outcome], blend: tuple[float, float] = (0.5, 0.5)) -> Scores:
+def score(outcomes: Sequence[Outcome]) -> Scores:
     """Scores of a run from the outcomes of its cases. Raises ValueError on no cases."""
     if not outcomes:
         raise ValueError("no cases to score")
-    values = [q for q in (case_quality(o, blend) for o in outcomes) if q is not None]
+    values = [q for q in (case_quality(o) for o in outcomes) if q is not None]
     judged = [o for o in outcomes if isinstance(o, Judgment)]
     count = Counter(o.verdict if isinstance(o, Judgment) else type(o).__name__ for o in outcomes)
     dims = {}

@@ -45,6 +45,7 @@ class AppleModel(Model):
     """The system's language model. Raises NoModel where it cannot be used."""
 
     def __init__(self, pauses: Sequence[float] = PAUSES) -> None:
+        """`pauses` are the seconds before each new try of a call that was turned away."""
         check()
         try:
             import apple_fm_sdk as fm
@@ -67,6 +68,7 @@ class AppleModel(Model):
         return done
 
     def _options(self, d: Decoding) -> Any:
+        """A decoding as the SDK takes it. Raises NoModel for a grammar, min_p, and top_p together with top_k."""
         refused = {
             "grammar": bool(d.grammar),
             "min_p": d.min_p > 0,
@@ -94,6 +96,7 @@ class AppleModel(Model):
         return done
 
     async def _one(self, messages: Sequence[Message], options: Any, max_tokens: int) -> Completion:
+        """One reply; a refusal, or a fault that trying again does not mend, is a Completion too. Raises NoModel."""
         fm = self._fm
         instructions, prompt = _split(messages)
         prompt_tokens = await self._model.token_count(instructions) + await self._model.token_count(prompt)

@@ -90,6 +90,7 @@ class Batch:
     """Rows in flight on one model. `run` ends when every row has; results stand in the rows."""
 
     def __init__(self, model: Any, prefixes: Prefixes, ends: Sequence[int], grammars: Grammars | None, width: int):
+        """`ends` are the tokens that end a reply, `width` is how many rows go through the model at once."""
         self.model, self.prefixes, self.grammars, self.width = model, prefixes, grammars, width
         self.ends = frozenset(ends)
         self.live: list[Row] = []

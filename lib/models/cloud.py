@@ -121,6 +121,7 @@ class CloudModel(Model):
 
 
 def _schema(grammar: str) -> Json:
+    """A grammar in the form that the API takes. Raises BadGrammar."""
     try:
         return schema(json.loads(grammar))
     except (ValueError, TypeError, AttributeError, AssertionError) as error:

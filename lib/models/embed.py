@@ -58,6 +58,7 @@ class MiniLM:
     name = "minilm"
 
     def __init__(self) -> None:
+        """Fetches the weights where they are not here yet. Raises NoModel."""
         folder = pinned(self.name)
         fast_blas()
         try:

@@ -79,6 +79,7 @@ class _Reader:
         self.data, self.at = data, 0
 
     def one(self, form: str) -> Any:
+        """The next value, by its format of `struct`."""
         size = struct.calcsize(form)
         if self.at + size > len(self.data):
             raise ValueError("it ends in the middle of its header")
@@ -95,6 +96,7 @@ class _Reader:
         return n
 
     def text(self) -> str:
+        """The next string: its length in bytes (64 bit), then UTF-8; what is none becomes U+FFFD."""
         n = self.count(1)
         self.at += n
         return str(self.data[self.at - n : self.at], "utf-8", "replace")

@@ -33,6 +33,7 @@ def check(schema: str) -> None:
 
 @lru_cache(maxsize=MOST_COMPILED)
 def _compiled(schema: str) -> str:
+    """A JSON schema as llguidance's own grammar. Raises BadGrammar."""
     try:
         from llguidance import LLMatcher
     except ImportError as error:
@@ -58,6 +59,7 @@ class Grammars:
     """The grammars of one tokenizer. `tokenizer` is a fast tokenizer of transformers, `ends` its end tokens."""
 
     def __init__(self, tokenizer: Any, ends: Sequence[int]) -> None:
+        """Raises BadGrammar where llguidance is missing, or cannot read the tokenizer."""
         try:
             import llguidance.hf
         except ImportError as error:
@@ -78,6 +80,7 @@ class Grammars:
         return Rule(self._matcher(schema).deep_copy(), self.ends)
 
     def _new_matcher(self, schema: str) -> Any:
+        """A matcher before its first token; it is only ever copied. Raises BadGrammar."""
         from llguidance import LLMatcher
 
         matcher = LLMatcher(self.table, _compiled(schema), log_level=0)

@@ -180,6 +180,7 @@ class MLXModel(Model):
     def __init__(
         self, name: str, adapter: str = "", batch: int = 64, quantised: bool = False, runs: Path | None = None
     ) -> None:
+        """`adapter` is a folder or a sealed run of `runs`, `batch` is in rows; `quantised` keeps 4 bit on a CPU."""
         fast_blas()
         try:
             import mlx.core as mx

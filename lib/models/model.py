@@ -143,6 +143,7 @@ class Model:
     heard: Callable[[int], None] | None = None
 
     def __init__(self, name: str, capabilities: Capabilities, **identity: Any) -> None:
+        """`identity` is what tells this model from others of its name, such as a hash of its weights."""
         self.name, self.capabilities = name, capabilities
         self.identity: Identity = {"name": name, **identity}
         # An object of its own: a model with another adapter is a copy, and shares it.
@@ -182,6 +183,7 @@ class ToyModel(Model):
         self._reply = reply or quoting
 
     def generate(self, prompts: Sequence[Sequence[Message]], decodings: Sequence[Decoding]) -> list[Completion]:
+        """A reply to each prompt; words count as tokens, and a reply ends after `max_tokens` of them."""
         done = []
         for messages, decoding in zip(prompts, decodings, strict=True):
             self.seen.append(messages)

@@ -20,6 +20,7 @@ class Prefixes:
     """Key-value caches of token runs that many prompts begin with. The least recently used go first."""
 
     def __init__(self, model: Any, new_cache: Callable[[], list[Any]], most: int = PREFIX_BYTES) -> None:
+        """`new_cache` gives empty caches, one a layer; `most` is the bound of what is kept, in bytes."""
         self.model, self.new_cache, self.most = model, new_cache, most
         # Caches that slide or hold a state cannot be cut at any place, so such models read every prompt whole.
         self.usable = all(type(cache).__name__ == "KVCache" for cache in new_cache())

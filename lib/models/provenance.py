@@ -74,7 +74,8 @@ def content_hash(folder: Path, parts: Sequence[str] = MODEL) -> str:
 
 
 def places(adapter: str, runs: Path | None = None) -> Iterator[Path]:
-    """Folders that a name of an adapter may mean: a path, one below the project, a sealed run (`0005-sft`, `sft`).
+    """Folders that a name of an adapter may mean: a path, one below the project, a sealed run (`0005-sft`, `sft`) of that
+    folder of runs or of the project's own.
 
     `0005-sft/epoch-02` is the adapter of an epoch that the run sealed beside its own.
     """
@@ -82,11 +83,12 @@ def places(adapter: str, runs: Path | None = None) -> Iterator[Path]:
     yield ROOT / adapter
     run, _, epoch = adapter.partition("/")
     if re.fullmatch(r"[a-z0-9][a-z0-9-]*", run) and re.fullmatch(r"(epoch-\d\d)?", epoch):
-        runs = runs or runs_folder()
-        for path in (runs / run, *sorted(runs.glob(f"[0-9]*-{run}"), reverse=True)):
-            # The glob also finds a slug that merely ends like this one.
-            if run in (path.name, path.name.partition("-")[2]):
-                yield path / "adapter" / epoch
+        # The project's own runs last: whoever works in another folder measures the adapters that are sealed here too.
+        for folder in (runs or runs_folder(), ROOT / "runs"):
+            for path in (folder / run, *sorted(folder.glob(f"[0-9]*-{run}"), reverse=True)):
+                # The glob also finds a slug that merely ends like this one.
+                if run in (path.name, path.name.partition("-")[2]):
+                    yield path / "adapter" / epoch
 
 
 def find(adapter: str, runs: Path | None = None) -> Path:
@@ -100,7 +102,8 @@ def find(adapter: str, runs: Path | None = None) -> Path:
             config(folder)
             return folder
     raise NoModel(
-        f"adapter {adapter!r}: no {WEIGHTS} in a folder of that name, and no sealed run with an adapter is called so"
+        f"adapter {adapter!r}: no {WEIGHTS} in a folder of that name, and no sealed run with an adapter is called so in "
+        f"{runs or runs_folder()} or the project's own runs; give its id or slug, or the path of its folder"
     )
 
 

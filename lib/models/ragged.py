@@ -113,6 +113,7 @@ class Llama:
     """The weights as numpy sees them, in mlx's own memory: make it anew after weights have changed."""
 
     def __init__(self, model: Any) -> None:
+        """`model` is one of mlx-lm that `fits`; an adapter on it is taken along."""
         inner, attention = model.model, model.layers[0].self_attn
         self.rope, self.width = attention.rope, attention.head_dim
         self.heads, self.kv_heads = attention.n_heads, attention.n_kv_heads

@@ -81,6 +81,7 @@ class StoredModel(Model):
         return done
 
     def _reply(self, messages: Sequence[Message]) -> Completion:
+        """The reply to the task in the last message; an error where the prompt is not the one of the answers."""
         wanted = self.answers.about["prompt_sha256"]
         # The task is found in the text rather than parsed out of it: this room knows no prompts.
         for task, reply in self.answers.replies.items():

@@ -103,10 +103,13 @@ def _climb(era: Era) -> str:
 
 
 def chosen(ledger: Ledger) -> dict[str, str]:
-    """The runs that the first screen compares, by what each is: stock, best prompting, best training, the frontier."""
+    """The runs that the first screen compares, by what each is: stock, best prompting, best training, the frontier.
+
+    What stands first is called stock only where it is a plain call.
+    """
     era = Era.latest(ledger)
     runs = {
-        "stock": trained.stock(ledger, era.fingerprint),
+        trained.called(ledger, era.fingerprint): trained.stock(ledger, era.fingerprint),
         "best prompting": trained.best(ledger, era.fingerprint, adapter=False),
         "best training": trained.best(ledger, era.fingerprint, adapter=True),
         "frontier": era.frontier_run,

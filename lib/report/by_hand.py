@@ -8,6 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lib import show
+from lib.measure.judge import DIMS
 from lib.measure.keep import ALPHA
 from lib.measure.stats import Paired, bca, paired
 from lib.report.era import Era
@@ -17,12 +18,12 @@ from lib.runs.ledger import Ledger
 from lib.show import Markdown, bullets, chance, interval, plural
 
 
-def sources(ledger: Ledger) -> dict[str, list[ByHand]]:
+def sources(ledger: Ledger, name: str = by_hand.VERDICTS) -> dict[str, list[ByHand]]:
     """The lines of the newest era by source, in the order of the file; {} where nothing was read in it."""
-    if by_hand.about(ledger.folder).get("fingerprint") != Era.latest(ledger).fingerprint:
+    if by_hand.about(ledger.folder, name).get("fingerprint") != Era.latest(ledger).fingerprint:
         return {}
     found: dict[str, list[ByHand]] = {}
-    for line in by_hand.read(ledger.folder):
+    for line in by_hand.read(ledger.folder, name):
         found.setdefault(line.source, []).append(line)
     return found
 
@@ -125,3 +126,34 @@ def _upheld(found: dict[str, list[ByHand]]) -> list[str]:
         won = plural(wins, "case")
     lines.append(f"By hand the small model wins {won} against gold.")
     return lines
+
+
+WORTH = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+
+
+def blind(ledger: Ledger) -> Markdown:
+    """The verdicts on some sources by a reader who was told to leave one dimension out, beside those with all five."""
+    full, found, made = sources(ledger), sources(ledger, by_hand.BLIND), []
+    if not found:
+        return Markdown("")
+    about = by_hand.about(ledger.folder, by_hand.BLIND)
+    without, reader = DIMS[about["without"]], about["model"].split(";")[0]
+    for source, lines in found.items():
+        before, after = _verdicts(full[source]), _verdicts(lines)
+        test = paired(dict(after.map(WORTH)), dict(before.map(WORTH)))
+        made.append({
+            "what": source, "W/T/L by hand": _wtl(list(before)), f"without {without}": _wtl(list(after)),
+            "delta": test.delta, "interval": interval(test.low, test.high), "p": test.p,
+        })  # fmt: skip
+    f = pd.DataFrame(made)
+    eased = ", ".join(f.what[(f.p < ALPHA) & (f.delta > 0)])
+    reason = f"Beyond chance the verdict eases for {eased}: there {without} is a part of the reason."
+    if not eased:
+        reason = f"For none of them does the verdict ease beyond chance: they stand as they do without {without} too."
+    lead = f"{reader} read answers to sealed tasks blind once more, by prompts that leave {without} out (a win is 1, a tie 0.5):"
+    return Markdown(f"{lead}\n\n{show.table(f).text}\n\n{reason}")
+
+
+def _verdicts(lines: list[ByHand]) -> pd.Series:
+    """The verdicts on valid answers by case."""
+    return pd.Series({line.case: line.verdict for line in lines if line.questions})

@@ -23,16 +23,17 @@ LINE = 140  # characters of a raw reply
 
 
 def answers(ledger: Ledger, fingerprint: str, ruler: Ruler | None = None) -> Markdown:
-    """For stock and the best adapter run three worst and three best cases, a fold each, ties by case id.
+    """For stock, or what ran first, and the best adapter run three worst and three best cases, a fold each, ties by case id.
 
     Gold stands beside them where the era's ruler is the one at hand.
     """
     ruler = ruler or Ruler.load(RULER)
     frontier = Era(ledger, fingerprint).frontier_run
     stock, best = trained.stock(ledger, fingerprint), trained.best(ledger, fingerprint, True)
+    first = {"stock": "The stock model", "first run": "The first run"}[trained.called(ledger, fingerprint)]
     parts = [
         _section(ledger, name, run, frontier, _open(ledger.get(run), ruler))
-        for run, name in {stock: "The stock model", best: "The best adapter"}.items()
+        for run, name in {stock: first, best: "The best adapter"}.items()
         if run
     ]
     return Markdown("\n\n".join(parts) or "No run on the full gate yet, so there is no example.")

@@ -80,6 +80,7 @@ class Label(NamedTuple):
 
 
 def _label(x: float, y: float, text: str, count: int) -> Label:
+    """A label centred on its point, or beside it where it would leave a chart of `count` runs."""
     # A letter of size 7 is a little under a hundredth of the chart's width.
     wide = 0.009 * len(text) * count
     if x - wide / 2 < 0.5:

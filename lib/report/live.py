@@ -22,14 +22,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.files import write_atomic
-from lib.lab.base import PROGRESS
+from lib.files import PROGRESS, write_atomic
 from lib.log import now
 from lib.report.era import Era
 from lib.report.run_page import text
 from lib.report.site import page_path, shell
 from lib.runs.ledger import Ledger
-from lib.show import number
+from lib.show import number, plural
 
 # By a script: axe calls a refresh in the head critical.
 AGAIN = "setTimeout(() => location.reload(), 5000)"
@@ -82,7 +81,7 @@ class Live:
         if self._ran and left > 0:
             minutes = (time.monotonic() - self.began) / self._ran * left / 60
             said += (
-                f", about {minutes:.0f} minutes left at the pace so far"
+                f", about {plural(round(minutes), 'minute')} left at the pace so far"
                 if minutes >= 1
                 else ", less than a minute left"
             )
@@ -151,7 +150,7 @@ def standing(runs: Path) -> list[str]:
             return [text, *state.get("kernels", ())]
         return [f"{text} Its process is gone; call it again to go on."]
     except (OSError, ValueError, KeyError, TypeError):
-        return ["No study and no loop has run here yet."]
+        return ["No study or loop runs here now."]
 
 
 def _alive(pid: int) -> bool:

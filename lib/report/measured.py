@@ -169,6 +169,7 @@ def null_world(readings: Readings) -> Markdown:
 
 
 def _world(gain: float | None, world: Readings) -> list[str]:
+    """Three lines: the smallest gain that is seen, what luck keeps without the rule, what it keeps under it."""
     return [
         f"The smallest gain that the rule sees with 80 % power on 30 cases: **{gain or 0:.3f}**.",
         f'{world["studies"]} studies of {world["runs"]} runs in which nothing changes: "keep if better" keeps '
@@ -267,8 +268,7 @@ def _dropped(ledger: Ledger, record: RejudgeRecord) -> str:
         silent = f" ({plural(f.no_answer.sum(), 'case')} without an answer count as lost in both)"
     eased = ", ".join(f.candidate[(f["judged.p"] < ALPHA) & (f["judged.delta"] > 0)])
     lines = [
-        f"Arithmetic: without {name} in the mean of the five scores quality moves by {_range(f.from_dropping)}. That is no "
-        "reason: a mean rises wherever its lowest part goes.",
+        f"Arithmetic: without {name} in the mean of the five scores quality moves by {_range(f.from_dropping)}.",
     ]
     # Whether its verdict can be blind to a dimension is a fact of the judge, and no finding about the answers.
     if record.judge == "offline" and not own_faults(without, constants()):

@@ -103,6 +103,7 @@ def _judgment(outcome: object) -> str:
 
 
 def _call(number: int, call: Json) -> str:
+    """One call as a part of the page that unfolds: the messages, then the reply."""
     said = "".join(
         f"<p><b>{text(m.get('role', ''))}</b></p><pre>{text(m.get('content', ''))}</pre>"
         for m in call.get("messages", [])

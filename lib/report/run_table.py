@@ -5,6 +5,7 @@ Knows the ledger's frame and one small script (`page.js`), which asks nothing of
 
 from __future__ import annotations
 
+from csv import QUOTE_NONNUMERIC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SCRIPT = Path(__file__).with_name("page.js")
 COLUMNS = ("id", "kind", "status", "lever", "gate", "quality", "wtl", "no_answer", "delta", "p", "predicted", "model",
            "adapter", "pipeline", "hypothesis")  # fmt: skip
+FORMULA = r"^(?=[=+\-@\t\r])"  # how a text begins that a spreadsheet would run
 LONG = 24  # letters of a cell from which the page may cut it; all of it shows where the pointer rests
 FILTERS = ("status", "kind", "lever", "gate")  # columns with a menu
 
@@ -30,6 +32,12 @@ def frame(ledger: Ledger) -> pd.DataFrame:
     f["pipeline"] = [attempt(p, d) for p, d in zip(f.pipeline, f.decoding, strict=True)]
     f["era"] = f.fingerprint.factorize()[0] + 1
     return f[["era", *COLUMNS]]
+
+
+def csv(ledger: Ledger) -> str:
+    """The same as `runs.csv`: a text that a spreadsheet would run has an apostrophe before it; numbers stay numbers."""
+    # Every text in quotes: a lone carriage return in one would end its row, and begin a cell behind it.
+    return frame(ledger).replace(FORMULA, "'", regex=True).to_csv(index=False, quoting=QUOTE_NONNUMERIC)
 
 
 def runs(ledger: Ledger) -> str:

@@ -110,7 +110,7 @@ def write_site(runs: Path, html: Path, names: list[str]) -> None:
         write_atomic(html / file, page(notebook_path(runs, name), links))
     for title, make in (("runs", run_table.runs), ("compare", run_table.compare)):
         write_atomic(html / f"{title}.html", shell(f"notch: {title}", make(ledger), links, SCRIPT.read_text()))
-    write_atomic(html / "runs.csv", run_table.frame(ledger).to_csv(index=False))
+    write_atomic(html / "runs.csv", run_table.csv(ledger))
     ruler = Ruler.load(RULER)
     ids = ["", *(r.id for r in ledger.records), ""]
     for r, before, after in zip(ledger.records, ids, ids[2:], strict=False):

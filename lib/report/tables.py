@@ -40,8 +40,8 @@ def frozen() -> Markdown:
         f"{len(ruler.cases)} tasks with a gold answer each, in three disjoint gates: {ruler.counts}. The first decides what is "
         "kept, the second screens, the third is sealed: only `notch confirm` scores on it, and every look is counted.",
         f"A rubric of {len(ruler.rubric)} dimensions, 1 to 5 each: {dims}.",
-        f"A protocol: exactly {p.questions} questions; quality is {p.blend[0]:g} times the rubric plus {p.blend[1]:g} "
-        "times the verdict against gold; a case without a valid answer scores 0.",
+        f"A protocol: exactly {p.questions} questions; quality is half the rubric and half the verdict "
+        "against gold; a case without a valid answer scores 0.",
         f"Seal `{ruler.seal[:12]}`. Results of another ruler or judge are never compared with these.",
     ])  # fmt: skip
 

@@ -92,6 +92,16 @@ def stock(ledger: Ledger, fingerprint: str) -> str:
     return next(iter([*f.id[f.lever == "baseline"], *f.id]), "")
 
 
+def called(ledger: Ledger, fingerprint: str) -> str:
+    """What `stock` is called: stock where it is a plain call and nothing else, the first run where it is more."""
+    run = stock(ledger, fingerprint)
+    if run:
+        record = ledger.get(run)
+        if record.adapter or attempt(record.pipeline, record.decoding) != "ask":
+            return "first run"
+    return "stock"
+
+
 def best(ledger: Ledger, fingerprint: str, adapter: bool) -> str:
     """The run of the highest quality on the full gate with an adapter or without one, of equals the first; "" if none.
 

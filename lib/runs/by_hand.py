@@ -21,6 +21,7 @@ from lib.runs.record import Json
 from lib.runs.seal import SEAL, read_cases
 
 VERDICTS = "verdicts.jsonl"
+BLIND = "verdicts-blind.jsonl"  # some of these answers read once more, by prompts without one dimension
 CALLS = judge_calls.PROTOCOLS["balanced"]  # the prompts that the first line names, gold first and second
 
 
@@ -48,24 +49,32 @@ class ByHand:
         return quality(self.scores, self.verdict)
 
 
-def about(folder: Path) -> Json:
-    """The first line: who read, when, how, and the fingerprint of the era; {} where nothing was read."""
-    path = folder / VERDICTS
+def about(folder: Path, name: str = VERDICTS) -> Json:
+    """The first line: who read, when, how, and the fingerprint of the era; {} where nothing was read.
+
+    Of a blind reading also the dimension that its prompts went `without`.
+    """
+    path = folder / name
     if not path.exists():
         return {}
     first: Json = json.loads(rows(path.read_text(encoding="utf-8"))[0])["about"]
     return first
 
 
-def read(folder: Path) -> list[ByHand]:
+def read(folder: Path, name: str = VERDICTS) -> list[ByHand]:
     """All lines but the first. Raises ValueError naming file, line and field."""
-    path = folder / VERDICTS
+    path = folder / name
     if not path.exists():
         return []
     return [row for _, row in read_rows(path, ByHand, skip=1)]
 
 
-def judgment(calls: Sequence[Json]) -> Judgment:
+def seen(without: str = "") -> tuple[str, ...]:
+    """The dimensions that a reader scored: all, or all but one."""
+    return tuple(d for d in DIMENSIONS if d != without)
+
+
+def judgment(calls: Sequence[Json], dimensions: tuple[str, ...] = DIMENSIONS) -> Judgment:
     """What the three replies to an answer add up to, by the cloud judge's rule; one that was not read has lost.
 
     Raises ValueError where a reply is missing or has another form.
@@ -75,21 +84,26 @@ def judgment(calls: Sequence[Json]) -> Judgment:
     replies = {(call["kind"], call["order"]): call["reply"] for call in calls}
     values = {}
     for call in CALLS:
-        value = judge_calls.parse(json.dumps(replies.get((call.kind, call.order))), call.kind, DIMENSIONS)
+        value = judge_calls.parse(json.dumps(replies.get((call.kind, call.order))), call.kind, dimensions)
         if isinstance(value, judge_calls.Fault):
             raise ValueError(f"{call.kind}, {call.order}: {value.reason}")
         values[call] = value
-    return judge_calls.judgment(values, DIMENSIONS, 0.0)
+    return judge_calls.judgment(values, dimensions, 0.0)
 
 
 def verify(folder: Path) -> list[str]:
-    """What is wrong with the file: a line that is none, an answer and a quality that no sealed look holds, or scores
+    """What is wrong with the files: a line that is none, an answer and a quality that no sealed look holds, or scores
     and a verdict that do not follow from the replies."""
-    path = folder / VERDICTS
+    return [*_faults(folder, VERDICTS), *_faults(folder, BLIND)]
+
+
+def _faults(folder: Path, name: str) -> list[str]:
+    """The same of one of the two files; nothing where it is not there."""
+    path = folder / name
     if not path.exists():
         return []
     try:
-        about(folder)
+        dimensions = seen(about(folder, name).get("without", ""))
         readings = list(read_rows(path, ByHand, skip=1))
     except (ValueError, KeyError, IndexError, TypeError) as error:
         return [f"{path}: {error}"]
@@ -97,17 +111,17 @@ def verify(folder: Path) -> list[str]:
     for place, row in readings:
         if row.run and held.get((row.run, row.case)) != (row.title, row.questions, row.offline):
             wrong.append(f"{place}: {row.source}, {row.case}: not what {row.run} holds")
-        if fault := _unfounded(row):
+        if fault := _unfounded(row, dimensions):
             wrong.append(f"{place}: {row.source}, {row.case}: {fault}")
     return wrong
 
 
-def _unfounded(row: ByHand) -> str:
+def _unfounded(row: ByHand, dimensions: tuple[str, ...]) -> str:
     """What of a line does not follow from its replies, "" where all does."""
     if bool(row.calls) != bool(row.questions):
         return "an answer without replies, or replies without an answer"
     try:
-        again = judgment(row.calls)
+        again = judgment(row.calls, dimensions)
     except (ValueError, KeyError, TypeError) as error:
         return f"a reply is missing or has another form ({error})"
     if (again.scores, again.verdict, again.flipped) != (row.scores, row.verdict, row.flipped):

@@ -20,6 +20,7 @@ from lib.measure.judge import DIMENSIONS
 from lib.measure.stats import paired
 from lib.runs.record import BadRecord, CalibrationRecord, CaseRow, Decision, Json, Record, qualities, record_of
 from lib.runs.seal import LEDGER, checked_lines, read_cases
+from lib.show import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,7 @@ class Ledger:
         """A record by id, number or slug (the newest with that slug). Raises NoRun."""
         record = self.newest(lambda r: r.named(run))
         if record is None:
-            raise NoRun(f"no run {run!r} in {self.folder}; there are {len(self.records)} runs")
+            raise NoRun(f"no run {run!r} in {self.folder}, which holds {plural(len(self.records), 'run')}")
         return record
 
     def of(self, record: Record) -> str:
@@ -147,16 +148,20 @@ class Ledger:
         return self.newest(is_kept, self.climb(fingerprint))
 
     def screened(self, fingerprint: str) -> Record | None:
-        """What a run on the dev gate is compared with: the champion's own run there, else the last one."""
+        """What a run on the dev gate is compared with: the champion's own run there, else the first or what beat it there."""
         champion = self.champion(fingerprint)
         there = [r for r in self.climb(fingerprint, "dev") if r.scores]
         # By what was tried: it was kept on the full gate, so its run here is another one.
         same = [r for r in there if champion and r.attempt == champion.attempt]
         if same:
             return same[-1]
-        if there:
-            return there[-1]
-        return None
+        # No champion has run there: the keep rule is followed on the dev gate's own runs, so that none stands by its place.
+        stands = next(iter(there), None)
+        for r in there:
+            d = r.decision
+            if stands and d.against == stands.id and keep.passes(d.delta, d.p, d.floor):
+                stands = r
+        return stands
 
     def looks(self, fingerprint: str | None = None) -> list[Record]:
         """Every look at the sealed gate, oldest first."""

@@ -60,6 +60,7 @@ def machine() -> dict[str, str]:
 
 
 def _git(folder: Path, *args: str) -> str | None:
+    """What a git command prints; None where there is no git, no repository, or nothing of that name."""
     try:
         done = subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()

@@ -110,6 +110,7 @@ def _instance(make: Any) -> BeforeValidator:
 
     # Not by pydantic, which would make 1.0 of 1 and so another text: seals are over bytes.
     def build(value: Any) -> Any:
+        """None of an empty mapping; what is no mapping is left to the check behind. Raises ValueError."""
         if not isinstance(value, Mapping):
             return value
         if not value:
@@ -502,9 +503,9 @@ class CaseRow(Readings):
     quality: Number | None = None
     useful: Json | None = None
 
-    def judged(self, outcome: Outcome, blend: tuple[float, float]) -> Self:
+    def judged(self, outcome: Outcome) -> Self:
         """The same row with what became of it."""
-        values: Json = {"no_answer": None, "judgment": None, "unscored": None, "quality": case_quality(outcome, blend)}
+        values: Json = {"no_answer": None, "judgment": None, "unscored": None, "quality": case_quality(outcome)}
         if isinstance(outcome, Judgment):
             values["judgment"] = outcome
         else:

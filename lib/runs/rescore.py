@@ -35,7 +35,7 @@ def check(record: Record, cases: Sequence[CaseRow], folder: Path) -> list[str]:
     command = [sys.executable, "-m", "lib.runs.rescore", str(folder.resolve())]
     # This checkout alone: what the caller had put on its path is not what is to judge.
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, input=run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, input=run, cwd=ROOT, env=env, capture_output=True, text=True)
     try:
         faults = json.loads(done.stdout)
     except ValueError:
@@ -121,6 +121,8 @@ def _stored(record: Record, ruler: Ruler, folder: Path) -> Any:
     claude = ClaudeJudge(ruler, store=folder / store.NAME, **record.judging)
 
     class Stored:
+        """A judge of the record's identity; an answer whose calls are not all in the store is Unscored."""
+
         identity = claude.identity
 
         def judge(self, case: Case, answer: Answer) -> Judgment | Unscored:

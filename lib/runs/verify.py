@@ -28,7 +28,7 @@ from lib.runs.seal import LEDGER, SEAL, checked_lines, number_of, read_cases, re
 
 RATINGS = "ratings.jsonl"
 # What may lie beside the runs: the ledger, paid replies, the loop's events, a person's verdicts and a reader's.
-BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl", RATINGS, by_hand.VERDICTS)
+BESIDE = (LEDGER, "judgments.jsonl", "events.jsonl", RATINGS, by_hand.VERDICTS, by_hand.BLIND)
 RATED = Chain("item")
 RATABLE = ("full", "dev")  # gates whose answers a person may rate; the sealed gate is not among them
 # Kinds without scores of their own: they measure the measure, or set sealed runs side by side.

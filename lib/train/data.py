@@ -209,6 +209,7 @@ def build(kind: str, n: int, seed: int, guard: LeakGuard, writer: Writer = teach
     skipped: Counter[str] = Counter()
 
     def pairs(part: Sequence[Example], count: int, stream: int | str) -> list[Pair]:
+        """Pairs of the first `count` tasks that `stream` draws; fewer where sets are left out. Raises BadData."""
         kept = []
         examples = tasks(part, count, stream, guard, skipped)
         # All sets in one call: a writer that is paid sends them as one batch.
@@ -245,6 +246,7 @@ def drafted(pairs: Pairs, model: Model, guard: LeakGuard, decoding: Decoding = D
     skipped = Counter(pairs.card.skipped)
 
     def beside(part: Sequence[Pair]) -> list[Pair]:
+        """The pairs that have a usable draft, with it as their rejected side."""
         kept = []
         replies = model.generate([prompt.ask(p.task) for p in part], [decoding] * len(part))
         for pair, reply in zip(part, replies, strict=True):

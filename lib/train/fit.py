@@ -93,6 +93,9 @@ class Fit:
     forward: Forward | None = None  # one that has read rows already
     spent: float = field(default=0.0, init=False)  # s on
     worked: float = field(default=0.0, init=False)  # so much work, by `Forward.work`
+    first: Sequence[Row] = field(default=(), init=False)  # rows of the first epoch, and the steps that they make
+    steps: int = field(default=0, init=False)
+    drawing: float = field(default=0.0, init=False)  # s that the rows of an epoch took
 
     def run(self) -> Curve:
         """Train to the last epoch or to the early stop; returns the curve. Raises OSError where the disk is full."""
@@ -116,7 +119,6 @@ class Fit:
         if not curve:
             curve = [self.read(0, None)]
             self._save_epoch(0, optimiser, curve)
-            self._report(0, 0, curve[0]["valid_loss"], [], reads_valid=False)
         # A curve has a row an epoch, the start included: its length is the epoch that comes next, also after a kill.
         for epoch in range(len(curve), self.settings.epochs + 1):
             if self._should_stop(curve):
@@ -126,7 +128,6 @@ class Fit:
             loss = self._epoch(epoch, rows, optimiser)
             curve.append({**self.read(epoch, loss), **self.extra.get(epoch, {})})
             self._save_epoch(epoch, optimiser, curve)
-            self._report(epoch, epoch * self.steps, loss, [], reads_valid=False)
         return curve
 
     def _draw(self, epoch: int) -> Sequence[Row]:
@@ -141,12 +142,18 @@ class Fit:
         self.model.model.eval()
         sums: dict[str, float] = {}
         objective = self.objective.valid or self.objective
+        cut = batches(self.valid, self.settings.batch, 0, objective.length)
+        seen = 0
         # Rows count alike here, in a step by the objective's weight: the two losses of a curve are near and not one
         # measure.
-        for part in batches(self.valid, self.settings.batch, 0, objective.length):
+        for number, part in enumerate(cut, 1):
             with self._timed(objective.tokens(part), learns=False):
                 for name, values in self._losses(objective, part).items():
                     sums[name] = sums.get(name, 0.0) + float(values.sum().item())
+            seen += len(part)
+            # Of a large model these are minutes, and before the first step nothing else tells that it works.
+            unread = list(chain.from_iterable(cut[number:]))
+            self._report(epoch, epoch * self.steps, sums["loss"] / seen, [], unread)
         row: Json = {"epoch": epoch, "train_loss": loss}
         if loss is not None:
             row["train_loss"] = round(loss, 6)
@@ -203,7 +210,7 @@ class Fit:
             mx.random.seed((self.seed * 1000 + epoch) * 100_003 + step)
             losses.append(self._step(epoch, cut[step], optimiser))
             done = (epoch - 1 + (step + 1) / len(cut)) * self.steps
-            self._report(epoch, done, losses[-1], list(chain.from_iterable(cut[step + 1 :])))
+            self._report(epoch, done, losses[-1], list(chain.from_iterable(cut[step + 1 :])), self.valid)
             if time.perf_counter() - saved > SAVE:
                 self._save(STEP, optimiser, epoch=epoch, losses=losses)
                 saved = time.perf_counter()
@@ -255,13 +262,14 @@ class Fit:
         self.spent += time.perf_counter() - began
         self.worked += work
 
-    def _report(self, epoch: int, done: float, loss: float, rest: Sequence[Row], reads_valid: bool = True) -> None:
+    def _report(self, epoch: int, done: float, loss: float, rest: Sequence[Row], unread: Sequence[Row]) -> None:
         """Progress, with the time left by work: a step of the first epoch also reads the frozen layers, so steps say
-        little. `rest` is what the epoch has not learnt from yet."""
+        little. `rest` is what the epoch has not learnt from yet, `unread` what of validation it has not read."""
         objective, work = self.objective, self._reader().work
-        epochs, valid = self.settings.epochs - epoch, (objective.valid or objective).tokens(self.valid)
-        ahead = work(objective.tokens(rest), True) + (epochs + reads_valid) * work(valid, False)
-        ahead += epochs * work(objective.tokens(self.first), True)
+        valid = objective.valid or objective
+        ahead = work(objective.tokens(rest), True) + work(valid.tokens(unread), False)
+        epochs = self.settings.epochs - epoch
+        ahead += epochs * (work(objective.tokens(self.first), True) + work(valid.tokens(self.valid), False))
         seconds = self.spent / max(self.worked, 1.0) * ahead + epochs * self.drawing
         total = self.settings.epochs * self.steps
         self.progress({"epoch": epoch, "done": done, "total": total, "loss": loss, "seconds_left": seconds})

@@ -40,6 +40,7 @@ class Forward:
     cached_bytes: int = 0
 
     def __post_init__(self) -> None:
+        """Parts the layers into `frozen`, whose states are kept, and `tuned` above, which every pass goes through."""
         from mlx.utils import tree_flatten
 
         self.tuned = list(getattr(self.model, "layers", ()))

@@ -181,6 +181,7 @@ def anchor(model: MLXModel, forward: Forward, settings: Settings) -> Callable[[l
     start = tree_map(lambda v: v + 0, model.model.trainable_parameters())  # a copy: training moves them in place
 
     def reference(rows: list[Tokens]) -> list:
+        """As `token_logprobs` gives them, with the weights of the start put on meanwhile and taken off again."""
         now = model.model.trainable_parameters()
         model.model.update(start)
         try:

@@ -54,6 +54,7 @@ class Settings:
     quantised: bool = False  # keep a quantised base as it is (QLoRA); on a CPU it is dequantised otherwise
 
     def __post_init__(self) -> None:
+        """Raises ValueError where no layer would learn, or `patience` is too long to end anything."""
         if self.layers == 0:
             raise ValueError("layers is 0: expected 1 or more, or -1 for all")
         if self.patience >= self.epochs:

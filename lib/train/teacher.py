@@ -60,6 +60,7 @@ def teacher(settings: Mapping[str, Any], path: Path | None, seed: int, poll: flo
 
 
 def _draft(row: Row | Fault) -> Draft | None:
+    """The set of a reply; None where there was no usable one."""
     if isinstance(row, Fault):
         return None
     return Draft(row["value"]["title"], tuple(row["value"]["questions"]))

@@ -23,6 +23,7 @@ WRONG = {
     "unknown step": ([{"step": "ask"}, {"step": "guess"}], "step 2: no step 'guess'"),
     "step with a line break": ([{"step": "ask\nprune"}], "no step"),
     "misspelt argument": ([{"step": "ask", "shema": "json"}], "no parameter 'shema', did you mean 'schema'"),
+    "misspelt wording": ([{"step": "ask", "wordng": "Ask so."}], "no parameter 'wordng', did you mean 'wording'"),
     "argument of another step": ([{"step": "ask", "by": "last"}], "no parameter 'by'"),
     "argument that is no text": ([{"step": "ask", 3: 4}], "no parameter '3'"),
     "text for int": ([{"step": "ask", "n": "7"}], "a whole number"),
@@ -141,7 +142,7 @@ def test_a_bad_reply_fails_its_own_case_only():
     model = Counting(lambda m: "I cannot do that." if "kite" in m[-1]["content"] else quoting(m))
     states = run(build([{"step": "ask", "n": 8}, {"step": "prune"}, {"step": "ask"}]), TASKS, model, Decoding())
     assert [s.case for s in states] == ["boat", "kite", "roof", "bees"]
-    assert isinstance(states[1].failed, NoAnswer) and states[1].failed.reason.startswith("ask: not JSON")
+    assert isinstance(states[1].failed, NoAnswer) and states[1].failed.reason.startswith("ask: the reply is no JSON")
     assert states[1].draft is None and [c["text"] for c in states[1].calls] == ["I cannot do that."]
     assert all(s.failed is None and len(s.draft.questions) == 7 for i, s in enumerate(states) if i != 1)
     assert [len(b) for b in model.batches] == [4, 3]  # a failed case asks for nothing more

@@ -230,7 +230,7 @@ def test_a_demonstration_is_written_in_the_schema_that_is_asked_for(schema):
 def test_many_replies_are_read_each_for_itself():
     read, faults = prompt.parse_each(['{"better": "A"}', "no", '{"better": "B"}', ""], prompt.parse_better)
     assert read == ["A", None, "B", None]
-    assert faults[0].startswith("not JSON") and faults[1] == "empty reply" and len(faults) == 2
+    assert faults[0] == "the reply is no JSON: 'no'" and faults[1] == "empty reply" and len(faults) == 2
 
 
 @pytest.mark.parametrize("schema", ["json", "lines"])

@@ -133,6 +133,12 @@ def test_a_fault_that_passes_is_tried_again(serve, client, change):
     assert len(server.messages) == 2 and server.replies == 1
 
 
+@pytest.mark.parametrize("asked", ["soon", "-1", "Sat, 99 Foo 2050"])
+def test_a_wait_that_nobody_can_read_is_none(serve, client, asked):
+    server = serve(first({"status": 429, "headers": {"retry-after": asked}}))
+    assert ask(client()).stop_reason == "end_turn" and len(server.messages) == 2
+
+
 @pytest.mark.parametrize(
     "headers", [{"retry-after": "43200"}, {"retry-after": "Sat, 01 Jan 2050 10:30:00 GMT"}], ids=str
 )

@@ -1,5 +1,7 @@
 """Paid calls against a loopback server: bought once, live or as a batch, whatever kills or reopens the buyer."""
 
+import os
+
 import pytest
 
 from lib.claude import client
@@ -9,6 +11,7 @@ from lib.claude.paid import Ask, Fault, Paid
 from lib.claude.prices import BudgetSpent
 from lib.claude.store import Store
 from lib.claude.store import paid as paid_of
+from lib.files import PROGRESS
 from tests.claude.loopback import Loopback
 
 MODEL = "claude-sonnet-5-5"
@@ -206,8 +209,9 @@ def test_a_batch_that_is_still_pending_counts_at_its_worst(serve, buyer):
     assert paid_of(paid.store.path) == sent["worst"] > 0
 
 
-def test_a_network_that_is_away_while_a_batch_runs_is_waited_for_and_said(serve, buyer, monkeypatch, capsys):
+def test_a_network_that_is_away_while_a_batch_runs_is_waited_for_and_said(serve, buyer, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(client, "PAUSES", ())
+    monkeypatch.setenv(PROGRESS, str(tmp_path))
     server = serve(polls=2)
     paid, answer = buyer(batch=True), server._answer
     looks = []
@@ -219,6 +223,8 @@ def test_a_network_that_is_away_while_a_batch_runs_is_waited_for_and_said(serve,
     server._answer = away
     assert buy(paid, ask("a")) == ["a"] and len(server.batches) == 1
     assert capsys.readouterr().err.count("trying again") == 4
+    # A notebook has the error stream, so whoever waits in a terminal reads this file.
+    assert (tmp_path / str(os.getpid())).read_text().endswith("trying again, 4 of 30")
 
 
 def test_a_network_that_stays_away_ends_it_and_leaves_the_batch_to_a_later_call(serve, buyer, monkeypatch):

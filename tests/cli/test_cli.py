@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from lib import cli
 from lib.claude.client import NoKey
 from lib.claude.prices import BudgetSpent, UnknownModel
-from lib.files import ROOT, RULER, Exit, Tampered
+from lib.files import ROOT, RULER, Exit, Tampered, leave_out
 from lib.lab.base import BadParameters
 from lib.measure.ruler import BadRuler
 from lib.runs.ledger import Ledger
@@ -19,6 +20,7 @@ from lib.runs.seal import sealed_folders
 from lib.runs.verify import verify
 from lib.weights import NoWeights
 from tests.cli.conftest import one_line
+from tests.lab.cluster import copy
 from tests.llama import small, write_broken
 
 TOY = ("-p", "model", "toy", "-p", "hypothesis", "x")
@@ -178,6 +180,25 @@ def test_a_model_that_is_not_here_is_a_missing_prerequisite(notch, tmp_path):
     assert said.code == 3 and one_line(said.err) and "'nosuch'" in said.err and not (tmp_path / "runs").exists()
 
 
+HOMELESS = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run([*HOMELESS, "true"], capture_output=True).returncode != 0,
+    reason="only where a user namespace can be made",
+)
+def test_a_user_without_a_name_and_a_home_runs_an_experiment_and_asks_for_trainings(tmp_path):
+    """As in a container that is started with a number for a user: Jupyter's kernel does not start without a home."""
+    named = ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME")
+    env = leave_out(os.environ, *named) | {"NOTCH_CACHE": str(tmp_path / "cache")}
+    for args in (("run", *TOY, "-p", "gate", "dev"), ("train", "--requests"), ("report",)):
+        command = [*HOMELESS, sys.executable, "-m", "lib.cli", *args, "--runs", str(tmp_path / "runs")]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert len(sealed_folders(tmp_path / "runs")) == 1 and not (ROOT / "~").exists()
+
+
 # --- doctor and verify
 
 
@@ -231,6 +252,17 @@ def test_verify_of_no_runs_is_clean(notch, tmp_path):
     said = notch("verify", "--json")
     assert said.code == 0 and json.loads(said.out) == {"ok": True, "runs": 0, "wrong": [], "repaired": []}
     assert not (tmp_path / "runs").exists()
+
+
+def test_verify_says_one_line_a_file_of_a_ruler_whose_line_ends_were_converted(tmp_path):
+    ruler = shutil.copytree(RULER, tmp_path / "ruler")
+    for name in ("rubric.json", "judge_rubric.md"):
+        (ruler / name).chmod(0o644)
+        (ruler / name).write_bytes((ruler / name).read_bytes().replace(b"\n", b"\r\n"))
+    (tmp_path / "runs").mkdir()
+    said = child("verify", "--runs", tmp_path / "runs", variables={"NOTCH_RULER": str(ruler)})
+    assert said.returncode == 5 and len(said.stderr.splitlines()) == 2
+    assert all("CRLF" in line and "core.autocrlf" in line for line in said.stderr.splitlines())
 
 
 def test_verify_finds_a_tampered_run_and_names_the_file(notch, tmp_path):
@@ -308,6 +340,23 @@ def test_a_run_prints_its_record_as_json(tmp_path):
     record = json.loads(done.stdout)
     assert done.returncode == 0 and (record["id"], record["status"]) == ("0001-baseline-ask", "kept")
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_changed_cell_of_the_template_changes_no_run_and_is_named(tmp_path):
+    template = copy(tmp_path) / "notebooks" / "10_experiment.ipynb"
+    changed = (
+        template.read_text()
+        .replace("seed: int = 0", "seed: int = 5")
+        .replace('gate: str = \\"full', 'gate: str = \\"dev')
+    )
+    template.write_text(changed)
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "lib.cli", "run", "--runs", "mine", *TOY, "-p", "min_effect", "0.03", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    record = json.loads(done.stdout)
+    assert (record["gate"], record["seed"], record["min_effect"]) == ("full", 0, 0.03)
+    assert "10_experiment.ipynb has other values for gate, seed" in done.stderr
 
 
 @pytest.fixture(scope="module")

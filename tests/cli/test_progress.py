@@ -13,8 +13,8 @@ import pytest
 from lib.agent.pipeline import run
 from lib.agent.steps import build
 from lib.cli.options import progress
-from lib.files import ROOT
-from lib.lab.base import PROGRESS, Telling
+from lib.files import PROGRESS, ROOT
+from lib.lab.base import Telling
 from lib.lab.experiment import Experiment
 from lib.models.model import Decoding, ToyModel
 from lib.report.live import standing

@@ -17,6 +17,7 @@ SETS = {
     "stock": Choice("", model="toy", decoding={"max_tokens": 5}),  # is cut off
     "champion": Choice("", [{"step": "ask", "n": 8}, {"step": "prune", "by": "last"}], model="toy"),
     "third": Choice("", model="toy", adapter="nowhere"),  # cannot be asked
+    "plain": Choice("", model="toy"),
 }
 
 
@@ -41,12 +42,12 @@ def heads(panel):
 
 
 def button(panel, letter):
-    return panel.columns.children["ABC".index(letter)].children[1]
+    return panel.columns.children["ABCD".index(letter)].children[1]
 
 
 def test_no_source_is_named_before_the_choice_and_all_are_after_it(panel):
     shown = panel.message.value + "".join(column.children[0].value for column in panel.columns.children)
-    assert heads(panel) == ["A", "B", "C"] and not any(name in shown for name in ("stock", "champion", "third"))
+    assert heads(panel) == ["A", "B", "C", "D"] and not any(name in shown for name in SETS)
     letter = letter_of(panel.blind, "champion")
     button(panel, letter).click()
     assert heads(panel) == [f"{at}: {name}" for at, name in panel.blind.letters.items()]
@@ -60,7 +61,7 @@ def test_the_lot_decides_which_letter_is_whose(tmp_path):
         blind = Blind(runs=tmp_path, sources=SETS, lot=random.Random(seed))
         blind.answer("x")
         drawn.add("".join(name[0] for name in blind.letters.values()))
-    assert len(drawn) > 3
+    assert len(drawn) > 12
 
 
 def test_a_failed_answer_is_shown_with_its_fault_and_cannot_be_chosen(panel):
@@ -69,11 +70,11 @@ def test_a_failed_answer_is_shown_with_its_fault_and_cannot_be_chosen(panel):
         ("third", "✗ No answer: model 'toy' takes no adapter"),
     ):
         letter = letter_of(panel.blind, source)
-        column = panel.columns.children["ABC".index(letter)]
+        column = panel.columns.children["ABCD".index(letter)]
         assert fault in column.children[0].value.replace("&#x27;", "'") and column.children[1].disabled
-        with pytest.raises(ValueError, match="only one that is whole"):
+        with pytest.raises(ValueError, match="an answer that is no set cannot be"):
             panel.blind.choose(letter)
-    stock = panel.columns.children["ABC".index(letter_of(panel.blind, "stock"))].children[0].value
+    stock = panel.columns.children["ABCD".index(letter_of(panel.blind, "stock"))].children[0].value
     assert "Plan: teach my parrot</pre>" in stock  # what was written as far as it came
 
 
@@ -98,21 +99,59 @@ def test_a_line_that_is_no_choice_is_named(panel, tmp_path, change):
     assert wrong.startswith(f"{path}:1: not a rating (")
 
 
+def test_with_one_whole_set_nothing_is_asked_recorded_or_hidden(tmp_path):
+    three = {name: SETS[name] for name in ("champion", "stock", "third")}
+    panel = Panel(Blind(runs=tmp_path / "runs", sources=three), "teach my parrot to whistle")
+    panel.go.click()
+    assert "A choice takes two sets, and 1 set came out whole" in panel.message.value and "?" not in panel.message.value
+    assert panel.neither.disabled and all(column.children[1].disabled for column in panel.columns.children)
+    assert sorted(head.partition(": ")[2] for head in heads(panel)) == ["champion", "stock", "third"]
+    for letter in (letter_of(panel.blind, "champion"), choose.NEITHER):
+        with pytest.raises(ValueError, match="of two whole sets or more"):
+            panel.blind.choose(letter)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_neither_is_a_choice_that_counts_for_no_source(panel, tmp_path):
+    panel.neither.click()
+    assert "You chose neither." in panel.message.value and panel.neither.disabled
+    assert heads(panel) == [f"{at}: {name}" for at, name in panel.blind.letters.items()]
+    assert (
+        panel.blind.counts
+        == "Chosen so far: champion 0 of 1 time, plain 0 of 1 time, stock 0 of 1 time, third 0 of 1 time."
+    )
+    [row] = Log(tmp_path / "runs" / RATINGS, RATED).rows
+    assert row["chosen"] == "neither" and verify_ratings(tmp_path / "runs") == []
+
+
 def test_choices_are_counted_by_source_and_person(blind):
     for _ in range(2):
         blind.answer("x")
         blind.choose(letter_of(blind, "champion"))
-    assert blind.counts == "Chosen so far: champion 2 of 2 times, stock 0 of 2 times, third 0 of 2 times."
+    assert (
+        blind.counts
+        == "Chosen so far: champion 2 of 2 times, plain 0 of 2 times, stock 0 of 2 times, third 0 of 2 times."
+    )
     assert Blind("somebody", blind.runs, SETS).counts == "Nothing was chosen yet."
 
 
 def test_the_sources_are_the_stock_model_the_champion_and_with_a_key_claude(tmp_path, monkeypatch):
-    from tests.lab.conftest import seal_run
+    from tests.lab.conftest import FULL, seal_run
 
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     assert list(choose.sources(tmp_path)) == ["stock"]
     seal_run(tmp_path, slug="baseline", lever="baseline")
     assert list(choose.sources(tmp_path)) == ["stock", "champion"]
+    adapter = tmp_path / "0009-sft" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "adapters.safetensors").write_bytes(b"")
+    (adapter / "adapter_config.json").write_text('{"num_layers": 2, "lora_parameters": {"rank": 8, "scale": 2.0}}')
+    seal_run(tmp_path, {k: v + 0.2 for k, v in FULL.items()}, slug="on", adapter="0009-sft")
+    assert list(choose.sources(tmp_path)) == ["stock", "champion"]  # without an adapter there is the stock run alone
+    seal_run(tmp_path, {k: v + 0.1 for k, v in FULL.items()}, slug="light", seed=7)
+    found = choose.sources(tmp_path)
+    assert (found["champion"].adapter, found["best prompting"].adapter) == (str(adapter), "")
+    assert found["best prompting"].seed == 7
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-none")
     found = choose.sources(tmp_path)
     assert found["stock"].model == "smollm2" and found["claude"].model == "claude-sonnet-5-5"

@@ -170,8 +170,13 @@ def test_the_command_says_what_is_to_fill_in_and_what_comes_next(tmp_path, notch
     (tmp_path / "tasks.txt").write_text(LIST)
     said = notch("ruler", "draft", tmp_path / "tasks.txt", "--ruler", tmp_path / "mine")
     assert said.code == 0 and "gold.jsonl: 3 to fill in" in said.out and "notch freeze --ruler" in said.out
+    few = "full 1, dev 1, confirm 1; fewer than 6 cases on full can never keep a run; fewer than 9 cases on confirm"
+    assert few in said.out
     said = notch("freeze", "--ruler", tmp_path / "mine")
     assert said.code == 1 and one_line(said.err) and "boats-repair-an-old-rowing-boat" in said.err
+    (tmp_path / "mine" / UNKNOWNS).unlink()
+    mend(tmp_path / "mine" / GOLD, filled)
+    assert few in notch("freeze", "--ruler", tmp_path / "mine").out
     assert notch("ruler", "draft", tmp_path / "tasks.txt").code == 2
     assert notch("ruler", "draft", tmp_path / "tasks.txt", "--ruler", tmp_path / "x", "--dollars", "0").code == 2
 

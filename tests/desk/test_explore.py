@@ -76,6 +76,15 @@ def test_a_reply_that_is_no_set_is_no_answer_and_no_crash(model, full_case):
         assert "No answer" in tried.judgment.text and "I would rather not." in tried.calls.text
 
 
+def test_of_the_stock_model_it_is_said_that_it_seldom_has_an_answer(model, full_case):
+    model("I would rather not.")
+    for task in ("teach my parrot to whistle", full_case.task):
+        shown = Choice(task).attempt().beside.text
+        assert shown.endswith(f"\n\n{explore.STOCK}") and "the reply is no JSON: 'I would rather not.'" in shown
+        assert "Expecting" not in shown and "char" not in shown  # the words of a parser
+        assert explore.STOCK not in toy(task).attempt().beside.text
+
+
 def test_a_reply_cannot_break_out_of_its_block(model):
     model("```\n# not a heading\n```` and on")
     text = toy("teach my parrot to whistle").attempt().calls.text
@@ -135,6 +144,24 @@ def test_a_sealed_adapter_is_offered_on_its_base(tmp_path):
 def test_the_real_model_answers_where_none_is_named():
     """The toy's questions are nonsense: nobody's first look may be at them."""
     assert Choice("a task").model == next(iter(explore.models())) == "smollm2"
+
+
+def test_the_champion_answers_and_the_stock_model_where_none_can(tmp_path):
+    from tests.report.test_tables import ledger_of, made
+
+    assert explore.champion("a task", ledger_of(tmp_path)) == Choice("a task")
+    kept = made(1, "kept", 0.3, pipeline=TWO, adapter="0003-sft", decoding={"repetition_penalty": 1.1}, seed=5)
+    ledger = ledger_of(tmp_path, kept)
+    assert explore.champion("a task", ledger) == Choice("a task")  # its adapter is not here
+    adapter = tmp_path / "0003-sft" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "adapters.safetensors").write_bytes(b"")
+    (adapter / "adapter_config.json").write_text('{"num_layers": 2, "lora_parameters": {"rank": 8, "scale": 2.0}}')
+    assert explore.champion("a task", ledger) == Choice(
+        "a task", TWO, "toy", str(adapter), {"repetition_penalty": 1.1}, 5
+    )
+    paid = made(2, "kept", 0.4, model="claude-haiku-4-5")
+    assert explore.champion("a task", ledger_of(tmp_path, kept, paid)) == Choice("a task")  # nobody agreed to pay
 
 
 def test_the_first_shown_text_survives_markdown():

@@ -1,12 +1,12 @@
 """The menus without a browser: what they say is what is tried, and what cannot run is said in one line."""
 
-import inspect
-
 import pytest
 
 pytest.importorskip("ipywidgets")
 
-from lib.desk.panel import Panel, show  # noqa: E402
+from lib.desk.explore import Choice  # noqa: E402
+from lib.desk.panel import Panel  # noqa: E402
+from tests.lab.conftest import seal_run  # noqa: E402
 
 
 @pytest.fixture
@@ -81,5 +81,29 @@ def test_no_menu_holds_a_task_of_the_sealed_gate(panel):
     assert not sealed & {value for _, value in panel.case.options}
 
 
-def test_the_first_answer_is_of_the_real_model():
-    assert inspect.signature(show).parameters["model"].default == "smollm2"
+def test_it_begins_with_the_champion_and_all_that_it_was_asked_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTCH_RUNS", str(tmp_path))
+    two = [{"step": "ask", "n": 8, "wording": {"ask": "Ask me: what matters?"}}, {"step": "prune", "by": "last"}]
+    seal_run(tmp_path, lever="baseline", pipeline=two, model="toy", decoding={"max_tokens": 900}, seed=3)
+    panel = Panel("teach my parrot to whistle")
+    assert panel.choice == Choice("teach my parrot to whistle", two, "toy", "", {"max_tokens": 900}, 3)
+    assert "Answered by toy" in panel.message.value and "Ask me: what matters?" in shown(panel, "Calls")
+
+
+def test_a_step_takes_other_words_for_its_call(panel):
+    panel.rows[0].menus["wording"][1].value = " Ask {seven} things: what, who? "
+    assert panel.pipeline == [{"step": "ask", "wording": "Ask {seven} things: what, who?"}]
+    panel.go.click()
+    assert "Ask {seven} things: what, who?" in shown(panel, "Calls")
+    panel.rows[0].menus["wording"][1].value = "{ask: Ask them, ask: Ask her}"
+    panel.go.click()
+    assert "stands in line 1 and again" in panel.message.value
+
+
+def test_decoding_is_typed_as_values_by_name(panel):
+    panel.decoding.value = "{repetition_penalty: 1.2}"
+    panel.temp.value = 0.5
+    assert panel.choice.decoding == {"repetition_penalty": 1.2, "temp": 0.5}
+    panel.decoding.value = "1.2"
+    panel.go.click()
+    assert "decoding is 1.2, expected values by name" in panel.message.value and shown(panel, "Answer") == ""

@@ -49,7 +49,7 @@ def files(folder):
 
 
 def test_it_reads_where_nothing_ever_ran(desk):
-    assert "No study and no loop has run here yet" in desk._repr_markdown_() and "0 runs" in desk.now.text
+    assert "No study or loop runs here now" in desk._repr_markdown_() and "0 runs" in desk.now.text
     for part in (desk.queue, desk.events, desk.lessons, desk.requests):
         assert part.text == "Nothing here yet."
     assert "empty chart" in desk.chart.alt
@@ -97,8 +97,15 @@ def test_a_process_that_was_killed_is_said_to_be_gone(busy):
     path = page.path.with_suffix(".json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": 2**22 + 1}))
     assert "Its process is gone" in busy.now.text
-    path.write_text("{")
-    assert "No study and no loop has run here yet" in busy.now.text
+
+
+def test_of_runs_that_were_made_elsewhere_it_does_not_say_that_none_ever_was(busy):
+    """A clone has the sealed runs and the events of their loop, and not the page of whoever made them."""
+    assert "**No study or loop runs here now.** Sealed: 3 runs." in busy.now.text and " yet" not in busy.now.text
+    state = page_path(busy.runs, "live").with_suffix(".json")
+    state.parent.mkdir()
+    state.write_text("{")  # nor of a page that cannot be read
+    assert "No study or loop runs here now" in busy.now.text
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,16 @@ import sys
 import time
 
 import pytest
+import yaml
 
+from lib.agent.guard import Leak
 from lib.agent.pipeline import STEPS
 from lib.agent.steps import build  # noqa: F401  registers them
-from lib.files import NOTEBOOKS, ROOT
+from lib.files import NOTEBOOKS, ROOT, Exit
 from lib.lab import study
 from lib.lab.experiment import LEVERS, BadParameters, Experiment
 from lib.lab.study import Entry, look, read
+from lib.measure.ruler import Ruler
 from lib.runs.ledger import Ledger, NoRun
 from lib.runs.seal import SEAL, sealed_folders
 from lib.runs.verify import verify
@@ -62,6 +65,14 @@ def test_an_entry_overrides_what_is_common(tmp_path):
     entries = read(plan_file(tmp_path, text)).entries
     assert [e.parameters.get("seed") for e in entries] == [2, 1, None]
     assert [e.confirm for e in entries] == [False, False, True]
+
+
+def test_a_row_that_shows_gold_is_refused_as_a_leak_with_its_name(tmp_path):
+    gold = Ruler.load().gate("full")[0].gold.questions[0]
+    row = {"name": "peek", "model": "toy", "hypothesis": "h", "pipeline": [{"step": "ask", "advice": [gold]}]}
+    with pytest.raises(Leak, match=r"^plan 'two', run 'peek': ") as stopped:
+        study.check(read(plan_file(tmp_path, yaml.safe_dump({"name": "two", "runs": [row]}))))
+    assert stopped.value.exit == Exit.USAGE and "\n" not in str(stopped.value)
 
 
 def test_a_plan_is_found_by_its_name():

@@ -101,7 +101,7 @@ def test_an_incomplete_run_of_before_can_be_read_and_counts_as_not_done(lab):
 def test_readings_wait_only_where_there_is_no_judgment_at_all(tmp_path):
     record = Calibration(model="toy", gate="dev", folder=tmp_path).record()
     judged = experiment(tmp_path, judge="offline").run().cases
-    missing = CaseRow(case="a").judged(Unscored("the judge refuses it"), (0.5, 0.5))
+    missing = CaseRow(case="a").judged(Unscored("the judge refuses it"))
     assert not lacks_judgments(record, [*judged, missing])
     assert lacks_judgments(record, [missing]) and not lacks_judgments(record, judged)
 

@@ -135,6 +135,13 @@ def test_an_unknown_parameter_of_the_protocol_is_refused(unfrozen_ruler):
         freeze(unfrozen_ruler)
 
 
+def test_another_blend_is_refused(unfrozen_ruler):
+    protocol = json.loads((unfrozen_ruler / "protocol.json").read_text())
+    (unfrozen_ruler / "protocol.json").write_text(json.dumps({**protocol, "blend": [0.8, 0.2]}))
+    with pytest.raises(BadRuler, match=r"blend is \[0.8, 0.2\]; expected \[0.5, 0.5\]"):
+        freeze(unfrozen_ruler)
+
+
 def test_an_unknown_gate_is_refused_with_the_names_of_the_gates(frozen_ruler):
     with pytest.raises(BadRuler, match="'ful': expected one of full, dev, confirm"):
         Ruler.load(frozen_ruler).gate("ful")

@@ -63,10 +63,6 @@ def test_quality_is_half_the_rubric_and_half_the_verdict(scores, verdict, value)
     assert quality(dict(zip(DIMENSIONS, scores, strict=True)), verdict) == pytest.approx(value, abs=1e-12)
 
 
-def test_another_blend_weighs_rubric_and_verdict_otherwise():
-    assert quality({"coverage": 3}, "win", (0.8, 0.2)) == pytest.approx(0.8 * 0.5 + 0.2)
-
-
 def test_any_number_of_dimensions_has_a_quality():
     assert quality({"atomicity": 5, "coverage": 4}, "loss") == pytest.approx(0.4375)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, permutation_test
 
-from lib.measure.stats import EXACT, bca, paired, sign_flip
+from lib.measure.stats import DRAWS, EXACT, bca, paired, sign_flip
 
 
 def counted(steps):
@@ -68,6 +68,16 @@ def test_the_probability_of_many_cases_is_exact_or_within_the_noise_of_its_draws
     expected = convolved(steps)
     noise = 4 * (expected * (1 - expected) / 100_000) ** 0.5 + 1e-5
     assert sign_flip(np.array(steps) / 40) == pytest.approx(expected, abs=1e-12 if n <= EXACT else noise)
+
+
+def test_what_is_drawn_in_batches_is_what_is_drawn_at_once():
+    d = np.random.default_rng(3).integers(-8, 12, 30) / 40
+    d = d[d != 0]
+    at_once = permutation_test(
+        (d,), lambda x, axis: x.sum(axis=axis).round(9), permutation_type="samples", n_resamples=DRAWS - 1,
+        vectorized=True, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    assert len(d) > EXACT and sign_flip(d) == at_once.pvalue
 
 
 def test_a_probability_is_never_0():

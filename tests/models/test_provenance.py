@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -73,6 +74,16 @@ def test_an_adapter_whose_weights_or_scale_were_changed_is_refused_by_name(tmp_p
     (tmp_path / part).write_bytes((tmp_path / part).read_bytes().replace(b"2.0", b"20.") + b" ")
     with pytest.raises(NoModel, match=f"{part} is not the file that its provenance.json names"):
         provenance.check(tmp_path, "x", "ab" * 8)
+
+
+def test_an_adapter_of_the_projects_own_runs_is_found_from_another_folder_of_runs(tmp_path):
+    own = ROOT / "runs" / "0003-train-sft-1000"
+    assert provenance.find("0003-train-sft-1000", tmp_path) == own / "adapter"
+    nearer = tmp_path / own.name / "adapter"
+    shutil.copytree(own / "adapter", nearer)
+    assert provenance.find("0003-train-sft-1000", tmp_path) == nearer
+    with pytest.raises(NoModel, match=f"called so in {tmp_path} or the project's own runs"):
+        provenance.find("0003-no-such-run", tmp_path)
 
 
 def test_an_adapter_of_another_base_is_refused_by_name(tmp_path):

@@ -66,3 +66,14 @@ def test_how_far_the_climb_came_by_hand_stands_between_the_weakest_and_the_stron
     assert "the champion gets 0.188, frontier 0.438, a set that fits any task 0.062: 33 % of the way." in said
     assert "Beside the any-task set, by hand: stock +0.000 (p = 1); champion +0.125" in by_hand.beside(ledger).text
     assert by_hand.distance(read(tmp_path, *climbed)) == ""  # nothing to stand between
+
+
+def test_a_reading_without_a_dimension_says_whether_the_verdict_eases(tmp_path):
+    read(tmp_path, *source("champion", "0002-b", 0.3, 2), *source("other", "0001-a", 0.3, 2))
+    assert by_hand.blind(ledger_of(tmp_path, made(1))).text == ""
+    blind = [*source("champion", "0002-b", 0.3, 2, verdict="tie"), *source("other", "0001-a", 0.3, 2)]
+    head = {"about": {"model": "Claude", "fingerprint": ERA, "without": "coverage"}}
+    (tmp_path / readings.BLIND).write_text("".join(json.dumps(row) + "\n" for row in (head, *blind)))
+    text = by_hand.blind(ledger_of(tmp_path, made(1))).text
+    assert "| champion | 0/0/12 | 0/12/0 | +0.500 |" in text and "| other | 0/0/12 | 0/0/12 | +0.000 |" in text
+    assert "the verdict eases for champion: there coverage is a part of the reason." in text

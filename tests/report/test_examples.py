@@ -89,6 +89,12 @@ def test_a_model_without_a_valid_answer_shows_six_failures_with_reason_and_reply
     assert "|  | 0001-stock | gold |" in text and "first" not in text.partition("show what it wrote")[2]
 
 
+def test_a_first_run_with_advice_is_not_headed_as_the_stock_model(lab, ruler):
+    ledger, era = lab((made(1, "kept", 0.1, "own", pipeline=[{"step": "ask", "advice": ["coach"]}]), SCORES))
+    text = examples.answers(ledger, era, ruler).text
+    assert text.startswith("**The first run, 0001-own**") and "stock" not in text
+
+
 def test_the_sealed_gate_is_never_shown(lab, ruler):
     ledger, era = lab((made(1, "kept", 0.1, "stock", lever="baseline"), [0.5] * 8 + [0.01]))
     assert "sealed" not in examples.answers(ledger, era, ruler).text

@@ -8,8 +8,7 @@ import time
 
 import pytest
 
-from lib.files import ROOT, canonical, sha256
-from lib.lab.base import PROGRESS
+from lib.files import PROGRESS, ROOT, canonical, sha256
 from lib.report.live import AGAIN, Live, chart
 from lib.runs.ledger import Ledger
 from lib.runs.record import record_of

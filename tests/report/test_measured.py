@@ -41,7 +41,7 @@ def test_a_gain_that_is_arithmetic_alone_is_no_reason(tmp_path, stock):
     ledger = ledger_of(tmp_path, stock, rejudged(tmp_path, Judgment(dict.fromkeys(FOUR, 3), "loss")))
     text = measured.dropped(ledger, ERA).text
     assert "| 0001-stock | +0.050 | +0.050 | +0.000 |" in text and "It is the lowest of the five in 1 of 1 run." in text
-    assert "quality moves by +0.050. That" in text and "6 losses instead of 6 in 6 cases, and 0 verdicts change" in text
+    assert "quality moves by +0.050." in text and "6 losses instead of 6 in 6 cases, and 0 verdicts change" in text
     assert "For no run does the judgment ease beyond chance" in text and "offline judge" not in text
 
 

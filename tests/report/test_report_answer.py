@@ -97,6 +97,18 @@ def test_one_run_is_a_start_and_no_gain(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"pipeline": [{"step": "ask", "advice": ["coach"]}]}, {"decoding": {"temp": 0.7}}, {"adapter": "0003-sft"}],
+)
+def test_a_first_run_that_is_more_than_a_plain_call_is_not_called_stock(tmp_path, change):
+    first = made(1, "kept", 0.2, "advice", **change)
+    ledger = sealed(tmp_path, first, frontier(0.6))
+    assert next(iter(answer.chosen(ledger).items())) == ("first run", "0001-advice")
+    assert "stock" not in {*answer.four(ledger).what}
+    assert next(iter(answer.chosen(ledger_of(tmp_path, first, stock())))) == "stock"  # a baseline after it is meant
+
+
 def test_only_the_newest_era_answers(tmp_path):
     ledger = sealed(tmp_path, stock(), frontier(0.6), made(3, "kept", 0.5, "new", fingerprint="e" * 64))
     assert "gets 0.500 of 1" in answer.opening(ledger).text and ERA != "e" * 64

@@ -1,7 +1,10 @@
 """The page of all runs, the page of two, and the same as text and CSV."""
 
+import csv
+import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -39,9 +42,26 @@ def test_every_run_has_a_row_that_links_to_it_and_text_stays_text(ledger):
 
 
 def test_the_table_as_csv_has_a_line_a_run_and_numbers_its_eras(ledger):
-    head, *lines = run_table.frame(ledger).to_csv(index=False).splitlines()
-    assert head.startswith("era,id,kind,status") and len(lines) == 5
+    head, *lines = run_table.csv(ledger).splitlines()
+    assert head.startswith('"era","id","kind","status"') and len(lines) == 5
     assert [line.split(",")[0] for line in lines] == ["1", "1", "2", "1", "1"]
+
+
+@pytest.mark.parametrize("text", ['=HYPERLINK("http://x","y")', "+1", "-1,5", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_text_of_the_csv_is_a_formula_and_numbers_stay_numbers(ledger, text):
+    lower = replace(ledger.records[1].decision, delta=-0.25)
+    ledger.records[1] = ledger.records[1].revised(hypothesis=text, model=text, decision=lower, predicted=-0.1)
+    first, second, *_ = csv.DictReader(io.StringIO(run_table.csv(ledger), newline=""))
+    assert second["hypothesis"] == second["model"] == f"'{text}"
+    assert first["hypothesis"] == "A <b>bold</b> | claim" and first["pipeline"] == "ask"
+    assert (second["delta"], second["predicted"]) == ("-0.25", "-0.1")
+
+
+def test_a_carriage_return_within_a_text_begins_no_row_of_the_csv(ledger):
+    ledger.records[1] = ledger.records[1].revised(hypothesis="x\r=1+1,2\n=3")
+    rows = [*csv.reader(io.StringIO(run_table.csv(ledger), newline=""))]
+    assert len(rows) == 1 + 5 and rows[2][-1] == "x\r=1+1,2\n=3"
+    assert '"x\r=1+1,2\n=3"' in run_table.csv(ledger)
 
 
 def test_the_page_of_two_holds_scored_experiments_and_nothing_of_the_sealed_gate(ledger):

@@ -229,7 +229,15 @@ def test_verify_names_a_file_that_was_added_to_a_run(lab, name):
 
 
 @pytest.mark.parametrize(
-    "name", [".DS_Store", "._record.json", ".ipynb_checkpoints/experiment-checkpoint.ipynb", "Thumbs.db"]
+    "name",
+    [
+        ".DS_Store",
+        "._record.json",
+        "Icon\r",
+        ".localized",
+        ".ipynb_checkpoints/experiment-checkpoint.ipynb",
+        "Thumbs.db",
+    ],
 )
 def test_what_a_desktop_leaves_in_a_run_is_no_tampering(lab, name):
     run = lab.folder / lab.seal()
@@ -380,6 +388,16 @@ def test_the_dev_gate_never_keeps(lab):
     assert found.status == "indecisive" and found.against == first and found.p < 0.05
 
 
+def test_without_a_champion_the_dev_gate_compares_with_its_first_run_or_with_what_beat_it(lab):
+    first = lab.seal(gate="dev")
+    lab.seal(dict.fromkeys(lab.full, 0.0), gate="dev", slug="empty")
+    better = lab.seal(up(lab.full, 0.1), gate="dev", slug="better")
+    assert lab.read().get("better").decision.against == first
+    lab.seal(lab.full, gate="dev", slug="worse")
+    found = lab.decide(up(lab.full, 0.05), gate="dev")
+    assert (found.status, found.against) == ("discarded", better)
+
+
 def test_a_run_on_the_full_gate_is_not_compared_with_the_dev_gate(lab):
     lab.seal(gate="dev")
     assert lab.decide(up(lab.full, -0.2)).status == "kept"
@@ -490,7 +508,7 @@ def test_a_run_is_found_by_id_number_and_newest_slug(lab):
     second = lab.seal(slug="same")
     found = lab.read()
     assert found.get("0001-same").id == found.get("1").id == "0001-same" and found.get("same").id == second
-    with pytest.raises(NoRun, match="no run '7'"):
+    with pytest.raises(NoRun, match="no run '7' in .*, which holds 2 runs"):
         found.get("7")
 
 

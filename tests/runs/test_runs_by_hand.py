@@ -109,3 +109,13 @@ def test_a_line_of_another_form_is_named(look, changes):
 
 def test_a_folder_without_the_file_is_well(tmp_path):
     assert by_hand.verify(tmp_path) == [] and by_hand.read(tmp_path) == []
+
+
+def test_a_blind_reading_is_held_to_its_own_dimensions(look):
+    blind = calls()
+    del blind[0]["reply"]["coverage"]
+    scores = dict.fromkeys(by_hand.seen("coverage"), 3)
+    lines = [{"about": {"without": "coverage"}}, row(run="0001-look", calls=blind, scores=scores), row(calls=calls())]
+    (look / by_hand.BLIND).write_text("".join(json.dumps(r) + "\n" for r in lines))
+    [wrong] = by_hand.verify(look)
+    assert wrong.startswith(f"{look / by_hand.BLIND}:3: champion, kite: a reply is missing or has another form")

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from lib.measure.judge import DIMENSIONS
 from lib.measure.ruler import Ruler
 from lib.runs import by_hand
 from scripts import verdicts
@@ -27,14 +28,13 @@ def items(tmp_path):
     return tmp_path
 
 
-def answer(folder, leave_out=0):
+def answer(folder, leave_out=0, dimensions=DIMENSIONS):
     """Answer every prompt, but for some at the end; A is better wherever it stands."""
     for page in sorted((folder / "pages").glob("page-*.md")):
         prompts = re.findall(r"^## Prompt (\d+) \(instructions ([RP])\)", page.read_text(), re.MULTILINE)
         said = []
         for n, kind in prompts[: len(prompts) - leave_out]:
-            value = {"verdict": "A"} if kind == "P" else dict.fromkeys(
-                ("atomicity", "specificity", "coverage", "naturalness", "non_redundancy"), 3)  # fmt: skip
+            value = {"verdict": "A"} if kind == "P" else dict.fromkeys(dimensions, 3)
             said.append(json.dumps({"n": int(n), "reason": "r", **value}))
         page.with_name(page.name.replace("page-", "replies-").replace(".md", ".jsonl")).write_text(
             "\n".join(said) + "\n"
@@ -59,3 +59,22 @@ def test_what_was_read_is_kept_with_its_era_and_an_invalid_answer_has_lost_unrea
 def test_one_missing_reply_and_nothing_is_kept(items):
     answer(items, leave_out=1)
     assert keep(items) == 1 and not (items / by_hand.VERDICTS).exists()
+
+
+def test_what_was_read_may_be_read_once_more_without_a_dimension(items):
+    answer(items)
+    assert keep(items) == 0
+    again, folder = items / "again.jsonl", items / "blind"
+    assert verdicts.main(["blind", str(again), str(items), "champion"]) == 0
+    assert verdicts.main(["pages", str(again), str(folder / "pages"), "seed", "coverage"]) == 0
+    text = "".join(p.read_text() for p in (folder / "pages").glob("page-*.md"))
+    assert '"coverage": 1-5' not in text and "Leave one thing out of account altogether: coverage." in text
+    answer(folder)  # scores of five dimensions are no reply to these prompts
+    assert verdicts.main(["keep", str(again), str(folder / "pages"), str(items), "coverage"]) == 1
+    answer(folder, dimensions=by_hand.seen("coverage"))
+    assert verdicts.main(["keep", str(again), str(folder / "pages"), str(items), "coverage"]) == 0
+    assert by_hand.about(items, by_hand.BLIND)["without"] == "coverage"
+    assert [(r.source, r.verdict) for r in by_hand.read(items, by_hand.BLIND)] == [
+        ("champion", "tie"),
+        ("champion", "loss"),
+    ]

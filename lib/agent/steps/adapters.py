@@ -20,6 +20,7 @@ def donor(adapter: str = "", n: Count = 7) -> Run:
     """Add a set by another adapter (its folder; "" is the bare base) to the pool; go on with merge, best or transplant."""
 
     def run(state: State) -> Work:
+        """A donated set that cannot be read is left out and noted. Raises BadReply where there is no other."""
         # The donor sees what the own draft saw, so that only the weights differ.
         demos = state.shown_demos()
         [reply] = yield [Call(prompt.ask(state.task, n, "json", (), demos), adapter=adapter)]

@@ -87,6 +87,7 @@ def frames(names: list[str] = ["doer", "payer", "guest", "sceptic"], n: Count = 
         raise ValueError(f"names is {names}, expected 1 to 8 of {', '.join(known)}")
 
     def run(state: State) -> Work:
+        """A frame whose reply cannot be read is left out and noted. Raises BadReply where none can."""
         replies = yield [Call(prompt.ask(state.task, n, "json", [name])) for name in names]
         drafts, faults = prompt.parse_each(replies, read_set)
         failed = [name for name, draft in zip(names, drafts, strict=True) if draft is None]
@@ -112,6 +113,7 @@ def beat(n: Count = 7, temp: Heat = 0.0) -> Run:
     """Show the model its own draft as the obvious set and ask for one that beats it (temp 0: the run's own decoding)."""
 
     def run(state: State) -> Work:
+        """What was to be beaten goes into the pool, so that a later step may still choose it. Raises BadReply."""
         # Without a temperature of its own the run's decoding holds: 0 would force greedy on a run that samples.
         first, change = state.written, {}
         if temp:

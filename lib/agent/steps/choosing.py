@@ -41,6 +41,7 @@ def sample(temps: list[Heat] = [0.4, 0.6, 0.8], n: Count = 7, advice: list[str] 
         form["grammar"] = prompt.set_grammar(n, "json", grammar == "questions")
 
     def run(state: State) -> Work:
+        """A set that cannot be read is left out and noted. Raises BadReply where the pool stays empty."""
         demos = state.shown_demos()
         messages = prompt.ask(state.task, n, "json", advice, demos)
         replies = yield [Call(messages, {"temp": float(t), **form}) for t in temps]
@@ -75,6 +76,7 @@ def best(
     """Choose one set of the pool: by a code ruler, by how far its questions stand apart, by agreement, by likelihood."""
 
     def run(state: State) -> Work:
+        """Chooses among the first `most` that pass the spec gate, or of all where none does; of equals the earlier."""
         drafts = in_form(state.pool)[:most]
         if by == "logprob":
             # All are scored as replies to the plain call, so that only the text differs.
@@ -110,6 +112,7 @@ def tournament(most: Annotated[int, Field(ge=2, le=16)] = 4) -> Run:
     """Let the model compare the sets of the pool in pairs, each pair in both orders; where the two disagree the earlier stays."""
 
     def run(state: State) -> Work:
+        """A reply that cannot be read is counted and decides nothing: the earlier set goes on."""
         drafts = in_form(state.pool)[:most]
         matches = unread = 0
         while len(drafts) > 1:
@@ -140,6 +143,7 @@ def consensus(to: Count = 7) -> Run:
     """Keep the questions that most sets of the pool ask in some wording, in the order of the first set that asks them."""
 
     def run(state: State) -> Work:
+        """Questions that say the same stand as the first of them says it; of equal votes the earlier comes in."""
         drafts = in_form(state.pool)[:MOST_SETS]
         questions: list[str] = []
         asked_by: list[int] = []  # of each question, which set asks it

@@ -35,6 +35,7 @@ def critique(swaps: Annotated[int, Field(ge=1, le=7)] = 1) -> Run:
     """Name the worst question and its fault and rewrite that one alone; at most `swaps` times, or until none is named."""
 
     def run(state: State) -> Work:
+        """A reply that cannot be read ends the rounds with a note, and what was swapped before stays."""
         for _ in range(swaps):
             questions = state.written.questions
             # Again over the whole draft: what was mended in the round before may be the worst one now.
@@ -59,6 +60,7 @@ def revise(rounds: Annotated[int, Field(ge=1, le=5)] = 1, n: Count = 7) -> Run:
     """Show the whole draft and ask for a better one that keeps what is good."""
 
     def run(state: State) -> Work:
+        """Each draft that is replaced goes into the pool. Raises BadReply where a new one cannot be read."""
         for _ in range(rounds):
             draft = state.written
             [reply] = yield [Call(prompt.revise(state.task, draft.questions, n))]

@@ -22,6 +22,7 @@ def one_by_one(n: Count = 7, again: Limit = 0) -> Run:
     """Restate the task, then ask for one question at a time; a repeat is asked for again with heat, at most `again` times."""
 
     def run(state: State) -> Work:
+        """`again` is for the whole set, not for each question; once it is used up a repeat stays. Raises BadReply."""
         # The title rides along with the first question: one batch less for every case.
         title, before, retries = "", [Call(prompt.restate(state.task))], again
         questions: list[str] = []

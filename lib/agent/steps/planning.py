@@ -68,6 +68,7 @@ def diverge(ways: Few = 3, temp: Heat = 0.8, n: Count = 12) -> Run:
         raise ValueError("temp is 0: expected above 0 to 5")
 
     def run(state: State) -> Work:
+        """A brainstorm that cannot be read is left out and noted. Raises BadReply where none lists anything."""
         replies = yield [Call(prompt.brainstorm(state.task), {"temp": temp})] * ways
         lists, faults = prompt.parse_each(replies, lambda r: prompt.parse_list(r.text, "unknowns"))
         good = list(filter(None, lists))
@@ -83,6 +84,7 @@ def select(to: Count = 7) -> Run:
     """Let the model choose `to` questions of the draft by number; a draft that is short enough stays as it is."""
 
     def run(state: State) -> Work:
+        """The model is not asked where leaving out repeats is enough. Raises BadReply."""
         draft = state.written
         again = repeats(draft.questions)  # a question said again word for word is no choice
         pool = [q for q, repeat in zip(draft.questions, again, strict=True) if not repeat]

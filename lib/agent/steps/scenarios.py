@@ -43,6 +43,7 @@ def discriminate(to: Count = 7, situations: Annotated[int, Field(ge=2, le=8)] = 
     """Imagine different situations, answer each question of the draft in each, keep those whose answers differ most."""
 
     def run(state: State) -> Work:
+        """Raises BadReply where fewer than two situations are listed, or no answer can be read."""
         draft = state.written
         [reply] = yield [Call(prompt.scenarios(state.task))]
         different = list(filter(None, prompt.parse_list(reply.text, "scenarios")))[:situations]
@@ -69,6 +70,7 @@ def simulate(to: Count = 7, by: Literal["answers", "plan"] = "answers", most: Co
     """Imagine three answers to each question of the draft; keep those whose answers differ most, or change the plan most."""
 
     def run(state: State) -> Work:
+        """By plan, the worth of a question is how far the plans of its first and its last answer differ."""
         draft = state.written
         questions = draft.questions[:most]
         replies = yield [Call(prompt.answers(state.task, question)) for question in questions]

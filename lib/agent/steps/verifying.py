@@ -34,6 +34,7 @@ def verify(then: Literal["repair", "drop"] = "repair", to: Count = 7, most: Coun
         raise ValueError(f"to is {to} and then is repair: nothing is dropped then; take one of the two out")
 
     def run(state: State) -> Work:
+        """A repair is told the worst fault alone; where it cannot be read the question stays as it was."""
         draft = state.written
         questions = draft.questions[:most]
         replies = yield [

@@ -58,6 +58,7 @@ class ClaudeProposer:
         self.claude = Claude(model, dollars, concurrency=1, timeout=timeout)
 
     def __call__(self, view: View) -> Offer:
+        """One paid call. A reply cut short or by another model is an offer with a fault, whose cost counts."""
         reply = self.claude.submit(self.claude.ask(self.request(view))).result()
         spent: Spent = reply.spent
         fault = ""

@@ -23,6 +23,7 @@ class Plan:
         self.entries = read(path)
 
     def __call__(self, view: View) -> Offer:
+        """The first entry that was neither accepted nor refused yet; an offer of None after the last."""
         # From the events, not from a counter: a restart goes on where the loop was.
         done = {e.get("asked") for e in view.events.of("accepted", "refused")}
         for number, value in enumerate(self.entries, 1):

@@ -81,6 +81,7 @@ class Search:
         self.seed = seed
 
     def __call__(self, view: View) -> Offer:
+        """The first of the TRIES best candidates that passes every rule; an offer of None where none does."""
         # Part of the seed: after a refusal the next draw is another one, and a restart draws the same.
         done = len(view.ledger.records), len(view.events.of("accepted", "refused"))
         candidates = fresh(view)
@@ -138,6 +139,7 @@ def ranked(candidates: list[Candidate], view: View, rng: random.Random) -> list[
     names = set(re.findall(r"[a-z][a-z_-]+", text))
 
     def key(c: Candidate) -> tuple[bool, bool, float, float]:
+        """The smallest comes first: wished for, untried, by the bound of its class, by what its parts brought."""
         own = known.get(c.lever, UNTRIED)
         wished = c.lever in text or any(row["step"] in names for row in c.pipeline)
         place = order[c.lever]

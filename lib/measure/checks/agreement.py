@@ -33,6 +33,7 @@ def item_id(case: str, title: str, questions: Sequence[str]) -> str:
     return sha256(canonical([case, title, *questions]))
 
 
+NEITHER = "neither"  # of the answers: a line of the log too, for leaving it out would flatter every source
 Score = Annotated[int, Field(ge=1, le=5)]
 
 
@@ -62,25 +63,29 @@ class Rating:
         """The rating of one line of the log. Raises ValueError naming the field."""
         return fill(cls, leave_out(row, *NUMBERING))
 
-    def quality(self, blend: tuple[float, float] = (0.5, 0.5)) -> float:
+    def quality(self) -> float:
         """Quality of the case by this person, as a judge's is counted."""
-        return quality(self.scores, self.verdict, blend)
+        return quality(self.scores, self.verdict)
 
 
 @form()
 class Chosen:
     """Which of several answers to a task typed by hand a person took, blind to where each came from. Raises ValueError."""
 
-    item: Filled  # `item_id` of the answer that was taken
+    item: Filled  # `item_id` of the answer that was taken, of an empty one for NEITHER
     task: Filled
     letters: dict[str, str]  # source by the letter that it was shown under
-    chosen: Filled  # letter
+    chosen: Filled  # letter, or NEITHER
     answers: dict[str, list[str]]  # title and questions by source, empty where none came
     who: Filled
     at: Filled
 
     def __post_init__(self) -> None:
         title, *questions = self.answers.get(self.source) or [""]
+        if self.chosen not in (*self.letters, NEITHER):
+            raise ValueError(
+                f"{self.chosen!r} was chosen, which is no letter of {', '.join(self.letters)}, nor {NEITHER}"
+            )
         if self.answers.keys() != {*self.letters.values()} or self.item != item_id("typed", title, questions):
             raise ValueError("the item is not the answer under the letter that was chosen")
 

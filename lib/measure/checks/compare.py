@@ -35,6 +35,7 @@ def readings(rows: Sequence[Fields]) -> Row:
 
 
 def _group(runs: dict[str, list[Fields]]) -> list[Row]:
+    """Scores of each run; of all but the first also the paired differences from it, in quality and by dimension."""
     first = next(iter(runs.values()))
     sides = []
     for run, rows in runs.items():
@@ -71,6 +72,7 @@ def _values(rows: Sequence[Fields], value: Callable[[Fields], float | None]) -> 
 
 
 def _outcome(row: Fields) -> Outcome:
+    """A row as what it was sealed as: a Judgment, a NoAnswer or an Unscored."""
     if row["judgment"] is not None:
         return Judgment(row["judgment"]["scores"], row["judgment"]["verdict"])
     if row["no_answer"] is not None:

@@ -175,6 +175,7 @@ def sentence(readings: Fields, sampled: bool = True) -> str:
 
 
 def _table(repeats: Repeats) -> Floats:
+    """Qualities as (repeats, cases). Raises ValueError unless two repeats or more have the same number of cases."""
     if len(repeats) < 2 or len({len(r) for r in repeats}) != 1 or not len(repeats[0]):
         raise ValueError(f"{[len(r) for r in repeats]} cases: noise needs two repeats or more of the same cases")
     return np.asarray(repeats, dtype=float)

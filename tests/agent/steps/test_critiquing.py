@@ -69,7 +69,9 @@ def test_revise_replaces_the_draft_and_a_bad_revision_fails_the_case(able):
     state, model = finish([{"step": "revise", "rounds": 2}], lambda m: better, able)
     assert state.draft.questions == ("Who steers?",) and len(state.pool) == 2
     assert "1. Who steers?" in model.seen[2][-1]["content"]
-    assert finish([{"step": "revise"}], lambda m: "no", able)[0].failed.reason.startswith("revise: not JSON")
+    assert finish([{"step": "revise"}], lambda m: "no", able)[0].failed.reason.startswith(
+        "revise: the reply is no JSON"
+    )
 
 
 def checks(faulty):
@@ -109,4 +111,4 @@ def test_verify_sees_a_repeat_that_the_model_does_not(able):
 def test_a_check_that_cannot_be_read_passes_its_question_and_is_noted(able):
     state, _ = finish([{"step": "verify"}], scripted(CHECK="yes"), able)
     assert state.draft.questions == QUESTIONS and len(state.calls) == 5
-    assert state.notes[0].startswith("4 of 4 checks left out: not JSON")
+    assert state.notes[0].startswith("4 of 4 checks left out: the reply is no JSON")

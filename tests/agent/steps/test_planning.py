@@ -70,7 +70,7 @@ def test_diverge_pools_hot_lists_in_turn_and_leaves_out_a_bad_one(able):
     model = able(saying(prompt.BRAINSTORM, lambda m: next(lists), base._reply))
     state = finish([{"step": "diverge", "ways": 3, "n": 3}], model)
     assert listed(model.seen[3]) == ["hull", "crew", "berth"]
-    assert state.notes[0].startswith("1 of 3 brainstorms left out: not JSON")
+    assert state.notes[0].startswith("1 of 3 brainstorms left out: the reply is no JSON")
 
 
 def test_diverge_draws_with_its_own_heat_and_a_seed_a_call(able):

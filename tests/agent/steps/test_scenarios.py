@@ -68,7 +68,9 @@ def test_fewer_than_two_situations_tell_nothing_apart(told, able):
 def test_an_answer_that_cannot_be_read_is_left_out_and_all_of_them_fail_the_case(able):
     lost = lambda m: "no" if "racer" in m[-1]["content"] else reply(m)  # noqa: E731
     state = finish([{"step": "discriminate", "to": 2}], able(lost))
-    assert state.draft.questions == QUESTIONS[1:] and state.notes[1].startswith("3 of 9 answers left out: not JSON")
+    assert state.draft.questions == QUESTIONS[1:] and state.notes[1].startswith(
+        "3 of 9 answers left out: the reply is no JSON"
+    )
     none = lambda m: "no" if prompt.ANSWER in m[0]["content"] else reply(m)  # noqa: E731
     assert "no answer could be read" in finish([{"step": "discriminate"}], able(none)).failed.reason
 
