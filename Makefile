@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# One process a core, at most four (each may hold a model and a kernel); a file stays whole, since its fixtures are costly.
-TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# One process a core, at most four (each may hold a model and a kernel); a file stays whole, since its fixtures are costly,
+# and tests/conftest.py has the long ones begin first.
+TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 .PHONY: setup weights study study-full site test check house lab bench faults report demo-cloud help
 help:
 	@echo "make study   a short study on the embedded default, into study/"
@@ -46,8 +47,9 @@ study-full: weights
 site: weights
 	@$(BIN)/notch report --html site
 
+# PASSED=quick right after make check leaves out the tests that it has just run.
 test: weights
-	@$(TESTS)
+	@$(TESTS) $(if $(filter quick,$(PASSED)),-m slow)
 
 check: weights
 	@$(BIN)/ruff format --check -q . || { echo "run: .venv/bin/ruff format ."; exit 1; }
