@@ -11,6 +11,7 @@ from functools import partial
 import pandas as pd
 
 from lib.files import check_sums
+from lib.lab.models import in_short
 from lib.measure.judge import DIMENSIONS, DIMS
 from lib.measure.ruler import RULER, Ruler
 from lib.report.era import Era, eras
@@ -214,7 +215,7 @@ def verdict(ledger: Ledger) -> Markdown:
                      f"{len(ledger.looks())}.")  # fmt: skip
     compared = era.comparison()
     if compared:
-        lines.append(f"With only the model changed ({compared.id}), {compared.decision.reason}.")
+        lines.append(f"With only the model changed ({compared.id}), {in_short(compared.found)}.")
     if champion.useful == champion.useful:
         lines.append(f"Asked without gold in sight, the judge rates its sets {champion.useful:.2f} of 5 as useful.")
     weakest = champion[list(DIMENSIONS)].astype(float).dropna()

@@ -431,15 +431,6 @@ def test_usefulness_is_shown_only_where_claude_judged(tmp_path):
     assert tables.runs(paid)["useful"].tolist()[1] == 3.4 and "3.40 of 5 as useful" in tables.verdict(paid).text
 
 
-def test_the_verdict_says_what_a_change_of_the_model_did(tmp_path):
-    reason = {"reason": "ask: against smollm2 quality moves beyond chance for 0 of 1"}
-    found = {"groups": [{"group": "ask", "runs": []}]}
-    ledger = ledger_of(
-        tmp_path, made(1), made(2, "reference", None, "models", kind="models", decision=reason, found=found)
-    )
-    assert "With only the model changed (0002-models), ask: against smollm2" in tables.verdict(ledger).text
-
-
 def test_the_frozen_ruler_is_told_with_its_gates_and_seal():
     told = tables.frozen().text
     assert "full 30, dev 10, confirm 30" in told and "exactly 7 questions" in told and "Seal `" in told
