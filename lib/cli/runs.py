@@ -80,7 +80,19 @@ def freeze(ruler: Path) -> int:
     return Exit.OK
 
 
-@click.command()
+class RunCommand(click.Command):
+    """Help that ends in what `-p` takes, read from the code only when somebody asks."""
+
+    def format_epilog(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        from lib.lab import execute
+        from lib.lab.experiment import LEVERS, STEPS
+
+        names = {"parameters": execute.defaults_of(execute.EXPERIMENT), "lever": LEVERS, "pipeline": sorted(STEPS)}
+        with formatter.section("What -p takes (10_experiment.ipynb says it of each, `notch log` of each step)"):
+            formatter.write_dl([(name, ", ".join(values)) for name, values in names.items()])
+
+
+@click.command(cls=RunCommand)
 @PARAMETERS
 @YAML
 @click.option("--name", default="", help="Slug of the run (default: from lever and steps).")
@@ -89,7 +101,13 @@ def freeze(ruler: Path) -> int:
 def run(
     parameters: tuple[tuple[str, str], ...], as_yaml: tuple[str, ...], name: str, runs: Path, as_json: bool
 ) -> None:
-    """Run one experiment and seal it."""
+    """Run one experiment and seal it.
+
+    \b
+    notch run -p lever prompting -p predicted 0.02 \\
+      -p hypothesis "Told to be concrete, it asks for amounts and dates." \\
+      -p pipeline '[{step: ask, advice: ["Ask for amounts and dates."]}]'
+    """
     from lib.lab import execute
 
     if changed := ", ".join(execute.settled(execute.EXPERIMENT, {})):
@@ -108,7 +126,7 @@ def seal_command(notebook: Path, name: str, runs: Path) -> None:
     """Adopt a notebook that papermill itself executed."""
     from lib.lab import execute
 
-    click.echo(line(execute.seal_notebook(notebook, name, runs)))
+    click.echo(line(execute.seal_notebook(notebook, name, runs), runs))
 
 
 @click.command()
@@ -193,6 +211,8 @@ def report(runs: Path, html: Path | None) -> None:
 
     site.write(runs, html)
     say_report(runs)
+    if html:
+        click.echo(f"pages: open {html / 'index.html'}")
 
 
 @click.command()

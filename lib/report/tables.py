@@ -228,7 +228,8 @@ def headlines(ledger: Ledger) -> list[str]:
     """Lines: the climb, where it stands between both ends of the scale, what is confirmed, what the numbers are not."""
     era = Era.latest(ledger)
     if era.climb.empty:
-        return ["no run on the full gate yet", "nothing confirmed", "run `make study`"]
+        advice = "what screened well goes on with `-p gate full`" if ledger.records else "run `make study`"
+        return ["no run on the full gate yet, which alone keeps", "nothing confirmed", advice]
     first, best, confirmed = era.climb.iloc[0], "nothing kept", "nothing"
     if len(era.kept):
         best = f"{era.kept.quality.iloc[-1]:.3f} ({era.kept.id.iloc[-1]})"

@@ -238,7 +238,7 @@ def test_a_file_that_is_no_executed_notebook_is_not_adopted(tmp_path, text):
 
 
 def test_a_template_that_never_ran_is_not_adopted(tmp_path):
-    with pytest.raises(BadParameters, match="never ran"):
+    with pytest.raises(BadParameters, match="no cell ever ran: it was never executed"):
         execute.seal_notebook(NOTEBOOKS / "10_experiment.ipynb", folder=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 

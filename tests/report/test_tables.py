@@ -105,6 +105,12 @@ def test_the_headlines_of_an_empty_ledger_say_what_to_do(tmp_path):
     assert len(found) == 3 and "no run" in found[0] and "make study" in found[2]
 
 
+def test_the_headlines_of_runs_of_the_dev_gate_alone_say_what_goes_on_and_not_how_to_begin(tmp_path):
+    found = tables.headlines(ledger_of(tmp_path, made(1, "reference", gate="dev")))
+    assert found == ["no run on the full gate yet, which alone keeps", "nothing confirmed",
+                     "what screened well goes on with `-p gate full`"]  # fmt: skip
+
+
 def test_the_climb_leaves_out_references_other_gates_and_crashes(climb):
     found = tables.climb(climb, ERA)
     assert list(found["id"]) == ["0001-baseline", "0004-lucky", "0005-better", "0010-worse"]
