@@ -47,9 +47,8 @@ study-full: weights
 site: weights
 	@$(BIN)/notch report --html site
 
-# PASSED=quick right after make check leaves out the tests that it has just run.
 test: weights
-	@$(TESTS) $(if $(filter quick,$(PASSED)),-m slow)
+	@$(TESTS)
 
 check: weights
 	@$(BIN)/ruff format --check -q . || { echo "run: .venv/bin/ruff format ."; exit 1; }
