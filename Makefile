@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# One process a core, at most four (each may hold a model and a kernel); a file stays whole, since its fixtures are costly.
-TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# One process a core, at most four (each may hold a model and a kernel); a file stays whole, since its fixtures are costly,
+# and tests/conftest.py has the long ones begin first.
+TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 .PHONY: setup weights study study-full site test check house lab bench faults report demo-cloud help
 help:
 	@echo "make study   a short study on the embedded default, into study/"
@@ -14,7 +15,7 @@ help:
 	@echo "make check   format, lint, types and the quick tests"
 	@echo "make house   how large and how readable lib is"
 	@echo "make lab     JupyterLab on notebooks/"
-	@echo "make bench   speed, as ratios measured in one run"
+	@echo "make bench   speed, as ratios measured in one run, and how it grows with the number of runs"
 	@echo "make faults  some 500 faults: cuts, flips, kills, full disks; a table of what was lost (nothing)"
 	@echo "make report  the index notebooks of runs/ again"
 	@echo "make demo-cloud  the judge by Claude against a loopback server: no key, no network"
@@ -64,6 +65,7 @@ lab: weights
 bench: weights
 	@$(BIN)/python -m tests.bench
 	@$(BIN)/python -m tests.bench_judge
+	@$(BIN)/python -m tests.bench_scale
 
 # SEED=7 draws others.
 faults: weights

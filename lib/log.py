@@ -82,36 +82,50 @@ class Log:
     def __init__(self, path: Path, scheme: Chain | Hashed) -> None:
         """Reads the file as far as it goes; `scheme` makes a line of a row and proves a line when it is read."""
         self.path, self.scheme = path, scheme
-        self.rows: list[Row] = []
-        self.head = START  # hash of the last whole line
+        self.head = START  # hash of the last whole line of a chain
         self.torn = False  # whether something without its end follows that line
-        self._end = 0  # bytes read so far: always the end of a whole line
-        self._seen = hashlib.sha256()  # of those bytes
+        self.end = 0  # bytes read so far: always the end of a whole line
+        self._rows: list[Row] = []
+        self._count = 0  # lines read so far
+        self._seen = hashlib.sha256()  # of a chain's bytes
         # Re-entrant: `extend` and `_repair` catch up while they hold it.
         self._lock = threading.RLock()
         self.catch_up()
 
+    @property
+    def rows(self) -> list[Row]:
+        return self._rows
+
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
 
-    def catch_up(self) -> list[Row]:
-        """Read the whole lines that were written since the last look, by whomever; returns their rows. Raises Tampered."""
-        with self._lock:
-            data, rows, head = self._unread(), [], self.head
-            *lines, rest = data.split(b"\n")
-            for number, line in enumerate(lines, len(self.rows) + 1):
-                try:
-                    rows.append(self.scheme.row(line, number, head))
-                except ValueError as error:
-                    why = CRLF if line.endswith(b"\r") else error
-                    raise Tampered(f"{self.path}:{number}: {why}") from error
-                head = sha256(line)
-            whole = data[: len(data) - len(rest)]
-            self.rows += rows
-            self.head, self.torn = head, bool(rest)
-            self._end += len(whole)
-            self._seen.update(whole)
-            return rows
+    def keep(self, row: Row, place: int) -> None:
+        """Take in a row, whose line begins at that byte of the file."""
+        self._rows.append(row)
+
+    def catch_up(self) -> None:
+        """Read the whole lines that were written since the last look, by whomever. Raises Tampered."""
+        with self._lock, self._unread() as file:
+            self.torn = False
+            # Line by line: a file may be larger than memory, and not every log keeps all of its rows.
+            for line in file:
+                if not line.endswith(b"\n"):
+                    self.torn = True
+                    break
+                self.keep(self._row(line, self._count + 1), self.end)
+                self._count += 1
+                self.end += len(line)
+                if self.scheme.chained:
+                    self.head = sha256(line[:-1])
+                    self._seen.update(line)
+
+    def _row(self, line: bytes, number: int) -> Row:
+        """The row of a whole line. Raises Tampered."""
+        try:
+            return self.scheme.row(line[:-1], number, self.head)
+        except ValueError as error:
+            why = CRLF if line.endswith(b"\r\n") else error
+            raise Tampered(f"{self.path}:{number}: {why}") from error
 
     def extend(self, rows: Iterable[Row]) -> None:
         """Add rows; on return they are on disk. Raises OSError, Tampered, ValueError on what JSON does not have."""
@@ -124,8 +138,8 @@ class Log:
             # Others may have written since the last look: the chain goes on from the newest line, not from ours.
             self.catch_up()
             self._repair(out)
-            first, lines, before = not self._end, [], self.head
-            for number, row in enumerate(rows, len(self.rows) + 1):
+            first, lines, before = not self.end, [], self.head
+            for number, row in enumerate(rows, self._count + 1):
                 lines.append(self.scheme.line(row, number, before) + b"\n")
                 before = sha256(lines[-1][:-1])
             data = b"".join(lines)
@@ -139,19 +153,23 @@ class Log:
             # Read back like lines of anybody: what is in memory is what the disk holds.
             self.catch_up()
 
-    def _unread(self) -> bytes:
-        """What follows the last whole line. Raises Tampered where the lines before it are not as they were."""
-        with open(self.path, "rb") if self.path.exists() else io.BytesIO() as file:
-            missing = self._end - file.seek(0, os.SEEK_END)
+    def _unread(self) -> IO[bytes]:
+        """The file behind the last whole line. Raises Tampered where the lines before it are not as they were."""
+        file: IO[bytes] = open(self.path, "rb") if self.path.exists() else io.BytesIO()
+        try:
+            missing = self.end - file.seek(0, os.SEEK_END)
             if missing > 0:
                 raise Tampered(f"{self.path}: {missing} bytes shorter than a moment ago")
             # Lines that vouch for themselves are checked once; those of a chain may be changed while this process runs.
             if self.scheme.chained:
                 file.seek(0)
-                if sha256(file.read(self._end)) != self._seen.hexdigest():
+                if sha256(file.read(self.end)) != self._seen.hexdigest():
                     raise Tampered(f"{self.path}: changed since it was read a moment ago")
-            file.seek(self._end)
-            return file.read()
+            file.seek(self.end)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def _repair(self, out: IO[bytes]) -> None:
         """With the lock held: finish a last line that lacks only its end, cut off one that lacks more.
@@ -160,22 +178,15 @@ class Log:
         """
         if not self.torn:
             return
+        with self._unread() as file:
+            rest = file.read()
         try:
-            self.scheme.row(self._unread(), 0, "")  # no line of a chain is number 0
+            self.scheme.row(rest, 0, "")  # no line of a chain is number 0
         except ValueError:
-            out.truncate(self._end)
+            out.truncate(self.end)
         else:
             out.write(b"\n")
         self.catch_up()
-
-
-def verify(path: Path, scheme: Chain | Hashed) -> list[str]:
-    """What is wrong with a log, one sentence, or nothing. A torn last line is not wrong: nothing was done about it."""
-    try:
-        Log(path, scheme)
-    except Tampered as error:
-        return [str(error)]
-    return []
 
 
 def now() -> str:

@@ -19,7 +19,7 @@ from lib.agent.guard import Leak, LeakGuard
 from lib.files import rows
 from lib.measure.answer import Answer, spec_gate
 from lib.measure.ruler import Ruler
-from lib.models.embed import embedder
+from lib.models.embed import vectors
 
 KEYS = {"id", "family", "area", "task", "title", "questions", "further", "critical"}
 SAME = 0.82  # cosine of two task lines from which a reader has to say that they are different tasks
@@ -81,7 +81,7 @@ def leaks(sets: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
             guard.check([row["task"], row["title"], *row["questions"], *row["further"]], where)
         except Leak as leak:
             yield str(leak)
-    tasks = embedder().vectors([row["task"] for _, row in sets]) @ embedder().vectors(own).T
+    tasks = vectors([row["task"] for _, row in sets]) @ vectors(own).T
     for (where, row), line in zip(sets, tasks, strict=True):
         if line.max() >= SAME:
             yield f"{where}: {row['task']!r} comes near a task of the ruler (cosine {line.max():.2f}): {own[int(line.argmax())]!r}"
@@ -89,8 +89,8 @@ def leaks(sets: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
 
 def twins(sets: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
     """Pairs of tasks that mean nearly the same and are of different families, which would share them out to both parts."""
-    vectors = embedder().vectors([row["task"] for _, row in sets])
-    close = vectors @ vectors.T
+    of = vectors([row["task"] for _, row in sets])
+    close = of @ of.T
     for i, (where, row) in enumerate(sets):
         for j in range(i):
             if close[i, j] >= SAME and row["family"] != sets[j][1]["family"]:

@@ -1,6 +1,7 @@
 """A toy ruler of five cases, for whatever needs a ruler that it may break."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -17,6 +18,12 @@ TASKS = (
     ("toy-canoe", "confirm", "travel", "cross the lake by canoe"),
 )
 ASKED = ("How soon", "How often", "How big", "How far", "How old", "How cheap", "How heavy")
+
+
+def pytest_collection_modifyitems(items):
+    """Files with the most slow tests first: begun last, one of them would keep one core busy and the others idle."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def lines(rows):

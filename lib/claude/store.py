@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lib import log
+from lib.files import Tampered
 from lib.log import Hashed, Log, Row
 
 NAME = "judgments.jsonl"  # beside the ledger: what was paid for once serves every run of the folder
@@ -38,24 +39,29 @@ class Line(Hashed):
 class Store(Log):
     """Replies by key. Opening reads the file and raises Tampered naming the first line that was changed.
 
-    Several processes may append to one file; each sees the others' lines when it next looks something up.
+    Several processes may append to one file; each sees the others' lines when it next looks something up. A reply stays
+    on disk, where its key finds it: a million of them would not fit in memory.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self._values: dict[str, Row] = {}
+        self._places: dict[str, int] = {}  # by key: where the newest reply begins that holds a value
+        self._judged: set[str] = set()  # fingerprints with replicates of those
         self._batches: dict[str, Row] = {}
+        self._replies = 0
+        self.dollars = {False: 0.0, True: 0.0}  # that judging cost, and, under True, the answers of models
         super().__init__(Path(path), Line())
 
     def reply(self, key: str) -> Row | None:
         """The newest reply under a key that holds a value; a faulty reply was paid for but answers nothing."""
         self.catch_up()
-        return self._values.get(key)
+        if key not in self._places:
+            return None
+        return next(self.since(self._places[key]))
 
     def has(self, fingerprint: str, replicate: int) -> bool:
         """Whether any reply of this ruler, judge and replicate is here."""
-        with self._lock:
-            self.catch_up()
-            return any(r["fingerprint"] == fingerprint and r["replicate"] == replicate for r in self._values.values())
+        self.catch_up()
+        return f"{fingerprint} {replicate}" in self._judged
 
     def pending(self) -> list[Row]:
         """Batches that were sent and whose results are not all here yet, oldest first."""
@@ -67,26 +73,39 @@ class Store(Log):
         """Add rows; on return they are on disk. Raises OSError, ValueError on what JSON does not have."""
         self.extend(rows)
 
-    def catch_up(self) -> list[Row]:
-        """Read what was written since the last look, by this process or another. Raises Tampered."""
-        # Under the lock to the end: between reading and sorting in, another thread would miss a reply and buy it again.
-        with self._lock:
-            rows = super().catch_up()
-            for row in rows:
-                # A faulty reply holds no value: it was paid for, and answers nothing.
-                if row["type"] == REPLY and "value" in row:
-                    self._values[row["key"]] = row
-                elif row["type"] == BATCH:
-                    self._batches[row["batch"]] = row
-                elif row["type"] == ENDED:
-                    self._batches.pop(row["batch"], None)
-            return rows
+    def keep(self, row: Row, place: int) -> None:
+        """Sort in a row. `catch_up` holds the lock: else another thread would miss a reply and buy it again."""
+        kind = row["type"]
+        self.dollars[kind == CANDIDATE] += row.get("dollars", 0.0)
+        if kind == REPLY:
+            self._replies += 1
+            # A faulty reply holds no value: it was paid for, and answers nothing.
+            if "value" in row:
+                self._places[row["key"]] = place
+                self._judged.add(f"{row.get('fingerprint')} {row.get('replicate')}")
+        elif kind == BATCH:
+            self._batches[row["batch"]] = row
+        elif kind == ENDED:
+            self._batches.pop(row["batch"], None)
+
+    def since(self, place: int = 0) -> Iterator[Row]:
+        """The rows from a place in the file on, read and proved again."""
+        if place < self.end:
+            with open(self.path, "rb") as file:
+                file.seek(place)
+                while file.tell() < self.end:
+                    yield self._row(file.readline(), 0)
+
+    @property
+    def rows(self) -> list[Row]:
+        """All of them, of whatever type: what a large store holds may not fit in memory."""
+        return [*self.since()]
 
     def __len__(self) -> int:
-        return sum(r["type"] == REPLY for r in self.rows)
+        return self._replies
 
     def __iter__(self) -> Iterator[Row]:
-        return iter([r for r in self.rows if r["type"] == REPLY])
+        return filter(lambda row: row["type"] == REPLY, self.since())
 
 
 def book(path: Path, model: str, dollars: float) -> None:
@@ -111,11 +130,14 @@ def paid(path: Path, candidates: bool = False) -> float:
 def _paid(path: Path, candidates: bool, size: int, changed: int) -> float:
     """The sum itself; `size` and `changed` only make a file that has grown another entry of the cache."""
     store = Store(path)
-    rows = [row for row in store.rows if (row["type"] == CANDIDATE) == candidates]
     pending = [] if candidates else store.pending()
-    return sum(row.get("dollars", 0.0) for row in rows) + sum(batch.get("worst", 0.0) for batch in pending)
+    return store.dollars[candidates] + sum(batch.get("worst", 0.0) for batch in pending)
 
 
 def verify(path: Path) -> list[str]:
     """What is wrong with a store, one sentence, or nothing."""
-    return log.verify(path, Line())
+    try:
+        Store(path)
+    except Tampered as error:
+        return [str(error)]
+    return []

@@ -123,6 +123,8 @@ def loop(runs: tuple[Path, int], steer_folder: Path | None, parameters: Any, rep
         **_those_of(Settings, options),
     )
     ask = _proposer(*(options[name] for name in ("proposer", "plan", "proposer_model", "seed", "dollars")))
+    if not folder.exists():  # a count that was written in words would be one
+        click.echo(f"{folder.name} is a new folder of runs; how many there shall be is a number (--runs 20)", err=True)
     with contextlib.closing(ask) if options["proposer"] == "claude" else contextlib.nullcontext():
         code = _follow(Loop(folder, steer_folder or steering.default_folder(folder), settings, ask))
     _closing(folder, report)

@@ -102,8 +102,8 @@ def line(record: Record, runs: Path | None = None) -> str:
     # No quality of what is not fully judged.
     if scores is None or status in ("invalid", "incomplete"):
         return f"{record.id}: {status}, {decision.reason}"
-    if record.kind == "confirm" and not decision.against:
-        status = "first look"  # kept as what later looks must beat, not as a win
+    if status == "kept" and not decision.against:  # kept as what later ones must beat, not as a win
+        status = f"first {'look' if record.kind == 'confirm' else 'run'}: nothing to beat yet"
     unanswered = f"{scores.no_answer} without an answer"
     if runs and scores.no_answer == scores.n:
         from lib.runs.seal import read_cases

@@ -35,4 +35,4 @@ def draft(tasks: Path, folder: Path, dollars: float | None, model: str) -> None:
     if dollars:
         click.echo(f"  ${paid(folder / drafts.STORE):.2f} paid for this draft so far")
     click.echo(f"Read every row, mend it and set \"reviewed\": true; then `notch freeze --ruler {folder}`. "
-               "A ruler may do without unknowns: delete the file.")  # fmt: skip
+               "`critical` repeats one of the row's questions word for word. A ruler may do without unknowns: delete the file.")  # fmt: skip

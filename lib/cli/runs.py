@@ -82,7 +82,19 @@ def freeze(ruler: Path) -> int:
     return Exit.OK
 
 
-@click.command()
+class RunCommand(click.Command):
+    """Help that ends in what `-p` takes, read from the code only when somebody asks."""
+
+    def format_epilog(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        from lib.lab import execute
+        from lib.lab.experiment import LEVERS, STEPS
+
+        names = {"parameters": execute.defaults_of(execute.EXPERIMENT), "lever": LEVERS, "pipeline": sorted(STEPS)}
+        with formatter.section("What -p takes (10_experiment.ipynb says it of each, `notch log` of each step)"):
+            formatter.write_dl([(name, ", ".join(values)) for name, values in names.items()])
+
+
+@click.command(cls=RunCommand)
 @PARAMETERS
 @YAML
 @click.option("--name", default="", help="Slug of the run (default: from lever and steps).")
@@ -91,7 +103,13 @@ def freeze(ruler: Path) -> int:
 def run(
     parameters: tuple[tuple[str, str], ...], as_yaml: tuple[str, ...], name: str, runs: Path, as_json: bool
 ) -> None:
-    """Run one experiment and seal it."""
+    """Run one experiment and seal it.
+
+    \b
+    notch run -p lever prompting -p predicted 0.02 \\
+      -p hypothesis "Told to be concrete, it asks for amounts and dates." \\
+      -p pipeline '[{step: ask, advice: ["Ask for amounts and dates."]}]'
+    """
     from lib.lab import execute
 
     if changed := ", ".join(execute.settled(execute.EXPERIMENT, {})):
@@ -110,7 +128,7 @@ def seal_command(notebook: Path, name: str, runs: Path) -> None:
     """Adopt a notebook that papermill itself executed."""
     from lib.lab import execute
 
-    click.echo(line(execute.seal_notebook(notebook, name, runs)))
+    click.echo(line(execute.seal_notebook(notebook, name, runs), runs))
 
 
 @click.command()
@@ -195,19 +213,25 @@ def report(runs: Path, html: Path | None) -> None:
 
     site.write(runs, html)
     say_report(runs)
+    if html:
+        click.echo(f"pages: open {html / 'index.html'}")
 
 
 @click.command()
 @SEALED_RUNS
 @click.option("--repair", is_flag=True, help="Add sealed runs that an interruption kept out of the ledger.")
+@click.option(
+    "--anew", is_flag=True, help="Compute scores again too that followed at an earlier call, by the same code."
+)
 @AS_JSON
-def verify(runs: Path, repair: bool, as_json: bool) -> int:
+def verify(runs: Path, repair: bool, anew: bool, as_json: bool) -> int:
     """Check every byte of ruler and runs against the seals, and compute every score again."""
     from lib.claude import store
     from lib.loop import events
     from lib.measure.ruler import Ruler
     from lib.runs.seal import sealed_folders, sync
     from lib.runs.verify import verify as verify_runs
+    from lib.weights import cache
 
     faults: list[str] = []
     repaired: list[str] = []
@@ -218,7 +242,8 @@ def verify(runs: Path, repair: bool, as_json: bool) -> int:
     if repair and runs.exists():
         with locked(runs / ".lock"):
             repaired = sync(runs)
-    faults += [*verify_runs(runs), *store.verify(runs / store.NAME), *events.verify(runs)]
+    kept = None if anew else cache() / "scores"
+    faults += [*verify_runs(runs, kept), *store.verify(runs / store.NAME), *events.verify(runs)]
     count = len(sealed_folders(runs)) if runs.exists() else 0
     if as_json:
         click.echo(json.dumps({"ok": not faults, "runs": count, "wrong": faults, "repaired": repaired}, indent=1))

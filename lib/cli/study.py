@@ -87,7 +87,8 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, bat
     # The project's own runs are what others are compared with.
     if runs.resolve() != (ROOT / "runs").resolve():
         here, there = Ledger.read(runs), Ledger.read(ROOT / "runs")
-        click.echo(tables.reproduction(here, there) or "no run of runs/ to compare with")
+        if said := tables.reproduction(here, there):
+            click.echo(said)
     if report:
         say_report(runs)
     if crashed or unfinished:

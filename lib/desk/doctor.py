@@ -18,13 +18,15 @@ from lib.measure.ruler import RULER, BadRuler, Ruler
 from lib.models.mlx import BLAS_HINT, engine, fast_blas
 from lib.runs.seal import sealed_folders
 
+CLOUD = "judge claude, model claude-*, ruler draft --dollars and loop --proposer claude"  # what needs a key
+
 
 def doctor(folder: Path) -> dict[str, Any]:
     """The checks of a machine and a folder of runs. `ok` is false when something is missing that notch cannot do without."""
     blas, key = fast_blas(), bool(os.environ.get("ANTHROPIC_API_KEY"))
     free = shutil.disk_usage(folder if folder.exists() else RULER.parent).free / 1e9
     library = f"reference BLAS: {BLAS_HINT}" if blas == "reference" else blas
-    secret = "set" if key else "not set; everything but judge=claude works without"
+    secret = "set" if key else f"not set; without it everything works but {CLOUD}"
     rows = [
         ("python", sys.version_info >= (3, 10), sys.version.split()[0], True),
         ("ruler", *_ruler(), True),

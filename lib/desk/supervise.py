@@ -6,6 +6,7 @@ page, and the page reads the same when no loop runs. The logic needs no browser;
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -116,7 +117,7 @@ class Desk:
     def events(self) -> Markdown:
         """The last events, newest first."""
         rows = reversed(Events(self.runs).rows[-SHOWN:])
-        return bullets(f"{e['at']} **{e['kind']}** {cell(_about(e)[:LETTERS])}" for e in rows)
+        return bullets(f"{e['at']} **{e['kind']}** {_short(_about(e))}" for e in rows)
 
     @property
     def lessons(self) -> Markdown:
@@ -128,7 +129,7 @@ class Desk:
         f = pd.DataFrame([vars(r) for r in requests.requests(self.steer / REQUESTS)])
         if f.empty:
             return table(f)
-        f = f.assign(request=f.id, why=[cell(why)[:LETTERS] for why in f.why])
+        f = f.assign(request=f.id, why=list(map(_short, f.why)))
         return table(f[["request", "state", "expected", "by", "why"]])
 
     # --- what is done: steering files and nothing else
@@ -164,8 +165,12 @@ def _waiting(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {"file": path.name, "by": "?", "lever": "?", "hypothesis": "cannot be read"}
     wanted = waiting.proposal
-    hypothesis = cell(wanted.hypothesis)[:LETTERS]
-    return {"file": path.name, "by": waiting.by, "lever": wanted.lever, "hypothesis": hypothesis}
+    return {"file": path.name, "by": waiting.by, "lever": wanted.lever, "hypothesis": _short(wanted.hypothesis)}
+
+
+def _short(text: str) -> str:
+    """A text of others for a list, cut after a word; cut before it is escaped, for half an escape is another text."""
+    return cell(textwrap.shorten(text, LETTERS, placeholder=" …"))
 
 
 def _about(event: Event) -> str:
@@ -236,7 +241,7 @@ class Panel:
     def _box(self, name: str, text: str, label: str, hint: str) -> Any:
         import ipywidgets as w
 
-        wide, style = w.Layout(width="100%"), {"description_width": "8em"}
+        wide, style = w.Layout(width="100%"), {"description_width": "11em"}
         area = w.Textarea(value=text, placeholder=hint, description=label, layout=wide, style=style)
         return w.HBox([area, self._button("write", lambda: self.desk.write(name, area.value))])
 

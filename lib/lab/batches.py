@@ -61,7 +61,7 @@ def _judge(runs: Sequence[Experiment], dollars: float, poll: float) -> float:
     # Two runs may ask the same; the first of them is who pays.
     owners = {ask.key: key for key, own in reversed(asks.items()) for ask in own}
     paid = replace(_judge_of(runs[0]).paid, dollars=dollars, batch=True, poll=poll)
-    before = len(paid.store.rows)
+    before = paid.store.end
     if missing := sum(paid.store.reply(key) is None for key in owners):
         say(f"{missing} replies about {len(runs)} runs come in one batch, which can take a day; cut off, the same call "
             "picks it up")  # fmt: skip
@@ -92,7 +92,7 @@ def _asks(run: Experiment) -> list[Ask]:
 def _bill(paid: Paid, before: int, owners: Mapping[str, str]) -> dict[str, Spent]:
     """What was paid since, by the run that needed it, faulty replies among it."""
     bill: dict[str, Spent] = {}
-    for row in paid.store.rows[before:]:
+    for row in paid.store.since(before):
         if row["type"] == REPLY and row["key"] in owners:
             key = owners[row["key"]]
             bill[key] = bill.get(key, Spent()) + spent(row["usage"], row["dollars"])

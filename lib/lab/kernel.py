@@ -128,7 +128,7 @@ def _in_short(failed: Exception) -> Fault:
 
 def fault(notebook: Json, results: int = 1) -> Fault | None:
     """What is wrong with an executed notebook, None if nothing: an error, a cell that never ran, another number of results."""
-    count = 0
+    count, begun = 0, False
     for cell in notebook["cells"]:
         if cell["cell_type"] != "code":
             continue
@@ -136,9 +136,12 @@ def fault(notebook: Json, results: int = 1) -> Fault | None:
             if output["output_type"] == "error":
                 return Fault(output["ename"], output["evalue"])
             count += MIME in output.get("data", {})
+        begun = begun or cell["execution_count"] is not None
         # An empty cell is sent to no kernel, so it has no number in a sound notebook either.
         if "".join(cell["source"]).strip() and cell["execution_count"] is None:
-            return Fault("", "a cell never ran: the kernel died or was stopped")
+            if begun:
+                return Fault("", "a cell never ran: the kernel died or was stopped")
+            return Fault("", "no cell ever ran: it was never executed, or its kernel died at once")
     if count == results:
         return None
     return Fault("", f"{count} result records instead of {results or 'none'}")

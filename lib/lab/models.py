@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from lib.files import attributes, canonical, leave_out, without_paths
 from lib.forms import Text, form
@@ -38,7 +38,7 @@ from lib.runs.record import (
     Usefulness,
     setup_of,
 )
-from lib.show import bullets, candidate_name, chance, words
+from lib.show import bullets, candidate_name, chance, plural, words
 
 CLOUD = "claude-"  # models whose service takes no temperature
 FREE = ("model", "adapter")  # of a setup: what may differ between the runs of a comparison
@@ -308,24 +308,28 @@ class Compared(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says how far quality moved when only the model did."""
-        sentences, candidates = [], self.found.candidates
-        for group in self.found.groups:
-            first, *others = group.runs
-            changed = [r for r in others if _beyond_chance(r.difference)]
-            deltas = ", ".join(f"{candidates[r.run].candidate} {r.difference.delta:+.3f}" for r in changed)
-            which = f" ({deltas})" if changed else ""
-            base = candidates[first.run].candidate
-            sentences.append(
-                f"{group.group}: against {base} quality moves beyond chance for {len(changed)} of {len(others)}{which}"
-            )
-        return Decision("reference", "; ".join(sentences))
+        return Decision("reference", in_short(self.found))
 
     def _repr_markdown_(self) -> str:
         return bullets(moved(self.found)).text
 
 
-def _beyond_chance(test: Difference | None) -> bool:
+def _beyond_chance(test: Difference | None) -> TypeGuard[Difference]:
     return test is not None and test.p is not None and test.p < ALPHA
+
+
+def in_short(found: ComparisonFindings) -> str:
+    """From how many models the first one differs in each pipeline, and how much more these have, in a sentence."""
+    names = {run: candidate_name(about.candidate) for run, about in found.candidates.items()}
+    sentences = []
+    for group in found.groups:
+        first, *others = group.runs
+        changed = [f"{names[r.run]} {r.difference.delta:+.3f}" for r in others if _beyond_chance(r.difference)]
+        count = f"{len(changed)} of {plural(len(others), 'other model')}"
+        which = f" ({', '.join(changed)})" if changed else ""
+        base = f"the quality of {names[first.run]} differs beyond chance from that of"
+        sentences.append(f"in the pipeline “{group.group}” {base} {count}{which}")
+    return "; ".join(sentences)
 
 
 def moved(found: ComparisonFindings) -> list[str]:

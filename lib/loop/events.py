@@ -68,14 +68,14 @@ def verify(folder: Path) -> list[str]:
     except Tampered as error:
         return [str(error)]
     # Each run names the last event before it, so lines cut off the end are missed by a later run.
-    heads = [START, *(row["prev"] for row in events), events.head]
+    heads = {START, *(row["prev"] for row in events), events.head}
     faults = []
     for path in sorted(folder.glob(f"[0-9]*-*/{PROPOSAL}")):
         try:
-            head = json.loads(path.read_bytes())["events"]
+            missing = json.loads(path.read_bytes())["events"] not in heads
         except (OSError, ValueError, KeyError, TypeError) as error:
             faults.append(f"{path}: cannot be read ({type(error).__name__}: {error})")
             continue
-        if head not in heads:
+        if missing:
             faults.append(f"{folder / NAME}: lines are missing or changed that {path.parent.name} was sealed after")
     return faults

@@ -16,7 +16,8 @@ from lib.show import attempt, plural
 if TYPE_CHECKING:
     import pandas as pd
 
-READINGS = ("hit", "over", "under", "wrong sign")
+FORM = "failed by form"  # not one answer: nothing was measured of what the prediction is about
+READINGS = ("hit", "over", "under", "wrong sign", FORM)
 MANY = 0.25  # share of cases without an answer from which a run failed by its form, not by its questions
 TIRED = 3  # runs of a class without a keep and without a gain from which the class is a dead end
 
@@ -59,7 +60,8 @@ def outcomes(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     f = f.assign(setup=[setup_of(ledger.records[i], ledger) for i in f.index])
     out = (f.gate == "dev") & (f.status == "discarded") & ~f.setup.isin(f.setup[f.gate == "full"])
     f = f[(f.lever != "baseline") & ((f.gate == "full") | out)]
-    return f.assign(reading=list(map(reading, f.predicted, f.delta, f.delta_low, f.delta_high)))
+    f = f.assign(reading=list(map(reading, f.predicted, f.delta, f.delta_low, f.delta_high)))
+    return f.assign(reading=f.reading.mask(f.no_answer.eq(f.cases).fillna(False).astype(bool), FORM))
 
 
 def lessons(ledger: Ledger, fingerprint: str) -> pd.DataFrame:

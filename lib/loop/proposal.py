@@ -198,8 +198,9 @@ def adapter_id(name: str, ledger: Ledger) -> str:
     """
     run, epoch = re.fullmatch(r"(.*?)((?:/epoch-\d\d)?)", name, re.DOTALL).groups()  # type: ignore[union-attr]
     run = re.sub(r"^(?:.*/)?(\d{4,}-[a-z0-9-]+)/adapter$", r"\1", run)
-    # The newest of a slug, as everywhere.
-    for record in reversed(ledger.records):
+    # The newest of a slug, as everywhere; a full id, as records have it, is looked up.
+    known = ledger.by_id.get(run)
+    for record in reversed([known] if known else ledger.records):
         folder = ledger.folder / record.id / "adapter" / epoch[1:]
         if record.kind == "train" and record.named(run) and (folder / WEIGHTS).is_file():
             return record.id + epoch

@@ -6,23 +6,50 @@ Knows a BERT forward on MLX. Does not know what the vectors are for. No cosine i
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from lib.files import canonical, sha256, write_atomic
 from lib.models.mlx import fast_blas, pinned
 from lib.models.model import NoModel
+from lib.weights import PINNED, cache
 
 if TYPE_CHECKING:
     import numpy as np
 
 MOST_TOKENS = 256  # as the model was trained; longer texts are cut
+# What a ruler or the bank asks for comes again in every process.
+MANY = 30  # texts from which their vectors are kept on disk
 
 
 @lru_cache(maxsize=1)
 def embedder() -> MiniLM:
     """The one embedder, loaded once. Raises NoModel."""
     return MiniLM()
+
+
+def vectors(texts: Sequence[str]) -> Any:
+    """One row a text; MiniLM is loaded at the first call. What a ruler or the bank asks for is embedded once for all processes."""
+    import numpy as np
+
+    if len(texts) < MANY:
+        return embedder().vectors(texts)
+    path = cache() / "vectors" / f"{sha256(canonical([PINNED['minilm'].sha256, list(texts)]))[:24]}.npy"
+    with contextlib.suppress(OSError, ValueError):
+        digest, data = (kept := path.read_bytes())[:64], kept[64:]
+        # A flipped bit would be another score, and nobody would see it.
+        if sha256(data).encode() == digest:
+            return np.load(io.BytesIO(data))
+    array = embedder().vectors(texts)
+    with contextlib.suppress(OSError):  # without a cache it is only slower
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        write_atomic(path, sha256(buffer.getvalue()).encode() + buffer.getvalue())
+    return array
 
 
 class MiniLM:

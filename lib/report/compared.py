@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from lib.lab.models import moved
+from lib.lab.models import in_short, moved
 from lib.measure import calibrate
 from lib.measure.judge import DIMENSIONS, DIMS, Fields
 from lib.report.era import Era, scored
@@ -120,7 +120,7 @@ def sentences(ledger: Ledger, fingerprint: str) -> Markdown:
             and other.fingerprint == fingerprint
             and other not in (record, era.comparison(True))
         ):
-            lines.append(f"Also compared, {other.id}: {other.decision.reason}.")
+            lines.append(f"Also compared, {other.id}: {in_short(other.found)}.")
     return bullets(lines)
 
 
@@ -130,6 +130,6 @@ def regression(ledger: Ledger, fingerprint: str) -> Markdown:
     if record is None:
         return Markdown("No other base was tried yet: `notch confirm --base MODEL`.")
     return Markdown(
-        f"From {record.id}: {record.decision.reason}. An adapter of the old base does not fit the new one, so the champion's "
+        f"From {record.id}: {in_short(record.found)}. An adapter of the old base does not fit the new one, so the champion's "
         f"pipeline runs bare on both.\n\n{table(models(record.found)).text}"
     )

@@ -161,6 +161,7 @@ def heatmap(ledger: Ledger) -> Picture:
     if f.empty:
         return empty("no run on the full gate yet")
     figure, ax = canvas(min(11.3, max(8, 2.4 + 0.12 * len(f.columns))), 1.0 + 0.15 * len(f))
+    ax.autoscale(False)  # else each column looks at all that were drawn before it
     for x, run in enumerate(f):
         _draw_column(ax, x, run, f[run])
     ax.set_yticks(range(len(f)), f.index, fontsize=SMALL_LETTERS)

@@ -31,6 +31,9 @@ def frame(ledger: Ledger) -> pd.DataFrame:
     f = ledger.frame()
     f["pipeline"] = [attempt(p, d) for p, d in zip(f.pipeline, f.decoding, strict=True)]
     f["era"] = f.fingerprint.factorize()[0] + 1
+    # Kept as what later ones must beat: a reader takes the word for a win.
+    unopposed = (f.status == "kept") & (f.against == "")
+    f["status"] = f.status.mask(unopposed, f.kind.map({"confirm": "first look"}).fillna("first run"))
     return f[["era", *COLUMNS]]
 
 

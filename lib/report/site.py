@@ -13,9 +13,10 @@ import html as escape
 import os
 import re
 import sys
+import threading
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -150,21 +151,30 @@ def shell(title: str, body: str, links: list[tuple[str, str]], script: str = "")
     return SHELL.format(title=escape.escape(title), style=style, nav=nav, body=body, script=script, policy=policy)
 
 
-def _body(path: Path) -> str:
-    """A notebook's outputs and Markdown as sanitised HTML. Raises ValueError on a picture without alt text."""
+@cache  # its templates are compiled once, and not for each of thousands of pages
+def _exporter(thread: int) -> Any:
+    """What makes HTML of a notebook, sanitised. Each thread has its own: it remembers things while it works."""
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # 1.3 s at import, unused here
     import bleach
-    import nbformat
     from nbconvert import HTMLExporter
 
     # Sanitising keeps a model's text, or a hypothesis, from becoming a script of the page.
     exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=True)
     tags, attributes = TAGS | ELEMENTS, {**ATTRIBUTES, **{name: [*DRAWN] for name in ELEMENTS}}
     exporter.register_filter("clean_html", partial(bleach.clean, tags=tags, attributes=attributes))
+    return exporter
+
+
+def _body(path: Path) -> str:
+    """A notebook's outputs and Markdown as sanitised HTML. Raises ValueError on a picture without alt text."""
+    exporter = _exporter(threading.get_ident())
+    import nbformat
+
     notebook = nbformat.read(path, 4)
     for cell in notebook.cells:
         cell.outputs = [_inline(output, path) for output in bounded(cell.get("outputs", []), path.name)]
-    return exporter.from_notebook_node(notebook)[0]
+    html: str = exporter.from_notebook_node(notebook)[0]
+    return html
 
 
 def bounded(outputs: list[Any], name: str) -> list[Any]:

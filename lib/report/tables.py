@@ -11,6 +11,7 @@ from functools import partial
 import pandas as pd
 
 from lib.files import check_sums
+from lib.lab.models import in_short
 from lib.measure.judge import DIMENSIONS, DIMS
 from lib.measure.ruler import RULER, Ruler
 from lib.report.era import Era, eras
@@ -214,7 +215,7 @@ def verdict(ledger: Ledger) -> Markdown:
                      f"{len(ledger.looks())}.")  # fmt: skip
     compared = era.comparison()
     if compared:
-        lines.append(f"With only the model changed ({compared.id}), {compared.decision.reason}.")
+        lines.append(f"With only the model changed ({compared.id}), {in_short(compared.found)}.")
     if champion.useful == champion.useful:
         lines.append(f"Asked without gold in sight, the judge rates its sets {champion.useful:.2f} of 5 as useful.")
     weakest = champion[list(DIMENSIONS)].astype(float).dropna()
@@ -227,7 +228,8 @@ def headlines(ledger: Ledger) -> list[str]:
     """Lines: the climb, where it stands between both ends of the scale, what is confirmed, what the numbers are not."""
     era = Era.latest(ledger)
     if era.climb.empty:
-        return ["no run on the full gate yet", "nothing confirmed", "run `make study`"]
+        advice = "what screened well goes on with `-p gate full`" if ledger.records else "run `make study`"
+        return ["no run on the full gate yet, which alone keeps", "nothing confirmed", advice]
     first, best, confirmed = era.climb.iloc[0], "nothing kept", "nothing"
     if len(era.kept):
         best = f"{era.kept.quality.iloc[-1]:.3f} ({era.kept.id.iloc[-1]})"

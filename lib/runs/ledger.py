@@ -94,6 +94,11 @@ class Ledger:
         """The last run that fits, of all or of some, None where none does."""
         return next(filter(fits, reversed(self.records if among is None else among)), None)
 
+    @cached_property
+    def by_id(self) -> dict[str, Record]:
+        """The records by their ids."""
+        return {r.id: r for r in self.records}
+
     def get(self, run: str) -> Record:
         """A record by id, number or slug (the newest with that slug). Raises NoRun."""
         record = self.newest(lambda r: r.named(run))
@@ -112,10 +117,9 @@ class Ledger:
 
     def first(self, record: Record) -> str:
         """Id of the run that a record repeats, where that is a repeat itself the run behind it; else what `of` gives."""
-        by_id = {r.id: r for r in self.records}
         of = self.of(record)
-        while of in by_id and by_id[of].of:
-            of = self.of(by_id[of])
+        while of in self.by_id and self.by_id[of].of:
+            of = self.of(self.by_id[of])
         return of
 
     def by_key(self, key: str) -> Record | None:

@@ -6,7 +6,6 @@ Knows both sides, so that the measure need not import models nor models the meas
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import random
 from collections.abc import Sequence
@@ -19,44 +18,24 @@ from lib.measure import offline_judge
 from lib.measure.answer import Answer
 from lib.measure.ruler import read
 from lib.models import embed
-from lib.models.embed import embedder
+from lib.models.embed import MANY, embedder, vectors
 from lib.models.model import NoModel
 from lib.runs.provenance import machine
-from lib.weights import PINNED, cache
+from lib.weights import cache
 
 TEXTS = "calibration.jsonl"  # of a ruler: the texts whose scores are kept beside the constants
 READ = (TEXTS, "cases.jsonl", "gold.jsonl", "unknowns.jsonl")  # files of a ruler that such scores depend on
 # Another machine adds up in another order.
 NEAR = 0.01  # how far a score may come out elsewhere
 DRAWN = 3  # rows of a block that are embedded again where the cache is doubted
-# What a ruler asks for comes again in every process.
-MANY = 30  # texts from which their vectors are kept on disk
-
-
-def vectors(texts: Sequence[str]) -> Any:
-    """One row a text; MiniLM is loaded at the first call. The ruler's own texts are embedded once for all processes."""
-    import numpy as np
-
-    if len(texts) < MANY:
-        return embedder().vectors(texts)
-    path = cache() / "vectors" / f"{sha256(canonical([PINNED['minilm'].sha256, list(texts)]))[:24]}.npy"
-    with contextlib.suppress(OSError, ValueError):
-        digest, data = (kept := path.read_bytes())[:64], kept[64:]
-        # A flipped bit would be another score, and nobody would see it.
-        if sha256(data).encode() == digest:
-            return np.load(io.BytesIO(data))
-    array = embedder().vectors(texts)
-    with contextlib.suppress(OSError):  # without a cache it is only slower
-        path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.save(buffer, array)
-        write_atomic(path, sha256(buffer.getvalue()).encode() + buffer.getvalue())
-    return array
 
 
 def doubted(texts: Sequence[str]) -> Any:
     """The same, with some rows embedded anew: whoever can write the cache can write a sum too. Raises Tampered."""
     array = vectors(texts)
+    # So few were embedded just now.
+    if len(texts) < MANY:
+        return array
     # By the system's chance: whoever forged the cache must not know which rows are looked at.
     drawn = random.SystemRandom().sample(range(len(texts)), min(DRAWN, len(texts)))
     if abs(_fresh([texts[i] for i in drawn]) - array[drawn]).max() > 1e-3:

@@ -24,14 +24,17 @@ def run_key(kind: str, parameters: dict[str, Any], fingerprint: str) -> str:
 @lru_cache(maxsize=1)
 def code_state(root: Path = ROOT) -> dict[str, Any]:
     """Which code is running: commit, whether it differs from the commit, and the hash of `lib`'s sources."""
-    # Sources and not the commit: two checkouts with the same code are the same code, dirty or not.
-    files = sorted(p for p in (root / "lib").rglob("*.py"))
-    digest = sha256("".join(f"{p.relative_to(root).as_posix()} {sha256_file(p)}\n" for p in files))
     commit = _git(root, "rev-parse", "HEAD")
     templates = (root / NOTEBOOKS.name).glob("1*.ipynb")
     # Of what decides a run alone: an edited page makes no other code.
     dirty = bool(_git(root, "status", "--porcelain", "--", "lib", "ruler")) or any(map(_rewritten, templates))
-    return {"commit": commit or "unknown", "dirty": None if commit is None else dirty, "sha256": digest}
+    return {"commit": commit or "unknown", "dirty": None if commit is None else dirty, "sha256": sources(root)}
+
+
+def sources(root: Path = ROOT) -> str:
+    """The hash of `lib`'s sources. Of these and not the commit: two checkouts with the same code are the same code."""
+    files = sorted(p for p in (root / "lib").rglob("*.py"))
+    return sha256("".join(f"{p.relative_to(root).as_posix()} {sha256_file(p)}\n" for p in files))
 
 
 def _rewritten(template: Path) -> bool:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from lib.files import Tampered, canonical, check_sums, litter
+from lib.files import Tampered, canonical, check_sums, litter, sha256
 from lib.log import Chain, Log
 from lib.measure import calibrate
 from lib.measure.answer import Answer
@@ -23,8 +24,9 @@ from lib.measure.leak import copies, leaks
 from lib.measure.ruler import RULER, BadRuler, Ruler
 from lib.measure.score import case_quality, score, usefulness
 from lib.runs import by_hand
+from lib.runs.provenance import sources
 from lib.runs.record import CaseRow, Json, Record
-from lib.runs.seal import LEDGER, SEAL, checked_lines, number_of, read_cases, read_record, rebuilt, sealed_folders
+from lib.runs.seal import LEDGER, SEAL, checked_lines, number_of, read_cases, read_record, rebuilt
 
 RATINGS = "ratings.jsonl"
 # What may lie beside the runs: the ledger, paid replies, the loop's events, a person's verdicts and a reader's.
@@ -37,21 +39,24 @@ READINGS: dict[str, Callable[[Sequence[Any]], Any]] = {
 }  # fmt: skip
 
 
-def verify(folder: Path) -> list[str]:
+def verify(folder: Path, kept: Path | None = None) -> list[str]:
     """Everything that is wrong with a folder of runs, one sentence each; empty when all is well.
 
     Checks every byte against the seals, every line of the ledger against its run, and computes every quality and
-    every score again from the stored judgments.
+    every score again from the stored judgments; with `kept`, a folder outside the runs, not those that followed
+    before, by the same code and ruler, of a run with the same seal.
     """
     if not folder.exists():
         return []
-    wrong = []
+    wrong, seals = [], {}
     # Dot folders are no runs but work under way, such as `.pending`.
     for run in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         if not (run / SEAL).exists() or number_of(run) is None:
             wrong.append(f"{run}: no sealed run; a run is a folder such as 0001-name with a {SEAL}")
             continue
-        wrong += check_sums(run, (run / SEAL).read_text(encoding="utf-8", errors="replace"), SEAL)
+        seal = (run / SEAL).read_text(encoding="utf-8", errors="replace")
+        seals[run] = sha256(seal)
+        wrong += check_sums(run, seal, SEAL)
         # Looked for apart, since a seal leaves hidden names out.
         for path in run.rglob(".*"):
             if not litter(path.relative_to(run).as_posix()):
@@ -62,8 +67,7 @@ def verify(folder: Path) -> list[str]:
     wrong += verify_ledger(folder) + verify_ratings(folder) + by_hand.verify(folder)
     # Scores last, and of files that are as they were sealed: from others nothing follows.
     if not wrong:
-        for run in sealed_folders(folder):
-            wrong += _verify_scores(run)
+        wrong += _verify_scores(seals, kept)
     return wrong
 
 
@@ -187,12 +191,51 @@ def alike(again: Any, stored: Any, name: str = "") -> bool:
     return canonical(again) == canonical(stored)
 
 
-def _wrong_copies(record: Record, cases: Sequence[CaseRow]) -> list[str]:
-    """Rows whose count of gold questions is not what gold says, where gold is still the one that was compared."""
-    try:
+def _verify_scores(seals: Mapping[Path, str], kept: Path | None) -> list[str]:
+    """What is wrong with the scores of sealed runs, each with the hash of its seal: the first thing of each, by file."""
+    ruler = None  # is said elsewhere; a seal needs no ruler
+    with suppress(Tampered, BadRuler):
         ruler = Ruler.load(RULER)
-    except (Tampered, BadRuler):
-        return []  # is said elsewhere; a seal needs no ruler
+    known: set[str] = set()
+    wrong, sound = [], []
+    if kept:
+        kept /= sha256(canonical([sources(), ruler.seal if ruler else ""]))[:24]
+        with suppress(OSError):  # where nothing can be kept it is only slower
+            known = set(kept.read_text(encoding="ascii", errors="replace").split())
+    try:
+        for run, seal in seals.items():
+            if seal in known:
+                continue
+            if fault := _fault(run, ruler):
+                wrong.append(fault)
+            else:
+                sound.append(f"{seal}\n")
+    finally:  # a call that is stopped has not worked for nothing
+        if kept and sound:
+            with suppress(OSError):
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                with open(kept, "a", encoding="ascii") as file:
+                    file.writelines(sound)
+    return wrong
+
+
+def _fault(run: Path, ruler: Ruler | None) -> str:
+    """What is wrong with the scores of one sealed run, "" where nothing is."""
+    try:
+        record, cases = read_record(run), read_cases(run)
+        wrong = {"cases.jsonl": wrong_cases(cases), "record.json": wrong_scores(record, cases)}
+        if ruler:
+            wrong["cases.jsonl"] += _wrong_copies(record, cases, ruler)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{run}: record or cases cannot be read ({type(error).__name__}: {error})"
+    for file, names in wrong.items():
+        if names:
+            return f"{run / file}: {names[0]} does not follow from the judgments"
+    return ""
+
+
+def _wrong_copies(record: Record, cases: Sequence[CaseRow], ruler: Ruler) -> list[str]:
+    """Rows whose count of gold questions is not what gold says, where gold is still the one that was compared."""
     if record.kind in READINGS or ruler.fingerprint(record.identity.judge) != record.fingerprint:
         return []
     wrong = []
@@ -205,17 +248,3 @@ def _wrong_copies(record: Record, cases: Sequence[CaseRow]) -> list[str]:
         if count != row.copies and not uncounted:
             wrong.append(f"copies of {row.case}")
     return wrong
-
-
-def _verify_scores(run: Path) -> list[str]:
-    """What is wrong with the scores of one sealed run: the first thing, by file."""
-    try:
-        record, cases = read_record(run), read_cases(run)
-        wrong = {"cases.jsonl": wrong_cases(cases), "record.json": wrong_scores(record, cases)}
-        wrong["cases.jsonl"] += _wrong_copies(record, cases)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"{run}: record or cases cannot be read ({type(error).__name__}: {error})"]
-    for file, names in wrong.items():
-        if names:
-            return [f"{run / file}: {names[0]} does not follow from the judgments"]
-    return []

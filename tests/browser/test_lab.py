@@ -57,22 +57,22 @@ def test_the_explore_page_answers_a_picked_and_a_typed_task_after_a_menu_was_mov
 def test_a_typed_task_is_answered_side_by_side_blind_until_one_is_chosen(opened, lab):
     page = opened("01_explore.ipynb")
     page.run_all()
-    page.says("2 sources will answer")
+    page.says("3 sources will answer")
     page.page.get_by_role("textbox", name="your task").first.fill("teach my parrot to whistle")
     page.page.get_by_role("textbox", name="your task").first.press("Tab")
     page.page.get_by_role("button", name="Answer side by side").click()
     page.says("Who wrote it is said afterwards")
     columns = page.page.locator(".widget-html h4")
-    assert columns.all_inner_texts() == ["A", "B"]
-    free = page.page.get_by_role("button", name=re.compile("^Choose [AB]$")).locator("visible=true")
+    assert columns.all_inner_texts() == ["A", "B", "C"]
+    free = page.page.get_by_role("button", name=re.compile("^Choose [ABC]$")).locator("visible=true")
     enabled = [b for b in free.all() if b.is_enabled()]
     letter = enabled[0].inner_text()[-1]
-    assert len(enabled) + page.page.get_by_text("✗ No answer:").count() == 2  # each is whole, or says its fault
+    assert len(enabled) + page.page.get_by_text("✗ No answer:").count() == 3  # each is whole, or says its fault
     enabled[0].click()
     page.says(f"You chose {letter}, ")
     [row] = [r for r in Log(lab.folder / "rated" / RATINGS, RATED).rows if r["kind"] == "choice"]
     assert (row["task"], row["chosen"]) == ("teach my parrot to whistle", letter)
-    assert columns.all_inner_texts() == [f"{at}: {row['letters'][at]}" for at in "AB"]
+    assert columns.all_inner_texts() == [f"{at}: {row['letters'][at]}" for at in "ABC"]
     page.says(f"{row['letters'][letter]} 1 of 1 time")
     assert page.errors == [] and page.wrong == [] and page.foreign == []
 

@@ -1,5 +1,7 @@
 """Every reply once, under its key, and what it cost; how its lines stay whole is tested with the log."""
 
+import tracemalloc
+
 import pytest
 
 from lib.claude import store as stores
@@ -58,3 +60,22 @@ def test_a_changed_line_is_named(path):
     assert stores.verify(path) == [f"{path}:2: changed since it was written"]
     with pytest.raises(Tampered, match=":2: "):
         Store(path)
+
+
+def test_replies_stay_on_disk_and_a_large_store_takes_little_memory(path):
+    many = 400
+    Store(path).append(*(reply(f"k{i}", f"{i} " + "x" * 10_000) for i in range(many)))
+    tracemalloc.start()
+    store = Store(path)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert path.stat().st_size > 8e6 and held < 5e5 and peak < 2e6
+    assert store.reply("k399")["text"].startswith("399 x") and len(store) == many == len(list(store))
+
+
+def test_a_reply_that_was_changed_after_the_store_was_opened_is_never_given_out(path):
+    store = Store(path)
+    store.append(reply("a", "said"), reply("b", "said"))
+    path.write_bytes(path.read_bytes().replace(b'"text":"said"', b'"text":"dais"'))
+    with pytest.raises(Tampered, match="changed since it was written"):
+        store.reply("b")

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,16 +14,22 @@ import pytest
 from lib import cli
 from lib.claude.client import NoKey
 from lib.claude.prices import BudgetSpent, UnknownModel
-from lib.files import ROOT, RULER, Exit, Tampered, leave_out
+from lib.cli.options import line, values
+from lib.files import NOTEBOOKS, ROOT, RULER, Exit, Tampered, leave_out
+from lib.lab import kernel
 from lib.lab.base import BadParameters
+from lib.lab.execute import accept
 from lib.measure.ruler import BadRuler
+from lib.report import run_table
 from lib.runs.ledger import Ledger
+from lib.runs.record import record_of
 from lib.runs.seal import sealed_folders
 from lib.runs.verify import verify
 from lib.weights import NoWeights
 from tests.cli.conftest import one_line
 from tests.lab.cluster import copy
 from tests.llama import small, write_broken
+from tests.report.test_tables import made
 
 TOY = ("-p", "model", "toy", "-p", "hypothesis", "x")
 COMMANDS = sorted(cli.notch.commands)
@@ -51,6 +59,15 @@ def sealed(folder):
 def test_every_command_has_help_that_says_what_it_does(notch, command):
     said = notch(command, "--help")
     assert said.code == 0 and said.out.startswith(f"Usage: notch {command}") and len(said.out.splitlines()) > 4
+
+
+def test_the_help_of_run_names_what_a_run_is_made_of_and_its_example_would_be_accepted(notch):
+    said = notch("run", "--help").out
+    assert all(f" {name}," in said for name in ("min_effect", "decoding", "schema", "prompting", "critique", "prune"))
+    [example] = re.findall(r"  notch run (.*?)\n\n", said, re.DOTALL)
+    words = shlex.split(example.replace("\\\n", " "))
+    pairs = [(words[i + 1], words[i + 2]) for i, w in enumerate(words) if w == "-p"]
+    assert accept("10_experiment", values([*pairs, ("model", "toy")])).steps[0].args["advice"]
 
 
 def test_the_help_lists_every_command(notch):
@@ -215,6 +232,14 @@ def test_doctor_does_not_show_the_key(notch, monkeypatch):
     assert "planted" not in notch("doctor").out + notch("doctor", "--json").out
 
 
+def test_doctor_names_all_that_needs_the_key(notch, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    said = notch("doctor").out
+    assert all(
+        what in said for what in ("judge claude", "model claude-*", "ruler draft --dollars", "--proposer claude")
+    )
+
+
 def test_a_report_of_a_folder_that_is_not_there_is_a_usage_error(notch, tmp_path):
     said = notch("report", "--runs", tmp_path / "nope")
     assert said.code == 2 and "nope' does not exist" in said.err
@@ -276,6 +301,13 @@ def test_verify_finds_a_tampered_run_and_names_the_file(notch, tmp_path):
     assert found["ok"] is False and any(str(file) in text for text in found["wrong"])
 
 
+def test_verify_keeps_scores_in_the_cache_and_computes_them_anew_where_that_is_asked(notch, tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTCH_CACHE", str(tmp_path / "cache"))
+    sealed(tmp_path / "runs")
+    assert notch("verify", "--anew").code == 0 and not (tmp_path / "cache").exists()
+    assert notch("verify").code == 0 and len(list((tmp_path / "cache" / "scores").iterdir())) == 1
+
+
 def test_repair_adds_a_run_that_an_interruption_kept_out_of_the_ledger(notch, tmp_path):
     run = sealed(tmp_path / "runs")
     (tmp_path / "runs" / "ledger.jsonl").unlink()
@@ -320,10 +352,6 @@ def test_a_file_that_is_no_notebook_is_not_sealed(notch, tmp_path):
 
 
 def test_where_not_one_case_has_an_answer_the_line_says_why(tmp_path):
-    from lib.cli.options import line
-    from lib.runs.record import record_of
-    from tests.report.test_tables import made
-
     reasons = ["reply is not JSON"] * 2 + ["no\nreply"]
     rows = [{"case": f"c{n}", "quality": 0.0, "no_answer": reason} for n, reason in enumerate(reasons)]
     record = made(1, "discarded", 0.0)
@@ -334,12 +362,39 @@ def test_where_not_one_case_has_an_answer_the_line_says_why(tmp_path):
     assert "3 without an answer)" in line(record_of(record))
 
 
+@pytest.mark.parametrize(
+    "status, kind, against, said",
+    [
+        ("kept", "experiment", "", "first run: nothing to beat yet, quality 0.3000"),
+        ("kept", "confirm", "", "first look: nothing to beat yet, quality 0.3000"),
+        ("kept", "experiment", "0001-x", "kept, quality 0.3000"),
+        ("discarded", "experiment", "", "discarded, quality 0.3000"),
+    ],
+)
+def test_what_had_nothing_to_beat_is_not_called_kept(tmp_path, status, kind, against, said):
+    record = made(2, status, 0.3, kind=kind, decision={"reason": "r", "against": against, "delta": None})
+    assert f"{record['id']}: {said}" in line(record_of(record))
+    [shown] = run_table.frame(Ledger(tmp_path, [record_of(record)])).status
+    assert shown == said.split(",")[0].split(":")[0] and record["status"] == status
+
+
 @pytest.mark.slow
 def test_a_run_prints_its_record_as_json(tmp_path):
     done = child("run", "--runs", tmp_path / "runs", *TOY, "--json")
     record = json.loads(done.stdout)
     assert done.returncode == 0 and (record["id"], record["status"]) == ("0001-baseline-ask", "kept")
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_notebook_whose_cases_have_no_answer_is_sealed_with_the_reason(notch, tmp_path):
+    lines = {"model": "toy", "hypothesis": "The toy answers JSON only.", "gate": "dev",
+             "pipeline": [{"step": "ask", "schema": "lines"}]}  # fmt: skip
+    executed, error = kernel.execute(NOTEBOOKS / "10_experiment.ipynb", lines, {"NOTCH_RUNS": str(tmp_path / "runs")})
+    assert error is None
+    (tmp_path / "by-hand.ipynb").write_text(json.dumps(executed))
+    said = notch("seal", tmp_path / "by-hand.ipynb")
+    assert said.code == 0 and "10 without an answer, 10 of them: " in said.out
 
 
 @pytest.mark.slow

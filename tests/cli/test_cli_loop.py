@@ -71,6 +71,14 @@ def test_a_number_is_a_count_and_anything_else_a_folder(notch, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_count_in_words_makes_a_folder_that_is_named(notch, tmp_path):
+    steering.write(tmp_path / "steer", "STOP", "")
+    said = notch("loop", "--runs", tmp_path / "three", "--runs", "1", *TOY, "--no-report")
+    assert said.code == 0 and "three is a new folder of runs; how many there shall be is a number" in said.err
+    (tmp_path / "three").mkdir(exist_ok=True)
+    assert "new folder" not in notch("loop", "--runs", tmp_path / "three", *TOY, "--no-report").err
+
+
 def test_a_file_is_neither(notch, tmp_path):
     (tmp_path / "file").write_text("")
     assert notch("loop", "--runs", tmp_path / "file", *TOY).code == 2

@@ -50,7 +50,7 @@ def test_a_whole_study_goes_through_on_it(notch, tmp_path):
     ran(notch("calibrate", "-p", "model", "toy", "-p", "repeats", "2"))
     assert "1 looks" in ran(notch("confirm"))
     ran(notch("rejudge", "0002", "--without", "coverage"))
-    ran(notch("report", "--html", "site"))
+    assert "pages: open site/index.html" in ran(notch("report", "--html", "site"))
     assert "clean: the ruler and 5 sealed runs" in ran(notch("verify"))
     folders = sorted(p for p in (tmp_path / "runs").iterdir() if (p / "SEALED").exists())
     records = [json.loads((folder / "record.json").read_text()) for folder in folders]

@@ -171,7 +171,7 @@ def test_the_command_says_what_is_to_fill_in_and_what_comes_next(tmp_path, notch
     said = notch("ruler", "draft", tmp_path / "tasks.txt", "--ruler", tmp_path / "mine")
     assert said.code == 0 and "gold.jsonl: 3 to fill in" in said.out and "notch freeze --ruler" in said.out
     few = "full 1, dev 1, confirm 1; fewer than 6 cases on full can never keep a run; fewer than 9 cases on confirm"
-    assert few in said.out
+    assert few in said.out and "`critical` repeats one of the row's questions word for word" in said.out
     said = notch("freeze", "--ruler", tmp_path / "mine")
     assert said.code == 1 and one_line(said.err) and "boats-repair-an-old-rowing-boat" in said.err
     (tmp_path / "mine" / UNKNOWNS).unlink()

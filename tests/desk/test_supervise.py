@@ -73,6 +73,12 @@ def test_a_text_of_others_stays_text(busy):
     assert "<b>" not in busy.events.text and "\\|" in busy.events.text
 
 
+def test_a_long_text_of_others_ends_with_a_word(busy):
+    Events(busy.runs).append("refused", rule="leak", reason="<measure> " * 40)
+    [line] = [line for line in busy.events.text.splitlines() if "measure" in line]
+    assert line.endswith("&lt;measure> …") and line.count("measure") == 15  # "leak " before it, 160 letters in all
+
+
 def test_it_says_what_the_live_page_says_of_a_study_or_a_loop(busy):
     page = Live(busy.runs, page_path(busy.runs, "live"), "quick", 10)
     with pytest.raises(RuntimeError), page:

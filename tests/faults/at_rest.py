@@ -224,7 +224,7 @@ def hashed_rubbish(ground, at, rng, count):
         except Exception as error:
             wrong.append(Wrong(UNCLEAR, f"{row}: {error!r:.200}"))
         else:
-            if len(store._values) < 5 or not 0 <= total < 1:
+            if len(store._places) < 5 or not 0 <= total < 1:
                 wrong.append(Wrong(LOST, f"{row}: {total} dollars"))
         overwrite(path, before)
         yield wrong

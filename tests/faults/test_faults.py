@@ -42,10 +42,27 @@ def test_what_looks_for_broken_promises_finds_them(ground, tmp_path):
     assert [w.what for w in wrong] == ["unclear"] * 3
 
 
+# Studies, loops and trainings that are killed have tests of their own: tests/lab/test_study.py, tests/loop/test_loop.py,
+# tests/lab/test_training.py, tests/train/test_fit.py.
+ELSEWHERE = ("study killed", "loop killed", "training killed")
+UNDER_WAY = [kind for kind in KINDS if kind not in AT_REST and kind not in ELSEWHERE]
+
+
 @pytest.mark.slow
-def test_few_faults_of_every_kind_break_nothing():
-    command = [sys.executable, "-W", "ignore", "-m", "tests.faults", "--seed", "1", "--scale", "0.05"]
+@pytest.mark.parametrize("kinds", [UNDER_WAY[:-3], *([kind] for kind in UNDER_WAY[-3:])], ids="+".join)
+def test_few_faults_of_every_kind_break_nothing(kinds):
+    command = [sys.executable, "-W", "ignore", "-m", "tests.faults", "--seed", "1", "--scale", "0.05", "--jobs", "1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run([*command, *kinds], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("seed 1") and all(kind in done.stdout for kind in KINDS)
+    assert done.stdout.startswith("seed 1") and all(kind in done.stdout for kind in kinds)
+
+
+@pytest.mark.slow
+def test_kinds_of_faults_run_in_processes_of_their_own_are_added_up():
+    command = [sys.executable, "-W", "ignore", "-m", "tests.faults", "--scale", "0.05", "--jobs", "2"]
+    kinds = ["ledger cut", "read-only folder"]
+    done = subprocess.run([*command, *kinds], cwd=ROOT, capture_output=True, text=True)
+    rows = {line[:28].strip(): line[28:].split() for line in done.stdout.splitlines()[2:]}
+    assert done.returncode == 0 and rows.keys() == {*kinds, "all"}, done.stdout + done.stderr
+    assert int(rows["all"][0]) == sum(int(rows[kind][0]) for kind in kinds) > 2

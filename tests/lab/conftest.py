@@ -5,10 +5,11 @@ import json
 import pytest
 
 from lib.files import canonical
+from lib.lab.execute import Executed
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.score import case_quality, score
 from lib.runs.ledger import Ledger
-from lib.runs.record import Decision
+from lib.runs.record import CaseRow, Decision
 from lib.runs.record import record_of as typed
 from lib.runs.seal import LEDGER, seal
 
@@ -68,6 +69,12 @@ def seal_run(folder, qualities=None, slug="run", status=None, text="{}", **chang
 
     cases = "".join(canonical(r) + "\n" for r in rows_of(qualities)).encode()
     return seal(folder, slug, {"experiment.ipynb": text.encode(), "cases.jsonl": cases}, finish)
+
+
+def without_kernel(template, parameters, runnable):
+    """Executes a run here, where a test is about what becomes of it: what a kernel would have handed back."""
+    result = runnable.run().result
+    return Executed(runnable, {"cells": []}, None, result.record, [CaseRow.read(dict(row)) for row in result.cases])
 
 
 class Lab:

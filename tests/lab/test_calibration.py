@@ -24,6 +24,7 @@ from lib.runs import seal as seals
 from lib.runs.ledger import Ledger
 from lib.runs.record import CaseRow, RunCost
 from lib.runs.verify import recomputed, verify
+from tests.lab.conftest import without_kernel
 
 SMALL = {"model": "toy", "repeats": 2, "damaged": 3, "gate": "dev"}  # of two sets, one odd set would decide
 
@@ -315,7 +316,8 @@ def test_a_row_without_an_answer_stays_one(lab):
 
 @pytest.mark.slow
 def test_both_notebooks_run_are_sealed_and_hold_no_row_of_judgments(runs):
-    execute.run("10_experiment", {"model": "toy", "hypothesis": "x", "gate": "dev"}, "base", runs)
+    base = {"model": "toy", "hypothesis": "x", "gate": "dev"}
+    execute.run("10_experiment", base, "base", runs, carry=without_kernel)
     calibrated = execute.run("14_calibrate", SMALL, "", runs)
     again = execute.run("13_rejudge", {"runs": ["base"], "without": "atomicity"}, "", runs)
     assert (calibrated.id, again.id) == ("0002-calibrate", "0003-rejudge-without-atomicity")

@@ -24,6 +24,7 @@ from lib.runs.ledger import Ledger
 from lib.runs.record import MIME
 from lib.runs.seal import SEAL, sealed_folders
 from lib.runs.verify import verify
+from tests.lab.conftest import without_kernel
 
 SECRET = "sk-ant-planted-0123456789"
 TOY = {"model": "toy", "hypothesis": "the toy stays where it is"}
@@ -237,7 +238,7 @@ def test_a_file_that_is_no_executed_notebook_is_not_adopted(tmp_path, text):
 
 
 def test_a_template_that_never_ran_is_not_adopted(tmp_path):
-    with pytest.raises(BadParameters, match="never ran"):
+    with pytest.raises(BadParameters, match="no cell ever ran: it was never executed"):
         execute.seal_notebook(NOTEBOOKS / "10_experiment.ipynb", folder=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
@@ -363,11 +364,10 @@ get_ipython().kernel.iopub_thread.schedule(lambda: time.sleep(6))"""
     assert error is None
 
 
-@pytest.mark.slow
 def test_a_run_after_one_that_crashed_is_not_held_up_by_it(tmp_path):
     with pytest.raises(RunFailed):
         adopted({"cells": [code(outputs=[ERROR])]}, Fault("ValueError", "no"), tmp_path / "runs")
-    record = execute.run("10_experiment", TOY, folder=tmp_path / "runs")
+    record = execute.run("10_experiment", TOY, folder=tmp_path / "runs", carry=without_kernel)
     assert (record.id, record.status) == ("0002-baseline-ask", "kept")
 
 
@@ -380,7 +380,7 @@ def test_a_run_after_an_interrupted_seal_is_compared_with_the_run_that_was_seale
     shutil.copytree(twice / "0001-baseline-ask", folder / "0001-baseline-ask")
     first = (twice / "ledger.jsonl").read_bytes().splitlines(keepends=True)[0]
     (folder / "ledger.jsonl").write_bytes(first[: -(cut or len(first))])
-    record = execute.run("10_experiment", TOY, folder=folder)
+    record = execute.run("10_experiment", TOY, folder=folder, carry=without_kernel)
     assert record.decision.against == "0001-baseline-ask" and verify(folder) == []
 
 

@@ -241,10 +241,11 @@ def paste(gold):
 
 def test_copies_of_gold_are_counted_again_and_not_believed(pasted, tmp_path):
     record, faked, honest = pasted
+    ruler = Ruler.load()
     assert recomputed(record, faked) == [] and {r["copies"] for r in honest} == {7}
-    assert len(verify._wrong_copies(record, faked)) == 10 and verify._wrong_copies(record, honest) == []
+    assert len(verify._wrong_copies(record, faked, ruler)) == 10 and verify._wrong_copies(record, honest, ruler) == []
     uncounted = [CaseRow.read({k: v for k, v in r.as_dict().items() if k != "copies"}) for r in honest]
-    assert len(verify._wrong_copies(record, uncounted)) == 10
+    assert len(verify._wrong_copies(record, uncounted, ruler)) == 10
     [first, *_] = rescore.faults(record, faked, tmp_path)
     assert "its copies is 0, and 7 when gold is compared again" in first
 

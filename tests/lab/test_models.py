@@ -36,7 +36,7 @@ def test_runs_that_differ_in_the_model_alone_are_compared(two):
     runs = found.found["groups"][0]["runs"]
     assert [found.found["candidates"][r["run"]]["candidate"] for r in runs] == ["toy", "large"]
     assert runs[1]["difference"]["delta"] == pytest.approx(0.15)
-    assert found.decision.status == "reference" and "1 of 1 (large +0.150)" in found.decision.reason
+    assert found.decision.status == "reference" and "1 of 1 other model (large +0.150)" in found.decision.reason
 
 
 @pytest.mark.parametrize(

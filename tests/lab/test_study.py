@@ -267,19 +267,17 @@ def test_a_second_call_of_a_study_runs_nothing(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "moment", [0, 0.5, 1.5]
-)  # seconds after the first kernel is there: starting, running, near its end
-def test_a_study_that_was_killed_ends_with_the_right_runs_when_it_is_called_again(tmp_path, moment):
+def test_a_study_that_was_killed_ends_with_the_right_runs_when_it_is_called_again(tmp_path):
     path, folder = plan_file(tmp_path, TWO), tmp_path / "runs"
-    with start(path, folder) as child:
-        wait_for_kernel(child)
-        time.sleep(moment)
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-    assert child.returncode == -signal.SIGKILL, "it had ended before it was killed"
-    for run in sealed_folders(folder) if folder.exists() else ():
-        assert json.loads((run / "record.json").read_text())["id"] == run.name
+    for moment in (1.5, 0, 0.5):  # seconds after the first kernel is there: near its end, starting, running
+        with start(path, folder) as child:
+            wait_for_kernel(child)
+            time.sleep(moment)
+            child.send_signal(signal.SIGKILL)
+            child.communicate()
+        assert child.returncode == -signal.SIGKILL, "it had ended before it was killed"
+        for run in sealed_folders(folder) if folder.exists() else ():
+            assert json.loads((run / "record.json").read_text())["id"] == run.name
     finish(path, folder)
     assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["0001-first", "0002-eight"]
     assert all((run / SEAL).exists() for run in folder.iterdir() if run.is_dir())

@@ -10,7 +10,7 @@ import pytest
 from lib.files import ROOT, Exit
 from lib.lab import study
 from lib.lab.calibration import Calibration
-from lib.lab.execute import Executed, Unfinished, adopt, lacks_judgments
+from lib.lab.execute import Unfinished, adopt, lacks_judgments
 from lib.lab.experiment import Experiment
 from lib.lab.study import read
 from lib.measure.judge import Unscored
@@ -19,6 +19,7 @@ from lib.runs.ledger import Ledger
 from lib.runs.record import CaseRow
 from lib.runs.verify import verify
 from tests.claude.loopback import Loopback
+from tests.lab.conftest import without_kernel
 
 CREDIT = {"status": 400, "message": "Your credit balance is too low to access the API."}
 PLAN = """
@@ -55,10 +56,7 @@ def experiment(folder, **changes):
 
 
 def carried_out(runnable):
-    """What a kernel would have handed back."""
-    result = runnable.run().result
-    rows = [CaseRow.read(dict(row)) for row in result.cases]
-    return Executed(runnable, {"cells": []}, None, result.record, rows)
+    return without_kernel("10_experiment", {}, runnable)
 
 
 def task_of(folder):

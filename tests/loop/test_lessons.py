@@ -112,6 +112,18 @@ def test_a_run_whose_pipeline_never_asked_the_model_taught_nothing_about_its_cla
     assert lesson.runs == 1 and lesson.delta == pytest.approx(0.1)
 
 
+def test_a_run_without_one_answer_failed_by_form_and_is_no_reading_of_its_prediction(lab):
+    lab.seal(slug="baseline", lever="baseline")
+    mute = {"quality": 0.0, "low": 0.0, "high": 0.0, "dims": {}, "wins": 0, "ties": 0, "losses": 0, "unscored": 0}
+    lab.seal(up(lab.full, -0.3), slug="mute", lever="info-gain", predicted=0.05, scores=mute | {"no_answer": 12})
+    one = mute | {"no_answer": 11, "losses": 1}
+    lab.seal(up(lab.full, -0.2), slug="one", lever="schema", predicted=0.05, scores=one)
+    by_form, read = lessons.lessons(lab.read(), ERA).to_dict("records")
+    assert (by_form["failed by form"], by_form["wrong sign"]) == (1, 0)
+    assert (read["failed by form"], read["wrong sign"]) == (0, 1)
+    assert "(1 failed by form)" in lessons.sentences(lab.read(), ERA)[0]
+
+
 def test_lessons_are_plain_data_for_a_proposer(lab):
     lab.seal(slug="baseline", lever="baseline")
     lab.seal(up(lab.full, -0.2), slug="worse", lever="schema")

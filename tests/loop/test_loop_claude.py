@@ -1,6 +1,7 @@
 """The proposer by Claude against a loopback server: good, malformed, duplicate, leaking and hostile replies."""
 
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -137,9 +138,10 @@ def test_no_call_without_a_key(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def fought(tmp_path_factory):
+def fought(first_runs, tmp_path_factory):
     """A loop whose proposer sends one good proposal, every hostile one, and two more good ones."""
     folder = tmp_path_factory.mktemp("fought")
+    shutil.copytree(first_runs, folder, dirs_exist_ok=True)
     replies = [{"text": asks(8)}, *(r for r, _ in HOSTILE), {"text": asks(9)}, {"text": asks(10)}]
     steering.write(folder / "steer", "bans.txt", "decoding\n")
     with pytest.MonkeyPatch.context() as patch, Loopback(served(replies)) as server:
@@ -195,19 +197,19 @@ def test_the_cost_of_every_ask_is_kept(fought):
 
 
 @pytest.mark.slow
-def test_a_usage_limit_is_waited_out_and_ends_hard(tmp_path, key, monkeypatch):
+def test_a_usage_limit_is_waited_out_and_ends_hard(begun, key, monkeypatch):
     from lib.claude import client
 
     monkeypatch.setattr(client, "PAUSES", ())
     busy = {"status": 429, "message": "slow down", "headers": {"retry-after-ms": "1"}}
     with Loopback(served([busy, busy, {"text": asks(8)}, busy])) as server:
         key(server)
-        loop = work(tmp_path, ClaudeProposer(), total=9, wait=0.05, most_wait=1.0)
+        loop = work(begun, ClaudeProposer(), total=9, wait=0.05, most_wait=1.0)
         said = list(loop.run())
     kinds = [p.what for p in said]
     assert kinds.index("accepted") > kinds.index("waiting") and loop.end == Exit.RUN_FAILED
-    assert "usage limit" in said[-1].message and len(Ledger.read(tmp_path / "runs").records) == 3
-    waits = [e["seconds"] for e in Events(tmp_path / "runs").of("waiting")]
+    assert "usage limit" in said[-1].message and len(Ledger.read(begun / "runs").records) == 3
+    waits = [e["seconds"] for e in Events(begun / "runs").of("waiting")]
     assert waits[:2] == [0.1, 0.1] and len(waits) >= 5  # 0.05 and 0.1, each rounded to a tenth
 
 
@@ -223,10 +225,10 @@ def test_a_judge_that_gives_not_one_judgment_ends_it_with_the_reason_and_nothing
 
 
 @pytest.mark.slow
-def test_the_dollar_budget_ends_it(tmp_path, key):
+def test_the_dollar_budget_ends_it(begun, key):
     with Loopback(served([{"text": "no"}])) as server:
         key(server)
-        loop = work(tmp_path, ClaudeProposer(dollars=50.0), total=9, limits=Limits(dollars=0.02, refusals=100))
+        loop = work(begun, ClaudeProposer(dollars=50.0), total=9, limits=Limits(dollars=0.02, refusals=100))
         said = list(loop.run())
     assert loop.end == Exit.OK and "of $0.02 are spent" in said[-1].message
 

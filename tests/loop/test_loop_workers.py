@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from lib.lab.workers import NoWorker
 from lib.loop.events import Events
 from lib.loop.loop import Loop, Settings
 from lib.loop.next_run import Rules
@@ -28,9 +27,15 @@ def looped(folder, **told):
     return said, events, sealed(folder / "runs")
 
 
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """What the loop does when nobody helps it."""
+    return looped(tmp_path_factory.mktemp("here"))
+
+
 @pytest.mark.slow
-def test_workers_of_this_machine_change_nothing_of_what_comes_out(tmp_path):
-    here, there = looped(tmp_path / "one"), looped(tmp_path / "three", workers=3)
+def test_workers_of_this_machine_change_nothing_of_what_comes_out(here, tmp_path):
+    there = looped(tmp_path / "three", workers=3)
     assert here == there and len(here[2]) == TOTAL
     assert [kind for _, kind, *_ in here[1]][:3] == ["started", "accepted", "accepted"]
 
@@ -38,7 +43,7 @@ def test_workers_of_this_machine_change_nothing_of_what_comes_out(tmp_path):
 @CLUSTER
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_a_cluster_seals_the_same_in_the_same_order_though_a_worker_is_killed_in_the_middle(tmp_path):
+def test_a_cluster_seals_the_same_in_the_same_order_though_a_worker_is_killed_in_the_middle(here, tmp_path):
     from distributed import LocalCluster
 
     killed = []
@@ -51,19 +56,9 @@ def test_a_cluster_seals_the_same_in_the_same_order_though_a_worker_is_killed_in
             killed.extend([worker, *kernels(worker)])
             os.kill(worker, signal.SIGKILL)
 
-    here = looped(tmp_path / "here")
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         breaker = threading.Thread(target=kill, args=(cluster.workers[0].process.pid,), daemon=True)
         breaker.start()
         there = looped(tmp_path / "there", scheduler=cluster.scheduler_address)
         breaker.join()
     assert here == there and len(killed) > 1
-
-
-@CLUSTER
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")
-def test_a_loop_without_a_scheduler_is_one_line_and_can_be_called_again(tmp_path):
-    with pytest.raises(NoWorker, match="no Dask scheduler answers at 'tcp://127.0.0.1:9'"):
-        looped(tmp_path, scheduler="tcp://127.0.0.1:9")
-    assert not list((tmp_path / "runs").glob("0*"))

@@ -105,6 +105,12 @@ def test_the_headlines_of_an_empty_ledger_say_what_to_do(tmp_path):
     assert len(found) == 3 and "no run" in found[0] and "make study" in found[2]
 
 
+def test_the_headlines_of_runs_of_the_dev_gate_alone_say_what_goes_on_and_not_how_to_begin(tmp_path):
+    found = tables.headlines(ledger_of(tmp_path, made(1, "reference", gate="dev")))
+    assert found == ["no run on the full gate yet, which alone keeps", "nothing confirmed",
+                     "what screened well goes on with `-p gate full`"]  # fmt: skip
+
+
 def test_the_climb_leaves_out_references_other_gates_and_crashes(climb):
     found = tables.climb(climb, ERA)
     assert list(found["id"]) == ["0001-baseline", "0004-lucky", "0005-better", "0010-worse"]
@@ -429,15 +435,6 @@ def test_usefulness_is_shown_only_where_claude_judged(tmp_path):
     assert "useful" not in tables.runs(offline) and "of 5 as useful" not in tables.verdict(offline).text
     paid = ledger_of(tmp_path, made(1), made(2, found=asked, judge="claude"))
     assert tables.runs(paid)["useful"].tolist()[1] == 3.4 and "3.40 of 5 as useful" in tables.verdict(paid).text
-
-
-def test_the_verdict_says_what_a_change_of_the_model_did(tmp_path):
-    reason = {"reason": "ask: against smollm2 quality moves beyond chance for 0 of 1"}
-    found = {"groups": [{"group": "ask", "runs": []}]}
-    ledger = ledger_of(
-        tmp_path, made(1), made(2, "reference", None, "models", kind="models", decision=reason, found=found)
-    )
-    assert "With only the model changed (0002-models), ask: against smollm2" in tables.verdict(ledger).text
 
 
 def test_the_frozen_ruler_is_told_with_its_gates_and_seal():

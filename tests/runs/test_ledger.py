@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from lib.measure.score import case_quality, score
 from lib.runs.ledger import Ledger, NoRun
 from lib.runs.seal import SEAL, rebuilt, seal, sealed_folders, sync
 from lib.runs.verify import verify
+from tests.lab.conftest import rows_of
 
 
 def up(qualities, gain):
@@ -303,6 +305,39 @@ def test_verify_is_clean_where_scores_are_stored_in_another_order_than_they_were
 def test_verify_computes_runs_of_an_earlier_judge_from_their_stored_judgments_alone():
     judges = {canonical(r.identity.judge) for r in Ledger.read(ROOT / "runs").records}
     assert len(judges) > 1 and verify(ROOT / "runs") == []
+
+
+def test_scores_that_followed_are_kept_by_their_seal_and_every_byte_is_hashed_all_the_same(lab, tmp_path):
+    kept = tmp_path / "scores"
+    lab.seal()
+    assert verify(lab.folder, kept) == [] == verify(lab.folder, kept)
+    [file] = kept.iterdir()
+    assert file.read_text() == sha256((lab.folder / "0001-run" / SEAL).read_bytes()) + "\n"
+    # Sealed with a score that does not follow: its seal is another, so nothing that was kept covers it.
+    record = lab.record_of(lab.full, status="kept")
+    record = record.revised(scores=replace(record.scores, quality=0.9)).as_dict()
+    cases = "".join(canonical(r) + "\n" for r in rows_of(lab.full)).encode()
+    seal(
+        lab.folder,
+        "odd",
+        {"cases.jsonl": cases},
+        lambda run: {"record.json": json.dumps(record | {"id": run}).encode()},
+    )
+    for _ in range(2):
+        assert verify(lab.folder, kept) == [
+            f"{lab.folder}/0002-odd/record.json: quality does not follow from the judgments"
+        ]
+    # What is kept is believed, for the same bytes alone; without it everything is computed.
+    file.write_text(file.read_text() + sha256((lab.folder / "0002-odd" / SEAL).read_bytes()) + "\n")
+    assert verify(lab.folder, kept) == [] and len(verify(lab.folder)) == 1
+    lab.overwrite(lab.folder / "0001-run" / "experiment.ipynb", b"[]")
+    assert [text for text in verify(lab.folder, kept) if "0001-run/experiment.ipynb: changed" in text]
+
+
+def test_scores_are_computed_where_none_can_be_kept(lab, tmp_path):
+    lab.seal()
+    (tmp_path / "file").write_text("")
+    assert verify(lab.folder, tmp_path / "file" / "scores") == []
 
 
 @pytest.mark.parametrize("rows", ["[1]", '"text"', "{}", "not json"])

@@ -13,6 +13,7 @@ import pytest
 from lib import Answer, Case, Gold, OfflineJudge, weights
 from lib.files import ROOT, RULER, Tampered, canonical, sha256
 from lib.measure.judge import DIMENSIONS
+from lib.models import embed
 from lib.models.model import NoModel
 from lib.runs import offline
 from lib.runs.offline import TEXTS
@@ -97,7 +98,7 @@ def test_on_a_ruler_without_texts_of_its_own_it_must_say_what_its_fingerprint_na
 
 # --- vectors that are kept on disk
 
-MANY = [f"How much of part {i} do you want?" for i in range(offline.MANY)]
+MANY = [f"How much of part {i} do you want?" for i in range(embed.MANY)]
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def kept(tmp_path, monkeypatch):
     there = cache() / "weights"
     monkeypatch.setenv("NOTCH_CACHE", str(tmp_path))
     (tmp_path / "weights").symlink_to(there.resolve())
-    vectors = offline.vectors(MANY)
+    vectors = embed.vectors(MANY)
     [path] = (tmp_path / "vectors").iterdir()
     return path, vectors
 
@@ -116,7 +117,7 @@ def test_kept_vectors_with_a_flipped_bit_are_not_believed(kept):
     data = bytearray(path.read_bytes())
     data[-2] ^= 64
     path.write_bytes(bytes(data))
-    assert (offline.vectors(MANY) == vectors).all(), "embedded anew"
+    assert (embed.vectors(MANY) == vectors).all(), "embedded anew"
     assert path.read_bytes() != bytes(data) and (offline.doubted(MANY) == vectors).all()
 
 
@@ -125,7 +126,7 @@ def test_kept_vectors_that_somebody_wrote_are_found_where_the_cache_is_doubted(k
     buffer = io.BytesIO()
     np.save(buffer, np.roll(vectors, 1, axis=0))
     path.write_bytes(sha256(buffer.getvalue()).encode() + buffer.getvalue())
-    assert (offline.vectors(MANY) != vectors).any()
+    assert (embed.vectors(MANY) != vectors).any()
     with pytest.raises(Tampered, match="vectors: holds other vectors"):
         offline.doubted(MANY)
 

@@ -20,7 +20,7 @@ from lib.agent.guard import SAME_TASK, content, overlap
 from lib.agent.prompt import Draft
 from lib.files import sha256
 from lib.forms import read_rows
-from lib.models.embed import embedder
+from lib.models.embed import vectors
 
 FOLDER = Path(__file__).parent
 AREAS = ("travel", "health", "admin", "home", "social", "career", "creative", "learning", "shopping", "finance")
@@ -111,7 +111,7 @@ def nearest(task: str, examples: Sequence[Example], k: int, by: str = "words") -
         close = [math.fsum(1 / count[word] for word in own & asked) for own in words]
     else:
         # Rounded: the last digits of a matrix product differ between machines and must not decide a tie.
-        cosines = _vectors(tuple(example.task for example in examples)) @ embedder().vectors([task])[0]
+        cosines = _vectors(tuple(example.task for example in examples)) @ vectors([task])[0]
         close = [round(float(cosine), 5) for cosine in cosines]
     # Leave-one-out by words, not by id: the same task under another id would hand over its answer.
     others = [i for i, own in enumerate(words) if overlap(own, asked) < SAME_TASK]
@@ -120,4 +120,4 @@ def nearest(task: str, examples: Sequence[Example], k: int, by: str = "words") -
 
 @lru_cache(maxsize=4)
 def _vectors(texts: tuple[str, ...]) -> Any:
-    return embedder().vectors(texts)
+    return vectors(texts)

@@ -41,7 +41,7 @@ def test_a_row_that_is_no_rating_is_refused_by_its_field(change, said):
 
 
 def test_quality_is_counted_as_a_judges_is():
-    assert Rating.of(ROW).quality() == 0.5 and Rating.of(ROW | {"verdict": "win"}).quality((0.0, 1.0)) == 1.0
+    assert Rating.of(ROW).quality() == 0.5 and Rating.of(ROW | {"verdict": "win"}).quality() == 0.75
 
 
 def test_an_undo_takes_back_what_the_same_person_said():
