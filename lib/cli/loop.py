@@ -123,8 +123,6 @@ def loop(runs: tuple[Path, int], steer_folder: Path | None, parameters: Any, rep
         **_those_of(Settings, options),
     )
     ask = _proposer(*(options[name] for name in ("proposer", "plan", "proposer_model", "seed", "dollars")))
-    if not folder.exists():  # a count that was written in words would be one
-        click.echo(f"{folder.name} is a new folder of runs; how many there shall be is a number (--runs 20)", err=True)
     with contextlib.closing(ask) if options["proposer"] == "claude" else contextlib.nullcontext():
         code = _follow(Loop(folder, steer_folder or steering.default_folder(folder), settings, ask))
     _closing(folder, report)
@@ -173,11 +171,14 @@ def _follow(work: Any) -> int:
     from lib.report.live import Live
     from lib.runs.seal import sealed_folders
 
-    began, ran = time.time(), 0
+    began, ran, new = time.time(), 0, not work.folder.exists()
     live = Live(work.folder, site.page_path(work.folder, "live"), "loop", work.settings.total)
     work.tell = lambda what: live.show(len(sealed_folders(work.folder)), what)
     with live:
         for progress in work.run():
+            if new:  # a count that was written in words would be a folder
+                click.echo(f"{work.folder.name} is a new folder of runs; how many is a number (--runs 20)", err=True)
+                new = False
             if progress.record:
                 ran += 1
                 click.echo(f"{progress.message:9} {line(progress.record, work.folder)}")
