@@ -8,6 +8,7 @@ from sealed judgments: an experiment's own decision compares it with the champio
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,7 @@ def _beside(run: Any, f: pd.DataFrame, known: pd.DataFrame) -> str:
     return sft.id[np.log(sft.asked / run.asked).abs().idxmin()]
 
 
+@lru_cache(maxsize=1)  # the dear part of a report, which shows it in sentences and as a table
 def tested(ledger: Ledger, fingerprint: str) -> pd.DataFrame:
     """`adapted` with each run's paired difference to its base, to what stands beside it, to the best prompting.
 

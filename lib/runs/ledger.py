@@ -44,7 +44,7 @@ class NoRun(OneLine, LookupError):
     exit = Exit.USAGE
 
 
-@dataclass
+@dataclass(eq=False)  # one is itself alone: what was worked out of it can be kept by it
 class Ledger:
     """All sealed runs of a folder, oldest first. Make it with `Ledger.read()`."""
 
