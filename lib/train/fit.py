@@ -167,7 +167,8 @@ class Fit:
     def _reader(self) -> Forward:
         """What reads rows; made of the validation rows where nobody handed one in."""
         if self.forward is None:
-            self.forward = Forward.of(self.model.model, (self.objective.valid or self.objective).tokens(self.valid))
+            rows = (self.objective.valid or self.objective).tokens(self.valid)
+            self.forward = Forward.of(self.model.model, rows, self.settings.grad_checkpoint)
         return self.forward
 
     def best(self, curve: Curve) -> int:

@@ -38,6 +38,7 @@ class Forward:
     max_bytes: int = 2**30  # kept; a row of 576 wide and 110 tokens takes 250 kB
     cache: dict[tuple[int, ...], Any] = field(default_factory=dict)  # ids after the prefix -> (T, D)
     cached_bytes: int = 0
+    grad_checkpoint: bool = False  # of the tuned layers nothing but their inputs is kept for the way back
 
     def __post_init__(self) -> None:
         """Parts the layers into `frozen`, whose states are kept, and `tuned` above, which every pass goes through."""
@@ -54,13 +55,18 @@ class Forward:
         self.plain = False
 
     @classmethod
-    def of(cls, model: Any, batch: Sequence[Tokens]) -> Forward:
-        """For rows that begin alike. The prefix ends before the first learnt token and the one that predicts it."""
+    def of(cls, model: Any, batch: Sequence[Tokens], grad_checkpoint: bool = False) -> Forward:
+        """For rows that begin alike. The prefix ends before the first learnt token and the one that predicts it.
+
+        Raises ValueError on `grad_checkpoint` for a model that can only be read as a whole.
+        """
         first = min(batch, key=lambda row: row.start)
         length = min(min(shared(first.ids, row.ids) for row in batch), first.start - 1)
-        forward = cls(model, tuple(first.ids[:length]))
+        forward = cls(model, tuple(first.ids[:length]), grad_checkpoint=grad_checkpoint)
         # On the shortest row, which costs least: the layers one by one, beside the model as a whole.
         forward.plain = not forward._faithful(min(batch, key=lambda row: len(row.ids)))
+        if forward.plain and grad_checkpoint:
+            raise ValueError("settings has grad_checkpoint, and this model is only read as a whole; take it out")
         return forward
 
     def __call__(self, batch: Sequence[Tokens]) -> tuple[Any, Any]:
@@ -102,7 +108,7 @@ class Forward:
         n = len(self.prefix)
         if any(tuple(row.ids[:n]) != self.prefix or row.start <= n for row in batch):
             # Begins otherwise: nothing is shared, and nothing that is kept would be found again.
-            return Forward(self.model, max_bytes=0)._logprobs(batch)
+            return Forward(self.model, max_bytes=0, grad_checkpoint=self.grad_checkpoint)._logprobs(batch)
         rows = [self._after_frozen(row.ids) for row in batch]
         width = max(map(len, rows))
         # (B, T, D), padded at the end, where causal attention lets nothing look back at it.
@@ -113,13 +119,30 @@ class Forward:
             keys = _Keys()
             if n:
                 prefix = layer(prefix, "causal", keys)
-            state = layer(state, "causal", keys)
+            state = self._through(layer, state, keys)
         # The state at t - 1 predicts token t; only those are multiplied with the vocabulary: (N, D).
         predicting = self.model.model.norm(state.reshape(-1, state.shape[-1])[mx.array(_places(batch, width, n))])
         targets: list[int] = []
         for row in batch:
             targets += row.ids[row.start :]
         return by_row(logprobs(self._head, predicting, targets), batch)
+
+    def _through(self, layer: Any, state: Any, keys: _Keys) -> Any:
+        """(B, T, D) after a tuned layer."""
+        import mlx.core as mx
+
+        if not self.grad_checkpoint:
+            return layer(state, "causal", keys)
+
+        def again(parameters: Any, state: Any, *prefix: Any) -> Any:
+            layer.update(parameters)
+            held = _Keys()
+            if prefix:
+                held.prefix, held.offset = prefix, prefix[0].shape[2]
+            return layer(state, "causal", held)
+
+        # Weights and the prefix's keys are inputs of their own: what a checkpoint only closes over gets no slope.
+        return mx.checkpoint(again)(layer.trainable_parameters(), state, *(keys.prefix or ()))
 
     def _head(self, state: Any) -> Any:
         """Logits (N, V) of hidden states (N, D), by a head of its own or by the embeddings."""

@@ -52,11 +52,16 @@ class Settings:
     # Fixed, because the last bits of a product depend on it: a training must end in the same bytes when it is resumed.
     threads: Annotated[int, Field(ge=1)] = 2  # of OpenBLAS
     quantised: bool = False  # keep a quantised base as it is (QLoRA); on a CPU it is dequantised otherwise
+    # Keep only what goes into each layer and make the rest again on the way back (Chen et al. 2016): less memory, more time.
+    grad_checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ValueError where no layer would learn, or `patience` is too long to end anything."""
+        """Raises ValueError where no layer would learn, `patience` is too long to end anything, or two cannot act together."""
         if self.layers == 0:
             raise ValueError("layers is 0: expected 1 or more, or -1 for all")
+        if self.grad_checkpoint and self.dropout:
+            # What is made again would be dropped otherwise than the first time, and the slope be of neither.
+            raise ValueError(f"has grad_checkpoint and dropout {self.dropout}: they cannot act together; take one out")
         if self.patience >= self.epochs:
             raise ValueError(f"has patience {self.patience} and epochs {self.epochs}: it can never stop early; "
                              "take patience out, or allow more epochs")  # fmt: skip

@@ -310,7 +310,7 @@ def _fit(recipe: Recipe, model: MLXModel, pairs: Pairs) -> Fit:
     if recipe.method == "orpo":
         make, objective = orpo.orpo_rows, orpo.objective(recipe.terms.beta)  # type: ignore[assignment]
     rows, valid = make(model, pairs.train, s), make(model, pairs.valid, s)
-    forward = Forward.of(model.model, objective.tokens([*rows, *valid]))
+    forward = Forward.of(model.model, objective.tokens([*rows, *valid]), s.grad_checkpoint)
     fit = Fit(model, objective, s, lambda _: rows, valid, recipe.folder, recipe.seed, recipe.progress, forward=forward)
     if recipe.method in DRAWING:
         # Its rows are drafts, drawn afresh each epoch; those of imitation said which pair is too long, and how all

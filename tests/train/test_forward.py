@@ -4,7 +4,7 @@ import pytest
 
 from lib.train import data, grpo, lora, orpo
 from lib.train.fit import SFT
-from lib.train.forward import Forward, Tokens, plain_logprobs
+from lib.train.forward import Forward, Tokens, _Keys, plain_logprobs
 from lib.train.lora import Settings
 from tests.llama import write_base
 
@@ -69,6 +69,46 @@ def test_loss_and_slope_of_imitation_are_those_of_the_plain_model(deep, no_guard
     forward = agree(model, SFT, lora.sft_rows(model, pairs, settings))
     assert len(forward.frozen) == 4 - layers and len(forward.prefix) > 50
     assert len(forward.cache) == (6 if layers < 4 else 0)  # with an adapter on every layer nothing is kept
+
+
+@pytest.mark.parametrize("layers", [2, 4])
+def test_also_where_layers_are_made_again_on_the_way_back(deep, no_guard, layers):
+    model, settings, pairs = ready(deep, no_guard, layers=layers, grad_checkpoint=True)
+    rows = lora.sft_rows(model, pairs, settings)
+    forward = agree(model, SFT, rows, Forward.of(model.model, SFT.tokens(rows), settings.grad_checkpoint))
+    assert len(forward.prefix) > 50  # its keys get their slope too
+
+
+def test_what_is_made_again_is_not_kept(deep, no_guard):
+    import mlx.core as mx
+    import mlx.nn as nn
+
+    model, _, _ = ready(deep, no_guard, layers=4)
+    peaks = []
+    for made_again in (False, True):
+        forward = Forward(model.model, grad_checkpoint=made_again)
+
+        def mean(forward=forward):
+            state = mx.ones((8, 512, 64))
+            for layer in forward.tuned * 4:  # of 16 layers
+                state = forward._through(layer, state, _Keys())
+            return state.mean()
+
+        mx.reset_peak_memory()
+        mx.eval(nn.value_and_grad(model.model, mean)())
+        peaks.append(mx.get_peak_memory())
+    assert peaks[1] < 0.6 * peaks[0], peaks
+
+
+def test_layers_that_drop_or_are_read_as_a_whole_are_not_made_again(deep, no_guard):
+    with pytest.raises(ValueError, match="grad_checkpoint and dropout 0.1: they cannot act together"):
+        Settings.of({"grad_checkpoint": True, "dropout": 0.1})
+    model, settings, pairs = ready(deep, no_guard)
+    rows = SFT.tokens(lora.sft_rows(model, pairs, settings))
+    model.model.model.embed_tokens.weight *= 2  # the layers one by one still agree
+    model.model.layers[0].input_layernorm = None
+    with pytest.raises(ValueError, match="grad_checkpoint, and this model is only read as a whole"):
+        Forward.of(model.model, rows, True)
 
 
 def test_also_where_the_prompt_is_learnt_and_so_nothing_can_be_shared(deep, no_guard):

@@ -17,7 +17,7 @@ from tests.llama import small
 SETTINGS = {
     "rank": 4, "alpha": 3.0, "layers": 1, "dropout": 0.5, "learning_rate": 0.1, "epochs": 5, "batch": 3, "warmup": 1,
     "decay": 0.5, "clip": 9.0, "patience": 1, "mask_prompt": False, "longest": 99, "keep": "best", "threads": 1,
-    "quantised": True,
+    "quantised": True, "grad_checkpoint": True,
 }  # fmt: skip
 DATA = {"kind": "coverage", "pairs": 6, "seed": 3, "draft_temp": 0.5, "model": "claude-haiku-4-5", "dollars": 9.0,
         "batch": False, "path": "pairs.jsonl"}  # fmt: skip
