@@ -177,7 +177,7 @@ def _follow(work: Any) -> int:
     with live:
         for progress in work.run():
             if new:  # a count that was written in words would be a folder
-                click.echo(f"{work.folder.name} is a new folder of runs; how many is a number (--runs 20)", err=True)
+                click.echo(f"{work.folder.name} is a new folder of runs; how many is a number (--runs 20)")
                 new = False
             if progress.record:
                 ran += 1

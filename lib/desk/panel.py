@@ -77,6 +77,8 @@ class Panel:
         menus = [self.case, self.task, self.model, self.temp, self.decoding, self.seed]
         for menu in menus:
             menu.observe(lambda _: self._changed(), names="value")
+        self.begun = self.pipeline
+        self.model.observe(lambda _: self._begin_anew(), names="value")
         tabs = w.Tab(children=list(self.out.values()), titles=list(self.out))
         self.box = w.VBox([*menus, self.stages, w.HBox([self.add, self.go]), self.plain, self.message, tabs])
         self._changed()
@@ -88,6 +90,16 @@ class Panel:
     def pipeline(self) -> list[dict[str, Any]]:
         """The pipeline as the parameters cell of an experiment would hold it."""
         return [stage.row for stage in self.rows]
+
+    def _begin_anew(self) -> None:
+        """The plain call for another model: what suits the champion, which stands there untouched, may be too much for it."""
+        if self.pipeline != self.begun:
+            return
+        plain = Choice("")
+        self.rows, self.decoding.value = [], explore.spelled(plain.decoding)
+        for row in plain.pipeline:
+            self._insert(row)
+        self.begun = []  # from now on what stands there is the person's
 
     def _insert(self, row: Row) -> None:
         self.rows.append(Stage(row, self._changed, self._remove))

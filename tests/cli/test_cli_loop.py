@@ -74,9 +74,9 @@ def test_a_number_is_a_count_and_anything_else_a_folder(notch, tmp_path):
 def test_a_count_in_words_makes_a_folder_that_is_named(notch, tmp_path):
     steering.write(tmp_path / "steer", "STOP", "")
     said = notch("loop", "--runs", tmp_path / "three", "--runs", "1", *TOY, "--no-report")
-    assert said.code == 0 and "three is a new folder of runs; how many is a number" in said.err
+    assert said.code == 0 and "three is a new folder of runs; how many is a number" in said.out
     (tmp_path / "three").mkdir(exist_ok=True)
-    assert "new folder" not in notch("loop", "--runs", tmp_path / "three", *TOY, "--no-report").err
+    assert "new folder" not in notch("loop", "--runs", tmp_path / "three", *TOY, "--no-report").out
 
 
 def test_a_file_is_neither(notch, tmp_path):

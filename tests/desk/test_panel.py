@@ -90,6 +90,18 @@ def test_it_begins_with_the_champion_and_all_that_it_was_asked_with(tmp_path, mo
     assert "Answered by toy" in panel.message.value and "Ask me: what matters?" in shown(panel, "Calls")
 
 
+def test_another_model_begins_with_the_plain_call_unless_something_was_changed(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTCH_RUNS", str(tmp_path))
+    two = [{"step": "ask", "n": 8}, {"step": "prune", "by": "last"}]
+    seal_run(tmp_path, lever="baseline", pipeline=two, model="toy", decoding={"max_tokens": 900})
+    panel, changed = Panel("teach my parrot to whistle"), Panel("teach my parrot to whistle")
+    changed._remove(changed.rows[1])
+    for each in (panel, changed):
+        each.model.value = "smollm2"
+    assert panel.pipeline == [{"step": "ask"}] and panel.choice.decoding == {}
+    assert changed.pipeline == two[:1] and changed.choice.decoding == {"max_tokens": 900}
+
+
 def test_a_step_takes_other_words_for_its_call(panel):
     panel.rows[0].menus["wording"][1].value = " Ask {seven} things: what, who? "
     assert panel.pipeline == [{"step": "ask", "wording": "Ask {seven} things: what, who?"}]
