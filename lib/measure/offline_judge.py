@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -454,7 +454,7 @@ class OfflineJudge:
         return judgments
 
 
-@lru_cache(maxsize=256)
+@cache  # of every case: one that falls out of it is embedded again for each answer
 def _gold_amounts(case: Case, vectors: Vectors) -> Amounts:
     return amounts(case, Answer(case.reference.title, case.reference.questions), vectors)
 

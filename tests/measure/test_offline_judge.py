@@ -379,6 +379,25 @@ def test_judging_thirty_answers_is_one_embedding_call_for_all_their_questions():
     assert mine.judge_all([]) == [] and len(counting.calls) == before + 1
 
 
+def test_gold_of_a_ruler_of_any_size_is_read_once_in_a_process():
+    asked = []
+
+    def vectors(texts):
+        asked.append(len(texts))
+        return np.eye(8)[np.arange(len(texts)) % 8]
+
+    cases = []
+    for n in range(300):
+        questions = tuple(
+            f"{word} must case {n} be?" for word in "How soon,How big,How old,How far,How cheap".split(",")
+        )
+        cases.append(Case(f"case-{n}", f"task {n}", Gold(f"Task {n}", questions, questions[0])))
+    judge, golds = offline_judge.OfflineJudge(vectors), [(case, gold_of(case)) for case in cases]
+    first = judge.judge_all(golds)
+    asked.clear()
+    assert judge.judge_all(golds) == first and asked == [1_500]
+
+
 def test_vectors_that_are_gone_are_not_taken_for_those_of_another_embedder():
     def made(value):
         return fixed(["a text of this test"], lambda texts: np.full((len(texts), 2), value))
