@@ -191,9 +191,8 @@ def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:
                     del parameters["objective"]
             runnables[entry.name] = execute.accept(entry.template, parameters, folder)
         except Exception as error:
-            error.args = (
-                f"plan {plan.name!r}, run {entry.name!r}: {error}",
-            )  # of whatever kind, it keeps its exit code
+            # Changed and not made anew: of whatever kind it is, it keeps its exit code.
+            error.args = (f"plan {plan.name!r}, run {entry.name!r}: {error}",)
             raise
         if entry.template == "11_train":
             trains[entry.name] = entry

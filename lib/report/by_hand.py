@@ -61,25 +61,27 @@ def _mean(lines: list[ByHand]) -> float:
     return sum(line.quality for line in lines) / len(lines)
 
 
+def _reader(ledger: Ledger, name: str = by_hand.VERDICTS) -> str:
+    return str(by_hand.about(ledger.folder, name).get("model", "somebody")).split(";")[0]
+
+
 def distance(ledger: Ledger) -> str:
-    """How far the last of the climb came by hand between the weakest and the strongest other source; "" if not read."""
-    found = sources(ledger)
-    ends, own = _ends(found), 0.0
+    """How far the champion came by hand between the weakest and the strongest other source; "" if that was not read."""
+    era, found = Era.latest(ledger), sources(ledger)
+    champion, ends, own = era.champion, _ends(found), None
     for lines in found.values():
-        if lines[0].run:
+        look = ledger.by_id.get(lines[0].run)
+        if champion and look and ledger.of(look) == champion.id:
             own = _mean(lines)
-    if len(ends) < 2:
+    if champion is None or own is None or len(ends) < 2:
         return ""
-    (low, _), (high, best) = ends[0], ends[-1]
-    reader = by_hand.about(ledger.folder).get("model", "somebody").split(";")[0]
-    judged = ""
-    champion = Era.latest(ledger).champion
-    if champion and champion.judge == "offline":
+    (low, plain), (high, best) = ends[0], ends[-1]
+    judged, reader = "", _reader(ledger)
+    if champion.judge == "offline":
         judged = f"**Those scores are a local formula's, fitted to {reader}.** "
     return (
         f"\n\n{judged}Read blind by {reader} itself on {plural(max(map(len, found.values())), 'sealed task')} the champion gets "
-        f"{own:.3f}, {best} {high:.3f}, a set that fits any task {low:.3f}: "
-        f"{100 * (own - low) / (high - low):.0f} % of the way."
+        f"{own:.3f}, {best} {high:.3f}, {plain} {low:.3f}: {100 * (own - low) / (high - low):.0f} % of the way."
     )
 
 
@@ -88,9 +90,8 @@ def beside(ledger: Ledger) -> Markdown:
     found = sources(ledger)
     if not found:
         return Markdown("The sealed tasks have not been read by hand: the climb stands on the offline judge alone.")
-    reader = by_hand.about(ledger.folder).get("model", "somebody").split(";")[0]
     tasks = plural(max(map(len, found.values())), "sealed task")
-    lead = f"Once the climb was closed, {reader} read the answers to {tasks} blind, through the judge's frozen prompts alone:"
+    lead = f"Once the climb was closed, {_reader(ledger)} read the answers to {tasks} blind, through the judge's frozen prompts alone:"
     return Markdown(f"{lead}\n\n{show.table(table(ledger)).text}\n\n{bullets(_upheld(found)).text}")
 
 
@@ -136,8 +137,7 @@ def blind(ledger: Ledger) -> Markdown:
     full, found, made = sources(ledger), sources(ledger, by_hand.BLIND), []
     if not found:
         return Markdown("")
-    about = by_hand.about(ledger.folder, by_hand.BLIND)
-    without, reader = DIMS[about["without"]], about["model"].split(";")[0]
+    without = DIMS[by_hand.about(ledger.folder, by_hand.BLIND)["without"]]
     for source, lines in found.items():
         before, after = _verdicts(full[source]), _verdicts(lines)
         test = paired(dict(after.map(WORTH)), dict(before.map(WORTH)))
@@ -150,7 +150,7 @@ def blind(ledger: Ledger) -> Markdown:
     reason = f"Beyond chance the verdict eases for {eased}: there {without} is a part of the reason."
     if not eased:
         reason = f"For none of them does the verdict ease beyond chance: they stand as they do without {without} too."
-    lead = f"{reader} read answers to sealed tasks blind once more, by prompts that leave {without} out (a win is 1, a tie 0.5):"
+    lead = f"{_reader(ledger, by_hand.BLIND)} read answers to sealed tasks blind once more, by prompts that leave {without} out (a win is 1, a tie 0.5):"
     return Markdown(f"{lead}\n\n{show.table(f).text}\n\n{reason}")
 
 

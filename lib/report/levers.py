@@ -111,7 +111,7 @@ def failed(ledger: Ledger, fingerprint: str) -> Markdown:
         text += f"{sum(hoped.predicted > hoped.delta)} promised more than came."
     seen = known(ledger, fingerprint)
     if len(seen):
-        text += f" {plural(len(seen), 'run')} had been tried in an earlier era, so what would come was known."
+        text += f" Set up as in an earlier era: {plural(len(seen), 'run')}, so roughly what would come was known."
     return Markdown(text)
 
 

@@ -120,7 +120,7 @@ def _apart(era: Era) -> list[str]:
     runs = {"the champion": era.champion.id, "the stronger frontier": era.frontier_run}
     f = pd.DataFrame({name: pd.Series(era.ledger.qualities(run)) for name, run in runs.items()})
     inside = f.index.isin(apart)
-    if not inside.any():
+    if not inside.any() or inside.all():
         return []
     texts = (f"{name} gets {f[name][inside].mean():.3f} ({f[name][~inside].mean():.3f} on the others)" for name in f)
     return [f"On the {plural(inside.sum(), 'task')} that the judge was not fitted to {', '.join(texts)}."]

@@ -57,15 +57,21 @@ def test_without_a_file_the_page_says_that_nothing_was_read(tmp_path):
     assert "have not been read by hand" in by_hand.beside(ledger_of(tmp_path, made(1))).text
 
 
-def test_how_far_the_climb_came_by_hand_stands_between_the_weakest_and_the_strongest_other_source(tmp_path):
-    climbed = [*source("stock", "0001-a", 0.1, 1), *source("champion", "0002-b", 0.3, 2)]
+def test_how_far_the_champion_came_by_hand_stands_between_the_weakest_and_the_strongest_other_source(tmp_path):
+    climbed = [*source("stock", "0001-a", 0.1, 1), *source("champion", "0003-look", 0.3, 2)]
     beside = [*source("any-task set", "", 0.2, 1), *source("frontier", "", 0.4, 4), *source("briefed", "", 0.3, 3)]
-    ledger = read(tmp_path, *climbed, *beside)
+    read(tmp_path, *climbed, *beside)
+    look = made(3, slug="look", kind="confirm", gate="confirm", of="0002-champion")
+    runs = [made(1), made(2, slug="champion"), look]
+    ledger = ledger_of(tmp_path, *runs)
     # Scores of half 1 and half 2 are 0.0625 of 1 in all, and each point more is 0.125.
     said = by_hand.distance(ledger)
-    assert "the champion gets 0.188, frontier 0.438, a set that fits any task 0.062: 33 % of the way." in said
+    assert "the champion gets 0.188, frontier 0.438, any-task set 0.062: 33 % of the way." in said
     assert "Beside the any-task set, by hand: stock +0.000 (p = 1); champion +0.125" in by_hand.beside(ledger).text
-    assert by_hand.distance(read(tmp_path, *climbed)) == ""  # nothing to stand between
+    later = ledger_of(tmp_path, *runs, made(4, slug="later", quality=0.5))
+    assert by_hand.distance(later) == ""  # its answers were not read
+    read(tmp_path, *climbed)
+    assert by_hand.distance(ledger) == ""  # nothing to stand between
 
 
 def test_a_reading_without_a_dimension_says_whether_the_verdict_eases(tmp_path):

@@ -148,4 +148,4 @@ def test_a_prediction_whose_outcome_an_earlier_era_had_shown_is_counted(tmp_path
         made(4, "kept", 0.3, "new", pipeline=[*pipeline, {"step": "best"}]),
     )
     assert levers.known(ledger, ERA) == ["0003-prune-again"]
-    assert "1 run had been tried in an earlier era" in levers.failed(ledger, ERA).text
+    assert "Set up as in an earlier era: 1 run, so roughly" in levers.failed(ledger, ERA).text
