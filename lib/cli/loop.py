@@ -175,6 +175,7 @@ def _follow(work: Any) -> int:
     live = Live(work.folder, site.page_path(work.folder, "live"), "loop", work.settings.total)
     work.tell = lambda what: live.show(len(sealed_folders(work.folder)), what)
     with live:
+        work.environment = live.environment
         for progress in work.run():
             if new:  # a count that was written in words would be a folder
                 click.echo(f"{work.folder.name} is a new folder of runs; how many is a number (--runs 20)")

@@ -61,7 +61,8 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, bat
     # disable=None is tqdm's word for: no bar where nobody sits at a terminal.
     with live, tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
         live.show(0, the_plan.entries[0].name)
-        for progress in studies.run(the_plan, runs, workers, scheduler, (dollars or DOLLARS) if batch else None):
+        spend = (dollars or DOLLARS) if batch else None
+        for progress in studies.run(the_plan, runs, workers, scheduler, spend, live.environment):
             ran += progress.state == "ran"
             crashed += progress.state == "crashed"
             unfinished += progress.state == "unfinished"

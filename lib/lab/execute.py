@@ -168,6 +168,9 @@ class Executed:
     files: dict[str, bytes] | None = None  # for the seal, of a run on another machine; None: they are here
 
 
+Carry = Callable[[str, Json, Runnable], Executed]  # executes an accepted template
+
+
 def run(
     name: str,
     parameters: Json,
@@ -175,7 +178,7 @@ def run(
     folder: Path | None = None,
     beside: dict[str, bytes] | None = None,
     check: Check | None = None,
-    carry: Callable[[str, Json, Runnable], Executed] | None = None,
+    carry: Carry | None = None,
 ) -> Record:
     """Execute a template and seal the run; returns its record. Raises what `accept` raises, NoKernel, RunFailed, Unfinished.
 

@@ -6,7 +6,7 @@ is no other state than the runs. Does not know what a run does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,8 +210,9 @@ class Progress:
 
 
 def run(
-    plan: Plan, folder: Path, workers: int = 1, scheduler: str = "", batch: float | None = None
-) -> Iterator[Progress]:
+    plan: Plan, folder: Path, workers: int = 1, scheduler: str = "", batch: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Progress]:  # fmt: skip
     """Run what is missing of a plan, yielding after each entry. A crashed run is reported and the plan goes on.
 
     With several workers, here or on the Dask cluster of `scheduler`, the notebooks of coming entries are executed ahead;
@@ -220,11 +221,12 @@ def run(
 
     `batch`: what Claude judges goes out in one message batch for so many dollars at most, as soon as the first such row
     comes; rows that need what others are yet to make follow in another. Then also raises what `batches.judge` raises.
+    `environment` is for the kernels of this machine.
     """
     # All of it before any of it: a typing error in the last row shows now and not after hours.
     check(plan, folder)
     execute.prepare(folder)
-    with workers_of(workers, scheduler) as pool:
+    with workers_of(workers, scheduler, environment) as pool:
         yield from _Course(plan, folder, pool, batch).entries()
 
 
@@ -247,9 +249,9 @@ class _Course:
             self._look_ahead(self.plan.entries[place : place + self.pool.ahead], ledger)
             try:
                 if entry.confirm:
-                    yield from confirm(ledger, entry)
+                    yield from confirm(ledger, entry, carry=self.pool.carry_out)
                 elif entry.models:
-                    yield from _compare(self.folder, entry, self.ids)
+                    yield from _compare(self.folder, entry, self.ids, self.pool.carry_out)
                 else:
                     progress = self._one(entry, ledger)
                     assert progress.record is not None
@@ -276,7 +278,7 @@ class _Course:
         begun = self.ahead.pop(entry.name, None)
         if have:
             return Progress(entry, "there", have)
-        done = begun.result() if begun else execute.carry_out(entry.template, parameters, runnable)
+        done = begun.result() if begun else self.pool.carry_out(entry.template, parameters, runnable)
         # Once: another call on this folder may have sealed the same row meanwhile, and its run stands.
         return Progress(entry, "ran", execute.adopt(done, entry.name, once=True))
 
@@ -295,7 +297,7 @@ class _Course:
         }
         for key, (entry, parameters, runnable) in unanswered.items():
             row = begun[key]
-            done = row.result() if row else execute.carry_out(entry.template, parameters, runnable, batches.LATER)
+            done = row.result() if row else self.pool.carry_out(entry.template, parameters, runnable, batches.LATER)
             if done.record:
                 pending.keep(self.folder, done.record, done.cases)
             else:  # it crashed, which is sealed at its turn
@@ -335,30 +337,34 @@ def _earlier(run: str, runnables: dict[str, Runnable]) -> str:
     return ""
 
 
-def _compare(folder: Path, entry: Entry, ids: dict[str, str]) -> Iterator[Progress]:
+def _compare(folder: Path, entry: Entry, ids: dict[str, str], carry: execute.Carry) -> Iterator[Progress]:
     """Change only the model: what is missing of the candidates, then the comparison."""
     chosen = _resolved(entry.models, ids)
     candidates = [m if isinstance(m, str) else f"{m['model']}+{m['adapter']}" for m in chosen]
-    for state, record in compare_models(folder, candidates, entry.parameters, entry.name):
+    for state, record in compare_models(folder, candidates, entry.parameters, entry.name, carry):
         # A candidate that is there already is no news.
         if state == "ran" or record.kind == "models":
             yield Progress(entry, state, record)
 
 
-def compare_models(folder: Path, candidates: Sequence[str], parameters: Json, name: str = "") -> Iterator[Made]:
+def compare_models(
+    folder: Path, candidates: Sequence[str], parameters: Json, name: str = "", carry: execute.Carry = execute.carry_out
+) -> Iterator[Made]:
     """Each model in the same harness, then the comparison. Yields after every run. Raises what `execute.run` raises."""
     wanted = models.in_one_harness(candidates, parameters)
-    yield from _side_by_side(folder, wanted, parameters.get("hypothesis"), name or "models")
+    yield from _side_by_side(folder, wanted, parameters.get("hypothesis"), name or "models", carry)
 
 
 def compare_bases(folder: Path, new: str, old: str, parameters: Json, name: str = "") -> Iterator[Made]:
     """A new base beside an old one in every harness that matters. Yields and raises as `compare_models` does."""
     wanted = models.on_both_bases(Ledger.read(folder), new, old, parameters)
     hypothesis = parameters.get("hypothesis") or REGRESSION
-    yield from _side_by_side(folder, wanted, hypothesis, name or f"base-{Path(new).name}")
+    yield from _side_by_side(folder, wanted, hypothesis, name or f"base-{Path(new).name}", execute.carry_out)
 
 
-def _side_by_side(folder: Path, wanted: models.Wanted, hypothesis: str | None, name: str) -> Iterator[Made]:
+def _side_by_side(
+    folder: Path, wanted: models.Wanted, hypothesis: str | None, name: str, carry: execute.Carry
+) -> Iterator[Made]:
     """Run what is not sealed yet of a comparison, then the comparison itself, each named as it ends."""
     # Everything is refused before anything runs: weights that the last candidate lacks cost nothing.
     accepted = {}
@@ -368,7 +374,7 @@ def _side_by_side(folder: Path, wanted: models.Wanted, hypothesis: str | None, n
     for label, anchors in wanted.items():
         for (slug, parameters), experiment in zip(anchors, accepted[label], strict=True):
             have = models.sealed(Ledger.read(folder), experiment)  # type: ignore[arg-type]
-            record = have or execute.run("10_experiment", parameters, slug, folder)
+            record = have or execute.run("10_experiment", parameters, slug, folder, carry=carry)
             chosen.setdefault(label, []).append(record.id)
             yield ("there" if have else "ran"), record
     parameters = {"groups": chosen}
@@ -376,7 +382,7 @@ def _side_by_side(folder: Path, wanted: models.Wanted, hypothesis: str | None, n
         parameters["hypothesis"] = hypothesis
     comparison = execute.accept("15_models", parameters, folder)
     have = Ledger.read(folder).by_key(comparison.key)
-    yield ("there" if have else "ran"), have or execute.run("15_models", parameters, name, folder)
+    yield ("there" if have else "ran"), have or execute.run("15_models", parameters, name, folder, carry=carry)
 
 
 def _resolved(value: Any, ids: dict[str, str]) -> Any:
@@ -390,7 +396,9 @@ def _resolved(value: Any, ids: dict[str, str]) -> Any:
     return resolve(value, adapter)
 
 
-def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
+def confirm(
+    ledger: Ledger, entry: Entry, run: str = "", carry: execute.Carry = execute.carry_out
+) -> Iterator[Progress]:
     """Look at the sealed gate for a kept run (default: the champion) and for the first champion before it.
 
     Each look is a sealed run of its own, so each look is counted. A run that was looked at is not looked at again.
@@ -412,7 +420,7 @@ def confirm(ledger: Ledger, entry: Entry, run: str = "") -> Iterator[Progress]:
         if looked:
             yield Progress(entry, "there", looked)
             continue
-        record = execute.run(execute.CONFIRM, look(target), f"confirm-{target.slug}", ledger.folder)
+        record = execute.run(execute.CONFIRM, look(target), f"confirm-{target.slug}", ledger.folder, carry=carry)
         yield Progress(entry, "ran", record)
 
 

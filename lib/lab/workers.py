@@ -31,6 +31,19 @@ PATIENCE = 600  # s without one worker, while machines wake up
 EVERY = 1.0  # s between two looks at who has joined or left
 
 
+class Pool:
+    """Where notebooks are executed. `environment` is for the kernels of this machine: it may name its folders."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self.environment = dict(environment or {})
+
+    def carry_out(
+        self, template: str, parameters: Json, runnable: Runnable, environment: Mapping[str, str] | None = None
+    ) -> Executed:
+        """Execute a row here and now. Raises what `execute.carry_out` raises."""
+        return execute.carry_out(template, parameters, runnable, {**self.environment, **(environment or {})})
+
+
 class NoWorker(OneLine):
     """No worker can do what is asked, or the scheduler cannot be reached; what is sealed stays."""
 
@@ -40,10 +53,11 @@ class NoWorker(OneLine):
 # --- this machine
 
 
-class Local:
+class Local(Pool):
     """Up to `count` notebooks executed at a time here, each in a kernel of its own."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, environment: Mapping[str, str] | None = None) -> None:
+        super().__init__(environment)
         # More than run at a time: rows are sealed in order, and a slow one must not leave the others idle.
         self.ahead = 2 * count if count > 1 else 0
         self._threads = ThreadPoolExecutor(count)
@@ -66,6 +80,7 @@ class Local:
     ) -> Future[Executed]:
         """Begin to execute a row in a thread, with a kernel of its own; it is sealed by whoever reads the future."""
         kernels: set[int] = set()
+        environment = {**self.environment, **(environment or {})}
         future = self._threads.submit(orders.carried_out, template, parameters, runnable, kernels, environment)
         self._kernels[future] = kernels
         return future
@@ -74,11 +89,12 @@ class Local:
 # --- the coordinator
 
 
-class Cluster:
+class Cluster(Pool):
     """The admitted workers of a Dask cluster. Raises NoWorker, also later where none is left for ten minutes."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, environment: Mapping[str, str] | None = None) -> None:
         """Connects, and admits nobody yet. Raises NoWorker without the extra, or where no scheduler answers in 20 s."""
+        super().__init__(environment)
         try:
             from distributed import Client
         except ImportError:
@@ -244,6 +260,6 @@ def _one_line(future: Any) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def pool(workers: int, scheduler: str = "") -> Local | Cluster:
+def pool(workers: int, scheduler: str = "", environment: Mapping[str, str] | None = None) -> Local | Cluster:
     """Where a study is executed: on the cluster of a scheduler, else in so many kernels here. Raises NoWorker."""
-    return Cluster(scheduler) if scheduler else Local(workers)
+    return Cluster(scheduler, environment) if scheduler else Local(workers, environment)

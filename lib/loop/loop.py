@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +75,7 @@ class Loop:
         """`ask` is the proposer; without one only what a person queued is taken in."""
         self.folder, self.steer_folder, self.settings, self.ask = folder, steer_folder, settings, ask
         self.tell: Callable[[str], None] = lambda what: None  # hears what the loop is at, for whoever watches
+        self.environment: Mapping[str, str] = {}  # of its kernels on this machine
         self.end: Exit | None = None
         self._began = time.monotonic()
         self._waited, self._waits, self._refusals = 0.0, 0, 0
@@ -92,7 +93,7 @@ class Loop:
             # A kill may have come between an accepted proposal and its request.
             yield from self._open_requests()
             try:
-                with workers_of(self.settings.workers, self.settings.scheduler) as self._pool:
+                with workers_of(self.settings.workers, self.settings.scheduler, self.environment) as self._pool:
                     yield from self._on()
             except Tampered as error:
                 with contextlib.suppress(Tampered):  # the events may be what was changed
@@ -256,7 +257,7 @@ class Loop:
     def _carried(self, template: str, parameters: Parameters, runnable: Runnable) -> Executed:
         """What was executed ahead, else executed now."""
         begun = self._ahead.pop(runnable.key, None)
-        return begun.result() if begun else execute.carry_out(template, parameters, runnable)
+        return begun.result() if begun else self._pool.carry_out(template, parameters, runnable)
 
     def _nothing(self, why: str) -> Progress:
         """Nothing is left to do; the loop ends as it would at its number of runs."""

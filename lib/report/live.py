@@ -59,18 +59,20 @@ class Live:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Live:
-        self._folder = os.environ[PROGRESS] = tempfile.mkdtemp(
-            prefix="notch-"
-        )  # every kernel of this process hears of it
+        self._folder = tempfile.mkdtemp(prefix="notch-")
         threading.Thread(target=self._follow, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over.set()
-        del os.environ[PROGRESS]
         if not self._ended and self.path.exists():
             self.end(f"broken off ({kind.__name__})" if kind else "broken off")
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For the kernels that shall say how far they are."""
+        return {PROGRESS: self._folder}
 
     def show(self, done: int, current: str = "", ran: bool = False) -> None:
         """Write the page: `done` of all steps, what runs now, and whether the last step took its time."""

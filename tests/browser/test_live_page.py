@@ -33,8 +33,9 @@ def page(browser):
     page.close()
 
 
-def test_it_follows_the_cases_by_itself_until_the_end_and_fits_a_phone(live, page):
+def test_it_follows_the_cases_by_itself_until_the_end_and_fits_a_phone(live, page, monkeypatch):
     with live:
+        monkeypatch.setenv(*live.environment.popitem())  # this process is the kernel, too
         tell(
             "1 ask ████░░░░░░░░ 10 of 30 cases, 8 s left",
             "baseline-ask: A hypothesis that is long enough to need two lines.",
