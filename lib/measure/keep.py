@@ -70,7 +70,7 @@ def reach(gates: Iterable[str]) -> str:
     return text
 
 
-def accepts(differences: Floats, floor: Floats | float | None = None) -> NDArray[np.bool_]:
+def accepts(differences: Floats, floor: Floats | float | None = None, looks: int = 1) -> NDArray[np.bool_]:
     """The rule on many comparisons at once: a row a comparison, a column a case; `floor` is one, or one a row."""
     # Shapes: differences (N, cases), signs (cases, SIGNS), sums (N, SIGNS): one matrix product tests all of them.
     total, delta = differences.sum(axis=1), differences.mean(axis=1)
@@ -81,7 +81,7 @@ def accepts(differences: Floats, floor: Floats | float | None = None) -> NDArray
     # Less a hair, because the sums are float32: a pattern that equals the observed one must count.
     p = np.ones(len(differences))
     p[far] = ((sums >= total[far, None] - 1e-5).sum(axis=1) + 1) / (SIGNS + 1)
-    return passes(delta, p, floor)
+    return passes(delta, p, floor, looks)
 
 
 @lru_cache(maxsize=4)
@@ -134,8 +134,8 @@ def play(world: Floats, sealed: Floats, floor: Floats | float | None = None) -> 
     """What the keep rule makes of them: its champions, and what the sealed gate confirms. `floor`: one, or one a study.
 
     As in `runs.ledger`: a run is tested against the last kept one; a kept run is looked at once on the sealed cases,
-    against the last one confirmed there. The first run is the first of both. A look counts here at ALPHA and not at
-    ALPHA / LOOKS, as sealed calibrations have it: what it says of confirmations is more than truly pass by chance.
+    against the last one confirmed there, and all looks share one ALPHA. The first run is the first of both. Calibrations
+    that were sealed before 0217 gave each look an ALPHA of its own.
     """
     studies, runs, _ = world.shape
     every, floor = np.arange(studies), np.broadcast_to(0.0 if floor is None else floor, studies)
@@ -144,7 +144,7 @@ def play(world: Floats, sealed: Floats, floor: Floats | float | None = None) -> 
         champion[:, run], confirmed[:, run] = champion[:, run - 1], confirmed[:, run - 1]
         looks = np.flatnonzero(accepts(world[:, run] - world[every, champion[:, run]], floor))
         champion[looks, run] = run
-        won = accepts(sealed[looks, run] - sealed[looks, confirmed[looks, run]], floor[looks])
+        won = accepts(sealed[looks, run] - sealed[looks, confirmed[looks, run]], floor[looks], LOOKS)
         confirmed[looks[won], run] = run
     return _course(world, champion), _course(world, confirmed)
 

@@ -117,12 +117,22 @@ def test_what_wins_on_the_open_cases_alone_is_kept_and_never_confirmed():
     assert rule.keeps.all() and not sure.keeps.any() and not sure.gain.any()
 
 
+def test_a_look_counts_at_its_share_of_alpha():
+    for cases, passed in ((7, False), (9, True)):  # p = 2 / 2**cases: 0.016 and 0.004, of which 0.005 is the share
+        open_ = np.zeros((5, 2, 30))
+        open_[:, 1] = 0.3
+        sealed = np.zeros((5, 2, 30))
+        sealed[:, 1, :cases] = 0.3
+        rule, sure = keep.play(open_, sealed)
+        assert rule.keeps.all() and (sure.keeps > 0).tolist() == [passed] * 5
+
+
 def test_where_nothing_works_each_stricter_rule_is_fooled_less():
     open_, sealed = worlds()
     bare, floored = keep.null_world(open_, sealed), keep.null_world(open_, sealed, 0.04)
     assert (bare.runs, bare.studies) == (71, 400)
     assert floored.false_keep <= bare.false_keep < 0.6 and bare.false_keep > 0.1
-    assert bare.confirmed <= keep.ALPHA and floored.confirmed <= keep.ALPHA
+    assert bare.confirmed <= keep.ALPHA / 2 and floored.confirmed <= keep.ALPHA / 2
     assert bare.keeps < bare.lucky_keeps / 5 and bare.lucky_climb > 0.03
 
 
