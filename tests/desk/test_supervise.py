@@ -79,9 +79,10 @@ def test_a_long_text_of_others_ends_with_a_word(busy):
     assert line.endswith("&lt;measure> …") and line.count("measure") == 15  # "leak " before it, 160 letters in all
 
 
-def test_it_says_what_the_live_page_says_of_a_study_or_a_loop(busy):
+def test_it_says_what_the_live_page_says_of_a_study_or_a_loop(busy, monkeypatch):
     page = Live(busy.runs, page_path(busy.runs, "live"), "quick", 10)
     with pytest.raises(RuntimeError), page:
+        monkeypatch.setenv(*page.environment.popitem())  # this process is the kernel, too
         tell("1 ask ████░░░░░░░░ 10 of 30 cases", "baseline-ask: One <call>.")
         page.show(3, "sft-penalty", ran=True)
         for shown in (busy.now.text, page.path.read_text()):
