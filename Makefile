@@ -1,4 +1,4 @@
-# make study · make test · make check · make lab · make bench · make faults · make report
+# make study · make test · make test-slow · make check · make lab · make bench · make faults · make report
 # Each sets up what it needs in .venv. Only a Python of 3.10 or newer and make are required.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,13 +6,14 @@ READY := .venv/.ready
 # One process a core, at most four (each may hold a model and a kernel); a file stays whole, since its fixtures are costly,
 # and tests/conftest.py has the long ones begin first.
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-.PHONY: setup weights study study-full site test check house lab bench faults report demo-cloud help
+.PHONY: setup weights study study-full site test test-slow check house lab bench faults report demo-cloud help
 help:
 	@echo "make study   a short study on the embedded default, into study/"
 	@echo "make study-full  the whole study into runs/, hours; a second call goes on where the first ended"
 	@echo "make site    every run as a page, into site/"
-	@echo "make test    all tests"
-	@echo "make check   format, lint, types and the quick tests"
+	@echo "make test    the tests, under five minutes on two cores"
+	@echo "make test-slow  the others: studies, loops, clusters and trainings from end to end, killed and gone on with"
+	@echo "make check   format, lint and types"
 	@echo "make house   how large and how readable lib is"
 	@echo "make lab     JupyterLab on notebooks/"
 	@echo "make bench   speed, as ratios measured in one run, and how it grows with the number of runs"
@@ -48,13 +49,15 @@ site: weights
 	@$(BIN)/notch report --html site
 
 test: weights
-	@$(TESTS)
+	@$(TESTS) -m "not slow"
+
+test-slow: weights
+	@$(TESTS) -m slow
 
 check: weights
 	@$(BIN)/ruff format --check -q . || { echo "run: .venv/bin/ruff format ."; exit 1; }
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy --no-error-summary
-	@$(TESTS) -m "not slow"
 
 house: $(READY)
 	@$(BIN)/python -m scripts.house

@@ -41,6 +41,7 @@ class Replay(ToyModel):
 
 
 @pytest.mark.parametrize("record", SEALED, ids=lambda r: r.id)
+@pytest.mark.slow
 def test_every_sealed_completion_gives_the_answer_that_was_judged(record):
     rows, protocol = Ledger.read(ROOT / "runs").cases(record.id), Ruler.load().protocol
     steps = build(record.pipeline)

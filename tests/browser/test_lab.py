@@ -12,9 +12,8 @@ from lib.files import ROOT
 from lib.log import Log
 from lib.runs.verify import RATED, RATINGS
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_the_first_page_runs_and_shows_one_answer_what_is_frozen_and_the_verdict(opened):
     page = opened("00_start.ipynb")
     page.run_all()
@@ -90,6 +89,7 @@ def test_the_menus_can_be_reached_and_read_without_seeing_them(opened):
     assert unnamed == []
 
 
+@pytest.mark.slow
 def test_the_supervision_page_shows_a_loop_and_steers_it_by_files(opened, lab):
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "lib.cli", "loop", "--runs", "3", "--runs", str(lab.folder / "runs"), "-p", "model", "toy",

@@ -9,8 +9,6 @@ from lib.report.live import Live
 from tests.report.test_live import chained
 from tests.report.test_tables import made
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def live(tmp_path):

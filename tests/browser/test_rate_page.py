@@ -3,13 +3,9 @@
 import json
 import time
 
-import pytest
-
 from lib.log import Log
 from lib.measure.judge import DIMENSIONS
 from lib.runs.verify import RATED, RATINGS
-
-pytestmark = pytest.mark.slow
 
 
 def rows(lab, count):

@@ -10,8 +10,6 @@ from lib.runs.ledger import Ledger
 from lib.runs.record import record_of
 from tests.report.test_tables import made
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def opened(browser, tmp_path):

@@ -200,11 +200,11 @@ def test_a_model_that_is_not_here_is_a_missing_prerequisite(notch, tmp_path):
 HOMELESS = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not shutil.which("unshare") or subprocess.run([*HOMELESS, "true"], capture_output=True).returncode != 0,
     reason="only where a user namespace can be made",
 )
+@pytest.mark.slow
 def test_a_user_without_a_name_and_a_home_runs_an_experiment_and_asks_for_trainings(tmp_path):
     """As in a container that is started with a number for a user: Jupyter's kernel does not start without a home."""
     named = ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME")
@@ -378,7 +378,6 @@ def test_what_had_nothing_to_beat_is_not_called_kept(tmp_path, status, kind, aga
     assert shown == said.split(",")[0].split(":")[0] and record["status"] == status
 
 
-@pytest.mark.slow
 def test_a_run_prints_its_record_as_json(tmp_path):
     done = child("run", "--runs", tmp_path / "runs", *TOY, "--json")
     record = json.loads(done.stdout)
@@ -386,7 +385,6 @@ def test_a_run_prints_its_record_as_json(tmp_path):
     assert done.stderr == ""
 
 
-@pytest.mark.slow
 def test_a_notebook_whose_cases_have_no_answer_is_sealed_with_the_reason(notch, tmp_path):
     lines = {"model": "toy", "hypothesis": "The toy answers JSON only.", "gate": "dev",
              "pipeline": [{"step": "ask", "schema": "lines"}]}  # fmt: skip
@@ -422,7 +420,6 @@ def crashed(tmp_path_factory):
     return where / "runs", child("run", "--runs", where / "runs", "-p", "model", where / "model", *TOY[3:])
 
 
-@pytest.mark.slow
 def test_a_run_that_crashes_is_exit_code_4_and_sealed(crashed):
     folder, done = crashed
     assert done.returncode == 4 and one_line(done.stderr) and "0001-baseline-ask" in done.stderr
@@ -430,7 +427,6 @@ def test_a_run_that_crashes_is_exit_code_4_and_sealed(crashed):
     assert record.status == "crashed" and verify(folder) == []
 
 
-@pytest.mark.slow
 def test_a_model_in_a_folder_seals_no_path_of_this_machine(crashed):
     folder, _ = crashed
     assert [p.name for p in folder.rglob("*") if p.is_file() and str(folder.parent) in p.read_text()] == []

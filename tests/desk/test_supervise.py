@@ -201,7 +201,6 @@ def test_the_notebook_is_short_and_holds_no_logic():
         assert [n for n in ast.walk(ast.parse(source(cell))) if isinstance(n, BANNED)] == []
 
 
-@pytest.mark.slow
 def test_the_notebook_runs_where_nothing_ran_and_writes_nothing(tmp_path):
     from lib.lab import kernel
 

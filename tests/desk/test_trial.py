@@ -18,6 +18,7 @@ def values(figures):
     return {figure.what: figure.value for figure in figures}
 
 
+@pytest.mark.slow
 def test_a_model_with_weights_is_loaded_batched_answers_learns_and_is_worked_out(tmp_path):
     figures = list(trial(small(), steps=4))
     seen = values(figures)

@@ -273,7 +273,6 @@ def notch(*args, key=""):
     return done
 
 
-@pytest.mark.slow
 def test_a_toy_run_end_to_end_is_sealed_with_one_result(twice):
     run = twice / "0001-baseline-ask"
     assert sorted(p.name for p in run.iterdir()) == [SEAL, "cases.jsonl", "experiment.ipynb", "record.json"]
@@ -285,13 +284,11 @@ def test_a_toy_run_end_to_end_is_sealed_with_one_result(twice):
     assert not list(twice.glob(".tmp-*")) and verify(twice) == []
 
 
-@pytest.mark.slow
 def test_the_second_run_is_compared_with_the_first(twice):
     decision = Ledger.read(twice).get("2").decision
     assert (decision.against, decision.delta) == ("0001-baseline-ask", 0.0)
 
 
-@pytest.mark.slow
 def test_two_identical_greedy_runs_have_the_same_cases_to_the_byte(twice):
     first, second = ((run / "cases.jsonl").read_bytes() for run in sealed_folders(twice))
     assert first == second and first
@@ -301,7 +298,6 @@ def paths_of_this_machine():
     return [str(ROOT), str(Path.home()), sys.prefix, sys.base_prefix, "/tmp/"]
 
 
-@pytest.mark.slow
 def test_no_path_of_this_machine_and_no_secret_is_in_a_sealed_file(twice):
     for file in (p for p in twice.rglob("*") if p.is_file()):
         text = file.read_text()
@@ -310,14 +306,12 @@ def test_no_path_of_this_machine_and_no_secret_is_in_a_sealed_file(twice):
             assert path not in text, (file, path)
 
 
-@pytest.mark.slow
 def test_a_sealed_notebook_is_not_sealed_again(twice, tmp_path):
     with pytest.raises(BadParameters):
         execute.seal_notebook(twice / "0001-baseline-ask" / "experiment.ipynb", folder=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "source, said",
     [
@@ -337,7 +331,6 @@ def test_a_run_that_stops_half_way_is_found_sealed_as_crashed_and_reported(tmp_p
     assert record.status == "crashed" and said in record.error and verify(tmp_path / "runs") == []
 
 
-@pytest.mark.slow
 def test_a_crash_inside_a_library_seals_no_path_of_this_machine(tmp_path):
     path = own_notebook(tmp_path / "odd.ipynb", "import json; json.loads('{')")
     notebook, error = executed(path)
@@ -348,7 +341,6 @@ def test_a_crash_inside_a_library_seals_no_path_of_this_machine(tmp_path):
             assert place not in file.read_text(), (file, place)
 
 
-@pytest.mark.slow
 def test_a_cell_that_runs_too_long_is_stopped_and_found(tmp_path):
     path = own_notebook(tmp_path / "odd.ipynb", "import time; time.sleep(60)", SHOW)
     notebook, error = executed(path, timeout=1)
@@ -371,7 +363,6 @@ def test_a_run_after_one_that_crashed_is_not_held_up_by_it(tmp_path):
     assert (record.id, record.status) == ("0002-baseline-ask", "kept")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cut", [20, None], ids=["torn-line", "no-ledger"])
 def test_a_run_after_an_interrupted_seal_is_compared_with_the_run_that_was_sealed(tmp_path, twice, cut):
     import shutil
@@ -424,7 +415,6 @@ def test_a_notebook_is_adopted_once(by_papermill, tmp_path):
     assert len(Ledger.read(tmp_path / "runs").records) == 1
 
 
-@pytest.mark.slow
 def test_a_notebook_with_a_misspelt_parameter_is_not_adopted(by_papermill, tmp_path):
     """papermill itself warns and goes on: the run is then another than the one that was asked for."""
     notebook = json.loads(by_papermill.read_text())
@@ -447,7 +437,6 @@ def test_a_notebook_that_papermill_executed_is_decided_by_the_ledger_it_is_seale
     assert record.decision.against == "0001-baseline-ask" and record.status != "kept"
 
 
-@pytest.mark.slow
 def test_a_notebook_whose_scores_do_not_follow_from_its_judgments_is_refused(by_papermill, tmp_path):
     notebook = json.loads(by_papermill.read_text())
     [data] = [o["data"][MIME] for c in notebook["cells"] for o in c.get("outputs", ()) if MIME in o.get("data", {})]
@@ -475,7 +464,6 @@ def test_a_notebook_whose_judgments_were_typed_in_is_refused_though_its_scores_f
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
 def test_a_notebook_with_a_cell_that_failed_is_not_adopted(by_papermill, tmp_path):
     notebook = json.loads(by_papermill.read_text())
     notebook["cells"][-1]["outputs"].append(ERROR)

@@ -14,7 +14,6 @@ from tests.lab.test_execute import TOY, own_notebook
 SHOW = "import os, sys; (sys.executable, os.environ.get('ONLY_FOR_THE_KERNEL'))"
 
 
-@pytest.mark.slow
 def test_the_kernel_is_this_pythons_whatever_a_kernelspec_of_that_name_says(tmp_path, monkeypatch):
     spec = tmp_path / "kernels" / "python3"
     spec.mkdir(parents=True)
@@ -27,7 +26,6 @@ def test_the_kernel_is_this_pythons_whatever_a_kernelspec_of_that_name_says(tmp_
     assert str((sys.executable, "yes")) in json.dumps(notebook["cells"][-1]["outputs"])
 
 
-@pytest.mark.slow
 def test_a_kernel_that_does_not_start_is_a_missing_prerequisite_and_no_run(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(kernel.NoKernel, match="/bin/false could be started, so nothing was run") as stopped:

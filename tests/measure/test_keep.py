@@ -53,6 +53,7 @@ def test_what_is_not_kept_is_indecisive_while_the_interval_admits_the_least_gain
     )
 
 
+@pytest.mark.slow
 def test_many_comparisons_are_kept_as_one_is():
     rng = np.random.default_rng(4)
     gains = rng.choice([-0.6, -0.1, 0.0, 0.0, 0.1, 0.6], (120, 30)) + rng.choice([0.0, 0.1], (120, 1))

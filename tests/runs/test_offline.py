@@ -67,6 +67,7 @@ def test_a_ruler_without_calibration_texts_is_let_through(frozen_ruler):
     OfflineJudge().check(frozen_ruler)
 
 
+@pytest.mark.slow
 def test_scores_that_are_not_the_kept_ones_are_refused_in_one_line_and_refused_again(ruler):
     folder = ruler(lambda rows: [rows[0] | {"questions": ["Is it?"] * 7}, *rows[1:]])
     for _ in range(2):

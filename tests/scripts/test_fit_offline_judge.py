@@ -91,7 +91,6 @@ def test_a_second_reading_is_set_beside_the_first_of_the_same_answer():
     assert fit.ceiling(some[:20], [replace(r, read=2) for r in some[10:30]])["n"] == 10
 
 
-@pytest.mark.slow
 def test_the_committed_constants_are_what_the_fit_finds_without_held_out_tasks_and_the_sealed_gate():
     ruler = Ruler.load()
     about, *lines = (json.loads(line) for line in rows((RULER / "verdicts.jsonl").read_text(encoding="utf-8")))

@@ -17,8 +17,6 @@ from lib.train.fit import SFT, Fit, epoch_file
 from lib.train.lora import Settings
 from tests.train.conftest import write
 
-pytestmark = pytest.mark.slow
-
 
 def about(method, base, seed=0):
     return Provenance(method, {"name": base, "weights": identity(base)}, {"hash": "d" * 64}, "c", seed, {})

@@ -19,7 +19,6 @@ from lib.train.forward import plain_logprobs
 from lib.train.lora import Settings
 from tests.train.conftest import write
 
-pytestmark = pytest.mark.slow  # trains a dozen times
 QUICK = {"rank": 2, "epochs": 3, "batch": 4, "learning_rate": 0.01, "warmup": 0, "patience": 0}
 
 
@@ -98,6 +97,7 @@ f.run()
 """
 
 
+@pytest.mark.slow
 def test_a_training_killed_with_signal_9_within_an_epoch_goes_on_from_there_and_ends_in_the_same_bytes(base, tmp_path):
     def begin(name):
         command = [sys.executable, "-c", KILLED, base, str(tmp_path / name)]

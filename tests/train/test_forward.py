@@ -79,6 +79,7 @@ def test_also_where_layers_are_made_again_on_the_way_back(deep, no_guard, layers
     assert len(forward.prefix) > 50  # its keys get their slope too
 
 
+@pytest.mark.slow
 def test_what_is_made_again_is_not_kept(deep, no_guard):
     import mlx.core as mx
     import mlx.nn as nn

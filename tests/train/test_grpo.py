@@ -161,7 +161,6 @@ def shaken(model):
     model.model.update(moved)
 
 
-@pytest.mark.slow
 def test_drafts_after_the_weights_moved_are_those_of_the_moved_weights(planner):
     model, _, pairs = planner
     before = grpo.draw(model, pairs, Rules(drafts=2), flat, 5)
@@ -171,7 +170,6 @@ def test_drafts_after_the_weights_moved_are_those_of_the_moved_weights(planner):
     assert after == grpo.draw(model, pairs, Rules(drafts=2), flat, 5) != before
 
 
-@pytest.mark.slow
 def test_a_draft_is_learnt_token_by_token_as_it_was_drawn_and_one_cut_off_has_no_end(planner):
     model, settings, pairs = planner
     rules = Rules(drafts=4, temp=3.0, top_p=1.0)  # so hot that some never end
@@ -187,7 +185,6 @@ def test_a_draft_is_learnt_token_by_token_as_it_was_drawn_and_one_cut_off_has_no
         assert (ids[-1] in ends) == (ids not in cut) and not ends & set(ids[start:-1])
 
 
-@pytest.mark.slow
 def test_a_training_leaves_no_prefix_that_its_earlier_weights_read(planner, tmp_path):
     model, settings, pairs = planner
     rows = lora.sft_rows(model, pairs, settings)

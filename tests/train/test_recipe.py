@@ -12,7 +12,6 @@ from lib.train.lora import Settings
 from lib.train.recipe import Recipe
 from tests.llama import small
 
-pytestmark = pytest.mark.slow
 SHORT = data.FORM.replace("{8,110}", "{2,9}").replace("{3,80}", "{3,9}")
 QUICK = {"rank": 2, "epochs": 1, "batch": 4, "learning_rate": 0.001, "warmup": 0}
 
@@ -56,6 +55,7 @@ def test_grpo_draws_rewards_and_writes_an_adapter(tmp_path):
     assert "adapter/adapters.safetensors" in done.files and done.provenance["parameters"]["kl"] == 0.1
 
 
+@pytest.mark.slow
 def test_a_reward_stays_in_the_curve_of_a_training_that_was_killed_and_went_on(tmp_path):
     class Killed(Exception):
         pass

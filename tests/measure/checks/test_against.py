@@ -92,7 +92,6 @@ def test_nothing_to_compare_is_no_crash():
     assert found.cases == 0 and "0 answers" in against.text(found)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the study's texts are not here")
 def test_the_offline_judge_agrees_with_a_study_that_it_was_not_fitted_to_as_well_as_it_is_said_to():
     """Measured on its 233 answers: quality 0.460; their gold alone stands for the unknowns."""
