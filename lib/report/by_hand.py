@@ -91,8 +91,18 @@ def beside(ledger: Ledger) -> Markdown:
     if not found:
         return Markdown("The sealed tasks have not been read by hand: the climb stands on the offline judge alone.")
     tasks = plural(max(map(len, found.values())), "sealed task")
-    lead = f"Once the climb was closed, {_reader(ledger)} read the answers to {tasks} blind, through the judge's frozen prompts alone:"
+    lead = f"Once the climb was closed, {_reader(ledger)} read the answers to {tasks} blind, through the judge's frozen prompts alone{_since(ledger, found)}:"
     return Markdown(f"{lead}\n\n{show.table(table(ledger)).text}\n\n{bullets(_upheld(found)).text}")
+
+
+def _since(ledger: Ledger, found: dict[str, list[ByHand]]) -> str:
+    """What was tried after the last of these looks, and how much of it was kept."""
+    f = ledger.frame()
+    looks = f.index[f.id.isin([lines[0].run for lines in found.values()])]
+    later = f[f.competes & (f.fingerprint == Era.latest(ledger).fingerprint) & (f.index > looks.max())]
+    if later.empty:
+        return ""
+    return f" ({plural(len(later), 'run')} since then, {(later.status == 'kept').sum() or 'none'} kept)"
 
 
 def _test(found: dict[str, list[ByHand]], source: str, other: str) -> Paired:
