@@ -2,7 +2,7 @@
 
 Every dimension starts from its best and loses points for amounts of fault; a fault never raises a score. What a fault
 costs was fitted (`scripts/fit_offline_judge.py`) to verdicts that Claude gave on 27 tasks of this ruler by reading the
-frozen prompts blind; how far it agrees with Claude on 13 tasks that shaped nothing stands in README. It agrees with
+frozen prompts blind; how far it agrees with Claude on 13 tasks that shaped nothing stands in manual.md. It agrees with
 Claude, not with people: gold, unknowns and verdicts are all Claude's.
 
 Knows gold, the unknowns of a case where the ruler has them, and the form of English questions. Does not know the world:
