@@ -456,7 +456,10 @@ class OfflineJudge:
 
 @cache  # of every case: one that falls out of it is embedded again for each answer
 def _gold_amounts(case: Case, vectors: Vectors) -> Amounts:
-    return amounts(case, Answer(case.reference.title, case.reference.questions), vectors)
+    gold = Answer(case.reference.title, case.reference.questions)
+    texts = texts_of(gold)
+    # Kept: these are the questions that every answer's are held against.
+    return amounts(case, gold, vectors, dict(zip(texts, fixed(texts, vectors), strict=True)))
 
 
 def _notes(answer: Amounts, gold: Amounts, fit: Constants) -> dict[str, str]:
