@@ -195,7 +195,7 @@ def look_up(path):
 
     def work():
         store = Store(path)
-        count = len(store)
+        count = len(list(store))
         for n in range(0, count, max(1, count // LOOKED_UP)):
             assert store.reply(_key(n)) and not store.reply(_key(-1 - n))
 

@@ -1,4 +1,4 @@
-"""The README: what it names exists, and what it shows runs."""
+"""README and manual: what they name exists, what they show runs, and what they tell is the ledger's."""
 
 import re
 import shlex
@@ -10,24 +10,25 @@ from lib.files import ROOT
 from tests.llama import small
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BOTH = README + (ROOT / "manual.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"(?:^ {4}.+\n?)+", README, re.MULTILINE)
+BLOCKS = re.findall(r"(?:^ {4}.+\n?)+", BOTH, re.MULTILINE)
 COMMANDS = [
     line for b in BLOCKS for line in b.replace("\\\n", " ").splitlines() if line.strip().startswith((".venv", "make"))
 ]
 
 
 def test_every_make_target_that_it_names_exists():
-    named = set(re.findall(r"`make (\w[\w-]*)`", README)) | {c.split()[1] for c in COMMANDS if "make" in c.split()[0]}
+    named = set(re.findall(r"`make (\w[\w-]*)`", BOTH)) | {c.split()[1] for c in COMMANDS if "make" in c.split()[0]}
     assert named and all(re.search(rf"^{n}:", MAKEFILE, re.MULTILINE) for n in named)
 
 
 def test_every_notch_command_that_it_names_exists():
-    named = set(re.findall(r"`notch (\w+)", README))
+    named = set(re.findall(r"`notch (\w+)", BOTH))
     assert named and named <= set(notch.commands)
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!https:)([^)#]+)\)", README))
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!https:)([^)#]+)\)", BOTH))
 def test_every_file_that_it_links_exists(link):
     assert (ROOT / link).exists()
 
@@ -83,4 +84,17 @@ def test_the_result_that_it_tells_is_the_ledgers():
         f"says {hand['quality offline']['champion']:.3f}", f"the frontier {hand['quality by hand']['the frontier']:.3f}",
         f"kept {hand['quality by hand']['first kept with an adapter']:.3f}", by_hand.distance(ledger).rpartition(": ")[2][:4],
     ]  # fmt: skip
-    assert [text for text in told if text not in README] == []
+    assert [text for text in told if text not in BOTH] == []
+    brief = hand["quality by hand"]["the frontier with the teacher's brief"]
+    first = [
+        f"quality {best['best prompting']:.3f}", f"seven stay, to {era.champion.scored.quality:.3f}",
+        f"get {best['frontier']:.3f}", f"any task {era.plain:.3f}", f"Of {era.changes} changes tried, {len(era.kept) - 1} held",
+        f"small model gets {hand['quality by hand']['champion']:.3f}",
+        f"the frontier with a brief {brief:.3f}", by_hand.distance(ledger).rpartition(": ")[2][:4],
+    ]  # fmt: skip
+    assert [text for text in first if text not in README] == []
+
+
+def test_the_readme_is_read_in_two_minutes():
+    prose = [line for line in README.splitlines() if not line.startswith(("|", "    "))]
+    assert len(" ".join(prose).split()) <= 520

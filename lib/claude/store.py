@@ -47,7 +47,6 @@ class Store(Log):
         self._places: dict[str, int] = {}  # by key: where the newest reply begins that holds a value
         self._judged: set[str] = set()  # fingerprints with replicates of those
         self._batches: dict[str, Row] = {}
-        self._replies = 0
         self.dollars = {False: 0.0, True: 0.0}  # that judging cost, and, under True, the answers of models
         super().__init__(Path(path), Line())
 
@@ -78,7 +77,6 @@ class Store(Log):
         kind = row["type"]
         self.dollars[kind == CANDIDATE] += row.get("dollars", 0.0)
         if kind == REPLY:
-            self._replies += 1
             # A faulty reply holds no value: it was paid for, and answers nothing.
             if "value" in row:
                 self._places[row["key"]] = place
@@ -100,9 +98,6 @@ class Store(Log):
     def rows(self) -> list[Row]:
         """All of them, of whatever type: what a large store holds may not fit in memory."""
         return [*self.since()]
-
-    def __len__(self) -> int:
-        return self._replies
 
     def __iter__(self) -> Iterator[Row]:
         return filter(lambda row: row["type"] == REPLY, self.since())

@@ -22,7 +22,7 @@ def ruler() -> None:
               help="Let Claude write gold and unknowns, for this much at most. Without it they are forms to fill in.")  # fmt: skip
 @click.option("--model", default="claude-sonnet-5-5", show_default=True, help="Who writes them.")
 def draft(tasks: Path, folder: Path, dollars: float | None, model: str) -> None:
-    """Make a draft from a list of tasks: one a line, or gate, area and task between tabs, or JSONL with those names."""
+    """Make a draft from a list of tasks: one a line, or gate, area and task between tabs."""
     from lib.claude.store import paid
     from lib.desk import draft as drafts
     from lib.measure.keep import reach

@@ -11,13 +11,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lib.agent.guard import SAME_LETTERS, SAME_TASK, content, letters, overlap
 from lib.claude import client
 from lib.claude.client import Reply
 from lib.claude.paid import Ask, Fault, Paid
@@ -26,7 +24,7 @@ from lib.claude.store import Store
 from lib.files import SHIPPED, canonical, rows, sha256, writable, write_atomic
 from lib.forms import Filled, fault
 from lib.log import Row
-from lib.measure.answer import NoAnswer, normalised, spec_gate
+from lib.measure.answer import NoAnswer, spec_gate
 from lib.measure.judge_calls import data
 from lib.measure.ruler import SEAL, BadRuler, Gate, Gold, Protocol, TaskRow, by_id, whole
 
@@ -48,16 +46,15 @@ TOKENS = {GOLD: 1500, UNKNOWNS: 4000}  # of a reply at most
 
 @dataclass(frozen=True)
 class ListedTask:
-    """One task as somebody lists it; without a gate it gets one by its place, without an id one from its words."""
+    """One task as somebody lists it; without a gate it gets one by its place."""
 
     task: Filled
     gate: Gate | None = None
     area: Filled = "general"
-    id: Filled | None = None
 
 
 def read_list(path: Path) -> list[tuple[str, ListedTask]]:
-    """Place and task of every line: JSONL, or text with a task a line, or gate, area and task between tabs. Raises BadRuler."""
+    """Place and task of every line: a task a line, or gate, area and task between tabs. Raises BadRuler."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -67,22 +64,21 @@ def read_list(path: Path) -> list[tuple[str, ListedTask]]:
         where = f"{path}:{number}"
         if not line.strip():
             raise BadRuler(f"{where}: the line is empty; expected a task a line, so take it out")
-        lines.append((where, _listed(where, line.rstrip("\r"), text.startswith("{"))))
+        lines.append((where, _listed(where, line.rstrip("\r"))))
     if not lines:
         raise BadRuler(f"{path}: no task in it; expected a task a line")
     return lines
 
 
-def _listed(where: str, line: str, as_json: bool) -> ListedTask:
+def _listed(where: str, line: str) -> ListedTask:
     """One line of the list as a task. Raises BadRuler."""
-    if not as_json:
-        fields = [" ".join(field.split()) for field in line.split("\t")]
-        if len(fields) not in (1, 3):
-            raise BadRuler(f"{where}: {len(fields)} fields between tabs: expected a task, or gate, area and task")
-        names = ("gate", "area", "task")[-len(fields) :]  # one field is the task
-        line = json.dumps(dict(zip(names, fields, strict=True)))
+    fields = [" ".join(field.split()) for field in line.split("\t")]
+    # Rows of JSON, which no list of tasks is, would each be one field.
+    if len(fields) not in (1, 3) or line.startswith("{"):
+        raise BadRuler(f"{where}: {line!r:.80}: expected a task, or gate, area and task between tabs")
+    names = ("gate", "area", "task")[-len(fields) :]  # one field is the task
     try:
-        return TypeAdapter(ListedTask).validate_json(line, strict=True)
+        return TypeAdapter(ListedTask).validate_json(json.dumps(dict(zip(names, fields, strict=True))), strict=True)
     except ValidationError as wrong:
         raise fault(wrong, ListedTask.__dataclass_fields__, BadRuler, f"{where}:") from None
 
@@ -97,27 +93,17 @@ def _add_cases(folder: Path, listed: Iterable[tuple[str, ListedTask]]) -> dict[s
     lines = _lines(path)
     places: dict[str, str] = {}
     for number, (where, task) in enumerate(listed):
-        id = task.id or re.sub(r"\W+", "-", f"{task.area} {task.task}".lower()).strip("-")[:LONGEST_ID]
+        id = re.sub(r"\W+", "-", f"{task.area} {task.task}".lower()).strip("-")[:LONGEST_ID]
         if id in places:
-            raise BadRuler(f"{where}: its id {id!r} is that of {places[id]}: it is the same task again, or needs an id")
+            raise BadRuler(
+                f"{where}: its id {id!r} is that of {places[id]}: it is the same task again, or begins like it"
+            )
         places[id] = where
         if id not in cases:
             cases[id] = TaskRow(task.gate or TURNS[number % len(TURNS)], task.area, " ".join(task.task.split()))
             lines[id] = json.dumps({"id": id, **asdict(cases[id])}, ensure_ascii=False)
-    _refuse_twins({places.get(id, f"{path} {id}"): case.task for id, case in cases.items()})
     _write(path, lines)
     return cases
-
-
-def _refuse_twins(tasks: Mapping[str, str]) -> None:
-    """Raise BadRuler where two tasks, by their place, are one in nearly the same words: a gate would count it twice,
-    and across gates what one screens on would be what the other decides on."""
-    marks = [(where, task, normalised(task), content(task), letters(task)) for where, task in tasks.items()]
-    for one, other in combinations(marks, 2):
-        same_words = overlap(one[3], other[3]) >= SAME_TASK
-        same_letters = overlap(one[4], other[4]) >= SAME_LETTERS
-        if one[2] == other[2] or same_words or same_letters:
-            raise BadRuler(f"{other[0]}: {other[1]!r:.80} is nearly {one[1]!r:.80} of {one[0]}; keep one of the two")
 
 
 # --- rows that are filled in ------------------------------------------------------------------------

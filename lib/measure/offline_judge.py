@@ -2,7 +2,7 @@
 
 Every dimension starts from its best and loses points for amounts of fault; a fault never raises a score. What a fault
 costs was fitted (`scripts/fit_offline_judge.py`) to verdicts that Claude gave on 27 tasks of this ruler by reading the
-frozen prompts blind; how far it agrees with Claude on 13 tasks that shaped nothing stands in README. It agrees with
+frozen prompts blind; how far it agrees with Claude on 13 tasks that shaped nothing stands in manual.md. It agrees with
 Claude, not with people: gold, unknowns and verdicts are all Claude's.
 
 Knows gold, the unknowns of a case where the ruler has them, and the form of English questions. Does not know the world:
@@ -456,7 +456,10 @@ class OfflineJudge:
 
 @cache  # of every case: one that falls out of it is embedded again for each answer
 def _gold_amounts(case: Case, vectors: Vectors) -> Amounts:
-    return amounts(case, Answer(case.reference.title, case.reference.questions), vectors)
+    gold = Answer(case.reference.title, case.reference.questions)
+    texts = texts_of(gold)
+    # Kept: these are the questions that every answer's are held against.
+    return amounts(case, gold, vectors, dict(zip(texts, fixed(texts, vectors), strict=True)))
 
 
 def _notes(answer: Amounts, gold: Amounts, fit: Constants) -> dict[str, str]:

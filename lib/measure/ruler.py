@@ -156,11 +156,6 @@ class Ruler:
         """sha256 over the seal and the judge's identity: results that differ in it are never compared."""
         return sha256(canonical({"seal": self.seal, "judge": judge}))
 
-    def _repr_markdown_(self) -> str:
-        lines = [f"Ruler `{self.seal[:12]}`: {self.counts}.\n", "| area | task (full gate) | what decides the plan |"]
-        rows = [f"| {c.area} | {c.task} | {c.gold.critical if c.gold else ''} |" for c in self.gate("full")]
-        return "\n".join([*lines, "|---|---|---|", *rows])
-
 
 def read(folder: Path, seal: str = "") -> Ruler:
     """Read a ruler's files without looking at the seal. Raises BadRuler naming file and line."""

@@ -5,6 +5,8 @@ Knows the lines of `lib.runs.by_hand`. Does not know how they were taken. Nothin
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import pandas as pd
 
 from lib import show
@@ -35,7 +37,7 @@ def table(ledger: Ledger) -> pd.DataFrame:
         hand = [line.quality for line in lines]
         made.append({
             "what": source, "valid": f"{sum(bool(line.questions) for line in lines)} of {len(lines)}",
-            "quality by hand": _mean(lines), "interval": interval(*bca(hand), ""),
+            "quality by hand": fmean(hand), "interval": interval(*bca(hand), ""),
             "W/T/L by hand": _wtl([line.verdict for line in lines if line.questions]),
             "quality offline": sum(line.offline for line in lines) / len(lines),
             "W/T/L offline": _wtl([line.offline_verdict for line in lines if line.questions]),
@@ -53,12 +55,8 @@ def _ends(found: dict[str, list[ByHand]]) -> list[tuple[float, str]]:
     ends = []
     for source, lines in found.items():
         if not lines[0].run:
-            ends.append((_mean(lines), source))
+            ends.append((fmean(line.quality for line in lines), source))
     return sorted(ends)
-
-
-def _mean(lines: list[ByHand]) -> float:
-    return sum(line.quality for line in lines) / len(lines)
 
 
 def _reader(ledger: Ledger, name: str = by_hand.VERDICTS) -> str:
@@ -72,7 +70,7 @@ def distance(ledger: Ledger) -> str:
     for lines in found.values():
         look = ledger.by_id.get(lines[0].run)
         if champion and look and ledger.of(look) == champion.id:
-            own = _mean(lines)
+            own = fmean(line.quality for line in lines)
     if champion is None or own is None or len(ends) < 2:
         return ""
     (low, plain), (high, best) = ends[0], ends[-1]
@@ -91,8 +89,18 @@ def beside(ledger: Ledger) -> Markdown:
     if not found:
         return Markdown("The sealed tasks have not been read by hand: the climb stands on the offline judge alone.")
     tasks = plural(max(map(len, found.values())), "sealed task")
-    lead = f"Once the climb was closed, {_reader(ledger)} read the answers to {tasks} blind, through the judge's frozen prompts alone:"
+    lead = f"Once the climb was closed, {_reader(ledger)} read the answers to {tasks} blind, through the judge's frozen prompts alone{_since(ledger, found)}:"
     return Markdown(f"{lead}\n\n{show.table(table(ledger)).text}\n\n{bullets(_upheld(found)).text}")
+
+
+def _since(ledger: Ledger, found: dict[str, list[ByHand]]) -> str:
+    """What was tried after the last of these looks, and how much of it was kept."""
+    f = ledger.frame()
+    looks = f.index[f.id.isin([lines[0].run for lines in found.values()])]
+    later = f[f.competes & (f.fingerprint == Era.latest(ledger).fingerprint) & (f.index > looks.max())]
+    if later.empty:
+        return ""
+    return f" ({plural(len(later), 'run')} since then, {(later.status == 'kept').sum() or 'none'} kept)"
 
 
 def _test(found: dict[str, list[ByHand]], source: str, other: str) -> Paired:

@@ -175,24 +175,6 @@ def _code(records: list[Record], commits: list[str]) -> str:
     return f"{text}; every run names its own"
 
 
-def limits(ledger: Ledger) -> Markdown:
-    """What this page does not answer, from what was run: one small model, one job, one judge."""
-    f = ledger.frame()
-    ran = f[f.competes]
-    models = sorted({*ran.model} - {""})
-    if not models:
-        return bullets([], "Nothing was measured, so nothing is claimed.")
-    small = f"{len(models)} models"
-    if len(models) == 1:
-        small = "One small model"
-    lines = [f"{small} ({', '.join(models)}), one job, thirty tasks; nothing here says how another job would go."]
-    if "offline" in {*ran.judge}:
-        lines.append(
-            "Gold was written by Claude as well, so what is measured is agreement with Claude and not with people."
-        )
-    return bullets(lines)
-
-
 def climb(ledger: Ledger) -> Markdown:
     """The climb in words: what moved the champion and by how much, and what a rule of luck would have called the best."""
     era = Era.latest(ledger)

@@ -11,7 +11,6 @@ from functools import partial
 import pandas as pd
 
 from lib.files import check_sums
-from lib.lab.models import in_short
 from lib.measure.judge import DIMENSIONS, DIMS
 from lib.measure.ruler import RULER, Ruler
 from lib.report.era import Era, eras
@@ -19,7 +18,7 @@ from lib.report.era import latest as latest
 from lib.runs.ledger import Ledger
 from lib.runs.record import candidate_of
 from lib.runs.seal import SEAL, sealed_folders
-from lib.show import Markdown, bullets, candidate_name, cell, chance, interval, number, plural, spelled, table
+from lib.show import Markdown, bullets, candidate_name, cell, chance, interval, plural, spelled, table
 from lib.show import fold as fold
 
 show = table  # `tables.show`, `tables.fold`: what notebooks display tables with
@@ -27,7 +26,8 @@ SMALL = "SmolLM2 has 135 million parameters: about 3B models the question stays 
 OFFLINE = (
     "The offline judge is a stand-in, fitted to verdicts of Claude: on tasks that shaped nothing its rank correlation with "
     "Claude per case is 0.91 (0.89 to 0.92), 0.82 among answers of small models. "
-    "Nonsense on the topic looks like sense to it."
+    "Nonsense on the topic looks like sense to it. Gold was written by Claude as well, so what is measured is agreement with "
+    "Claude and not with people."
 )
 DIFFER = ("lever", "model", "adapter", "pipeline", "decoding", "judge", "gate", "seed", "predicted", "min_effect", "of")
 
@@ -48,10 +48,14 @@ def frozen() -> Markdown:
 
 
 def caveats(ledger: Ledger) -> Markdown:
-    """What the numbers on a page do not mean, from what the runs used."""
+    """What the numbers on a page do not mean and what it does not answer, from what the runs used."""
     f, count = ledger.frame(), len(eras(ledger))
     lines = [f"**{text}**" for text in broken(ledger)]
     lines += [text for name, text in (("smollm2", SMALL), ("offline", OFFLINE)) if name in {*f.model, *f.judge}]
+    models = sorted({*f.model[f.competes]} - {""})
+    if models:
+        lines.append(f"{plural(len(models), 'model')} ({', '.join(models)}), one job, thirty tasks: nothing here says how another "
+                     "job would go.")  # fmt: skip
     if count > 1:
         lines.append(f"There are {count} eras (ruler or judge changed).")
     return bullets(lines, "No runs yet: `make study` makes some.")
@@ -174,54 +178,6 @@ def confirmations(ledger: Ledger) -> pd.DataFrame:
     around = list(map(interval, f.delta_low, f.delta_high))
     f = f.assign(look=range(1, len(f) + 1), id=f.of, interval=around, confirmed=won)
     return f[["look", "id", "quality", "against", "delta", "p", "interval", "confirmed"]]
-
-
-def hypotheses(ledger: Ledger) -> Markdown:
-    """What each run was expected to do, and what it did."""
-    f = ledger.frame()
-    f = f.assign(came=[number(delta, "delta") or "–" for delta in f.delta])
-    return bullets(f"**{r.id}** ({r.status}; predicted {r.predicted:+.3f}, came {r.came}): {' '.join(r.hypothesis.split())}"
-                   for r in f.itertuples())  # fmt: skip
-
-
-def verdict(ledger: Ledger) -> Markdown:
-    """What the newest era supports, in sentences made from its numbers."""
-    era = Era.latest(ledger)
-    if era.climb.empty:
-        return Markdown("There are no runs on the full gate yet, so there is nothing to say.")
-    first, lucky = era.climb.iloc[0], era.climb.loc[era.climb.quality.idxmax()]
-    if era.kept.empty:
-        return bullets([f"No run was kept yet, so there is no champion; the first run is {first.id}, {first.status}."])
-    # Without the first run, which was kept with nothing to beat.
-    champion, better = era.kept.iloc[-1], list(era.kept.id[era.kept.id != first.id])
-    names = f" ({', '.join(better)})" if better else ""
-    lines = [
-        f"The champion is **{champion.id}** at {champion.quality:.3f} (95 % {champion.low:.3f} to {champion.high:.3f}): "
-        f"{plural(champion.wins, 'win')}, {plural(champion.ties, 'tie')}, {plural(champion.losses, 'loss', 'losses')} against "
-        f"gold, {plural(champion.no_answer, 'case')} without an answer.",
-        f"Of {plural(era.changes, 'change')} tried after {first.id} (what was run again counts once), the paired rule kept "
-        f"{len(better)}{names}.",
-        standing(era),
-    ]
-    if lucky.id != champion.id:
-        lines.append(f"The highest single score is {lucky.quality:.3f} ({lucky.id}, {lucky.status}); a rule that keeps whatever "
-                     "looks better would have called it the best.")  # fmt: skip
-    if era.gold is not None:
-        lines.append(f"Gold against itself gets {era.gold:.3f}, a tie everywhere: that is parity; more takes wins.")
-    look = ledger.confirmed(era.fingerprint)
-    if look:
-        won = "is confirmed at" if look.decision.against else "was looked at, with nothing to beat yet:"
-        lines.append(f"On the sealed gate {look.of} {won} {look.scored.quality:.3f}; looks so far, all eras counted: "
-                     f"{len(ledger.looks())}.")  # fmt: skip
-    compared = era.comparison()
-    if compared:
-        lines.append(f"With only the model changed ({compared.id}), {in_short(compared.found)}.")
-    if champion.useful == champion.useful:
-        lines.append(f"Asked without gold in sight, the judge rates its sets {champion.useful:.2f} of 5 as useful.")
-    weakest = champion[list(DIMENSIONS)].astype(float).dropna()
-    if len(weakest):
-        lines.append(f"Its lowest dimension is {DIMS[weakest.idxmin()]} at {weakest.min():.2f} of 5.")
-    return bullets(lines)
 
 
 def headlines(ledger: Ledger) -> list[str]:

@@ -85,12 +85,16 @@ def _judged_otherwise(record: Record, cases: Sequence[CaseRow], ruler: Ruler, fo
         return ["the fingerprint is not that of this ruler and judge"]
     # Claude's replies are stored text and repeat exactly; the offline judge adds floats, in another order elsewhere.
     within = NEAR if record.judge == "offline" else 0.0
-    wrong = []
+    judged, pairs = [], []
     for row in cases:
-        if row.judgment is None or row.answer is None:
-            continue
-        if not _same(judge.judge(ruler.by_id[row.case], row.answer), row.judgment, within):
-            wrong.append(f"case {row.case}: the judge says something else of this answer")
+        if row.judgment is not None and row.answer is not None:
+            judged.append((row.case, row.judgment))
+            pairs.append((ruler.by_id[row.case], row.answer))
+    wrong = []
+    # All at once, as the run had them judged: vectors of few texts at a time take longer.
+    for (case, stored), again in zip(judged, judge.judge_all(pairs), strict=True):
+        if not _same(again, stored, within):
+            wrong.append(f"case {case}: the judge says something else of this answer")
     return wrong
 
 
@@ -125,7 +129,10 @@ def _stored(record: Record, ruler: Ruler, folder: Path) -> Any:
 
         identity = claude.identity
 
-        def judge(self, case: Case, answer: Answer) -> Judgment | Unscored:
+        def judge_all(self, pairs: Sequence[tuple[Case, Answer]]) -> list[Judgment | Unscored]:
+            return [self._of(case, answer) for case, answer in pairs]
+
+        def _of(self, case: Case, answer: Answer) -> Judgment | Unscored:
             rows = {c: claude.store.reply(claude.key(c, case, answer)) for c in claude.calls}
             if not all(rows.values()):
                 return Unscored("not in the store")

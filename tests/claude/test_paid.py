@@ -84,7 +84,7 @@ def test_answers_come_in_the_order_of_the_asks_and_are_bought_once(serve, buyer,
 def test_a_faulty_reply_is_asked_for_again_as_often_as_that_can_help(serve, buyer, batch, asks, patient, bought):
     serve(lambda *_: {"text": ""})
     paid = buyer(batch=batch, asks=asks)
-    assert buy(paid, ask("a", patient=patient)) == ["silence"] and paid.cost.calls == bought == len(paid.store)
+    assert buy(paid, ask("a", patient=patient)) == ["silence"] and paid.cost.calls == bought == len(list(paid.store))
     assert [row.get("attempt") for row in paid.store] == ([None] if asks == 1 else [*range(bought)])
     assert {row["fault"] for row in paid.store} == {"silence"} and paid.store.reply("a") is None
 
@@ -93,7 +93,7 @@ def test_a_call_that_gets_no_reply_costs_nothing_and_the_others_go_on(serve, buy
     serve(lambda n, body, headers: {"status": 400} if body["messages"][0]["content"] == "a" else echo(n, body, headers))
     paid = buyer()
     no, yes = buy(paid, ask("a"), ask("b"))
-    assert no.startswith("no reply (") and yes == "b" and len(paid.store) == paid.cost.calls == 1
+    assert no.startswith("no reply (") and yes == "b" and len(list(paid.store)) == paid.cost.calls == 1
 
 
 @BOTH
@@ -142,7 +142,7 @@ def test_a_batch_killed_anywhere_is_read_to_its_end_and_nothing_is_kept_twice(se
     killed(killed_one, lines)
     paid = buyer(batch=True)
     assert buy(paid, ask("a"), ask("b"), ask("c", case="boat")) == ["a", "b", "c"] and len(server.batches) == 1
-    assert len(paid.store) == 3 and paid.cost.calls == 4 - lines and paid.store.pending() == []
+    assert len(list(paid.store)) == 3 and paid.cost.calls == 4 - lines and paid.store.pending() == []
 
 
 def test_where_every_reply_is_stored_no_key_is_needed_also_if_the_batch_was_never_closed(serve, buyer, monkeypatch):
@@ -253,7 +253,7 @@ def test_a_wait_of_hours_stops_what_was_not_sent_and_keeps_what_was_answered(ser
     paid = buyer(concurrency=1)
     with pytest.raises(MustWait, match="asks to wait until"):
         buy(paid, *map(ask, "abcdef"))
-    assert len(paid.store) == 2 and len(server.messages) == 3
+    assert len(list(paid.store)) == 2 and len(server.messages) == 3
     server.rule = echo
     assert buy(buyer(), *map(ask, "abcdef")) == [*"abcdef"] and server.replies == 6
 

@@ -23,13 +23,13 @@ def test_what_was_appended_is_there_in_a_new_store(path):
     Store(path).append(reply("a", "one"), reply("b", "zwei\u2028 \n <\ud83d> é"))
     again = Store(path)
     assert again.reply("a")["text"] == "one" and again.reply("b")["text"] == "zwei\u2028 \n <\ud83d> é"
-    assert len(again) == 2 and again.reply("c") is None and path.read_bytes().count(b"\n") == 2
+    assert len(list(again)) == 2 and again.reply("c") is None and path.read_bytes().count(b"\n") == 2
 
 
 def test_a_faulty_reply_is_kept_but_answers_nothing(path):
     store = Store(path)
     store.append(reply("a", fault="not JSON"))
-    assert store.reply("a") is None and len(store) == 1 and not store.has("f", 0)
+    assert store.reply("a") is None and len(list(store)) == 1 and not store.has("f", 0)
     store.append(reply("a"))
     assert store.reply("a") and store.has("f", 0) and not store.has("f", 1) and not store.has("g", 0)
 
@@ -70,7 +70,7 @@ def test_replies_stay_on_disk_and_a_large_store_takes_little_memory(path):
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert path.stat().st_size > 8e6 and held < 5e5 and peak < 2e6
-    assert store.reply("k399")["text"].startswith("399 x") and len(store) == many == len(list(store))
+    assert store.reply("k399")["text"].startswith("399 x") and len(list(store)) == many
 
 
 def test_a_reply_that_was_changed_after_the_store_was_opened_is_never_given_out(path):

@@ -51,7 +51,7 @@ def test_sixty_verdicts_are_asked_again_once_and_the_agreement_is_printed(server
     assert len(server.messages) == (0 if batch else 180) and len(server.batches) == batch
     again = notch(*CALL, *more)
     assert "0 calls for $0.00, 180 replies from the store" in again.out
-    assert len(Store(tmp_path / "runs" / "judgments.jsonl")) == 180 and not list((tmp_path / "runs").glob("0*"))
+    assert len(list(Store(tmp_path / "runs" / "judgments.jsonl"))) == 180 and not list((tmp_path / "runs").glob("0*"))
 
 
 def test_the_cap_holds_and_a_higher_one_goes_on_from_there(server, notch):

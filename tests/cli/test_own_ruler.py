@@ -72,8 +72,7 @@ def test_verdicts_that_it_does_not_keep_are_one_line(notch):
     assert done.stderr.startswith("notch: ") and "keeps no verdicts by hand" in done.stderr
 
 
-def test_without_a_dev_gate_it_still_shows_itself(tmp_path):
+def test_without_a_dev_gate_it_still_counts_its_gates(tmp_path):
     folder = write_ruler(tmp_path / "full-only", TASKS[:3])
     freeze(folder)
     assert Ruler.load(folder).counts == "full 3, dev 0, confirm 0"
-    assert "full 3, dev 0, confirm 0" in Ruler.load(folder)._repr_markdown_()

@@ -285,7 +285,7 @@ def clock_back(ground, at, rng, count):
             if [event["said"] for event in Events(folder)][-2:] != ["later", "now"]:
                 wrong.append(Wrong(LOST, "events out of order"))
             Store(folder / NAME).append(reply("new"))
-            if len(Store(folder / NAME)) != 6:
+            if len(list(Store(folder / NAME))) != 6:
                 wrong.append(Wrong(LOST, "a paid reply"))
         yield wrong + missing(before, folder) + unsound(folder)
 

@@ -302,7 +302,7 @@ def test_what_measures_the_measure_is_no_part_of_the_climb_and_begins_no_era(lab
     assert [r.id for r in read.climb("f" * 64)] == [first] and read.champion("f" * 64).id == first
     assert eras(read) == ["f" * 64]
     assert len(tables.runs(read)) == 3 and len(tables.parameters(read)) == 3
-    assert "0001-run" in tables.verdict(read).text and tables.headlines(read)
+    assert "0001-run" in tables.headlines(read)[0]
     assert "not measured" in measured.rule(read).text
 
 

@@ -70,6 +70,10 @@ def test_how_far_the_champion_came_by_hand_stands_between_the_weakest_and_the_st
     assert "Beside the any-task set, by hand: stock +0.000 (p = 1); champion +0.125" in by_hand.beside(ledger).text
     later = ledger_of(tmp_path, *runs, made(4, slug="later", quality=0.5))
     assert by_hand.distance(later) == ""  # its answers were not read
+    assert "frozen prompts alone (1 run since then, 1 kept):" in by_hand.beside(later).text
+    unkept = ledger_of(tmp_path, *runs, *(made(n, "discarded", slug="later") for n in (4, 5)))
+    assert "alone (2 runs since then, none kept):" in by_hand.beside(unkept).text
+    assert "since then" not in by_hand.beside(ledger_of(tmp_path, *runs)).text
     read(tmp_path, *climbed)
     assert by_hand.distance(ledger) == ""  # nothing to stand between
 

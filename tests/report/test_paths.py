@@ -84,14 +84,8 @@ def test_a_ledger_without_a_champion_recommends_nothing(tmp_path, records):
     ledger = sealed(tmp_path, *records)
     assert paths.recommendation(ledger).text.startswith("**None yet.**")
     assert "No run was kept yet" in paths.paths(ledger).text and "No run was kept" in examples.one(ledger, ERA).text
-    everything = paths.reproduction(ledger).text + paths.limits(ledger).text + paths.climb(ledger).text
+    everything = paths.reproduction(ledger).text + paths.climb(ledger).text
     assert everything and "nan" not in everything
-
-
-def test_the_page_says_that_the_question_about_3b_stays_open_and_who_judged(tmp_path):
-    text = paths.limits(sealed(tmp_path, made(1, "kept", 0.2, model="smollm2"))).text
-    assert "One small model (smollm2), one job" in text
-    assert "agreement with Claude and not with people" in text
 
 
 def test_reproduction_counts_commits_minutes_and_uncommitted_runs(tmp_path):

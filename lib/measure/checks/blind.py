@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from lib.files import leave_out
@@ -171,19 +172,20 @@ def _run(stored: Part, placebo: Part, blind: Part) -> Row:
     before = None
     # Of some of the cases alone it would be the mean of another gate.
     if len(again) == len(f):
-        before = _mean(again)
+        before = fmean(again)
+    # fmean sums without rounding on the way, so that the order of the cases does not show in the last digit.
     return {
         "cases": len(f),
         "unscored": len(placebo) - len(f),
         "no_answer": int(f.no_answer.sum()),
         "stored": before,
-        "placebo": _mean(f.before),
-        "blind": _mean(f.after),
+        "placebo": fmean(f.before),
+        "blind": fmean(f.after),
         **test,
         "from_verdicts": from_verdicts,
         "from_rubric": test["delta"] - from_verdicts,
-        "from_dropping": _mean(f.fewer - f.before),
-        "from_scores": _mean(f.rubric_after - f.rubric_fewer),
+        "from_dropping": fmean(f.fewer - f.before),
+        "from_scores": fmean(f.rubric_after - f.rubric_fewer),
         "judged": _tested(f.after, f.fewer),
         "verdicts_changed": int((f.won_after != f.won_before).sum()),
         # No answer has lost too.
@@ -198,7 +200,7 @@ def _dims(judgments: Iterable[Judgment | None]) -> dict[str, float]:
     scores = [judgment.scores for judgment in judgments if judgment]
     if not scores:
         return {}
-    return {d: _mean(own[d] for own in scores) for d in DIMENSIONS}
+    return {d: fmean(own[d] for own in scores) for d in DIMENSIONS}
 
 
 def _tested(a: Series, b: Series) -> dict[str, float]:
@@ -206,9 +208,3 @@ def _tested(a: Series, b: Series) -> dict[str, float]:
     test = paired(a.to_dict(), b.to_dict())
     detectable = detectable_of((a - b).tolist())
     return {"delta": test.delta, "p": test.p, "low": test.low, "high": test.high, "detectable": detectable}
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Summed without rounding on the way, so that the order of the cases does not show in the last digit."""
-    numbers = list(values)
-    return math.fsum(numbers) / len(numbers)
