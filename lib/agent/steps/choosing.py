@@ -6,7 +6,6 @@ know gold: the composite ruler and the model's own comparison are guesses at qua
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -70,10 +69,10 @@ def sets(state: State) -> tuple[Draft, ...]:
     takes=("pool",),
 )
 def best(
-    by: Literal["composite", "dispersion", "agreement", "logprob"] = "composite",
+    by: Literal["composite", "dispersion", "logprob"] = "composite",
     most: Annotated[int, Field(ge=1, le=16)] = 4,
 ) -> Run:
-    """Choose one set of the pool: by a code ruler, by how far its questions stand apart, by agreement, by likelihood."""
+    """Choose one set of the pool: by a code ruler, by how far its questions stand apart, by likelihood."""
 
     def run(state: State) -> Work:
         """Chooses among the first `most` that pass the spec gate, or of all where none does; of equals the earlier."""
@@ -85,8 +84,6 @@ def best(
             scores = [UNSCORED if reply.logprob is None else reply.logprob for reply in replies]
         elif by == "dispersion":
             scores = [dispersion(d, embedder()) for d in drafts]
-        elif by == "agreement":
-            scores = [_agreement(d, drafts) for d in drafts]
         else:
             scores = [composite(d, state.task) for d in drafts]
         [won] = top(scores, 1)
@@ -94,16 +91,6 @@ def best(
         return replace(state, draft=drafts[won]).note(f"set {won + 1} by {by}: {shown}")
 
     return run
-
-
-def _agreement(draft: Draft, drafts: Sequence[Draft]) -> float:
-    """How much of a set stands in each of the sets (0 to 1 a set), summed."""
-    total = 0.0
-    for other in drafts:
-        near = [closest(question, other.questions) for question in draft.questions]
-        if near:
-            total += sum(near) / len(near)
-    return total
 
 
 # Published study, exp012, run twice: 0.290 and 0.298 on dev beside 0.308.

@@ -64,7 +64,7 @@ def test_sample_goes_on_without_what_it_cannot_read(able):
     assert state.failed.reason.startswith("sample: no set could be read")
 
 
-@pytest.mark.parametrize("by", ["composite", "dispersion", "agreement"])
+@pytest.mark.parametrize("by", ["composite", "dispersion"])
 def test_best_never_chooses_a_set_that_would_fail_the_spec_gate(by):
     state, _ = with_pool({"step": "best", "by": by}, SHORT, GOOD)
     assert state.draft == GOOD
@@ -75,11 +75,6 @@ def test_best_by_composite_and_dispersion_prefer_what_differs():
     assert with_pool({"step": "best"}, flat, OTHER)[0].draft == OTHER
     state, _ = with_pool({"step": "best", "by": "dispersion"}, flat, OTHER)
     assert state.draft == OTHER and state.notes[0].startswith("set 2 by dispersion: ")
-
-
-def test_best_by_agreement_takes_the_set_that_the_others_repeat():
-    near = Draft(GOOD.title, (*GOOD.questions[:6], "Who cooks on board?"))
-    assert with_pool({"step": "best", "by": "agreement"}, OTHER, GOOD, near)[0].draft in (GOOD, near)
 
 
 def test_best_by_likelihood_scores_each_set_as_a_reply_to_the_same_call():
