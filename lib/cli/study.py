@@ -57,7 +57,7 @@ def study(plan: str, runs: Path, report: bool, workers: int, scheduler: str, bat
     the_plan = studies.read(plan)
     began, ran, crashed, unfinished = time.time(), 0, 0, 0
     live = Live(runs, site.page_path(runs, "live"), the_plan.name, len(the_plan.entries))
-    entries: set[str] = set()  # a look at the sealed gate can report twice
+    entries: set[str] = set()  # a comparison of models reports once a candidate
     # disable=None is tqdm's word for: no bar where nobody sits at a terminal.
     with live, tqdm(total=len(the_plan.entries), desc=the_plan.name, unit="run", disable=None, leave=False) as bar:
         live.show(0, the_plan.entries[0].name)
@@ -135,8 +135,11 @@ def confirm(run: str, models: str, base: str, old: str, parameters: Any, name: s
         )
     if not run:  # a run that is named is looked for, and missed, below
         must_exist(runs)
-    for progress in studies.confirm(Ledger.read(runs), studies.Entry("confirm", confirm=True), run):
-        click.echo(line(progress.record) if progress.record else progress.message)
+    record = None
+    for record in studies.confirm(Ledger.read(runs), run):
+        click.echo(line(record))
+    if not record:
+        click.echo("no kept run to confirm")
     click.echo(f"{len(Ledger.read(runs).looks())} looks at the sealed gate so far")
 
 

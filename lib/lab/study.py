@@ -1,4 +1,4 @@
-"""A plan of experiments: run what is missing, in order, and look at the sealed gate when the plan says so.
+"""A plan of experiments, run in order as far as it is missing; comparisons of models; looks at the sealed gate.
 
 Knows plan files and which of their runs are sealed already. Rerunning the same call is how a study is resumed: there
 is no other state than the runs. Does not know what a run does.
@@ -47,16 +47,10 @@ class Entry:
 
     name: Filled
     parameters: dict[Any, Any] = field(default_factory=dict)
-    confirm: bool = False  # look at the sealed gate for the champion of that moment
     # Change only the model: candidates, the first to compare with. One with an adapter that an earlier row trains is
     # {model: smollm2, adapter: {run: NAME}}.
     models: list[Annotated[Any, AfterValidator(_candidate)]] = field(default_factory=list)
     template: str = "10_experiment"
-
-    def __post_init__(self) -> None:
-        if self.confirm and (self.parameters or self.models):
-            name = min(map(str, self.parameters), default="models")
-            raise BadParameters(f"it only confirms, {name!r} has no meaning there")
 
 
 @dataclass(frozen=True)
@@ -115,7 +109,7 @@ def read(path: Path | str) -> Plan:
 def _entry(number: int, row: dict[Any, Any], common: dict[Any, Any]) -> Entry:
     """A row with what the plan has in common. One such as `train: {method: sft}` is for another template, and takes of
     what is common what that knows."""
-    own = {k: v for k, v in row.items() if k in ("name", "confirm", "models")}
+    own = {k: v for k, v in row.items() if k in ("name", "models")}
     rest = {k: v for k, v in row.items() if k not in own}
     key = next((k for k in TEMPLATES if k in rest), "")
     template, known = "10_experiment", models.SHARED if "models" in own else common
@@ -126,7 +120,7 @@ def _entry(number: int, row: dict[Any, Any], common: dict[Any, Any]) -> Entry:
             if not isinstance(inner, dict):
                 raise BadParameters(f"{key} is {inner!r:.60}: expected a mapping of parameters of {template}")
             rest = {**inner, **rest}
-        shared = {k: v for k, v in common.items() if k in known and not row.get("confirm")}
+        shared = {k: v for k, v in common.items() if k in known}
         return fill(Entry, {"name": None, **own, "parameters": {**shared, **rest}, "template": template})
     except BadParameters as error:
         raise BadParameters(f"run {row.get('name', number)!r}: {error}") from None
@@ -169,8 +163,6 @@ def check(plan: Plan, folder: Path | None = None) -> dict[str, Runnable]:
         return ""
 
     for entry in plan.entries:
-        if entry.confirm:
-            continue
         try:
             if entry.models:
                 resolve(entry.models, planned)
@@ -204,7 +196,7 @@ class Progress:
     """What happened to one entry of a plan."""
 
     entry: Entry
-    state: str  # there, ran, crashed, unfinished, nothing to do
+    state: str  # there, ran, crashed, unfinished
     record: Record | None = None
     message: str = ""
 
@@ -248,9 +240,7 @@ class _Course:
             ledger = Ledger.read(self.folder)
             self._look_ahead(self.plan.entries[place : place + self.pool.ahead], ledger)
             try:
-                if entry.confirm:
-                    yield from confirm(ledger, entry, carry=self.pool.carry_out)
-                elif entry.models:
+                if entry.models:
                     yield from _compare(self.folder, entry, self.ids, self.pool.carry_out)
                 else:
                     progress = self._one(entry, ledger)
@@ -319,7 +309,7 @@ class _Course:
     def _coming(self, entries: Sequence[Entry], ledger: Ledger) -> Iterator[tuple[Entry, Json, Runnable]]:
         """Those of the coming entries that are not sealed and need nothing that is yet to be made."""
         for entry in entries:
-            if entry.confirm or entry.models or entry.name in self.ahead or entry.name in self.ids:
+            if entry.models or entry.name in self.ahead or entry.name in self.ids:
                 continue
             try:
                 parameters = _resolved(entry.parameters, self.ids)
@@ -396,16 +386,14 @@ def _resolved(value: Any, ids: dict[str, str]) -> Any:
     return resolve(value, adapter)
 
 
-def confirm(
-    ledger: Ledger, entry: Entry, run: str = "", carry: execute.Carry = execute.carry_out
-) -> Iterator[Progress]:
+def confirm(ledger: Ledger, run: str = "") -> Iterator[Record]:
     """Look at the sealed gate for a kept run (default: the champion) and for the first champion before it.
 
     Each look is a sealed run of its own, so each look is counted. A run that was looked at is not looked at again.
+    Yields the looks; none where nothing was kept.
     """
     chosen, kept = _to_confirm(ledger, run)
     if chosen is None:
-        yield Progress(entry, "nothing to do", None, "no kept run to confirm")
         return
     if chosen.status != "kept" or chosen.kind != "experiment":
         raise BadParameters(f"{chosen.id} was not kept; only a kept run can be confirmed")
@@ -417,11 +405,7 @@ def confirm(
     for target in wanted:
         now = Ledger.read(ledger.folder)
         looked = next((r for r in now.looks(target.fingerprint) if now.of(r) == target.id), None)
-        if looked:
-            yield Progress(entry, "there", looked)
-            continue
-        record = execute.run(execute.CONFIRM, look(target), f"confirm-{target.slug}", ledger.folder, carry=carry)
-        yield Progress(entry, "ran", record)
+        yield looked or execute.run(execute.CONFIRM, look(target), f"confirm-{target.slug}", ledger.folder)
 
 
 def _to_confirm(ledger: Ledger, run: str) -> tuple[Record | None, list[Record]]:

@@ -17,7 +17,7 @@ from lib.agent.steps import build  # noqa: F401  registers them
 from lib.files import NOTEBOOKS, ROOT, Exit
 from lib.lab import study
 from lib.lab.experiment import LEVERS, BadParameters, Experiment
-from lib.lab.study import Entry, look, read
+from lib.lab.study import look, read
 from lib.measure.ruler import Ruler
 from lib.runs.ledger import Ledger, NoRun
 from lib.runs.seal import SEAL, sealed_folders
@@ -57,14 +57,13 @@ def test_a_plan_has_its_entries_in_order_with_what_they_have_in_common(tmp_path)
         "Two runs of the toy.",
         ["first", "eight"],
     )
-    assert plan.entries[0].parameters["model"] == "toy" and not plan.entries[0].confirm
+    assert plan.entries[0].parameters["model"] == "toy"
 
 
 def test_an_entry_overrides_what_is_common(tmp_path):
-    text = "common: {model: toy, seed: 1}\nruns: [{name: a, seed: 2}, {name: b}, {name: c, confirm: true}]\n"
+    text = "common: {model: toy, seed: 1}\nruns: [{name: a, seed: 2}, {name: b}]\n"
     entries = read(plan_file(tmp_path, text)).entries
-    assert [e.parameters.get("seed") for e in entries] == [2, 1, None]
-    assert [e.confirm for e in entries] == [False, False, True]
+    assert [e.parameters.get("seed") for e in entries] == [2, 1]
 
 
 def test_a_row_that_shows_gold_is_refused_as_a_leak_with_its_name(tmp_path):
@@ -98,8 +97,6 @@ def test_a_plan_is_found_by_its_name():
         ("common: [1]\n" + ONE, "plan common is [1]: expected a mapping"),
         ("common: toy\n" + ONE, "common"),
         ("name: [1]\n" + ONE, "plan name is [1]: expected text"),
-        ("runs: [{name: a, confirm: true, typo: 1}]", "typo"),
-        ("runs: [{name: a, confirm: maybe}]", "run 'a': confirm is 'maybe': expected true or false"),
     ],
 )
 def test_a_plan_that_cannot_be_used_is_refused_in_one_line_with_its_file(tmp_path, text, said):
@@ -163,8 +160,7 @@ def test_a_look_repeats_the_run_with_a_fresh_seed_on_the_sealed_gate(lab):
 
 def test_there_is_nothing_to_confirm_before_a_run_is_kept(lab):
     lab.seal({}, status="crashed")
-    [progress] = study.confirm(lab.read(), Entry("confirm", confirm=True))
-    assert progress.state == "nothing to do" and "no kept run" in progress.message
+    assert list(study.confirm(lab.read())) == []
 
 
 def test_a_run_that_was_not_kept_cannot_be_confirmed(lab):
@@ -172,20 +168,19 @@ def test_a_run_that_was_not_kept_cannot_be_confirmed(lab):
     lab.seal(slug="first", fingerprint=ours)
     lab.seal(slug="same", fingerprint=ours)
     with pytest.raises(BadParameters, match="0002-same was not kept"):
-        list(study.confirm(lab.read(), Entry("confirm", confirm=True), "same"))
+        list(study.confirm(lab.read(), "same"))
 
 
 def test_a_run_that_was_looked_at_is_not_looked_at_again(lab):
     ours = Experiment().fingerprint
     first = lab.seal(slug="first", fingerprint=ours)
     seen = lab.seal(slug="look", fingerprint=ours, kind="confirm", gate="confirm", of=first)
-    [progress] = study.confirm(lab.read(), Entry("confirm", confirm=True))
-    assert progress.state == "there" and progress.record.id == seen
+    assert [record.id for record in study.confirm(lab.read())] == [seen]
 
 
 def test_an_unknown_run_to_confirm_is_refused_even_when_nothing_was_kept(lab):
     with pytest.raises(NoRun, match="nosuch"):
-        list(study.confirm(lab.read(), Entry("confirm", confirm=True), "nosuch"))
+        list(study.confirm(lab.read(), "nosuch"))
 
 
 def test_a_rejudge_of_earlier_rows_is_read_and_refused_where_it_cannot_be(tmp_path):
@@ -296,7 +291,7 @@ ASIDE = ("baseline", "a/a", "anchor")  # lever classes that predict nothing and 
 def test_a_shipped_plan_says_what_it_is_and_of_every_run_why_and_of_every_lever_what_it_expects(name):
     plan = read(name)
     assert plan.name == name and plan.about
-    for e in (e for e in plan.entries if not e.confirm):
+    for e in plan.entries:
         told, plain = e.parameters, e.template == "10_experiment" and not e.models
         assert len(told["hypothesis"].split()) > 8, e.name
         assert not plain or told["lever"] in LEVERS and told["gate"] in ("full", "dev"), e.name
@@ -310,7 +305,7 @@ def test_a_shipped_plan_can_run_as_far_as_that_is_known_before_anything_is_train
     """Loads the real model where a plan has it; a run can only be compared with one of the same model."""
     plan = read(name)
     made = study.check(plan)
-    late = {e.name for e in plan.entries if e.confirm or e.models or e.template == "13_rejudge"}
+    late = {e.name for e in plan.entries if e.models or e.template == "13_rejudge"}
     assert list(made) == [e.name for e in plan.entries if e.name not in late]
     tried = [e for e in made.values() if isinstance(e, Experiment) and e.lever != "anchor"]
     assert len({e.model for e in tried}) <= 1 and len({e.key for e in made.values()}) == len(made)
