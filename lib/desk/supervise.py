@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel
 
 from lib.desk.panel import shown
 from lib.files import Tampered, runs_folder
@@ -38,20 +37,6 @@ BOXES = {
     steer.BUDGET: ("budget", "dollars: 5"),
 }
 SWITCHES = {steer.PAUSE: "pause", steer.STOP: "stop after this run"}
-
-
-class Wanted(BaseModel):
-    """What is shown of a proposal."""
-
-    lever: str
-    hypothesis: str
-
-
-class Waiting(BaseModel):
-    """A proposal in the queue and who put it there."""
-
-    by: str
-    proposal: Wanted
 
 
 @dataclass(frozen=True)
@@ -111,7 +96,7 @@ class Desk:
     @property
     def queue(self) -> Markdown:
         """Proposals that wait, the next one first."""
-        return table(pd.DataFrame([_waiting(path) for path in steer.queued(self.steer)]))
+        return bullets(map(cell, state.queued(steer.queued(self.steer))))
 
     @property
     def events(self) -> Markdown:
@@ -156,16 +141,6 @@ class Desk:
         panel = Panel(self)
         _follow(panel.refresh, every)
         return panel.box
-
-
-def _waiting(path: Path) -> dict[str, str]:
-    """A row of the queue; a file that is no proposal stays in its place, for whoever wrote it to see."""
-    try:
-        waiting = Waiting.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):
-        return {"file": path.name, "by": "?", "lever": "?", "hypothesis": "cannot be read"}
-    wanted = waiting.proposal
-    return {"file": path.name, "by": waiting.by, "lever": wanted.lever, "hypothesis": _short(wanted.hypothesis)}
 
 
 def _short(text: str) -> str:

@@ -87,7 +87,13 @@ def room(view: View, rules: Rules) -> bool:
 def waiting(view: View, rules: Rules, queue: list[Path]) -> list[str]:
     """What runs before a new proposal does, a line a thing: the run that is due, then the files of the queue."""
     action = next_action(view, rules)
-    lines = [f"due: {action.purpose} {action.slug}: {_first(action.parameters)}"] if action else []
+    due = [f"due: {action.purpose} {action.slug}: {_first(action.parameters)}"] if action else []
+    return due + queued(queue)
+
+
+def queued(queue: list[Path]) -> list[str]:
+    """A line a file: who proposes what. One that is no proposal stays in its place, for whoever wrote it to see."""
+    lines = []
     for path in queue:
         try:
             entry = json.loads(path.read_text(encoding="utf-8"))

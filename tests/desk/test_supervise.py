@@ -180,9 +180,9 @@ def test_a_refresh_shows_what_is_new(busy):
 
 
 def test_a_file_in_the_queue_that_is_no_proposal_keeps_its_row(busy):
-    (busy.steer / "queue" / "0009-x.json").write_text('{"by": "me", "proposal": {"lever": 3}}')
-    rows = busy.queue.text.splitlines()[2:]
-    assert len(rows) == 2 and rows[1] == "| 0009-x.json | ? | ? | cannot be read |"
+    (busy.steer / "queue" / "0009-x.json").write_text('{"by": "me", "proposal": 3}')
+    rows = busy.queue.text.splitlines()
+    assert len(rows) == 2 and rows[1] == "- queued: 0009-x.json: cannot be read, and will be refused"
 
 
 def test_a_training_request_stands_with_its_buttons_until_it_is_answered(busy):
