@@ -130,14 +130,6 @@ def _revive(run: Any) -> str:
     return f"another model or adapter than {run.model}{run.adapter and ' + ' + run.adapter}"
 
 
-def sections(ledger: Ledger, fingerprint: str) -> dict[str, list[str]]:
-    """Lessons and dead ends in words, by heading."""
-    learnt = [f"- {text}" for text in sentences(ledger, fingerprint)]
-    ends = dead_ends(ledger, fingerprint).itertuples()
-    dead = [f"- {end.run or 'class'}: {end.what}. {end.why}. Revive: {end.revive}." for end in ends]
-    return {"Lessons": learnt or ["- nothing yet"], "Dead ends": dead or ["- none yet"]}
-
-
 def markdown(sections: Mapping[str, Sequence[str]]) -> str:
     """Sections of lines as Markdown. A line stays one, whatever it quotes: a hypothesis cannot begin a section."""
     lines: list[str] = []

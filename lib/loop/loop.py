@@ -26,7 +26,7 @@ from lib.lab.execute import Executed, RunFailed, Unfinished
 from lib.lab.experiment import Experiment
 from lib.lab.workers import Row
 from lib.lab.workers import pool as workers_of
-from lib.loop import lessons, next_run, steering, training_requests
+from lib.loop import next_run, steering, training_requests
 from lib.loop.events import PROPOSAL, Event, Events, origin
 from lib.loop.guard import Watch
 from lib.loop.next_run import Action, Rules
@@ -217,7 +217,6 @@ class Loop:
             self._look_ahead(due[: max(0, self.settings.total - len(view.ledger.records))])
             yield from self._run(due[0], view)
             return
-        self._note_unrepeated(view)
         # What a person queued goes before what the proposer would say; the file goes last, so a kill judges it again.
         if path is not None:
             yield from self._judge(_queued(path), view)
@@ -354,8 +353,6 @@ class Loop:
         if lowered and record.error_name == BudgetSpent.__name__:
             # Less is left than one more call may cost: another run would end the same way.
             yield self._nothing(f"what is left of ${view.limits.dollars:.2f} pays no further call of the judge")
-        learnt = lessons.sections(Ledger.read(self.folder), self.fingerprint)
-        steering.note(self.steer_folder, steering.LESSONS, lessons.markdown(learnt))
 
     def _beside(self, action: Action) -> bytes:
         """proposal.json: what was proposed, what steered it, and the last event before it."""
@@ -380,15 +377,6 @@ class Loop:
         while time.monotonic() < ends and not (self.steer_folder / steering.STOP).exists():
             time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
         self._waited += pause
-
-    def _note_unrepeated(self, view: View) -> None:
-        """Say once that an indecisive run is not repeated because a repeat brings the same digits."""
-        noted = {event["run"] for event in self.events.of("no repeat")}
-        for event in view.open:
-            run = next(reversed(next_run.runs_of(view, event, "decide")), None)
-            if run and run.status == "indecisive" and not next_run.repeatable(run) and run.id not in noted:
-                why = "greedy decoding and a deterministic judge repeat to the digit, so a repeat would bring nothing"
-                self.events.append("no repeat", run=run.id, why=why)
 
     def _live(self, what: str) -> None:
         # Whoever watches can do without; the loop cannot stop for it.

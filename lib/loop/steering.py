@@ -23,7 +23,7 @@ from lib.loop.events import Event, Events
 NEXT, STANDING, BANS, BUDGET = "next.md", "standing.md", "bans.txt", "budget.yaml"
 STOP, PAUSE = "STOP", "PAUSE"
 FILES = (NEXT, STANDING, BANS, BUDGET, STOP, PAUSE)
-QUEUE, ARCHIVE, LESSONS = "queue", "archive", "lessons.md"
+QUEUE, ARCHIVE = "queue", "archive"
 MOST = 8000  # characters of a steering file that are read
 
 

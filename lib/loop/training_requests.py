@@ -54,14 +54,6 @@ class Request:
         """The training that is asked for, whose adapters lie in that folder of runs. Raises BadParameters."""
         return fill(Training, {**self.parameters, "request": self.id, "folder": runs})
 
-    def _repr_markdown_(self) -> str:
-        steps = " → ".join(h["state"] for h in self.history)
-        return (
-            f"**{self.id}** is **{self.state}** ({steps}). {' '.join(self.why.split())}\n\nExpected: {self.expected:+.3f}. "
-            f"Data `{self.data[:12] or 'none'}`. {self.unchecked + ' ' * bool(self.unchecked)}"
-            f"Run: {self.run or 'none yet'}.\n\n    {self.command}"
-        )
-
 
 def default_folder(runs: Path) -> Path:
     """`steer/requests` beside the folder of runs."""

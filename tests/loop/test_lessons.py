@@ -35,7 +35,6 @@ def test_a_prediction_is_read_against_the_interval(predicted, delta, low, high, 
 
 def test_an_empty_ledger_taught_nothing(lab):
     assert lessons.lessons(lab.read(), ERA).empty and lessons.dead_ends(lab.read(), ERA).empty
-    assert "nothing yet" in lessons.markdown(lessons.sections(lab.read(), ERA))
 
 
 def test_a_class_has_its_runs_its_keeps_and_how_its_predictions_did(lab):

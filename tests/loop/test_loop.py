@@ -174,12 +174,6 @@ def test_the_same_proposal_in_a_second_call_is_known(finished):
 
 
 @pytest.mark.slow
-def test_lessons_lie_in_the_steering_folder(finished):
-    folder, _, _ = finished
-    assert "over-generate and prune" in (folder / "steer" / "lessons.md").read_text()
-
-
-@pytest.mark.slow
 def test_a_queued_proposal_comes_before_the_proposers(begun):
     steering.enqueue(begun / "steer", ask(10), "a person")
     said = list(loop(begun, Search(), total=3).run())
