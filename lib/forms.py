@@ -109,7 +109,7 @@ def fill(make: Callable[..., T], values: Mapping[Any, Any]) -> T:
 def read_yaml(text: str, where: str, error: Callable[[str], Exception] = ValueError) -> Any:
     """Plain data from YAML. Raises `error`, in one line, on what is none and on a key that stands twice in a mapping.
 
-    >>> read_yaml("{n: 8, by: last}", "-y")
+    >>> read_yaml("{n: 8, by: last}", "-p")
     {'n': 8, 'by': 'last'}
     """
     import yaml
@@ -148,6 +148,17 @@ def _size(value: Any, known: dict[int, int]) -> int:
         parts = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_size(part, known) for part in parts)
     return known[id(value)]
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for `json.loads`. Raises ValueError where a name stands twice in it."""
+    # Python takes the last of two and says nothing, so a text could hide what it says.
+    names: set[str] = set()
+    for name, _ in pairs:
+        if name in names:
+            raise ValueError(f"{name!r:.60} stands there twice; keep one")
+        names.add(name)
+    return dict(pairs)
 
 
 def read_rows(

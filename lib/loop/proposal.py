@@ -18,7 +18,7 @@ from pydantic import Field
 
 from lib.agent.pipeline import STEPS, Row
 from lib.files import OneLine, canonical, sha256, without_paths
-from lib.forms import Filled, Number, fill, form
+from lib.forms import Filled, Number, fill, form, unique
 from lib.lab.experiment import LEVERS
 from lib.loop.events import Event
 from lib.models.model import Decoding
@@ -137,29 +137,13 @@ def _sound(name: str, value: Any) -> None:
 
 
 def parse(text: str) -> Any:
-    """The value of a JSON text; NaN and doubled fields are refused. Raises Refused."""
+    """The value of a JSON text; doubled fields are refused. Raises Refused."""
     if len(text.encode("utf-8", "replace")) > 3 * MOST_BYTES:
         raise Refused("too-large", f"{len(text)} characters; a proposal has at most {MOST_BYTES} bytes")
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
-    except Refused:
-        raise
+        return json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise Refused("malformed", f"not JSON ({str(error)[:100]})") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Parameters:
-    """An object of JSON. Raises Refused where a name stands twice in it."""
-    # JSON itself takes the last of two and says nothing.
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise Refused("malformed", f"{name!r:.60} stands there twice; keep one")
-    return dict(pairs)
-
-
-def _constant(name: str) -> Any:
-    raise Refused("not-finite", f"{name} is no number to predict with; expected a finite one")
 
 
 def setup(model: str, pipeline: list[Row], decoding: Parameters, adapter: str, fingerprint: str) -> str:

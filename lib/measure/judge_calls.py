@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 
 from lib.claude.paid import Fault
-from lib.forms import fault
+from lib.forms import fault, unique
 from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.judge import Judgment, Verdict
@@ -182,7 +182,7 @@ def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> Row | Fault:
     if len(text) > LONGEST:
         return Fault(f"the reply has {len(text)} characters")
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        value = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         return Fault("the reply is not one JSON object and nothing else")
     # Whatever the API promises: what is let through here is read by name later, and must be there.
@@ -192,20 +192,6 @@ def parse(text: str, kind: str, dimensions: tuple[str, ...]) -> Row | Fault:
     except ValidationError as error:
         return Fault(str(fault(error, wanted.model_fields, what="the reply")))
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Row:
-    """An object of JSON. Raises ValueError where a field stands twice in it."""
-    # Python takes the last of two and drops the first, so a reply could hide what it said.
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a field stands there twice")
-    return fields
-
-
-def _refuse(name: str) -> Any:
-    # NaN and Infinity, which Python reads and JSON does not have.
-    raise ValueError(f"{name} is no JSON")
 
 
 def judgment(values: Mapping[Call, Mapping[str, Any]], dimensions: tuple[str, ...], dollars: float) -> Judgment:

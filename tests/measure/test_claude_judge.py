@@ -258,7 +258,7 @@ BAD = {
     "too much": (GOOD["rubric"][:-1] + ', "extra": 1}', "the reply has no 'extra'; there are reason, atomicity"),
     "a field twice": (GOOD["rubric"][:-1] + ', "coverage": 5}', "not one JSON object"),
     "another form": (GOOD["pairwise"], "the reply has no 'verdict'"),
-    "not a number": (GOOD["rubric"].replace("4", "NaN"), "not one JSON object"),
+    "not a number": (GOOD["rubric"].replace("4", "NaN"), "is nan: expected"),
     "a huge number": (GOOD["rubric"].replace("4", "9" * 5000), ""),
     "deep": ("[" * 10_000, "not one JSON object"),
     "long": (" " * 30_000 + GOOD["rubric"], "characters"),
