@@ -17,7 +17,7 @@ from lib.files import Exit, OneLine
 
 PRICED = "2026-11-23"  # the day on which these prices were read; prices are not in the API
 BATCH_SHARE = 0.5  # of the price
-CACHE_READ, CACHE_WRITE, CACHE_WRITE_1H = 0.1, 1.25, 2.0  # of the input price
+CACHE_READ, CACHE_WRITE = 0.1, 1.25  # of the input price
 # The schema has a prompt of its own, which no request shows; an upper bound.
 UNSEEN = 1000  # tokens that the API may add to a request
 Request = dict[str, Any]  # free form: JSON as the API takes it
@@ -108,11 +108,9 @@ def dollars(model: str, usage: Mapping[str, Any], batch: bool = False) -> float:
     0.1
     """
     price, count = listed(model), {k: int(v) for k, v in usage.items() if isinstance(v, (int, float))}
-    hour = int((usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0)
-    # The API counts what is cached for an hour among all that is cached, and it costs more.
-    written = count.get("cache_creation_input_tokens", 0) - hour
     read = count.get("input_tokens", 0) + CACHE_READ * count.get("cache_read_input_tokens", 0)
-    read += CACHE_WRITE * written + CACHE_WRITE_1H * hour
+    # Five minutes of cache, the only kind that requests here ask for.
+    read += CACHE_WRITE * count.get("cache_creation_input_tokens", 0)
     paid = (read * price.input + count.get("output_tokens", 0) * price.output) / 1e6
     return round(paid * (BATCH_SHARE if batch else 1.0), 9)
 

@@ -12,9 +12,8 @@ MODEL = "claude-sonnet-5-5"
 
 def test_a_price_counts_every_kind_of_token():
     usage = {"input_tokens": 1000, "cache_read_input_tokens": 1000, "cache_creation_input_tokens": 3000,
-             "cache_creation": {"ephemeral_1h_input_tokens": 1000, "ephemeral_5m_input_tokens": 2000},
              "output_tokens": 100, "service_tier": "standard"}  # fmt: skip
-    expected = ((1000 + 0.1 * 1000 + 1.25 * 2000 + 2 * 1000) * 2 + 100 * 10) / 1e6
+    expected = ((1000 + 0.1 * 1000 + 1.25 * 3000) * 2 + 100 * 10) / 1e6
     assert dollars(MODEL, usage) == pytest.approx(expected)
     assert dollars(MODEL, usage, batch=True) == pytest.approx(expected / 2)
     assert input_tokens(usage) == 5000
