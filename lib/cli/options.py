@@ -51,7 +51,6 @@ JUDGE = click.option("--judge", type=click.Choice(["offline", "claude"]), defaul
 PARAMETERS = click.option(
     "-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter, as papermill spells it."
 )
-YAML = click.option("-y", "--yaml", "as_yaml", multiple=True, metavar="YAML", help="Parameters as a YAML mapping.")
 
 
 WORKERS = click.option(
@@ -71,17 +70,9 @@ def check_workers(workers: int, scheduler: str) -> None:
         raise BadParameters("--workers is for this machine and --scheduler for a cluster; give one of them")
 
 
-def values(parameters: Iterable[tuple[str, str]], as_yaml: Iterable[str] = ()) -> dict[str, Any]:
-    """Parameters by name, those of -p over those of -y. Raises BadParameters."""
-    from lib.lab.base import BadParameters
-
-    by_name: dict[str, Any] = {}
-    for text in as_yaml:
-        mapping = value("-y", text)
-        if not isinstance(mapping, dict):
-            raise BadParameters(f"-y {text!r}: expected a mapping such as '{{model: smollm2}}'")
-        by_name |= mapping
-    return by_name | {name: text if name in TEXTS else value(name, text) for name, text in parameters}
+def values(parameters: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Parameters by name. Raises BadParameters."""
+    return {name: text if name in TEXTS else value(name, text) for name, text in parameters}
 
 
 def value(name: str, text: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from lib.cli.options import AS_JSON, JUDGE, PARAMETERS, RUNS, SEALED_RUNS, YAML, line, progress, say_report, values
+from lib.cli.options import AS_JSON, JUDGE, PARAMETERS, RUNS, SEALED_RUNS, line, progress, say_report, values
 from lib.files import PROGRESS, ROOT, RULER, Exit, Tampered, locked
 from lib.show import visible
 
@@ -96,13 +96,10 @@ class RunCommand(click.Command):
 
 @click.command(cls=RunCommand)
 @PARAMETERS
-@YAML
 @click.option("--name", default="", help="Slug of the run (default: from lever and steps).")
 @RUNS
 @AS_JSON
-def run(
-    parameters: tuple[tuple[str, str], ...], as_yaml: tuple[str, ...], name: str, runs: Path, as_json: bool
-) -> None:
+def run(parameters: tuple[tuple[str, str], ...], name: str, runs: Path, as_json: bool) -> None:
     """Run one experiment and seal it.
 
     \b
@@ -116,7 +113,7 @@ def run(
         click.echo(f"10_experiment.ipynb has other values for {changed}: they are for a run by hand; give -p", err=True)
     with progress() as folder:
         carry = partial(execute.carry_out, environment={PROGRESS: str(folder)})
-        record = execute.run(execute.EXPERIMENT, values(parameters, as_yaml), name, runs, carry=carry)
+        record = execute.run(execute.EXPERIMENT, values(parameters), name, runs, carry=carry)
     click.echo(json.dumps(record.as_dict(), indent=1, ensure_ascii=False) if as_json else line(record, runs))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lib.cli.options import AS_JSON, PARAMETERS, RUNS, YAML, must_exist, progress, values
+from lib.cli.options import AS_JSON, PARAMETERS, RUNS, must_exist, progress, values
 from lib.files import PROGRESS, ROOT, Exit
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 @click.command()
 @PARAMETERS
-@YAML
 @click.option("--name", default="", help="Slug of the run (default: from method and data).")
 @click.option("--from-run", default="", metavar="RUN", help="Go on from the adapter of this run.")
 @click.option("--request", default="", metavar="ID", help="Train what was asked for, once a person approved it.")
@@ -32,17 +31,15 @@ if TYPE_CHECKING:
               help="Folder of requests (default: steer/requests beside the runs).")  # fmt: skip
 @RUNS
 @AS_JSON
-def train(parameters: Any, as_yaml: Any, name: str, from_run: str, request: str, approve: bool, reject: str,
+def train(parameters: Any, name: str, from_run: str, request: str, approve: bool, reject: str,
           who: str, listed: bool, steer: Path | None, runs: Path, as_json: bool) -> int:  # fmt: skip
     """Train an adapter and seal it as a run. It is measured by experiments that use it (`-p adapter RUN`)."""
     from lib.lab.base import BadParameters
     from lib.loop import training_requests as requests
 
-    given = values(parameters, as_yaml)
+    given = values(parameters)
     _refuse_both({"--requests": listed, "--approve": approve, "--reject": reject, "--from-run": from_run})
-    _refuse_both(
-        {"--request": request, "--requests": listed, "--from-run": from_run, "-p or -y": given and not from_run}
-    )
+    _refuse_both({"--request": request, "--requests": listed, "--from-run": from_run, "-p": given and not from_run})
     if (approve or reject) and not request or who and not (approve or reject):
         raise BadParameters("--approve and --reject go with --request ID, and --who with one of the two")
     if listed and not steer:

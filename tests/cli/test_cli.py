@@ -93,9 +93,7 @@ def test_wrong_usage_is_exit_code_2(notch, args):
     [
         (("run", *TOY, "-p", "modle", "toy"), "did you mean 'model'"),
         (("run", *TOY, "-p", "seed", "{"), "seed"),
-        (("run", *TOY, "-y", "{"), "-y"),
-        (("run", *TOY, "-y", "[1]"), "expected a mapping"),
-        (("run", *TOY, "-y", "{1: 2}"), "1"),
+        (("run", *TOY, "-p", "1", "2"), "1"),
         (("run", *TOY, "-p", "lever", "2026-01-01"), "lever"),
         (("run", *TOY, "-p", "pipeline", "[{step: aks}]"), "no step 'aks'"),
         (("run", *TOY, "-p", "gate", "confirm"), "notch confirm"),

@@ -32,10 +32,6 @@ EVIL = (
 )
 
 
-def as_json(**parameters):
-    return json.dumps(parameters)
-
-
 @pytest.mark.parametrize(
     "args",
     [
@@ -44,15 +40,15 @@ def as_json(**parameters):
         ("-p", "model", "stored:" + EVIL, "-p", "hypothesis", "x"),
         ("-p", "adapter", EVIL, "-p", "hypothesis", "x"),
         ("-p", EVIL, "x"),
-        ("-y", as_json(lever=EVIL, hypothesis="x")),
-        ("-y", as_json(judge=EVIL, hypothesis="x")),
-        ("-y", as_json(gate=EVIL, hypothesis="x")),
-        ("-y", as_json(pipeline=[{"step": EVIL}])),
-        ("-y", as_json(pipeline=[{"step": "ask", EVIL: 1}])),
-        ("-y", as_json(pipeline=[{"step": "ask", "schema": EVIL}])),
-        ("-y", as_json(pipeline=[{"step": "donor", "adapter": EVIL}])),
-        ("-y", as_json(decoding={EVIL: 1})),
-        ("-y", EVIL),
+        ("-p", "lever", json.dumps(EVIL), "-p", "hypothesis", "x"),
+        ("-p", "judge", json.dumps(EVIL), "-p", "hypothesis", "x"),
+        ("-p", "gate", json.dumps(EVIL), "-p", "hypothesis", "x"),
+        ("-p", "pipeline", json.dumps([{"step": EVIL}])),
+        ("-p", "pipeline", json.dumps([{"step": "ask", EVIL: 1}])),
+        ("-p", "pipeline", json.dumps([{"step": "ask", "schema": EVIL}])),
+        ("-p", "pipeline", json.dumps([{"step": "donor", "adapter": EVIL}])),
+        ("-p", "decoding", json.dumps({EVIL: 1})),
+        ("-p", "pipeline", EVIL),
     ],
     ids=str,
 )

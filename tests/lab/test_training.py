@@ -396,8 +396,8 @@ def test_a_training_goes_on_from_a_run_and_says_so(trained, tmp_path):
     runs, record = trained
     shutil.copytree(runs, tmp_path / "runs")
     where = ["--runs", str(tmp_path / "runs"), "-p", "hypothesis", "more of it"]
-    small = "{data: {pairs: 6, seed: 1}, settings: {epochs: 1, batch: 2, learning_rate: 0.01}}"
-    done = call("--from-run", "sft", "-p", "model", BASE, "-y", small, *where)
+    small = ["-p", "data", "{pairs: 6, seed: 1}", "-p", "settings", "{epochs: 1, batch: 2, learning_rate: 0.01}"]
+    done = call("--from-run", "sft", "-p", "model", BASE, *small, *where)
     assert done.exit_code == 0, done.exception
     more = Ledger.read(tmp_path / "runs").records[1]
     assert more.adapter == record.id == more.found.provenance["parents"][0]["adapter"]
