@@ -408,7 +408,7 @@ def test_a_training_goes_on_from_a_run_and_says_so(trained, tmp_path):
 @pytest.mark.parametrize(
     "args, said",
     [(("--requests", "--approve"), "--requests and --approve"), (("--request", "1", "--from-run", "2"), "--request and --from-run"),
-     (("--request", "1", "-p", "seed", "1"), "--request and -p or -y"), (("--approve",), "go with --request"),
+     (("--request", "1", "-p", "seed", "1"), "--request and -p"), (("--approve",), "go with --request"),
      (("--request", "1", "--approve", "--reject", "no"), "--approve and --reject"), (("--who", "Ada"), "--who with one"),
      (("--from-run", "1", "-p", "adapter", "x"), "--from-run and -p adapter")],
 )  # fmt: skip
