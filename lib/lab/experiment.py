@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
@@ -21,7 +21,6 @@ from lib.agent.bank import Example, bank
 from lib.agent.guard import JUDGED, ORDERS, SPELT, LeakGuard
 from lib.agent.pipeline import STEPS, BadPipeline, State, Step, require
 from lib.agent.pipeline import run as run_pipeline
-from lib.agent.prompt import PATTERNS
 from lib.agent.steps import build
 from lib.files import RULER, Tampered, attributes
 from lib.forms import Number, form
@@ -48,7 +47,6 @@ LEVERS = (
 
 LOOK = "NOTCH_LOOK"  # set where `notch confirm` executes a look at the sealed gate, which it then seals and counts
 UNJUDGED = "NOTCH_UNJUDGED"  # set where a study executes a run that is judged later, together with others
-SPELLED = 24  # letters that patterns of a grammar of one's own may hold
 LATER: Json = {"useful": False}  # parameters added after runs were sealed, with their defaults
 LOOKS = ("model", "gate", "seed", "judging", "fingerprint")  # what a look at the sealed gate may have of its own
 GROUP = 8  # cases answered at a time where the judge works beside the model
@@ -199,8 +197,6 @@ class Experiment(Runnable):
                                       "alphabets in a word, single letters, no spaces, codes); write plain words")  # fmt: skip
         # A question that is cut in two stands in neither half.
         guard.check([" ".join(text for step in self.steps for text in step.texts)], "steps read as one", typed=True)
-        guard.check(_strings(self.decoding.get("grammar", "")), "decoding grammar")
-        _spelled(self.decoding.get("grammar", ""))
         if any(s.family == "retrieval" or s.args.get("by") in ("neighbours", "corpus") for s in self.steps):
             _check_bank(guard, tuple(bank()))
 
@@ -442,45 +438,6 @@ class Run(Finding):
             f"{c.answer_seconds:.1f} s to answer, {c.judge_seconds:.1f} s to judge, ${c.dollars:.2f}{judge}."
             f"{_speed(c)}"
         )
-
-
-def _strings(schema: str) -> list[str]:
-    """The texts within a JSON schema, its names among them: all of them can reach a reply."""
-    if schema:
-        return [node for node in _nodes(json.loads(schema)) if isinstance(node, str)]
-    return []
-
-
-def _nodes(value: Any) -> Iterator[Any]:
-    """A JSON value and all that is within it, the names of fields too."""
-    yield value
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield name
-            yield from _nodes(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _nodes(inner)
-
-
-def _spelled(schema: str) -> None:
-    """Raise BadParameters where patterns of a schema could spell out an answer past the leak guard."""
-    own = PATTERNS.values()
-    patterns = [p for p in _patterns(schema) if p not in own]
-    letters = sum(c.isalnum() for p in patterns for c in p)
-    if letters > SPELLED:
-        raise BadParameters(f"decoding grammar: its patterns hold {letters} letters and digits, such as {patterns[0]!r:.60}; "
-                            f"at most {SPELLED}, since a pattern can write an answer that the leak guard cannot read")  # fmt: skip
-
-
-def _patterns(schema: str) -> list[str]:
-    """Every regular expression of a schema, of values and of names of fields; none of ""."""
-    patterns: list[str] = []
-    for node in _nodes(json.loads(schema)) if schema else ():
-        if isinstance(node, dict):
-            patterns += [node["pattern"]] if isinstance(node.get("pattern"), str) else []
-            patterns += map(str, node.get("patternProperties") or ())
-    return patterns
 
 
 def _rounded(costs: Mapping[str, float]) -> dict[str, float]:

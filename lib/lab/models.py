@@ -107,7 +107,7 @@ def harnesses(ledger: Ledger, fingerprint: str, plain: Json) -> dict[str, Json]:
 
 def _steps(record: Record) -> str:
     """A pipeline as the names of its steps, with its decoding where that is not greedy."""
-    drawn = words(leave_out(record.decoding, "grammar"))
+    drawn = words(record.decoding)
     steps = " ".join(str(s["step"]) for s in record.pipeline)
     return f"{steps}, {drawn}" if drawn else steps
 

@@ -179,8 +179,6 @@ def classes(pipeline: list[Row], decoding: dict[str, Any], adapter: str) -> set[
     names = {STEPS[row["step"]].family for row in pipeline if row["step"] in STEPS}
     if any(v != greedy.get(k) for k, v in decoding.items()):
         names.add("decoding")
-    if decoding.get("grammar"):
-        names.add("schema")
     if adapter:
         names.add("adapter")
     for row in pipeline:

@@ -26,11 +26,6 @@ class BadGrammar(OneLine, ValueError):
     """A grammar that constrains nothing; the message says what is wrong with it."""
 
 
-def check(schema: str) -> None:
-    """Refuse a text that is no JSON schema, or one with keywords that cannot be held. Raises BadGrammar."""
-    _compiled(schema)
-
-
 @lru_cache(maxsize=MOST_COMPILED)
 def _compiled(schema: str) -> str:
     """A JSON schema as llguidance's own grammar. Raises BadGrammar."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.models import apple, cloud, grammar, mlx, provenance, stored
+from lib.models import apple, cloud, mlx, provenance, stored
 from lib.models.mlx import adapter_folder
 from lib.models.model import Capabilities, Decoding, Json, Model, NoModel, ToyModel
 
@@ -89,16 +89,16 @@ def capabilities(name: str) -> Capabilities:
 
 
 def check_decoding(name: str, values: Json) -> None:
-    """Refuse decoding that the model of this name does not take, and a bad grammar. Raises NoModel or ValueError."""
-    can, decoding = capabilities(name), Decoding.of(values)
-    if not can.greedy:
+    """Refuse decoding that the model of this name does not take, and a grammar. Raises NoModel or ValueError."""
+    Decoding.of(values)
+    if "grammar" in values:
+        raise ValueError(
+            "decoding has a grammar, which is a step's to set; write {step: ask, grammar: questions} instead"
+        )
+    if not capabilities(name).greedy:
         for key in SAMPLING:
             if key in values:
                 raise NoModel(
                     f"decoding has {key}, which model {name!r} does not take: it samples as it likes, and greedy is "
-                    "not available; leave decoding empty but for max_tokens and grammar"
+                    "not available; leave decoding empty but for max_tokens"
                 )
-    if decoding.grammar:
-        if not can.grammar:
-            raise NoModel(f"decoding has a grammar, which model {name!r} does not offer; leave it out")
-        grammar.check(decoding.grammar)

@@ -52,7 +52,6 @@ def as_json(**parameters):
         ("-y", as_json(pipeline=[{"step": "ask", "schema": EVIL}])),
         ("-y", as_json(pipeline=[{"step": "donor", "adapter": EVIL}])),
         ("-y", as_json(decoding={EVIL: 1})),
-        ("-y", as_json(decoding={"grammar": EVIL})),
         ("-y", EVIL),
     ],
     ids=str,

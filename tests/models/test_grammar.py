@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lib.models.grammar import BadGrammar, Grammars, check
+from lib.models.grammar import BadGrammar, Grammars
 from lib.models.model import Decoding
 
 SET = {
@@ -40,10 +40,11 @@ def letters(llama):
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_bad_grammar_is_refused_in_one_line(kind):
+def test_a_bad_grammar_is_refused_in_one_line(letters, kind):
     schema, why = WRONG[kind]
+    tokenizer, vocab = letters
     with pytest.raises(BadGrammar) as caught:
-        check(schema)
+        Grammars(tokenizer, [vocab["<end>"]]).begin(schema)
     assert why in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
