@@ -244,9 +244,9 @@ class Finding:
     cases: list[Any]  # rows
 
     @property
-    def found(self) -> Any:
-        """What was measured beside scores, typed by the kind of the run."""
-        return self.record.found
+    def found(self) -> Json:
+        """What was measured beside scores, as plain data: what tables read."""
+        return self.record.found.as_dict()
 
     @property
     def decision(self) -> Decision:

@@ -176,7 +176,7 @@ class Calibration(Runnable):
                 break  # this pipeline has no greedy answers
             part = "fresh" if run.record.sampled else "greedy"
             for r in run.cases:
-                rows.append(calibrate.row_of(part, r.case, r.outcome, repeat=repeat, answer=r["answer"]))
+                rows.append(calibrate.row_of(part, r.case, r.outcome, repeat=repeat, answer=r.as_dict()["answer"]))
         return rows, cost
 
     def _answers(self, rows: Sequence[calibrate.Row]) -> list[tuple[Case, Answer]]:
@@ -232,17 +232,16 @@ class Calibrated(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept: later runs read their floor here."""
-        found = self.found
-        readings = found.as_dict()
+        readings = self.found
         sentence = noise.sentence(readings)
-        if noise.floor_of(readings, False) != found.floor:
+        if noise.floor_of(readings, False) != readings["floor"]:
             sentence = f"{sentence} {noise.sentence(readings, False)}"
-        if found.unscored:
-            sentence = f"{found.unscored} judgments are missing. {sentence}"
-        return Decision("reference", sentence, floor=found.floor)
+        if readings["unscored"]:
+            sentence = f"{readings['unscored']} judgments are missing. {sentence}"
+        return Decision("reference", sentence, floor=readings["floor"])
 
     def _repr_markdown_(self) -> str:
-        f = self.record.found
+        f = self.found
         right = sum(f["own_falls_most"].values())
         beaten = [name for name, a in f["attacks"].items() if a["above"]]
         return (
@@ -281,6 +280,6 @@ def stored(ledger: Ledger, run: str, ruler: Ruler) -> list[tuple[Case, Answer]]:
 def _judgments(ledger: Ledger, fingerprint: str, rows: Sequence[calibrate.Row]) -> list[Json]:
     """Stored judgments of every open run of this ruler and judge, and of the answers made here."""
     runs = [r for r in ledger.experiments(fingerprint) if r.scores]
-    judgments = [row["judgment"] for r in runs for row in ledger.cases(r.id) if row.judgment]
+    judgments = [vars(row.judgment) for r in runs for row in ledger.cases(r.id) if row.judgment]
     part = next((p for p in ("fresh", "greedy") if any(r["part"] == p for r in rows)), "")
     return judgments + [r["judgment"] for r in rows if r["part"] == part and r["judgment"]]

@@ -286,8 +286,9 @@ class Experiment(Runnable):
         if Ruler.load(RULER).seal != self.ruler.seal:
             raise Tampered(f"{RULER}: the ruler changed while the run was on")
         scores = score([row.outcome for row in rows])
-        findings = Findings(useful=Usefulness.read(usefulness(rows))) if self.useful else Findings()
-        return Run(self, record.revised(scores=scores, found=findings, leaks=leaks(rows)), rows, scores)
+        plain = list(map(CaseRow.as_dict, rows))
+        findings = Findings(useful=Usefulness.read(usefulness(plain))) if self.useful else Findings()
+        return Run(self, record.revised(scores=scores, found=findings, leaks=leaks(plain)), rows, scores)
 
     def _paid(self) -> Any:
         """What the judge was paid so far, None where it costs nothing."""

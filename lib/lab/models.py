@@ -308,10 +308,10 @@ class Compared(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says how far quality moved when only the model did."""
-        return Decision("reference", in_short(self.found))
+        return Decision("reference", in_short(ComparisonFindings.read(self.found)))
 
     def _repr_markdown_(self) -> str:
-        return bullets(moved(self.found)).text
+        return bullets(moved(ComparisonFindings.read(self.found))).text
 
 
 def _beyond_chance(test: Difference | None) -> TypeGuard[Difference]:

@@ -150,7 +150,7 @@ class Rejudged(Finding):
     @property
     def decision(self) -> Decision:
         """Nothing is kept; the sentence says what removing the dimension did."""
-        runs = {k: v for k, v in self.found.runs.items() if v["cases"]}
+        runs = {k: v for k, v in self.found["runs"].items() if v["cases"]}
         moved = [k for k, v in runs.items() if v["judged"]["p"] < ALPHA]
         before, after = (sum(v["losses"][i] for v in runs.values()) for i in (0, 1))
         without = DIMS[self.runnable.without]
@@ -162,7 +162,7 @@ class Rejudged(Finding):
 
     def _repr_markdown_(self) -> str:
         lines = []
-        for run, v in self.found.runs.items():
+        for run, v in self.found["runs"].items():
             if not v["cases"]:
                 lines.append(f"- **{run}**: nothing was scored.")
                 continue

@@ -233,7 +233,7 @@ class Trained(Finding):
         rows = {
             "base": f"{p['base']['name']} ({p['base']['weights']})", "data": p["data"].get("hash", "")[:12],
             "parents": parents, "code": p["code"][:12], "seed": p["seed"], "epoch": p.get("epoch", ""),
-            "weights on disk": f"{self.found.adapter_bytes / 1000:.0f} kB in float16",
+            "weights on disk": f"{self.found['adapter_bytes'] / 1000:.0f} kB in float16",
         }  # fmt: skip
         return Markdown(grid(("", ""), ((k, str(v)) for k, v in rows.items())))
 

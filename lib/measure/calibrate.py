@@ -19,7 +19,7 @@ from lib.measure import keep
 from lib.measure.answer import Answer, NoAnswer, spec_gate
 from lib.measure.checks import noise
 from lib.measure.checks.damage import STRENGTHS, Text, as_gold, plain, texts
-from lib.measure.judge import DIMENSIONS, Fields, Judge, Judgment
+from lib.measure.judge import DIMENSIONS, Judge, Judgment
 from lib.measure.leak import leaked
 from lib.measure.ruler import Case
 from lib.measure.score import VALUE, Outcome, case_quality
@@ -260,7 +260,7 @@ def _control(name: str, f: pd.DataFrame) -> Row:
     }  # fmt: skip
 
 
-def qualities(rows: Sequence[Fields]) -> dict[str, float]:
+def qualities(rows: Sequence[Row]) -> dict[str, float]:
     """Mean quality of each case's rows, without the unscored."""
     by: dict[str, list[float]] = {}
     for r in rows:

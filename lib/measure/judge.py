@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from lib.log import Row
 from lib.measure.answer import Answer
@@ -35,16 +35,6 @@ class Unscored:
     """The judge failed, and how. Left out of every mean, counted, and blocks a keep."""
 
     reason: str
-
-
-class Fields(Protocol):
-    """Data that is read by name: a mapping, or a row or record in its own type."""
-
-    def __getitem__(self, name: str, /) -> Any: ...
-
-    def __contains__(self, name: object, /) -> bool: ...
-
-    def get(self, name: str, default: Any = None, /) -> Any: ...
 
 
 class Judge(Protocol):

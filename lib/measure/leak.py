@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lib.log import Row
 from lib.measure.answer import Answer, normalised
-from lib.measure.judge import Fields
 from lib.measure.ruler import Case
 
 COPIES = 3  # questions that stand word for word in gold, from which an answer is flagged
@@ -43,7 +43,7 @@ def leaked(case: Case, answer: Answer) -> str:
     return f"{same} of {len(case.golden)} questions stand word for word in gold"
 
 
-def leaks(rows: Sequence[Fields]) -> list[str]:
+def leaks(rows: Sequence[Row]) -> list[str]:
     """The cases that make a run invalid, from the `copies` of its rows; rows from before they were counted have none.
 
     Two flagged answers, one with CERTAIN copies, or more than SHARE copies a case over all: then every case with two.

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from lib.log import Row
 from lib.measure.answer import NoAnswer
-from lib.measure.judge import DIMENSIONS, Fields, Judgment, Unscored
+from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.stats import interval
 
 VALUE = {"win": 1.0, "tie": 0.5, "loss": 0.0}
@@ -106,7 +106,7 @@ def _mean(values: Sequence[float]) -> float | None:
 # --- absolute usefulness, beside quality and never in it ------------------------------------------
 
 
-def usefulness(rows: Sequence[Fields]) -> Row:
+def usefulness(rows: Sequence[Row]) -> Row:
     """How useful the sets of a run are in absolute terms, 1 to 5: mean and interval over all cases.
 
     Rows as cases.jsonl holds them, `useful` being {"score", "reason"}, {"unscored"} or None for a case without an

@@ -11,18 +11,18 @@ from typing import Any
 import pandas as pd
 
 from lib.lab.models import in_short, moved
+from lib.log import Row
 from lib.measure import calibrate
-from lib.measure.judge import DIMENSIONS, DIMS, Fields
+from lib.measure.judge import DIMENSIONS, DIMS
 from lib.report.era import Era, scored
 from lib.runs.ledger import Ledger
 from lib.runs.record import ComparisonRecord
 from lib.show import Markdown, bullets, candidate_name, interval, table
 
-Readings = Fields
 Beside = Iterable[Mapping[str, Any]]  # controls of a calibration of the same gate, to stand below the candidates
 
 
-def runs(readings: Readings) -> pd.DataFrame:
+def runs(readings: Row) -> pd.DataFrame:
     """A row a run of a comparison in order: group, who answered and what it took, scores, differences to the first.
 
     Differences have columns such as `difference.delta` (quality) and `dims.coverage.p`, missing for a group's first run.
@@ -33,7 +33,7 @@ def runs(readings: Readings) -> pd.DataFrame:
     return f.assign(candidate=f.candidate.map(candidate_name))
 
 
-def _beside(readings: Readings, beside: Beside) -> pd.DataFrame:
+def _beside(readings: Row, beside: Beside) -> pd.DataFrame:
     """The runs of a comparison, gold, and the controls that are none of them, scored; all that a table needs."""
     f = runs(readings)
     below = []
@@ -51,7 +51,7 @@ def _shown(f: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return f[["pipeline", *columns] if several else columns]
 
 
-def models(readings: Readings, beside: Beside = ()) -> pd.DataFrame:
+def models(readings: Row, beside: Beside = ()) -> pd.DataFrame:
     """A row a candidate: quality with its interval, W/T/L over all cases, and the difference to the first of its group."""
     f = _beside(readings, beside)
     cloud = f.model.fillna("").str.startswith("claude-").map({True: "cloud", False: "on-device"})
@@ -69,12 +69,12 @@ def models(readings: Readings, beside: Beside = ()) -> pd.DataFrame:
     return _shown(f, columns)
 
 
-def dimensions(readings: Readings, beside: Beside = ()) -> pd.DataFrame:
+def dimensions(readings: Row, beside: Beside = ()) -> pd.DataFrame:
     """The five dimensions of every candidate, unrounded means of the judged cases, gold and controls below them."""
     return _shown(_beside(readings, beside), ["candidate", *DIMENSIONS]).rename(columns=DIMS)
 
 
-def differences(readings: Readings) -> pd.DataFrame:
+def differences(readings: Row) -> pd.DataFrame:
     """Of every candidate and dimension the paired difference to the first of its group, with p and interval."""
     f = runs(readings).rename(columns={"group": "pipeline"})
     f = f[f["difference.n"].notna()]
@@ -101,8 +101,8 @@ def section(ledger: Ledger, fingerprint: str) -> Markdown:
         beside = sorted(era.calibration.found.controls, key=lambda c: -c["quality"])
     parts = [
         f"From {record.id}; every candidate is a sealed run of its own, and none of this is part of the climb.",
-        table(models(record.found, beside)).text, "The dimensions, unrounded:",
-        table(dimensions(record.found, beside)).text,
+        table(models(record.found.as_dict(), beside)).text, "The dimensions, unrounded:",
+        table(dimensions(record.found.as_dict(), beside)).text,
     ]  # fmt: skip
     return Markdown("\n\n".join(parts))
 
@@ -131,5 +131,5 @@ def regression(ledger: Ledger, fingerprint: str) -> Markdown:
         return Markdown("No other base was tried yet: `notch confirm --base MODEL`.")
     return Markdown(
         f"From {record.id}: {in_short(record.found)}. An adapter of the old base does not fit the new one, so the champion's "
-        f"pipeline runs bare on both.\n\n{table(models(record.found)).text}"
+        f"pipeline runs bare on both.\n\n{table(models(record.found.as_dict())).text}"
     )

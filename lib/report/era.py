@@ -17,7 +17,7 @@ from lib.measure.judge import DIMENSIONS
 from lib.measure.stats import on_both
 from lib.models.stored import named as is_stored
 from lib.runs.ledger import COUNTS, Ledger
-from lib.runs.record import CalibrationRecord, ComparisonRecord, Record
+from lib.runs.record import CalibrationRecord, CaseRow, ComparisonRecord, Record
 from lib.runs.verify import READINGS
 from lib.show import interval
 
@@ -175,7 +175,7 @@ class Era:
 
     def control(self, name: str) -> dict[str, float]:
         """Quality by case of one control, of no case where none is sealed."""
-        rows = self.ledger.cases(self.calibration.id) if self.calibration else []
+        rows = map(CaseRow.as_dict, self.ledger.cases(self.calibration.id) if self.calibration else [])
         return calibrate.qualities([r for r in rows if r["part"] == "control" and r["kind"] == name])
 
     @cached_property

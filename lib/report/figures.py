@@ -14,8 +14,8 @@ import pandas as pd
 
 from lib.lab.experiment import Experiment, Run
 from lib.lab.training import Trained
+from lib.log import Row
 from lib.measure import calibrate
-from lib.measure.judge import Fields
 from lib.report import compared, tables, trained
 from lib.report.drawing import ANCHOR, FAINT, INK, KEPT, PROVEN, Picture, canvas, captions, dots, empty, picture
 from lib.report.era import Era, eras
@@ -209,10 +209,10 @@ def comparison(ledger: Ledger) -> Picture:
     record = Era.latest(ledger).comparison()
     if record is None:
         return empty("models were not compared yet")
-    return candidates(record.found)
+    return candidates(record.found.as_dict())
 
 
-def candidates(readings: Fields) -> Picture:
+def candidates(readings: Row) -> Picture:
     """Quality of each candidate with its interval, a row each, grouped; gold against itself as a line."""
     f = compared.runs(readings)
     first = ~f.duplicated("group")  # of its group: what the others are compared with

@@ -10,22 +10,21 @@ import json
 import pandas as pd
 
 from lib.files import RULER, rows
+from lib.log import Row
 from lib.measure.checks import noise as measure
 from lib.measure.checks.blind import readings as read_blind
-from lib.measure.judge import DIMENSIONS, DIMS, Fields
+from lib.measure.judge import DIMENSIONS, DIMS
 from lib.measure.keep import ALPHA
 from lib.measure.offline_judge import constants, own_faults
 from lib.report import tables
 from lib.report.era import Era, latest
 from lib.report.era import controls as known_controls
 from lib.runs.ledger import Ledger
-from lib.runs.record import RejudgeRecord
+from lib.runs.record import CaseRow, RejudgeRecord
 from lib.show import Markdown, bullets, grid, interval, plural, table
 
-Readings = Fields
 
-
-def response(readings: Readings) -> Markdown:
+def response(readings: Row) -> Markdown:
     """The 5 x 5 response matrix: damaged dimension by row, mean change of each score by column, own one in bold."""
     rows = []
     for damaged, changes in readings["matrix"].items():
@@ -37,7 +36,7 @@ def response(readings: Readings) -> Markdown:
     return Markdown(grid(["damaged", *DIMS.values(), "own falls most"], rows))
 
 
-def strengths(readings: Readings) -> pd.DataFrame:
+def strengths(readings: Row) -> pd.DataFrame:
     """By kind of damage the change of its own dimension for one, two and three questions, and the worst of others."""
     rows = []
     for kind, damage in readings["strengths"].items():
@@ -52,7 +51,7 @@ def strengths(readings: Readings) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def checks(readings: Readings) -> pd.DataFrame:
+def checks(readings: Row) -> pd.DataFrame:
     """Identity, paraphrase, order flips, what was left unscored: what is expected, and what came."""
     same, other = readings["identity"], readings["paraphrase"]
     flips = "" if readings["flips"] is None else f"{100 * readings['flips']:.1f} %"
@@ -70,7 +69,7 @@ def checks(readings: Readings) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["check", "expected", "came"])
 
 
-def attacks(readings: Readings) -> pd.DataFrame:
+def attacks(readings: Row) -> pd.DataFrame:
     """By attack: its quality beside that of the honest text, how often it is above, and who stops it before a judge."""
     f = pd.DataFrame([{"attack": name, **a} for name, a in readings["attacks"].items()])
     if len(f):
@@ -82,7 +81,7 @@ def attacks(readings: Readings) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def controls(readings: Readings) -> pd.DataFrame:
+def controls(readings: Row) -> pd.DataFrame:
     """Answers whose worth is known, best first: what any quality of this ruler and judge is to be read between."""
     f = known_controls(readings.get("controls", [])).reset_index()
     return _named(f, {"name": "control", "quality": "quality", "interval": "interval", "wtl": "wtl", **DIMS})
@@ -105,7 +104,7 @@ def scale(ledger: Ledger) -> Markdown:
     text = bullets(lines).text
     if era.calibration is None:
         return Markdown(text)
-    f = controls(era.calibration.found)
+    f = controls(era.calibration.found.as_dict())
     tests = era.bottom.reindex(f.control).reset_index(drop=True)
     f = f.assign(**{"delta of the champion": tests.delta, "p": tests.p})
     return Markdown(f"{text}\n\nFrom {era.calibration.id}, on the same cases:\n\n{table(f).text}")
@@ -126,7 +125,7 @@ def _apart(era: Era) -> list[str]:
     return [f"On the {plural(inside.sum(), 'task')} that the judge was not fitted to {', '.join(texts)}."]
 
 
-def noise(readings: Readings) -> pd.DataFrame:
+def noise(readings: Row) -> pd.DataFrame:
     """Same answers judged again, and answers made again: spread of a run's mean, the 95 % floor, and whose floor it is."""
     names = {"same": "the same answers judged again", "greedy": "answered again greedily, and judged",
              "fresh": "answered again with other seeds, and judged"}  # fmt: skip
@@ -140,7 +139,7 @@ def noise(readings: Readings) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def floors(readings: Readings) -> Markdown:
+def floors(readings: Row) -> Markdown:
     """The two floors of the keep rule, in a sentence."""
     greedy, sampled = (measure.floor_of(readings, s) for s in (False, True))
     if greedy is None or sampled is None:
@@ -151,7 +150,7 @@ def floors(readings: Readings) -> Markdown:
     )
 
 
-def null_world(readings: Readings) -> Markdown:
+def null_world(readings: Row) -> Markdown:
     """What luck does in studies where nothing works, and which gain can be seen, in sentences."""
     world, same, lines = readings["null_world"], readings["same"], []
     if world is None:
@@ -168,7 +167,7 @@ def null_world(readings: Readings) -> Markdown:
     return bullets(lines)
 
 
-def _world(gain: float | None, world: Readings) -> list[str]:
+def _world(gain: float | None, world: Row) -> list[str]:
     """Three lines: the smallest gain that is seen, what luck keeps without the rule, what it keeps under it."""
     return [
         f"The smallest gain that the rule sees with 80 % power on 30 cases: **{gain or 0:.3f}**.",
@@ -179,7 +178,7 @@ def _world(gain: float | None, world: Readings) -> list[str]:
     ]
 
 
-def halo(readings: Readings) -> pd.DataFrame:
+def halo(readings: Row) -> pd.DataFrame:
     """Correlations between the dimensions over stored judgments. Above 0.93, which most judges reach (arXiv 2509.20293),
     two dimensions are one."""
     f = pd.DataFrame(readings["halo"]["correlation"]).T
@@ -187,7 +186,7 @@ def halo(readings: Readings) -> pd.DataFrame:
     return f.set_axis(f.index.map(DIMS)).rename_axis("").reset_index()
 
 
-def adherence(readings: Readings) -> Markdown:
+def adherence(readings: Row) -> Markdown:
     """How much of the verdict the five scores explain, in a sentence."""
     h = readings["halo"]
     if h["r2"] is None:
@@ -198,7 +197,7 @@ def adherence(readings: Readings) -> Markdown:
     )
 
 
-def rejudged(readings: Readings) -> pd.DataFrame:
+def rejudged(readings: Row) -> pd.DataFrame:
     """A row a run of a re-judge in the words of `lib.measure.checks.blind`, those of which no case was scored left out."""
     f = pd.json_normalize([{"candidate": run, **v} for run, v in readings["runs"].items() if v["cases"]])
     if f.empty:
@@ -209,7 +208,7 @@ def rejudged(readings: Readings) -> pd.DataFrame:
     return f.assign(lost=[f"{v[0]} → {v[1]} of {n}" for v, n in zip(f.losses, f.cases, strict=True)])
 
 
-def blind(readings: Readings) -> pd.DataFrame:
+def blind(readings: Row) -> pd.DataFrame:
     """The published report's table of section 5: a row a run, with what it left out, the interval and the power."""
     return _named(rejudged(readings), {
         "candidate": "candidate", "stored": "logged", "placebo": "quality, 5-dim",
@@ -218,13 +217,13 @@ def blind(readings: Readings) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def candidates(readings: Readings) -> pd.DataFrame:
+def candidates(readings: Row) -> pd.DataFrame:
     """The five dimensions of each candidate as the placebo scored them, unrounded means of the judged cases."""
     dims = {f"dims.{d}": name for d, name in DIMS.items()}
     return _named(rejudged(readings), {"candidate": "scored as candidate", **dims})
 
 
-def parts(readings: Readings) -> pd.DataFrame:
+def parts(readings: Row) -> pd.DataFrame:
     """A row a run: what leaving a score out does by arithmetic, and what the blind judge judges otherwise."""
     return _named(rejudged(readings), {
         "candidate": "candidate", "delta": "delta", "from_dropping": "delta by arithmetic",
@@ -256,7 +255,7 @@ def _dropped(ledger: Ledger, record: RejudgeRecord) -> str:
     """One re-judge: its parts as a table, then arithmetic, judgment and answer in sentences."""
     without = record.found.without
     # Read anew: an older record was sealed before the parts were told apart.
-    readings = {**read_blind(ledger.cases(record.id)), "without": without}
+    readings = {**read_blind(list(map(CaseRow.as_dict, ledger.cases(record.id)))), "without": without}
     f, name = rejudged(readings), DIMS[without]
     if f.empty:
         return f"{record.id} left out {name}, and nothing was scored."

@@ -7,9 +7,8 @@ decided about it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -19,6 +18,7 @@ from pydantic import (
     Field,
     InstanceOf,
     PlainSerializer,
+    TypeAdapter,
     ValidationError,
     model_serializer,
 )
@@ -74,34 +74,6 @@ class Partial(Written):
 
     def __bool__(self) -> bool:
         return bool(self.model_fields_set)
-
-
-class Readings(Partial):
-    """What the measure reads by name. It imports nothing of the runs, so its functions take rows and findings as the
-    mappings that it made itself; sealed ones can be read like that too, and are the same to it."""
-
-    @cached_property
-    def _plain(self) -> Json:
-        return self.as_dict()
-
-    def __getitem__(self, name: str) -> Any:
-        return self._plain[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._plain
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self._plain.get(name, default)
-
-    def keys(self) -> Any:
-        return self._plain.keys()
-
-    def revised(self, **changes: Any) -> Self:
-        """The same with other values of some fields, and nothing of how it was read before."""
-        # pydantic copies the cache along, which would go on to hold the old values.
-        copy = super().revised(**changes)
-        copy.__dict__.pop("_plain", None)
-        return copy
 
 
 def _instance(make: Any) -> BeforeValidator:
@@ -233,7 +205,7 @@ class Usefulness(Partial):
     unscored: int = 0
 
 
-class Findings(Readings):
+class Findings(Partial):
     """What was measured beside scores, or instead of them."""
 
     useful: Usefulness = Usefulness()
@@ -483,11 +455,11 @@ def _plain_answer(answer: Answer | None) -> Json | None:
 Answered = Annotated[InstanceOf[Answer] | None, _instance(Answer), PlainSerializer(_plain_answer)]
 
 
-class CaseRow(Readings):
+class CaseRow(Partial):
     """A line of cases.jsonl: exactly one of judgment, no_answer and unscored is there.
 
     The rows of a calibration, a re-judge or a comparison are readings: judgments with fields of their own beside these,
-    which `lib.measure` writes and reads as mappings.
+    which `lib.measure` writes and reads as plain data.
     """
 
     case: str
@@ -532,10 +504,11 @@ class Result:
     """A record with its cases. Displaying it is how a notebook hands its result to the seal."""
 
     record: Record
-    cases: Sequence[Any]  # rows, typed or as mappings
+    cases: list[Any]  # rows, typed or as plain data
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Json:
-        data = {"schema": SCHEMA, "record": self.record.as_dict(), "cases": [dict(row) for row in self.cases]}
+        plain = TypeAdapter(list[Any]).dump_python(self.cases)
+        data = {"schema": SCHEMA, "record": self.record.as_dict(), "cases": plain}
         rows = "cases" if self.record.scores else "judgments"
         text = f"{len(self.cases)} {rows}, status {self.record.status}, fingerprint {self.record.fingerprint[:12]}"
         return {MIME: data, "text/plain": text, "text/markdown": f"Result record: {text}."}

@@ -73,8 +73,8 @@ def _row_fault(row: CaseRow, case: Case, ruler: Ruler) -> str:
         return f"its answer does not pass the spec gate ({gated.reason})"
     for name, again in (("copies", copies(case, row.answer)), ("leak", leaked(case, row.answer))):
         # Rows from before they were counted have neither.
-        if name in row and row[name] != again:
-            return f"its {name} is {row[name]!r}, and {again!r} when gold is compared again"
+        if name in row.model_fields_set and getattr(row, name) != again:
+            return f"its {name} is {getattr(row, name)!r}, and {again!r} when gold is compared again"
     return ""
 
 

@@ -161,16 +161,17 @@ def wrong_scores(record: Record, cases: Sequence[CaseRow]) -> list[str]:
             return ["scores without a case"]
         return []
     wrong = []
+    plain = list(map(CaseRow.as_dict, cases))
     if record.kind in READINGS:
         stored = record.found.as_dict()
         # Later code may read more out of the same rows than the record holds.
-        again = {k: v for k, v in READINGS[record.kind](cases).items() if k in stored}
+        again = {k: v for k, v in READINGS[record.kind](plain).items() if k in stored}
     else:
         again = score([row.outcome for row in cases]).as_dict()
         stored = asdict(record.scores) if record.scores else {}
-        if not alike(usefulness(cases), record.found.useful.as_dict()):
+        if not alike(usefulness(plain), record.found.useful.as_dict()):
             wrong.append("usefulness")
-        if cases[0].copies is not None and leaks(cases) != record.leaks:
+        if cases[0].copies is not None and leaks(plain) != record.leaks:
             wrong.append("leaks")
     return wrong + [name for name, value in again.items() if not alike(value, stored.get(name), name)]
 

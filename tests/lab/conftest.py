@@ -9,7 +9,7 @@ from lib.lab.execute import Executed
 from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.score import case_quality, score
 from lib.runs.ledger import Ledger
-from lib.runs.record import CaseRow, Decision
+from lib.runs.record import MIME, CaseRow, Decision
 from lib.runs.record import record_of as typed
 from lib.runs.seal import LEDGER, seal
 
@@ -74,7 +74,8 @@ def seal_run(folder, qualities=None, slug="run", status=None, text="{}", **chang
 def without_kernel(template, parameters, runnable):
     """Executes a run here, where a test is about what becomes of it: what a kernel would have handed back."""
     result = runnable.run().result
-    return Executed(runnable, {"cells": []}, None, result.record, [CaseRow.read(dict(row)) for row in result.cases])
+    rows = result._repr_mimebundle_()[MIME]["cases"]
+    return Executed(runnable, {"cells": []}, None, result.record, [CaseRow.read(row) for row in rows])
 
 
 class Lab:

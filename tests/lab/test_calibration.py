@@ -171,7 +171,7 @@ def test_a_calibration_seals_the_controls_of_its_gate_and_verifies_them(runs):
     seal(runs, run, "calibrate")
     assert verify(runs) == []
     forged = [{**run.found["controls"][0], "quality": 0.9}, *run.found["controls"][1:]]
-    record = run.result.record.revised(found=run.found.revised(controls=forged))
+    record = run.result.record.revised(found=run.record.found.revised(controls=forged))
     assert recomputed(record, typed(run.cases)) == ["controls"]
 
 
@@ -243,13 +243,13 @@ def pasting():
 def test_a_run_whose_answers_paste_gold_is_invalid_and_its_rows_say_so(runs, baseline, pasting):
     steps = [{"step": "ask"}, {"step": "paste", "cases": 3}]
     run = Experiment(hypothesis="x", model="toy", gate="dev", pipeline=steps).run()
-    flagged = [r["case"] for r in run.cases if r["leak"]]
+    flagged = [r.case for r in run.cases if r.leak]
     assert len(flagged) == 3 and run.record.leaks == flagged
     assert run.decision.status == "invalid" and all(c in run.decision.reason for c in flagged)
     seal(runs, run, "pasted")
     assert verify(runs) == []
     honest = Experiment(hypothesis="x", model="toy", gate="dev").run()
-    assert honest.record.leaks == [] and honest.record.sampled is False and not any(r["copies"] for r in honest.cases)
+    assert honest.record.leaks == [] and honest.record.sampled is False and not any(r.copies for r in honest.cases)
     assert Experiment(hypothesis="x", model="toy", gate="dev", decoding={"temp": 0.7}).run().record.sampled is True
 
 

@@ -39,14 +39,14 @@ def asked(both):
 def test_a_run_that_asks_how_useful_its_sets_are_keeps_the_same_quality(both):
     asked, plain, _ = both
     assert asked.record.scores == plain.record.scores
-    assert "useful" not in plain.cases[0] and not plain.record.found
+    assert "useful" not in plain.cases[0].as_dict() and not plain.record.found
 
 
 def test_usefulness_stands_in_every_row_and_its_mean_in_the_record(asked):
-    told = [r["useful"]["score"] for r in asked.cases]
+    told = [r.useful["score"] for r in asked.cases]
     found = asked.record.found.useful
     assert found.cases == len(told) == 10 and found.mean == pytest.approx(sum(told) / 10)
-    assert all(1 <= t <= 5 for t in told) and all(r["useful"]["reason"] for r in asked.cases)
+    assert all(1 <= t <= 5 for t in told) and all(r.useful["reason"] for r in asked.cases)
 
 
 def test_usefulness_is_not_asked_of_the_offline_judge():
@@ -114,7 +114,7 @@ STORED = Experiment("a frontier model", model="stored:claude", lever="anchor", g
 
 def test_stored_answers_stand_beside_the_climb_as_an_anchor_at_no_cost():
     made = STORED.run()
-    assert [r["no_answer"] for r in made.cases] == [None] * 10 and made.record.scores.quality > 0
+    assert [r.no_answer for r in made.cases] == [None] * 10 and made.record.scores.quality > 0
     assert made.record.cost.generation_tokens == made.record.cost.dollars == 0
 
 
@@ -220,7 +220,7 @@ def paste(gold):
 def test_copies_of_gold_are_counted_again_and_not_believed(pasted, tmp_path):
     record, faked, honest = pasted
     ruler = Ruler.load()
-    assert recomputed(record, faked) == [] and {r["copies"] for r in honest} == {7}
+    assert recomputed(record, faked) == [] and {r.copies for r in honest} == {7}
     assert len(verify._wrong_copies(record, faked, ruler)) == 10 and verify._wrong_copies(record, honest, ruler) == []
     uncounted = [CaseRow.read({k: v for k, v in r.as_dict().items() if k != "copies"}) for r in honest]
     assert len(verify._wrong_copies(record, uncounted, ruler)) == 10
@@ -257,16 +257,16 @@ def moved(record, rows, by, **changes):
 def test_a_run_is_judged_again_and_only_the_last_digits_of_an_offline_score_may_differ(
     honest, tmp_path, by, changes, wrong
 ):
-    assert honest[1][0]["judgment"]["verdict"] != "win"
+    assert honest[1][0].judgment.verdict != "win"
     found = rescore.faults(*moved(*honest, by, **changes), tmp_path)
-    assert found == ["case " + honest[1][0]["case"] + ": the judge says something else of this answer"] * wrong
+    assert found == ["case " + honest[1][0].case + ": the judge says something else of this answer"] * wrong
 
 
 def test_a_quality_that_does_not_follow_to_the_last_digit_is_refused(honest, tmp_path):
     record, rows = honest
     assert rescore.faults(record, rows, tmp_path) == []
     near = [rows[0].revised(quality=rows[0].quality + 0.0001), *rows[1:]]
-    assert rescore.faults(record, near, tmp_path) == [f"quality of {rows[0]['case']}"]
+    assert rescore.faults(record, near, tmp_path) == [f"quality of {rows[0].case}"]
 
 
 def test_a_score_of_claude_is_what_the_store_says_exactly(both):

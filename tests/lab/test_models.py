@@ -100,7 +100,7 @@ def test_a_sealed_comparison_is_verified_from_its_judgments(two):
 
 
 def test_the_first_candidate_stays_the_first_through_the_seal(two):
-    found = ComparisonFindings.read(json.loads(canonical(groups("2", "1").run().found.as_dict())))
+    found = ComparisonFindings.read(json.loads(canonical(groups("2", "1").run().found)))
     assert [r.run for r in found.groups[0].runs] == ["0002-large", "0001-small"]
     assert moved(found)[0].startswith("**ask**, toy against large: quality 0.450 → 0.300 (-0.150")
 
@@ -111,12 +111,12 @@ def test_a_comparison_begins_no_era_and_is_no_run_of_the_climb(two):
 
 
 def test_the_sentences_say_what_moved_and_what_did_not(two):
-    told = moved(groups("1", "2").run().found)
+    told = moved(groups("1", "2").run().record.found)
     assert "large against toy: quality 0.300 → 0.450 (+0.150" in told[0]
     assert "coverage" in told[0] and "coverage moved when only the model changed" in told[1]
     same = groups("1", "same")
     two.seal(slug="same", model="same")
-    still = moved(same.run().found)
+    still = moved(same.run().record.found)
     assert "no dimension" in still[0] and "did not move beyond chance" in still[1]
 
 

@@ -17,7 +17,7 @@ from lib.files import leave_out
 from lib.log import Row
 from lib.measure.answer import Answer
 from lib.measure.checks.noise import detectable_of
-from lib.measure.judge import DIMENSIONS, Fields, Judgment
+from lib.measure.judge import DIMENSIONS, Judgment
 from lib.measure.offline_judge import OfflineJudge
 from lib.measure.ruler import Case, Ruler
 from lib.measure.score import VALUE, quality
@@ -124,7 +124,7 @@ class _Judged:
 Part = dict[str, _Judged]  # by case
 
 
-def readings(rows: Sequence[Fields]) -> Row:
+def readings(rows: Sequence[Row]) -> Row:
     """By run: qualities with and without the dimension, their paired difference, losses before and after.
 
     Rows have `run`, `case`, `part` (stored, placebo, blind) and a judgment. The difference has three parts. Arithmetic

@@ -13,19 +13,19 @@ from operator import itemgetter
 
 from lib.log import Row
 from lib.measure.answer import NoAnswer
-from lib.measure.judge import DIMENSIONS, Fields, Judgment, Unscored
+from lib.measure.judge import DIMENSIONS, Judgment, Unscored
 from lib.measure.score import Outcome, score
 from lib.measure.stats import on_both
 
 CEILING = "gold"  # the part of rows that judge every gold answer as if it were a candidate
 
 
-def readings(rows: Sequence[Fields]) -> Row:
+def readings(rows: Sequence[Row]) -> Row:
     """Of every group its runs: scores, and the paired difference to the group's first run in quality and dimensions.
 
     Rows carry `group`, `run`, `case`, `quality` and the outcome; rows of the group "gold" make the ceiling.
     """
-    groups: dict[str, dict[str, list[Fields]]] = {}
+    groups: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         groups.setdefault(row["group"], {}).setdefault(row["run"], []).append(row)
     gold = list(chain.from_iterable(groups.pop(CEILING, {}).values()))
@@ -34,7 +34,7 @@ def readings(rows: Sequence[Fields]) -> Row:
     return {"groups": [{"group": name, "runs": _group(runs)} for name, runs in groups.items()], "ceiling": ceiling}
 
 
-def _group(runs: dict[str, list[Fields]]) -> list[Row]:
+def _group(runs: dict[str, list[Row]]) -> list[Row]:
     """Scores of each run; of all but the first also the paired differences from it, in quality and by dimension."""
     first = next(iter(runs.values()))
     sides = []
@@ -48,11 +48,11 @@ def _group(runs: dict[str, list[Fields]]) -> list[Row]:
     return sides
 
 
-def _score(dimension: str, row: Fields) -> float | None:
+def _score(dimension: str, row: Row) -> float | None:
     return row["judgment"]["scores"].get(dimension) if row["judgment"] else None
 
 
-def _difference(rows: Sequence[Fields], first: Sequence[Fields], value: Callable[[Fields], float | None]) -> Row:
+def _difference(rows: Sequence[Row], first: Sequence[Row], value: Callable[[Row], float | None]) -> Row:
     """The mean difference in a value of two runs, on the cases that have one in both."""
     test = on_both(_values(rows, value), _values(first, value))
     # Nothing to compare is said as such: 0 would read like two runs that are equal.
@@ -61,7 +61,7 @@ def _difference(rows: Sequence[Fields], first: Sequence[Fields], value: Callable
     return asdict(test)
 
 
-def _values(rows: Sequence[Fields], value: Callable[[Fields], float | None]) -> dict[str, float]:
+def _values(rows: Sequence[Row], value: Callable[[Row], float | None]) -> dict[str, float]:
     """By case, without those that have none."""
     values = {}
     for row in rows:
@@ -71,7 +71,7 @@ def _values(rows: Sequence[Fields], value: Callable[[Fields], float | None]) -> 
     return values
 
 
-def _outcome(row: Fields) -> Outcome:
+def _outcome(row: Row) -> Outcome:
     """A row as what it was sealed as: a Judgment, a NoAnswer or an Unscored."""
     if row["judgment"] is not None:
         return Judgment(row["judgment"]["scores"], row["judgment"]["verdict"])

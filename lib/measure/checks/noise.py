@@ -14,7 +14,6 @@ import numpy as np
 
 from lib.log import Row
 from lib.measure import keep
-from lib.measure.judge import Fields
 from lib.measure.keep import Floats
 
 RUNS = 71  # experiments of the published study
@@ -122,7 +121,7 @@ def null_world(repeats: Repeats, floor: float | None = None, studies: int = STUD
     return keep.null_world(open_, keep.alike(spread, shape, random), floor)
 
 
-def floor_of(readings: Fields, sampled: bool = True) -> float | None:
+def floor_of(readings: Row, sampled: bool = True) -> float | None:
     """The A/A floor of a calibration for two greedy runs, or where one of them samples. `readings` are what its record holds.
 
     A calibration from before the two were told apart has the greedy one in its answers judged again.
@@ -133,26 +132,26 @@ def floor_of(readings: Fields, sampled: bool = True) -> float | None:
     return readings.get("floor") if floor is None else floor
 
 
-def _one_floor(readings: Fields, sampled: bool) -> bool:
+def _one_floor(readings: Row, sampled: bool) -> bool:
     # Where both floors are the same number, one world was simulated for both.
     return sampled or floor_of(readings, True) == floor_of(readings, False)
 
 
-def world_of(readings: Fields, sampled: bool = True) -> Row | None:
+def world_of(readings: Row, sampled: bool = True) -> Row | None:
     """The null world of the keep rule with that floor, None where none was simulated."""
     if _one_floor(readings, sampled):
         return readings.get("null_world")
     return readings.get("greedy_world")
 
 
-def detectable_in(readings: Fields, sampled: bool = True) -> float | None:
+def detectable_in(readings: Row, sampled: bool = True) -> float | None:
     """The smallest gain that a calibration says the rule finds with that floor, None where it does not say."""
     if _one_floor(readings, sampled):
         return readings.get("detectable")
     return (readings.get("greedy_world") or {}).get("detectable")
 
 
-def sentence(readings: Fields, sampled: bool = True) -> str:
+def sentence(readings: Row, sampled: bool = True) -> str:
     """Floor and false-keep rate of a calibration in one plain sentence; `sampled`: whether a run of the two samples."""
     floor, world = floor_of(readings, sampled), world_of(readings, sampled)
     if floor is None or (not world and floor):
