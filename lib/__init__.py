@@ -27,8 +27,8 @@ above it, and tests/test_order.py holds that.
     measure.checks.noise        how far repeats differ, and what can be seen above it
     measure.checks.blind        a judge without one dimension
     measure.checks.compare      models side by side on the same cases
+    measure.checks.agreement    a judge beside a person's verdicts, or another judge's
     measure.checks.against      a judge beside stored verdicts of another
-    measure.checks.agreement    a judge beside a person's verdicts
     measure.calibrate           a judge on texts whose faults are known
     models.model                what a model is; ToyModel
     models.chat                 how a conversation becomes tokens, and what of a reply is the reply

@@ -172,6 +172,7 @@ def _against(judge: str, files: tuple[str, ...], parameters: dict[str, Any], run
 
     from lib.lab.base import BadParameters, judge_named
     from lib.measure.checks import against
+    from lib.measure.checks.agreement import agreement
 
     if parameters.keys() - {"judging", "batch"}:
         raise BadParameters("with --against only judging and batch can be set")
@@ -191,7 +192,7 @@ def _against(judge: str, files: tuple[str, ...], parameters: dict[str, Any], run
         if hasattr(the_judge, "check"):
             the_judge.check()
         pairs, unscored = against.compare(the_judge, judged)
-    click.echo(against.text(against.agreement(pairs), unjudged, unscored))
+    click.echo(against.text(agreement(pairs), unjudged, unscored))
     if paid := getattr(the_judge, "cost", None):
         click.echo(f"{paid.calls} calls for ${paid.dollars:.2f}, {paid.stored} replies from the store")
     if judge == "offline":

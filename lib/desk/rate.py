@@ -22,7 +22,7 @@ from lib.files import RULER, runs_folder, sha256
 from lib.log import Log, now
 from lib.measure.answer import Answer
 from lib.measure.checks.agreement import ENOUGH, Pair, Rating, agreement, standing
-from lib.measure.judge import DIMENSIONS, Verdict
+from lib.measure.judge import DIMENSIONS, Judgment, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
 from lib.runs.ledger import Ledger
 from lib.runs.record import CaseRow, Record
@@ -202,10 +202,10 @@ class Session:
         pairs = []
         for rating in self.rated:
             row = judged.get((rating.run, rating.case))
-            if row is None or row.judgment is None or row.quality is None or rating.fingerprint != fingerprint:
+            if row is None or row.judgment is None or rating.fingerprint != fingerprint:
                 continue
-            person = rating.quality()
-            pairs.append(Pair(rating.case, rating.verdict, row.judgment.verdict, person, row.quality))
+            person = Judgment({**rating.scores}, rating.verdict)
+            pairs.append(Pair(rating.run, rating.case, row.judgment, person))
         return pairs
 
     @property

@@ -208,7 +208,7 @@ def test_a_judgment_counts_only_beside_its_own_fingerprint(busy):
     type_in(session, whole("t") * 7)
     [fingerprint] = {r.fingerprint for r in session.records}
     assert len(session.pairs(fingerprint)) == 7 and session.pairs("e" * 64) == []
-    assert {(p.person, p.judge) for p in session.pairs(fingerprint)} == {("tie", "loss")}
+    assert {(p.stored.verdict, p.ours.verdict) for p in session.pairs(fingerprint)} == {("tie", "loss")}
 
 
 # --- verify

@@ -12,18 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lib.files import RULER, OneLine
 from lib.forms import read_rows
 from lib.log import Row
 from lib.measure.answer import Answer
+from lib.measure.checks.agreement import Agreement, Pair
 from lib.measure.judge import DIMENSIONS, Judge, Judgment, Verdict
 from lib.measure.ruler import Case, Gold, Ruler
-from lib.measure.score import quality
-
-if TYPE_CHECKING:
-    from pandas import DataFrame, Series
 
 VERDICTS: dict[str, Verdict] = {"fmBetter": "win", "tie": "tie", "goldBetter": "loss"}
 AGAIN = 60  # of the verdicts by hand; three calls each
@@ -66,15 +63,6 @@ class Stored:
     case: Case
     answer: Answer
     judgment: Judgment
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One case judged twice; numbers only."""
-
-    run: str
-    ours: Judgment
-    stored: Judgment
 
 
 def read(path: Path) -> tuple[list[Stored], int]:
@@ -123,79 +111,24 @@ def by_hand() -> list[Stored]:
 
 
 def compare(judge: Judge, rows: Sequence[Stored]) -> tuple[list[Pair], int]:
-    """Both judgments of every answer, and how many the judge could not score."""
+    """Both judgments of every answer, and how many the judge could not score. Raises BadVerdicts where it scored none."""
     outcomes = judge.judge_all([(r.case, r.answer) for r in rows])
-    pairs = [Pair(r.run, o, r.judgment) for r, o in zip(rows, outcomes, strict=True) if isinstance(o, Judgment)]
-    return pairs, len(rows) - len(pairs)
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Rank correlation; 0.0 where one of the two never varies, and so ranks nothing.
-
-    >>> spearman([1, 2, 3], [1, 4, 9]), spearman([1, 2, 3], [5, 5, 5])
-    (1.0, 0.0)
-    """
-    from scipy.stats import spearmanr
-
-    if min(len(set(a)), len(set(b))) < 2:
-        return 0.0
-    return float(spearmanr(a, b).statistic)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far two judges agree on the same answers."""
-
-    cases: int
-    quality: float  # Spearman of case quality
-    dims: dict[str, float]  # Spearman of each dimension's scores
-    same: float  # share of equal verdicts
-    always: float  # the share that always saying the commonest verdict would reach
-    runs: DataFrame  # run -> cases, mean quality of ours and stored, spearman, same
-
-    def order(self, judge: str) -> list[str]:
-        """The runs as a judge ranks them ("ours" or "stored"), best first."""
-        return list(self.runs.sort_values(judge, ascending=False, kind="stable").index)
-
-
-def agreement(pairs: Sequence[Pair]) -> Agreement:
-    """Agreement over all pairs and by run."""
-    import pandas as pd
-
-    columns = ["run", "ours", "stored", "same", "verdict"]
-    rows = [
-        [p.run, quality(p.ours.scores, p.ours.verdict), quality(p.stored.scores, p.stored.verdict),
-         p.ours.verdict == p.stored.verdict, p.stored.verdict]
-        for p in pairs
-    ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=columns)
-    ours = pd.DataFrame([p.ours.scores for p in pairs], columns=DIMENSIONS)
-    stored = pd.DataFrame([p.stored.scores for p in pairs], columns=DIMENSIONS)
-    runs = table.groupby("run", sort=False)
-    by_run = runs.agg(cases=("ours", "size"), ours=("ours", "mean"), stored=("stored", "mean"), same=("same", "mean"))
-    by_run["spearman"] = [_rho(part.ours, part.stored) for _, part in runs]
+    both = zip(rows, outcomes, strict=True)
+    pairs = [Pair(r.run, r.case.id, o, r.judgment) for r, o in both if isinstance(o, Judgment)]
     if not pairs:
-        return Agreement(0, 0.0, dict.fromkeys(DIMENSIONS, 0.0), 0.0, 0.0, by_run)
-    # The bar for `same`: where nearly all are losses, always saying "loss" agrees well and knows nothing.
-    commonest = float(table.verdict.value_counts(normalize=True).max())
-    dims = {d: _rho(ours[d], stored[d]) for d in DIMENSIONS}
-    return Agreement(len(pairs), _rho(table.ours, table.stored), dims, float(table.same.mean()), commonest, by_run)
-
-
-def _rho(ours: Series, stored: Series) -> float:
-    """Two points always lie on a line, so fewer than three say nothing."""
-    return round(spearman(list(ours), list(stored)), 4) if len(ours) > 2 else 0.0
+        raise BadVerdicts(f"of {len(rows)} answers with a verdict none was scored: there is nothing to compare")
+    return pairs, len(rows) - len(pairs)
 
 
 def text(agreed: Agreement, unjudged: int = 0, unscored: int = 0) -> str:
     """Agreement as text for a terminal."""
     counts = ((unjudged, "rows have no verdict"), (unscored, "were unscored here"))
     left_out = ", ".join(f"{n} {what}" for n, what in counts if n)
-    lines = [f"{agreed.cases} answers judged by both" + f" ({left_out})" * bool(left_out)]
-    lines.append(f"Spearman of case quality   {agreed.quality:.3f}")
+    lines = [f"{agreed.n} answers judged by both" + f" ({left_out})" * bool(left_out)]
+    lines.append(f"Spearman of case quality   {agreed.spearman:.3f}")
     for dimension, rho in agreed.dims.items():
         lines.append(f"            {dimension.replace('_', '-'):15s}{rho:.3f}")
-    lines.append(f"same verdict {agreed.same:.2f} ({agreed.always:.2f} by always saying the commonest one)")
+    lines.append(f"same verdict {agreed.same / agreed.n:.2f} ({agreed.always:.2f} by always saying the commonest one)")
     for run in agreed.runs.itertuples():
         lines.append(
             f"{run.Index}: {run.cases} cases, quality {run.ours:.3f} (stored {run.stored:.3f}), Spearman "

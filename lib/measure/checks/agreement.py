@@ -1,4 +1,4 @@
-"""A person's verdicts beside a judge's: how far the two agree, and how sure that is.
+"""Verdicts beside those of another, a person or a judge: how far the two agree, and how sure that is.
 
 Knows rows as `ratings.jsonl` holds them, what counts of them after an undo, and pairs of judgments. Does not know
 files, widgets, or which of the two is right. Ratings of one case hang together, so the interval draws whole cases.
@@ -6,18 +6,22 @@ files, widgets, or which of the two is right. Ratings of one case hang together,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from operator import eq
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from lib.files import canonical, leave_out, sha256
 from lib.forms import Filled, Number, fill, form
-from lib.measure.checks.against import spearman
-from lib.measure.judge import DIMENSIONS, Verdict
+from lib.measure.judge import DIMENSIONS, Judgment, Verdict
 from lib.measure.score import quality
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
 
 ENOUGH = 20  # ratings below which an interval would span nearly everything
 RESAMPLES = 10_000
@@ -62,10 +66,6 @@ class Rating:
     def of(cls, row: Mapping[str, Any]) -> Rating:
         """The rating of one line of the log. Raises ValueError naming the field."""
         return fill(cls, leave_out(row, *NUMBERING))
-
-    def quality(self) -> float:
-        """Quality of the case by this person, as a judge's is counted."""
-        return quality(self.scores, self.verdict)
 
 
 @form()
@@ -120,26 +120,32 @@ def standing(rows: Iterable[Mapping[str, Any]], who: str) -> list[Rating]:
 
 @dataclass(frozen=True)
 class Pair:
-    """One answer that a person and a judge have both judged."""
+    """One answer judged twice; numbers only."""
 
+    run: str
     case: str
-    person: Verdict
-    judge: Verdict
-    person_quality: float
-    judge_quality: float
+    ours: Judgment
+    stored: Judgment  # the person's, or whoever is judged against
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a judge agrees with a person."""
+    """How far two judges, or a judge and a person, agree on the same answers."""
 
     n: int
     cases: int
     same: int  # equal verdicts
     low: float  # 95 % interval of same / n
     high: float
+    always: float  # the share that always saying the commonest verdict would reach
     kappa: float | None  # None where both always say one and the same thing: chance alone would agree
     spearman: float  # of case quality
+    dims: dict[str, float]  # Spearman of each dimension's scores
+    runs: DataFrame  # run -> cases, mean quality of ours and stored, same, spearman
+
+    def order(self, judge: str) -> list[str]:
+        """The runs as a judge ranks them ("ours" or "stored"), best first."""
+        return list(self.runs.sort_values(judge, ascending=False, kind="stable").index)
 
     def __str__(self) -> str:
         kappa = f"{self.kappa:.2f}" if self.kappa is not None else "undefined (one verdict throughout)"
@@ -151,23 +157,45 @@ class Agreement:
 
 
 def agreement(pairs: Sequence[Pair]) -> Agreement:
-    """Agreement of a judge with a person. Raises ValueError on no pairs. Sources: Cohen 1960; Efron 1979."""
-    if not pairs:
-        raise ValueError("no answer that both have judged")
+    """Agreement over one pair or more, and by run. Sources: Cohen 1960; Efron 1979."""
     import pandas as pd
 
-    table = pd.DataFrame(pairs)
-    hits = table.person == table.judge
-    low, high = interval(list(zip(table.case, hits, strict=True)))
+    rows = [
+        (p.run, p.case, quality(p.ours.scores, p.ours.verdict), quality(p.stored.scores, p.stored.verdict))
+        for p in pairs
+    ]
+    f = pd.DataFrame(rows, columns=["run", "case", "ours", "stored"])
+    verdicts = [(p.ours.verdict, p.stored.verdict) for p in pairs]
+    f["same"] = list(starmap(eq, verdicts))
+    ours = pd.DataFrame([p.ours.scores for p in pairs], columns=DIMENSIONS)
+    stored = pd.DataFrame([p.stored.scores for p in pairs], columns=DIMENSIONS)
+    runs = f.groupby("run", sort=False)
+    by_run = runs.agg(cases=("ours", "size"), ours=("ours", "mean"), stored=("stored", "mean"), same=("same", "mean"))
+    by_run["spearman"] = [_rho(part.ours, part.stored) for _, part in runs]
+    # The bar for `same`: where nearly all are losses, always saying "loss" agrees well and knows nothing.
+    [(_, commonest)] = Counter(said for _, said in verdicts).most_common(1)
     return Agreement(
-        n=len(pairs),
-        cases=table.case.nunique(),
-        same=int(hits.sum()),
-        low=low,
-        high=high,
-        kappa=kappa(list(zip(table.person, table.judge, strict=True))),
-        spearman=spearman(table.person_quality.tolist(), table.judge_quality.tolist()),
-    )
+        len(f), f.case.nunique(), int(f.same.sum()), *interval(list(zip(f.case, f.same, strict=True))), commonest / len(f),
+        kappa(verdicts), _rho(f.ours, f.stored), {d: _rho(ours[d], stored[d]) for d in DIMENSIONS}, by_run,
+    )  # fmt: skip
+
+
+def _rho(ours: Series, stored: Series) -> float:
+    """Two points always lie on a line, so fewer than three say nothing."""
+    return round(spearman(list(ours), list(stored)), 4) if len(ours) > 2 else 0.0
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Rank correlation; 0.0 where one of the two never varies, and so ranks nothing.
+
+    >>> spearman([1, 2, 3], [1, 4, 9]), spearman([1, 2, 3], [5, 5, 5])
+    (1.0, 0.0)
+    """
+    from scipy.stats import spearmanr
+
+    if min(len(set(a)), len(set(b))) < 2:
+        return 0.0
+    return float(spearmanr(a, b).statistic)
 
 
 def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:

@@ -6,7 +6,8 @@ import pytest
 
 from lib.files import ROOT, RULER
 from lib.measure.checks import against
-from lib.measure.judge import Judgment
+from lib.measure.checks.agreement import agreement
+from lib.measure.judge import Judgment, Unscored
 from lib.runs.offline import OfflineJudge
 
 REAL = ROOT.parent / "shared" / "reference" / "fmdiscovery" / "verdicts"
@@ -46,6 +47,11 @@ class Same:
         return [Judgment({d: s - self.shift for d, s in j.scores.items()}, j.verdict) for j in stored]
 
 
+class Silent:
+    def judge_all(self, pairs):
+        return [Unscored("no reply")] * len(pairs)
+
+
 def test_rows_without_a_verdict_are_counted_and_left_out(verdicts):
     rows, left = against.read(verdicts / "one.jsonl")
     assert len(rows) == 3 and left == 1
@@ -56,9 +62,9 @@ def test_rows_without_a_verdict_are_counted_and_left_out(verdicts):
 def test_a_judge_that_agrees_has_all_ranks_and_verdicts(verdicts):
     rows = against.read(verdicts / "one.jsonl")[0] + against.read(verdicts / "two.jsonl")[0]
     pairs, unscored = against.compare(Same(rows, 1.0), rows)
-    found = against.agreement(pairs)
-    assert unscored == 0 and found.cases == 6
-    assert found.quality == 1 and found.dims["coverage"] == 1 and found.same == 1
+    found = agreement(pairs)
+    assert unscored == 0 and found.n == 6
+    assert found.spearman == 1 and found.dims["coverage"] == 1 and found.same == 6
     assert found.order("ours") == found.order("stored") == ["one", "two"]
     assert "the same order" in against.text(found, 2)
 
@@ -87,9 +93,10 @@ def test_verdicts_without_gold_are_refused(verdicts):
         against.read(verdicts / "one.jsonl")
 
 
-def test_nothing_to_compare_is_no_crash():
-    found = against.agreement([])
-    assert found.cases == 0 and "0 answers" in against.text(found)
+def test_where_the_judge_scored_nothing_there_is_nothing_to_compare(verdicts):
+    rows, _ = against.read(verdicts / "one.jsonl")
+    with pytest.raises(against.BadVerdicts, match="of 3 answers with a verdict none was scored"):
+        against.compare(Silent(), rows)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the study's texts are not here")
@@ -97,9 +104,9 @@ def test_the_offline_judge_agrees_with_a_study_that_it_was_not_fitted_to_as_well
     """Measured on its 233 answers: quality 0.460; their gold alone stands for the unknowns."""
     judged = [r for path in sorted(REAL.glob("*.jsonl")) for r in against.read(path)[0]]
     assert all(r.case.unknowns == () for r in judged)
-    found = against.agreement(against.compare(OfflineJudge(), judged)[0])
-    assert found.cases == 233 and found.quality >= 0.4
-    assert found.quality > max(0.0, min(found.dims.values()))
+    found = agreement(against.compare(OfflineJudge(), judged)[0])
+    assert found.n == 233 and found.spearman >= 0.4
+    assert found.spearman > max(0.0, min(found.dims.values()))
 
 
 def test_sixty_verdicts_by_hand_are_of_every_source_and_the_same_ones_each_time():

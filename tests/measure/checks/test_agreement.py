@@ -3,7 +3,7 @@
 import pytest
 
 from lib.measure.checks.agreement import Pair, Rating, agreement, interval, item_id, kappa, standing
-from lib.measure.judge import DIMENSIONS
+from lib.measure.judge import DIMENSIONS, Judgment
 
 THREES = dict.fromkeys(DIMENSIONS, 3)
 ROW = {
@@ -13,8 +13,9 @@ ROW = {
 UNDO = {"kind": "undo", "item": "i1", "who": "me", "at": "later"}
 
 
-def pair(case, person, judge, mine=0.5, theirs=0.5):
-    return Pair(case, person, judge, mine, theirs)
+def pair(case, person, judge, mine=3, theirs=3):
+    said = (Judgment(dict.fromkeys(DIMENSIONS, score), verdict) for score, verdict in ((theirs, judge), (mine, person)))
+    return Pair("0001-a", case, *said)
 
 
 def test_an_item_is_named_by_case_and_words():
@@ -40,10 +41,6 @@ def test_a_row_that_is_no_rating_is_refused_by_its_field(change, said):
         Rating.of(ROW | change)
 
 
-def test_quality_is_counted_as_a_judges_is():
-    assert Rating.of(ROW).quality() == 0.5 and Rating.of(ROW | {"verdict": "win"}).quality() == 0.75
-
-
 def test_an_undo_takes_back_what_the_same_person_said():
     other = ROW | {"who": "you"}
     assert standing([ROW, other, UNDO], "me") == [] and len(standing([ROW, other, UNDO], "you")) == 1
@@ -53,8 +50,8 @@ def test_an_undo_takes_back_what_the_same_person_said():
 
 
 def test_agreement_by_hand():
-    pairs = [pair("a", "win", "win", 0.9, 0.8), pair("a", "loss", "loss", 0.1, 0.2), pair("b", "win", "loss", 0.7, 0.3),
-             pair("c", "loss", "loss", 0.2, 0.25)]  # fmt: skip
+    pairs = [pair("a", "win", "win", 5, 4), pair("a", "loss", "loss", 1, 2), pair("b", "win", "loss", 3, 4),
+             pair("c", "loss", "loss", 2, 3)]  # fmt: skip
     found = agreement(pairs)
     assert (found.n, found.cases, found.same) == (4, 3, 3)
     # Chance: both win 2/4 * 1/4, both lose 2/4 * 3/4.
@@ -81,8 +78,3 @@ def test_the_interval_repeats_and_never_claims_certainty():
     assert interval(hits) == interval(hits)
     low, high = interval([(f"case {i}", True) for i in range(20)])
     assert (low, high) == (pytest.approx(0.8316, abs=1e-4), 1.0)  # exact binomial: 0.025 ** (1 / 20)
-
-
-def test_no_pairs_agree_in_nothing():
-    with pytest.raises(ValueError, match="both have judged"):
-        agreement([])
