@@ -8,7 +8,6 @@ to float32, which decodes about 5 times faster than 4 or 8 bit there; on Apple s
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import ctypes
 import os
@@ -142,13 +141,17 @@ def identity(name: str) -> str:
 def check(name: str) -> None:
     """Refuse a model that is not there, or whose chat template loses what is said. Raises NoModel.
 
-    The tokenizer alone is loaded for that, once for each content: what was found sound is kept in the cache. A hub id
-    is fetched here, so that no network is a refusal and never a run that crashed.
+    The tokenizer alone is loaded for that, once a process for each content. A hub id is fetched here, so that no network
+    is a refusal and never a run that crashed.
     """
     folder, content = folder_of(name), identity(name)
-    sound = weights.cache() / "spoken" / content
-    if content == weights.PINNED[DEFAULT].identity or sound.exists():
-        return
+    if content != weights.PINNED[DEFAULT].identity:
+        _check_chat(name, folder, content)
+
+
+@lru_cache(maxsize=16)
+def _check_chat(name: str, folder: Path, _content: str) -> None:
+    """The same for a folder; another content is looked at anew."""
     from mlx_lm.utils import load_tokenizer
 
     try:
@@ -156,10 +159,6 @@ def check(name: str) -> None:
     except Exception as error:  # of transformers, which reads what anybody wrote
         raise NoModel(f"model {name!r}: its tokenizer cannot be loaded from {folder} ({one_line(error)})") from error
     Chat.of(tokenizer, name)
-    # A cache that cannot be written costs the next check its time, nothing else.
-    with contextlib.suppress(OSError):
-        sound.parent.mkdir(parents=True, exist_ok=True)
-        sound.touch()
 
 
 def adapter_folder(adapter: str, name: str = "", runs: Path | None = None) -> str:
