@@ -7,7 +7,6 @@ and not that its questions differ.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -33,13 +32,7 @@ def _compiled(schema: str) -> str:
         from llguidance import LLMatcher
     except ImportError as error:
         raise BadGrammar(f"a grammar needs llguidance ({error}); run `make setup`") from error
-    try:
-        parsed = json.loads(schema)
-    except ValueError as error:
-        raise BadGrammar(f"grammar {schema!r:.60} is not JSON ({error}); expected a JSON schema as text") from error
-    if not isinstance(parsed, dict):
-        raise BadGrammar(f'grammar {schema!r:.60}: expected a JSON schema, an object such as {{"type": "object"}}')
-    grammar = LLMatcher.grammar_from_json_schema(json.dumps(parsed), overrides=SPACING)
+    grammar = LLMatcher.grammar_from_json_schema(schema, overrides=SPACING)
     fault = LLMatcher.validate_grammar(grammar)
     if fault:
         raise _not_held(schema, fault)
