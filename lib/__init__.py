@@ -31,6 +31,7 @@ above it, and tests/test_order.py holds that.
     measure.checks.against      a judge beside stored verdicts of another
     measure.calibrate           a judge on texts whose faults are known
     models.model                what a model is; ToyModel
+    models.blas                 a fast BLAS, before mlx is imported
     models.chat                 how a conversation becomes tokens, and what of a reply is the reply
     models.gguf                 a GGUF file as a folder that mlx-lm loads
     models.grammar              which tokens may come next

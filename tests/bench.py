@@ -56,7 +56,7 @@ def subject():
 
 def batching():
     """30 prompts that share a system message: mlx-lm one by one, mlx-lm's batch, and this project's batch."""
-    from lib.models.mlx import fast_blas
+    from lib.models.blas import fast_blas
 
     fast_blas()  # before mlx is imported, for both sides of the comparison
     from mlx_lm import batch_generate, generate
@@ -137,7 +137,7 @@ def matrices(layer):
 
 def threads():
     """The 30 prompts with one BLAS thread and with two: worth it on idle cores alone."""
-    from lib.models.mlx import use_threads
+    from lib.models.blas import use_threads
     from lib.models.model import Decoding
 
     model, prompts = subject()

@@ -9,7 +9,7 @@ from pathlib import Path
 from lib.agent import prompt
 from lib.agent.bank import bank
 from lib.files import canonical, sha256
-from lib.models.mlx import fast_blas
+from lib.models.blas import fast_blas
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 64,

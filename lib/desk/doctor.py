@@ -15,7 +15,8 @@ from typing import Any
 from lib import weights
 from lib.files import Tampered
 from lib.measure.ruler import RULER, BadRuler, Ruler
-from lib.models.mlx import BLAS_HINT, engine, fast_blas
+from lib.models.blas import BLAS_HINT, fast_blas
+from lib.models.mlx import engine
 from lib.runs.seal import sealed_folders
 
 CLOUD = "judge claude, model claude-*, ruler draft --dollars and loop --proposer claude"  # what needs a key

@@ -28,6 +28,7 @@ from lib.lab.training import Training, progress
 from lib.log import Row
 from lib.measure.ruler import Ruler
 from lib.models import load, mlx
+from lib.models.blas import fast_blas
 from lib.models.model import Decoding, Model
 from lib.runs.provenance import code_state, machine
 from lib.runs.record import CaseRow, Record
@@ -87,7 +88,7 @@ def _machine() -> str:
     parts = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GB"
     # Beside others on the same cores every time below is longer, a step of training five times and more.
     load = f"load {os.getloadavg()[0]:.1f} before this"
-    return f"{parts}, {load}, mlx {mlx.engine()[1]}, BLAS {mlx.fast_blas()}"
+    return f"{parts}, {load}, mlx {mlx.engine()[1]}, BLAS {fast_blas()}"
 
 
 def _loaded(name: str) -> Iterator[Figure]:

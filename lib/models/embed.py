@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from lib.files import canonical, sha256, write_atomic
-from lib.models.mlx import fast_blas, pinned
+from lib.models.blas import fast_blas
+from lib.models.mlx import pinned
 from lib.models.model import NoModel
 from lib.weights import PINNED, cache
 

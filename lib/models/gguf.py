@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.files import check_sums, locked, sums, sync_folder
+from lib.models.blas import fast_blas
 from lib.models.model import Json, NoModel
 from lib.weights import cache, sum_of
 
@@ -255,6 +256,7 @@ def _sound(target: Path, changed: int) -> bool:
 
 def convert(path: Path, head: Header, out: Path) -> None:
     """Write weights, configuration, tokenizer and template of a GGUF file into a folder. Raises NoModel."""
+    fast_blas()
     import mlx.core as mx
 
     try:

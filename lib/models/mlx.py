@@ -2,14 +2,13 @@
 
 Knows how to load weights (a folder or a hub id), put adapters on one base, and run all prompts of a stage as one
 batch, each row with its own grammar, sampler and seed. Does not know prompts, cases or scores.
-On Linux it loads OpenBLAS before mlx: the wheel brings reference BLAS, 15 to 40 times slower. On a CPU it dequantises
-to float32, which decodes about 5 times faster than 4 or 8 bit there; on Apple silicon the weights stay as they are.
+On a CPU it dequantises to float32, which decodes about 5 times faster than 4 or 8 bit there; on Apple silicon the
+weights stay as they are.
 """
 
 from __future__ import annotations
 
 import copy
-import ctypes
 import os
 import re
 import sys
@@ -25,6 +24,7 @@ from lib import weights
 from lib.files import ROOT, leave_out
 from lib.models import gguf, provenance
 from lib.models.batching import PROBED, SCORE_TOKENS, Row, agrees, batch, mean_logprobs
+from lib.models.blas import fast_blas
 from lib.models.chat import CUT, PROBE, Chat
 from lib.models.grammar import Grammars, Rule
 from lib.models.model import Capabilities, Completion, Cost, Decoding, Message, Model, NoModel, one_line
@@ -40,40 +40,6 @@ NAMES = (
     "mlx-community/Llama-3.2-3B-Instruct-4bit"
 )
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-THREADS = "NOTCH_THREADS"  # the environment variable with the number of BLAS threads, see `use_threads`
-BLAS_HINT = "install OpenBLAS (Debian, Ubuntu: apt-get install libopenblas0-pthread) to be 15 to 40 times faster"
-
-
-@lru_cache(maxsize=1)
-def fast_blas() -> str:
-    """Load OpenBLAS ahead of mlx where that helps. Returns "openblas", "accelerate" or "reference"."""
-    if sys.platform != "linux":
-        return "accelerate"
-    # Before it is loaded: OpenBLAS reads the variable then, and never again.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get(THREADS, "1"))
-    try:
-        # Global: mlx asks for a plain `cblas_sgemm`, and a library that was opened so before it wins. Wheels of
-        # OpenBLAS have renamed theirs.
-        ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
-        library = "openblas"
-    except OSError:
-        library = "reference"
-    import numpy  # noqa: F401  # brings an OpenBLAS of its own, which may have been loaded before this was set
-
-    use_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))
-    return library
-
-
-def use_threads(count: int) -> None:
-    """From now on let every OpenBLAS of this process use so many threads; 1 until somebody says more.
-
-    Whoever knows that nothing else runs may ask for 2 (or set NOTCH_THREADS before the start): worth up to a quarter
-    on two idle cores. With a busy neighbour the threads spin while they wait for each other: 118 s against 12 s was
-    measured for the same work. So one worker of several, or one whose machine is shared, keeps 1.
-    """
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(count, user_api="blas")
 
 
 def engine() -> tuple[bool, str]:
@@ -110,6 +76,8 @@ def folder_of(name: str) -> Path:
 def _snapshot(hub_id: str) -> Path:
     """A model of the hub as a folder, fetched once. Raises NoModel."""
     from huggingface_hub import snapshot_download
+
+    fast_blas()
     from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
     # Keeps the progress bars of the hub out of notebooks.
@@ -152,6 +120,7 @@ def check(name: str) -> None:
 @lru_cache(maxsize=16)
 def _check_chat(name: str, folder: Path, _content: str) -> None:
     """The same for a folder; another content is looked at anew."""
+    fast_blas()
     from mlx_lm.utils import load_tokenizer
 
     try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lib.files import sha256
 from lib.log import Row
+from lib.models.blas import fast_blas
 from lib.models.mlx import adapter_folder
 from lib.models.provenance import CONFIG, NAME, WEIGHTS, read
 from lib.train.fit import tensors
@@ -87,6 +88,7 @@ def merge(
     Shapes, with D in and E out: A (D, rank), B (rank, E).
     Raises NoModel on an adapter of another base, ValueError where the numbers do not pair up.
     """
+    fast_blas()
     import mlx.core as mx
 
     if len(adapters) < 2 or len(weights) != len(adapters):

@@ -19,7 +19,8 @@ from pydantic import Field
 from lib.agent import prompt
 from lib.forms import Number, fill, form
 from lib.log import Row
-from lib.models.mlx import MLXModel, fast_blas
+from lib.models.blas import fast_blas
+from lib.models.mlx import MLXModel
 from lib.models.model import NoModel
 from lib.models.provenance import WEIGHTS, config, find
 from lib.train.data import BadData, Pair

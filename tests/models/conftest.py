@@ -22,7 +22,7 @@ def spelling():
 
 def write_model(folder, seed=0, **told):
     """Write a model of random weights to a folder, of an architecture that mlx-lm knows."""
-    from lib.models.mlx import fast_blas
+    from lib.models.blas import fast_blas
 
     fast_blas()
     import mlx.core as mx

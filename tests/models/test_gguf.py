@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lib.models import gguf
-from lib.models.mlx import MLXModel, fast_blas
+from lib.models.blas import fast_blas
+from lib.models.mlx import MLXModel
 from lib.models.model import Decoding, NoModel
 
 HEADS, GROUPS, WIDTH, INNER, LAYERS = 4, 2, 64, 96, 2

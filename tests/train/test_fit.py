@@ -9,7 +9,8 @@ import pytest
 
 from lib.agent.prompt import Draft
 from lib.files import ROOT
-from lib.models.mlx import MLXModel, fast_blas
+from lib.models.blas import fast_blas
+from lib.models.mlx import MLXModel
 from lib.train import data, lora
 from lib.train import fit as loop
 from lib.train.adapter import Adapter, Provenance

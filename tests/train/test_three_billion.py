@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from lib.models.mlx import fast_blas, peak_memory
+from lib.models.blas import fast_blas
+from lib.models.mlx import peak_memory
 from lib.models.model import Decoding
 from lib.train import lora
 from lib.train.fit import SFT, Fit
