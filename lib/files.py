@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
@@ -70,7 +69,7 @@ def runs_folder() -> Path:
 def without_paths(text: str, model: str = "") -> str:
     """Text without the paths of this machine; of a model's own folder only the name is kept."""
     # The inner one first: a model's folder may lie in the project, and that in the home, as Python's own may.
-    places = [(str(ROOT), "."), (sysconfig.get_path("stdlib"), "python"), (home(), "~"), (sys.prefix, "env")]
+    places = [(str(ROOT), "."), (str(Path(os.__file__).parent), "python"), (home(), "~"), (sys.prefix, "env")]
     if Path(model).is_absolute():
         places.insert(0, (str(Path(model).parent), "…"))
     for path, short in places:
