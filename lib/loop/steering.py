@@ -174,12 +174,6 @@ def queued(folder: Path) -> list[Path]:
     return sorted((folder / QUEUE).glob("*.json"))
 
 
-def note(folder: Path, name: str, text: str) -> None:
-    """Write a file for people to read; the loop does not read it back."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / name, text)
-
-
 def write(folder: Path, name: str, text: str | None) -> None:
     """Write a steering file (None removes it). Raises BadParameters on another name."""
     if name not in FILES:
@@ -187,4 +181,5 @@ def write(folder: Path, name: str, text: str | None) -> None:
     if text is None:
         (folder / name).unlink(missing_ok=True)
     else:
-        note(folder, name, text)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / name, text)

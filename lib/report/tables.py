@@ -54,8 +54,9 @@ def caveats(ledger: Ledger) -> Markdown:
     lines += [text for name, text in (("smollm2", SMALL), ("offline", OFFLINE)) if name in {*f.model, *f.judge}]
     models = sorted({*f.model[f.competes]} - {""})
     if models:
-        lines.append(f"{plural(len(models), 'model')} ({', '.join(models)}), one job, thirty tasks: nothing here says how another "
-                     "job would go.")  # fmt: skip
+        lines.append(
+            f"{plural(len(models), 'model')} ({', '.join(models)}), one job: nothing here says how another job would go."
+        )
     if count > 1:
         lines.append(f"There are {count} eras (ruler or judge changed).")
     return bullets(lines, "No runs yet: `make study` makes some.")
